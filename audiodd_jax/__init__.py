@@ -1,0 +1,43 @@
+"""Dataset distillation of audio in pure JAX.
+
+    import audiodd_jax
+
+    config = audiodd_jax.for_dataset("tones", coreset__samples_per_class=1)
+    run = audiodd_jax.distill(config, "runs/tones")
+    run.coreset.images, run.result["test_accuracy"]
+
+Axis letters, used in every shape of the package: ``n`` networks, ``s`` coreset samples,
+``b`` batch (or clips), ``d`` features, ``c`` classes, ``f`` mel bins, ``t`` frames,
+``p`` Monte-Carlo passes, ``w`` channels (the width of a network), ``m`` outputs of a
+dense head.
+"""
+
+import importlib
+from typing import Any
+
+from audiodd_jax.version import __version__
+
+# Resolved on first use, so that the command line answers before JAX is imported.
+_EXPORTS = {
+    "Config": "config",
+    "for_dataset": "config",
+    "Coreset": "distillation.coreset",
+    "load_coreset": "distillation.coreset",
+    "Run": "api",
+    "prepare": "api",
+    "distill": "api",
+    "evaluate": "api",
+    "UserError": "runtime.errors",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

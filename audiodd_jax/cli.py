@@ -1,0 +1,405 @@
+"""The command line: ``audiodd COMMAND [flags]``.
+
+JAX is imported by the commands that compute, never to answer a question about flags.
+"""
+
+import dataclasses
+import difflib
+import errno
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from audiodd_jax import config as config_lib
+from audiodd_jax.config import Config
+from audiodd_jax.data import datasets
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.version import __version__
+
+# Plain flags that set a field of the configuration.
+_FIELDS = {
+    "dataset": "data.name",
+    "data_dir": "data.data_dir",
+    "fold": "data.fold",
+    "skip_bad_files": "data.skip_bad_files",
+    "method": "method",
+    "samples_per_class": "coreset.samples_per_class",
+    "steps": "loop.steps",
+    "seed": "seed",
+    "num_seeds": "evaluation.seeds",
+}
+
+
+def _define_data_flags(values: flags.FlagValues) -> None:
+    string, integer, boolean = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_bool
+    options = {"flag_values": values}
+    string("dataset", None, f"one of: {', '.join(datasets.DATASETS)}", **options)
+    string("data_dir", None, "where the recordings lie", **options)
+    integer("fold", None, "fold that tests, for data with folds", **options)
+    boolean(
+        "skip_bad_files", None, "leave out files that cannot be decoded", **options
+    )
+    string("cache_dir", None, "where downloads and features are kept", **options)
+    string("preset", None, f"one of: {', '.join(config_lib.PRESETS)}", **options)
+
+
+def _define_distill_flags(values: flags.FlagValues) -> None:
+    string, integer = flags.DEFINE_string, flags.DEFINE_integer
+    options = {"flag_values": values}
+    string("method", None, "distillation method: rfad", **options)
+    integer("samples_per_class", None, "coreset clips a class", **options)
+    integer("steps", None, "distillation steps", **options)
+    integer("seed", None, "of the run: start, networks, batches", **options)
+    integer("num_seeds", None, "evaluation seeds", **options)
+    string(
+        "workdir",
+        None,
+        "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)",
+        **options,
+    )
+
+
+def _define_evaluate_flags(values: flags.FlagValues) -> None:
+    options = {"flag_values": values}
+    flags.DEFINE_string("workdir", None, "run directory whose coreset to score", **options)
+    flags.DEFINE_string("coreset", None, "or: path of a coreset.npz", **options)
+    flags.DEFINE_string("protocol", "krr", "krr (kernel regression)", **options)
+    flags.DEFINE_integer("num_seeds", None, "evaluation seeds", **options)
+
+
+def _parse(
+    argv: Sequence[str], command: "Command", base: Callable[[Any], Config]
+) -> tuple[flags.FlagValues, Config]:
+    """Parses flags onto the configuration that the plain ones choose.
+
+    The plain flags come first, since the dataset and the preset say what every
+    ``--config.`` flag defaults to.
+    """
+    values = flags.FlagValues()
+    for define in command.define:
+        define(values)
+    # A --config flag with its value apart would leave that value as an argument.
+    plain = [a for a in argv if not re.match(r"--?config\.", a)]
+    split = [a for a in argv if re.match(r"--?config\.[^=]*$", a)]
+    if split:
+        raise UserError(f"write {split[0]}=VALUE, with an equals sign")
+    rest = values([command.name, *plain])[1:]
+    if rest:
+        raise UserError(f"{command.name} takes flags alone; what is {rest[0]!r}?")
+    set_fields = {
+        field: values[flag].value
+        for flag, field in _FIELDS.items()
+        if flag in values and values[flag].present
+    }
+    config = config_lib.replace(base(values), set_fields)
+    settings = [a for a in argv if a not in plain]
+    holder = flags.FlagValues()
+    config_flags.DEFINE_config_dataclass(
+        "config", config, flag_values=holder, sys_argv=[command.name, *settings]
+    )
+    try:
+        holder([command.name, *settings])
+    except AttributeError as error:
+        raise UserError(f"there is no such setting ({error})") from error
+    return values, holder["config"].value
+
+
+def _dataset_config(values: Any) -> Config:
+    name = values.dataset or Config().data.name
+    datasets.lookup(name)
+    return config_lib.for_dataset(name, values.preset or "default")
+
+
+def _cache_dir(values: Any) -> Path | None:
+    return Path(values.cache_dir).expanduser() if values.cache_dir else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def prepare(argv: Sequence[str]) -> None:
+    """Finds or downloads a dataset, checks it, and caches its features."""
+    values, config = _parse(argv, COMMANDS["prepare"], _dataset_config)
+    config_lib.validate(config)
+    import numpy as np
+
+    from audiodd_jax.data import splits
+    from audiodd_jax.features import cache
+
+    began = time.perf_counter()
+    found = cache.prepare(config, _cache_dir(values))
+    parts = splits.assign(
+        found.labels, found.splits, found.folds, found.groups, config.data
+    )
+    entry = datasets.lookup(config.data.name)
+    seconds, size = float(found.seconds.sum()), int(found.raw_bytes.sum())
+    folds = np.unique(found.folds[found.folds > 0])
+    rates = ", ".join(map(str, np.unique(found.rates)))
+    rows = [
+        ("dataset", f"{entry.title}, {found.version}"),
+        ("licence", found.licence),
+        ("clips", f"{found.labels.size:,}"),
+        ("classes", f"{len(found.class_names)}"),
+        ("folds", f"{folds.size}" if folds.size else "none"),
+        ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
+        ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
+        ("skipped", f"{len(found.skipped)}"),
+        (
+            "features",
+            f"{found.config.n_mels} mel bins x {found.config.frames} frames of "
+            f"{found.config.clip_seconds:g} s at {found.config.sample_rate} Hz",
+        ),
+        ("feature bytes", f"{found.features.nbytes / 1e6:,.1f} MB"),
+        ("cache", str(found.path)),
+        ("took", f"{time.perf_counter() - began:.1f} s"),
+    ]
+    _table(rows)
+    counts = [np.bincount(found.labels[p], minlength=len(found.class_names)) for p in parts]
+    print("\nclips a class (train / validation / test):")
+    for name, *numbers in zip(found.class_names, *counts, strict=True):
+        print(f"  {name:24s} {' / '.join(map(str, numbers))}")
+
+
+def distill(argv: Sequence[str]) -> None:
+    """Runs a distillation method to a coreset, scores it and draws it."""
+    values, config = _parse(argv, COMMANDS["distill"], _dataset_config)
+    config_lib.validate(config)
+    from audiodd_jax import api
+    from audiodd_jax.distillation.loop import Interrupted
+
+    default = (
+        f"{config.data.name}-{config.method}-{config.coreset.samples_per_class}-"
+        f"seed{config.seed}"
+    )
+    workdir = Path(values.workdir or Path("runs") / default)
+    finished = (workdir / "result.json").exists()
+    try:
+        run = api.distill(config, workdir, _cache_dir(values))
+    except Interrupted as stop:
+        print(f"{stop}; the same command continues {workdir}", file=sys.stderr)
+        raise SystemExit(128 + stop.signum) from None
+    if finished:
+        print(f"{workdir} holds this run, finished already:")
+    _show_result(run.result, run.path)
+
+
+def _show_result(result: dict[str, Any], path: Path) -> None:
+    spread = f" ± {100 * result['test_accuracy_std']:.1f}"
+    start = "real clips" if result["start"] == "real" else "noise"
+    rows = [
+        ("coreset", f"{result['num_samples']} spectrograms, "
+         f"{result['samples_per_class']} a class: "
+         f"{_percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
+        ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
+        ("test accuracy, distilled", f"{100 * result['test_accuracy']:.1f}{spread} %"),
+        (
+            f"test accuracy, {start}",
+            f"{100 * result['start_test_accuracy']:.1f} % (what it started from)",
+        ),
+        ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
+        ("distillation", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
+        ("artefact", str(path / "coreset.npz")),
+        ("pictures", str(path / "figures")),
+        ("card", str(path / "README.md")),
+    ]  # fmt: skip
+    _table(rows)
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Scores a coreset on the test split of its dataset, over seeds."""
+    from audiodd_jax.distillation.coreset import load_coreset
+
+    found = {}
+
+    def base(values: Any) -> Config:
+        from audiodd_jax import api
+
+        if bool(values.workdir) == bool(values.coreset):
+            raise UserError("evaluate needs either --workdir or --coreset")
+        if values.protocol != "krr":
+            raise UserError(f"there is no protocol {values.protocol!r}; there is krr")
+        folder = Path(values.workdir or "")
+        found["coreset"] = load_coreset(values.coreset or folder / "coreset.npz")
+        config = api.coreset_config(found["coreset"])
+        file = folder / "config.json"
+        if values.workdir and file.exists():
+            import json
+
+            saved = config_lib.from_dict(json.loads(file.read_text()))
+            config = config_lib.replace(config, {"data.data_dir": saved.data.data_dir})
+        if values.dataset and values.dataset != config.data.name:
+            datasets.lookup(values.dataset)
+        return config
+
+    values, config = _parse(argv, COMMANDS["evaluate"], base)
+    from audiodd_jax import api
+
+    coreset = found["coreset"]
+    outcome = api.evaluate(coreset, config, _cache_dir(values))
+    rows = [
+        ("coreset", f"{coreset.labels.shape[0]} spectrograms of "
+         f"{coreset.metadata['dataset']}, {len(coreset.class_names)} classes"),
+        ("protocol", f"{outcome.protocol}, {len(outcome.accuracies)} seeds"),
+        ("test accuracy", str(outcome)),
+        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in outcome.accuracies)),
+    ]  # fmt: skip
+    _table(rows)
+
+
+def doctor(argv: Sequence[str]) -> None:
+    """Shows devices, versions, datasets, free space, and what to do about the rest."""
+    values, config = _parse(argv, COMMANDS["doctor"], _dataset_config)
+    from audiodd_jax import doctor as doctor_lib
+
+    _table(doctor_lib.examine(config.data, _cache_dir(values)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command: its name, what runs it, and what defines its flags."""
+
+    name: str
+    run: Callable[[Sequence[str]], None]
+    define: tuple[Callable[[flags.FlagValues], None], ...]
+
+    @property
+    def summary(self) -> str:
+        """The first line of what the command says of itself."""
+        return (self.run.__doc__ or "").splitlines()[0]
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("prepare", prepare, (_define_data_flags,)),
+        Command("distill", distill, (_define_data_flags, _define_distill_flags)),
+        Command("evaluate", evaluate, (_define_data_flags, _define_evaluate_flags)),
+        Command("doctor", doctor, (_define_data_flags,)),
+    )
+}
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}s}  {value}")
+
+
+def _help() -> str:
+    lines = [
+        f"audiodd {__version__}: dataset distillation of audio in JAX",
+        "",
+        "usage: audiodd COMMAND [flags]      audiodd COMMAND --help",
+        "",
+    ]
+    lines += [f"  {name:10s} {command.summary}" for name, command in COMMANDS.items()]
+    lines += ["  help       Shows this."]
+    return "\n".join(lines)
+
+
+def _command_help(command: Command) -> str:
+    values = flags.FlagValues()
+    for define in command.define:
+        define(values)
+    lines = [f"audiodd {command.name} [flags]", "", command.summary, ""]
+    for name in values:
+        flag = values[name]
+        shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
+        lines.append(f"  {shown:28s} {flag.help}")
+    if command.name in ("distill", "evaluate", "prepare"):
+        lines += ["", "Everything else, with the defaults before a dataset's own:", ""]
+        lines += list(_describe(Config(), "--config"))
+    return "\n".join(lines)
+
+
+def _describe(config: Any, prefix: str) -> Sequence[str]:
+    """A line a field, described by the ``Attributes`` of its dataclass."""
+    texts = _attribute_texts(type(config).__doc__ or "")
+    lines: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            lines += ["", *_describe(value, name)]
+        else:
+            shown = f"{name}={value}"
+            lines.append(f"  {shown:46s} {texts.get(field.name, '')}".rstrip())
+    return lines
+
+
+def _attribute_texts(docstring: str) -> dict[str, str]:
+    _, _, attributes = docstring.partition("Attributes:")
+    found = re.findall(r"^ {6}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).replace("`", "") for name, text in found}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command that ``argv`` (without the program's name) asks for.
+
+    Raises:
+      UserError: no such command, or what the command itself raises.
+    """
+    if not argv or argv[0] in ("help", "-h", "--help", "-help"):
+        print(_help())
+        return
+    name, rest = argv[0], argv[1:]
+    if name in ("version", "--version"):
+        print(__version__)
+        return
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else "see audiodd help"
+        raise UserError(f"there is no command {name!r}; {hint}")
+    if {"--help", "-h", "-help", "--helpfull", "help"} & set(rest):
+        print(_command_help(COMMANDS[name]))
+        return
+    COMMANDS[name].run(rest)
+
+
+def _explain(error: Exception) -> str | None:
+    """One sentence for an error that is not the program's fault, else None."""
+    if isinstance(error, flags.Error):
+        return str(error).replace("FATAL Flags parsing error:", "").strip()
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "the run or the cache"
+        return (
+            f"the disk that holds {where} is full; what was finished is kept, and the "
+            "same command continues once there is room"
+        )
+    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def run() -> None:
+    """The console script: ``main``, with errors told in a sentence."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
+    log = logging.getLogger("audiodd_jax")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        main(sys.argv[1:])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except Exception as error:
+        sentence = _explain(error)
+        if sentence is None:
+            raise
+        print(f"audiodd: error: {sentence}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, flags.Error) else 1) from None

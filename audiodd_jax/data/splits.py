@@ -1,0 +1,108 @@
+"""Which clips train, which select the model, which test."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
+from audiodd_jax.runtime.errors import UserError
+
+
+class SplitIndices(NamedTuple):
+    """Clips of each split, ascending.
+
+    Attributes:
+      train: ``[clips]``.
+      validation: ``[clips]``, from the training split; may be empty.
+      test: ``[clips]``.
+    """
+
+    train: Int[np.ndarray, " train"]
+    validation: Int[np.ndarray, " validation"]
+    test: Int[np.ndarray, " test"]
+
+
+def hold_out(
+    candidates: Int[np.ndarray, " candidates"],
+    labels: Int[np.ndarray, " clips"],
+    groups: Shaped[np.ndarray, " clips"],
+    fraction: float,
+    rng: np.random.Generator,
+) -> Int[np.ndarray, " held_out"]:
+    """Draws ``fraction`` of each class of ``candidates``, whole groups at a time.
+
+    A group is never divided, and every class keeps at least one clip outside.
+    """
+    # A clip without a group is a group of its own; \0 occurs in no group's name.
+    named = np.array(
+        [groups[i] or f"\0{i}" for i in candidates], dtype=object
+    )
+    by_group: dict[str, list[int]] = {}
+    for index, name in zip(candidates, named, strict=True):
+        by_group.setdefault(name, []).append(int(index))
+    sizes = np.bincount(labels[candidates], minlength=labels.max(initial=0) + 1)
+    wanted = np.floor(fraction * sizes + 0.5)
+    taken = np.zeros_like(sizes)
+    held: list[int] = []
+    order = rng.permutation(sorted(by_group))
+    for name in order:
+        members = by_group[name]
+        counts = np.bincount(labels[members], minlength=sizes.size)
+        after = taken + counts
+        present = counts > 0
+        fits = (taken[present] < wanted[present]).all()
+        # Half a group beyond the share is nearer to it than without the group.
+        near = (after[present] <= wanted[present] + counts[present] / 2).all()
+        if fits and near and (after[present] < sizes[present]).all():
+            held.extend(members)
+            taken = after
+    return np.array(sorted(held), np.int64)
+
+
+def assign(
+    labels: Int[np.ndarray, " clips"],
+    splits: Shaped[np.ndarray, " clips"],
+    folds: Int[np.ndarray, " clips"],
+    groups: Shaped[np.ndarray, " clips"],
+    config: DataConfig,
+) -> SplitIndices:
+    """Splits the clips: by fold, else as the data says, else at random.
+
+    Raises:
+      UserError: a fold that the data does not have, a fraction outside [0, 1), or a
+        split left empty.
+    """
+    for name in ("validation_fraction", "test_fraction"):
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise UserError(f"{name} must lie in [0, 1), not {value:g}")
+    rng = np.random.default_rng(config.split_seed)
+    clips = np.arange(labels.size)
+    if folds.any():
+        fold = config.fold or int(folds.max())
+        if fold not in folds:
+            known = ", ".join(map(str, np.unique(folds)))
+            raise UserError(f"there is no fold {fold}; the data has folds {known}")
+        is_test = folds == fold
+    elif config.fold:
+        raise UserError(f"--fold={config.fold} was asked for, but the data has no folds")
+    elif (splits == TEST).any():
+        is_test = splits == TEST
+    else:
+        held = hold_out(clips, labels, groups, config.test_fraction, rng)
+        is_test = np.isin(clips, held)
+    is_validation = (splits == VALIDATION) & ~is_test
+    if not is_validation.any():
+        held = hold_out(
+            clips[~is_test], labels, groups, config.validation_fraction, rng
+        )
+        is_validation = np.isin(clips, held)
+    result = SplitIndices(
+        clips[~is_test & ~is_validation], clips[is_validation], clips[is_test]
+    )
+    for name in (TRAIN, TEST):
+        if not getattr(result, name).size:
+            raise UserError(f"no clip is left for the {name} split")
+    return result

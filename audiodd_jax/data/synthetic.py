@@ -1,0 +1,130 @@
+"""The embedded dataset ``tones``: ten procedural sound classes.
+
+Every clip has a random pitch, onset, length and level and lies in coloured noise, so
+that one clip says little about its class and a hundred say nearly all.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import datasets
+from audiodd_jax.data.recordings import TEST, TRAIN, Recordings, Source
+
+SAMPLE_RATE = 8_000
+SECONDS = 1.0
+TRAIN_CLIPS, TEST_CLIPS = 100, 40  # a class
+SEED = 20_220
+
+CLASS_NAMES = (
+    "chirp_up",
+    "chirp_down",
+    "amplitude_modulation",
+    "frequency_modulation",
+    "pulse_train",
+    "noise_band",
+    "harmonic_stack",
+    "siren",
+    "clicks",
+    "two_tone",
+)
+
+
+def _sine(frequency: np.ndarray | float, time: np.ndarray) -> np.ndarray:
+    """A sine whose frequency in Hz may change over time."""
+    step = 1.0 / SAMPLE_RATE
+    return np.sin(2 * np.pi * np.cumsum(frequency * np.ones_like(time)) * step)
+
+
+def _event(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
+    """The clean sound of a class at ``pitch`` Hz over ``time`` seconds."""
+    length = time[-1] + 1.0 / SAMPLE_RATE
+    ramp = time / length
+    match name:
+        case "chirp_up":
+            return _sine(pitch * rng.uniform(1.6, 3.0) ** ramp, time)
+        case "chirp_down":
+            return _sine(pitch * rng.uniform(1.6, 3.0) ** (1 - ramp), time)
+        case "amplitude_modulation":
+            beat = _sine(rng.uniform(6, 14), time)
+            return _sine(1.5 * pitch, time) * (1 + beat) / 2
+        case "frequency_modulation":
+            depth = rng.uniform(0.12, 0.25)
+            return _sine(1.5 * pitch * (1 + depth * _sine(rng.uniform(6, 14), time)), time)
+        case "pulse_train":
+            period = 1.0 / rng.uniform(8, 16)
+            return _sine(1.5 * pitch, time) * (time % period < 0.35 * period)
+        case "noise_band":
+            spectrum = np.fft.rfft(rng.standard_normal(time.size))
+            hertz = np.fft.rfftfreq(time.size, 1.0 / SAMPLE_RATE)
+            spectrum[(hertz < pitch) | (hertz > pitch * rng.uniform(1.6, 3.0))] = 0
+            noise = np.fft.irfft(spectrum, time.size)
+            return noise / (np.abs(noise).max() + 1e-9)
+        case "harmonic_stack":
+            count = rng.integers(4, 8)
+            partials = [_sine(0.6 * pitch * k, time) / k**0.5 for k in range(1, count)]
+            return sum(partials) / 2
+        case "siren":
+            sweep = np.abs((time * rng.uniform(1.5, 3.0)) % 2 - 1)
+            return _sine(pitch * (1 + 1.2 * sweep), time)
+        case "clicks":
+            sound = np.zeros_like(time)
+            for start in rng.uniform(0, length * 0.95, rng.integers(4, 12)):
+                decay = np.exp(-np.maximum(time - start, 0) * 250) * (time >= start)
+                sound += rng.uniform(0.5, 1) * decay * rng.standard_normal(time.size)
+            return sound
+        case "two_tone":
+            other = pitch * rng.uniform(1.4, 2.2)
+            return (_sine(pitch, time) + _sine(other, time)) / 2
+    raise ValueError(name)
+
+
+def clip(label: int, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
+    """One clip of class ``label``, ``SECONDS`` long at ``SAMPLE_RATE`` Hz."""
+    samples = int(SECONDS * SAMPLE_RATE)
+    length = rng.uniform(0.45, 0.85)
+    onset = int(rng.uniform(0, SECONDS - length) * SAMPLE_RATE)
+    time = np.arange(int(length * SAMPLE_RATE)) / SAMPLE_RATE
+    pitch = 350.0 * 2 ** rng.uniform(0, 1.7)
+    fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
+    sound = _event(CLASS_NAMES[label], pitch, time, rng) * fade
+    # Background between white and pink, 0 to 15 dB below the event's peak.
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    spectrum *= np.maximum(np.arange(spectrum.size), 1.0) ** rng.uniform(-0.5, 0)
+    noise = np.fft.irfft(spectrum, samples)
+    noise *= 10 ** (rng.uniform(-26, -14) / 20) / noise.std()
+    noise[onset : onset + time.size] += sound
+    level = 10 ** (rng.uniform(-30, 0) / 20)
+    return (level * noise / np.abs(noise).max()).astype(np.float32)
+
+
+def open_source(config: DataConfig, cache_dir: Path) -> Source:
+    """The dataset's source; it is made when it is read and needs no place on disk."""
+    entry = datasets.lookup("tones")
+    return Source("tones", entry.version, entry.licence, entry.version, read)
+
+
+def read() -> Recordings:
+    """Generates all clips; each is drawn from its own seed."""
+    per_class = TRAIN_CLIPS + TEST_CLIPS
+    labels = np.repeat(np.arange(len(CLASS_NAMES), dtype=np.int32), per_class)
+    within = np.tile(np.arange(per_class), len(CLASS_NAMES))
+    names = tuple(
+        f"{CLASS_NAMES[label]}_{i:03d}" for label, i in zip(labels, within, strict=True)
+    )
+
+    def load(index: int) -> tuple[np.ndarray, int]:
+        return clip(int(labels[index]), np.random.default_rng([SEED, index])), SAMPLE_RATE
+
+    return Recordings(
+        class_names=CLASS_NAMES,
+        names=names,
+        labels=labels,
+        splits=np.where(within < TRAIN_CLIPS, TRAIN, TEST),
+        folds=np.zeros(len(names), np.int32),
+        groups=np.full(len(names), ""),
+        load=load,
+        headers=lambda index: (SECONDS, SAMPLE_RATE),
+    )

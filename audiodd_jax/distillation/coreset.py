@@ -1,0 +1,209 @@
+"""The coreset: how it starts, the shape of the methods that learn it, the artefact."""
+
+import dataclasses
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from audiodd_jax.config import CoresetConfig, FeaturesConfig
+from audiodd_jax.data import audio
+from audiodd_jax.features import logmel, normalize
+from audiodd_jax.features.prepared import Split
+from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.runtime.errors import UserError
+
+FORMAT = 1
+
+
+class CoresetArrays(NamedTuple):
+    """A coreset on the device.
+
+    Attributes:
+      images: ``[s, f, t, 1]`` standardised log-mel spectrograms.
+      labels: ``[s, c]`` soft labels, centred: a one-hot label is ``one_hot - 1/c``.
+      log_scale: ``[]`` log of the learnt Platt scale; 0 where none is learnt.
+    """
+
+    images: Float[Array, "s f t 1"]
+    labels: Float[Array, "s c"]
+    log_scale: Float[Array, ""]
+
+
+class Method(NamedTuple):
+    """The one shape of every distillation method: pure functions over its settings.
+
+    Attributes:
+      init: ``(key, start) -> state``, a pytree of arrays.
+      step: ``(state, batch) -> (state, metrics)``, to be jitted and scanned.
+      coreset: ``state -> CoresetArrays``.
+    """
+
+    init: Callable[[Key[Array, ""], CoresetArrays], Any]
+    step: Callable[[Any, Split], tuple[Any, dict[str, Array]]]
+    coreset: Callable[[Any], CoresetArrays]
+
+
+def initial(
+    key: Key[Array, ""],
+    train: Split,
+    class_names: tuple[str, ...],
+    config: CoresetConfig,
+) -> CoresetArrays:
+    """The coreset to start from: ``samples_per_class`` of each class, in class order.
+
+    Args:
+      key: draws the clips (without replacement), or the noise.
+      train: clips to draw from.
+      class_names: the classes.
+      config: ``init`` is ``real`` or ``noise``.
+
+    Raises:
+      UserError: a class has fewer clips than asked for, or another ``init``.
+    """
+    per_class = config.samples_per_class
+    num_classes = len(class_names)
+    if per_class < 1:
+        raise UserError(f"samples_per_class must be at least 1, not {per_class}")
+    labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), per_class)
+    if config.init == "noise":
+        shape = (labels.size, *train.images.shape[1:])
+        images = jax.random.normal(key, shape, train.images.dtype)
+    elif config.init == "real":
+        counts = np.bincount(np.asarray(train.labels), minlength=num_classes)
+        fewest = int(counts.argmin())
+        if counts[fewest] < per_class:
+            raise UserError(
+                f"samples_per_class={per_class}, but the class {class_names[fewest]!r} "
+                f"has {counts[fewest]} training clips; lower it, or pass "
+                "--config.coreset.init=noise"
+            )
+        # Shuffled, then sorted stably by class: each class's clips in random order.
+        order = jax.random.permutation(key, train.labels.size)
+        order = order[jnp.argsort(train.labels[order], stable=True)]
+        starts = np.cumsum(counts) - counts
+        chosen = (starts[:, None] + np.arange(per_class)).reshape(-1)
+        images = train.images[order[chosen]]
+    else:
+        raise UserError(f"coreset.init is real or noise, not {config.init!r}")
+    targets = centred_one_hot(labels, num_classes, images.dtype)
+    return CoresetArrays(images, targets, jnp.zeros((), images.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class Coreset:
+    """The artefact: a coreset with everything that is needed to use it.
+
+    Attributes:
+      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms.
+      labels: ``[s, c]`` float32, soft labels, centred.
+      class_names: ``c`` names.
+      metadata: dataset, feature settings, normalisation constants, method, settings.
+    """
+
+    images: Float[np.ndarray, "s f t 1"]
+    labels: Float[np.ndarray, "s c"]
+    class_names: tuple[str, ...]
+    metadata: dict[str, Any]
+
+    @property
+    def features(self) -> FeaturesConfig:
+        """The feature settings that the images were made with."""
+        return FeaturesConfig(**self.metadata["features"])
+
+    @property
+    def normalization(self) -> normalize.Normalization:
+        """The statistics that the images were standardised with."""
+        stats = self.metadata["normalization"]
+        mean, std = (np.array(stats[name], np.float32) for name in ("mean", "std"))
+        return normalize.Normalization(mean, std)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images and labels."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def normalize(
+        self, waveform: Float[np.ndarray, "..."], sample_rate: int
+    ) -> Float[Array, "b f t 1"]:
+        """Recordings as this coreset's networks expect them.
+
+        Args:
+          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
+          sample_rate: in Hz.
+        """
+        config = self.features
+        samples = logmel.frontend(config).samples
+        rows = [
+            audio.fit(
+                audio.resample(row, sample_rate, config.sample_rate),
+                samples,
+                config.align,
+            )
+            for row in np.atleast_2d(np.asarray(waveform, np.float32))
+        ]
+        return normalize.apply(
+            logmel.compute(np.stack(rows), config), self.normalization
+        )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
+        path = Path(path)
+        handle, scratch = tempfile.mkstemp(suffix=".npz", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(
+                    file,
+                    images=self.images,
+                    labels=self.labels,
+                    class_names=np.array(self.class_names),
+                    metadata=np.array(json.dumps(self.metadata)),
+                )
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+
+
+def load_coreset(path: str | os.PathLike) -> Coreset:
+    """Reads and checks an artefact.
+
+    Raises:
+      UserError: there is none, or it is damaged or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no coreset {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        images, labels = arrays["images"], arrays["labels"]
+        class_names = tuple(str(name) for name in arrays["class_names"])
+        metadata = json.loads(str(arrays["metadata"]))
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                f"{path} is of format {metadata['format']}; this version reads {FORMAT}"
+            )
+        result = Coreset(images, labels, class_names, metadata)
+        size = result.features
+        well_formed = (
+            images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
+            and labels.shape[1] == len(class_names)
+            and result.normalization.mean.shape == (size.n_mels,)
+            and np.isfinite(images).all()
+            and np.isfinite(labels).all()
+        )
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+        raise UserError(f"{path} is not a coreset of audiodd_jax ({error})") from error
+    if not well_formed:
+        raise UserError(f"{path} is damaged: its arrays do not fit its metadata")
+    return result

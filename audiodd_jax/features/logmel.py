@@ -1,0 +1,186 @@
+"""Log-mel spectrograms on the device: framing, window, rFFT, mel filter bank, log.
+
+Frame-count contract: a clip is ``frames * hop`` samples long, and frame ``i`` is
+centred on sample ``i * hop`` (zeros beyond the ends), so that there are
+``frames = ceil(samples / hop)`` of them. The values are those of librosa's
+``melspectrogram`` with ``center=True``; librosa returns one frame more where the hop
+divides the length.
+
+References:
+  McFee et al., *librosa*, SciPy 2015; Slaney, *Auditory Toolbox*, 1998; Young et al.,
+  *The HTK Book*, section 5.6.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.runtime.errors import UserError
+
+# Power below which a bin counts as silence: 100 dB under a full-scale bin.
+SILENCE = 1e-10
+
+
+class Frontend(NamedTuple):
+    """The front end's sizes, in samples, all derived from the feature settings.
+
+    Attributes:
+      sample_rate: in Hz.
+      samples: length of a clip.
+      hop: between frames.
+      window: length of the Hann window.
+      n_fft: length of the Fourier transform.
+      frames: number of frames ``t``.
+      f_max: highest mel frequency in Hz.
+    """
+
+    sample_rate: int
+    samples: int
+    hop: int
+    window: int
+    n_fft: int
+    frames: int
+    f_max: float
+
+
+def frontend(config: FeaturesConfig) -> Frontend:
+    """Sizes in samples of the front end.
+
+    Raises:
+      UserError: settings that leave no frame, no bin or no mel filter.
+    """
+    rate = config.sample_rate
+    if min(rate, config.frames, config.n_mels) < 1 or config.clip_seconds <= 0:
+        raise UserError(
+            "sample_rate, clip_seconds, frames and n_mels must be positive, not "
+            f"{rate}, {config.clip_seconds:g}, {config.frames} and {config.n_mels}"
+        )
+    hop = math.ceil(round(config.clip_seconds * rate, 6) / config.frames)
+    window = max(2, round(config.window_seconds * rate))
+    n_fft = config.n_fft or 2 ** math.ceil(math.log2(window))
+    f_max = config.f_max or rate / 2
+    if window > n_fft:
+        raise UserError(f"a window of {window} samples does not fit n_fft = {n_fft}")
+    if not 0 <= config.f_min < f_max <= rate / 2:
+        raise UserError(
+            f"mel frequencies must satisfy 0 <= f_min < f_max <= {rate / 2:g} Hz, not "
+            f"f_min = {config.f_min:g} and f_max = {f_max:g}"
+        )
+    if config.mel_scale not in ("slaney", "htk"):
+        raise UserError(f"mel_scale is slaney or htk, not {config.mel_scale!r}")
+    return Frontend(
+        rate, hop * config.frames, hop, window, n_fft, config.frames, float(f_max)
+    )
+
+
+# The Slaney scale is linear up to 1 kHz (3 mel per 200 Hz) and logarithmic above.
+_BREAK_HZ, _BREAK_MEL, _HZ_PER_MEL = 1000.0, 15.0, 200.0 / 3
+_LOG_STEP = math.log(6.4) / 27
+
+
+def hz_to_mel(hz: np.ndarray, scale: str) -> np.ndarray:
+    """Mel of a frequency in Hz, on the ``slaney`` or ``htk`` scale."""
+    hz = np.asarray(hz, np.float64)
+    if scale == "htk":
+        return 2595.0 * np.log10(1.0 + hz / 700.0)
+    above = _BREAK_MEL + np.log(np.maximum(hz, 1e-9) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz < _BREAK_HZ, hz / _HZ_PER_MEL, above)
+
+
+def mel_to_hz(mel: np.ndarray, scale: str) -> np.ndarray:
+    """Inverse of ``hz_to_mel``."""
+    mel = np.asarray(mel, np.float64)
+    if scale == "htk":
+        return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+    above = _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
+    return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, above)
+
+
+def mel_filter_bank(config: FeaturesConfig) -> Float[np.ndarray, "f bins"]:
+    """Triangular filters of unit area in Hz, ``[n_mels, n_fft // 2 + 1]``.
+
+    Raises:
+      UserError: a filter is narrower than the Fourier bins and would hold nothing.
+    """
+    size = frontend(config)
+    bins = np.fft.rfftfreq(size.n_fft, 1.0 / size.sample_rate)
+    scale = config.mel_scale
+    low, high = hz_to_mel([config.f_min, size.f_max], scale)
+    edges = mel_to_hz(np.linspace(low, high, config.n_mels + 2), scale)
+    rising = (bins[None] - edges[:-2, None]) / np.diff(edges)[:-1, None]
+    falling = (edges[2:, None] - bins[None]) / np.diff(edges)[1:, None]
+    filters = np.maximum(0.0, np.minimum(rising, falling))
+    empty = int((filters.max(axis=1) == 0).sum())
+    if empty:
+        raise UserError(
+            f"{empty} of {config.n_mels} mel filters lie between the bins of an FFT of "
+            f"{size.n_fft} samples; lower --config.features.n_mels or raise n_fft"
+        )
+    area = 2.0 / (edges[2:] - edges[:-2])
+    return (filters * area[:, None]).astype(np.float32)
+
+
+def hann_window(size: Frontend) -> Float[np.ndarray, " n_fft"]:
+    """Periodic Hann window, centred in ``n_fft`` samples."""
+    phase = 2 * np.pi * np.arange(size.window) / size.window
+    left = (size.n_fft - size.window) // 2
+    right = size.n_fft - size.window - left
+    return np.pad(0.5 - 0.5 * np.cos(phase), (left, right)).astype(np.float32)
+
+
+def mel_power(
+    waveforms: Float[Array, "b samples"], config: FeaturesConfig
+) -> Float[Array, "b f t"]:
+    """Mel power spectrogram of waveforms of ``frontend(config).samples`` samples.
+
+    Raises:
+      ValueError: waveforms of another length.
+    """
+    size = frontend(config)
+    if waveforms.shape[1] != size.samples:
+        raise ValueError(f"clips have {waveforms.shape[1]} samples, not {size.samples}")
+    half = size.n_fft // 2
+    padded = jnp.pad(waveforms, ((0, 0), (half, half)))
+    starts = size.hop * np.arange(size.frames)
+    frames = padded[:, starts[:, None] + np.arange(size.n_fft)]
+    spectrum = jnp.fft.rfft(frames * hann_window(size))
+    power = spectrum.real**2 + spectrum.imag**2
+    filters = mel_filter_bank(config)
+    return jnp.einsum("fk,btk->bft", filters, power, precision="highest")
+
+
+def log_mel(
+    waveforms: Float[Array, "b samples"], config: FeaturesConfig
+) -> Float[Array, "b f t"]:
+    """Log-mel spectrogram in dB, between ``-top_db`` and 0 for ``peak`` reference.
+
+    With ``clip_reference="absolute"``, 0 dB is a mel power of one.
+    """
+    decibel = 10.0 * jnp.log10(jnp.maximum(mel_power(waveforms, config), SILENCE))
+    if config.clip_reference == "absolute":
+        return jnp.maximum(decibel, -config.top_db)
+    peak = decibel.max(axis=(1, 2), keepdims=True)
+    # A silent clip is silence everywhere, not a peak everywhere.
+    relative = jnp.where(peak > 10.0 * math.log10(SILENCE), decibel - peak, -jnp.inf)
+    return jnp.maximum(relative, -config.top_db)
+
+
+@functools.cache
+def _compiled(settings: tuple) -> jax.stages.Wrapped:
+    config = FeaturesConfig(*settings)
+    return jax.jit(lambda waveforms: log_mel(waveforms, config))
+
+
+def compute(
+    waveforms: Float[np.ndarray, "b samples"], config: FeaturesConfig
+) -> Float[Array, "b f t"]:
+    """``log_mel``, compiled once for each setting and batch shape."""
+    import dataclasses
+
+    return _compiled(dataclasses.astuple(config))(waveforms)

@@ -1,0 +1,107 @@
+"""Monte-Carlo estimate of the NNGP kernel from random convolutional networks.
+
+With features phi_n(x) of ``d`` numbers from each of ``n`` networks, the analytic
+readouts (``flatten``, ``time_mean``) give
+
+    k(x, x') = weight_variance / (n d) * sum_n phi_n(x) . phi_n(x') + bias_std^2,
+
+which is the covariance of a dense layer with Gaussian weights and biases on top; the
+``dense`` readout draws that layer, with m outputs, and averages its products:
+
+    k(x, x') = 1 / (n m) * sum_n head_n(x) . head_n(x').
+
+References:
+  Loo et al., NeurIPS 2022, equation 5 and algorithm 1; Novak et al., *Bayesian Deep
+  Convolutional Networks with Many Channels are Gaussian Processes*, ICLR 2019.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.networks import random_conv
+
+
+def network_keys(key: Key[Array, ""], num_networks: int) -> Key[Array, "n"]:
+    """A key a network, folded by its index: the first n networks never change."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_networks))
+
+
+def sample_networks(
+    key: Key[Array, ""],
+    num_networks: int,
+    input_shape: tuple[int, int],
+    config: RandomNetworkConfig,
+    dtype: jnp.dtype = jnp.float32,
+) -> random_conv.ConvParams:
+    """Draws ``n`` networks, stacked along a leading axis."""
+    keys = network_keys(key, num_networks)
+    return jax.vmap(lambda k: random_conv.init(k, input_shape, config, dtype))(keys)
+
+
+def features(
+    networks: random_conv.ConvParams,
+    x: Float[Array, "b f t 1"],
+    config: RandomNetworkConfig,
+    chunk: int = 0,
+) -> Float[Array, "n b d"]:
+    """Features of ``x`` under every network, one network after the other.
+
+    Args:
+      networks: ``n`` stacked networks.
+      x: inputs.
+      config: of the networks.
+      chunk: inputs processed at once, which bounds the memory that the first layer
+        takes; 0 processes all at once.
+    """
+
+    def one_network(params: random_conv.ConvParams) -> Array:
+        return in_chunks(lambda rows: random_conv.apply(params, rows, config), x, chunk)
+
+    return lax.map(one_network, networks)
+
+
+def in_chunks(
+    f: Callable[[Array], Array], x: Float[Array, "b *rest"], chunk: int
+) -> Float[Array, "b *out"]:
+    """``f(x)`` for a function of rows, ``chunk`` rows at a time; 0: all at once."""
+    b = x.shape[0]
+    if chunk <= 0 or chunk >= b:
+        return f(x)
+    whole = b - b % chunk
+    parts = lax.map(f, x[:whole].reshape(-1, chunk, *x.shape[1:]))
+    parts = parts.reshape(whole, *parts.shape[2:])
+    if whole == b:
+        return parts
+    return jnp.concatenate([parts, f(x[whole:])])
+
+
+def accumulate(
+    phi_a: Float[Array, "a d"], phi_b: Float[Array, "b d"]
+) -> Float[Array, "a b"]:
+    """One network's share of the kernel sum, in full precision."""
+    return jnp.dot(phi_a, phi_b.T, precision=lax.Precision.HIGHEST)
+
+
+def scale_kernel(
+    total: Float[Array, "a b"], n: Int[Array, ""] | int, d: int, config: RandomNetworkConfig
+) -> Float[Array, "a b"]:
+    """Kernel from the sum over ``n`` networks of products of ``d`` features."""
+    if config.readout == "dense":
+        return total / (n * d)
+    return config.weight_variance / (n * d) * total + config.bias_std**2
+
+
+def kernel(
+    phi_a: Float[Array, "n a d"],
+    phi_b: Float[Array, "n b d"],
+    config: RandomNetworkConfig,
+) -> Float[Array, "a b"]:
+    """Kernel matrix between two sets of features of the same networks."""
+    n, _, d = phi_a.shape
+    total = jnp.einsum("nad,nbd->ab", phi_a, phi_b, precision=lax.Precision.HIGHEST)
+    return scale_kernel(total, n, d, config)

@@ -1,0 +1,60 @@
+"""The card of a run: what the coreset is, where it comes from, how to use it."""
+
+from typing import Any
+
+_TEMPLATE = """\
+# {title}
+
+{num_samples} spectrograms ({samples_per_class} a class, {classes} classes) distilled
+by {method} from the {num_train} training clips of {dataset} {version}: a true
+{percent:.2f} % of the clips, {bytes:,} bytes against {train_bytes:,} bytes of 16-bit
+audio.
+
+| | accuracy on the test split |
+|---|---|
+| distilled coreset | {test} |
+| the {start} it started from | {start_test} |
+
+Protocol `{protocol}`: kernel regression with {networks} fresh random networks of width
+{width}, mean over {seeds} seeds of evaluation; distillation seed {seed}, {steps} steps,
+{wall_seconds:.0f} s. The coreset is the best by validation, at step {best_step}; the
+test split was read once, for this table.
+
+![coreset](figures/coreset.png)
+![curves](figures/curves.png)
+
+## Data and licence
+
+{dataset_title} {version}. Licence: {licence}. Test split: {split}. What is learnt from
+recordings may fall under their licence.
+
+## Use
+
+```python
+import audiodd_jax
+
+coreset = audiodd_jax.load_coreset("coreset.npz")
+coreset.images, coreset.labels  # {images_shape} and {labels_shape}
+x = coreset.normalize(waveform, sample_rate)  # your sounds, as the coreset expects them
+```
+
+Images are log-mel spectrograms standardised with the constants in the artefact; labels
+are soft and centred (a one-hot label is `one_hot - 1/{classes}`).
+
+## Made with
+
+```
+{command}
+```
+
+## Limits
+
+The accuracy above is that of kernel regression with networks like those that distilled
+the coreset; other learners may gain less. Sounds unlike {dataset}, other microphones and
+classes beyond the {classes} named in the artefact are outside what it can serve.
+"""
+
+
+def render(values: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    return _TEMPLATE.format(**values)

@@ -1,0 +1,106 @@
+"""Pictures of a run: its curves, and its coreset before and after."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+
+# Spectrograms of a class that a picture shows, before and after each.
+MAX_COLUMNS = 8
+
+
+def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """Draws loss and accuracies against steps.
+
+    Args:
+      history: rows of ``metrics.jsonl``.
+      title: above the picture.
+      path: where the PNG goes.
+    """
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+
+    def line(axes: Any, name: str, label: str, scale: float = 1.0, **style: Any) -> None:
+        points = [(row["step"], scale * row[name]) for row in history if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+
+    line(left, "loss", "batch", color="C0")
+    line(left, "validation_loss", "validation (mse)", color="C1", marker="o", ms=3)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    line(right, "batch_accuracy", "batch", 100, color="C0")
+    line(right, "validation_accuracy", "validation", 100, color="C1", marker="o", ms=3)
+    best = [row for row in history if row.get("best")]
+    if best and "validation_accuracy" in best[-1]:
+        right.axvline(best[-1]["step"], color="C2", ls=":", label="best")
+    right.set(xlabel="step", ylabel="accuracy (%)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def coreset_grid(
+    before: Float[np.ndarray, "s f t"],
+    after: Float[np.ndarray, "s f t"],
+    class_names: Sequence[str],
+    seconds: float,
+    title: str,
+    path: Path,
+) -> None:
+    """Draws a coreset as a grid of spectrograms, a class a row, before and after.
+
+    Args:
+      before: the starting spectrograms in dB, in class order.
+      after: the learnt ones.
+      class_names: ``c`` names; ``s`` is a multiple of ``c``.
+      seconds: length of a clip.
+      title: above the picture.
+      path: where the PNG goes.
+    """
+    rows = len(class_names)
+    per_class = before.shape[0] // rows
+    columns = min(per_class, MAX_COLUMNS)
+    f, t = before.shape[1:]
+    # Cells keep the shape of a spectrogram, within what can still be looked at.
+    width = 1.1 if columns > 1 else 2.2
+    height = width * min(1.0, max(0.45, f / t))
+    figure = Figure(
+        figsize=(max(4.5, 2 * columns * width + 1.6), rows * height + 1.0),
+        layout="constrained",
+    )
+    halves = figure.subfigures(1, 2, wspace=0.02)
+    low, high = np.percentile(np.concatenate([before, after]), [1, 99.8])
+    shown = f", {columns} of {per_class} a class" if columns < per_class else ""
+    titles = (f"real clips (start){shown}", "distilled")
+    for half, images, name in zip(halves, (before, after), titles, strict=True):
+        half.suptitle(name, fontsize=10)
+        grid = half.subplots(rows, columns, squeeze=False)
+        for row in range(rows):
+            for column in range(columns):
+                axes = grid[row, column]
+                picture = axes.imshow(
+                    images[row * per_class + column],
+                    origin="lower",
+                    aspect="auto",
+                    cmap="magma",
+                    vmin=low,
+                    vmax=high,
+                    extent=(0, seconds, 0, f),
+                )
+                axes.set_xticks([])
+                axes.set_yticks([])
+            if images is before:
+                grid[row, 0].set_ylabel(
+                    class_names[row], rotation=0, ha="right", va="center", fontsize=8
+                )
+    bar = halves[1].colorbar(picture, ax=grid, shrink=0.6, pad=0.02)
+    bar.set_label("dB", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(f"{title}: {f} mel bins x {seconds:g} s", fontsize=11)
+    figure.savefig(path, dpi=110)

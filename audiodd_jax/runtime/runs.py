@@ -1,0 +1,190 @@
+"""The run directory: one run, its configuration, its record and its results."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.version import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file that is never seen half-written."""
+    handle, scratch = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes ``value`` as indented JSON, atomically."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
+    """Fields in which two nested configurations differ, as ``name: there, here``."""
+    found = []
+    for name in sorted({*there, *here}):
+        old, new = there.get(name), here.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name} is {old!r} there and {new!r} here")
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and revision that a run's numbers depend on."""
+    versions = {name: _installed_version(name) for name in PACKAGES}
+    return {
+        "audiodd_jax": __version__,
+        "revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "num_processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+        "command": sys.argv,
+    }
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this package runs from, if it runs from one."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", package, "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class RunDirectory:
+    """A run's folder, held by one process at a time.
+
+    Use it as a context manager:
+
+        with RunDirectory(path, config) as run:
+            run.log({"step": 10, "loss": 0.1})
+    """
+
+    def __init__(self, path: str | os.PathLike, config: dict[str, Any]):
+        """Opens or makes the folder for the run that ``config`` describes.
+
+        Raises:
+          UserError: the folder holds something else, or a run with another
+            configuration, or another process is writing it.
+        """
+        self.path = Path(path)
+        self._config = config
+        self._lock = None
+        self._events = None
+
+    def __enter__(self) -> "RunDirectory":
+        path = self.path
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is not a folder")
+        alien = path.is_dir() and not (path / ".lock").exists() and any(path.iterdir())
+        if alien:
+            raise UserError(f"{path} is not empty and holds no run; choose another")
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = (path / ".lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise UserError(f"another process is writing {path}") from error
+        try:
+            self._check_config()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _check_config(self) -> None:
+        file = self.path / "config.json"
+        # As JSON reads it back: tuples have become lists.
+        here = json.loads(json.dumps(self._config))
+        if not file.exists():
+            write_json(file, here)
+            return
+        found = differences(json.loads(file.read_text()), here)
+        if found:
+            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+            raise UserError(
+                f"{self.path} holds a run with another configuration "
+                f"({'; '.join(found[:3])}{more}); choose another --workdir"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        if self._events is not None:
+            self._events.close()
+        self._lock.close()
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, or None."""
+        file = self.path / "result.json"
+        return json.loads(file.read_text()) if file.exists() else None
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes ``result.json``, which marks the run as finished."""
+        write_json(self.path / "result.json", result)
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``; one cut short by a kill is left out."""
+        file = self.path / "metrics.jsonl"
+        rows = []
+        for line in file.read_text().splitlines() if file.exists() else ():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def start_from(self, step: int) -> None:
+        """Writes the environment, and drops what was recorded after ``step``."""
+        write_json(self.path / "environment.json", environment())
+        rows = [row for row in self.history() if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.path / "metrics.jsonl", text)
+        # Imported here: it takes a second, which only a writing run should pay.
+        from tensorboardX import SummaryWriter
+
+        self._events = SummaryWriter(str(self.path), purge_step=step + 1)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Appends a row, which has its ``step``, to the record and to TensorBoard."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in row.items():
+            if name != "step":
+                self._events.add_scalar(name, value, row["step"])
