@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from audiodd_jax import config as config_lib
@@ -49,9 +50,7 @@ def prepare(config: Config, cache_dir: Path | None = None) -> Prepared:
     return prepared.load(config, cache_dir)
 
 
-def distill(
-    config: Config, workdir: str | Path, cache_dir: Path | None = None
-) -> Run:
+def distill(config: Config, workdir: str | Path, cache_dir: Path | None = None) -> Run:
     """Distils ``config.data`` to a coreset, scores it and draws it, in ``workdir``.
 
     The same call continues a run that was cut, and returns a finished one.
@@ -105,8 +104,11 @@ def evaluate(
             f"{_some(coreset.class_names)}; {config.data.name} has "
             f"{_some(data.class_names)}"
         )
-    log_scale = np.float32(math.log(coreset.metadata["platt_scale"]))
-    arrays = CoresetArrays(coreset.images, coreset.labels, log_scale)
+    arrays = CoresetArrays(
+        jnp.asarray(coreset.images),
+        jnp.asarray(coreset.labels),
+        jnp.float32(math.log(coreset.metadata["platt_scale"])),
+    )
     return evaluation.kernel_regression([arrays], data.test, config)[0]
 
 
@@ -116,7 +118,7 @@ def coreset_config(coreset: Coreset) -> Config:
 
 
 def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Coreset:
-    """The artefact of a learnt coreset: its arrays, and all that is needed to use it."""
+    """The artefact of a learnt coreset: its arrays, and what it takes to use it."""
     settings = dataclasses.asdict(config)
     settings["data"]["data_dir"] = ""  # a path of this machine is nobody's business
     settings["features"] = dataclasses.asdict(data.features)
@@ -205,8 +207,9 @@ def _card(
     entry = datasets.lookup(data.name)
     classes = data.num_classes
     noise = config.coreset.init == "noise"
+    per_class = result["samples_per_class"]
     values = {
-        "title": f"{data.name}: {result['samples_per_class']} a class by {config.method}",
+        "title": f"{data.name}: {per_class} a class by {config.method}",
         "classes": classes,
         "version": data.version,
         "percent": 100 * result["fraction_of_train"],

@@ -8,6 +8,7 @@ import difflib
 import errno
 import logging
 import os
+import platform
 import re
 import sys
 import time
@@ -39,14 +40,16 @@ _FIELDS = {
 
 
 def _define_data_flags(values: flags.FlagValues) -> None:
-    string, integer, boolean = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_bool
+    string, integer, boolean = (
+        flags.DEFINE_string,
+        flags.DEFINE_integer,
+        flags.DEFINE_bool,
+    )
     options = {"flag_values": values}
     string("dataset", None, f"one of: {', '.join(datasets.DATASETS)}", **options)
     string("data_dir", None, "where the recordings lie", **options)
     integer("fold", None, "fold that tests, for data with folds", **options)
-    boolean(
-        "skip_bad_files", None, "leave out files that cannot be decoded", **options
-    )
+    boolean("skip_bad_files", None, "leave out files that cannot be decoded", **options)
     string("cache_dir", None, "where downloads and features are kept", **options)
     string("preset", None, f"one of: {', '.join(config_lib.PRESETS)}", **options)
 
@@ -69,7 +72,9 @@ def _define_distill_flags(values: flags.FlagValues) -> None:
 
 def _define_evaluate_flags(values: flags.FlagValues) -> None:
     options = {"flag_values": values}
-    flags.DEFINE_string("workdir", None, "run directory whose coreset to score", **options)
+    flags.DEFINE_string(
+        "workdir", None, "run directory whose coreset to score", **options
+    )
     flags.DEFINE_string("coreset", None, "or: path of a coreset.npz", **options)
     flags.DEFINE_string("protocol", "krr", "krr (kernel regression)", **options)
     flags.DEFINE_integer("num_seeds", None, "evaluation seeds", **options)
@@ -101,14 +106,17 @@ def _parse(
     }
     config = config_lib.replace(base(values), set_fields)
     settings = [a for a in argv if a not in plain]
+    names = list(config_lib.names(config))
+    for name in (re.split("[.=]", s, maxsplit=1)[1].split("=")[0] for s in settings):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {command.name} --help"
+            raise UserError(f"there is no setting config.{name}; {hint}")
     holder = flags.FlagValues()
     config_flags.DEFINE_config_dataclass(
         "config", config, flag_values=holder, sys_argv=[command.name, *settings]
     )
-    try:
-        holder([command.name, *settings])
-    except AttributeError as error:
-        raise UserError(f"there is no such setting ({error})") from error
+    holder([command.name, *settings])
     return values, holder["config"].value
 
 
@@ -116,6 +124,19 @@ def _dataset_config(values: Any) -> Config:
     name = values.dataset or Config().data.name
     datasets.lookup(name)
     return config_lib.for_dataset(name, values.preset or "default")
+
+
+def _keep_compiled(cache_dir: Path | None) -> None:
+    """Has JAX keep what it compiles on disk: a second run starts in seconds.
+
+    Under this machine's name, since a home folder may serve machines that differ.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        place = (cache_dir or datasets.cache_root()) / "compiled" / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _cache_dir(values: Any) -> Path | None:
@@ -135,6 +156,7 @@ def prepare(argv: Sequence[str]) -> None:
     from audiodd_jax.data import splits
     from audiodd_jax.features import cache
 
+    _keep_compiled(_cache_dir(values))
     began = time.perf_counter()
     found = cache.prepare(config, _cache_dir(values))
     parts = splits.assign(
@@ -163,7 +185,9 @@ def prepare(argv: Sequence[str]) -> None:
         ("took", f"{time.perf_counter() - began:.1f} s"),
     ]
     _table(rows)
-    counts = [np.bincount(found.labels[p], minlength=len(found.class_names)) for p in parts]
+    counts = [
+        np.bincount(found.labels[p], minlength=len(found.class_names)) for p in parts
+    ]
     print("\nclips a class (train / validation / test):")
     for name, *numbers in zip(found.class_names, *counts, strict=True):
         print(f"  {name:24s} {' / '.join(map(str, numbers))}")
@@ -176,6 +200,7 @@ def distill(argv: Sequence[str]) -> None:
     from audiodd_jax import api
     from audiodd_jax.distillation.loop import Interrupted
 
+    _keep_compiled(_cache_dir(values))
     default = (
         f"{config.data.name}-{config.method}-{config.coreset.samples_per_class}-"
         f"seed{config.seed}"
@@ -243,6 +268,7 @@ def evaluate(argv: Sequence[str]) -> None:
     values, config = _parse(argv, COMMANDS["evaluate"], base)
     from audiodd_jax import api
 
+    _keep_compiled(_cache_dir(values))
     coreset = found["coreset"]
     outcome = api.evaluate(coreset, config, _cache_dir(values))
     rows = [

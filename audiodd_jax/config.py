@@ -5,6 +5,7 @@ so that ``audiodd help`` answers at once.
 """
 
 import dataclasses
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from audiodd_jax.runtime.errors import UserError
@@ -221,18 +222,38 @@ class Config:
 
 # What a dataset needs that differs from the defaults above, by dotted field name. Each
 # was chosen on validation clips; BUILD_NOTES.md says how.
+_CLIPS = {
+    "features.align": "center",
+    "features.top_db": 60.0,
+    "network.width": 32,
+    "network.readout": "time_mean",
+    "rfad.networks": 2,
+    "optimizer.learning_rate": 3e-2,
+    "optimizer.schedule": "cosine",
+    "loop.batch_size": 512,
+    "evaluation.width": 64,
+}
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "tones": {
+        **_CLIPS,
         "features.sample_rate": 8_000,
+        "loop.steps": 200,
     },
     "spoken_digit": {
+        **_CLIPS,
         "features.sample_rate": 8_000,
+        "features.window_seconds": 0.064,
+        "loop.steps": 300,
     },
     "folder": {
+        **_CLIPS,
         "features.sample_rate": 0,
         "features.clip_seconds": 0.0,
         "features.frames": 128,
         "features.n_mels": 64,
+        "features.window_seconds": 0.046,
+        "features.top_db": 80.0,
+        "loop.steps": 200,
     },
 }
 
@@ -240,12 +261,13 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # To try the engine: a tenth of the work.
-    "quick": {"loop.steps": 40, "loop.batch_size": 256, "network.width": 16},
+    "quick": {"loop.steps": 50, "loop.batch_size": 256, "network.width": 16},
     # The sizes of the published experiments, for an accelerator.
     "source": {
         "network.width": 256,
         "rfad.networks": 8,
         "loop.batch_size": 1280,
+        "evaluation.width": 0,
         "features.n_mels": 64,
         "features.frames": 128,
     },
@@ -291,6 +313,16 @@ _NOT_NEGATIVE = (
 _SHARES = ("augment.time_shift", "augment.time_mask", "augment.frequency_mask")
 
 
+def names(config: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from names(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
+
+
 def get(config: Any, name: str) -> Any:
     """The field of ``config`` with a dotted name."""
     for part in name.split("."):
@@ -305,14 +337,12 @@ def replace(config: Config, changes: dict[str, Any]) -> Config:
       UserError: there is no such field.
     """
     result = from_dict(dataclasses.asdict(config))
+    known = set(names(config))
     for name, value in changes.items():
+        if name not in known:
+            raise UserError(f"there is no setting {name!r}")
         *groups, field = name.split(".")
-        try:
-            place = get(result, ".".join(groups)) if groups else result
-            getattr(place, field)
-        except AttributeError as error:
-            raise UserError(f"there is no setting {name!r}") from error
-        setattr(place, field, value)
+        setattr(get(result, ".".join(groups)) if groups else result, field, value)
     return result
 
 
@@ -328,7 +358,9 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
       UserError: an unknown preset or field.
     """
     if preset not in PRESETS:
-        raise UserError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+        raise UserError(
+            f"there is no preset {preset!r}; there are {', '.join(PRESETS)}"
+        )
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     settings = {**DATASET_DEFAULTS.get(name, {}), **PRESETS[preset], **dotted}
     return replace(Config(), {"data.name": name, **settings})
@@ -356,8 +388,8 @@ def validate(config: Config) -> None:
       UserError: naming the first setting that cannot be, and what it may be.
     """
 
-    def require(names: Any, holds: Any, what: str) -> None:
-        for name in names:
+    def require(fields: Iterable[str], holds: Callable[[Any], bool], what: str) -> None:
+        for name in fields:
             if not holds(get(config, name)):
                 raise UserError(f"{name} must be {what}, not {get(config, name)!r}")
 

@@ -28,7 +28,10 @@ def examine(data: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, 
     ]
     if importlib.util.find_spec("neural_tangents") is None:
         rows.append(
-            ("exact kernels", "not installed; pip install 'audiodd_jax[exact]' adds them")
+            (
+                "exact kernels",
+                "not installed; pip install 'audiodd_jax[exact]' adds them",
+            )
         )
     return rows
 

@@ -1,0 +1,1 @@
+"""Names of datasets to waveforms and splits."""

@@ -21,7 +21,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".oga", ".opus", ".aif", ".aiff")
 MAX_SECONDS = 600.0
 
 
-class BadAudio(UserError):
+class BadAudioError(UserError):
     """A recording that cannot be used; the message names the file and the reason."""
 
 
@@ -29,7 +29,7 @@ def header(source: str | os.PathLike) -> tuple[float, int]:
     """Length in seconds and sample rate in Hz, from the header alone.
 
     Raises:
-      BadAudio: as ``decode``.
+      BadAudioError: as ``decode``.
     """
     with _opened(Path(source)) as file:
         return file.frames / file.samplerate, file.samplerate
@@ -39,41 +39,41 @@ def header(source: str | os.PathLike) -> tuple[float, int]:
 def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """The opened recording, with every way in which it may be bad named."""
     if not path.is_file():
-        raise BadAudio(f"{path} does not exist")
+        raise BadAudioError(f"{path} does not exist")
     if path.stat().st_size == 0:
-        raise BadAudio(f"{path} is an empty file")
+        raise BadAudioError(f"{path} is an empty file")
     try:
         with soundfile.SoundFile(path) as file:
             if file.frames > MAX_SECONDS * file.samplerate:
-                raise BadAudio(
+                raise BadAudioError(
                     f"{path} claims {file.frames / file.samplerate:.0f} s, over "
                     f"{MAX_SECONDS:.0f} s"
                 )
             yield file
     except (soundfile.SoundFileError, RuntimeError, ValueError) as error:
         reason = str(error).rstrip(".").split(": ")[-1]
-        raise BadAudio(f"{path} is not readable audio ({reason})") from error
+        raise BadAudioError(f"{path} is not readable audio ({reason})") from error
 
 
 def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], int]:
     """Decodes a recording to mono float32 in [-1, 1] and its sample rate in Hz.
 
     Raises:
-      BadAudio: missing, empty, truncated to nothing, too long, or not audio.
+      BadAudioError: missing, empty, truncated to nothing, too long, or not audio.
     """
     path = Path(source)
     with _opened(path) as file:
         rate, expected = file.samplerate, file.frames
         samples = file.read(dtype="float32", always_2d=True)
     if samples.shape[0] == 0:
-        raise BadAudio(f"{path} holds no samples")
+        raise BadAudioError(f"{path} holds no samples")
     if samples.shape[0] < expected:
-        raise BadAudio(
+        raise BadAudioError(
             f"{path} is truncated: {samples.shape[0]} of {expected} samples"
         )
     mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise BadAudio(f"{path} holds samples that are not finite numbers")
+        raise BadAudioError(f"{path} holds samples that are not finite numbers")
     return mono, rate
 
 
@@ -123,13 +123,13 @@ def num_threads() -> int:
 
 def check_all(
     sources: Iterable[os.PathLike],
-) -> tuple[list[os.PathLike], list[BadAudio]]:
+) -> tuple[list[os.PathLike], list[BadAudioError]]:
     """Decodes every recording; returns those that can be used, and what is wrong."""
 
-    def check(source: os.PathLike) -> BadAudio | None:
+    def check(source: os.PathLike) -> BadAudioError | None:
         try:
             decode(source)
-        except BadAudio as error:
+        except BadAudioError as error:
             return error
         return None
 
@@ -140,7 +140,7 @@ def check_all(
     return good, [error for error in errors if error is not None]
 
 
-def report_bad(bad: list[BadAudio], skip: bool) -> None:
+def report_bad(bad: list[BadAudioError], skip: bool) -> None:
     """Names and counts unusable recordings, as a warning if they are to be skipped.
 
     Raises:

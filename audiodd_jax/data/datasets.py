@@ -48,7 +48,7 @@ DATASETS = {
         licence="Apache-2.0 (generated)",
         homepage="",
         module="audiodd_jax.data.synthetic",
-        split="100 clips a class train, 40 test, drawn from one seed",
+        split="200 clips a class train, 40 test, drawn from one seed",
     ),
     "spoken_digit": Dataset(
         title="Free Spoken Digit Dataset",
@@ -64,7 +64,7 @@ DATASETS = {
         licence="that of the recordings",
         homepage="",
         module="audiodd_jax.data.folder",
-        split="a CSV's split or fold column, train/ and test/ folders, or a random share",
+        split="a CSV's split or fold column, train/ and test/ folders, or at random",
         needs_data_dir=True,
     ),
 }
@@ -85,7 +85,7 @@ def lookup(name: str) -> Dataset:
 
 
 def cache_root() -> Path:
-    """Where downloads and features are kept: ``$AUDIODD_CACHE``, or the user's cache."""
+    """Where downloads and features go: ``$AUDIODD_CACHE``, or the user's cache."""
     if place := os.environ.get("AUDIODD_CACHE"):
         return Path(place).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -48,13 +48,14 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         files, root = [f.resolve() for f in {*files, place}], Path("/")
     else:
         raise UserError(
-            f"--data_dir={config.data_dir} is neither a folder nor a CSV; give a folder "
-            "of class_name/*.wav, or a CSV with the columns path and label"
+            f"--data_dir={config.data_dir} is neither a folder nor a CSV; give a "
+            "folder of class_name/*.wav, or a CSV with the columns path and label"
         )
-    if len({row["label"] for row in rows}) < 2:
+    num_classes = len({row["label"] for row in rows})
+    if num_classes < 2:
         raise UserError(
-            f"{place} holds {len({row['label'] for row in rows})} classes of sounds; at "
-            "least two are needed, as folders class_name/*.wav or labels of a CSV"
+            f"{place} holds {num_classes} classes of sounds; at least "
+            "two are needed, as folders class_name/*.wav or labels of a CSV"
         )
     entry = datasets.lookup("folder")
     fingerprint = fingerprint_files(files, root)
@@ -122,7 +123,9 @@ def _rows_of_table(table: Path) -> list[dict]:
             raise UserError(f"{where} lacks its path or its label")
         split = (record.get("split") or "").strip().lower()
         if split and split not in _SPLIT_NAMES:
-            raise UserError(f"{where}: the split is train, validation or test, not {split}")
+            raise UserError(
+                f"{where}: the split is train, validation or test, not {split}"
+            )
         fold = (record.get("fold") or "0").strip()
         if not fold.isdigit():
             raise UserError(f"{where}: the fold is a number from 1, not {fold}")

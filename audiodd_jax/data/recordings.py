@@ -28,8 +28,9 @@ class Recordings:
       folds: ``[clips]`` fold, counted from 1; 0 where the data has no folds.
       groups: ``[clips]`` what a recording was cut from; clips of one group never lie on
         both sides of a validation split. Empty: a group of its own.
-      load: index -> (mono waveform in [-1, 1], sample rate in Hz); raises ``BadAudio``.
-      headers: index -> (seconds, sample rate), cheaply; raises ``BadAudio``.
+      load: index -> (mono waveform in [-1, 1], sample rate in Hz); raises
+        ``BadAudioError``.
+      headers: index -> (seconds, sample rate), cheaply; raises ``BadAudioError``.
     """
 
     class_names: tuple[str, ...]

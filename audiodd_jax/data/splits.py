@@ -36,9 +36,7 @@ def hold_out(
     A group is never divided, and every class keeps at least one clip outside.
     """
     # A clip without a group is a group of its own; \0 occurs in no group's name.
-    named = np.array(
-        [groups[i] or f"\0{i}" for i in candidates], dtype=object
-    )
+    named = np.array([groups[i] or f"\0{i}" for i in candidates], dtype=object)
     by_group: dict[str, list[int]] = {}
     for index, name in zip(candidates, named, strict=True):
         by_group.setdefault(name, []).append(int(index))
@@ -87,7 +85,9 @@ def assign(
             raise UserError(f"there is no fold {fold}; the data has folds {known}")
         is_test = folds == fold
     elif config.fold:
-        raise UserError(f"--fold={config.fold} was asked for, but the data has no folds")
+        raise UserError(
+            f"--fold={config.fold} was asked for, but the data has no folds"
+        )
     elif (splits == TEST).any():
         is_test = splits == TEST
     else:

@@ -15,7 +15,7 @@ from audiodd_jax.data.recordings import TEST, TRAIN, Recordings, Source
 
 SAMPLE_RATE = 8_000
 SECONDS = 1.0
-TRAIN_CLIPS, TEST_CLIPS = 100, 40  # a class
+TRAIN_CLIPS, TEST_CLIPS = 200, 40  # a class
 SEED = 20_220
 
 CLASS_NAMES = (
@@ -52,7 +52,9 @@ def _event(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
             return _sine(1.5 * pitch, time) * (1 + beat) / 2
         case "frequency_modulation":
             depth = rng.uniform(0.12, 0.25)
-            return _sine(1.5 * pitch * (1 + depth * _sine(rng.uniform(6, 14), time)), time)
+            return _sine(
+                1.5 * pitch * (1 + depth * _sine(rng.uniform(6, 14), time)), time
+            )
         case "pulse_train":
             period = 1.0 / rng.uniform(8, 16)
             return _sine(1.5 * pitch, time) * (time % period < 0.35 * period)
@@ -67,7 +69,8 @@ def _event(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
             partials = [_sine(0.6 * pitch * k, time) / k**0.5 for k in range(1, count)]
             return sum(partials) / 2
         case "siren":
-            sweep = np.abs((time * rng.uniform(1.5, 3.0)) % 2 - 1)
+            # Up and down at least once, whatever the length: no chirp.
+            sweep = np.abs((time * rng.uniform(4.5, 7.0)) % 2 - 1)
             return _sine(pitch * (1 + 1.2 * sweep), time)
         case "clicks":
             sound = np.zeros_like(time)
@@ -90,11 +93,11 @@ def clip(label: int, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
     pitch = 350.0 * 2 ** rng.uniform(0, 1.7)
     fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
     sound = _event(CLASS_NAMES[label], pitch, time, rng) * fade
-    # Background between white and pink, 0 to 15 dB below the event's peak.
+    # Background between white and pink, 16 to 30 dB below the event's peak.
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum *= np.maximum(np.arange(spectrum.size), 1.0) ** rng.uniform(-0.5, 0)
     noise = np.fft.irfft(spectrum, samples)
-    noise *= 10 ** (rng.uniform(-26, -14) / 20) / noise.std()
+    noise *= 10 ** (rng.uniform(-30, -16) / 20) / noise.std()
     noise[onset : onset + time.size] += sound
     level = 10 ** (rng.uniform(-30, 0) / 20)
     return (level * noise / np.abs(noise).max()).astype(np.float32)
@@ -116,7 +119,9 @@ def read() -> Recordings:
     )
 
     def load(index: int) -> tuple[np.ndarray, int]:
-        return clip(int(labels[index]), np.random.default_rng([SEED, index])), SAMPLE_RATE
+        return clip(
+            int(labels[index]), np.random.default_rng([SEED, index])
+        ), SAMPLE_RATE
 
     return Recordings(
         class_names=CLASS_NAMES,

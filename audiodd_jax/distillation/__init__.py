@@ -1,0 +1,1 @@
+"""Methods that learn a coreset, the loop that runs them, the artefact they make."""

@@ -184,7 +184,8 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     if not path.is_file():
         raise UserError(f"there is no coreset {path}")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since NumPy leaves a file open that turns out to be no archive.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         images, labels = arrays["images"], arrays["labels"]
         class_names = tuple(str(name) for name in arrays["class_names"])

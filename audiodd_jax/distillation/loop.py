@@ -39,7 +39,7 @@ METHODS: dict[str, Callable[[Config], Method]] = {"rfad": rfad.make}
 _INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and saved its state."""
 
     def __init__(self, signum: int, step: int):
@@ -191,11 +191,11 @@ def distill(
     history: list[dict[str, Any]] = []
     step = 0
     if run:
-        step = checkpoints.latest() or 0
-        if step:
-            state = checkpoints.restore(step, state)
+        saved = checkpoints.latest()
+        if saved is not None:
+            step, state = saved, checkpoints.restore(saved, state)
             _log.info("resuming %s from step %d", run.path, step)
-        run.start_from(step)
+        run.start_from(-1 if saved is None else saved)
         history = run.history()
     elapsed = history[-1]["seconds"] if history else 0.0
     began = time.perf_counter()
@@ -223,7 +223,7 @@ def distill(
         if run:
             checkpoints.save(step, state)
 
-    if step == 0 and not history:
+    if not history:
         row = {"step": 0}
         state = consider(state, row)
         record(row)
@@ -255,8 +255,11 @@ def distill(
             patience = settings.patience * settings.eval_every
             early = 0 < patience <= waited and has_validation
             stopping = stop_signal()
-            if last or early or stopping or crosses(
-                settings.checkpoint_every, before, step
+            if (
+                last
+                or early
+                or stopping
+                or crosses(settings.checkpoint_every, before, step)
             ):
                 save(state, step)
             if stopping:

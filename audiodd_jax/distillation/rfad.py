@@ -37,7 +37,6 @@ from audiodd_jax.features.prepared import Split
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.networks import random_conv
 
-
 # Rematerialising costs 7 % of a step on CPU; this many bytes are not worth it.
 _KEPT_BYTES = 256 << 20
 

@@ -1,0 +1,1 @@
+"""Waveforms to standardised log-mel spectrograms."""

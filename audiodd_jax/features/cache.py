@@ -186,16 +186,16 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
 
 def _headers(
     recordings: Recordings,
-) -> tuple[np.ndarray, np.ndarray, dict[int, audio.BadAudio]]:
+) -> tuple[np.ndarray, np.ndarray, dict[int, audio.BadAudioError]]:
     """Seconds and sample rate of every recording, and what is wrong with which."""
     seconds = np.zeros(len(recordings), np.float32)
     rates = np.zeros(len(recordings), np.int32)
-    bad: dict[int, audio.BadAudio] = {}
+    bad: dict[int, audio.BadAudioError] = {}
 
     def read(index: int) -> None:
         try:
             seconds[index], rates[index] = recordings.headers(index)
-        except audio.BadAudio as error:
+        except audio.BadAudioError as error:
             bad[index] = error
 
     with ThreadPoolExecutor(audio.num_threads()) as pool:
@@ -222,16 +222,16 @@ def _resolve(
 
 def _decoded(
     recordings: Recordings, settings: FeaturesConfig, bad: set[int]
-) -> Iterator[tuple[list[int], np.ndarray, dict[int, audio.BadAudio]]]:
+) -> Iterator[tuple[list[int], np.ndarray, dict[int, audio.BadAudioError]]]:
     """Chunks of waveforms; the next chunk is decoded while the caller works on one."""
     samples = logmel.frontend(settings).samples
     todo = [i for i in range(len(recordings)) if i not in bad]
     chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
 
-    def one(index: int) -> np.ndarray | audio.BadAudio:
+    def one(index: int) -> np.ndarray | audio.BadAudioError:
         try:
             waveform, rate = recordings.load(index)
-        except audio.BadAudio as error:
+        except audio.BadAudioError as error:
             return error
         waveform = audio.resample(waveform, rate, settings.sample_rate)
         return audio.fit(waveform, samples, settings.align)
@@ -246,7 +246,7 @@ def _decoded(
             current, ahead = ahead, submit(following)
             results = dict(zip(chunk, (f.result() for f in current), strict=True))
             errors = {
-                i: r for i, r in results.items() if isinstance(r, audio.BadAudio)
+                i: r for i, r in results.items() if isinstance(r, audio.BadAudioError)
             }
             indices = [i for i in chunk if i not in errors]
             yield indices, np.stack([results[i] for i in indices] or [[]]), errors

@@ -11,6 +11,7 @@ References:
   *The HTK Book*, section 5.6.
 """
 
+import dataclasses
 import functools
 import math
 from typing import NamedTuple
@@ -23,8 +24,8 @@ from jaxtyping import Array, Float
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.runtime.errors import UserError
 
-# Power below which a bin counts as silence: 100 dB under a full-scale bin.
-SILENCE = 1e-10
+# Power below which a bin counts as silence, far under the last bit of 24.
+SILENCE = 1e-20
 
 
 class Frontend(NamedTuple):
@@ -111,7 +112,7 @@ def mel_filter_bank(config: FeaturesConfig) -> Float[np.ndarray, "f bins"]:
     size = frontend(config)
     bins = np.fft.rfftfreq(size.n_fft, 1.0 / size.sample_rate)
     scale = config.mel_scale
-    low, high = hz_to_mel([config.f_min, size.f_max], scale)
+    low, high = hz_to_mel(np.array([config.f_min, size.f_max]), scale)
     edges = mel_to_hz(np.linspace(low, high, config.n_mels + 2), scale)
     rising = (bins[None] - edges[:-2, None]) / np.diff(edges)[:-1, None]
     falling = (edges[2:, None] - bins[None]) / np.diff(edges)[1:, None]
@@ -135,7 +136,7 @@ def hann_window(size: Frontend) -> Float[np.ndarray, " n_fft"]:
 
 
 def mel_power(
-    waveforms: Float[Array, "b samples"], config: FeaturesConfig
+    waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
     """Mel power spectrogram of waveforms of ``frontend(config).samples`` samples.
 
@@ -156,7 +157,7 @@ def mel_power(
 
 
 def log_mel(
-    waveforms: Float[Array, "b samples"], config: FeaturesConfig
+    waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
     """Log-mel spectrogram in dB, between ``-top_db`` and 0 for ``peak`` reference.
 
@@ -178,9 +179,7 @@ def _compiled(settings: tuple) -> jax.stages.Wrapped:
 
 
 def compute(
-    waveforms: Float[np.ndarray, "b samples"], config: FeaturesConfig
+    waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
     """``log_mel``, compiled once for each setting and batch shape."""
-    import dataclasses
-
     return _compiled(dataclasses.astuple(config))(waveforms)

@@ -50,7 +50,7 @@ def fit(log_mel: Num[np.ndarray, "b f t"], kind: str) -> Normalization:
 
 
 def apply(
-    log_mel: Num[Array, "b f t"] | Num[np.ndarray, "b f t"], stats: Normalization
+    log_mel: Num[Array | np.ndarray, "b f t"], stats: Normalization
 ) -> Float[Array, "b f t 1"]:
     """Standardised spectrograms in float32, with their channel axis."""
     values = jnp.asarray(log_mel).astype(jnp.float32)

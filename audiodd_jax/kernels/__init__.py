@@ -1,0 +1,1 @@
+"""Kernels from random networks, and ridge regression on them."""

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
@@ -36,7 +37,7 @@ def sample_networks(
     num_networks: int,
     input_shape: tuple[int, int],
     config: RandomNetworkConfig,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> random_conv.ConvParams:
     """Draws ``n`` networks, stacked along a leading axis."""
     keys = network_keys(key, num_networks)
@@ -88,7 +89,10 @@ def accumulate(
 
 
 def scale_kernel(
-    total: Float[Array, "a b"], n: Int[Array, ""] | int, d: int, config: RandomNetworkConfig
+    total: Float[Array, "a b"],
+    n: Int[Array, ""] | int,
+    d: int,
+    config: RandomNetworkConfig,
 ) -> Float[Array, "a b"]:
     """Kernel from the sum over ``n`` networks of products of ``d`` features."""
     if config.readout == "dense":

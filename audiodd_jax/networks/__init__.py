@@ -1,0 +1,1 @@
+"""The networks: random ones, whose features are kernels."""

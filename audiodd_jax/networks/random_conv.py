@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import RandomNetworkConfig
@@ -69,7 +70,7 @@ def init(
     key: Key[Array, ""],
     input_shape: tuple[int, int],
     config: RandomNetworkConfig,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> ConvParams:
     """Draws one network: kernels ~ N(0, weight_variance/fan_in), biases ~ N(0, std^2).
 

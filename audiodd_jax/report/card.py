@@ -50,8 +50,8 @@ are soft and centred (a one-hot label is `one_hot - 1/{classes}`).
 ## Limits
 
 The accuracy above is that of kernel regression with networks like those that distilled
-the coreset; other learners may gain less. Sounds unlike {dataset}, other microphones and
-classes beyond the {classes} named in the artefact are outside what it can serve.
+the coreset; other learners may gain less. Sounds unlike {dataset}, other microphones
+and classes beyond the {classes} named in the artefact are outside what it can serve.
 """
 
 

@@ -23,7 +23,9 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
 
-    def line(axes: Any, name: str, label: str, scale: float = 1.0, **style: Any) -> None:
+    def line(
+        axes: Any, name: str, label: str, scale: float = 1.0, **style: Any
+    ) -> None:
         points = [(row["step"], scale * row[name]) for row in history if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, **style)
@@ -71,35 +73,43 @@ def coreset_grid(
     width = 1.1 if columns > 1 else 2.2
     height = width * min(1.0, max(0.45, f / t))
     figure = Figure(
-        figsize=(max(4.5, 2 * columns * width + 1.6), rows * height + 1.0),
+        figsize=(max(4.5, 2 * columns * width + 2.2), rows * height + 1.0),
         layout="constrained",
     )
-    halves = figure.subfigures(1, 2, wspace=0.02)
+    # Before, a gap, after: one grid, so that both halves have the same cells.
+    grid = figure.subplots(
+        rows,
+        2 * columns + 1,
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1] * columns + [0.15] + [1] * columns},
+    )
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
     low, high = np.percentile(np.concatenate([before, after]), [1, 99.8])
-    shown = f", {columns} of {per_class} a class" if columns < per_class else ""
-    titles = (f"real clips (start){shown}", "distilled")
-    for half, images, name in zip(halves, (before, after), titles, strict=True):
-        half.suptitle(name, fontsize=10)
-        grid = half.subplots(rows, columns, squeeze=False)
-        for row in range(rows):
-            for column in range(columns):
-                axes = grid[row, column]
+    for row in range(rows):
+        grid[row, columns].set_axis_off()
+        for column in range(columns):
+            clip = row * per_class + column
+            for axes, images in (
+                (grid[row, column], before),
+                (grid[row, columns + 1 + column], after),
+            ):
                 picture = axes.imshow(
-                    images[row * per_class + column],
+                    images[clip],
                     origin="lower",
                     aspect="auto",
                     cmap="magma",
                     vmin=low,
                     vmax=high,
-                    extent=(0, seconds, 0, f),
                 )
                 axes.set_xticks([])
                 axes.set_yticks([])
-            if images is before:
-                grid[row, 0].set_ylabel(
-                    class_names[row], rotation=0, ha="right", va="center", fontsize=8
-                )
-    bar = halves[1].colorbar(picture, ax=grid, shrink=0.6, pad=0.02)
+        grid[row, 0].set_ylabel(
+            class_names[row], rotation=0, ha="right", va="center", fontsize=8
+        )
+    shown = f" ({columns} of {per_class} a class)" if columns < per_class else ""
+    grid[0, 0].set_title(f"start{shown}", loc="left", fontsize=10)
+    grid[0, columns + 1].set_title("distilled", loc="left", fontsize=10)
+    bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.02)
     bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(f"{title}: {f} mel bins x {seconds:g} s", fontsize=11)

@@ -36,7 +36,7 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, step: int, state: Any) -> None:
-        """Writes ``state`` as the checkpoint of ``step``; a killed write leaves none."""
+        """Writes ``state`` as the checkpoint of ``step``, wholly or not at all."""
         if step in self._manager.all_steps():
             return
         args = ocp.args.StandardSave(_to_arrays(state))

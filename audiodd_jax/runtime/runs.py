@@ -79,7 +79,15 @@ def _git_revision() -> str | None:
     if not (package.parent / ".git").exists():
         return None
     try:
-        command = ["git", "-C", package, "describe", "--always", "--dirty", "--abbrev=12"]
+        command = [
+            "git",
+            "-C",
+            package,
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+        ]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=True
         )

@@ -1,0 +1,1 @@
+"""How well a coreset serves."""

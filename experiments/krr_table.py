@@ -1,0 +1,58 @@
+"""Kernel-regression accuracy of RFAD coresets over distillation seeds, as a table.
+
+    python experiments/krr_table.py --workdir=runs/krr \
+        --case=tones:5 --case=spoken_digit:1:/data/fsdd --case=folder:5:/data/esc10.csv
+
+A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]; each is distilled with the dataset's
+default settings once a seed, and scored on the test split by fresh random networks.
+Finished runs are not repeated, cut ones continue.
+"""
+
+import statistics
+from pathlib import Path
+
+from absl import app, flags
+
+import audiodd_jax
+
+_CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/krr", "where the runs go")
+
+
+def percent(values):
+    return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.pstdev(values):.1f}"
+
+
+def row(case):
+    name, samples, *place = case.split(":", 2)
+    results = []
+    for seed in range(_SEEDS.value):
+        config = audiodd_jax.for_dataset(
+            name,
+            seed=seed,
+            coreset__samples_per_class=int(samples),
+            data__data_dir=place[0] if place else "",
+        )
+        workdir = Path(_WORKDIR.value) / f"{name}-{samples}-seed{seed}"
+        results.append(audiodd_jax.distill(config, workdir).result)
+    column = lambda field: [result[field] for result in results]
+    size = results[0]
+    return (
+        f"| {name} | {samples} | {100 * size['fraction_of_train']:.2f} % "
+        f"| {percent(column('start_test_accuracy'))} "
+        f"| {percent(column('test_accuracy'))} "
+        f"| {', '.join(f'{100 * a:.1f}' for a in column('test_accuracy'))} "
+        f"| {max(column('wall_seconds')):.0f} |"
+    )
+
+
+def main(_):
+    print("| data | a class | of train | real clips (%) | distilled (%) | each | s |")
+    print("|---|---|---|---|---|---|---|")
+    for case in _CASES.value:
+        print(row(case), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,85 @@
+"""Runtime checks of every typed function, and where real audio may lie."""
+
+import os
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+# Before anything of the package is imported: its functions are wrapped as they load.
+install_import_hook("audiodd_jax", "beartype.beartype")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_once(tmp_path_factory):
+    """Programs that several tests share are compiled by the first alone."""
+    place = tmp_path_factory.getbasetemp() / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(place))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_configure():
+    """Tests run on the CPU unless JAX_PLATFORMS says otherwise."""
+    jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    """No test sees the user's cache, and all tests of a session share one."""
+    place = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("AUDIODD_CACHE", str(place))
+
+
+def _found(kind: str, variable: str, default: Path, name: str) -> Path:
+    folder = Path(os.environ.get(variable, default)) / name
+    if not folder.exists():
+        pytest.skip(f"no {kind} {name}: set {variable} to the folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_audio():
+    """``real_audio("fsdd")``: a folder of real recordings, or a skip."""
+    default = REPOSITORY.parent / "shared" / "data"
+    return lambda name: _found("recordings", "AUDIODD_TEST_DATA", default, name)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """``golden("rfad_step.npz")``: reference numbers, or a skip."""
+    default = REPOSITORY.parent / "shared" / "golden"
+
+    def load(name: str) -> dict[str, np.ndarray]:
+        path = _found("numbers", "AUDIODD_TEST_GOLDEN", default, name)
+        with np.load(path) as file:
+            return dict(file)
+
+    return load
+
+
+@pytest.fixture
+def x64():
+    """Runs a test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def sound_folder(tmp_path):
+    """A labelled folder of short real WAV files: two classes, twelve clips each."""
+    rng = np.random.default_rng(0)
+    for label, pitch in (("low", 300.0), ("high", 1500.0)):
+        folder = tmp_path / "sounds" / label
+        folder.mkdir(parents=True)
+        for i in range(12):
+            time = np.arange(int(rng.uniform(0.3, 0.6) * 8000)) / 8000
+            wave = np.sin(2 * np.pi * pitch * rng.uniform(0.8, 1.25) * time)
+            wave = 0.4 * wave + 0.02 * rng.standard_normal(time.size)
+            soundfile.write(folder / f"{i:02d}.wav", wave.astype(np.float32), 8000)
+    return tmp_path / "sounds"

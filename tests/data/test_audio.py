@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import soundfile
+
+from audiodd_jax.data import audio
+from audiodd_jax.data.audio import BadAudioError
+
+RATE = 8000
+
+
+def tone(seconds=0.5, rate=RATE, hertz=440.0):
+    time = np.arange(int(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * time)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "tolerance"),
+    [
+        ("wav", "PCM_16", 1e-4),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_U8", 1e-2),
+        ("wav", "FLOAT", 0),
+        ("wav", "IMA_ADPCM", 0.05),
+        ("flac", "PCM_16", 1e-4),
+        ("ogg", "VORBIS", 0.1),
+        ("mp3", "MPEG_LAYER_III", 0.3),
+    ],
+)
+def test_encodings(tmp_path, suffix, subtype, tolerance):
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(), RATE, subtype=subtype)
+    waveform, rate = audio.decode(path)
+    assert rate == RATE
+    assert waveform.dtype == np.float32
+    assert waveform.ndim == 1
+    if suffix != "mp3":  # MP3 pads its ends
+        # ADPCM needs a few samples to find its step.
+        late = slice(50, tone().size)
+        np.testing.assert_allclose(waveform[late], tone()[late], atol=tolerance)
+    assert audio.header(path)[1] == RATE
+
+
+def test_stereo_is_mixed(tmp_path):
+    left, right = tone(), tone(hertz=1000)
+    soundfile.write(tmp_path / "s.wav", np.stack([left, right], 1), RATE, "FLOAT")
+    waveform, _ = audio.decode(tmp_path / "s.wav")
+    np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-6)
+
+
+def test_resampling_keeps_a_tone():
+    same = audio.resample(tone(1.0, 44100), 44100, RATE)
+    assert abs(same.size - RATE) <= 1
+    np.testing.assert_allclose(
+        same[500:-500], tone(1.0)[500 : same.size - 500], atol=0.01
+    )
+
+
+@pytest.mark.parametrize("align", ["start", "center", "repeat"])
+@pytest.mark.parametrize("length", [1, 7, 10, 23])
+def test_fit_has_the_length_asked_for(align, length):
+    wave = np.arange(1, length + 1, dtype=np.float32)
+    fitted = audio.fit(wave, 10, align)
+    assert fitted.shape == (10,)
+    if length == 10:
+        np.testing.assert_array_equal(fitted, wave)
+
+
+def test_fit_by_hand():
+    wave = np.array([1, 2, 3], np.float32)
+    np.testing.assert_array_equal(audio.fit(wave, 5, "start"), [1, 2, 3, 0, 0])
+    np.testing.assert_array_equal(audio.fit(wave, 5, "center"), [0, 1, 2, 3, 0])
+    np.testing.assert_array_equal(audio.fit(wave, 5, "repeat"), [1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(audio.fit(wave, 1, "center"), [2])
+
+
+def _wav(path, data=None, subtype="PCM_16"):
+    soundfile.write(path, tone() if data is None else data, RATE, subtype=subtype)
+    return path
+
+
+def _missing(path):
+    return path
+
+
+def _empty(path):
+    path.write_bytes(b"")
+    return path
+
+
+def _text(path):
+    path.write_text("this is not a sound " * 50)
+    return path
+
+
+def _no_samples(path):
+    return _wav(path, np.zeros(0, np.float32))
+
+
+def _not_finite(path):
+    return _wav(path, np.full(100, np.nan, np.float32), "FLOAT")
+
+
+def _header_only(path):
+    path.write_bytes(_wav(path).read_bytes()[:20])
+    return path
+
+
+def _flac_cut(path):
+    flac = path.with_suffix(".flac")
+    soundfile.write(flac, np.random.default_rng(0).uniform(-1, 1, 8000), RATE)
+    flac.write_bytes(flac.read_bytes()[:3000])
+    return flac
+
+
+def _ten_hours(path):
+    """A FLAC header that claims ten hours: total samples, 36 bits at byte 21."""
+    flac = path.with_suffix(".flac")
+    soundfile.write(flac, tone(), RATE)
+    data = bytearray(flac.read_bytes())
+    data[22:26] = (10 * 3600 * RATE).to_bytes(4, "big")
+    flac.write_bytes(data)
+    return flac
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_missing, "does not exist"),
+        (_empty, "is an empty file"),
+        (_text, "is not readable audio"),
+        (_no_samples, "holds no samples"),
+        (_not_finite, "not finite"),
+        (_header_only, "is not readable audio|holds no samples"),
+        (_flac_cut, "is not readable audio|is truncated"),
+        (_ten_hours, "claims 36000 s"),
+    ],
+)
+def test_damage_is_named(tmp_path, damage, words):
+    path = damage(tmp_path / "clip.wav")
+    with pytest.raises(BadAudioError, match=words) as raised:
+        audio.decode(path)
+    assert str(path) in str(raised.value)
+
+
+def test_check_all_keeps_the_good(tmp_path):
+    good = [_wav(tmp_path / f"{i}.wav") for i in range(3)]
+    bad = _text(tmp_path / "bad.wav")
+    kept, errors = audio.check_all([good[0], bad, *good[1:]])
+    assert kept == good
+    assert [str(bad) in str(error) for error in errors] == [True]

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import splits
+from audiodd_jax.runtime.errors import UserError
+
+
+def assign(labels, *, marks=None, folds=None, groups=None, **config):
+    size = len(labels)
+    return splits.assign(
+        np.asarray(labels, np.int32),
+        np.full(size, "") if marks is None else np.asarray(marks),
+        np.zeros(size, np.int32) if folds is None else np.asarray(folds, np.int32),
+        np.full(size, "") if groups is None else np.asarray(groups),
+        DataConfig(**config),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    per_class=st.integers(16, 40),
+    classes=st.integers(2, 5),
+    group_size=st.integers(1, 4),
+    fraction=st.floats(0, 0.6),
+    seed=st.integers(0, 100),
+)
+def test_validation_is_disjoint_whole_groups_and_balanced(
+    per_class, classes, group_size, fraction, seed
+):
+    labels = np.repeat(np.arange(classes), per_class)
+    groups = [f"g{i // group_size}-{label}" for i, label in enumerate(labels)]
+    parts = assign(
+        labels,
+        groups=groups,
+        validation_fraction=fraction,
+        test_fraction=0.2,
+        split_seed=seed,
+    )
+    together = np.concatenate(parts)
+    assert sorted(together) == list(range(labels.size))
+    names = [{groups[i] for i in part} for part in parts]
+    assert not names[0] & names[1]
+    assert not names[0] & names[2]
+    assert not names[1] & names[2]
+    # Every class keeps training clips, and holds out its share to within a group.
+    left = np.bincount(np.delete(labels, parts.test), minlength=classes)
+    held = np.bincount(labels[parts.validation], minlength=classes)
+    assert (np.bincount(labels[parts.train], minlength=classes) > 0).all()
+    assert (np.abs(held - fraction * left) <= group_size).all()
+
+
+def test_the_seed_draws_another_split_and_the_same_seed_the_same():
+    labels = np.repeat([0, 1], 40)
+    first, again = (assign(labels, split_seed=1) for _ in range(2))
+    other = assign(labels, split_seed=2)
+    np.testing.assert_array_equal(first.test, again.test)
+    np.testing.assert_array_equal(first.validation, again.validation)
+    assert not np.array_equal(first.validation, other.validation)
+
+
+def test_official_marks_are_kept():
+    marks = ["train", "train", "validation", "test"] * 5
+    parts = assign([0, 1, 0, 1] * 5, marks=marks)
+    for part, name in zip(parts, ("train", "validation", "test"), strict=True):
+        assert {marks[i] for i in part} == {name}
+
+
+def test_folds():
+    folds = np.tile([1, 2, 3], 10)
+    labels = np.repeat([0, 1], 15)
+    last = assign(labels, folds=folds)
+    assert set(folds[last.test]) == {3}
+    first = assign(labels, folds=folds, fold=1)
+    assert set(folds[first.test]) == {1}
+    assert first.test.size == 10
+    with pytest.raises(UserError, match="no fold 4; the data has folds 1, 2, 3"):
+        assign(labels, folds=folds, fold=4)
+    with pytest.raises(UserError, match="the data has no folds"):
+        assign(labels, fold=1)
+
+
+def test_no_validation_when_none_is_asked_for():
+    assert assign([0, 1] * 10, validation_fraction=0.0).validation.size == 0
+
+
+@pytest.mark.parametrize("name", ["validation_fraction", "test_fraction"])
+def test_fractions_out_of_range(name):
+    with pytest.raises(UserError, match=rf"{name} must lie in \[0, 1\)"):
+        assign([0, 1] * 10, **{name: 1.0})
+
+
+def test_a_split_left_empty_is_named():
+    with pytest.raises(UserError, match="no clip is left for the test split"):
+        assign([0, 1] * 10, test_fraction=0.0)

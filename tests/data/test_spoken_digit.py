@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import soundfile
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import audio, datasets, download
+from audiodd_jax.runtime.errors import UserError
+
+
+def read(data_dir, cache_dir, **changes):
+    config = DataConfig(name="spoken_digit", data_dir=str(data_dir), **changes)
+    return datasets.open_source(config, cache_dir).read()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Two speakers, digits 0-9, takes 0-6, as published."""
+    folder = tmp_path / "fsdd" / "recordings"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for digit in range(10):
+        for speaker in ("ann", "bob"):
+            for take in range(7):
+                wave = 0.3 * rng.standard_normal(rng.integers(900, 2000))
+                name = f"{digit}_{speaker}_{take}.wav"
+                soundfile.write(folder / name, np.clip(wave, -1, 1), 8000)
+    return folder.parent
+
+
+def test_a_checkout(checkout, tmp_path):
+    found = read(checkout, tmp_path / "cache")
+    assert len(found) == 140
+    assert int((found.splits == "test").sum()) == 100  # takes 0-4
+    for index in (0, 50, 139):
+        name = found.names[index]
+        digit, _, take = name.removesuffix(".wav").split("_")
+        assert found.class_names[found.labels[index]] == digit
+        assert (found.splits[index] == "test") == (int(take) < 5)
+        exact, _ = audio.decode(checkout / "recordings" / name)
+        np.testing.assert_array_equal(found.load(index)[0], exact)
+
+
+def test_the_folder_of_recordings_itself_will_do(checkout, tmp_path):
+    assert len(read(checkout / "recordings", tmp_path / "cache")) == 140
+
+
+def test_bad_checkouts_are_named(checkout, tmp_path):
+    with pytest.raises(UserError, match="is not a folder; it should hold recordings"):
+        read(tmp_path / "nowhere", tmp_path / "cache")
+    with pytest.raises(UserError, match="holds no recordings"):
+        read(tmp_path, tmp_path / "cache")
+    bad = checkout / "recordings" / "3_bob_2.wav"
+    bad.write_bytes(b"")
+    with pytest.raises(UserError, match="1 recordings cannot be used"):
+        read(checkout, tmp_path / "cache")
+    assert len(read(checkout, tmp_path / "cache", skip_bad_files=True)) == 139
+    bad.rename(checkout / "recordings" / "three.wav")
+    with pytest.raises(UserError, match=r"three\.wav is not named"):
+        read(checkout, tmp_path / "cache")
+
+
+def test_without_a_checkout_it_is_downloaded_or_says_how_to_do_without(
+    tmp_path, monkeypatch
+):
+    def refuse(url, target):
+        raise UserError(f"{url} could not be downloaded (no network)")
+
+    monkeypatch.setattr(download, "fetch", refuse)
+    with pytest.raises(UserError, match="or pass --data_dir with a checkout of"):
+        read("", tmp_path / "cache")
+
+
+def test_the_real_recordings(real_audio, tmp_path):
+    found = read(real_audio("fsdd"), tmp_path / "cache")
+    assert len(found) == 3000
+    for split, per_class in (("train", 270), ("test", 30)):
+        counts = np.bincount(found.labels[found.splits == split])
+        np.testing.assert_array_equal(counts, per_class)

@@ -1,0 +1,165 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import audiodd_jax
+from audiodd_jax.config import CoresetConfig, FeaturesConfig
+from audiodd_jax.distillation import coreset
+from audiodd_jax.features import logmel
+from audiodd_jax.features.prepared import Split
+from audiodd_jax.runtime.errors import UserError
+
+NAMES = ("a", "b", "c")
+
+
+def train(counts=(5, 3, 4)):
+    labels = np.repeat(np.arange(3, dtype=np.int32), counts)
+    order = np.random.default_rng(0).permutation(labels.size)
+    # Every clip is filled with a number of its own.
+    images = np.arange(labels.size, dtype=np.float32)[:, None, None, None]
+    images = np.broadcast_to(images, (labels.size, 2, 3, 1))
+    return Split(jnp.asarray(images[order]), jnp.asarray(labels[order]))
+
+
+def start(seed=0, data=None, **config):
+    config = CoresetConfig(**{"samples_per_class": 3, **config})
+    return coreset.initial(jax.random.key(seed), data or train(), NAMES, config)
+
+
+def test_real_clips_are_balanced_distinct_and_of_their_class():
+    data = train()
+    arrays = start(data=data)
+    classes = np.asarray(arrays.labels).argmax(1)
+    np.testing.assert_array_equal(classes, [0, 0, 0, 1, 1, 1, 2, 2, 2])
+    numbers = np.asarray(arrays.images[:, 0, 0, 0])
+    assert len(set(numbers)) == 9
+    for number, label in zip(numbers, classes, strict=True):
+        at = int(np.flatnonzero(np.asarray(data.images[:, 0, 0, 0]) == number)[0])
+        assert int(data.labels[at]) == label
+    np.testing.assert_allclose(arrays.labels.sum(1), 0, atol=1e-6)
+
+
+def test_the_key_draws_the_clips():
+    images = [np.asarray(start(seed).images) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert np.abs(images[0] - images[2]).max() > 0
+
+
+def test_noise_needs_no_clips():
+    arrays = start(init="noise", samples_per_class=50)
+    assert arrays.images.shape == (150, 2, 3, 1)
+    assert float(arrays.images.std()) == pytest.approx(1, rel=0.1)
+
+
+def test_bad_sizes_are_named():
+    with pytest.raises(UserError, match="the class 'b' has 3 training clips"):
+        start(samples_per_class=4)
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        start(samples_per_class=0)
+    with pytest.raises(UserError, match="the class 'b' has 0 training clips"):
+        start(data=train((5, 0, 4)))
+
+
+@pytest.fixture
+def artefact():
+    config = FeaturesConfig(sample_rate=8000, n_mels=8, frames=16, clip_seconds=0.5)
+    rng = np.random.default_rng(0)
+    return coreset.Coreset(
+        rng.standard_normal((6, 8, 16, 1)).astype(np.float32),
+        rng.standard_normal((6, 3)).astype(np.float32),
+        NAMES,
+        {
+            "format": coreset.FORMAT,
+            "dataset": "tones",
+            "features": vars(config),
+            "normalization": {"mean": [-30.0] * 8, "std": [12.0] * 8},
+        },
+    )
+
+
+def test_save_and_load(artefact, tmp_path):
+    artefact.save(tmp_path / "coreset.npz")
+    loaded = audiodd_jax.load_coreset(tmp_path / "coreset.npz")
+    np.testing.assert_array_equal(loaded.images, artefact.images)
+    np.testing.assert_array_equal(loaded.labels, artefact.labels)
+    assert loaded.class_names == NAMES
+    assert loaded.metadata == artefact.metadata
+    assert [p.name for p in tmp_path.iterdir()] == ["coreset.npz"]
+    # As the contract has it, with NumPy alone.
+    with np.load(tmp_path / "coreset.npz", allow_pickle=False) as file:
+        assert file["images"].dtype == file["labels"].dtype == np.float32
+        assert list(file["class_names"]) == list(NAMES)
+        assert json.loads(str(file["metadata"]))["dataset"] == "tones"
+
+
+def test_normalize_is_the_preprocessing_of_the_coreset(artefact):
+    size = logmel.frontend(artefact.features)
+    wave = np.random.default_rng(1).uniform(-1, 1, size.samples).astype(np.float32)
+    expected = (np.asarray(logmel.compute(wave[None], artefact.features)) + 30) / 12
+    image = artefact.normalize(wave, 8000)
+    assert image.shape == (1, 8, 16, 1)
+    np.testing.assert_allclose(image[..., 0], expected, atol=1e-5)
+    both = artefact.normalize(np.stack([wave, wave]), 8000)
+    assert both.shape == (2, 8, 16, 1)
+    # Another rate and length are resampled and fitted.
+    other = artefact.normalize(np.repeat(wave, 2), 16000)
+    assert other.shape == (1, 8, 16, 1)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:500])
+
+
+def _text(path):
+    path.write_text("no coreset")
+
+
+def _other_arrays(path):
+    np.savez(path, x=np.zeros(3))
+
+
+def _future(path):
+    _rewrite(path, metadata={"format": 99})
+
+
+def _wrong_shape(path):
+    _rewrite(path, images=np.zeros((6, 8, 15, 1), np.float32))
+
+
+def _not_finite(path):
+    _rewrite(path, labels=np.full((6, 3), np.nan, np.float32))
+
+
+def _rewrite(path, metadata=None, **arrays):
+    with np.load(path) as file:
+        values = {**dict(file), **arrays}
+    if metadata:
+        values["metadata"] = np.array(json.dumps(metadata))
+    np.savez(path, **values)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_cut, "is not a coreset"),
+        (_text, "is not a coreset"),
+        (_other_arrays, "is not a coreset"),
+        (_future, "is of format 99"),
+        (_wrong_shape, "is damaged"),
+        (_not_finite, "is damaged"),
+    ],
+)
+def test_damaged_artefacts_are_named(artefact, tmp_path, damage, words):
+    path = tmp_path / "coreset.npz"
+    artefact.save(path)
+    damage(path)
+    with pytest.raises(UserError, match=words):
+        coreset.load_coreset(path)
+
+
+def test_a_missing_artefact_is_named(tmp_path):
+    with pytest.raises(UserError, match="there is no coreset"):
+        coreset.load_coreset(tmp_path / "coreset.npz")

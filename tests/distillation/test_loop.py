@@ -1,0 +1,219 @@
+import dataclasses
+import os
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax import config as config_lib
+from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.distillation import loop, rfad
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import Prepared, Split
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import RunDirectory
+
+SMALL = {
+    "network__depth": 2,
+    "network__width": 4,
+    "rfad__networks": 2,
+    "coreset__samples_per_class": 2,
+    "loop__steps": 12,
+    "loop__batch_size": 16,
+    "loop__log_every": 2,
+    "loop__eval_every": 4,
+    "loop__checkpoint_every": 4,
+    "evaluation__networks": 2,
+    "augment__time_shift": 0.2,
+}
+
+
+def settings(**changes):
+    return config_lib.for_dataset("tones", **{**SMALL, **changes})
+
+
+def data(validation=12, noise=0.5):
+    """Three classes, each a bump at another mel bin."""
+
+    def split(b, seed):
+        rng = np.random.default_rng(seed)
+        labels = (np.arange(b) % 3).astype(np.int32)
+        images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
+        images[np.arange(b), 1 + 2 * labels] += 1.5
+        return Split(jnp.asarray(images), jnp.asarray(labels))
+
+    return Prepared(
+        train=split(30, 0),
+        validation=split(validation, 1),
+        test=split(12, 2),
+        class_names=("a", "b", "c"),
+        normalization=Normalization(*(np.full(8, v, np.float32) for v in (0, 10))),
+        features=FeaturesConfig(n_mels=8, frames=8),
+        name="tones",
+        version="1",
+        licence="none",
+        train_bytes=1,
+    )
+
+
+def run(path, config=None, prepared=None):
+    config = config or settings()
+    with RunDirectory(path, dataclasses.asdict(config)) as directory:
+        return loop.distill(config, prepared or data(), directory)
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+class Killed(BaseException):
+    """Stands for a kill that no code can handle."""
+
+
+@pytest.mark.parametrize("killed_at", [2, 6, 10])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, killed_at):
+    whole = run(tmp_path / "whole")
+    log = RunDirectory.log
+
+    def log_and_die(self, row):
+        log(self, row)
+        if row["step"] == killed_at:
+            raise Killed
+
+    monkeypatch.setattr(RunDirectory, "log", log_and_die)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed")
+    monkeypatch.setattr(RunDirectory, "log", log)
+    resumed = run(tmp_path / "killed")
+    assert_same(whole.best, resumed.best)
+    assert_same(whole.start, resumed.start)
+    assert whole.best_step == resumed.best_step
+    strip = lambda rows: [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
+    assert strip(whole.history) == strip(resumed.history)
+    assert [row["step"] for row in resumed.history] == list(range(0, 13, 2))
+
+
+def test_runs_without_a_directory_have_the_same_numbers(tmp_path):
+    assert_same(run(tmp_path / "run").best, loop.distill(settings(), data()).best)
+
+
+def test_the_seed_decides():
+    first, again, other = (
+        loop.distill(settings(seed=seed, loop__steps=2), data()) for seed in (0, 0, 1)
+    )
+    assert_same(first.best, again.best)
+    assert np.abs(first.best.images - other.best.images).max() > 0
+
+
+def test_the_coreset_gets_better_than_where_it_started():
+    result = loop.distill(settings(loop__steps=60), data(noise=2.0))
+    validations = [r["validation_loss"] for r in result.history if "best" in r]
+    assert validations[-1] < 0.9 * validations[0]
+    assert result.best_step > 0
+    assert result.steps == 60
+
+
+def test_the_best_is_the_best_by_validation():
+    result = loop.distill(settings(loop__steps=24), data(noise=3.0))
+    rows = [r for r in result.history if "validation_accuracy" in r]
+    rank = lambda r: (r["validation_accuracy"], -r["validation_loss"])
+    assert rank(max(rows, key=rank)) == rank(
+        next(r for r in rows if r["step"] == result.best_step)
+    )
+
+
+def test_without_validation_the_last_is_kept():
+    result = loop.distill(settings(), data(validation=0))
+    assert result.best_step == 12
+    assert "validation_accuracy" not in result.history[-1]
+
+
+def test_early_stopping(tmp_path):
+    config = settings(loop__steps=200, loop__patience=2, optimizer__learning_rate=1e-30)
+    result = run(tmp_path / "run", config, data(noise=3.0))
+    # Nothing changes, and no worse counts as better: the last is the best.
+    assert result.best_step == result.steps
+    config = settings(loop__steps=200, loop__patience=2, optimizer__learning_rate=3.0)
+    result = run(tmp_path / "other", config)
+    assert result.steps == result.best_step + 8 < 200
+
+
+def test_signals_save_and_stop(tmp_path, monkeypatch):
+    log = RunDirectory.log
+
+    def log_and_signal(self, row):
+        log(self, row)
+        if row["step"] == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunDirectory, "log", log_and_signal)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(loop.Interrupted, match="stopped by SIGTERM after step"):
+        run(tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.setattr(RunDirectory, "log", log)
+    assert_same(run(tmp_path / "run").best, loop.distill(settings(), data()).best)
+
+
+def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
+    prepared = data()
+    step = rfad.make
+
+    def poisoned(config):
+        method = step(config)
+
+        def bad_step(state, batch):
+            state, metrics = method.step(state, batch)
+            loss = jnp.where(state.step > 5, jnp.nan, metrics["loss"])
+            return state, {**metrics, "loss": loss}
+
+        return method._replace(step=bad_step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(loop.METHODS, "rfad", poisoned)
+        with pytest.raises(UserError, match="not a finite number at step 6") as raised:
+            run(tmp_path / "run", prepared=prepared)
+    kept = tmp_path / "run" / "checkpoints" / "4"
+    assert str(kept) in str(raised.value)
+    assert kept.is_dir()
+    # With the fault gone, the run goes on from there.
+    whole = loop.distill(settings(), prepared)
+    assert_same(run(tmp_path / "run").best, whole.best)
+
+
+def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
+    config, prepared = settings(), data()
+    method = rfad.make(config)
+    traced = chex.assert_max_traces(method.step, n=1)
+    chex.clear_trace_counter()
+    std = jnp.asarray(prepared.normalization.std)
+    chunk = loop.make_chunk(
+        method._replace(step=traced), jax.random.key(1), std, config
+    )
+    start = jax.tree.map(jnp.copy, loop.distill(config, prepared).start)
+    state = method.init(jax.random.key(0), start)
+    state, _ = chunk(state, prepared.train, 2)
+    with jax.transfer_guard("disallow"):
+        before = state
+        state, metrics = chunk(state, prepared.train, 2)
+    assert int(state.step) == 4
+    assert all(value.shape == () for value in metrics.values())
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
+
+
+def test_batches_are_drawn_without_replacement_and_whole_where_small():
+    prepared = data()
+    config = settings(augment__time_shift=0.0, loop__batch_size=20)
+    draw = lambda seed, c: loop.draw_batch(
+        jax.random.key(seed), prepared.train, jnp.ones(8), c
+    )
+    batch = draw(0, config)
+    flat = np.asarray(batch.images).reshape(20, -1)
+    assert len(np.unique(flat, axis=0)) == 20
+    assert np.abs(draw(0, config).images - draw(1, config).images).max() > 0
+    whole = draw(0, settings(augment__time_shift=0.0, loop__batch_size=1000))
+    assert whole.labels.size == 30

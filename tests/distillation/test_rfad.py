@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from audiodd_jax import config as config_lib
+from audiodd_jax.config import Config
+from audiodd_jax.distillation import rfad
+from audiodd_jax.distillation.coreset import CoresetArrays
+from audiodd_jax.features.prepared import Split
+from audiodd_jax.kernels import random_features
+from audiodd_jax.kernels.ridge import centred_one_hot
+
+SMALL = {
+    "network.depth": 2,
+    "network.width": 6,
+    "network.output_dim": 24,
+    "rfad.networks": 3,
+    "loop.steps": 20,
+}
+
+
+def settings(**changes):
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return config_lib.replace(Config(), {**SMALL, **dotted})
+
+
+def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 2)
+    start = CoresetArrays(
+        jax.random.normal(keys[0], (s, *shape, 1), dtype),
+        centred_one_hot(jnp.arange(s) % c, c, dtype),
+        jnp.zeros((), dtype),
+    )
+    images = jax.random.normal(keys[1], (b, *shape, 1), dtype)
+    return start, Split(images, (jnp.arange(b) % c).astype(jnp.int32))
+
+
+@pytest.mark.parametrize("loss", ["mse", "platt"])
+@pytest.mark.parametrize("readout", ["flatten", "dense", "time_mean"])
+@pytest.mark.parametrize("preconditioner", [False, True])
+def test_gradient_by_finite_differences(loss, readout, preconditioner, x64):
+    config = settings(rfad__loss=loss, network__readout=readout)
+    start, batch = problem(dtype=jnp.float64)
+    params = rfad.Params(*start)
+    if preconditioner:
+        rng = np.random.default_rng(0)
+        near_identity = lambda n: jnp.asarray(np.eye(n) + 0.1 * rng.normal(size=(n, n)))
+        params = params._replace(mel_map=near_identity(8), time_map=near_identity(12))
+    networks = random_features.sample_networks(
+        jax.random.key(1), 2, (8, 12), config.network, jnp.float64
+    )
+    phi_b = random_features.features(networks, batch.images, config.network)
+    f = jax.jit(
+        lambda p: rfad.loss_and_predictions(p, networks, phi_b, batch.labels, config)[0]
+    )
+    grads = jax.grad(f)(params)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        direction = jax.tree.map(
+            lambda x: jnp.asarray(rng.normal(size=x.shape)), params
+        )
+        shift = lambda h, d=direction: jax.tree.map(lambda x, v: x + h * v, params, d)
+        numeric = (f(shift(1e-6)) - f(shift(-1e-6))) / 2e-6
+        exact = optax.tree.vdot(grads, direction)
+        assert float(numeric) == pytest.approx(float(exact), rel=1e-5)
+
+
+def run(config, steps=20, **kwargs):
+    start, batch = problem(**kwargs)
+    method = rfad.make(config)
+    state = method.init(jax.random.key(3), start)
+    step = jax.jit(method.step)
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    return start, method, state, losses
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"rfad__loss": "platt"},
+        {"network__readout": "dense"},
+        {"network__readout": "time_mean"},
+        {"coreset__preconditioner": True},
+        {"optimizer__schedule": "cosine"},
+    ],
+)
+def test_the_loss_falls(changes):
+    _, _, state, losses = run(settings(optimizer__learning_rate=3e-2, **changes))
+    assert np.mean(losses[-5:]) < 0.95 * np.mean(losses[:5])
+    assert int(state.step) == 20
+
+
+def test_labels_stay_where_they_are_not_learnt():
+    start, method, state, _ = run(settings(coreset__learn_labels=False), steps=3)
+    after = method.coreset(state)
+    np.testing.assert_array_equal(after.labels, start.labels)
+    assert np.abs(after.images - start.images).max() > 0
+
+
+def test_platt_scale_is_learnt_at_its_own_rate():
+    config = settings(rfad__loss="platt", optimizer__platt_learning_rate=0.0)
+    _, method, state, _ = run(config, steps=3)
+    assert float(method.coreset(state).log_scale) == 0
+    _, method, state, _ = run(settings(rfad__loss="platt"), steps=3)
+    assert float(method.coreset(state).log_scale) != 0
+
+
+def test_the_preconditioner_is_in_the_coreset():
+    _, method, state, _ = run(settings(coreset__preconditioner=True), steps=3)
+    params = state.params
+    expected = jnp.einsum(
+        "gf,sft,ut->sgu", params.mel_map, params.images[..., 0], params.time_map
+    )
+    np.testing.assert_allclose(
+        method.coreset(state).images[..., 0], expected, rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(params.mel_map - np.eye(8)).max() > 1e-4
+
+
+def test_every_step_draws_other_networks():
+    config = settings(optimizer__learning_rate=1e-30)
+    _, _, _, losses = run(config, steps=4)
+    assert len(set(losses)) == 4
+
+
+def test_predictions_do_not_depend_on_the_order_of_the_coreset():
+    config = settings()
+    start, batch = problem()
+    networks = random_features.sample_networks(
+        jax.random.key(1), 2, (8, 12), config.network
+    )
+    phi_b = random_features.features(networks, batch.images, config.network)
+    order = jnp.array([3, 0, 5, 1, 4, 2])
+    predict = lambda a: rfad.predictions(rfad.Params(*a), networks, phi_b, config)
+    shuffled = CoresetArrays(start.images[order], start.labels[order], start.log_scale)
+    np.testing.assert_allclose(predict(start), predict(shuffled), rtol=1e-3, atol=1e-5)

@@ -1,0 +1,90 @@
+"""One RFAD step against an independent implementation's numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from audiodd_jax.config import Config
+from audiodd_jax.distillation import rfad
+from audiodd_jax.kernels import random_features
+from audiodd_jax.networks import random_conv
+
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
+
+
+@pytest.fixture(params=["float64", "float32"])
+def dtype(request):
+    with jax.enable_x64(request.param == "float64"):
+        yield request.param
+
+
+@pytest.fixture
+def step(golden, dtype):
+    """The golden step's numbers, as ours are laid out, and a comparison."""
+    numbers = golden("rfad_step.npz")
+    array = lambda a: jnp.asarray(a, dtype)
+    nhwc = lambda name: array(numbers[name].transpose(0, 2, 3, 1))
+    stacked = lambda name: array(np.stack([numbers[f"net{i}/{name}"] for i in (0, 1)]))
+    networks = random_conv.ConvParams(
+        tuple(
+            stacked(f"conv{j}/kernel_oihw").transpose(0, 3, 4, 2, 1) for j in range(3)
+        ),
+        tuple(stacked(f"conv{j}/bias") for j in range(3)),
+    )
+    config = Config()
+    config.optimizer.learning_rate = 1e-3
+    config.rfad.regularizer = float(numbers["regularizer"])
+    params = rfad.Params(
+        nhwc("x_coreset_nchw"),
+        array(numbers["y_coreset"]),
+        array(numbers["platt_log_scale"]),
+    )
+
+    def agree(ours, name):
+        expected = numbers[name]
+        if name.endswith("_nchw"):
+            expected = expected.transpose(0, 2, 3, 1)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(
+            np.asarray(ours) / scale, expected / scale, rtol=0, atol=TOLERANCE[dtype]
+        )
+
+    labels = jnp.asarray(numbers["labels_batch"], jnp.int32)
+    return networks, config, params, nhwc("x_batch_nchw"), labels, agree
+
+
+def test_kernels(step):
+    networks, config, params, x_batch, _, agree = step
+    phi_b = random_features.features(networks, x_batch, config.network)
+    phi_s = random_features.features(networks, params.images, config.network)
+    kernel = lambda a, b: random_features.kernel(a, b, config.network)
+    agree(kernel(phi_s, phi_s), "k_coreset_coreset_unregularized")
+    agree(kernel(phi_b, phi_s), "k_batch_coreset")
+
+
+@pytest.mark.parametrize("loss", ["mse", "platt"])
+@pytest.mark.parametrize("rematerialize", [False, True])
+def test_loss_gradients_and_update(step, loss, rematerialize, monkeypatch):
+    if rematerialize:
+        monkeypatch.setattr(rfad, "_KEPT_BYTES", 0)
+    networks, config, params, x_batch, labels, agree = step
+    config.rfad.loss = loss
+    phi_b = random_features.features(networks, x_batch, config.network)
+    grad_fn = jax.value_and_grad(rfad.loss_and_predictions, has_aux=True)
+    (value, predictions), grads = jax.jit(
+        lambda params: grad_fn(params, networks, phi_b, labels, config)
+    )(params)
+    agree(predictions, "predictions")
+    agree(value, f"{loss}/loss")
+    agree(grads.images, f"{loss}/grad_x_nchw")
+    agree(grads.labels, f"{loss}/grad_y")
+    if loss == "platt":
+        agree(grads.log_scale, "platt/grad_log_scale")
+
+    tx = rfad.optimizer(config)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    after = optax.apply_updates(params, updates)
+    agree(after.images, f"{loss}/x_after_one_adabelief_step_nchw")
+    agree(after.labels, f"{loss}/y_after_one_adabelief_step")

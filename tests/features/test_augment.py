@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax.config import AugmentConfig
+from audiodd_jax.features import augment
+
+STD = jnp.full((6,), 10.0)
+
+
+def images(b=32):
+    return jax.random.normal(jax.random.key(0), (b, 6, 10, 1))
+
+
+def apply(config, x, seed=1):
+    return augment.augment(jax.random.key(seed), x, config, STD)
+
+
+def test_off_is_the_identity():
+    x = images()
+    np.testing.assert_array_equal(apply(AugmentConfig(), x), x)
+
+
+@pytest.mark.parametrize(
+    "name", ["time_shift", "gain_db", "noise_db", "time_mask", "frequency_mask"]
+)
+def test_each_change_is_keyed_and_drawn_for_each_clip(name):
+    config = AugmentConfig(**{name: 0.5})
+    x = jnp.broadcast_to(images(1), (32, 6, 10, 1))
+    value = apply(config, x)
+    np.testing.assert_array_equal(value, apply(config, x))
+    assert np.abs(value - apply(config, x, seed=2)).max() > 0
+    assert len(np.unique(np.asarray(value).reshape(32, -1), axis=0)) > 3
+    assert np.isfinite(value).all()
+
+
+def test_time_shift_moves_frames_and_brings_silence_in():
+    x = images()
+    value = np.asarray(augment.time_shift(jax.random.key(1), x, 0.3))
+    shifts = set()
+    for before, after in zip(np.asarray(x)[..., 0], value[..., 0], strict=True):
+        matches = []
+        for shift in range(-3, 4):
+            expected = np.full_like(before, before.min())
+            source = before[:, max(0, -shift) : 10 - max(0, shift)]
+            expected[:, max(0, shift) : 10 + min(0, shift)] = source
+            if np.array_equal(expected, after):
+                matches.append(shift)
+        assert len(matches) == 1
+        shifts.update(matches)
+    assert shifts == set(range(-3, 4))
+
+
+@pytest.mark.parametrize(("axis", "size"), [(1, 6), (2, 10)])
+def test_a_mask_is_one_band_no_wider_than_asked(axis, size):
+    x = images(200)
+    value = np.asarray(augment.mask(jax.random.key(1), x, 0.5, axis))[..., 0]
+    silent = value == np.asarray(x).min(axis=(1, 2, 3))[:, None, None]
+    bands = silent.all(axis=3 - axis)  # over the other axis
+    widths = bands.sum(axis=1)
+    assert set(widths) == set(range(size // 2 + 1))
+    # One band: at most one step up along the axis.
+    edges = np.diff(np.pad(bands, ((0, 0), (1, 1))).astype(int), axis=1)
+    assert ((edges == 1).sum(axis=1) <= 1).all()
+    # Both ends are reached.
+    assert bands[:, 0].any()
+    assert bands[:, -1].any()
+
+
+def test_gain_is_in_decibels():
+    x = images()
+    change = np.asarray(apply(AugmentConfig(gain_db=5.0), x) - x)
+    assert 0.4 < np.abs(change).max() <= 0.5 + 1e-6  # 5 dB over a deviation of 10 dB
+    np.testing.assert_allclose(np.ptp(change, axis=(1, 2, 3)), 0, atol=1e-6)

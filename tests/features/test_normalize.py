@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from audiodd_jax.features import normalize
+from audiodd_jax.runtime.errors import UserError
+
+
+def spectrograms(clips=1500, f=3, t=4):
+    rng = np.random.default_rng(0)
+    scale = np.array([1.0, 5.0, 20.0])[:, None]
+    return (scale * rng.standard_normal((clips, f, t)) - 40 + scale).astype(np.float16)
+
+
+@pytest.mark.parametrize(("kind", "axes"), [("global", (0, 1, 2)), ("per_bin", (0, 2))])
+def test_training_clips_become_standard(kind, axes):
+    features = spectrograms()
+    stats = normalize.fit(features, kind)
+    images = np.asarray(normalize.apply(features, stats))[..., 0]
+    np.testing.assert_allclose(images.mean(axes), 0, atol=2e-3)
+    np.testing.assert_allclose(images.std(axes), 1, atol=2e-3)
+    if kind == "global":
+        assert np.ptp(stats.mean) == np.ptp(stats.std) == 0
+
+
+def test_invert_undoes_apply():
+    features = spectrograms(5)
+    stats = normalize.fit(features, "per_bin")
+    back = normalize.invert(normalize.apply(features, stats), stats)
+    np.testing.assert_allclose(back, features.astype(np.float32), atol=1e-3)
+
+
+def test_a_bin_that_is_always_silent_stays_finite():
+    features = spectrograms(5)
+    features[:, 1] = -80
+    stats = normalize.fit(features, "per_bin")
+    images = np.asarray(normalize.apply(features, stats))
+    assert np.isfinite(images).all()
+    assert not images[:, 1].any()
+
+
+def test_unknown_kind():
+    with pytest.raises(UserError, match="global or per_bin"):
+        normalize.fit(spectrograms(5), "per_clip")

@@ -1,0 +1,83 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.kernels import regression, ridge
+
+
+def problem(s, seed=0):
+    rng = np.random.default_rng(seed)
+    phi = rng.standard_normal((s, s + 3))
+    return phi @ phi.T / s, rng.standard_normal((s, 4))
+
+
+def test_regularizer_is_relative_to_the_mean_diagonal():
+    k = jnp.diag(jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(ridge.regularize(k, 0.5), np.diag([2.0, 4.0]))
+
+
+def test_prediction_agrees_with_a_plain_solve(x64):
+    k, y = problem(6)
+    k_bs = np.random.default_rng(1).standard_normal((3, 6))
+    expected = k_bs @ np.linalg.solve(k + 0.01 * np.trace(k) / 6 * np.eye(6), y)
+    ours = ridge.predict(jnp.array(k_bs), jnp.array(k), jnp.array(y), 0.01)
+    np.testing.assert_allclose(ours, expected, rtol=1e-10)
+
+
+def test_gradient(x64):
+    k, y = problem(5)
+    half = lambda k: jnp.asarray((k + k.T) / 2)
+    f = lambda k, y: (ridge.solve(half(k), jnp.asarray(y), 0.05) ** 2).sum()
+    jax.test_util.check_grads(
+        f, (jnp.array(k), jnp.array(y)), order=1, modes=["rev"], eps=1e-6, rtol=1e-5
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(s=st.integers(2, 8), seed=st.integers(0, 1000))
+def test_predictions_do_not_depend_on_the_order_of_the_coreset(s, seed):
+    k, y = problem(s, seed)
+    rng = np.random.default_rng(seed)
+    k_bs, order = rng.standard_normal((3, s)), rng.permutation(s)
+    with jax.enable_x64(True):
+        a = ridge.predict(jnp.array(k_bs), jnp.array(k), jnp.array(y), 0.1)
+        b = ridge.predict(
+            jnp.array(k_bs[:, order]),
+            jnp.array(k[np.ix_(order, order)]),
+            jnp.array(y[order]),
+            0.1,
+        )
+    np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_centred_one_hot():
+    np.testing.assert_allclose(
+        ridge.centred_one_hot(jnp.array([2]), 4), [[-0.25, -0.25, 0.75, -0.25]]
+    )
+
+
+def test_score_by_hand():
+    predictions = jnp.array([[0.5, -0.5], [0.5, -0.5]])
+    score = regression.score(predictions, jnp.array([0, 1]))
+    assert float(score.accuracy) == 0.5
+    assert float(score.loss) == pytest.approx(0.25)  # half the mean of 0, 0, 1, 1
+
+
+def test_a_coreset_predicts_itself():
+    x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
+    y = ridge.centred_one_hot(jnp.arange(6), 6)
+    predictions = regression.predict(
+        jax.random.key(1),
+        x,
+        x,
+        y,
+        num_networks=4,
+        config=RandomNetworkConfig(depth=2, width=16),
+        regularizer=1e-4,
+        chunk=4,
+    )
+    np.testing.assert_array_equal(predictions.argmax(1), np.arange(6))

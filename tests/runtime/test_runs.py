@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from audiodd_jax.runtime import runs
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import RunDirectory
+
+CONFIG = {"seed": 0, "loop": {"steps": 5, "sizes": (1, 2)}}
+
+
+def test_a_run_is_recorded(tmp_path):
+    with RunDirectory(tmp_path / "run", CONFIG) as run:
+        assert run.result() is None
+        run.start_from(0)
+        run.log({"step": 1, "loss": 0.5})
+        run.finish({"test_accuracy": 0.9})
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 0
+    assert run.history() == [{"step": 1, "loss": 0.5}]
+    assert run.result() == {"test_accuracy": 0.9}
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["versions"]["jax"]
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_reads_the_events(tmp_path):
+    accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    with RunDirectory(tmp_path / "run", CONFIG) as run:
+        run.start_from(0)
+        for step in (1, 2):
+            run.log({"step": step, "loss": 0.5 * step})
+    events = accumulator.EventAccumulator(str(tmp_path / "run"))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
+
+
+def test_resuming_drops_what_came_after_and_a_torn_line(tmp_path):
+    with RunDirectory(tmp_path / "run", CONFIG) as run:
+        run.start_from(0)
+        for step in (1, 2, 3):
+            run.log({"step": step})
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 4, "lo')
+        run.start_from(2)
+        run.log({"step": 3, "loss": 1})
+        assert run.history() == [{"step": 1}, {"step": 2}, {"step": 3, "loss": 1}]
+
+
+def test_the_same_configuration_may_come_back_and_another_may_not(tmp_path):
+    with RunDirectory(tmp_path / "run", CONFIG):
+        pass
+    with RunDirectory(tmp_path / "run", CONFIG):
+        pass
+    other = {"seed": 1, "loop": {"steps": 6, "sizes": (1, 2)}}
+    with (
+        pytest.raises(UserError, match=r"loop\.steps is 5 there and 6 here; seed is 0"),
+        RunDirectory(tmp_path / "run", other),
+    ):
+        pass
+    # The refusal freed the lock.
+    with RunDirectory(tmp_path / "run", CONFIG):
+        pass
+
+
+def test_two_processes_cannot_write_one_directory(tmp_path):
+    with (
+        RunDirectory(tmp_path / "run", CONFIG),
+        pytest.raises(UserError, match="another process is writing"),
+        RunDirectory(tmp_path / "run", CONFIG),
+    ):
+        pass
+
+
+def test_a_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="holds no run"), RunDirectory(tmp_path, CONFIG):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+    with (
+        pytest.raises(UserError, match="is not a folder"),
+        RunDirectory(tmp_path / "thesis.txt", CONFIG),
+    ):
+        pass
+
+
+def test_atomic_writes_leave_no_scratch(tmp_path):
+    runs.write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        runs.write_json(tmp_path / "a.json", {"x": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

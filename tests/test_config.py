@@ -1,0 +1,57 @@
+import dataclasses
+
+import pytest
+
+from audiodd_jax import config
+from audiodd_jax.config import Config
+from audiodd_jax.data import datasets
+from audiodd_jax.runtime.errors import UserError
+
+
+@pytest.mark.parametrize("name", datasets.DATASETS)
+@pytest.mark.parametrize("preset", config.PRESETS)
+def test_every_dataset_and_preset_is_valid(name, preset):
+    resolved = config.for_dataset(name, preset)
+    config.validate(resolved)
+    assert resolved.data.name == name
+
+
+def test_changes_win_over_the_preset_and_the_preset_over_the_dataset():
+    changed = config.for_dataset("tones", "source", network__width=7)
+    assert changed.network.width == 7
+    assert changed.rfad.networks == config.PRESETS["source"]["rfad.networks"]
+
+
+def test_round_trip():
+    values = config.for_dataset("spoken_digit", seed=5)
+    assert config.from_dict(dataclasses.asdict(values)) == values
+
+
+def test_replace_leaves_the_original():
+    original = Config()
+    changed = config.replace(original, {"loop.steps": 3})
+    assert (changed.loop.steps, original.loop.steps) == (3, Config().loop.steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("loop.steps", 0, "loop.steps must be at least 1, not 0"),
+        ("coreset.samples_per_class", 0, "at least 1"),
+        ("rfad.loss", "hinge", "mse or platt"),
+        ("network.readout", "mean", "time_mean"),
+        ("rfad.regularizer", 0.0, "positive"),
+        ("augment.time_mask", 1.5, "between 0 and 1"),
+        ("seed", -1, "at least 0"),
+    ],
+)
+def test_bad_settings_are_named(name, value, words):
+    with pytest.raises(UserError, match=words):
+        config.validate(config.replace(Config(), {name: value}))
+
+
+def test_unknown_names():
+    with pytest.raises(UserError, match=r"no setting 'loop\.stepz'"):
+        config.for_dataset("tones", loop__stepz=1)
+    with pytest.raises(UserError, match=r"no preset 'fast'; there are default"):
+        config.for_dataset("tones", "fast")
