@@ -21,7 +21,8 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/krr", "where the runs go")
 
 
 def percent(values):
-    return f"{100 * statistics.fmean(values):.1f} ± {100 * statistics.pstdev(values):.1f}"
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.fmean(values):.1f} ± {100 * spread:.1f}"
 
 
 def row(case):

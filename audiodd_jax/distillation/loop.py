@@ -232,7 +232,11 @@ def distill(
     settings = config.loop
     crosses = lambda every, before, now: every > 0 and now // every > before // every
     bar = tqdm(
-        total=settings.steps, initial=step, desc=config.method, unit="step", leave=True
+        total=settings.steps,
+        initial=step,
+        desc=config.method,
+        unit="step",
+        disable=None,  # where nobody looks at it
     )
     with bar, _stop_requested() as stop_signal:
         while step < settings.steps:
@@ -246,6 +250,8 @@ def distill(
             last = step == settings.steps
             if last or crosses(settings.eval_every, before, step):
                 state = consider(state, row)
+                if bar.disable:
+                    _log.info(_progress(row, settings.steps))
             record(row)
             bar.update(length)
             bar.set_postfix(
@@ -270,6 +276,13 @@ def distill(
     if checkpoints:
         checkpoints.close()
     return Distilled(start, state.best, int(state.best_step), step, history)
+
+
+def _progress(row: dict[str, Any], steps: int) -> str:
+    text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
+    if "validation_accuracy" in row:
+        text += f", validation accuracy {100 * row['validation_accuracy']:.1f} %"
+    return text
 
 
 def _refuse_nan(step: int, checkpoints: Checkpoints | None) -> None:

@@ -238,7 +238,7 @@ def _decoded(
 
     with (
         ThreadPoolExecutor(audio.num_threads()) as pool,
-        tqdm(total=len(todo), desc="features", unit="clip", leave=False) as bar,
+        tqdm(total=len(todo), desc="features", unit="clip", disable=None) as bar,
     ):
         submit = lambda chunk: [pool.submit(one, index) for index in chunk]
         ahead = submit(chunks[0]) if chunks else []

@@ -33,8 +33,10 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     line(left, "loss", "batch", color="C0")
     line(left, "validation_loss", "validation (mse)", color="C1", marker="o", ms=3)
     left.set(xlabel="step", ylabel="loss", yscale="log")
-    line(right, "batch_accuracy", "batch", 100, color="C0")
-    line(right, "validation_accuracy", "validation", 100, color="C1", marker="o", ms=3)
+    line(right, "batch_accuracy", "batch", 100.0, color="C0")
+    line(
+        right, "validation_accuracy", "validation", 100.0, color="C1", marker="o", ms=3
+    )
     best = [row for row in history if row.get("best")]
     if best and "validation_accuracy" in best[-1]:
         right.axvline(best[-1]["step"], color="C2", ls=":", label="best")

@@ -140,11 +140,10 @@ class RunDirectory:
 
     def _check_config(self) -> None:
         file = self.path / "config.json"
+        if not file.exists():
+            return
         # As JSON reads it back: tuples have become lists.
         here = json.loads(json.dumps(self._config))
-        if not file.exists():
-            write_json(file, here)
-            return
         found = differences(json.loads(file.read_text()), here)
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
@@ -179,7 +178,12 @@ class RunDirectory:
         return rows
 
     def start_from(self, step: int) -> None:
-        """Writes the environment, and drops what was recorded after ``step``."""
+        """Writes configuration and environment, drops what came after ``step``.
+
+        Only now is the folder that run's: one that is refused before, for its data or
+        its settings, leaves it free for another.
+        """
+        write_json(self.path / "config.json", self._config)
         write_json(self.path / "environment.json", environment())
         rows = [row for row in self.history() if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -49,8 +49,8 @@ def test_resuming_drops_what_came_after_and_a_torn_line(tmp_path):
 
 
 def test_the_same_configuration_may_come_back_and_another_may_not(tmp_path):
-    with RunDirectory(tmp_path / "run", CONFIG):
-        pass
+    with RunDirectory(tmp_path / "run", CONFIG) as run:
+        run.start_from(0)
     with RunDirectory(tmp_path / "run", CONFIG):
         pass
     other = {"seed": 1, "loop": {"steps": 6, "sizes": (1, 2)}}
@@ -62,6 +62,14 @@ def test_the_same_configuration_may_come_back_and_another_may_not(tmp_path):
     # The refusal freed the lock.
     with RunDirectory(tmp_path / "run", CONFIG):
         pass
+
+
+def test_a_run_that_never_started_leaves_the_folder_free(tmp_path):
+    with RunDirectory(tmp_path / "run", CONFIG):
+        pass
+    with RunDirectory(tmp_path / "run", {"seed": 1}) as run:
+        run.start_from(0)
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 1}
 
 
 def test_two_processes_cannot_write_one_directory(tmp_path):

@@ -1,0 +1,279 @@
+"""The command line: answers without JAX, whole runs, and one sentence a fault."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import audiodd_jax
+from audiodd_jax import cli
+from audiodd_jax.distillation import loop
+
+TINY = [
+    "--config.features.n_mels=16",
+    "--config.features.frames=16",
+    "--config.features.top_db=60",
+    "--config.network.width=4",
+    "--config.loop.batch_size=32",
+    "--config.loop.log_every=2",
+    "--config.loop.eval_every=4",
+    "--config.loop.checkpoint_every=4",
+    "--config.evaluation.networks=2",
+    "--config.evaluation.width=8",
+    "--steps=8",
+]
+
+
+def audiodd(*arguments, cwd=None, **environment):
+    """Runs the command as a user would; the process's result."""
+    return subprocess.run(
+        [sys.executable, "-m", "audiodd_jax", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+
+
+def fails(capsys, *arguments):
+    """Runs a command that must fail; its one sentence."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["audiodd", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.run()
+    assert stopped.value.code not in (0, None)
+    lines = [
+        line
+        for line in capsys.readouterr().err.splitlines()
+        if line.startswith("audiodd: error: ")
+    ]
+    assert len(lines) == 1
+    return lines[0].removeprefix("audiodd: error: ")
+
+
+@pytest.mark.parametrize("arguments", [["help"], ["distill", "--help"], []])
+def test_help_answers_before_jax_is_imported(arguments):
+    code = (
+        "import sys; from audiodd_jax import cli; cli.main(sys.argv[1:]);"
+        "assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
+    )
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True
+        )
+        times.append(time.perf_counter() - began)
+        assert done.returncode == 0, done.stderr
+    assert "distill" in done.stdout
+    assert min(times) < 1.0
+
+
+def test_help_describes_every_setting(capsys):
+    cli.main(["distill", "--help"])
+    text = capsys.readouterr().out
+    for name in audiodd_jax.Config().__dataclass_fields__:
+        assert f"--config.{name}" in text
+    line = next(li for li in text.splitlines() if "config.rfad.regularizer" in li)
+    assert "mean diagonal" in line
+
+
+def test_a_run_from_files_to_a_scored_coreset(sound_folder, tmp_path):
+    """prepare, distill, again, evaluate: as a user would, on files."""
+    data = ["--dataset=folder", f"--data_dir={sound_folder}"]
+    small = [a for a in TINY if "features" in a]
+    prepared = audiodd("prepare", *data, *small)
+    assert prepared.returncode == 0, prepared.stderr
+    assert re.search(r"clips +24\b", prepared.stdout)
+    assert "low" in prepared.stdout
+
+    run = tmp_path / "run"
+    command = ["distill", *data, *TINY, "--samples_per_class=2", f"--workdir={run}"]
+    done = audiodd(*command)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy, distilled" in done.stdout
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "coreset.npz",
+        "result.json",
+        "README.md",
+        "figures/coreset.png",
+        "figures/curves.png",
+        "checkpoints",
+    ):
+        assert (run / name).exists(), name
+    result = json.loads((run / "result.json").read_text())
+    assert result["samples_per_class"] == 2
+    assert result["num_samples"] == 4
+    assert result["fraction_of_train"] == pytest.approx(4 / result["num_train"])
+    coreset = audiodd_jax.load_coreset(run / "coreset.npz")
+    assert coreset.class_names == ("high", "low")
+    assert str(sound_folder) not in json.dumps(coreset.metadata)
+    card = (run / "README.md").read_text()
+    assert f"{100 * result['fraction_of_train']:.2f} %" in card
+
+    again = audiodd(*command)
+    assert again.returncode == 0
+    assert "finished already" in again.stdout
+
+    scored = audiodd("evaluate", f"--workdir={run}")
+    assert scored.returncode == 0, scored.stderr
+    accuracy = re.search(r"test accuracy +(\S+)", scored.stdout)[1]
+    assert float(accuracy) == pytest.approx(100 * result["test_accuracy"], abs=0.06)
+
+    other = audiodd("evaluate", f"--coreset={run / 'coreset.npz'}", "--dataset=tones")
+    assert other.returncode == 1
+    assert "this coreset is of folder with the classes high, low" in other.stderr
+
+
+def test_distilling_imports_no_tensorflow(tmp_path):
+    code = (
+        "import sys; from audiodd_jax import cli; cli.main(sys.argv[1:]);"
+        "assert 'tensorflow' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "distill", *TINY, f"--workdir={tmp_path / 'run'}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["distil"], "there is no command 'distil'; did you mean distill?"),
+        (["distill", "--dataset=tone"], "there is no dataset 'tone'; did you mean"),
+        (["prepare", "--dataset=zzz"], "there are tones, spoken_digit, folder"),
+        (["distill", "--preset=fast"], "there is no preset 'fast'; there are default"),
+        (["distill", "--steps=0"], "loop.steps must be at least 1, not 0"),
+        (["distill", "--steps=many"], "flag --steps=many"),
+        (["distill", "--stepz=1"], "Unknown command line flag 'stepz'"),
+        (["distill", "tones"], "distill takes flags alone; what is 'tones'?"),
+        (["distill", "--samples_per_class=0"], "samples_per_class must be at least 1"),
+        (["distill", "--config.loop.stepz=1"], "did you mean loop.steps?"),
+        (["distill", "--config.loop.steps=x"], "flag --config.loop.steps=x"),
+        (["distill", "--config.loop.steps", "3"], "with an equals sign"),
+        (["distill", "--config.rfad.loss=hinge"], "rfad.loss must be mse or platt"),
+        (["distill", "--method=kip"], "method must be rfad"),
+        (["distill", "--dataset=folder"], "needs --data_dir"),
+        (["distill", "--dataset=folder", "--data_dir=/nowhere"], "neither a folder"),
+        (["distill", "--fold=3"], "the data has no folds"),
+        (["evaluate"], "evaluate needs either --workdir or --coreset"),
+        (["evaluate", "--coreset=/nowhere.npz"], "there is no coreset /nowhere.npz"),
+        (["evaluate", "--workdir=x", "--protocol=cnn"], "there is no protocol 'cnn'"),
+    ],
+)
+def test_bad_input_is_one_sentence(capsys, tmp_path, monkeypatch, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    assert sentence in fails(capsys, *arguments)
+    assert not list(tmp_path.rglob("coreset.npz"))
+
+
+def test_a_refused_run_leaves_no_folder_that_blocks_the_next(capsys, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["distill", *TINY, f"--workdir={run}"]
+    sentence = fails(capsys, *arguments, "--samples_per_class=500")
+    assert "has 180 training clips" in sentence
+    # Another size is another configuration, but nothing was started yet.
+    cli.main([*arguments, "--samples_per_class=1"])
+    assert (run / "coreset.npz").exists()
+
+
+def test_bad_sounds_are_one_sentence(capsys, sound_folder, tmp_path):
+    (sound_folder / "low" / "03.wav").write_bytes(b"RIFF" + bytes(20))
+    arguments = ["distill", "--dataset=folder", f"--data_dir={sound_folder}", *TINY]
+    arguments += [f"--workdir={tmp_path / 'run'}", "--samples_per_class=1"]
+    sentence = fails(capsys, *arguments)
+    assert "1 recordings cannot be used" in sentence
+    assert "low/03.wav" in sentence
+    cli.main([*arguments, "--skip_bad_files"])
+    assert (tmp_path / "run" / "coreset.npz").exists()
+
+
+def test_a_full_disk_is_one_sentence(capsys, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", str(tmp_path / "x"))
+
+    monkeypatch.setattr(loop.Checkpoints, "save", full)
+    sentence = fails(capsys, "distill", *TINY, f"--workdir={tmp_path / 'run'}")
+    assert "is full" in sentence
+    monkeypatch.undo()
+    cli.main(["distill", *TINY, f"--workdir={tmp_path / 'run'}"])
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_killed_at_any_moment_a_run_ends_with_the_same_bits(tmp_path):
+    """SIGKILL at random moments, resumed each time, against one that ran through."""
+    command = ["distill", *TINY, "--steps=40", "--samples_per_class=2"]
+    whole = audiodd(*command, f"--workdir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    killed = tmp_path / "killed"
+    argv = [sys.executable, "-m", "audiodd_jax", *command, f"--workdir={killed}"]
+    rng = np.random.default_rng()
+    for _ in range(3):
+        process = subprocess.Popen(
+            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        rows = _count(killed)
+        deadline = time.monotonic() + 120
+        # Some steps further than the last time, then a moment more.
+        while _count(killed) < rows + 2 and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        process.wait()
+    assert not (killed / "result.json").exists()
+    resumed = audiodd(*command, f"--workdir={killed}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming" in resumed.stderr
+    ours, expected = (
+        (tmp_path / name / "coreset.npz").read_bytes() for name in ("killed", "whole")
+    )
+    assert ours == expected
+    assert _rows(killed) == _rows(tmp_path / "whole")
+
+
+def _rows(run):
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "seconds": 0} for line in lines]
+
+
+def _count(run):
+    file = run / "metrics.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+    run = tmp_path / "run"
+    argv = [sys.executable, "-m", "audiodd_jax", "distill", *TINY, "--steps=100000"]
+    process = subprocess.Popen(
+        [*argv, f"--workdir={run}"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while _count(run) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + 15
+    assert "stopped by SIGTERM after step" in error
+    assert "Traceback" not in error
+    step = int(re.search(r"after step (\d+)", error)[1])
+    assert (run / "checkpoints" / str(step)).is_dir()
+
+
+def test_doctor(capsys):
+    cli.main(["doctor"])
+    text = capsys.readouterr().out
+    for words in ("devices", "dataset tones", "built in", "memory", "jax "):
+        assert words in text

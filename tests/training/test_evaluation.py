@@ -1,0 +1,61 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax import config as config_lib
+from audiodd_jax.distillation.coreset import CoresetArrays
+from audiodd_jax.features.prepared import Split
+from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.training import evaluation
+from audiodd_jax.training.evaluation import Evaluation
+
+CONFIG = config_lib.for_dataset(
+    "tones",
+    network__depth=2,
+    network__width=4,
+    evaluation__networks=2,
+    evaluation__width=0,
+    evaluation__seeds=3,
+)
+
+
+def split(b=30, noise=0.3, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(b) % 3).astype(np.int32)
+    images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
+    images[np.arange(b), 1 + 2 * labels] += 1.5
+    return Split(jnp.asarray(images), jnp.asarray(labels))
+
+
+def arrays(data):
+    return CoresetArrays(data.images, centred_one_hot(data.labels, 3), jnp.float32(0))
+
+
+def test_separable_data_is_learnt_and_shuffled_labels_are_chance():
+    support = arrays(split(seed=1))
+    shuffled = support._replace(
+        labels=jax.random.permutation(jax.random.key(0), support.labels)
+    )
+    good, bad = evaluation.kernel_regression([support, shuffled], split(), CONFIG)
+    assert good.mean == 1.0
+    assert bad.mean < 0.7
+    assert len(good.accuracies) == 3
+
+
+def test_seeds_draw_other_networks_and_the_same_call_the_same():
+    support = arrays(split(9, noise=2.0, seed=1))
+    test = split(60, noise=2.0)
+    first, again = (
+        evaluation.kernel_regression([support], test, CONFIG)[0] for _ in range(2)
+    )
+    assert first == again
+    assert len(set(first.accuracies)) > 1
+
+
+def test_statistics():
+    scores = Evaluation("krr", (0.5, 0.7))
+    assert scores.mean == pytest.approx(0.6)
+    assert scores.std == pytest.approx(0.02**0.5)
+    assert str(scores) == "60.0 ± 14.1 %"
+    assert str(Evaluation("krr", (0.5,))) == "50.0 %"
