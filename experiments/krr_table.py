@@ -11,7 +11,7 @@ Finished runs are not repeated, cut ones continue.
 import statistics
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 
 import audiodd_jax
 
@@ -49,6 +49,7 @@ def row(case):
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     print("| data | a class | of train | real clips (%) | distilled (%) | each | s |")
     print("|---|---|---|---|---|---|---|")
     for case in _CASES.value:

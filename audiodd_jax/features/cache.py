@@ -134,6 +134,7 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
         store = np.lib.format.open_memmap(
             scratch / "all.npy", mode="w+", dtype=np.float16, shape=shape
         )
+        _reserve(scratch / "all.npy")
         good = []
         for indices, waveforms, errors in _decoded(recordings, settings, set(bad)):
             bad.update(errors)
@@ -182,6 +183,19 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _reserve(path: Path) -> None:
+    """Takes a sparse file's room on the disk now.
+
+    A memory-mapped write to a full disk would kill the process; this raises OSError.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _headers(

@@ -1,5 +1,7 @@
 """Checkpoints of array pytrees by orbax: whole or absent, restored bit for bit."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +32,31 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         # Synchronous: the state is small, and the next chunk donates its buffers.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False
+            max_to_keep=keep,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,  # what a killed write left
         )
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
         self.folder = folder
 
     def save(self, step: int, state: Any) -> None:
-        """Writes ``state`` as the checkpoint of ``step``, wholly or not at all."""
+        """Writes ``state`` as the checkpoint of ``step``, wholly or not at all.
+
+        Raises:
+          OSError: the disk is full, or the folder cannot be written.
+        """
         if step in self._manager.all_steps():
             return
         args = ocp.args.StandardSave(_to_arrays(state))
-        self._manager.save(step, args=args, force=True)
-        self._manager.wait_until_finished()
+        try:
+            self._manager.save(step, args=args, force=True)
+            self._manager.wait_until_finished()
+        except ValueError as error:
+            # The storage below orbax tells a full disk as a ValueError.
+            full = os.strerror(errno.ENOSPC)
+            if full not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, full, str(self.folder)) from error
 
     def latest(self) -> int | None:
         """The newest step that was saved, or None."""

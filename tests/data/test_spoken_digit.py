@@ -1,9 +1,12 @@
+import tarfile
+
 import numpy as np
 import pytest
 import soundfile
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets, download
+from audiodd_jax.data.builders import spoken_digit
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -68,6 +71,18 @@ def test_without_a_checkout_it_is_downloaded_or_says_how_to_do_without(
     monkeypatch.setattr(download, "fetch", refuse)
     with pytest.raises(UserError, match="or pass --data_dir with a checkout of"):
         read("", tmp_path / "cache")
+
+
+def test_the_published_archive(checkout, tmp_path, monkeypatch):
+    folder = f"free-spoken-digit-dataset-{spoken_digit.VERSION}"
+    packed = tmp_path / "packed.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(checkout, folder)
+    monkeypatch.setattr(download, "fetch", lambda url, target: packed)
+    with pytest.raises(UserError, match="holds 140 recordings, not the 3000"):
+        read("", tmp_path / "cache")
+    monkeypatch.setattr(spoken_digit, "PUBLISHED_CLIPS", 140)
+    assert len(read("", tmp_path / "cache")) == 140
 
 
 def test_the_real_recordings(real_audio, tmp_path):

@@ -4,7 +4,9 @@
 of each speaker and digit test, takes 5-49 train.
 """
 
+import contextlib
 import functools
+import io
 import re
 from pathlib import Path
 
@@ -154,7 +156,9 @@ def _read(config: DataConfig, cache_dir: Path, fingerprint: str) -> Recordings:
         downloads=cache_dir / "downloads",
         data_dir=cache_dir / "datasets" / fingerprint,
     )
-    builder.download_and_prepare()
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what we say better
+        builder.download_and_prepare()
     parts = {split: builder.as_data_source(split) for split in (TRAIN, TEST)}
     index = [(split, i) for split, part in parts.items() for i in range(len(part))]
     # One pass over the records; they hold 12 MB of samples, so they are kept.
