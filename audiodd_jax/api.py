@@ -57,7 +57,7 @@ def distill(config: Config, workdir: str | Path, cache_dir: Path | None = None) 
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
-      loop.Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     config_lib.validate(config)
     datasets.lookup(config.data.name)

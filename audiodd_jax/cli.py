@@ -51,7 +51,11 @@ def _define_data_flags(values: flags.FlagValues) -> None:
     integer("fold", None, "fold that tests, for data with folds", **options)
     boolean("skip_bad_files", None, "leave out files that cannot be decoded", **options)
     string("cache_dir", None, "where downloads and features are kept", **options)
-    string("preset", None, f"one of: {', '.join(config_lib.PRESETS)}", **options)
+
+
+def _define_preset_flag(values: flags.FlagValues) -> None:
+    presets = ", ".join(config_lib.PRESETS)
+    flags.DEFINE_string("preset", None, f"one of: {presets}", flag_values=values)
 
 
 def _define_distill_flags(values: flags.FlagValues) -> None:
@@ -123,7 +127,8 @@ def _parse(
 def _dataset_config(values: Any) -> Config:
     name = values.dataset or Config().data.name
     datasets.lookup(name)
-    return config_lib.for_dataset(name, values.preset or "default")
+    preset = values.preset if "preset" in values else None
+    return config_lib.for_dataset(name, preset or "default")
 
 
 def _keep_compiled(cache_dir: Path | None) -> None:
@@ -198,7 +203,7 @@ def distill(argv: Sequence[str]) -> None:
     values, config = _parse(argv, COMMANDS["distill"], _dataset_config)
     config_lib.validate(config)
     from audiodd_jax import api
-    from audiodd_jax.distillation.loop import Interrupted
+    from audiodd_jax.runtime.interrupt import Interrupted
 
     _keep_compiled(_cache_dir(values))
     default = (
@@ -306,8 +311,12 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("prepare", prepare, (_define_data_flags,)),
-        Command("distill", distill, (_define_data_flags, _define_distill_flags)),
+        Command("prepare", prepare, (_define_data_flags, _define_preset_flag)),
+        Command(
+            "distill",
+            distill,
+            (_define_data_flags, _define_preset_flag, _define_distill_flags),
+        ),
         Command("evaluate", evaluate, (_define_data_flags, _define_evaluate_flags)),
         Command("doctor", doctor, (_define_data_flags,)),
     )

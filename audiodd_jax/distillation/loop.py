@@ -5,14 +5,12 @@ the host inside. Randomness is ``fold_in(root, step)``, so that a run that was k
 and resumed from its last checkpoint ends with the bits of the uninterrupted one.
 """
 
+import contextlib
 import functools
 import logging
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +27,7 @@ from audiodd_jax.features.prepared import Prepared, Split
 from audiodd_jax.kernels import regression
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.interrupt import Interrupted, noted_signals
 from audiodd_jax.runtime.runs import RunDirectory
 
 _log = logging.getLogger(__name__)
@@ -37,16 +36,6 @@ METHODS: dict[str, Callable[[Config], Method]] = {"rfad": rfad.make}
 
 # What each stream of randomness is folded with, under the run's seed.
 _INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
-
-
-class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """The run was asked to stop, and saved its state."""
-
-    def __init__(self, signum: int, step: int):
-        """Args: the signal's number, and the step that was saved."""
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
-        self.signum = signum
-        self.step = step
 
 
 class LoopState(NamedTuple):
@@ -118,8 +107,13 @@ def make_chunk(
 
 def make_validate(
     key: Key[Array, ""], data: Split, config: Config
-) -> Callable[[CoresetArrays], regression.Score]:
-    """Scores a coreset on held-out clips with networks that stay the same."""
+) -> Callable[[CoresetArrays], regression.Score] | None:
+    """Scores a coreset on held-out clips with networks that stay the same.
+
+    None where nothing is held out.
+    """
+    if not data.labels.size:
+        return None
     settings = config.evaluation
 
     @jax.jit
@@ -137,23 +131,6 @@ def make_validate(
         return regression.score(predictions, data.labels)
 
     return lambda arrays: validate(arrays, data)
-
-
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], int]]:
-    """Yields a function that tells the signal received (0: none) while it lasts."""
-    received: list[int] = []
-    # Signals reach the main thread alone; elsewhere there is nothing to install.
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    handle = lambda signum, frame: received.append(signum)
-    before = {s: signal.signal(s, handle) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: received[0] if received else 0
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def distill(
@@ -177,105 +154,147 @@ def distill(
         stream(_INITIAL), data.train, data.class_names, config.coreset
     )
     # A method's state is donated: what outlives it must not share its buffers.
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)
-    has_validation = data.validation.labels.size > 0
-    validate = make_validate(stream(_VALIDATION), data.validation, config)
+    state = LoopState(
+        method.init(stream(_METHOD), _copy(start)),
+        _copy(start),
+        jnp.int32(0),
+        *_worst(),
+    )
     std = jnp.asarray(data.normalization.std)
     chunk = make_chunk(method, stream(_BATCH), std, config)
-
-    worst = regression.Score(jnp.float32(-1), jnp.float32(jnp.inf))
-    state = LoopState(
-        method.init(stream(_METHOD), copy(start)), copy(start), jnp.int32(0), *worst
-    )
-    checkpoints = Checkpoints(run.path / "checkpoints") if run else None
-    history: list[dict[str, Any]] = []
-    step = 0
-    if run:
-        saved = checkpoints.latest()
-        if saved is not None:
-            step, state = saved, checkpoints.restore(saved, state)
-            _log.info("resuming %s from step %d", run.path, step)
-        run.start_from(-1 if saved is None else saved)
-        history = run.history()
-    elapsed = history[-1]["seconds"] if history else 0.0
-    began = time.perf_counter()
-
-    def record(row: dict[str, Any]) -> None:
-        row = {**row, "seconds": round(elapsed + time.perf_counter() - began, 3)}
-        history.append(row)
-        if run:
-            run.log(row)
-
-    def consider(state: LoopState, row: dict[str, Any]) -> LoopState:
-        """Validates the coreset, and keeps it if it is no worse than the best."""
-        candidate = method.coreset(state.method)
-        score = validate(candidate) if has_validation else worst
-        if has_validation:
-            row["validation_accuracy"] = float(score.accuracy)
-            row["validation_loss"] = float(score.loss)
-        rank = lambda accuracy, loss: (float(accuracy), -float(loss))
-        if rank(*score) < rank(state.best_accuracy, state.best_loss):
-            return state
-        row["best"] = True
-        return LoopState(state.method, copy(candidate), jnp.int32(row["step"]), *score)
-
-    def save(state: LoopState, step: int) -> None:
-        if run:
-            checkpoints.save(step, state)
-
-    if not history:
-        row = {"step": 0}
-        state = consider(state, row)
-        record(row)
-        save(state, 0)
-
+    validate = make_validate(stream(_VALIDATION), data.validation, config)
     settings = config.loop
-    crosses = lambda every, before, now: every > 0 and now // every > before // every
-    bar = tqdm(
-        total=settings.steps,
-        initial=step,
-        desc=config.method,
-        unit="step",
-        disable=None,  # where nobody looks at it
-    )
-    with bar, _stop_requested() as stop_signal:
-        while step < settings.steps:
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(_Journal(run))
+        step, state = journal.resume(state)
+        if not journal.history:
+            row = {"step": 0}
+            state = _keep_best(state, method, validate, row)
+            journal.record(row)
+            journal.save(state, 0)
+        bar = tqdm(
+            total=settings.steps,
+            initial=step,
+            desc=config.method,
+            unit="step",
+            disable=None,  # where nobody looks at it
+        )
+        stack.enter_context(bar)
+        stop_signal = stack.enter_context(noted_signals())
+        while step < settings.steps and not _waits_in_vain(state, step, config):
             length = min(settings.log_every, settings.steps - step)
             method_state, metrics = chunk(state.method, data.train, length)
             state = state._replace(method=method_state)
             before, step = step, step + length
+            crosses = lambda every, a=before, b=step: every and b // every > a // every
             row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
-            if not math.isfinite(row["loss"]):
-                _refuse_nan(step, checkpoints)
+            if not all(map(math.isfinite, row.values())):
+                raise UserError(
+                    f"the loss or its gradient is not a finite number at step {step}"
+                    f"{journal.last_good()}; lower --config.optimizer.learning_rate or "
+                    "raise --config.rfad.regularizer"
+                )
             last = step == settings.steps
-            if last or crosses(settings.eval_every, before, step):
-                state = consider(state, row)
+            if last or crosses(settings.eval_every):
+                state = _keep_best(state, method, validate, row)
                 if bar.disable:
                     _log.info(_progress(row, settings.steps))
-            record(row)
+            journal.record(row)
             bar.update(length)
             bar.set_postfix(
-                loss=f"{row['loss']:.4f}", best=f"{float(state.best_accuracy):.3f}"
+                loss=f"{row['loss']:.4f}",
+                validation=f"{float(state.best_accuracy):.3f}",
             )
-            waited = step - int(state.best_step)
-            patience = settings.patience * settings.eval_every
-            early = 0 < patience <= waited and has_validation
             stopping = stop_signal()
-            if (
-                last
-                or early
-                or stopping
-                or crosses(settings.checkpoint_every, before, step)
-            ):
-                save(state, step)
+            if last or stopping or crosses(settings.checkpoint_every):
+                journal.save(state, step)
             if stopping:
                 raise Interrupted(stopping, step)
-            if early:
-                _log.info("no better validation for %d steps: stopping", waited)
-                break
-    if checkpoints:
-        checkpoints.close()
-    return Distilled(start, state.best, int(state.best_step), step, history)
+    return Distilled(start, state.best, int(state.best_step), step, journal.history)
+
+
+def _worst() -> regression.Score:
+    """Worse than any coreset's."""
+    return regression.Score(jnp.float32(-1), jnp.float32(jnp.inf))
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def _keep_best(
+    state: LoopState,
+    method: Method,
+    validate: Callable[[CoresetArrays], regression.Score] | None,
+    row: dict[str, Any],
+) -> LoopState:
+    """Validates the coreset into ``row``, and keeps it if no better one was kept."""
+    candidate = method.coreset(state.method)
+    score = _worst()
+    if validate:
+        score = validate(candidate)
+        row["validation_accuracy"] = float(score.accuracy)
+        row["validation_loss"] = float(score.loss)
+    rank = lambda accuracy, loss: (float(accuracy), -float(loss))
+    if rank(*score) < rank(state.best_accuracy, state.best_loss):
+        return state
+    row["best"] = True
+    return LoopState(state.method, _copy(candidate), jnp.int32(row["step"]), *score)
+
+
+def _waits_in_vain(state: LoopState, step: int, config: Config) -> bool:
+    """Whether early stopping is on, and its patience is at an end."""
+    patience = config.loop.patience * config.loop.eval_every
+    return 0 < patience <= step - int(state.best_step)
+
+
+class _Journal:
+    """Metrics and checkpoints of a run; in memory alone where there is no directory."""
+
+    def __init__(self, run: RunDirectory | None):
+        self._run = run
+        self._checkpoints = Checkpoints(run.path / "checkpoints") if run else None
+        self._began = time.perf_counter()
+        self._elapsed = 0.0
+        self.history: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "_Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._checkpoints:
+            self._checkpoints.close()
+
+    def resume(self, state: LoopState) -> tuple[int, LoopState]:
+        """The step and state to go on from: the last checkpoint's, else the first."""
+        if not self._run:
+            return 0, state
+        saved = self._checkpoints.latest()
+        if saved is not None:
+            state = self._checkpoints.restore(saved, state)
+            _log.info("resuming %s from step %d", self._run.path, saved)
+        self._run.start_from(-1 if saved is None else saved)
+        self.history = self._run.history()
+        if self.history:
+            self._elapsed = self.history[-1]["seconds"]
+        return saved or 0, state
+
+    def record(self, row: dict[str, Any]) -> None:
+        seconds = self._elapsed + time.perf_counter() - self._began
+        row = {**row, "seconds": round(seconds, 3)}
+        self.history.append(row)
+        if self._run:
+            self._run.log(row)
+
+    def save(self, state: LoopState, step: int) -> None:
+        if self._checkpoints:
+            self._checkpoints.save(step, state)
+
+    def last_good(self) -> str:
+        if not self._checkpoints:
+            return ""
+        path = self._checkpoints.path(self._checkpoints.latest() or 0)
+        return f"; the last good state is {path}"
 
 
 def _progress(row: dict[str, Any], steps: int) -> str:
@@ -283,13 +302,3 @@ def _progress(row: dict[str, Any], steps: int) -> str:
     if "validation_accuracy" in row:
         text += f", validation accuracy {100 * row['validation_accuracy']:.1f} %"
     return text
-
-
-def _refuse_nan(step: int, checkpoints: Checkpoints | None) -> None:
-    kept = ""
-    if checkpoints:
-        kept = f"; the last good state is {checkpoints.path(checkpoints.latest() or 0)}"
-    raise UserError(
-        f"the loss is not a finite number at step {step}{kept}; lower "
-        "--config.optimizer.learning_rate or raise --config.rfad.regularizer"
-    )

@@ -14,6 +14,7 @@ from audiodd_jax.distillation import loop, rfad
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import Prepared, Split
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.interrupt import Interrupted
 from audiodd_jax.runtime.runs import RunDirectory
 
 SMALL = {
@@ -152,7 +153,7 @@ def test_signals_save_and_stop(tmp_path, monkeypatch):
 
     monkeypatch.setattr(RunDirectory, "log", log_and_signal)
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(loop.Interrupted, match="stopped by SIGTERM after step"):
+    with pytest.raises(Interrupted, match="stopped by SIGTERM after step"):
         run(tmp_path / "run")
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.setattr(RunDirectory, "log", log)
@@ -175,7 +176,9 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(loop.METHODS, "rfad", poisoned)
-        with pytest.raises(UserError, match="not a finite number at step 6") as raised:
+        with pytest.raises(
+            UserError, match="is not a finite number at step 6"
+        ) as raised:
             run(tmp_path / "run", prepared=prepared)
     kept = tmp_path / "run" / "checkpoints" / "4"
     assert str(kept) in str(raised.value)
