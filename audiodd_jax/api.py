@@ -201,6 +201,14 @@ def _result(
     }
 
 
+def _command() -> str:
+    """The command line of this process, as a user would type it."""
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":  # python -m audiodd_jax
+        program = "audiodd"
+    return shlex.join([program, *sys.argv[1:]])
+
+
 def _card(
     result: dict[str, Any], scores: list[Evaluation], data: Prepared, config: Config
 ) -> str:
@@ -224,6 +232,6 @@ def _card(
         "split": entry.split,
         "images_shape": [result["num_samples"], *data.image_shape, 1],
         "labels_shape": [result["num_samples"], classes],
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
     }
     return card.render({**result, **values})

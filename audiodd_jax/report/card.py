@@ -6,27 +6,28 @@ _TEMPLATE = """\
 # {title}
 
 {num_samples} spectrograms ({samples_per_class} a class, {classes} classes) distilled
-by {method} from the {num_train} training clips of {dataset} {version}: a true
-{percent:.2f} % of the clips, {bytes:,} bytes against {train_bytes:,} bytes of 16-bit
-audio.
+by {method} from the {num_train:,} training clips of {dataset} {version}:
+{percent:.2f} % of the clips, {bytes:,} bytes against {train_bytes:,} bytes of
+16-bit audio.
 
 | | accuracy on the test split |
 |---|---|
 | distilled coreset | {test} |
 | the {start} it started from | {start_test} |
 
-Protocol `{protocol}`: kernel regression with {networks} fresh random networks of width
-{width}, mean over {seeds} seeds of evaluation; distillation seed {seed}, {steps} steps,
-{wall_seconds:.0f} s. The coreset is the best by validation, at step {best_step}; the
-test split was read once, for this table.
+Protocol `{protocol}`: kernel regression with {networks} fresh random networks of
+width {width}, mean ± standard deviation over {seeds} draws of them. Distillation:
+seed {seed}, {steps} steps, {wall_seconds:.0f} s. The coreset is the best by
+validation, at step {best_step}; the test split was read once, for this table.
 
 ![coreset](figures/coreset.png)
 ![curves](figures/curves.png)
 
 ## Data and licence
 
-{dataset_title} {version}. Licence: {licence}. Test split: {split}. What is learnt from
-recordings may fall under their licence.
+- Data: {dataset_title}, version {version}
+- Test split: {split}
+- Licence: {licence}; what is learnt from recordings may fall under theirs
 
 ## Use
 

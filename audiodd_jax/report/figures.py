@@ -32,7 +32,7 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
     line(left, "loss", "batch", color="C0")
     line(left, "validation_loss", "validation (mse)", color="C1", marker="o", ms=3)
-    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.set(xlabel="step", ylabel="loss")
     line(right, "batch_accuracy", "batch", 100.0, color="C0")
     line(
         right, "validation_accuracy", "validation", 100.0, color="C1", marker="o", ms=3
@@ -114,5 +114,5 @@ def coreset_grid(
     bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.02)
     bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    figure.suptitle(f"{title}: {f} mel bins x {seconds:g} s", fontsize=11)
-    figure.savefig(path, dpi=110)
+    figure.suptitle(f"{title}: {f} mel bins x {seconds:.3g} s", fontsize=11)
+    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)

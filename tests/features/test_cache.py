@@ -63,7 +63,7 @@ def test_a_second_call_reads_what_the_first_wrote(sound_folder, tmp_path, comput
         {"features__n_mels": 9},
         {"features__top_db": 50.0},
         {"features__mel_scale": "htk"},
-        {"features__align": "center"},
+        {"features__align": "repeat"},
         {"features__clip_seconds": 0.4},
         {"data__skip_bad_files": True},
     ],
