@@ -63,10 +63,20 @@ def golden():
     return load
 
 
+@pytest.fixture(scope="session")
+def float64():
+    """``with float64(True):`` arrays are float64 by default, on any version of JAX."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64
+    from jax.experimental import enable_x64  # before jax 0.8
+
+    return enable_x64
+
+
 @pytest.fixture
-def x64():
+def x64(float64):
     """Runs a test in float64."""
-    with jax.enable_x64(True):
+    with float64(True):
         yield
 
 

@@ -163,12 +163,14 @@ def log_mel(
 
     With ``clip_reference="absolute"``, 0 dB is a mel power of one.
     """
-    decibel = 10.0 * jnp.log10(jnp.maximum(mel_power(waveforms, config), SILENCE))
+    power = mel_power(waveforms, config)
+    decibel = 10.0 * jnp.log10(jnp.maximum(power, SILENCE))
     if config.clip_reference == "absolute":
         return jnp.maximum(decibel, -config.top_db)
     peak = decibel.max(axis=(1, 2), keepdims=True)
     # A silent clip is silence everywhere, not a peak everywhere.
-    relative = jnp.where(peak > 10.0 * math.log10(SILENCE), decibel - peak, -jnp.inf)
+    is_heard = power.max(axis=(1, 2), keepdims=True) > SILENCE
+    relative = jnp.where(is_heard, decibel - peak, -jnp.inf)
     return jnp.maximum(relative, -config.top_db)
 
 

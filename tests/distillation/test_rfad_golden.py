@@ -15,8 +15,8 @@ TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 
 @pytest.fixture(params=["float64", "float32"])
-def dtype(request):
-    with jax.enable_x64(request.param == "float64"):
+def dtype(request, float64):
+    with float64(request.param == "float64"):
         yield request.param
 
 

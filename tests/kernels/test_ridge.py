@@ -39,11 +39,11 @@ def test_gradient(x64):
 
 @settings(max_examples=20, deadline=None)
 @given(s=st.integers(2, 8), seed=st.integers(0, 1000))
-def test_predictions_do_not_depend_on_the_order_of_the_coreset(s, seed):
+def test_predictions_do_not_depend_on_the_order_of_the_coreset(float64, s, seed):
     k, y = problem(s, seed)
     rng = np.random.default_rng(seed)
     k_bs, order = rng.standard_normal((3, s)), rng.permutation(s)
-    with jax.enable_x64(True):
+    with float64(True):
         a = ridge.predict(jnp.array(k_bs), jnp.array(k), jnp.array(y), 0.1)
         b = ridge.predict(
             jnp.array(k_bs[:, order]),
