@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import regression, ridge
@@ -32,7 +33,7 @@ def test_gradient(x64):
     k, y = problem(5)
     half = lambda k: jnp.asarray((k + k.T) / 2)
     f = lambda k, y: (ridge.solve(half(k), jnp.asarray(y), 0.05) ** 2).sum()
-    jax.test_util.check_grads(
+    check_grads(
         f, (jnp.array(k), jnp.array(y)), order=1, modes=["rev"], eps=1e-6, rtol=1e-5
     )
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.networks import random_conv
@@ -46,7 +47,7 @@ def test_input_gradient_by_finite_differences(x64):
     params = random_conv.init(jax.random.key(0), (6, 10), config, jnp.float64)
     x = jax.random.normal(jax.random.key(1), (2, 6, 10, 1), jnp.float64)
     f = lambda x: (random_conv.apply(params, jnp.asarray(x), config) ** 2).sum()
-    jax.test_util.check_grads(f, (x,), order=1, modes=["rev"], eps=1e-6, rtol=1e-6)
+    check_grads(f, (x,), order=1, modes=["rev"], eps=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("readout", ["flatten", "time_mean", "dense"])
