@@ -20,7 +20,7 @@ from audiodd_jax.version import __version__
 # Resolved on first use, so that the command line answers before JAX is imported.
 _EXPORTS = {
     "Config": "config",
-    "for_dataset": "config",
+    "for_dataset": "presets",
     "Coreset": "distillation.coreset",
     "load_coreset": "distillation.coreset",
     "Run": "api",

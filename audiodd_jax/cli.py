@@ -9,7 +9,6 @@ import errno
 import logging
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,118 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
+from audiodd_jax import cli_flags
 from audiodd_jax import config as config_lib
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.version import __version__
 
-# Plain flags that set a field of the configuration.
-_FIELDS = {
-    "dataset": "data.name",
-    "data_dir": "data.data_dir",
-    "fold": "data.fold",
-    "skip_bad_files": "data.skip_bad_files",
-    "method": "method",
-    "samples_per_class": "coreset.samples_per_class",
-    "steps": "loop.steps",
-    "seed": "seed",
-    "num_seeds": "evaluation.seeds",
-}
-
-
-def _define_data_flags(values: flags.FlagValues) -> None:
-    string, integer, boolean = (
-        flags.DEFINE_string,
-        flags.DEFINE_integer,
-        flags.DEFINE_bool,
-    )
-    options = {"flag_values": values}
-    string("dataset", None, f"one of: {', '.join(datasets.DATASETS)}", **options)
-    string("data_dir", None, "where the recordings lie", **options)
-    integer("fold", None, "fold that tests, for data with folds", **options)
-    boolean("skip_bad_files", None, "leave out files that cannot be decoded", **options)
-    string("cache_dir", None, "where downloads and features are kept", **options)
-
-
-def _define_preset_flag(values: flags.FlagValues) -> None:
-    presets = ", ".join(config_lib.PRESETS)
-    flags.DEFINE_string("preset", None, f"one of: {presets}", flag_values=values)
-
-
-def _define_distill_flags(values: flags.FlagValues) -> None:
-    string, integer = flags.DEFINE_string, flags.DEFINE_integer
-    options = {"flag_values": values}
-    string("method", None, "distillation method: rfad", **options)
-    integer("samples_per_class", None, "coreset clips a class", **options)
-    integer("steps", None, "distillation steps", **options)
-    integer("seed", None, "of the run: start, networks, batches", **options)
-    integer("num_seeds", None, "evaluation seeds", **options)
-    string(
-        "workdir",
-        None,
-        "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)",
-        **options,
-    )
-
-
-def _define_evaluate_flags(values: flags.FlagValues) -> None:
-    options = {"flag_values": values}
-    flags.DEFINE_string(
-        "workdir", None, "run directory whose coreset to score", **options
-    )
-    flags.DEFINE_string("coreset", None, "or: path of a coreset.npz", **options)
-    flags.DEFINE_string("protocol", "krr", "krr (kernel regression)", **options)
-    flags.DEFINE_integer("num_seeds", None, "evaluation seeds", **options)
-
 
 def _parse(
-    argv: Sequence[str], command: "Command", base: Callable[[Any], Config]
+    command: str, argv: Sequence[str], base: Callable[[Any], Config]
 ) -> tuple[flags.FlagValues, Config]:
-    """Parses flags onto the configuration that the plain ones choose.
-
-    The plain flags come first, since the dataset and the preset say what every
-    ``--config.`` flag defaults to.
-    """
-    values = flags.FlagValues()
-    for define in command.define:
-        define(values)
-    # A --config flag with its value apart would leave that value as an argument.
-    plain = [a for a in argv if not re.match(r"--?config\.", a)]
-    split = [a for a in argv if re.match(r"--?config\.[^=]*$", a)]
-    if split:
-        raise UserError(f"write {split[0]}=VALUE, with an equals sign")
-    rest = values([command.name, *plain])[1:]
-    if rest:
-        raise UserError(f"{command.name} takes flags alone; what is {rest[0]!r}?")
-    set_fields = {
-        field: values[flag].value
-        for flag, field in _FIELDS.items()
-        if flag in values and values[flag].present
-    }
-    config = config_lib.replace(base(values), set_fields)
-    settings = [a for a in argv if a not in plain]
-    names = list(config_lib.names(config))
-    for name in (re.split("[.=]", s, maxsplit=1)[1].split("=")[0] for s in settings):
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see {command.name} --help"
-            raise UserError(f"there is no setting config.{name}; {hint}")
-    holder = flags.FlagValues()
-    config_flags.DEFINE_config_dataclass(
-        "config", config, flag_values=holder, sys_argv=[command.name, *settings]
-    )
-    holder([command.name, *settings])
-    return values, holder["config"].value
-
-
-def _dataset_config(values: Any) -> Config:
-    name = values.dataset or Config().data.name
-    datasets.lookup(name)
-    preset = values.preset if "preset" in values else None
-    return config_lib.for_dataset(name, preset or "default")
+    return cli_flags.parse(command, argv, COMMANDS[command].define, base)
 
 
 def _keep_compiled(cache_dir: Path | None) -> None:
@@ -154,7 +54,7 @@ def _percent(share: float) -> str:
 
 def prepare(argv: Sequence[str]) -> None:
     """Finds or downloads a dataset, checks it, and caches its features."""
-    values, config = _parse(argv, COMMANDS["prepare"], _dataset_config)
+    values, config = _parse("prepare", argv, cli_flags.dataset_config)
     config_lib.validate(config)
     import numpy as np
 
@@ -200,7 +100,7 @@ def prepare(argv: Sequence[str]) -> None:
 
 def distill(argv: Sequence[str]) -> None:
     """Runs a distillation method to a coreset, scores it and draws it."""
-    values, config = _parse(argv, COMMANDS["distill"], _dataset_config)
+    values, config = _parse("distill", argv, cli_flags.dataset_config)
     config_lib.validate(config)
     from audiodd_jax import api
     from audiodd_jax.runtime.interrupt import Interrupted
@@ -270,7 +170,7 @@ def evaluate(argv: Sequence[str]) -> None:
             datasets.lookup(values.dataset)
         return config
 
-    values, config = _parse(argv, COMMANDS["evaluate"], base)
+    values, config = _parse("evaluate", argv, base)
     from audiodd_jax import api
 
     _keep_compiled(_cache_dir(values))
@@ -288,7 +188,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def doctor(argv: Sequence[str]) -> None:
     """Shows devices, versions, datasets, free space, and what to do about the rest."""
-    values, config = _parse(argv, COMMANDS["doctor"], _dataset_config)
+    values, config = _parse("doctor", argv, cli_flags.dataset_config)
     from audiodd_jax import doctor as doctor_lib
 
     _table(doctor_lib.examine(config.data, _cache_dir(values)))
@@ -300,7 +200,7 @@ class Command:
 
     name: str
     run: Callable[[Sequence[str]], None]
-    define: tuple[Callable[[flags.FlagValues], None], ...]
+    define: tuple[cli_flags.Definition, ...]
 
     @property
     def summary(self) -> str:
@@ -311,14 +211,26 @@ class Command:
 COMMANDS = {
     command.name: command
     for command in (
-        Command("prepare", prepare, (_define_data_flags, _define_preset_flag)),
+        Command(
+            "prepare",
+            prepare,
+            (cli_flags.define_data_flags, cli_flags.define_preset_flag),
+        ),
         Command(
             "distill",
             distill,
-            (_define_data_flags, _define_preset_flag, _define_distill_flags),
+            (
+                cli_flags.define_data_flags,
+                cli_flags.define_preset_flag,
+                cli_flags.define_distill_flags,
+            ),
         ),
-        Command("evaluate", evaluate, (_define_data_flags, _define_evaluate_flags)),
-        Command("doctor", doctor, (_define_data_flags,)),
+        Command(
+            "evaluate",
+            evaluate,
+            (cli_flags.define_data_flags, cli_flags.define_evaluate_flags),
+        ),
+        Command("doctor", doctor, (cli_flags.define_data_flags,)),
     )
 }
 
@@ -341,42 +253,6 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _command_help(command: Command) -> str:
-    values = flags.FlagValues()
-    for define in command.define:
-        define(values)
-    lines = [f"audiodd {command.name} [flags]", "", command.summary, ""]
-    for name in values:
-        flag = values[name]
-        shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
-        lines.append(f"  {shown:28s} {flag.help}")
-    if command.name in ("distill", "evaluate", "prepare"):
-        lines += ["", "Everything else, with the defaults before a dataset's own:", ""]
-        lines += list(_describe(Config(), "--config"))
-    return "\n".join(lines)
-
-
-def _describe(config: Any, prefix: str) -> Sequence[str]:
-    """A line a field, described by the ``Attributes`` of its dataclass."""
-    texts = _attribute_texts(type(config).__doc__ or "")
-    lines: list[str] = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = f"{prefix}.{field.name}"
-        if dataclasses.is_dataclass(value):
-            lines += ["", *_describe(value, name)]
-        else:
-            shown = f"{name}={value}"
-            lines.append(f"  {shown:46s} {texts.get(field.name, '')}".rstrip())
-    return lines
-
-
-def _attribute_texts(docstring: str) -> dict[str, str]:
-    _, _, attributes = docstring.partition("Attributes:")
-    found = re.findall(r"^ {6}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text).replace("`", "") for name, text in found}
-
-
 def main(argv: Sequence[str]) -> None:
     """Runs the command that ``argv`` (without the program's name) asks for.
 
@@ -395,7 +271,8 @@ def main(argv: Sequence[str]) -> None:
         hint = f"did you mean {near[0]}?" if near else "see audiodd help"
         raise UserError(f"there is no command {name!r}; {hint}")
     if {"--help", "-h", "-help", "--helpfull", "help"} & set(rest):
-        print(_command_help(COMMANDS[name]))
+        command = COMMANDS[name]
+        print(cli_flags.help_text(name, command.summary, command.define))
         return
     COMMANDS[name].run(rest)
 

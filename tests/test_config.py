@@ -2,28 +2,28 @@ import dataclasses
 
 import pytest
 
-from audiodd_jax import config
+from audiodd_jax import config, presets
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)
-@pytest.mark.parametrize("preset", config.PRESETS)
+@pytest.mark.parametrize("preset", presets.PRESETS)
 def test_every_dataset_and_preset_is_valid(name, preset):
-    resolved = config.for_dataset(name, preset)
+    resolved = presets.for_dataset(name, preset)
     config.validate(resolved)
     assert resolved.data.name == name
 
 
 def test_changes_win_over_the_preset_and_the_preset_over_the_dataset():
-    changed = config.for_dataset("tones", "source", network__width=7)
+    changed = presets.for_dataset("tones", "source", network__width=7)
     assert changed.network.width == 7
-    assert changed.rfad.networks == config.PRESETS["source"]["rfad.networks"]
+    assert changed.rfad.networks == presets.PRESETS["source"]["rfad.networks"]
 
 
 def test_round_trip():
-    values = config.for_dataset("spoken_digit", seed=5)
+    values = presets.for_dataset("spoken_digit", seed=5)
     assert config.from_dict(dataclasses.asdict(values)) == values
 
 
@@ -52,6 +52,6 @@ def test_bad_settings_are_named(name, value, words):
 
 def test_unknown_names():
     with pytest.raises(UserError, match=r"no setting 'loop\.stepz'"):
-        config.for_dataset("tones", loop__stepz=1)
+        presets.for_dataset("tones", loop__stepz=1)
     with pytest.raises(UserError, match=r"no preset 'fast'; there are default"):
-        config.for_dataset("tones", "fast")
+        presets.for_dataset("tones", "fast")

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "audiodd_jax"
 LEVELS = (
     "config",
+    "presets",
     "data",
     "features",
     "networks",
@@ -17,6 +18,7 @@ LEVELS = (
     "report",
     "api",
     "doctor",
+    "cli_flags",
     "cli",
 )
 # What every level may use, and what itself uses nothing of the others.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import config as config_lib
+from audiodd_jax import presets
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.distillation import loop, rfad
 from audiodd_jax.features.normalize import Normalization
@@ -33,7 +33,7 @@ SMALL = {
 
 
 def settings(**changes):
-    return config_lib.for_dataset("tones", **{**SMALL, **changes})
+    return presets.for_dataset("tones", **{**SMALL, **changes})
 
 
 def data(validation=12, noise=0.5):

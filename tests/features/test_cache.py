@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiodd_jax import config as config_lib
+from audiodd_jax import presets
 from audiodd_jax.data import audio, splits
 from audiodd_jax.features import cache, logmel, prepared
 from audiodd_jax.runtime.errors import UserError
@@ -18,7 +18,7 @@ SMALL = {
 
 
 def settings(folder, **changes):
-    return config_lib.for_dataset(
+    return presets.for_dataset(
         "folder", **{"data__data_dir": str(folder), **SMALL, **changes}
     )
 

@@ -3,14 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import config as config_lib
+from audiodd_jax import presets
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.prepared import Split
 from audiodd_jax.kernels.ridge import centred_one_hot
 from audiodd_jax.training import evaluation
 from audiodd_jax.training.evaluation import Evaluation
 
-CONFIG = config_lib.for_dataset(
+CONFIG = presets.for_dataset(
     "tones",
     network__depth=2,
     network__width=4,
