@@ -204,7 +204,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             and np.isfinite(labels).all()
         )
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
-        raise UserError(f"{path} is not a coreset of audiodd_jax ({error})") from error
+        raise UserError(f"{path} is not a coreset of audiodd_jax") from error
     if not well_formed:
         raise UserError(f"{path} is damaged: its arrays do not fit its metadata")
     return result
