@@ -242,7 +242,7 @@ def test_a_full_disk_is_one_sentence(capsys, tmp_path, small_disk, what, monkeyp
 
 def test_killed_at_any_moment_a_run_ends_with_the_same_bits(tmp_path):
     """SIGKILL at random moments, resumed each time, against one that ran through."""
-    command = ["distill", *TINY, "--steps=40", "--samples_per_class=2"]
+    command = ["distill", *TINY, "--steps=120", "--samples_per_class=2"]
     whole = audiodd(*command, f"--workdir={tmp_path / 'whole'}")
     assert whole.returncode == 0, whole.stderr
     killed = tmp_path / "killed"
