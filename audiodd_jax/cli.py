@@ -162,9 +162,9 @@ def evaluate(argv: Sequence[str]) -> None:
         config = api.coreset_config(found["coreset"])
         file = folder / "config.json"
         if values.workdir and file.exists():
-            import json
+            from audiodd_jax.runtime.runs import read_json
 
-            saved = config_lib.from_dict(json.loads(file.read_text()))
+            saved = config_lib.from_dict(read_json(file))
             config = config_lib.replace(config, {"data.data_dir": saved.data.data_dir})
         if values.dataset and values.dataset != config.data.name:
             datasets.lookup(values.dataset)

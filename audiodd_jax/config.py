@@ -249,6 +249,7 @@ _POSITIVE = ("rfad.regularizer", "optimizer.learning_rate", "features.top_db")
 _NOT_NEGATIVE = (
     "seed",
     "data.fold",
+    "data.split_seed",
     "network.chunk",
     "network.bias_std",
     "loop.eval_every",
@@ -325,4 +326,5 @@ def validate(config: Config) -> None:
     require(_AT_LEAST_ONE, lambda value: value >= 1, "at least 1")
     require(_POSITIVE, lambda value: value > 0, "positive")
     require(_NOT_NEGATIVE, lambda value: value >= 0, "at least 0")
+    require(["seed"], lambda value: value < 2**32, "below 2**32")
     require(_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1")

@@ -43,6 +43,8 @@ def test_replace_leaves_the_original():
         ("rfad.regularizer", 0.0, "positive"),
         ("augment.time_mask", 1.5, "between 0 and 1"),
         ("seed", -1, "at least 0"),
+        ("seed", 2**32, "below 2"),
+        ("data.split_seed", -1, "at least 0"),
     ],
 )
 def test_bad_settings_are_named(name, value, words):

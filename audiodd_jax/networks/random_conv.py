@@ -199,6 +199,7 @@ def apply(
     Readouts: ``flatten`` keeps the whole last feature map, ``time_mean`` averages it
     over time, ``dense`` applies the random head of ``output_dim`` outputs.
     """
+    feature_map_shape(x.shape[1:3], config)  # refuses what pooling would empty
     params = lax.stop_gradient(params)
     for kernel, bias in zip(params.kernels, params.biases, strict=True):
         x = _block(x, kernel, bias)

@@ -37,6 +37,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is not JSON") from error
+
+
 def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
     """Fields in which two nested configurations differ, as ``name: there, here``."""
     found = []
@@ -144,7 +156,7 @@ class RunDirectory:
             return
         # As JSON reads it back: tuples have become lists.
         here = json.loads(json.dumps(self._config))
-        found = differences(json.loads(file.read_text()), here)
+        found = differences(read_json(file), here)
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
             raise UserError(
@@ -160,7 +172,7 @@ class RunDirectory:
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
         file = self.path / "result.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        return read_json(file) if file.exists() else None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes ``result.json``, which marks the run as finished."""

@@ -86,3 +86,7 @@ def test_parameters_carry_no_gradient():
 def test_too_small_a_spectrogram_is_named():
     with pytest.raises(UserError, match="4 mel bins x 64 frames is too small"):
         random_conv.num_features((4, 64), RandomNetworkConfig(depth=3))
+    config = RandomNetworkConfig(depth=1, width=2, readout="time_mean")
+    params = random_conv.init(jax.random.key(0), (8, 8), config)
+    with pytest.raises(UserError, match="8 mel bins x 1 frames is too small"):
+        random_conv.apply(params, jnp.ones((2, 8, 1, 1)), config)

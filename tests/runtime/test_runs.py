@@ -72,6 +72,18 @@ def test_a_run_that_never_started_leaves_the_folder_free(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"seed": 1}
 
 
+@pytest.mark.parametrize("name", ["config.json", "result.json"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    with RunDirectory(tmp_path / "run", CONFIG) as run:
+        run.start_from(0)
+    (tmp_path / "run" / name).write_text('{"a')
+    with (
+        pytest.raises(UserError, match=f"{name} is damaged"),
+        RunDirectory(tmp_path / "run", CONFIG) as run,
+    ):
+        run.result()
+
+
 def test_two_processes_cannot_write_one_directory(tmp_path):
     with (
         RunDirectory(tmp_path / "run", CONFIG),
