@@ -96,6 +96,8 @@ def evaluate(
     """
     config = config or coreset_config(coreset)
     config = dataclasses.replace(config, features=coreset.features)
+    # Only the test split is read: the rest stays where it is.
+    config = config_lib.replace(config, {"data.storage": "host"})
     config_lib.validate(config)
     data = prepared.load(config, cache_dir, coreset.normalization)
     if data.class_names != coreset.class_names:
@@ -103,6 +105,11 @@ def evaluate(
             f"this coreset is of {coreset.metadata['dataset']} with the classes "
             f"{_some(coreset.class_names)}; {config.data.name} has "
             f"{_some(data.class_names)}"
+        )
+    own = coreset.metadata["split"]["fold"]
+    if own and data.fold != own:
+        raise UserError(
+            f"fold {own} tests this coreset, which learnt from fold {data.fold}"
         )
     arrays = CoresetArrays(
         jnp.asarray(coreset.images),
@@ -128,7 +135,11 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
         "dataset": data.name,
         "dataset_version": data.version,
         "licence": data.licence,
-        "split": {"num_train": data.num_train, "fold": config.data.fold},
+        "split": {
+            "num_train": data.num_train,
+            "fold": data.fold,
+            "is_partial": data.is_partial,
+        },
         "sample_rate": data.features.sample_rate,
         "features": settings["features"],
         "normalization": {
@@ -179,6 +190,10 @@ def _result(
     ]
     return {
         "dataset": data.name,
+        "dataset_version": data.version,
+        "licence": data.licence,
+        "fold": data.fold,
+        "is_partial": data.is_partial,
         "method": config.method,
         "samples_per_class": config.coreset.samples_per_class,
         "num_samples": size,
@@ -199,6 +214,14 @@ def _result(
         "start_test_accuracy": start.mean,
         "start_test_accuracies": start.accuracies,
     }
+
+
+def _split(protocol: str, data: Prepared) -> str:
+    """The protocol of the test split, and what of it this run is."""
+    told = f"{protocol}; here fold {data.fold}" if data.fold else protocol
+    if data.is_partial:
+        told += "; of data that may be incomplete, so not the official protocol"
+    return told
 
 
 def _command() -> str:
@@ -229,7 +252,7 @@ def _card(
         "seeds": config.evaluation.seeds,
         "dataset_title": entry.title,
         "licence": data.licence,
-        "split": entry.split,
+        "split": _split(entry.split, data),
         "images_shape": [result["num_samples"], *data.image_shape, 1],
         "labels_shape": [result["num_samples"], classes],
         "command": _command(),

@@ -56,10 +56,9 @@ def prepare(argv: Sequence[str]) -> None:
     """Finds or downloads a dataset, checks it, and caches its features."""
     values, config = _parse("prepare", argv, cli_flags.dataset_config)
     config_lib.validate(config)
-    import numpy as np
-
     from audiodd_jax.data import splits
     from audiodd_jax.features import cache
+    from audiodd_jax.report import inventory
 
     _keep_compiled(_cache_dir(values))
     began = time.perf_counter()
@@ -67,59 +66,42 @@ def prepare(argv: Sequence[str]) -> None:
     parts = splits.assign(
         found.labels, found.splits, found.folds, found.groups, config.data
     )
-    entry = datasets.lookup(config.data.name)
-    seconds, size = float(found.seconds.sum()), int(found.raw_bytes.sum())
-    folds = np.unique(found.folds[found.folds > 0])
-    rates = ", ".join(map(str, np.unique(found.rates)))
-    rows = [
-        ("dataset", f"{entry.title}, {found.version}"),
-        ("licence", found.licence),
-        ("clips", f"{found.labels.size:,}"),
-        ("classes", f"{len(found.class_names)}"),
-        ("folds", f"{folds.size}" if folds.size else "none"),
-        ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
-        ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
-        ("skipped", f"{len(found.skipped)}"),
-        (
-            "features",
-            f"{found.config.n_mels} mel bins x {found.config.frames} frames of "
-            f"{found.config.clip_seconds:g} s at {found.config.sample_rate} Hz",
-        ),
-        ("feature bytes", f"{found.features.nbytes / 1e6:,.1f} MB"),
-        ("cache", str(found.path)),
-        ("took", f"{time.perf_counter() - began:.1f} s"),
-    ]
-    _table(rows)
-    counts = [
-        np.bincount(found.labels[p], minlength=len(found.class_names)) for p in parts
-    ]
-    print("\nclips a class (train / validation / test):")
-    for name, *numbers in zip(found.class_names, *counts, strict=True):
-        print(f"  {name:24s} {' / '.join(map(str, numbers))}")
+    rows = inventory.summary(config.data.name, found, parts)
+    _table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
+    print("", *inventory.class_counts(found, parts), sep="\n")
 
 
 def distill(argv: Sequence[str]) -> None:
     """Runs a distillation method to a coreset, scores it and draws it."""
     values, config = _parse("distill", argv, cli_flags.dataset_config)
     config_lib.validate(config)
-    from audiodd_jax import api
+    from audiodd_jax import api, cross_validation
     from audiodd_jax.runtime.interrupt import Interrupted
 
     _keep_compiled(_cache_dir(values))
+    data = config.data
+    name = "-".join(filter(None, (data.name, data.variant)))
+    fold = f"-fold{values.fold}" if values.fold else ""
     default = (
-        f"{config.data.name}-{config.method}-{config.coreset.samples_per_class}-"
+        f"{name}{fold}-{config.method}-{config.coreset.samples_per_class}-"
         f"seed{config.seed}"
     )
     workdir = Path(values.workdir or Path("runs") / default)
     finished = (workdir / "result.json").exists()
     try:
-        run = api.distill(config, workdir, _cache_dir(values))
+        if values.fold == "all":
+            run = cross_validation.distill(config, workdir, _cache_dir(values))
+        else:
+            run = api.distill(config, workdir, _cache_dir(values))
     except Interrupted as stop:
         print(f"{stop}; the same command continues {workdir}", file=sys.stderr)
         raise SystemExit(128 + stop.signum) from None
     if finished:
         print(f"{workdir} holds this run, finished already:")
-    _show_result(run.result, run.path)
+    if values.fold == "all":
+        _show_folds(run.result, run.path)
+    else:
+        _show_result(run.result, run.path)
 
 
 def _show_result(result: dict[str, Any], path: Path) -> None:
@@ -144,6 +126,25 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
     _table(rows)
 
 
+def _show_folds(result: dict[str, Any], path: Path) -> None:
+    spread = lambda name: (
+        f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
+    )
+    start = "real clips" if result["start"] == "real" else "noise"
+    each = (f"{100 * row['test_accuracy']:.1f}" for row in result["folds"])
+    rows = [
+        ("folds", f"{len(result['folds'])}, each tested once"),
+        ("test accuracy, distilled", spread("test_accuracy")),
+        ("each fold", ", ".join(each) + " %"),
+        (f"test accuracy, {start}", spread("start_test_accuracy")),
+        ("protocol", result["protocol"]),
+        ("distillation", f"{result['wall_seconds']:.0f} s"),
+        ("each fold's run", str(path / "fold1") + " and so on"),
+        ("card", str(path / "README.md")),
+    ]
+    _table(rows)
+
+
 def evaluate(argv: Sequence[str]) -> None:
     """Scores a coreset on the test split of its dataset, over seeds."""
     from audiodd_jax.distillation.coreset import load_coreset
@@ -151,13 +152,16 @@ def evaluate(argv: Sequence[str]) -> None:
     found = {}
 
     def base(values: Any) -> Config:
-        from audiodd_jax import api
+        from audiodd_jax import api, cross_validation
 
         if bool(values.workdir) == bool(values.coreset):
             raise UserError("evaluate needs either --workdir or --coreset")
         if values.protocol != "krr":
             raise UserError(f"there is no protocol {values.protocol!r}; there is krr")
         folder = Path(values.workdir or "")
+        if values.workdir:
+            found["folds"] = cross_validation.fold_directories(folder)
+            folder = next(iter(found["folds"]), folder)
         found["coreset"] = load_coreset(values.coreset or folder / "coreset.npz")
         config = api.coreset_config(found["coreset"])
         file = folder / "config.json"
@@ -165,23 +169,32 @@ def evaluate(argv: Sequence[str]) -> None:
             from audiodd_jax.runtime.runs import read_json
 
             saved = config_lib.from_dict(read_json(file))
-            config = config_lib.replace(config, {"data.data_dir": saved.data.data_dir})
+            places = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
+            config = config_lib.replace(
+                config, {name: config_lib.get(saved, name) for name in places}
+            )
         if values.dataset and values.dataset != config.data.name:
             datasets.lookup(values.dataset)
         return config
 
     values, config = _parse("evaluate", argv, base)
-    from audiodd_jax import api
+    from audiodd_jax import api, cross_validation
 
     _keep_compiled(_cache_dir(values))
     coreset = found["coreset"]
-    outcome = api.evaluate(coreset, config, _cache_dir(values))
+    if found.get("folds"):
+        folder = Path(values.workdir)
+        outcome = cross_validation.evaluate(folder, config, _cache_dir(values))
+    else:
+        outcome = api.evaluate(coreset, config, _cache_dir(values))
+    each = "folds" if found.get("folds") else "seeds"
     rows = [
         ("coreset", f"{coreset.labels.shape[0]} spectrograms of "
          f"{coreset.metadata['dataset']}, {len(coreset.class_names)} classes"),
-        ("protocol", f"{outcome.protocol}, {len(outcome.accuracies)} seeds"),
+        ("protocol", f"{outcome.protocol}, {len(outcome.accuracies)} {each}"),
         ("test accuracy", str(outcome)),
-        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in outcome.accuracies)),
+        (f"each of the {each}",
+         ", ".join(f"{100 * a:.1f} %" for a in outcome.accuracies)),
     ]  # fmt: skip
     _table(rows)
 

@@ -19,7 +19,9 @@ from audiodd_jax.runtime.errors import UserError
 _FIELDS = {
     "dataset": "data.name",
     "data_dir": "data.data_dir",
+    "variant": "data.variant",
     "fold": "data.fold",
+    "allow_partial": "data.allow_partial",
     "skip_bad_files": "data.skip_bad_files",
     "method": "method",
     "samples_per_class": "coreset.samples_per_class",
@@ -41,15 +43,18 @@ def _defined(define: Sequence[Definition]) -> flags.FlagValues:
 
 def define_data_flags(values: flags.FlagValues) -> None:
     """Which recordings, and where."""
-    string, integer, boolean = (
-        flags.DEFINE_string,
-        flags.DEFINE_integer,
-        flags.DEFINE_bool,
-    )
+    string, boolean = flags.DEFINE_string, flags.DEFINE_bool
     options = {"flag_values": values}
     string("dataset", None, f"one of: {', '.join(datasets.DATASETS)}", **options)
-    string("data_dir", None, "where the recordings lie", **options)
-    integer("fold", None, "fold that tests, for data with folds", **options)
+    variants = "; ".join(
+        f"{name}: {', '.join(entry.variants)}"
+        for name, entry in datasets.DATASETS.items()
+        if entry.variants
+    )
+    string("variant", None, f"configuration of a dataset ({variants})", **options)
+    string("data_dir", None, "where the recordings, or their archive, lie", **options)
+    string("fold", None, "fold that tests, for data with folds, or all", **options)
+    boolean("allow_partial", None, "use an incomplete published dataset", **options)
     boolean("skip_bad_files", None, "leave out files that cannot be decoded", **options)
     string("cache_dir", None, "where downloads and features are kept", **options)
 
@@ -119,7 +124,7 @@ def parse(
     if rest:
         raise UserError(f"{command} takes flags alone; what is {rest[0]!r}?")
     set_fields = {
-        field: values[flag].value
+        field: _fold_number(values.fold) if flag == "fold" else values[flag].value
         for flag, field in _FIELDS.items()
         if flag in values and values[flag].present
     }
@@ -137,6 +142,15 @@ def parse(
     )
     holder([command, *settings])
     return values, holder["config"].value
+
+
+def _fold_number(fold: str) -> int:
+    """The number of the fold that tests; 0 for all, of which each is set in turn."""
+    if fold == "all":
+        return 0
+    if not fold.isdigit():
+        raise UserError(f"--fold is the number of a fold, or all, not {fold!r}")
+    return int(fold)
 
 
 def dataset_config(values: Any) -> Config:

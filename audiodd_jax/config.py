@@ -17,22 +17,32 @@ class DataConfig:
 
     Attributes:
       name: a dataset of the registry.
-      data_dir: folder (or CSV, for ``folder``) with the recordings; empty: the
-        dataset's own place in the cache.
+      variant: which configuration of a dataset that has several; empty: its first.
+      data_dir: folder or published archive (or CSV, for ``folder``) with the
+        recordings; empty: the dataset's own place in the cache.
       fold: the fold that tests, for datasets with folds; 0: the last one.
       test_fraction: share of each class that tests where the data has no split.
       validation_fraction: share of the training clips held out for model selection.
       split_seed: of the validation split (and of the test split where there is none).
       skip_bad_files: leave out files that cannot be decoded, instead of refusing.
+      allow_partial: use what is there of a published dataset, instead of refusing one
+        that is not complete.
+      processes: that decode and compute features; 0: as many as the work is worth.
+      storage: where training features lie: ``device``, ``host`` (batches are streamed
+        from the cache), or ``auto`` (on the device where they fit).
     """
 
     name: str = "tones"
+    variant: str = ""
     data_dir: str = ""
     fold: int = 0
     test_fraction: float = 0.2
     validation_fraction: float = 0.1
     split_seed: int = 0
     skip_bad_files: bool = False
+    allow_partial: bool = False
+    processes: int = 0
+    storage: str = "auto"
 
 
 @dataclasses.dataclass
@@ -152,6 +162,10 @@ class AugmentConfig:
       time_shift: largest shift along time, as a share of the frames.
       gain_db: largest change of level, in dB.
       noise_db: largest standard deviation of added noise, in dB.
+      background: share of the clips to which background noise is added, for datasets
+        that bring some.
+      background_snr_db: least level of such a clip's loudest bin over the noise's, in
+        dB; drawn up to 30 dB above it.
       time_mask: widest band of frames set to silence, as a share of the frames.
       frequency_mask: widest band of mel bins set to silence, as a share of the bins.
     """
@@ -159,6 +173,8 @@ class AugmentConfig:
     time_shift: float = 0.0
     gain_db: float = 0.0
     noise_db: float = 0.0
+    background: float = 0.0
+    background_snr_db: float = 0.0
     time_mask: float = 0.0
     frequency_mask: float = 0.0
 
@@ -222,6 +238,7 @@ class Config:
 
 _CHOICES = {
     "method": ("rfad",),
+    "data.storage": ("auto", "device", "host"),
     "features.mel_scale": ("slaney", "htk"),
     "features.clip_reference": ("peak", "absolute"),
     "features.align": ("start", "center", "repeat"),
@@ -250,6 +267,7 @@ _NOT_NEGATIVE = (
     "seed",
     "data.fold",
     "data.split_seed",
+    "data.processes",
     "network.chunk",
     "network.bias_std",
     "loop.eval_every",
@@ -258,7 +276,12 @@ _NOT_NEGATIVE = (
     "augment.gain_db",
     "augment.noise_db",
 )
-_SHARES = ("augment.time_shift", "augment.time_mask", "augment.frequency_mask")
+_SHARES = (
+    "augment.time_shift",
+    "augment.background",
+    "augment.time_mask",
+    "augment.frequency_mask",
+)
 
 
 def names(config: Any, prefix: str = "") -> Iterator[str]:

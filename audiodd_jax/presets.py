@@ -22,6 +22,15 @@ _CLIPS = {
     "loop.batch_size": 512,
     "evaluation.width": 64,
 }
+# Sounds of several seconds, in which more happens.
+_SCENES = {
+    **_CLIPS,
+    "features.frames": 128,
+    "features.n_mels": 64,
+    "features.window_seconds": 0.046,
+    "features.top_db": 80.0,
+    "loop.steps": 200,
+}
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "tones": {
         **_CLIPS,
@@ -34,16 +43,25 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
         "features.window_seconds": 0.064,
         "loop.steps": 300,
     },
-    "folder": {
-        **_CLIPS,
-        "features.sample_rate": 0,
-        "features.clip_seconds": 0.0,
-        "features.frames": 128,
-        "features.n_mels": 64,
-        "features.window_seconds": 0.046,
-        "features.top_db": 80.0,
-        "loop.steps": 200,
+    "speech_commands": {**_CLIPS, "loop.steps": 300},
+    "urbansound8k": {
+        **_SCENES,
+        "features.sample_rate": 22_050,
+        "features.clip_seconds": 4.0,
     },
+    "esc50": {
+        **_SCENES,
+        "features.sample_rate": 44_100,
+        "features.clip_seconds": 5.0,
+        "coreset.samples_per_class": 5,
+    },
+    "esc10": {
+        **_SCENES,
+        "features.sample_rate": 44_100,
+        "features.clip_seconds": 5.0,
+        "coreset.samples_per_class": 5,
+    },
+    "folder": {**_SCENES, "features.sample_rate": 0, "features.clip_seconds": 0.0},
 }
 
 # Named changes on top of a dataset's defaults.

@@ -22,6 +22,7 @@ from absl import app, flags, logging
 import audiodd_jax
 from audiodd_jax.distillation import loop, rfad
 from audiodd_jax.distillation.coreset import CoresetArrays
+from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import Split
 
 _WIDTH = flags.DEFINE_integer("width", 64, "channels of a network")
@@ -66,9 +67,10 @@ def ours():
     method = rfad.make(config)
     data = Split(jnp.asarray(x), jnp.asarray(labels))
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
-    chunk = loop.make_chunk(
-        method, jax.random.key(1), jnp.ones(_BINS.value, jnp.float32), config
+    stats = Normalization(
+        np.zeros(_BINS.value, np.float32), np.ones(_BINS.value, np.float32)
     )
+    chunk = loop.make_chunk(method, jax.random.key(1), stats, config)
     state = method.init(jax.random.key(0), arrays)
 
     def turn():

@@ -1,6 +1,8 @@
 """Runtime checks of every typed function, and where real audio may lie."""
 
+import http.server
 import os
+import threading
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -78,6 +80,52 @@ def x64(float64):
     """Runs a test in float64."""
     with float64(True):
         yield
+
+
+class _FileHandler(http.server.BaseHTTPRequestHandler):
+    """Serves its server's body, with ranges unless they are switched off.
+
+    Each reply breaks off after the next number of bytes in the server's ``cuts``.
+    """
+
+    def do_GET(self):
+        server = self.server
+        span = self.headers.get("Range", "") if server.has_ranges else ""
+        server.requests.append(span)
+        if server.status != 200:
+            return self.send_error(server.status)
+        start = int(span.removeprefix("bytes=").rstrip("-")) if span else 0
+        if start > len(server.body):
+            return self.send_error(416)
+        self.send_response(206 if span else 200)
+        self.send_header("Content-Length", str(len(server.body) - start))
+        self.end_headers()
+        end = start + server.cuts.pop(0) if server.cuts else len(server.body)
+        self.wfile.write(server.body[start:end])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def file_server():
+    """``file_server(body)``: a server on the loopback address that serves it."""
+    started = []
+
+    def start(body: bytes):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _FileHandler)
+        server.body, server.requests, server.cuts = body, [], []
+        server.status, server.has_ranges = 200, True
+        server.url = f"http://127.0.0.1:{server.server_port}/archive"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ LEVELS = (
     "training",
     "report",
     "api",
+    "cross_validation",
     "doctor",
     "cli_flags",
     "cli",

@@ -7,6 +7,7 @@ the datasets at once.
 import dataclasses
 import difflib
 import importlib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,9 @@ from audiodd_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from audiodd_jax.data.recordings import Source
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Dataset:
       module: of the function ``open_source(config, cache_dir) -> Source``.
       split: the protocol of its test split, in words.
       needs_data_dir: True if the user must say where the recordings lie.
+      variants: its configurations, the default first; empty for a single one.
+      folds: number of official folds; 0 for a fixed split.
     """
 
     title: str
@@ -39,6 +45,8 @@ class Dataset:
     module: str
     split: str
     needs_data_dir: bool = False
+    variants: tuple[str, ...] = ()
+    folds: int = 0
 
 
 DATASETS = {
@@ -57,6 +65,42 @@ DATASETS = {
         homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
         module="audiodd_jax.data.builders.spoken_digit",
         split="official: takes 0-4 of each speaker and digit test, 5-49 train",
+    ),
+    "speech_commands": Dataset(
+        title="Google Speech Commands",
+        version="v0.01",
+        licence="CC BY 4.0, Pete Warden, Google",
+        homepage="https://arxiv.org/abs/1804.03209",
+        module="audiodd_jax.data.builders.speech_commands",
+        split="official: testing_list.txt tests, validation_list.txt validates",
+        variants=("v0.01", "v0.02", "mini", "twelve"),
+    ),
+    "urbansound8k": Dataset(
+        title="UrbanSound8K",
+        version="1.0",
+        licence="CC BY-NC 3.0, Justin Salamon, Christopher Jacoby, Juan Pablo Bello",
+        homepage="https://urbansounddataset.weebly.com/download-urbansound8k.html",
+        module="audiodd_jax.data.builders.urbansound8k",
+        split="ten official folds: one tests (by default 10), nine train",
+        folds=10,
+    ),
+    "esc50": Dataset(
+        title="ESC-50",
+        version="2.0",
+        licence="CC BY-NC 3.0, Karol J. Piczak",
+        homepage="https://github.com/karolpiczak/ESC-50",
+        module="audiodd_jax.data.builders.esc50",
+        split="five official folds: one tests (by default 5), four train",
+        folds=5,
+    ),
+    "esc10": Dataset(
+        title="ESC-10",
+        version="2.0",
+        licence="CC BY 3.0, Karol J. Piczak",
+        homepage="https://github.com/karolpiczak/ESC-50",
+        module="audiodd_jax.data.builders.esc50",
+        split="five official folds: one tests (by default 5), four train",
+        folds=5,
     ),
     "folder": Dataset(
         title="Any labelled folder of sounds",
@@ -103,5 +147,21 @@ def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":
         raise UserError(
             f"--dataset={config.name} needs --data_dir: where the recordings lie"
         )
+    if config.variant and config.variant not in entry.variants:
+        known = ", ".join(entry.variants) or "none"
+        raise UserError(
+            f"{config.name} has no variant {config.variant!r}; its variants: {known}"
+        )
     module = importlib.import_module(entry.module)
     return module.open_source(config, cache_dir or cache_root())
+
+
+def show_licence(name: str, cache_dir: Path) -> None:
+    """Tells a dataset's terms, the first time that it is prepared in this cache."""
+    entry = lookup(name)
+    told = cache_dir / "licences" / name
+    if told.exists():
+        return
+    _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
+    told.parent.mkdir(parents=True, exist_ok=True)
+    told.write_text(f"{entry.licence}\n")

@@ -1,10 +1,9 @@
-"""Fetching a published archive, and unpacking it without trusting it."""
+"""Fetching a published archive: resumed where it was cut, checked when it is whole."""
 
-import contextlib
+import hashlib
+import http.client
+import logging
 import os
-import shutil
-import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,24 +12,59 @@ from tqdm import tqdm
 
 from audiodd_jax.runtime.errors import UserError
 
+_log = logging.getLogger(__name__)
+
 _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 60
+# A cut connection is taken up again this often, as long as bytes keep coming.
+_ATTEMPTS = 5
 
 
-def fetch(url: str, target: Path) -> Path:
+def fetch(url: str, target: Path, checksum: str = "") -> Path:
     """Downloads ``url`` to ``target``, continuing what an earlier call left.
 
     The bytes gather in ``target`` with ``.part`` appended, which becomes ``target``
-    only when the server's length has arrived.
+    only when the server's length has arrived and the checksum agrees.
+
+    Args:
+      url: http or https.
+      target: where the file goes; nothing is done if it is there.
+      checksum: ``algorithm:hexdigest``, or empty.
 
     Raises:
-      UserError: the server cannot be reached, refuses, or sends less than it said.
+      UserError: the server cannot be reached, refuses, sends less than it said, or
+        another file.
     """
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    have = part.stat().st_size if part.exists() else 0
+    for attempt in range(_ATTEMPTS):
+        before = _size(part)
+        total = _continue(url, part, target.name)
+        size = _size(part)
+        if total is None or size == total:
+            break
+        if size == before or attempt == _ATTEMPTS - 1:
+            raise UserError(
+                f"the download of {url} ended after {size} of {total} bytes; the same "
+                "command continues it"
+            )
+        _log.info("the connection was cut after %d of %d bytes; again", size, total)
+    if wrong := mismatch(part, checksum):
+        part.unlink()
+        raise UserError(f"what {url} sent is not what was published: {wrong}")
+    os.replace(part, target)
+    return target
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _continue(url: str, part: Path, name: str) -> int | None:
+    """One request for what ``part`` lacks; returns the whole length, if it is told."""
+    have = _size(part)
     request = urllib.request.Request(url)
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -41,59 +75,58 @@ def fetch(url: str, target: Path) -> Path:
             done = have if resumed else 0
             total = int(length) + done if length else None
             bar = tqdm(
-                total=total, initial=done, unit="B", unit_scale=True, desc=target.name
+                total=total,
+                initial=done,
+                unit="B",
+                unit_scale=True,
+                desc=name,
+                disable=None,
             )
             with bar, part.open("ab" if resumed else "wb") as file:
-                while block := reply.read(_BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
+                try:
+                    while block := reply.read(_BLOCK):
+                        file.write(block)
+                        bar.update(len(block))
+                except (http.client.HTTPException, ConnectionError, TimeoutError):
+                    # What has come is kept; who knows the length asks for the rest.
+                    if total is None:
+                        raise
+            return total
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # what is there does not fit the server's file
+        if error.code == 416 and have:  # what is there does not fit the server's file
             part.unlink()
-            return fetch(url, target)
+            return _continue(url, part, name)
         raise UserError(f"{url} answered {error.code} {error.reason}") from error
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{url} could not be downloaded ({reason})") from error
-    size = part.stat().st_size
-    if total is not None and size != total:
-        raise UserError(
-            f"the download of {url} ended after {size} of {total} bytes; the same "
-            "command continues it"
-        )
-    os.replace(part, target)
-    return target
+    except ConnectionError as error:
+        raise UserError(f"{url} could not be downloaded ({error})") from error
 
 
-def extract(archive: Path, folder: Path, max_bytes: int) -> Path:
-    """Unpacks a tar archive to ``folder``, wholly or not at all.
+def mismatch(file: Path, checksum: str) -> str:
+    """How ``file`` differs from ``algorithm:hexdigest``; empty if it does not.
 
-    Members that would land outside, links out of it and devices are refused, as is
-    an archive that unpacks to more than ``max_bytes``.
-
-    Raises:
-      UserError: a damaged, hostile or oversized archive.
+    An empty checksum fits every file.
     """
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    try:
-        with tarfile.open(archive) as tar:
-            total = 0
-            for member in tar:
-                total += member.size
-                if total > max_bytes:
-                    raise UserError(f"{archive} unpacks to over {max_bytes} bytes")
-                tar.extract(member, scratch, filter="data")
-        os.replace(scratch, folder)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise UserError(
-            f"{archive} is not a sound archive ({error}); delete it to download it anew"
-        ) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(scratch)
-    return folder
+    if not checksum:
+        return ""
+    algorithm, _, expected = checksum.partition(":")
+    digest = hashlib.new(algorithm)
+    with (
+        file.open("rb") as stream,
+        tqdm(
+            total=_size(file),
+            unit="B",
+            unit_scale=True,
+            desc=f"checking {file.name}",
+            disable=None,
+        ) as bar,
+    ):
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+            bar.update(len(block))
+    found = digest.hexdigest()
+    if found == expected:
+        return ""
+    return f"its {algorithm} is {found}, not {expected}"

@@ -11,6 +11,7 @@ from audiodd_jax.data.recordings import (
     TEST,
     TRAIN,
     VALIDATION,
+    Decoded,
     Recordings,
     Source,
     fingerprint_files,
@@ -160,6 +161,16 @@ def _index(rows: list[dict], place: Path) -> Recordings:
         splits=column("split", str),
         folds=column("fold", np.int32),
         groups=column("group", str),
-        load=lambda index: audio.decode(paths[index]),
-        headers=lambda index: audio.header(paths[index]),
+        load=_Decoder(paths),
+        measure=lambda: audio.headers(paths),
     )
+
+
+class _Decoder:
+    """index -> decoded recording; a class, so that it can be pickled."""
+
+    def __init__(self, paths: list[Path]):
+        self._paths = paths
+
+    def __call__(self, index: int) -> Decoded:
+        return audio.decode(self._paths[index])

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.data import audio
 
 # Marks of the split column. Clips without one are split at random, by config.
-TRAIN, VALIDATION, TEST, UNSPLIT = "train", "validation", "test", ""
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+
+# A mono waveform in [-1, 1], and its sample rate in Hz.
+Decoded = tuple[Float[np.ndarray, " samples"], int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +32,10 @@ class Recordings:
       groups: ``[clips]`` what a recording was cut from; clips of one group never lie on
         both sides of a validation split. Empty: a group of its own.
       load: index -> (mono waveform in [-1, 1], sample rate in Hz); raises
-        ``BadAudioError``.
-      headers: index -> (seconds, sample rate), cheaply; raises ``BadAudioError``.
+        ``BadAudioError``. It can be pickled, so that other processes may decode.
+      measure: lengths and rates of all recordings, cheaply.
+      load_noise: ``[(waveform, sample rate), ...]``: background noise that comes with
+        the dataset and belongs to no class; None where there is none.
     """
 
     class_names: tuple[str, ...]
@@ -39,8 +44,9 @@ class Recordings:
     splits: Shaped[np.ndarray, " clips"]
     folds: Int[np.ndarray, " clips"]
     groups: Shaped[np.ndarray, " clips"]
-    load: Callable[[int], tuple[Float[np.ndarray, " samples"], int]]
-    headers: Callable[[int], tuple[float, int]]
+    load: Callable[[int], Decoded]
+    measure: Callable[[], audio.Headers]
+    load_noise: Callable[[], list[Decoded]] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,23 +71,31 @@ class Source:
     read: Callable[[], Recordings]
 
 
-def fingerprint_files(files: Iterable[Path], root: Path) -> str:
+def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
     """Digest of the names, sizes and times of change of ``files`` below ``root``."""
-    digest = hashlib.sha256(str(root.resolve()).encode())
-    for file in sorted(files):
+    root = root.resolve()
+    digest = hashlib.sha256(str(root).encode())
+    for file in sorted(map(os.fspath, files)):
         status = os.stat(file)
-        entry = f"{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}\n"
-        digest.update(entry.encode())
+        name = os.path.relpath(os.path.abspath(file), root)
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def require_folder(path: str, what: str) -> Path:
-    """``path`` as an existing folder.
-
-    Raises:
-      UserError: there is no such folder.
-    """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"--data_dir={path} is not a folder; it should hold {what}")
-    return folder
+def fingerprint_tree(root: Path) -> str:
+    """``fingerprint_files`` of every file below ``root``, fast for 100,000 of them."""
+    digest = hashlib.sha256(str(root.resolve()).encode())
+    folders = [os.fspath(root)]
+    while folders:
+        with os.scandir(folders.pop()) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                folders.append(entry.path)
+                continue
+            status = entry.stat()
+            line = f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Which clips train, which select the model, which test."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,8 @@ from jaxtyping import Int, Shaped
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
 from audiodd_jax.runtime.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 class SplitIndices(NamedTuple):
@@ -47,6 +50,12 @@ def hold_out(
     order = rng.permutation(sorted(by_group))
     for name in order:
         members = by_group[name]
+        if len(members) == 1:  # the same rule, without arrays: groups may be many
+            label = labels[members[0]]
+            if taken[label] < wanted[label] and taken[label] + 1 < sizes[label]:
+                held.append(members[0])
+                taken[label] += 1
+            continue
         counts = np.bincount(labels[members], minlength=sizes.size)
         after = taken + counts
         present = counts > 0
@@ -68,6 +77,9 @@ def assign(
 ) -> SplitIndices:
     """Splits the clips: by fold, else as the data says, else at random.
 
+    Validation clips are those of the official list, else whole groups (recordings,
+    speakers) of the training clips, drawn class by class with ``split_seed``.
+
     Raises:
       UserError: a fold that the data does not have, a fraction outside [0, 1), or a
         split left empty.
@@ -84,6 +96,20 @@ def assign(
             known = ", ".join(map(str, np.unique(folds)))
             raise UserError(f"there is no fold {fold}; the data has folds {known}")
         is_test = folds == fold
+        if is_test.all():
+            if not config.allow_partial:
+                raise UserError(
+                    f"fold {fold} is all there is, so that no clip is left to train; "
+                    "--allow_partial splits it by source recording"
+                )
+            _log.warning(
+                "fold %d is all there is: %g of it tests, whole source recordings at a "
+                "time, which is not the official protocol",
+                fold,
+                config.test_fraction,
+            )
+            held = hold_out(clips, labels, groups, config.test_fraction, rng)
+            is_test = np.isin(clips, held)
     elif config.fold:
         raise UserError(
             f"--fold={config.fold} was asked for, but the data has no folds"

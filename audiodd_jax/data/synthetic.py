@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
-from audiodd_jax.data.recordings import TEST, TRAIN, Recordings, Source
+from audiodd_jax.data import audio, datasets
+from audiodd_jax.data.recordings import TEST, TRAIN, Decoded, Recordings, Source
 
 SAMPLE_RATE = 8_000
 SECONDS = 1.0
@@ -118,11 +118,6 @@ def read() -> Recordings:
         f"{CLASS_NAMES[label]}_{i:03d}" for label, i in zip(labels, within, strict=True)
     )
 
-    def load(index: int) -> tuple[np.ndarray, int]:
-        return clip(
-            int(labels[index]), np.random.default_rng([SEED, index])
-        ), SAMPLE_RATE
-
     return Recordings(
         class_names=CLASS_NAMES,
         names=names,
@@ -130,6 +125,15 @@ def read() -> Recordings:
         splits=np.where(within < TRAIN_CLIPS, TRAIN, TEST),
         folds=np.zeros(len(names), np.int32),
         groups=np.full(len(names), ""),
-        load=load,
-        headers=lambda index: (SECONDS, SAMPLE_RATE),
+        load=_load,
+        measure=lambda: audio.Headers(
+            np.full(len(names), SECONDS, np.float32),
+            np.full(len(names), SAMPLE_RATE, np.int32),
+            {},
+        ),
     )
+
+
+def _load(index: int) -> Decoded:
+    label = index // (TRAIN_CLIPS + TEST_CLIPS)
+    return clip(label, np.random.default_rng([SEED, index])), SAMPLE_RATE

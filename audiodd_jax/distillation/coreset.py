@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
 from audiodd_jax.data import audio
 from audiodd_jax.features import logmel, normalize
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.features.prepared import HostSplit, Split
 from audiodd_jax.kernels.ridge import centred_one_hot
 from audiodd_jax.runtime.errors import UserError
 
@@ -54,7 +54,7 @@ class Method(NamedTuple):
 
 def initial(
     key: Key[Array, ""],
-    train: Split,
+    train: Split | HostSplit,
     class_names: tuple[str, ...],
     config: CoresetConfig,
 ) -> CoresetArrays:
@@ -75,8 +75,8 @@ def initial(
         raise UserError(f"samples_per_class must be at least 1, not {per_class}")
     labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), per_class)
     if config.init == "noise":
-        shape = (labels.size, *train.images.shape[1:])
-        images = jax.random.normal(key, shape, train.images.dtype)
+        shape = (labels.size, *train.image_shape, 1)
+        images = jax.random.normal(key, shape, jnp.float32)
     elif config.init == "real":
         counts = np.bincount(np.asarray(train.labels), minlength=num_classes)
         fewest = int(counts.argmin())
@@ -91,7 +91,7 @@ def initial(
         order = order[jnp.argsort(train.labels[order], stable=True)]
         starts = np.cumsum(counts) - counts
         chosen = (starts[:, None] + np.arange(per_class)).reshape(-1)
-        images = train.images[order[chosen]]
+        images = train.take(order[chosen])
     else:
         raise UserError(f"coreset.init is real or noise, not {config.init!r}")
     targets = centred_one_hot(labels, num_classes, images.dtype)

@@ -16,14 +16,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, Num
 from tqdm import tqdm
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import coreset, rfad
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
+from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
-from audiodd_jax.features.prepared import Prepared, Split
+from audiodd_jax.features.batches import Streamed
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import HostSplit, Prepared, Split
 from audiodd_jax.kernels import regression
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
@@ -74,32 +77,36 @@ class Distilled(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def draw_batch(
-    key: Key[Array, ""], data: Split, std: Float[Array, " f"], config: Config
-) -> Split:
-    """A batch without replacement, augmented; the whole split where it is smaller."""
-    index_key, augment_key = jax.random.split(key)
-    size = min(config.loop.batch_size, data.labels.size)
-    indices = jax.random.permutation(index_key, data.labels.size)[:size]
-    images = augment(augment_key, data.images[indices], config.augment, std)
-    return Split(images, data.labels[indices])
-
-
 def make_chunk(
-    method: Method, key: Key[Array, ""], std: Float[Array, " f"], config: Config
-) -> Callable[[Any, Split, int], tuple[Any, dict[str, Array]]]:
+    method: Method,
+    key: Key[Array, ""],
+    stats: Normalization,
+    config: Config,
+    noise: Num[Array, "pieces f t"] | None = None,
+) -> Callable[[Any, Split | Streamed, int], tuple[Any, dict[str, Array]]]:
     """``chunk(state, data, length)``: ``length`` steps, jitted, the state donated.
 
-    Returns the state and the metrics' means over the chunk.
+    ``data`` is the whole training split, from which every step draws its batch, or the
+    streamed batches of just these steps. Returns the state and the metrics' means over
+    the chunk.
     """
+    size = config.loop.batch_size
 
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def chunk(state: Any, data: Split, length: int) -> tuple[Any, dict[str, Array]]:
-        def body(state: Any, _: None) -> tuple[Any, dict[str, Array]]:
-            batch_key = jax.random.fold_in(key, state.step)
-            return method.step(state, draw_batch(batch_key, data, std, config))
+    def chunk(
+        state: Any, data: Split | Streamed, length: int
+    ) -> tuple[Any, dict[str, Array]]:
+        def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
+            index_key, augment_key = batches.step_keys(key, state.step)
+            if drawn is None:
+                batch = batches.gather(index_key, data, size)
+            else:
+                batch = batches.standardized(drawn, stats)
+            images = augment(augment_key, batch.images, config.augment, stats, noise)
+            return method.step(state, batch._replace(images=images))
 
-        state, metrics = lax.scan(body, state, length=length)
+        drawn = data if isinstance(data, Streamed) else None
+        state, metrics = lax.scan(body, state, drawn, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
     return chunk
@@ -160,8 +167,12 @@ def distill(
         jnp.int32(0),
         *_worst(),
     )
-    std = jnp.asarray(data.normalization.std)
-    chunk = make_chunk(method, stream(_BATCH), std, config)
+    if config.augment.background and data.noise is None:
+        raise UserError(
+            f"--config.augment.background needs background noise, and {data.name} "
+            "brings none"
+        )
+    chunk = make_chunk(method, stream(_BATCH), data.normalization, config, data.noise)
     validate = make_validate(stream(_VALIDATION), data.validation, config)
     settings = config.loop
     with contextlib.ExitStack() as stack:
@@ -181,9 +192,15 @@ def distill(
         )
         stack.enter_context(bar)
         stop_signal = stack.enter_context(noted_signals())
+        # Chunks end on multiples of log_every, so that a resumed run has the same ones.
+        drawn = None
+        if isinstance(data.train, HostSplit):
+            sizes = (settings.batch_size, step, settings.steps, settings.log_every)
+            drawn = batches.stream(data.train, stream(_BATCH), *sizes)
         while step < settings.steps and not _waits_in_vain(state, step, config):
             length = min(settings.log_every, settings.steps - step)
-            method_state, metrics = chunk(state.method, data.train, length)
+            part = next(drawn) if drawn else data.train
+            method_state, metrics = chunk(state.method, part, length)
             state = state._replace(method=method_state)
             before, step = step, step + length
             crosses = lambda every, a=before, b=step: every and b // every > a // every

@@ -8,11 +8,18 @@ References:
   Park et al., *SpecAugment*, Interspeech 2019 (the masks).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from audiodd_jax.config import AugmentConfig
+from audiodd_jax.features.normalize import Normalization, apply, invert
+
+# Natural log of power a decibel, and how far above the least the drawn ratio goes.
+_PER_DB = math.log(10) / 10
+_SNR_RANGE = 30.0
 
 
 def time_shift(
@@ -39,11 +46,41 @@ def mask(
     return jnp.where(band, _silence(images), images)
 
 
+def add_background(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    noise: Num[Array, "pieces f t"],
+    config: AugmentConfig,
+    stats: Normalization,
+) -> Float[Array, "b f t 1"]:
+    """Mixes random pieces of noise into a share of the clips, as their powers add.
+
+    The loudest bin of a clip keeps its level, and its silence stays the floor.
+    """
+    which_key, level_key, share_key = jax.random.split(key, 3)
+    b = images.shape[0]
+    decibel = invert(images, stats)
+    highest = lambda x: x.max(axis=(1, 2), keepdims=True)
+    piece = noise[jax.random.randint(which_key, (b,), 0, noise.shape[0])]
+    piece = piece.astype(decibel.dtype)
+    snr = config.background_snr_db + jax.random.uniform(
+        level_key, (b, 1, 1), maxval=_SNR_RANGE
+    )
+    piece = piece - highest(piece) + highest(decibel) - snr
+    # log(10^(x/10) + 10^(n/10)), in dB.
+    mixed = jnp.logaddexp(decibel * _PER_DB, piece * _PER_DB) / _PER_DB
+    mixed = mixed - highest(mixed) + highest(decibel)
+    mixed = jnp.maximum(mixed, decibel.min(axis=(1, 2), keepdims=True))
+    chosen = jax.random.uniform(share_key, (b, 1, 1, 1)) < config.background
+    return jnp.where(chosen, apply(mixed, stats), images)
+
+
 def augment(
     key: Key[Array, ""],
     images: Float[Array, "b f t 1"],
     config: AugmentConfig,
-    std: Float[Array, " f"],
+    stats: Normalization,
+    noise: Num[Array, "pieces f t"] | None = None,
 ) -> Float[Array, "b f t 1"]:
     """Applies what ``config`` switches on, with fresh draws for every clip.
 
@@ -51,11 +88,15 @@ def augment(
       key: typed PRNG key.
       images: standardised spectrograms.
       config: which changes, and how large.
-      std: standard deviation in dB that the images were divided by.
+      stats: what the images were standardised with.
+      noise: background noise, in dB; needed for ``config.background``.
     """
     keys = jax.random.split(key, 5)
     b = images.shape[0]
-    per_bin = 1.0 / std[None, :, None, None]
+    per_bin = 1.0 / jnp.asarray(stats.std)[None, :, None, None]
+    if config.background:
+        noise_key = jax.random.fold_in(key, 5)
+        images = add_background(noise_key, images, noise, config, stats)
     if config.time_shift:
         images = time_shift(keys[0], images, config.time_shift)
     if config.gain_db:

@@ -5,6 +5,8 @@ recordings' fingerprint, the feature settings and this module's format. It is wr
 under another name and renamed when it is whole.
 
     features.npy   [clips, f, t] float16, log-mel in dB, not normalised
+    moments.npy    [2, clips, f] mean and mean square over each clip's frames
+    noise.npy      [pieces, f, t] background noise, where the dataset brings some
     index.npz      labels, splits, folds, groups, names, seconds, rates
     meta.json      class names, resolved settings, what was skipped
 """
@@ -16,24 +18,22 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
-from tqdm import tqdm
 
 from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.recordings import Recordings, Source
-from audiodd_jax.features import logmel
+from audiodd_jax.features import extraction, logmel, normalize
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.locks import exclusive
 
 # Raise it whenever the numbers of the same settings change.
-FORMAT = 1
-# Clips decoded, then transformed, at once: 256 of 5 s at 44.1 kHz are 226 MB.
-_CHUNK = 256
+FORMAT = 2
+# The first share of each noise recording is used; the rest may be in another split.
+_NOISE_SHARE = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,8 @@ class FeatureSet:
 
     Attributes:
       features: ``[clips, f, t]`` float16, dB; memory-mapped.
+      moments: ``[2, clips, f]`` mean and mean square over each clip's frames.
+      noise: ``[pieces, f, t]`` float16, dB, or None where the dataset brings no noise.
       labels: ``[clips]``.
       splits: ``[clips]``, as ``Recordings``.
       folds: ``[clips]``, as ``Recordings``.
@@ -58,6 +60,8 @@ class FeatureSet:
     """
 
     features: Num[np.ndarray, "clips f t"]
+    moments: Float[np.ndarray, "2 clips f"]
+    noise: Num[np.ndarray, "pieces f t"] | None
     labels: Int[np.ndarray, " clips"]
     splits: Shaped[np.ndarray, " clips"]
     folds: Int[np.ndarray, " clips"]
@@ -88,7 +92,10 @@ def prepare(config: Config, cache_dir: Path | None = None) -> FeatureSet:
     source = datasets.open_source(config.data, cache_dir)
     entry = cache_dir / "features" / f"{source.name}-{_key(source, config)}"
     if not entry.is_dir():
-        _compute(source, config, entry)
+        lock = cache_dir / "locks" / entry.name
+        with exclusive(lock, "computing these features"):
+            if not entry.is_dir():
+                _compute(source, config, entry)
     return _open(entry)
 
 
@@ -111,8 +118,11 @@ def _open(entry: Path) -> FeatureSet:
     meta = json.loads((entry / "meta.json").read_text())
     with np.load(entry / "index.npz", allow_pickle=False) as index:
         arrays = dict(index)
+    noise = entry / "noise.npy"
     return FeatureSet(
         features=np.load(entry / "features.npy", mmap_mode="r"),
+        moments=np.load(entry / "moments.npy"),
+        noise=np.load(noise) if noise.exists() else None,
         class_names=tuple(meta["class_names"]),
         config=FeaturesConfig(**meta["config"]),
         version=meta["version"],
@@ -124,40 +134,37 @@ def _open(entry: Path) -> FeatureSet:
 
 
 def _compute(source: Source, config: Config, entry: Path) -> None:
+    """Makes ``entry``, wholly or not at all."""
     recordings = source.read()
-    seconds, rates, bad = _headers(recordings)
+    seconds, rates, bad = recordings.measure()
     settings = _resolve(config.features, seconds, rates)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=entry.name + ".", dir=entry.parent))
+    # Nobody else writes this entry, and what a killed process left is of no use.
+    for leftover in entry.parent.glob(entry.name + ".part-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=entry.name + ".part-", dir=entry.parent))
     try:
-        shape = (len(recordings), settings.n_mels, settings.frames)
-        store = np.lib.format.open_memmap(
-            scratch / "all.npy", mode="w+", dtype=np.float16, shape=shape
-        )
-        _reserve(scratch / "all.npy")
-        good = []
-        for indices, waveforms, errors in _decoded(recordings, settings, set(bad)):
-            bad.update(errors)
-            if indices:
-                # One shape, one compilation: the last chunk is padded with silence.
-                padded = np.zeros((_CHUNK, waveforms.shape[1]), np.float32)
-                padded[: len(indices)] = waveforms
-                values = np.asarray(logmel.compute(padded, settings))[: len(indices)]
-                store[len(good) : len(good) + len(indices)] = values
-                good += indices
+        _make_store(scratch / "all.npy", len(recordings), settings)
+        todo = [i for i in range(len(recordings)) if i not in bad]
+        work = float(np.minimum(seconds, settings.clip_seconds).sum())
+        processes = extraction.num_processes(work, config.data.processes)
+        place = scratch / "all.npy"
+        bad |= extraction.extract(recordings, settings, place, todo, processes)
+        bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), config.data.skip_bad_files)
-        kept = np.array(good, np.int64)
+        kept = np.delete(np.arange(len(recordings)), list(bad))
         labels = recordings.labels[kept]
         counts = np.bincount(labels, minlength=len(recordings.class_names))
         if (counts == 0).any():
             empty = recordings.class_names[int(np.argmin(counts))]
             raise UserError(f"the class {empty!r} has no recording that can be used")
-        store.flush()
         if bad:
-            np.save(scratch / "features.npy", store[: len(good)])
-            (scratch / "all.npy").unlink()
+            _copy_rows(place, scratch / "features.npy", kept, settings)
+            place.unlink()
         else:
-            os.replace(scratch / "all.npy", scratch / "features.npy")
+            os.replace(place, scratch / "features.npy")
+        _write_moments(scratch)
+        _write_noise(scratch, recordings, settings)
         np.savez(
             scratch / "index.npz",
             labels=labels,
@@ -176,13 +183,59 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
             "skipped": [str(error) for error in bad.values()],
         }
         (scratch / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        try:
-            os.rename(scratch, entry)
-        except OSError:
-            if not entry.is_dir():  # else another process was first: the same numbers
-                raise
+        os.rename(scratch, entry)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _make_store(path: Path, clips: int, settings: FeaturesConfig) -> None:
+    """A float16 ``.npy`` of ``[clips, f, t]`` whose room on the disk is taken."""
+    shape = (clips, settings.n_mels, settings.frames)
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    _reserve(path)
+
+
+def _copy_rows(
+    source: Path, target: Path, rows: np.ndarray, settings: FeaturesConfig
+) -> None:
+    _make_store(target, rows.size, settings)
+    for start in range(0, rows.size, 1024):
+        part = slice(start, start + 1024)
+        # Opened anew each time: pages of a closed map are no longer counted as ours.
+        np.load(target, mmap_mode="r+")[part] = np.load(source, mmap_mode="r")[
+            rows[part]
+        ]
+
+
+def _write_moments(scratch: Path) -> None:
+    """First and second moment of every clip, so that no split needs another pass."""
+    file = scratch / "features.npy"
+    clips = np.load(file, mmap_mode="r").shape[0]
+    parts = [
+        normalize.moments(np.load(file, mmap_mode="r")[start : start + 1024])
+        for start in range(0, clips, 1024)
+    ]
+    np.save(scratch / "moments.npy", np.concatenate(parts, axis=1))
+
+
+def _write_noise(
+    scratch: Path, recordings: Recordings, settings: FeaturesConfig
+) -> None:
+    """Features of the dataset's background noise, in pieces of a clip's length."""
+    if recordings.load_noise is None:
+        return
+    samples = logmel.frontend(settings).samples
+    pieces = []
+    for waveform, rate in recordings.load_noise():
+        waveform = audio.resample(waveform, rate, settings.sample_rate)
+        # What comes late in a recording may be a clip of silence that tests.
+        waveform = waveform[: int(_NOISE_SHARE * waveform.size)]
+        count = waveform.size // samples
+        pieces.append(waveform[: count * samples].reshape(count, samples))
+    together = np.concatenate(pieces)
+    if together.size:
+        values = np.asarray(logmel.compute(together, settings))
+        np.save(scratch / "noise.npy", values.astype(np.float16))
 
 
 def _reserve(path: Path) -> None:
@@ -196,25 +249,6 @@ def _reserve(path: Path) -> None:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _headers(
-    recordings: Recordings,
-) -> tuple[np.ndarray, np.ndarray, dict[int, audio.BadAudioError]]:
-    """Seconds and sample rate of every recording, and what is wrong with which."""
-    seconds = np.zeros(len(recordings), np.float32)
-    rates = np.zeros(len(recordings), np.int32)
-    bad: dict[int, audio.BadAudioError] = {}
-
-    def read(index: int) -> None:
-        try:
-            seconds[index], rates[index] = recordings.headers(index)
-        except audio.BadAudioError as error:
-            bad[index] = error
-
-    with ThreadPoolExecutor(audio.num_threads()) as pool:
-        list(pool.map(read, range(len(recordings))))
-    return seconds, rates, dict(sorted(bad.items()))
 
 
 def _resolve(
@@ -232,36 +266,3 @@ def _resolve(
     settings = dataclasses.replace(config, sample_rate=rate, clip_seconds=length)
     logmel.mel_filter_bank(settings)  # bad settings are told before any decoding
     return settings
-
-
-def _decoded(
-    recordings: Recordings, settings: FeaturesConfig, bad: set[int]
-) -> Iterator[tuple[list[int], np.ndarray, dict[int, audio.BadAudioError]]]:
-    """Chunks of waveforms; the next chunk is decoded while the caller works on one."""
-    samples = logmel.frontend(settings).samples
-    todo = [i for i in range(len(recordings)) if i not in bad]
-    chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
-
-    def one(index: int) -> np.ndarray | audio.BadAudioError:
-        try:
-            waveform, rate = recordings.load(index)
-        except audio.BadAudioError as error:
-            return error
-        waveform = audio.resample(waveform, rate, settings.sample_rate)
-        return audio.fit(waveform, samples, settings.align)
-
-    with (
-        ThreadPoolExecutor(audio.num_threads()) as pool,
-        tqdm(total=len(todo), desc="features", unit="clip", disable=None) as bar,
-    ):
-        submit = lambda chunk: [pool.submit(one, index) for index in chunk]
-        ahead = submit(chunks[0]) if chunks else []
-        for chunk, following in zip(chunks, [*chunks[1:], []], strict=True):
-            current, ahead = ahead, submit(following)
-            results = dict(zip(chunk, (f.result() for f in current), strict=True))
-            errors = {
-                i: r for i, r in results.items() if isinstance(r, audio.BadAudioError)
-            }
-            indices = [i for i in chunk if i not in errors]
-            yield indices, np.stack([results[i] for i in indices] or [[]]), errors
-            bar.update(len(chunk))

@@ -24,26 +24,27 @@ class Normalization(NamedTuple):
     std: Float[np.ndarray, " f"]
 
 
-def fit(log_mel: Num[np.ndarray, "b f t"], kind: str) -> Normalization:
+def moments(log_mel: Num[np.ndarray, "b f t"]) -> Float[np.ndarray, "2 b f"]:
+    """Mean and mean square over each clip's frames, in float64."""
+    values = log_mel.astype(np.float64)
+    return np.stack([values.mean(axis=2), (values**2).mean(axis=2)])
+
+
+def fit(clip_moments: Float[np.ndarray, "2 b f"], kind: str) -> Normalization:
     """Statistics of training spectrograms: ``global``, or ``per_bin`` of mel.
 
-    Summed clip by clip in float64, so that a memory-mapped float16 array is never held
-    whole in memory.
+    Args:
+      clip_moments: those of the training clips, as ``moments`` gives them.
+      kind: ``global`` or ``per_bin``.
 
     Raises:
       UserError: another kind.
     """
     if kind not in ("global", "per_bin"):
         raise UserError(f"normalization is global or per_bin, not {kind!r}")
-    clips, f, t = log_mel.shape
-    total, squares = np.zeros(f), np.zeros(f)
-    for start in range(0, clips, 1024):
-        part = log_mel[start : start + 1024].astype(np.float64)
-        total += part.sum(axis=(0, 2))
-        squares += (part**2).sum(axis=(0, 2))
-    mean, square = total / (clips * t), squares / (clips * t)
+    mean, square = clip_moments.mean(axis=1)
     if kind == "global":
-        mean, square = (np.full(f, value.mean()) for value in (mean, square))
+        mean, square = (np.full(mean.size, value.mean()) for value in (mean, square))
     std = np.sqrt(np.maximum(square - mean**2, 0))
     std = np.where(std < _LEAST_STD, 1.0, std)
     return Normalization(mean.astype(np.float32), std.astype(np.float32))

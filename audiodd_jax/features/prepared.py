@@ -1,17 +1,24 @@
 """A dataset ready for the device: standardised images, split, with their statistics."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+import psutil
+from jaxtyping import Array, Float, Int, Num
 
 from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.features import cache, normalize
+
+_log = logging.getLogger(__name__)
+
+# Of the free memory, for training features; the rest is for the work on them.
+_DEVICE_SHARE = 0.4
 
 
 class Split(NamedTuple):
@@ -25,30 +32,79 @@ class Split(NamedTuple):
     images: Float[Array, "b f t 1"]
     labels: Int[Array, " b"]
 
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.images.shape[1:3]
+
+    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
+        """The images of some clips."""
+        return self.images[rows]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSplit:
+    """Clips of a split whose features stay in the cache, read batch by batch.
+
+    Attributes:
+      features: ``[clips, f, t]`` float16, dB, of the whole dataset; memory-mapped.
+      clips: ``[b]`` which of them belong to the split.
+      labels: ``[b]``, on the device.
+      normalization: what standardises them.
+    """
+
+    features: Num[np.ndarray, "clips f t"]
+    clips: Int[np.ndarray, " b"]
+    labels: Int[Array, " b"]
+    normalization: normalize.Normalization
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.features.shape[1:3]
+
+    def read(self, rows: Int[np.ndarray, " rows"]) -> Num[np.ndarray, "rows f t"]:
+        """Features of some clips, as they lie in the cache."""
+        return self.features[self.clips[rows]]
+
+    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
+        """The standardised images of some clips, on the device."""
+        return _standardize(self.read(np.asarray(rows)), self.normalization)
+
+
+# One program a shape, wherever it is called from.
+_standardize = jax.jit(normalize.apply)
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """Everything that distillation, training and evaluation need to know of the data.
 
     Attributes:
-      train: the clips to learn from.
+      train: the clips to learn from; on the host where they do not fit the device.
       validation: held out of the training split; may be empty.
       test: the official test clips.
       class_names: the classes.
       normalization: statistics of ``train``, or those that were given.
       features: the resolved feature settings.
+      noise: background noise that came with the dataset, in dB, or None.
+      fold: that tests; 0 where there are no folds.
+      is_partial: whether clips of the published dataset may be missing.
       name: of the dataset.
       version: of the dataset.
       licence: of the dataset.
       train_bytes: the training recordings (validation included) as 16-bit mono audio.
     """
 
-    train: Split
+    train: Split | HostSplit
     validation: Split
     test: Split
     class_names: tuple[str, ...]
     normalization: normalize.Normalization
     features: FeaturesConfig
+    noise: Num[Array, "pieces f t"] | None
+    fold: int
+    is_partial: bool
     name: str
     version: str
     licence: str
@@ -57,7 +113,7 @@ class Prepared:
     @property
     def image_shape(self) -> tuple[int, int]:
         """``(f, t)`` of the spectrograms."""
-        return self.train.images.shape[1:3]
+        return self.train.image_shape
 
     @property
     def num_classes(self) -> int:
@@ -91,22 +147,52 @@ def load(
         found.labels, found.splits, found.folds, found.groups, config.data
     )
     kind = config.features.normalization
-    stats = normalization or normalize.fit(found.features[indices.train], kind)
+    stats = normalization or normalize.fit(found.moments[:, indices.train], kind)
+    labels = lambda clips: jnp.asarray(found.labels[clips], jnp.int32)
 
-    def split(clips: np.ndarray) -> Split:
-        images = jax.jit(normalize.apply)(found.features[clips], stats)
-        return Split(images, jnp.asarray(found.labels[clips], jnp.int32))
+    def on_device(clips: np.ndarray) -> Split:
+        return Split(_standardize(found.features[clips], stats), labels(clips))
 
-    in_training = np.concatenate([indices.train, indices.validation])
+    train = indices.train
+    bytes_on_device = 4 * train.size * found.features[0].size
+    if _stays_on_host(config.data.storage, bytes_on_device):
+        train_split = HostSplit(found.features, train, labels(train), stats)
+    else:
+        train_split = on_device(train)
+    in_training = np.concatenate([train, indices.validation])
     return Prepared(
-        train=split(indices.train),
-        validation=split(indices.validation),
-        test=split(indices.test),
+        train=train_split,
+        validation=on_device(indices.validation),
+        test=on_device(indices.test),
         class_names=found.class_names,
         normalization=stats,
         features=dataclasses.replace(found.config, normalization=kind),
+        noise=None if found.noise is None else jnp.asarray(found.noise),
+        fold=int(found.folds[indices.test[0]]),
+        is_partial=config.data.allow_partial,
         name=config.data.name,
         version=found.version,
         licence=found.licence,
         train_bytes=int(found.raw_bytes[in_training].sum()),
     )
+
+
+def _stays_on_host(storage: str, bytes_on_device: int) -> bool:
+    """Whether training features of that size are streamed."""
+    if storage != "auto":
+        return storage == "host"
+    device = jax.local_devices()[0]
+    known = device.memory_stats() if device.platform != "cpu" else None
+    if known and "bytes_limit" in known:
+        free = known["bytes_limit"] - known.get("bytes_in_use", 0)
+    else:
+        free = psutil.virtual_memory().available
+    too_large = bytes_on_device > _DEVICE_SHARE * free
+    if too_large:
+        _log.info(
+            "%.1f GB of training features are streamed, since %.1f GB are free on the "
+            "device",
+            bytes_on_device / 1e9,
+            free / 1e9,
+        )
+    return too_large

@@ -59,3 +59,43 @@ and classes beyond the {classes} named in the artefact are outside what it can s
 def render(values: dict[str, Any]) -> str:
     """The card as Markdown."""
     return _TEMPLATE.format(**values)
+
+
+_FOLDS_TEMPLATE = """\
+# {dataset}: {samples_per_class} a class by {method}, every fold
+
+Each of the {count} official folds tested once, by a coreset distilled from the others.
+Mean ± standard deviation over folds, protocol `{protocol}`, seed {seed}.
+
+| | accuracy (%) |
+|---|---|
+| distilled coreset | {distilled} |
+| the {start} it started from | {started} |
+
+| fold that tests | clips that train | distilled (%) | start (%) |
+|---|---|---|---|
+{rows}
+
+- Data: {dataset} {dataset_version}
+- Licence: {licence}; what is learnt from recordings may fall under theirs
+- Each fold's run, coreset and card lie in `fold1/` and so on
+"""
+
+
+def render_folds(result: dict[str, Any]) -> str:
+    """The card of a run of every fold, as Markdown."""
+    percent = lambda share: f"{100 * share:.1f}"
+    spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
+    rows = [
+        f"| {row['fold']} | {row['num_train']:,} | {percent(row['test_accuracy'])} "
+        f"| {percent(row['start_test_accuracy'])} |"
+        for row in result["folds"]
+    ]
+    values = {
+        "count": len(rows),
+        "rows": "\n".join(rows),
+        "distilled": spread("test_accuracy"),
+        "started": spread("start_test_accuracy"),
+        "start": "real clips" if result["start"] == "real" else "noise",
+    }
+    return _FOLDS_TEMPLATE.format(**{**result, **values})

@@ -37,7 +37,9 @@ def test_encodings(tmp_path, suffix, subtype, tolerance):
         # ADPCM needs a few samples to find its step.
         late = slice(50, tone().size)
         np.testing.assert_allclose(waveform[late], tone()[late], atol=tolerance)
-    assert audio.header(path)[1] == RATE
+    headers = audio.headers([path])
+    assert headers.rates.tolist() == [RATE]
+    assert headers.seconds[0] == pytest.approx(waveform.size / RATE)
 
 
 def test_stereo_is_mixed(tmp_path):
@@ -142,9 +144,47 @@ def test_damage_is_named(tmp_path, damage, words):
     assert str(path) in str(raised.value)
 
 
-def test_check_all_keeps_the_good(tmp_path):
-    good = [_wav(tmp_path / f"{i}.wav") for i in range(3)]
-    bad = _text(tmp_path / "bad.wav")
-    kept, errors = audio.check_all([good[0], bad, *good[1:]])
-    assert kept == good
-    assert [str(bad) in str(error) for error in errors] == [True]
+def test_decode_all_is_in_order_and_names_what_is_bad(tmp_path):
+    paths = [_wav(tmp_path / f"{i}.wav", tone()[: 100 + i]) for i in range(30)]
+    paths[7] = _text(tmp_path / "bad.wav")
+    results = list(audio.decode_all(paths))
+    assert isinstance(results[7], BadAudioError)
+    sizes = [r[0].size for i, r in enumerate(results) if i != 7]
+    assert sizes == [100 + i for i in range(30) if i != 7]
+    headers = audio.headers(paths)
+    assert list(headers.bad) == [7]
+    assert headers.rates[7] == 0
+
+
+def _absurd_rate(path):
+    data = bytearray(_wav(path).read_bytes())
+    data[24:28] = (2_000_000_000).to_bytes(4, "little")
+    path.write_bytes(data)
+    return path
+
+
+def _many_channels(path):
+    """A FLAC header that claims eight channels for nearly ten minutes at 48 kHz."""
+    flac = path.with_suffix(".flac")
+    soundfile.write(flac, np.zeros((480, 8), np.float32), 48_000)
+    data = bytearray(flac.read_bytes())
+    data[22:26] = (590 * 48_000).to_bytes(4, "big")
+    flac.write_bytes(data)
+    return flac
+
+
+def _beyond_any_level(path):
+    return _wav(path, np.full(100, 1e30, np.float32), "FLOAT")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_absurd_rate, "claims a sample rate of 2000000000 Hz"),
+        (_many_channels, "claims 28320000 samples of 8 channels"),
+        (_beyond_any_level, "times full scale"),
+    ],
+)
+def test_headers_that_no_clip_has_allocate_nothing(tmp_path, damage, words):
+    with pytest.raises(BadAudioError, match=words):
+        audio.decode(damage(tmp_path / "clip.wav"))

@@ -25,7 +25,10 @@ def test_a_tree_of_classes(sound_folder):
     assert (np.bincount(found.labels) == 12).all()
     waveform, rate = found.load(0)
     assert rate == 8000
-    assert found.headers(0)[0] == pytest.approx(waveform.size / rate)
+    seconds, rates, bad = found.measure()
+    assert seconds[0] == pytest.approx(waveform.size / rate)
+    assert (rates == 8000).all()
+    assert not bad
 
 
 def test_train_and_test_folders(sound_folder, tmp_path):

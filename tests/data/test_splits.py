@@ -95,3 +95,36 @@ def test_fractions_out_of_range(name):
 def test_a_split_left_empty_is_named():
     with pytest.raises(UserError, match="no clip is left for the test split"):
         assign([0, 1] * 10, test_fraction=0.0)
+
+
+def test_a_single_fold_is_divided_only_when_asked_for():
+    labels, groups = np.repeat([0, 1, 2], 12), np.repeat(np.arange(18), 2).astype(str)
+    folds = np.full(36, 3)
+    with pytest.raises(UserError, match="fold 3 is all there is"):
+        assign(labels, folds=folds, groups=groups)
+    parts = assign(labels, folds=folds, groups=groups, allow_partial=True)
+    assert min(part.size for part in parts) > 0
+    assert not set(groups[parts.train]) & set(groups[parts.test])
+    assert np.bincount(labels[parts.test]).tolist() == [2, 2, 2]
+    # With several folds, one of them tests, whatever is missing.
+    folds = np.repeat([3, 4], 18)
+    parts = assign(labels, folds=folds, groups=groups, allow_partial=True)
+    assert set(folds[parts.test]) == {4}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    fraction=st.floats(0, 0.9),
+    seed=st.integers(0, 1000),
+)
+def test_single_clips_are_held_out_as_groups_of_one(labels, fraction, seed):
+    """Exactly the share of each class, and never all of it."""
+    labels = np.array(labels)
+    clips, alone = np.arange(labels.size), np.full(labels.size, "")
+    rng = np.random.default_rng(seed)
+    held = splits.hold_out(clips, labels, alone, fraction, rng)
+    sizes = np.bincount(labels)
+    wanted = np.floor(fraction * sizes + 0.5)
+    counts = np.bincount(labels[held], minlength=sizes.size)
+    np.testing.assert_array_equal(counts, np.minimum(wanted, np.maximum(sizes - 1, 0)))

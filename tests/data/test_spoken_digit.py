@@ -1,8 +1,7 @@
-import tarfile
-
 import numpy as np
 import pytest
 import soundfile
+from published import pack_tar
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets, download
@@ -10,8 +9,13 @@ from audiodd_jax.data.builders import spoken_digit
 from audiodd_jax.runtime.errors import UserError
 
 
-def read(data_dir, cache_dir, **changes):
-    config = DataConfig(name="spoken_digit", data_dir=str(data_dir), **changes)
+def read(data_dir, cache_dir, allow_partial=True, **changes):
+    config = DataConfig(
+        name="spoken_digit",
+        data_dir=str(data_dir),
+        allow_partial=allow_partial,
+        **changes,
+    )
     return datasets.open_source(config, cache_dir).read()
 
 
@@ -50,8 +54,9 @@ def test_the_folder_of_recordings_itself_will_do(checkout, tmp_path):
 def test_bad_checkouts_are_named(checkout, tmp_path):
     with pytest.raises(UserError, match="is not a folder; it should hold recordings"):
         read(tmp_path / "nowhere", tmp_path / "cache")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no recordings"):
-        read(tmp_path, tmp_path / "cache")
+        read(tmp_path / "empty", tmp_path / "cache")
     bad = checkout / "recordings" / "3_bob_2.wav"
     bad.write_bytes(b"")
     with pytest.raises(UserError, match="1 recordings cannot be used"):
@@ -62,10 +67,18 @@ def test_bad_checkouts_are_named(checkout, tmp_path):
         read(checkout, tmp_path / "cache")
 
 
+def test_an_incomplete_checkout_is_refused_unless_asked_for(checkout, tmp_path):
+    with pytest.raises(UserError, match="0 in test: 10 of 30 clips; 0 in train: 4 of"):
+        read(checkout, tmp_path / "cache", allow_partial=False)
+    assert not (tmp_path / "cache" / "datasets" / "spoken_digit").exists() or not any(
+        (tmp_path / "cache" / "datasets" / "spoken_digit").iterdir()
+    )
+
+
 def test_without_a_checkout_it_is_downloaded_or_says_how_to_do_without(
     tmp_path, monkeypatch
 ):
-    def refuse(url, target):
+    def refuse(url, *_):
         raise UserError(f"{url} could not be downloaded (no network)")
 
     monkeypatch.setattr(download, "fetch", refuse)
@@ -74,19 +87,24 @@ def test_without_a_checkout_it_is_downloaded_or_says_how_to_do_without(
 
 
 def test_the_published_archive(checkout, tmp_path, monkeypatch):
-    folder = f"free-spoken-digit-dataset-{spoken_digit.VERSION}"
     packed = tmp_path / "packed.tar.gz"
-    with tarfile.open(packed, "w:gz") as tar:
-        tar.add(checkout, folder)
-    monkeypatch.setattr(download, "fetch", lambda url, target: packed)
-    with pytest.raises(UserError, match="holds 140 recordings, not the 3000"):
-        read("", tmp_path / "cache")
-    monkeypatch.setattr(spoken_digit, "PUBLISHED_CLIPS", 140)
-    assert len(read("", tmp_path / "cache")) == 140
+    pack_tar(checkout, packed, f"free-spoken-digit-dataset-{spoken_digit.VERSION}")
+    monkeypatch.setattr(download, "fetch", lambda url, *_: packed)
+    with pytest.raises(UserError, match="is not the whole of Free Spoken Digit"):
+        read("", tmp_path / "cache", allow_partial=False)
+    published = {
+        (digit, part): clips
+        for digit in spoken_digit.CLASS_NAMES
+        for part, clips in (("test", 10), ("train", 4))
+    }
+    monkeypatch.setattr(spoken_digit, "PUBLISHED", published)
+    assert len(read("", tmp_path / "cache", allow_partial=False)) == 140
+    # What was unpacked is of no use once the records are there.
+    assert not list((tmp_path / "cache" / "unpacked").iterdir())
 
 
 def test_the_real_recordings(real_audio, tmp_path):
-    found = read(real_audio("fsdd"), tmp_path / "cache")
+    found = read(real_audio("fsdd"), tmp_path / "cache", allow_partial=False)
     assert len(found) == 3000
     for split, per_class in (("train", 270), ("test", 30)):
         counts = np.bincount(found.labels[found.splits == split])

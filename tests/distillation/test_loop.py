@@ -11,8 +11,9 @@ import pytest
 from audiodd_jax import presets
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.distillation import loop, rfad
+from audiodd_jax.features import normalize
 from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import Prepared, Split
+from audiodd_jax.features.prepared import HostSplit, Prepared, Split
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.interrupt import Interrupted
 from audiodd_jax.runtime.runs import RunDirectory
@@ -53,6 +54,9 @@ def data(validation=12, noise=0.5):
         class_names=("a", "b", "c"),
         normalization=Normalization(*(np.full(8, v, np.float32) for v in (0, 10))),
         features=FeaturesConfig(n_mels=8, frames=8),
+        noise=None,
+        fold=0,
+        is_partial=False,
         name="tones",
         version="1",
         licence="none",
@@ -193,9 +197,11 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     method = rfad.make(config)
     traced = chex.assert_max_traces(method.step, n=1)
     chex.clear_trace_counter()
-    std = jnp.asarray(prepared.normalization.std)
     chunk = loop.make_chunk(
-        method._replace(step=traced), jax.random.key(1), std, config
+        method._replace(step=traced),
+        jax.random.key(1),
+        prepared.normalization,
+        config,
     )
     start = jax.tree.map(jnp.copy, loop.distill(config, prepared).start)
     state = method.init(jax.random.key(0), start)
@@ -208,15 +214,54 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
 
 
-def test_batches_are_drawn_without_replacement_and_whole_where_small():
-    prepared = data()
-    config = settings(augment__time_shift=0.0, loop__batch_size=20)
-    draw = lambda seed, c: loop.draw_batch(
-        jax.random.key(seed), prepared.train, jnp.ones(8), c
-    )
-    batch = draw(0, config)
-    flat = np.asarray(batch.images).reshape(20, -1)
-    assert len(np.unique(flat, axis=0)) == 20
-    assert np.abs(draw(0, config).images - draw(1, config).images).max() > 0
-    whole = draw(0, settings(augment__time_shift=0.0, loop__batch_size=1000))
-    assert whole.labels.size == 30
+def on_host(prepared):
+    """The same clips, as the feature cache holds them: float16, not standardised."""
+    stats = prepared.normalization
+    decibel = np.asarray(normalize.invert(prepared.train.images, stats))
+    features = decibel.astype(np.float16)
+    device = Split(jax.jit(normalize.apply)(features, stats), prepared.train.labels)
+    clips = np.arange(len(features))
+    host = HostSplit(features, clips, prepared.train.labels, stats)
+    replace = lambda train: dataclasses.replace(prepared, train=train)
+    return replace(device), replace(host)
+
+
+def test_a_streamed_run_is_the_run_on_the_device(tmp_path):
+    device, host = on_host(data())
+    outcomes = [run(tmp_path / str(i), None, p) for i, p in enumerate((device, host))]
+    assert_same(outcomes[0].start, outcomes[1].start)
+    for a, b in zip(
+        jax.tree.leaves(outcomes[0].best),
+        jax.tree.leaves(outcomes[1].best),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_streamed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    _, host = on_host(data())
+    whole = run(tmp_path / "whole", None, host)
+    real, saved = loop.Checkpoints.save, []
+
+    def save(self, step, state):
+        real(self, step, state)
+        saved.append(step)
+        if len(saved) == 2:
+            raise Killed
+
+    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", None, host)
+    monkeypatch.setattr(loop.Checkpoints, "save", real)
+    assert_same(run(tmp_path / "cut", None, host).best, whole.best)
+
+
+def test_background_noise_needs_noise():
+    config = settings(augment__background=0.5)
+    with pytest.raises(UserError, match="tones brings none"):
+        loop.distill(config, data())
+    noise = jnp.asarray(np.random.default_rng(0).uniform(-60, 0, (5, 8, 8)))
+    with_noise = dataclasses.replace(data(), noise=noise)
+    noisy = loop.distill(config, with_noise)
+    clean = loop.distill(settings(), with_noise)
+    assert np.abs(noisy.best.images - clean.best.images).max() > 1e-3

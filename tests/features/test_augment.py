@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import AugmentConfig
-from audiodd_jax.features import augment
+from audiodd_jax.features import augment, normalize
+from audiodd_jax.features.normalize import Normalization
 
-STD = jnp.full((6,), 10.0)
+STATS = Normalization(np.full(6, -40, np.float32), np.full(6, 10, np.float32))
 
 
 def images(b=32):
@@ -14,7 +15,7 @@ def images(b=32):
 
 
 def apply(config, x, seed=1):
-    return augment.augment(jax.random.key(seed), x, config, STD)
+    return augment.augment(jax.random.key(seed), x, config, STATS)
 
 
 def test_off_is_the_identity():
@@ -73,3 +74,30 @@ def test_gain_is_in_decibels():
     change = np.asarray(apply(AugmentConfig(gain_db=5.0), x) - x)
     assert 0.4 < np.abs(change).max() <= 0.5 + 1e-6  # 5 dB over a deviation of 10 dB
     np.testing.assert_allclose(np.ptp(change, axis=(1, 2, 3)), 0, atol=1e-6)
+
+
+def test_background_adds_powers_at_the_ratio_that_was_drawn():
+    decibel = jnp.full((64, 6, 10), -60.0).at[:, 2, 5].set(0.0)
+    x = normalize.apply(decibel, STATS)
+    noise = jnp.full((3, 6, 10), -17.0, jnp.float16)  # its own level does not matter
+    config = AugmentConfig(background=0.5, background_snr_db=5.0)
+    mix = lambda seed: normalize.invert(
+        augment.augment(jax.random.key(seed), x, config, STATS, noise), STATS
+    )
+    value = np.asarray(mix(1))
+    np.testing.assert_array_equal(value, mix(1))
+    changed = np.abs(value - decibel).max((1, 2)) > 1e-3
+    assert 0.3 < changed.mean() < 0.7
+    # The loudest bin stays at 0 dB; elsewhere lies noise, 5 to 35 dB below it, with
+    # what its own power added to the loudest bin taken off.
+    np.testing.assert_allclose(value.max((1, 2)), 0, atol=1e-4)
+    floor = value[changed][:, 0, 0]
+    assert (floor < -4.9).all()
+    assert (floor > -60).all()
+    for level in floor:
+        ratio = 10 ** (level / 10)  # (n + 1e-6) / (1 + n)
+        power = (ratio - 1e-6) / (1 - ratio)
+        assert -35.1 < 10 * np.log10(power) < -4.9
+    np.testing.assert_array_equal(
+        augment.augment(jax.random.key(1), x, AugmentConfig(), STATS, noise), x
+    )

@@ -1,0 +1,83 @@
+"""ESC-50, and its subset ESC-10: environmental sounds of 5 s, in five official folds.
+
+References:
+  Piczak, *ESC: Dataset for Environmental Sound Classification*, ACM Multimedia 2015.
+"""
+
+import functools
+from pathlib import Path
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data.builders import records, tables
+from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.recordings import Source
+
+VERSION = "2.0"
+URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
+TABLE = "meta/esc50.csv"
+FOLDS = 5
+CLIPS_PER_FOLD = 8  # of each class
+CLASS_NAMES = (
+    *("dog", "rooster", "pig", "cow", "frog", "cat", "hen", "insects", "sheep"),
+    *("crow", "rain", "sea_waves", "crackling_fire", "crickets", "chirping_birds"),
+    *("water_drops", "wind", "pouring_water", "toilet_flush", "thunderstorm"),
+    *("crying_baby", "sneezing", "clapping", "breathing", "coughing", "footsteps"),
+    *("laughing", "brushing_teeth", "snoring", "drinking_sipping"),
+    *("door_wood_knock", "mouse_click", "keyboard_typing", "door_wood_creaks"),
+    *("can_opening", "washing_machine", "vacuum_cleaner", "clock_alarm"),
+    *("clock_tick", "glass_breaking", "helicopter", "chainsaw", "siren", "car_horn"),
+    *("engine", "train", "church_bells", "airplane", "fireworks", "hand_saw"),
+)
+ESC10_NAMES = (
+    *("dog", "rooster", "rain", "sea_waves", "crackling_fire", "crying_baby"),
+    *("sneezing", "clock_tick", "helicopter", "chainsaw"),
+)
+
+
+def find(folder: Path, only_esc10: bool) -> Found:
+    """The clips that ``meta/esc50.csv`` lists; clips of one freesound recording group.
+
+    Raises:
+      UserError: the table is damaged.
+    """
+    columns = ("filename", "fold", "category", "esc10", "src_file")
+    rows = tables.read(folder / TABLE, columns, numbers=("fold",))
+    clips = [
+        Clip(
+            path=folder / "audio" / row["filename"],
+            name=row["filename"],
+            class_name=row["category"],
+            part=f"fold{row['fold']}",
+            group=row["src_file"],
+        )
+        for row in rows
+        if not only_esc10 or row["esc10"] == "True"
+    ]
+    return tables.present(clips, folder / TABLE, CLASS_NAMES, FOLDS)
+
+
+def open_source(config: DataConfig, cache_dir: Path) -> Source:
+    """``esc50`` or ``esc10``, from the same folder or archive."""
+    only_esc10 = config.name == "esc10"
+    names = ESC10_NAMES if only_esc10 else CLASS_NAMES
+    folds = tuple(f"fold{fold}" for fold in range(1, FOLDS + 1))
+    layout = Layout(
+        name=config.name,
+        version=VERSION,
+        class_names=names,
+        parts=folds,
+        marker=TABLE,
+        holds=f"audio/*.wav and {TABLE}",
+        archive=Archive(
+            file_name="ESC-50-master.zip",
+            url=URL,
+            checksum="md5:7771e4b9d86d0945acce719c7a59305a",
+            max_bytes=2 << 30,
+            advice="download https://github.com/karolpiczak/ESC-50 elsewhere and pass "
+            "it with --data_dir",
+            may_change=True,
+        ),
+        find=functools.partial(find, only_esc10=only_esc10),
+        published={(name, fold): CLIPS_PER_FOLD for name in names for fold in folds},
+    )
+    return records.open_source(layout, config, cache_dir)

@@ -1,0 +1,46 @@
+"""Clips of silence, cut from recordings of background noise."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from audiodd_jax.data import audio
+from audiodd_jax.data.builders.layout import Clip
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
+
+SEED = 59_185
+SECONDS = 1.0
+# Each noise recording is divided along time, so that no two parts share a sample.
+SHARES = {TRAIN: (0.0, 0.8), VALIDATION: (0.8, 0.9), TEST: (0.9, 1.0)}
+
+
+def cut(
+    noise: Sequence[Path], counts: Mapping[str, int], class_name: str
+) -> list[Clip]:
+    """``counts[part]`` one-second clips a part, at random places and levels.
+
+    The draw is the same every time. Recordings too short for a part are left out of it.
+    """
+    rng = np.random.default_rng(SEED)
+    seconds = audio.headers(noise).seconds
+    clips = []
+    for part, count in counts.items():
+        low, high = SHARES[part]
+        usable = np.flatnonzero((high - low) * seconds > SECONDS)
+        for i in range(count if usable.size else 0):
+            which = int(rng.choice(usable))
+            first, last = low * seconds[which], high * seconds[which] - SECONDS
+            clips.append(
+                Clip(
+                    path=noise[which],
+                    name=f"{class_name}/{part}-{i:05d}.wav",
+                    class_name=class_name,
+                    part=part,
+                    group=noise[which].name,
+                    start=float(rng.uniform(first, last)),
+                    seconds=SECONDS,
+                    gain=float(rng.uniform(0.0, 1.0)),
+                )
+            )
+    return clips

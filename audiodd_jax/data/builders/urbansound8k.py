@@ -1,0 +1,81 @@
+"""UrbanSound8K: 8,732 clips of up to 4 s of ten urban sounds, in ten official folds.
+
+References:
+  Salamon, Jacoby, Bello, *A Dataset and Taxonomy for Urban Sound Research*, ACM
+  Multimedia 2014.
+"""
+
+from pathlib import Path
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import datasets
+from audiodd_jax.data.builders import records, tables
+from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.recordings import Source
+
+VERSION = "1.0"
+CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
+TABLE = "metadata/UrbanSound8K.csv"
+# Clips in fold 1 to 10, as published.
+PUBLISHED_CLIPS = {
+    "air_conditioner": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
+    "car_horn": (36, 42, 43, 59, 98, 28, 28, 30, 32, 33),
+    "children_playing": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
+    "dog_bark": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
+    "drilling": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
+    "engine_idling": (96, 100, 107, 107, 107, 107, 106, 88, 89, 93),
+    "gun_shot": (35, 35, 36, 38, 40, 46, 51, 30, 31, 32),
+    "jackhammer": (120, 120, 120, 120, 120, 68, 76, 78, 82, 96),
+    "siren": (86, 91, 119, 166, 71, 74, 77, 80, 82, 83),
+    "street_music": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
+}
+CLASS_NAMES = tuple(PUBLISHED_CLIPS)
+FOLDS = 10
+
+
+def find(folder: Path) -> Found:
+    """The clips that the table lists; clips of one freesound recording group.
+
+    Raises:
+      UserError: the table is damaged.
+    """
+    columns = ("slice_file_name", "fsID", "fold", "class")
+    rows = tables.read(folder / TABLE, columns, numbers=("fold",))
+    clips = [
+        Clip(
+            path=folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"],
+            name=row["slice_file_name"],
+            class_name=row["class"],
+            part=f"fold{row['fold']}",
+            group=row["fsID"],
+        )
+        for row in rows
+    ]
+    return tables.present(clips, folder / TABLE, CLASS_NAMES, FOLDS)
+
+
+def open_source(config: DataConfig, cache_dir: Path) -> Source:
+    """The dataset from its folder or archive, which must be asked for by a form."""
+    layout = Layout(
+        name="urbansound8k",
+        version=VERSION,
+        class_names=CLASS_NAMES,
+        parts=tuple(f"fold{fold}" for fold in range(1, FOLDS + 1)),
+        marker=TABLE,
+        holds=f"audio/fold1 to audio/fold10 and {TABLE}",
+        archive=Archive(
+            file_name="UrbanSound8K.tar.gz",
+            url="",
+            checksum=CHECKSUM,
+            max_bytes=10 << 30,
+            advice="fill in the form at "
+            f"{datasets.lookup('urbansound8k').homepage} and download it (6 GB)",
+        ),
+        find=find,
+        published={
+            (name, f"fold{fold}"): clips
+            for name, folds in PUBLISHED_CLIPS.items()
+            for fold, clips in enumerate(folds, start=1)
+        },
+    )
+    return records.open_source(layout, config, cache_dir)

@@ -1,0 +1,54 @@
+"""What a prepared dataset holds, as rows to print."""
+
+import numpy as np
+
+from audiodd_jax.data import datasets
+from audiodd_jax.data.splits import SplitIndices
+from audiodd_jax.features.cache import FeatureSet
+
+
+def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str, str]]:
+    """Rows of name and value: clips, classes, folds, seconds, bytes, features."""
+    entry = datasets.lookup(name)
+    seconds, size = float(found.seconds.sum()), int(found.raw_bytes.sum())
+    folds = np.unique(found.folds[found.folds > 0])
+    rates = ", ".join(map(str, np.unique(found.rates)))
+    noise = [] if found.noise is None else [("noise", f"{len(found.noise)} pieces")]
+    tests = f"; fold {found.folds[parts.test[0]]} tests" if folds.size else ""
+    return [
+        ("dataset", f"{entry.title}, {found.version}"),
+        ("licence", found.licence),
+        ("clips", f"{found.labels.size:,}"),
+        ("classes", f"{len(found.class_names)}"),
+        ("folds", f"{folds.size}{tests}" if folds.size else "none"),
+        ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
+        ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
+        *noise,
+        ("skipped", f"{len(found.skipped)}"),
+        (
+            "features",
+            f"{found.config.n_mels} mel bins x {found.config.frames} frames of "
+            f"{found.config.clip_seconds:g} s at {found.config.sample_rate} Hz",
+        ),
+        ("feature bytes", f"{found.features.nbytes / 1e6:,.1f} MB"),
+        ("cache", str(found.path)),
+    ]
+
+
+def class_counts(found: FeatureSet, parts: SplitIndices) -> list[str]:
+    """A line a class: its clips in each split, and in each fold where there are any."""
+    classes = len(found.class_names)
+    count = lambda clips: np.bincount(found.labels[clips], minlength=classes)
+    splits = [count(part) for part in parts]
+    folds = np.unique(found.folds[found.folds > 0]).tolist()
+    in_folds = [count(found.folds == fold) for fold in folds]
+    head = "clips a class (train / validation / test"
+    lines = [
+        f"{head}; in folds {', '.join(map(str, folds))}):" if folds else f"{head}):"
+    ]
+    for label, name in enumerate(found.class_names):
+        line = f"  {name:24s} {' / '.join(str(part[label]) for part in splits):16s}"
+        if folds:
+            line += "  " + " ".join(f"{part[label]:4d}" for part in in_folds)
+        lines.append(line.rstrip())
+    return lines

@@ -1,0 +1,27 @@
+"""One process at a time."""
+
+import contextlib
+import fcntl
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, doing: str) -> Iterator[None]:
+    """Holds the lock file ``path``; waits while another process holds it.
+
+    Args:
+      path: made if it is not there, and left.
+      doing: what the other process does, for the message to who waits.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.info("waiting for another process that is %s", doing)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax.features import batches, normalize
+from audiodd_jax.features.prepared import HostSplit, Split
+
+ROOT = jax.random.key(3)
+
+
+@pytest.fixture
+def splits():
+    """The same 40 clips of a larger dataset: on the host, and on the device."""
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-80, 0, (100, 4, 6)).astype(np.float16)
+    clips = np.sort(rng.permutation(100)[:40])
+    labels = jnp.asarray(rng.integers(0, 3, 40), jnp.int32)
+    stats = normalize.fit(normalize.moments(features[clips]), "per_bin")
+    host = HostSplit(features, clips, labels, stats)
+    images = jax.jit(normalize.apply)(features[clips], stats)
+    return host, Split(images, labels)
+
+
+@pytest.mark.parametrize("size", [7, 40, 64])
+def test_streamed_batches_are_those_of_the_device_bit_for_bit(splits, size):
+    host, device = splits
+    step = 0
+    for chunk in batches.stream(host, ROOT, size, 0, 11, 4):
+        for features, labels in zip(chunk.features, chunk.labels, strict=True):
+            drawn = batches.Streamed(features, labels)
+            streamed = jax.jit(batches.standardized)(drawn, host.normalization)
+            index_key, _ = batches.step_keys(ROOT, step)
+            expected = jax.jit(batches.gather, static_argnums=2)(
+                index_key, device, size
+            )
+            np.testing.assert_array_equal(streamed.images, expected.images)
+            np.testing.assert_array_equal(streamed.labels, expected.labels)
+            step += 1
+    assert step == 11
+
+
+def test_a_stream_goes_on_where_it_was_cut(splits):
+    host, _ = splits
+    whole = list(batches.stream(host, ROOT, 8, 0, 10, 2))
+    rest = list(batches.stream(host, ROOT, 8, 6, 10, 2))
+    assert [len(chunk.labels) for chunk in rest] == [2, 2]
+    for a, b in zip(whole[3:], rest, strict=True):
+        np.testing.assert_array_equal(a.features, b.features)
+        np.testing.assert_array_equal(a.labels, b.labels)
+
+
+def test_batches_are_drawn_without_replacement_and_whole_where_small(splits):
+    _, device = splits
+    draw = lambda seed, size: batches.gather(jax.random.key(seed), device, size)
+    flat = np.asarray(draw(0, 20).images).reshape(20, -1)
+    assert len(np.unique(flat, axis=0)) == 20
+    assert np.abs(draw(0, 20).images - draw(1, 20).images).max() > 0
+    assert draw(0, 1000).labels.size == 40
+
+
+def test_both_kinds_of_split_give_the_same_clips(splits):
+    host, device = splits
+    rows = np.array([3, 0, 39])
+    np.testing.assert_array_equal(host.take(rows), device.take(rows))
+    assert host.image_shape == device.image_shape == (4, 6)

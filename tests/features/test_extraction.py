@@ -1,0 +1,153 @@
+import os
+import pickle
+import signal
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from audiodd_jax import presets
+from audiodd_jax.data import datasets
+from audiodd_jax.features import cache, extraction, logmel
+from audiodd_jax.runtime.errors import UserError
+
+
+def settings(folder, **changes):
+    small = {
+        "features__n_mels": 8,
+        "features__frames": 16,
+        "features__sample_rate": 4000,
+        "features__clip_seconds": 0.5,
+        "data__data_dir": str(folder),
+    }
+    return presets.for_dataset("folder", **{**small, **changes})
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_write_what_one_writes(sound_folder, tmp_path, processes):
+    (sound_folder / "low" / "03.wav").write_bytes(b"RIFF" + bytes(40))
+    of = lambda number: settings(
+        sound_folder, data__processes=number, data__skip_bad_files=True
+    )
+    one = cache.prepare(of(1), tmp_path / "1")
+    several = cache.prepare(of(processes), tmp_path / "several")
+    np.testing.assert_array_equal(one.features, several.features)
+    np.testing.assert_array_equal(one.names, several.names)
+    np.testing.assert_array_equal(one.moments, several.moments)
+    assert one.skipped == several.skipped
+    assert len(several.labels) == 23
+
+
+def test_every_process_has_a_share(sound_folder, tmp_path, monkeypatch):
+    real, jobs = extraction._start, []
+    monkeypatch.setattr(extraction, "_start", lambda job: jobs.append(job) or real(job))
+    monkeypatch.setattr(extraction, "chunk_size", lambda _: 5)
+    cache.prepare(settings(sound_folder, data__processes=3), tmp_path)
+    # 24 clips in chunks of five: two chunks, two chunks, the rest.
+    assert [len(indices) for *_, indices in jobs] == [10, 10, 4]
+    assert sorted(i for *_, indices in jobs for i in indices) == list(range(24))
+
+
+def test_bad_recordings_are_told_by_every_process(sound_folder, tmp_path):
+    # A header that is fine, and samples that are not: found by decoding alone.
+    for name in ("high/02.wav", "low/09.wav"):
+        wave = np.full(2000, np.nan, np.float32)
+        soundfile.write(sound_folder / name, wave, 8000, subtype="FLOAT")
+    config = settings(sound_folder, data__processes=2)
+    with pytest.raises(UserError, match="2 recordings cannot be used") as told:
+        cache.prepare(config, tmp_path)
+    for words in ("high/02.wav", "low/09.wav", "not finite"):
+        assert words in str(told.value)
+    assert not list((tmp_path / "features").iterdir())
+
+
+def test_a_process_that_is_killed_is_told_and_leaves_nothing(
+    sound_folder, tmp_path, monkeypatch
+):
+    real = extraction._start
+
+    def start_and_kill(job):
+        process = real(job)
+        os.kill(process.pid, signal.SIGKILL)
+        return process
+
+    monkeypatch.setattr(extraction, "_start", start_and_kill)
+    config = settings(sound_folder, data__processes=2)
+    with pytest.raises(UserError, match="computes features ended with -9"):
+        cache.prepare(config, tmp_path)
+    assert not list((tmp_path / "features").iterdir())
+    assert not psutil.Process().children()
+
+
+def test_two_callers_compute_once(sound_folder, tmp_path, monkeypatch):
+    calls = []
+    real = cache._compute
+
+    def slow(*arguments):
+        calls.append(0)
+        time.sleep(0.3)
+        real(*arguments)
+
+    monkeypatch.setattr(cache, "_compute", slow)
+    found = []
+    run = lambda: found.append(cache.prepare(settings(sound_folder), tmp_path))
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found[0].features, found[1].features)
+
+
+def test_what_a_killed_process_left_is_removed(sound_folder, tmp_path):
+    config = settings(sound_folder)
+    entry = cache.prepare(config, tmp_path / "a").path.name
+    leftover = tmp_path / "b" / "features" / f"{entry}.part-killed"
+    leftover.mkdir(parents=True)
+    (leftover / "all.npy").write_bytes(b"half")
+    cache.prepare(config, tmp_path / "b")
+    assert [p.name for p in leftover.parent.iterdir()] == [entry]
+
+
+@pytest.mark.parametrize("name", ["tones", "folder"])
+def test_every_source_can_be_decoded_elsewhere(sound_folder, tmp_path, name):
+    place = str(sound_folder) if name == "folder" else ""
+    config = presets.for_dataset(name, data__data_dir=place).data
+    load = datasets.open_source(config, tmp_path).read().load
+    copy = pickle.loads(pickle.dumps(load))
+    np.testing.assert_array_equal(copy(3)[0], load(3)[0])
+
+
+def test_how_many_processes():
+    assert extraction.num_processes(100.0, 0) == 1
+    assert extraction.num_processes(100.0, 4) == 4
+    assert extraction.num_processes(1e6, 0) == min(os.cpu_count(), 3)
+
+
+def test_chunks_are_bounded_in_bytes():
+    config = presets.for_dataset("esc50").features
+    for rate, seconds in ((8000, 0.5), (44_100, 5.0), (96_000, 60.0)):
+        config.sample_rate, config.clip_seconds = rate, seconds
+        size = extraction.chunk_size(config)
+        assert 1 <= size <= 512
+        assert size * logmel.frontend(config).samples * 4 <= 33 << 20
+
+
+def test_background_noise_becomes_pieces_of_a_clip(sound_folder, tmp_path):
+    config = settings(sound_folder, features__sample_rate=8000)
+    source = datasets.open_source(config.data, tmp_path)
+    recordings = source.read()
+    rng = np.random.default_rng(0)
+    waves = [(rng.standard_normal(n).astype(np.float32), 8000) for n in (8000, 3000)]
+    object.__setattr__(recordings, "load_noise", lambda: waves)
+    cache._write_noise(tmp_path, recordings, config.features)
+    # Of one second, 0.8 s are used: one piece of half a second; of 0.375 s none.
+    noise = np.load(tmp_path / "noise.npy")
+    assert noise.shape == (1, 8, 16)
+    samples = logmel.frontend(config.features).samples
+    expected = logmel.compute(waves[0][0][None, :samples], config.features)
+    np.testing.assert_allclose(noise, expected, atol=0.05)
