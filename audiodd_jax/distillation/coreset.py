@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
 from audiodd_jax.data import audio
 from audiodd_jax.features import logmel, normalize
-from audiodd_jax.features.prepared import HostSplit, Split
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
 from audiodd_jax.kernels.ridge import centred_one_hot
 from audiodd_jax.runtime.errors import UserError
 
@@ -54,7 +54,7 @@ class Method(NamedTuple):
 
 def initial(
     key: Key[Array, ""],
-    train: Split | HostSplit,
+    train: Split | DeviceSplit | HostSplit,
     class_names: tuple[str, ...],
     config: CoresetConfig,
 ) -> CoresetArrays:

@@ -26,7 +26,7 @@ from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import HostSplit, Prepared, Split
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.kernels import regression
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
@@ -83,7 +83,7 @@ def make_chunk(
     stats: Normalization,
     config: Config,
     noise: Num[Array, "pieces f t"] | None = None,
-) -> Callable[[Any, Split | Streamed, int], tuple[Any, dict[str, Array]]]:
+) -> Callable[[Any, Split | DeviceSplit | Streamed, int], tuple[Any, dict[str, Array]]]:
     """``chunk(state, data, length)``: ``length`` steps, jitted, the state donated.
 
     ``data`` is the whole training split, from which every step draws its batch, or the
@@ -94,7 +94,7 @@ def make_chunk(
 
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
     def chunk(
-        state: Any, data: Split | Streamed, length: int
+        state: Any, data: Split | DeviceSplit | Streamed, length: int
     ) -> tuple[Any, dict[str, Array]]:
         def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
             index_key, augment_key = batches.step_keys(key, state.step)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key, Num
 
 from audiodd_jax.features import normalize
-from audiodd_jax.features.prepared import HostSplit, Split
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
 
 _THREADS = 2
 # Chunks read ahead of the device.
@@ -44,10 +44,10 @@ def draw_indices(key: Key[Array, ""], clips: int, size: int) -> Int[Array, " b"]
     return jax.random.permutation(key, clips)[: min(size, clips)]
 
 
-def gather(key: Key[Array, ""], data: Split, size: int) -> Split:
+def gather(key: Key[Array, ""], data: Split | DeviceSplit, size: int) -> Split:
     """A batch of a split that lies on the device."""
     indices = draw_indices(key, data.labels.size, size)
-    return Split(data.images[indices], data.labels[indices])
+    return Split(data.take(indices), data.labels[indices])
 
 
 def standardized(batch: Streamed, stats: normalize.Normalization) -> Split:

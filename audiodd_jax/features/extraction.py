@@ -7,7 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from audiodd_jax.data.recordings import Decoded, Recordings
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime.errors import UserError
 
-# Waveforms decoded, then transformed, at once: two such chunks are alive.
-_CHUNK_BYTES = 32 << 20
+# Waveforms that a thread decodes, then transforms, at once: little enough to stay in
+# a processor's caches.
+_CHUNK_BYTES = 8 << 20
 _MOST_CLIPS = 512
 # A process costs 2 s and 0.4 GB to start: this much sound (in seconds) is worth one
 # more, and three of them and their parent stay under 2 GB.
@@ -29,10 +30,12 @@ _WORTH_A_PROCESS = 3_600.0
 _MOST_PROCESSES = 3
 
 
-def chunk_size(settings: FeaturesConfig) -> int:
-    """Clips decoded and transformed at once: one shape, one compilation."""
-    samples = logmel.frontend(settings).samples
-    return max(1, min(_MOST_CLIPS, _CHUNK_BYTES // (4 * samples)))
+def chunk_size(settings: FeaturesConfig, clips: int) -> int:
+    """How many of ``clips`` are decoded and transformed at once, in one shape."""
+    samples, block = logmel.frontend(settings).samples, logmel.block_size(settings)
+    most = max(1, min(_MOST_CLIPS, _CHUNK_BYTES // (4 * samples), clips))
+    # Whole blocks: a batch that must be padded to them is copied first.
+    return most - most % block or most
 
 
 def num_processes(seconds: float, asked_for: int) -> int:
@@ -48,6 +51,7 @@ def fill(
     settings: FeaturesConfig,
     path: Path,
     indices: Sequence[int],
+    size: int,
     done: Callable[[int], None],
     threads: int,
 ) -> dict[int, str]:
@@ -59,57 +63,42 @@ def fill(
       path: a float16 ``.npy`` of ``[clips, f, t]`` in dB; rows of recordings that
         cannot be decoded stay as they are.
       indices: of the recordings.
+      size: clips in a chunk.
       done: told of how many clips are finished, chunk by chunk.
-      threads: that decode.
+      threads: each decodes and transforms chunks of its own.
 
     Returns:
       What is wrong with those that cannot be decoded.
     """
-    bad: dict[int, str] = {}
-    for chunk, waveforms, errors in _decoded(load, settings, indices, threads):
-        bad |= errors
-        values = np.asarray(logmel.compute(waveforms, settings))
-        rows = [row for row, index in enumerate(chunk) if index not in errors]
+    samples = logmel.frontend(settings).samples
+    local = threading.local()
+
+    def one(chunk: Sequence[int]) -> dict[int, str]:
+        if not hasattr(local, "buffer"):  # used again: new memory costs as much as work
+            local.buffer = np.zeros((size, samples), np.float32)
+        rows, errors = [], {}
+        for row, index in enumerate(chunk):
+            try:
+                waveform, rate = load(index)
+            except audio.BadAudioError as error:
+                errors[index] = str(error)
+                continue
+            waveform = audio.resample(waveform, rate, settings.sample_rate)
+            audio.fit(waveform, samples, settings.align, out=local.buffer[row])
+            rows.append(row)
+        values = np.asarray(logmel.compute(local.buffer, settings))
         # Opened anew each time: pages of a closed map are no longer counted as ours.
         store = np.load(path, mmap_mode="r+")
         store[np.asarray(chunk)[rows]] = values[rows]
-        store.flush()
         done(len(chunk))
-    return bad
+        return errors
 
-
-def _decoded(
-    load: Callable[[int], Decoded],
-    settings: FeaturesConfig,
-    indices: Sequence[int],
-    threads: int,
-) -> Iterator[tuple[Sequence[int], np.ndarray, dict[int, str]]]:
-    """Chunks of waveforms; the next chunk is decoded while the caller works on one."""
-    size, samples = chunk_size(settings), logmel.frontend(settings).samples
-    chunks = [indices[i : i + size] for i in range(0, len(indices), size)]
-    # Two buffers in turn; the caller is through with one before it is written again.
-    buffers = np.zeros((2, size, samples), np.float32)
-
-    def one(index: int, row: np.ndarray) -> str:
-        try:
-            waveform, rate = load(index)
-        except audio.BadAudioError as error:
-            return str(error)
-        waveform = audio.resample(waveform, rate, settings.sample_rate)
-        row[:] = audio.fit(waveform, samples, settings.align)
-        return ""
-
+    bad: dict[int, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        submit = lambda number: [
-            pool.submit(one, index, buffers[number % 2, row])
-            for row, index in enumerate(chunks[number])
-        ]
-        ahead = submit(0) if chunks else []
-        for number, chunk in enumerate(chunks):
-            results = [future.result() for future in ahead]
-            errors = {i: text for i, text in zip(chunk, results, strict=True) if text}
-            ahead = submit(number + 1) if number + 1 < len(chunks) else []
-            yield chunk, buffers[number % 2], errors
+        chunks = (indices[i : i + size] for i in range(0, len(indices), size))
+        for errors in pool.map(one, chunks):
+            bad |= errors
+    return bad
 
 
 def extract(
@@ -138,7 +127,8 @@ def extract(
     bar = tqdm(total=len(indices), desc="features", unit="clip", disable=None)
     with bar:
         if processes == 1:
-            arguments = (path, indices, bar.update, audio.num_threads())
+            size = chunk_size(settings, len(indices))
+            arguments = (path, indices, size, bar.update, audio.num_threads())
             told = fill(recordings.load, settings, *arguments)
         else:
             told = _by_processes(recordings, settings, path, indices, processes, bar)
@@ -154,8 +144,8 @@ def _by_processes(
     bar: tqdm,
 ) -> dict[int, str]:
     # Whole chunks each, so that every row comes from a batch of the same shape.
-    share = math.ceil(len(indices) / processes / chunk_size(settings))
-    share *= chunk_size(settings)
+    size = chunk_size(settings, len(indices))
+    share = size * math.ceil(len(indices) / processes / size)
     parts = [indices[i : i + share] for i in range(0, len(indices), share)]
     started: list[subprocess.Popen] = []
     told: dict[int, str] = {}
@@ -172,7 +162,7 @@ def _by_processes(
 
     try:
         for part in parts:
-            job = (recordings.load, settings, path, list(part))
+            job = (recordings.load, settings, path, list(part), size)
             started.append(_start(job))
         with ThreadPoolExecutor(len(started)) as pool:
             list(pool.map(follow, started))

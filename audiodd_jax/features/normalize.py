@@ -20,8 +20,8 @@ class Normalization(NamedTuple):
       std: ``[f]``.
     """
 
-    mean: Float[np.ndarray, " f"]
-    std: Float[np.ndarray, " f"]
+    mean: Float[np.ndarray | Array, " f"]
+    std: Float[np.ndarray | Array, " f"]
 
 
 def moments(log_mel: Num[np.ndarray, "b f t"]) -> Float[np.ndarray, "2 b f"]:

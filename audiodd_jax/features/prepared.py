@@ -42,6 +42,36 @@ class Split(NamedTuple):
         return self.images[rows]
 
 
+class DeviceSplit(NamedTuple):
+    """Clips of a split on the device as they lie in the cache, to be standardised.
+
+    Half the memory of a ``Split``, and a copy instead of a computation to load.
+
+    Attributes:
+      features: ``[b, f, t]`` float16, dB.
+      labels: ``[b]``.
+      normalization: what standardises them.
+    """
+
+    features: Num[Array, "b f t"]
+    labels: Int[Array, " b"]
+    normalization: normalize.Normalization
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.features.shape[1:3]
+
+    @property
+    def images(self) -> Float[Array, "b f t 1"]:
+        """All standardised images, computed anew."""
+        return _standardize(self.features, self.normalization)
+
+    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
+        """The standardised images of some clips."""
+        return normalize.apply(self.features[rows], self.normalization)
+
+
 @dataclasses.dataclass(frozen=True)
 class HostSplit:
     """Clips of a split whose features stay in the cache, read batch by batch.
@@ -96,7 +126,7 @@ class Prepared:
       train_bytes: the training recordings (validation included) as 16-bit mono audio.
     """
 
-    train: Split | HostSplit
+    train: Split | DeviceSplit | HostSplit
     validation: Split
     test: Split
     class_names: tuple[str, ...]
@@ -151,14 +181,13 @@ def load(
     labels = lambda clips: jnp.asarray(found.labels[clips], jnp.int32)
 
     def on_device(clips: np.ndarray) -> Split:
-        return Split(_standardize(found.features[clips], stats), labels(clips))
+        return Split(_standardize(_rows(found.features, clips), stats), labels(clips))
 
     train = indices.train
-    bytes_on_device = 4 * train.size * found.features[0].size
-    if _stays_on_host(config.data.storage, bytes_on_device):
-        train_split = HostSplit(found.features, train, labels(train), stats)
-    else:
-        train_split = on_device(train)
+    train_split = HostSplit(found.features, train, labels(train), stats)
+    if not _stays_on_host(config.data.storage, train.size * found.features[0].nbytes):
+        features = jnp.array(_rows(found.features, train))
+        train_split = DeviceSplit(features, train_split.labels, jax.device_put(stats))
     in_training = np.concatenate([train, indices.validation])
     return Prepared(
         train=train_split,
@@ -175,6 +204,15 @@ def load(
         licence=found.licence,
         train_bytes=int(found.raw_bytes[in_training].sum()),
     )
+
+
+def _rows(
+    features: Num[np.ndarray, "clips f t"], clips: Int[np.ndarray, " b"]
+) -> Num[np.ndarray, "b f t"]:
+    """Rows of the cache; not copied where they follow each other."""
+    if clips.size and clips[-1] - clips[0] + 1 == clips.size:
+        return features[clips[0] : clips[-1] + 1]
+    return features[clips]
 
 
 def _stays_on_host(storage: str, bytes_on_device: int) -> bool:

@@ -9,13 +9,13 @@ from audiodd_jax.features import extraction
 
 def main() -> None:
     """Fills its rows of the memory-mapped features; ends when its parent is gone."""
-    load, settings, path, indices = pickle.load(sys.stdin.buffer)
+    load, settings, path, indices, size = pickle.load(sys.stdin.buffer)
 
     def tell(**message: object) -> None:
         print(json.dumps(message), flush=True)
 
     done = lambda clips: tell(done=clips)
-    bad = extraction.fill(load, settings, path, indices, done, threads=1)
+    bad = extraction.fill(load, settings, path, indices, size, done, threads=1)
     tell(bad=bad)
 
 

@@ -13,7 +13,7 @@ from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.distillation import loop, rfad
 from audiodd_jax.features import normalize
 from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import HostSplit, Prepared, Split
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.interrupt import Interrupted
 from audiodd_jax.runtime.runs import RunDirectory
@@ -197,6 +197,7 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     method = rfad.make(config)
     traced = chex.assert_max_traces(method.step, n=1)
     chex.clear_trace_counter()
+    prepared, _ = on_host(prepared)  # as a dataset is loaded
     chunk = loop.make_chunk(
         method._replace(step=traced),
         jax.random.key(1),
@@ -219,11 +220,11 @@ def on_host(prepared):
     stats = prepared.normalization
     decibel = np.asarray(normalize.invert(prepared.train.images, stats))
     features = decibel.astype(np.float16)
-    device = Split(jax.jit(normalize.apply)(features, stats), prepared.train.labels)
+    device = DeviceSplit(jnp.asarray(features), prepared.train.labels, stats)
     clips = np.arange(len(features))
     host = HostSplit(features, clips, prepared.train.labels, stats)
     replace = lambda train: dataclasses.replace(prepared, train=train)
-    return replace(device), replace(host)
+    return replace(jax.device_put(device)), replace(host)
 
 
 def test_a_streamed_run_is_the_run_on_the_device(tmp_path):

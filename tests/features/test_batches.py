@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.features import batches, normalize
-from audiodd_jax.features.prepared import HostSplit, Split
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit
 
 ROOT = jax.random.key(3)
 
@@ -18,8 +18,7 @@ def splits():
     labels = jnp.asarray(rng.integers(0, 3, 40), jnp.int32)
     stats = normalize.fit(normalize.moments(features[clips]), "per_bin")
     host = HostSplit(features, clips, labels, stats)
-    images = jax.jit(normalize.apply)(features[clips], stats)
-    return host, Split(images, labels)
+    return host, DeviceSplit(jnp.asarray(features[clips]), labels, stats)
 
 
 @pytest.mark.parametrize("size", [7, 40, 64])
@@ -63,4 +62,5 @@ def test_both_kinds_of_split_give_the_same_clips(splits):
     host, device = splits
     rows = np.array([3, 0, 39])
     np.testing.assert_array_equal(host.take(rows), device.take(rows))
+    np.testing.assert_array_equal(host.take(rows), device.images[rows])
     assert host.image_shape == device.image_shape == (4, 6)

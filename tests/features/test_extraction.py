@@ -44,11 +44,12 @@ def test_processes_write_what_one_writes(sound_folder, tmp_path, processes):
 def test_every_process_has_a_share(sound_folder, tmp_path, monkeypatch):
     real, jobs = extraction._start, []
     monkeypatch.setattr(extraction, "_start", lambda job: jobs.append(job) or real(job))
-    monkeypatch.setattr(extraction, "chunk_size", lambda _: 5)
+    monkeypatch.setattr(extraction, "chunk_size", lambda *_: 5)
     cache.prepare(settings(sound_folder, data__processes=3), tmp_path)
     # 24 clips in chunks of five: two chunks, two chunks, the rest.
-    assert [len(indices) for *_, indices in jobs] == [10, 10, 4]
-    assert sorted(i for *_, indices in jobs for i in indices) == list(range(24))
+    shares = [job[3] for job in jobs]
+    assert [len(indices) for indices in shares] == [10, 10, 4]
+    assert sorted(i for indices in shares for i in indices) == list(range(24))
 
 
 def test_bad_recordings_are_told_by_every_process(sound_folder, tmp_path):
@@ -132,8 +133,9 @@ def test_chunks_are_bounded_in_bytes():
     config = presets.for_dataset("esc50").features
     for rate, seconds in ((8000, 0.5), (44_100, 5.0), (96_000, 60.0)):
         config.sample_rate, config.clip_seconds = rate, seconds
-        size = extraction.chunk_size(config)
+        size = extraction.chunk_size(config, 10_000)
         assert 1 <= size <= 512
+        assert 1 <= extraction.chunk_size(config, 3) <= 3
         assert size * logmel.frontend(config).samples * 4 <= 33 << 20
 
 
