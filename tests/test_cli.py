@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import published
 import pytest
 
 import audiodd_jax
@@ -151,7 +152,14 @@ def test_distilling_imports_no_tensorflow(tmp_path):
     [
         (["distil"], "there is no command 'distil'; did you mean distill?"),
         (["distill", "--dataset=tone"], "there is no dataset 'tone'; did you mean"),
-        (["prepare", "--dataset=zzz"], "there are tones, spoken_digit, folder"),
+        (["prepare", "--dataset=zzz"], "there are tones, spoken_digit, speech_comm"),
+        (["prepare", "--dataset=speech_command"], "did you mean speech_commands"),
+        (["prepare", "--variant=v0.02"], "tones has no variant 'v0.02'"),
+        (["prepare", "--dataset=urbansound8k"], "must be asked for: fill in the form"),
+        (["prepare", "--fold=none"], "--fold is the number of a fold, or all"),
+        (["prepare", "--config.data.storage=disk"], "data.storage must be auto or dev"),
+        (["prepare", "--config.data.processes=-1"], "processes must be at least 0"),
+        (["distill", "--config.augment.background=0.5"], "tones brings none"),
         (["distill", "--preset=fast"], "there is no preset 'fast'; there are default"),
         (["distill", "--steps=0"], "loop.steps must be at least 1, not 0"),
         (["distill", "--steps=many"], "flag --steps=many"),
@@ -238,6 +246,19 @@ def test_a_full_disk_is_one_sentence(capsys, tmp_path, small_disk, what, monkeyp
         monkeypatch.undo()
     cli.main(arguments)
     assert (run / "result.json").exists()
+
+
+def test_records_on_a_full_disk_are_one_sentence(capsys, tmp_path, small_disk):
+    folder = tmp_path / "ESC-50-master"
+    published.write_esc50(folder, per_fold=2)
+    arguments = ["prepare", "--dataset=esc10", f"--data_dir={folder}"]
+    arguments += ["--allow_partial", *(a for a in TINY if "features" in a)]
+    arguments.append(f"--cache_dir={small_disk / 'cache'}")
+    assert "is full" in fails(capsys, *arguments)
+    assert not list((small_disk / "cache" / "datasets" / "esc10").iterdir())
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    cli.main(arguments)
+    assert re.search(r"clips +100\b", capsys.readouterr().out)
 
 
 def test_killed_at_any_moment_a_run_ends_with_the_same_bits(tmp_path):

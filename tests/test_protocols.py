@@ -206,21 +206,28 @@ def test_folds_are_needed_for_all_of_them(capsys, cache, tmp_path):
     assert cross_validation.fold_directories(tmp_path / "run") == []
 
 
-def test_a_cut_run_of_every_fold_goes_on(capsys, cache, tmp_path, monkeypatch):
-    folder = tmp_path / "ESC-50-master"
-    published.write_esc50(folder, per_fold=2)
-    monkeypatch.setattr(esc50, "CLIPS_PER_FOLD", 2)
-    data = ["--dataset=esc10", f"--data_dir={folder}", "--fold=all"]
+def test_a_cut_run_of_every_fold_goes_on(
+    capsys, cache, tmp_path, monkeypatch, sound_folder
+):
+    rows = [
+        f"{path},{path.parent.name},{i % 3 + 1}"
+        for folder in sorted(sound_folder.iterdir())
+        for i, path in enumerate(sorted(folder.iterdir()))
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["path,label,fold", *rows]) + "\n")
+    data = ["--dataset=folder", f"--data_dir={table}", "--fold=all"]
     whole = distill_and_evaluate(capsys, tmp_path / "whole", *data)
+    assert len(whole["folds"]) == 3
     real, calls = cross_validation.api.distill, []
 
-    def die_in_the_third(*arguments):
+    def die_in_the_second(*arguments):
         calls.append(0)
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(cross_validation.api, "distill", die_in_the_third)
+    monkeypatch.setattr(cross_validation.api, "distill", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(capsys, "distill", *data, *TINY, f"--workdir={tmp_path / 'cut'}")
     assert not (tmp_path / "cut" / "result.json").exists()

@@ -28,8 +28,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,  # a zip method that zipfile lacks
-    RuntimeError,  # an encrypted zip member
+    RuntimeError,  # an encrypted zip member, or one packed in a way zipfile lacks
 )
 # What goes wrong whatever the archive holds.
 _OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)

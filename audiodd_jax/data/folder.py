@@ -1,12 +1,11 @@
 """Any labelled folder of sounds: ``class_name/*.wav``, or a CSV of path and label."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, datasets
+from audiodd_jax.data import audio, datasets, tables
 from audiodd_jax.data.recordings import (
     TEST,
     TRAIN,
@@ -104,39 +103,21 @@ def _is_visible_folder(path: Path) -> bool:
 
 def _rows_of_table(table: Path) -> list[dict]:
     """A CSV with ``path,label`` and optionally ``split``, ``fold`` and ``group``."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            records = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
-    missing = {"path", "label"} - set(columns)
-    if missing:
-        raise UserError(
-            f"{table} lacks the column {' and '.join(sorted(missing))}; it has "
-            f"{', '.join(columns) or 'none'}"
-        )
     rows = []
-    for line, record in enumerate(records, start=2):
-        where = f"{table}, line {line}"
-        if not record["path"] or not record["label"]:
-            raise UserError(f"{where} lacks its path or its label")
+    for line, record in enumerate(tables.read(table, ("path", "label")), start=2):
         split = (record.get("split") or "").strip().lower()
         if split and split not in _SPLIT_NAMES:
             raise UserError(
-                f"{where}: the split is train, validation or test, not {split}"
+                f"{table}, line {line}: the split is train, validation or test, "
+                f"not {split}"
             )
-        fold = (record.get("fold") or "0").strip()
-        if not fold.isdigit():
-            raise UserError(f"{where}: the fold is a number from 1, not {fold}")
         rows.append(
             {
                 # Relative paths are relative to the table; absolute ones stay.
                 "path": table.parent / record["path"].strip(),
                 "label": record["label"].strip(),
                 "split": _SPLIT_NAMES.get(split, ""),
-                "fold": int(fold),
+                "fold": tables.fold_number(record.get("fold") or "", table, line),
                 "group": (record.get("group") or "").strip(),
             }
         )

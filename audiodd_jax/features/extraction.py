@@ -24,9 +24,9 @@ from audiodd_jax.runtime.errors import UserError
 # a processor's caches.
 _CHUNK_BYTES = 8 << 20
 _MOST_CLIPS = 512
-# A process costs 2 s and 0.4 GB to start: this much sound (in seconds) is worth one
+# A process costs 2 s and 0.3 GB to start: this much sound (in seconds) is worth one
 # more, and three of them and their parent stay under 2 GB.
-_WORTH_A_PROCESS = 3_600.0
+_WORTH_A_PROCESS = 20_000.0
 _MOST_PROCESSES = 3
 
 

@@ -223,8 +223,13 @@ def test_a_list_names_a_clip_that_is_missing(commands, tmp_path):
     (folder / name).unlink()
     with pytest.raises(UserError, match=f"1 recordings are missing, {name}"):
         source("speech_commands", folder, tmp_path / "cache").read()
+    (folder / "validation_list.txt").unlink()
+    with pytest.raises(UserError, match=r"validation_list\.txt is missing"):
+        read("speech_commands", folder, tmp_path / "cache")
     (folder / "testing_list.txt").unlink()
-    with pytest.raises(UserError, match=r"testing_list\.txt is missing"):
+    with pytest.raises(
+        UserError, match=r"holds no testing_list\.txt; it should hold a folder a word"
+    ):
         read("speech_commands", folder, tmp_path / "cache")
 
 
@@ -243,13 +248,19 @@ def test_a_recording_that_cannot_be_decoded(environment, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda text: text.replace("fold,", "pile,", 1), "lacks the columns fold"),
-        (lambda text: text.replace(",1,", ",one,", 1), "'one' is no fold"),
+        (
+            lambda text: text.replace("fold,", "pile,", 1),
+            "lacks the column fold; it has filename, pile",
+        ),
+        (
+            lambda text: text.replace(",1,", ",one,", 1),
+            "line 2: the fold is a number, not 'one'",
+        ),
         (lambda text: text.replace(",1,", ",7,", 1), "is of no fold, 'fold7'"),
         (lambda text: text.replace(",dog,", ",wolf,", 1), "is of no class, 'wolf'"),
         (lambda text: text.replace(",dog,", ",,", 1), "line 2 lacks its category"),
         (lambda text: text + text.splitlines()[1] + "\n", "is there twice"),
-        (lambda text: "\x00\xff" + text, "is not a CSV|lacks the columns"),
+        (lambda text: "\x00\xff" + text, "is not a CSV|lacks the column"),
     ],
 )
 def test_a_damaged_table_is_named(environment, tmp_path, damage, words):

@@ -73,8 +73,8 @@ def test_a_table_with_splits_in_common_spellings(sound_folder):
     ("text", "words"),
     [
         ("file,label\na.wav,x\n", "lacks the column path; it has file, label"),
-        ("", "lacks the column label and path; it has none"),
-        ("path,label\n,x\n", "line 2 lacks its path or its label"),
+        ("", "lacks the column path and label; it has none"),
+        ("path,label\n,x\n", "line 2 lacks its path"),
         ("path,label,split\na.wav,x,trian\n", "line 2: the split is train"),
         ("path,label,fold\na.wav,x,one\n", "line 2: the fold is a number"),
         ("path,label,fold\na.wav,x,1\nb.wav,y,\n", "1 rows lack their fold"),

@@ -11,6 +11,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data.builders import records, tables
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
 from audiodd_jax.data.recordings import Source
+from audiodd_jax.data.tables import fold_number, read
 
 VERSION = "2.0"
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
@@ -41,19 +42,20 @@ def find(folder: Path, only_esc10: bool) -> Found:
       UserError: the table is damaged.
     """
     columns = ("filename", "fold", "category", "esc10", "src_file")
-    rows = tables.read(folder / TABLE, columns, numbers=("fold",))
+    table = folder / TABLE
+    rows = read(table, columns)
     clips = [
         Clip(
             path=folder / "audio" / row["filename"],
             name=row["filename"],
             class_name=row["category"],
-            part=f"fold{row['fold']}",
+            part=f"fold{fold_number(row['fold'], table, line)}",
             group=row["src_file"],
         )
-        for row in rows
+        for line, row in enumerate(rows, start=2)
         if not only_esc10 or row["esc10"] == "True"
     ]
-    return tables.present(clips, folder / TABLE, CLASS_NAMES, FOLDS)
+    return tables.present(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:

@@ -11,6 +11,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import archives, datasets, download
 from audiodd_jax.data.recordings import fingerprint_files, fingerprint_tree
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.locks import exclusive
 
 _log = logging.getLogger(__name__)
 
@@ -205,8 +206,10 @@ def _download(layout: Layout, cache_dir: Path) -> Path:
     published = layout.archive
     target = cache_dir / "downloads" / published.file_name
     checksum = "" if published.may_change else published.checksum
+    lock = cache_dir / "locks" / published.file_name
     try:
-        archive = download.fetch(published.url, target, checksum)
+        with exclusive(lock, f"downloading {published.file_name}"):
+            archive = download.fetch(published.url, target, checksum)
     except UserError as error:
         raise UserError(f"{error}; or {published.advice}") from error
     if published.may_change and download.mismatch(archive, published.checksum):

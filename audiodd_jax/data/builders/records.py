@@ -147,8 +147,8 @@ def _read(
     layout: Layout, place: Place, config: DataConfig, cache_dir: Path, fingerprint: str
 ) -> Recordings:
     folder = cache_dir / "datasets" / layout.name / f"{fingerprint}-{FORMAT}"
-    lock = cache_dir / "locks" / f"{layout.name}-{folder.name}"
-    with exclusive(lock, "preparing this dataset"):
+    # One lock for all variants: they share what is unpacked.
+    with exclusive(cache_dir / "locks" / layout.name, "preparing this dataset"):
         if not folder.is_dir():
             _write(layout, place, config, cache_dir, folder)
     return _recordings(folder)

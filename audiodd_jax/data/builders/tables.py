@@ -1,38 +1,10 @@
-"""The tables in which a published dataset lists its clips."""
+"""Clips that a published dataset's table lists."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from audiodd_jax.data.builders.layout import Clip, Found
 from audiodd_jax.runtime.errors import UserError
-
-
-def read(
-    table: Path, columns: Sequence[str], numbers: Sequence[str] = ()
-) -> list[dict[str, str]]:
-    """The rows of a CSV with at least ``columns``, of which ``numbers`` are numbers.
-
-    Raises:
-      UserError: no CSV in UTF-8, a column or a value that is missing, no number.
-    """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lacking = set(columns) - set(reader.fieldnames or ())
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
-    if lacking:
-        raise UserError(f"{table} lacks the columns {', '.join(sorted(lacking))}")
-    for line, row in enumerate(rows, start=2):
-        for name in columns:
-            if not row[name]:
-                raise UserError(f"{table}, line {line} lacks its {name}")
-        for name in numbers:
-            if not row[name].isdigit():
-                raise UserError(f"{table}, line {line}: {row[name]!r} is no {name}")
-    return rows
 
 
 def present(

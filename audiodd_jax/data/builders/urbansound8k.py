@@ -12,6 +12,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.data.builders import records, tables
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
 from audiodd_jax.data.recordings import Source
+from audiodd_jax.data.tables import fold_number, read
 
 VERSION = "1.0"
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
@@ -40,18 +41,20 @@ def find(folder: Path) -> Found:
       UserError: the table is damaged.
     """
     columns = ("slice_file_name", "fsID", "fold", "class")
-    rows = tables.read(folder / TABLE, columns, numbers=("fold",))
-    clips = [
-        Clip(
-            path=folder / "audio" / f"fold{row['fold']}" / row["slice_file_name"],
-            name=row["slice_file_name"],
-            class_name=row["class"],
-            part=f"fold{row['fold']}",
-            group=row["fsID"],
+    table = folder / TABLE
+    clips = []
+    for line, row in enumerate(read(table, columns), start=2):
+        fold = f"fold{fold_number(row['fold'], table, line)}"
+        clips.append(
+            Clip(
+                path=folder / "audio" / fold / row["slice_file_name"],
+                name=row["slice_file_name"],
+                class_name=row["class"],
+                part=fold,
+                group=row["fsID"],
+            )
         )
-        for row in rows
-    ]
-    return tables.present(clips, folder / TABLE, CLASS_NAMES, FOLDS)
+    return tables.present(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
