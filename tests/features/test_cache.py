@@ -157,3 +157,29 @@ def test_given_statistics_are_used(sound_folder, tmp_path):
     other = prepared.load(config, tmp_path / "cache", twice)
     np.testing.assert_allclose(2 * other.test.images, data.test.images, rtol=1e-5)
     assert isinstance(data.train.images, jax.Array)
+
+
+def test_training_features_stay_on_the_host_where_they_do_not_fit(
+    sound_folder, tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="audiodd_jax")
+    load = lambda storage: prepared.load(
+        settings(sound_folder, data__storage=storage), tmp_path / "cache"
+    )
+    assert isinstance(load("auto").train, prepared.DeviceSplit)
+    assert isinstance(load("host").train, prepared.HostSplit)
+
+    class Little:
+        available = 1000
+
+    monkeypatch.setattr(prepared.psutil, "virtual_memory", lambda: Little)
+    assert "are streamed" not in caplog.text
+    host, device = load("auto"), load("device")
+    assert "are streamed" in caplog.text
+    assert isinstance(host.train, prepared.HostSplit)
+    assert isinstance(device.train, prepared.DeviceSplit)
+    rows = np.arange(host.train.labels.size)
+    np.testing.assert_array_equal(host.train.take(rows), device.train.images)
+    np.testing.assert_array_equal(host.train.labels, device.train.labels)
+    assert host.num_train == device.num_train
+    assert host.image_shape == device.image_shape == (8, 16)

@@ -226,9 +226,9 @@ def _write_records(builder: ClipsBuilder, total: int) -> dict[str, list]:
 def _write_index(
     scratch: Path, builder: ClipsBuilder, columns: dict[str, list]
 ) -> None:
-    names = [*builder._layout.class_names, _NOISE]
     # A partial dataset may lack classes; those that are there keep their order.
-    present = [name for name in names[:-1] if name in set(columns["label"])]
+    there = set(columns["label"])
+    present = [name for name in builder._layout.class_names if name in there]
     np.savez(
         scratch / "index.npz",
         class_names=np.array(present),
