@@ -139,7 +139,10 @@ def _show_folds(result: dict[str, Any], path: Path) -> None:
         (f"test accuracy, {start}", spread("start_test_accuracy")),
         ("protocol", result["protocol"]),
         ("distillation", f"{result['wall_seconds']:.0f} s"),
-        ("each fold's run", str(path / "fold1") + " and so on"),
+        (
+            "each fold's run",
+            str(path / f"fold{result['folds'][0]['fold']}") + " and so on",
+        ),
         ("card", str(path / "README.md")),
     ]
     _table(rows)

@@ -111,26 +111,24 @@ def contenders(paths, settings, folder, pool):
 
 
 def shares(paths, settings):
-    """Seconds a clip of each stage alone: decoding and resampling on one thread."""
-    size = logmel.frontend(settings)
-    clock = time.perf_counter
-    began = clock()
-    decoded = [audio.decode(path) for path in paths]
-    decoding = clock() - began
-    began = clock()
-    waveforms = [
-        audio.fit(audio.resample(w, r, size.sample_rate), size.samples, settings.align)
-        for w, r in decoded
-    ]
-    resampling = clock() - began
-    batch = np.stack(waveforms[: extraction.chunk_size(settings, len(paths))])
-    logmel.compute(batch, settings).block_until_ready()
-    began = clock()
-    logmel.compute(batch, settings).block_until_ready()
-    features = (clock() - began) * len(paths) / len(batch)
-    # Decoding and resampling run on every core at once, as log-mel does by itself.
-    cores = audio.num_threads()
-    return [decoding / cores, resampling / cores, features]
+    """Seconds of each stage, one thread doing all of them in turn as ours does."""
+    size, clock = logmel.frontend(settings), time.perf_counter
+    chunk = extraction.chunk_size(settings, len(paths))
+    buffer = np.zeros((chunk, size.samples), np.float32)
+    decoding = resampling = features = 0.0
+    for start in range(0, len(paths) - chunk + 1, chunk):
+        for row, path in enumerate(paths[start : start + chunk]):
+            began = clock()
+            waveform, rate = audio.decode(path)
+            decoded = clock()
+            waveform = audio.resample(waveform, rate, size.sample_rate)
+            audio.fit(waveform, size.samples, settings.align, out=buffer[row])
+            decoding += decoded - began
+            resampling += clock() - decoded
+        began = clock()
+        np.asarray(logmel.compute(buffer, settings))
+        features += clock() - began
+    return [decoding, resampling, features]
 
 
 def agreement(paths, settings):
