@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from audiodd_jax.data import audio
 from audiodd_jax.features import logmel, normalize
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
 from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.runtime.arrays import DAMAGE, load_npz
 from audiodd_jax.runtime.errors import UserError
 
 FORMAT = 1
@@ -184,9 +184,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     if not path.is_file():
         raise UserError(f"there is no coreset {path}")
     try:
-        # Opened here, since NumPy leaves a file open that turns out to be no archive.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = load_npz(path)
         images, labels = arrays["images"], arrays["labels"]
         class_names = tuple(str(name) for name in arrays["class_names"])
         metadata = json.loads(str(arrays["metadata"]))
@@ -203,7 +201,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             and np.isfinite(images).all()
             and np.isfinite(labels).all()
         )
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is not a coreset of audiodd_jax") from error
     if not well_formed:
         raise UserError(f"{path} is damaged: its arrays do not fit its metadata")

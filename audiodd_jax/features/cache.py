@@ -27,6 +27,7 @@ from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.features import extraction, logmel, normalize
+from audiodd_jax.runtime import arrays
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
 
@@ -115,13 +116,33 @@ def _key(source: Source, config: Config) -> str:
 
 
 def _open(entry: Path) -> FeatureSet:
+    """Reads an entry.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        found = _read(entry)
+    except (*arrays.DAMAGE, OSError) as error:
+        raise UserError(
+            f"the features in {entry} are damaged ({error}); delete that folder to "
+            "compute them anew"
+        ) from error
+    return found
+
+
+def _read(entry: Path) -> FeatureSet:
     meta = json.loads((entry / "meta.json").read_text())
-    with np.load(entry / "index.npz", allow_pickle=False) as index:
-        arrays = dict(index)
+    index = arrays.load_npz(entry / "index.npz")
+    features = np.load(entry / "features.npy", mmap_mode="r")
+    moments = np.load(entry / "moments.npy")
+    clips = index["labels"].size
+    if features.shape[0] != clips or moments.shape[1] != clips:
+        raise ValueError("its arrays do not fit each other")
     noise = entry / "noise.npy"
     return FeatureSet(
-        features=np.load(entry / "features.npy", mmap_mode="r"),
-        moments=np.load(entry / "moments.npy"),
+        features=features,
+        moments=moments,
         noise=np.load(noise) if noise.exists() else None,
         class_names=tuple(meta["class_names"]),
         config=FeaturesConfig(**meta["config"]),
@@ -129,7 +150,7 @@ def _open(entry: Path) -> FeatureSet:
         licence=meta["licence"],
         skipped=tuple(meta["skipped"]),
         path=entry,
-        **arrays,
+        **index,
     )
 
 
@@ -153,8 +174,9 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
         bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), config.data.skip_bad_files)
         kept = np.delete(np.arange(len(recordings)), list(bad))
-        labels = recordings.labels[kept]
-        counts = np.bincount(labels, minlength=len(recordings.class_names))
+        counts = np.bincount(
+            recordings.labels[kept], minlength=len(recordings.class_names)
+        )
         if (counts == 0).any():
             empty = recordings.class_names[int(np.argmin(counts))]
             raise UserError(f"the class {empty!r} has no recording that can be used")
@@ -165,16 +187,7 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
             os.replace(place, scratch / "features.npy")
         _write_moments(scratch)
         _write_noise(scratch, recordings, settings)
-        np.savez(
-            scratch / "index.npz",
-            labels=labels,
-            splits=recordings.splits[kept],
-            folds=recordings.folds[kept],
-            groups=recordings.groups[kept],
-            names=np.array(recordings.names)[kept],
-            seconds=seconds[kept],
-            rates=rates[kept],
-        )
+        _write_index(scratch, recordings, kept, seconds=seconds, rates=rates)
         meta = {
             "class_names": recordings.class_names,
             "config": dataclasses.asdict(settings),
@@ -193,6 +206,21 @@ def _make_store(path: Path, clips: int, settings: FeaturesConfig) -> None:
     shape = (clips, settings.n_mels, settings.frames)
     np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     _reserve(path)
+
+
+def _write_index(
+    scratch: Path, recordings: Recordings, kept: np.ndarray, **columns: np.ndarray
+) -> None:
+    """What is known of the recordings whose features were kept."""
+    columns |= {
+        "labels": recordings.labels,
+        "splits": recordings.splits,
+        "folds": recordings.folds,
+        "groups": recordings.groups,
+        "names": np.array(recordings.names),
+    }
+    rows = {name: column[kept] for name, column in columns.items()}
+    np.savez(scratch / "index.npz", **rows)
 
 
 def _copy_rows(

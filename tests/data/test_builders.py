@@ -345,3 +345,15 @@ def test_loud_floating_point_recordings_are_scaled_not_clipped(environment, tmp_
     found = read("esc10", folder, tmp_path / "cache")
     kept, _ = found.load(found.names.index(loud.name))
     np.testing.assert_allclose(kept, wave / np.abs(wave).max(), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_damaged_records_are_named(environment, tmp_path, size):
+    read("esc10", environment, tmp_path)
+    [folder] = (tmp_path / "datasets" / "esc10").iterdir()
+    index = folder / "index.npz"
+    index.write_bytes(index.read_bytes()[:size])
+    with pytest.raises(UserError, match=r"are damaged .*; delete that folder"):
+        read("esc10", environment, tmp_path)
+    shutil.rmtree(folder)
+    assert len(read("esc10", environment, tmp_path)) == 100

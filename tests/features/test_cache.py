@@ -183,3 +183,34 @@ def test_training_features_stay_on_the_host_where_they_do_not_fit(
     np.testing.assert_array_equal(host.train.labels, device.train.labels)
     assert host.num_train == device.num_train
     assert host.image_shape == device.image_shape == (8, 16)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _no_json(path):
+    path.write_text("{")
+
+
+def _other_size(path):
+    np.save(path, np.zeros((3, 8, 16), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("features.npy", _cut),
+        ("features.npy", _other_size),
+        ("features.npy", lambda path: path.unlink()),
+        ("index.npz", _cut),
+        ("moments.npy", _cut),
+        ("meta.json", _no_json),
+    ],
+)
+def test_a_damaged_entry_is_named(sound_folder, tmp_path, name, damage):
+    entry = cache.prepare(settings(sound_folder), tmp_path).path
+    damage(entry / name)
+    with pytest.raises(UserError, match=r"are damaged .*; delete that folder") as told:
+        cache.prepare(settings(sound_folder), tmp_path)
+    assert str(entry) in str(told.value)

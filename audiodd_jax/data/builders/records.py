@@ -26,6 +26,7 @@ from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.builders import layout as layouts
 from audiodd_jax.data.builders.layout import Clip, Layout, Place
 from audiodd_jax.data.recordings import Decoded, Recordings, Source
+from audiodd_jax.runtime import arrays
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
 
@@ -151,7 +152,13 @@ def _read(
     with exclusive(cache_dir / "locks" / layout.name, "preparing this dataset"):
         if not folder.is_dir():
             _write(layout, place, config, cache_dir, folder)
-    return _recordings(folder)
+    try:
+        return _recordings(folder)
+    except (*arrays.DAMAGE, OSError) as error:
+        raise UserError(
+            f"the records in {folder} are damaged ({error}); delete that folder to "
+            "make them anew"
+        ) from error
 
 
 def _write(
@@ -269,8 +276,7 @@ class _Reader:
 
 
 def _recordings(folder: Path) -> Recordings:
-    with np.load(folder / "index.npz", allow_pickle=False) as file:
-        index = dict(file)
+    index = arrays.load_npz(folder / "index.npz")
     class_names = tuple(str(name) for name in index["class_names"])
     clips = index["part"] != _NOISE
     parts, lengths = [], []
