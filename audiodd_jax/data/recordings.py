@@ -85,8 +85,13 @@ def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
 def fingerprint_tree(root: Path) -> str:
     """``fingerprint_files`` of every file below ``root``, fast for 100,000 of them."""
     digest = hashlib.sha256(str(root.resolve()).encode())
-    folders = [os.fspath(root)]
+    folders, seen = [os.fspath(root)], set()
     while folders:
+        status = os.stat(folders[-1])
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
+            folders.pop()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         with os.scandir(folders.pop()) as found:
             entries = sorted(found, key=lambda entry: entry.name)
         for entry in entries:
