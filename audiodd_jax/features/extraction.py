@@ -143,8 +143,8 @@ def _by_processes(
     processes: int,
     bar: tqdm,
 ) -> dict[int, str]:
-    # Whole chunks each, so that every row comes from a batch of the same shape.
-    size = chunk_size(settings, len(indices))
+    # Whole chunks each, and a chunk at least.
+    size = chunk_size(settings, math.ceil(len(indices) / processes))
     share = size * math.ceil(len(indices) / processes / size)
     parts = [indices[i : i + share] for i in range(0, len(indices), share)]
     started: list[subprocess.Popen] = []
@@ -186,8 +186,6 @@ def _start(job: tuple) -> subprocess.Popen:
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
-        + " --xla_cpu_multi_thread_eigen=false",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     process = subprocess.Popen(

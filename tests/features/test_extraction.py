@@ -27,13 +27,18 @@ def settings(folder, **changes):
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_write_what_one_writes(sound_folder, tmp_path, processes):
+def test_processes_write_what_one_writes(
+    sound_folder, tmp_path, processes, monkeypatch
+):
+    real, jobs = extraction._start, []
+    monkeypatch.setattr(extraction, "_start", lambda job: jobs.append(job) or real(job))
     (sound_folder / "low" / "03.wav").write_bytes(b"RIFF" + bytes(40))
     of = lambda number: settings(
         sound_folder, data__processes=number, data__skip_bad_files=True
     )
     one = cache.prepare(of(1), tmp_path / "1")
     several = cache.prepare(of(processes), tmp_path / "several")
+    assert len(jobs) == processes
     np.testing.assert_array_equal(one.features, several.features)
     np.testing.assert_array_equal(one.names, several.names)
     np.testing.assert_array_equal(one.moments, several.moments)
@@ -68,19 +73,22 @@ def test_bad_recordings_are_told_by_every_process(sound_folder, tmp_path):
 def test_a_process_that_is_killed_is_told_and_leaves_nothing(
     sound_folder, tmp_path, monkeypatch
 ):
-    real = extraction._start
+    real, started = extraction._start, []
 
     def start_and_kill(job):
-        process = real(job)
-        os.kill(process.pid, signal.SIGKILL)
-        return process
+        started.append(real(job))
+        if len(started) == 1:
+            os.kill(started[0].pid, signal.SIGKILL)
+        return started[-1]
 
     monkeypatch.setattr(extraction, "_start", start_and_kill)
     config = settings(sound_folder, data__processes=2)
     with pytest.raises(UserError, match="computes features ended with -9"):
         cache.prepare(config, tmp_path)
     assert not list((tmp_path / "features").iterdir())
-    assert not psutil.Process().children()
+    assert len(started) == 2
+    # The one that was not killed is not left behind.
+    assert not any(psutil.pid_exists(process.pid) for process in started)
 
 
 def test_two_callers_compute_once(sound_folder, tmp_path, monkeypatch):
