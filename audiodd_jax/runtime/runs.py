@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
@@ -164,10 +164,15 @@ class RunDirectory:
                 f"({'; '.join(found[:3])}{more}); choose another --workdir"
             )
 
-    def __exit__(self, *_: object) -> None:
-        if self._events is not None:
-            self._events.close()
-        self._lock.close()
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(self.path)  # a failed write names no file
+        try:
+            with named(self.path):
+                if self._events is not None:
+                    self._events.close()
+        finally:
+            self._lock.close()
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""

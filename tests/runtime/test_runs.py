@@ -3,7 +3,7 @@ import json
 import pytest
 
 from audiodd_jax.runtime import runs
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.runs import RunDirectory
 
 CONFIG = {"seed": 0, "loop": {"steps": 5, "sizes": (1, 2)}}
@@ -111,3 +111,15 @@ def test_atomic_writes_leave_no_scratch(tmp_path):
         runs.write_json(tmp_path / "a.json", {"x": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_that_fails_names_the_run(tmp_path):
+    with (
+        pytest.raises(OSError, match="No space") as raised,
+        RunDirectory(tmp_path / "run", {"a": 1}),
+    ):
+        raise OSError(28, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "run")
+    with pytest.raises(OSError, match="No space") as raised, named(tmp_path):
+        raise OSError(28, "No space left on device", "a file")
+    assert raised.value.filename == "a file"
