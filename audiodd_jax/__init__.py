@@ -21,12 +21,16 @@ from audiodd_jax.version import __version__
 _EXPORTS = {
     "Config": "config",
     "for_dataset": "presets",
+    "for_model": "presets",
     "Coreset": "distillation.coreset",
     "load_coreset": "distillation.coreset",
     "Run": "api",
     "prepare": "api",
     "distill": "api",
     "evaluate": "api",
+    "train": "api",
+    "Subset": "training.subsets",
+    "load_networks": "training.artefact",
     "UserError": "runtime.errors",
 }
 

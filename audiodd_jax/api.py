@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from audiodd_jax import config as config_lib
+from audiodd_jax import settings as settings_lib
+from audiodd_jax import training_run, verdict
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import coreset as coreset_lib
@@ -19,10 +19,11 @@ from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
 from audiodd_jax.features import normalize, prepared
 from audiodd_jax.features.prepared import Prepared
 from audiodd_jax.report import card, figures
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.runs import RunDirectory, write_atomically
-from audiodd_jax.training import evaluation
+from audiodd_jax.training import evaluation, subsets
 from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.subsets import Subset
+from audiodd_jax.training_run import Trained
 from audiodd_jax.version import __version__
 
 
@@ -46,7 +47,7 @@ def prepare(config: Config, cache_dir: Path | None = None) -> Prepared:
     Raises:
       UserError: the dataset or its recordings cannot be used.
     """
-    config_lib.validate(config)
+    settings_lib.validate(config)
     return prepared.load(config, cache_dir)
 
 
@@ -59,9 +60,10 @@ def distill(config: Config, workdir: str | Path, cache_dir: Path | None = None) 
       UserError: bad settings or data, or a folder that holds something else.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    config_lib.validate(config)
+    settings_lib.validate(config)
     datasets.lookup(config.data.name)
-    with RunDirectory(workdir, dataclasses.asdict(config)) as run:
+    kept = settings_lib.record(config, settings_lib.DISTILLATION)
+    with RunDirectory(workdir, kept) as run:
         if result := run.result():
             return Run(
                 coreset_lib.load_coreset(run.path / "coreset.npz"), result, run.path
@@ -83,7 +85,7 @@ def distill(config: Config, workdir: str | Path, cache_dir: Path | None = None) 
 def evaluate(
     coreset: Coreset, config: Config | None = None, cache_dir: Path | None = None
 ) -> Evaluation:
-    """Scores a coreset on the test split of its dataset, with its own preprocessing.
+    """Scores a coreset by kernel regression on the test split of its dataset.
 
     Args:
       coreset: the artefact.
@@ -94,39 +96,47 @@ def evaluate(
     Raises:
       UserError: the dataset cannot be used, or has other classes.
     """
-    config = config or coreset_config(coreset)
-    config = dataclasses.replace(config, features=coreset.features)
-    # Only the test split is read: the rest stays where it is.
-    config = config_lib.replace(config, {"data.storage": "host"})
-    config_lib.validate(config)
-    data = prepared.load(config, cache_dir, coreset.normalization)
-    if data.class_names != coreset.class_names:
-        raise UserError(
-            f"this coreset is of {coreset.metadata['dataset']} with the classes "
-            f"{_some(coreset.class_names)}; {config.data.name} has "
-            f"{_some(data.class_names)}"
-        )
-    own = coreset.metadata["split"]["fold"]
-    if own and data.fold != own:
-        raise UserError(
-            f"fold {own} tests this coreset, which learnt from fold {data.fold}"
-        )
-    arrays = CoresetArrays(
-        jnp.asarray(coreset.images),
-        jnp.asarray(coreset.labels),
-        jnp.float32(math.log(coreset.metadata["platt_scale"])),
-    )
-    return evaluation.kernel_regression([arrays], data.test, config)[0]
+    return verdict.evaluate(coreset, config=config, cache_dir=cache_dir)[0].scores
 
 
-def coreset_config(coreset: Coreset) -> Config:
-    """The configuration that a coreset was distilled with, less where its data lay."""
-    return config_lib.from_dict(coreset.metadata["settings"])
+def train(
+    config: Config,
+    workdir: str | Path,
+    learns_from: Subset | Coreset | None = None,
+    cache_dir: Path | None = None,
+) -> Trained:
+    """Trains ``config.model`` on real clips or a coreset and scores it, in ``workdir``.
+
+    The same call continues a run that was cut, and returns a finished one.
+
+    Args:
+      config: data, model and training. With a coreset, the feature settings and the
+        normalisation are the coreset's.
+      workdir: the run directory.
+      learns_from: which clips; None: all that train.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: bad settings or data, or a folder that holds something else.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    if isinstance(learns_from, Coreset):
+        config = dataclasses.replace(config, features=learns_from.features)
+    settings_lib.validate(config)
+    if isinstance(learns_from, Coreset):
+        data = verdict.load_data(learns_from, config, False, cache_dir)
+        source = training_run.coreset_source(verdict.arrays(learns_from))
+    else:
+        data = prepared.load(config, cache_dir)
+        subset = learns_from or Subset()
+        rows = subsets.choose(subset, data, config, config.seed)
+        source = training_run.subset_source(subset, rows, data, config.seed)
+    return training_run.train(config, data, source, Path(workdir))
 
 
 def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Coreset:
     """The artefact of a learnt coreset: its arrays, and what it takes to use it."""
-    settings = dataclasses.asdict(config)
+    settings = settings_lib.record(config, settings_lib.DISTILLATION)
     settings["data"]["data_dir"] = ""  # a path of this machine is nobody's business
     settings["features"] = dataclasses.asdict(data.features)
     metadata = {
@@ -153,10 +163,6 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
     }
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     return Coreset(images, labels, data.class_names, metadata)
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
 
 
 def _draw(

@@ -4,30 +4,36 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-from audiodd_jax import config as config_lib
 from audiodd_jax import presets as presets_lib
+from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
+from audiodd_jax.networks import sizes
 from audiodd_jax.runtime.errors import UserError
 
-# Plain flags that set a field of the configuration.
-_FIELDS = {
-    "dataset": "data.name",
-    "data_dir": "data.data_dir",
-    "variant": "data.variant",
-    "fold": "data.fold",
-    "allow_partial": "data.allow_partial",
-    "skip_bad_files": "data.skip_bad_files",
-    "method": "method",
-    "samples_per_class": "coreset.samples_per_class",
-    "steps": "loop.steps",
-    "seed": "seed",
-    "num_seeds": "evaluation.seeds",
+# Plain flags that set fields of the configuration, and those of a command that set
+# others than the same flag elsewhere.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "dataset": ("data.name",),
+    "data_dir": ("data.data_dir",),
+    "variant": ("data.variant",),
+    "fold": ("data.fold",),
+    "allow_partial": ("data.allow_partial",),
+    "skip_bad_files": ("data.skip_bad_files",),
+    "method": ("method",),
+    "samples_per_class": ("coreset.samples_per_class",),
+    "steps": ("loop.steps",),
+    "seed": ("seed",),
+    "num_seeds": ("evaluation.seeds", "training.seeds"),
+}
+_OWN_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {"steps": ("training.steps",), "samples_per_class": ()},
+    "evaluate": {"steps": ("training.steps",)},
 }
 
 
@@ -82,39 +88,104 @@ def define_distill_flags(values: flags.FlagValues) -> None:
     )
 
 
-def define_evaluate_flags(values: flags.FlagValues) -> None:
-    """Which coreset, and how it is scored."""
+def define_train_flags(values: flags.FlagValues) -> None:
+    """Which network, and what it learns from."""
+    string, integer = flags.DEFINE_string, flags.DEFINE_integer
     options = {"flag_values": values}
-    flags.DEFINE_string(
-        "workdir", None, "run directory whose coreset to score", **options
+    string("model", "convnet", f"one of: {_models()}", **options)
+    string("coreset", None, "learn from this coreset.npz", **options)
+    integer("samples_per_class", None, "or: from so many clips a class", **options)
+    flags.DEFINE_float("fraction", None, "or: from this share of the clips", **options)
+    string("indices", None, "or: from the training clips this file lists", **options)
+    flags.DEFINE_bool("herding", False, "choose those a class by herding", **options)
+    integer("steps", None, "training steps", **options)
+    integer("seed", None, "the first of the networks' seeds", **options)
+    integer("num_seeds", None, "networks", **options)
+    string(
+        "workdir", None, "run directory (default: runs/DATASET-MODEL-...)", **options
     )
-    flags.DEFINE_string("coreset", None, "or: path of a coreset.npz", **options)
-    flags.DEFINE_string("protocol", "krr", "krr (kernel regression)", **options)
+
+
+def _models() -> str:
+    """The networks with their sizes, for ten classes of 32 x 64 spectrograms."""
+    told = []
+    for name, recipe in presets_lib.MODEL_DEFAULTS.items():
+        own = {key: value for key, value in recipe.items() if key.startswith("model.")}
+        model = settings_lib.replace(Config(), {**own, "model.name": name}).model
+        told.append(f"{name} ({sizes.parameters(model, (32, 64), 10):,} parameters)")
+    return ", ".join(told) + "; sizes for ten classes, 32 x 64"
+
+
+def define_evaluate_flags(values: flags.FlagValues) -> None:
+    """Which coreset, how it is scored, and beside what."""
+    options = {"flag_values": values}
+    string = flags.DEFINE_string
+    string("workdir", None, "run directory whose coreset to score", **options)
+    string("coreset", None, "or: path of a coreset.npz", **options)
+    string(
+        "protocol",
+        "krr",
+        f"krr (kernel regression), or networks trained: {_models()}; or several, with "
+        "commas",
+        **options,
+    )
+    string(
+        "against",
+        "",
+        "what else to score, with commas: random, herding (real clips, as many a "
+        "class), hard (hard labels), 20% (of the clips), all",
+        **options,
+    )
+    string(
+        "out",
+        None,
+        "where trainings, tables and pictures go (default: evaluation in --workdir)",
+        **options,
+    )
     flags.DEFINE_integer("num_seeds", None, "evaluation seeds", **options)
+    flags.DEFINE_integer("steps", None, "training steps", **options)
 
 
-def parse(
-    command: str,
-    argv: Sequence[str],
-    define: Sequence[Definition],
-    base: Callable[[Any], Config],
-) -> tuple[flags.FlagValues, Config]:
+# What defines the plain flags of each command.
+COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
+    "prepare": (define_data_flags, define_preset_flag),
+    "distill": (define_data_flags, define_preset_flag, define_distill_flags),
+    "train": (define_data_flags, define_preset_flag, define_train_flags),
+    "evaluate": (define_data_flags, define_evaluate_flags),
+    "doctor": (define_data_flags,),
+}
+
+
+class Parsed(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+      values: of the plain flags.
+      config: the configuration.
+      changes: the fields that were set, plainly or by ``--config.``, with their values.
+    """
+
+    values: flags.FlagValues
+    config: Config
+    changes: dict[str, Any]
+
+
+def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> Parsed:
     """Parses flags onto the configuration that the plain ones choose.
 
     The plain flags come first, since the dataset and the preset say what every
     ``--config.`` flag defaults to.
 
     Args:
-      command: its name, for messages.
+      command: its name.
       argv: what follows it.
-      define: defines its plain flags.
       base: the configuration that the plain flags choose, before they set its fields.
 
     Raises:
       UserError: an unknown setting, or an argument that is no flag.
       flags.Error: an unknown flag, or a value of the wrong type.
     """
-    values = _defined(define)
+    values = _defined(COMMAND_FLAGS[command])
     # A --config flag with its value apart would leave that value as an argument.
     plain = [a for a in argv if not re.match(r"--?config\.", a)]
     split = [a for a in argv if re.match(r"--?config\.[^=]*$", a)]
@@ -123,15 +194,18 @@ def parse(
     rest = values([command, *plain])[1:]
     if rest:
         raise UserError(f"{command} takes flags alone; what is {rest[0]!r}?")
+    fields = {**_FIELDS, **_OWN_FIELDS.get(command, {})}
     set_fields = {
         field: _fold_number(values.fold) if flag == "fold" else values[flag].value
-        for flag, field in _FIELDS.items()
+        for flag, names in fields.items()
         if flag in values and values[flag].present
+        for field in names
     }
-    config = config_lib.replace(base(values), set_fields)
+    config = settings_lib.replace(base(values), set_fields)
     settings = [a for a in argv if a not in plain]
-    names = list(config_lib.names(config))
-    for name in (re.split("[.=]", s, maxsplit=1)[1].split("=")[0] for s in settings):
+    names = list(settings_lib.names(config))
+    named = [re.split("[.=]", s, maxsplit=1)[1].split("=")[0] for s in settings]
+    for name in named:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]}?" if near else f"see {command} --help"
@@ -141,7 +215,9 @@ def parse(
         "config", config, flag_values=holder, sys_argv=[command, *settings]
     )
     holder([command, *settings])
-    return values, holder["config"].value
+    config = holder["config"].value
+    changes = {name: settings_lib.get(config, name) for name in (*set_fields, *named)}
+    return Parsed(values, config, changes)
 
 
 def _fold_number(fold: str) -> int:

@@ -1,14 +1,10 @@
-"""Every setting and its default, as dataclasses, and what values they may take.
+"""Every setting and its default, as dataclasses.
 
 This is the single source of every default. The module imports neither JAX nor NumPy,
 so that ``audiodd help`` answers at once.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
-
-from audiodd_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass
@@ -218,6 +214,91 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass
+class ModelConfig:
+    """The network that is trained.
+
+    Attributes:
+      name: ``convnet``, ``resnet18`` or ``linear``.
+      depth: blocks of the ConvNet.
+      width: channels of the ConvNet's blocks, or of the ResNet's first stage.
+      norm: ``batch``, ``instance``, ``group`` or ``none``.
+      readout: of the last feature map: ``flatten``, ``time_mean`` or ``mean``.
+      head: weights of the last layer at the start: ``zero``, so that all classes are
+        equally likely, or ``random``.
+      stem: of the ResNet: ``imagenet`` or ``small`` (for small spectrograms; slower).
+      dropout: rate, after blocks and before the logits.
+    """
+
+    name: str = "convnet"
+    depth: int = 4
+    width: int = 64
+    norm: str = "batch"
+    readout: str = "time_mean"
+    head: str = "zero"
+    stem: str = "imagenet"
+    dropout: float = 0.0
+
+
+@dataclasses.dataclass
+class TrainingConfig:
+    """How a network is trained.
+
+    Attributes:
+      steps: optimisation steps.
+      batch_size: clips a step; fewer where there are fewer, all batches being equal.
+      seeds: networks that are trained, with the seeds ``seed``, ``seed + 1`` and on.
+      parallel: seeds that are trained at once; 0: on a CPU one, elsewhere as many as
+        fit the device's memory.
+      optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum).
+      learning_rate: the highest.
+      weight_decay: decoupled; of kernels alone.
+      momentum: of SGD.
+      warmup: share of the steps over which the learning rate rises.
+      schedule: after that, ``cosine`` (to zero at the last step) or ``constant``.
+      loss: ``cross_entropy`` or ``mse``.
+      labels: of a coreset: ``soft`` as learnt, or ``hard``: the largest alone.
+      label_scale: what soft (centred) labels are multiplied by: then they are the
+        target of ``mse``, and their softmax is that of ``cross_entropy``.
+      label_smoothing: share of a hard label that is spread over all classes.
+      centre_outputs: train the difference from the network's output at its start
+        (which is zero anyway from a ``zero`` head).
+      mixup: alpha of the Beta(alpha, alpha) that mixes clips in pairs; 0: none.
+      average: decay a step of the averaged weights that are used in the end; 0: none.
+      precision: of the blocks' products: ``float32`` or ``bfloat16``.
+      log_every: steps in one compiled chunk, after which metrics reach the host.
+      eval_every: steps between validations; 0: only at the end.
+      checkpoint_every: steps between checkpoints.
+      patience: validations without improvement before stopping, where the best weights
+        are kept; 0: never stop early, and keep the last.
+      augment: random changes of each batch.
+    """
+
+    steps: int = 500
+    batch_size: int = 128
+    seeds: int = 3
+    parallel: int = 0
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    warmup: float = 0.1
+    schedule: str = "cosine"
+    loss: str = "cross_entropy"
+    labels: str = "soft"
+    label_scale: float = 5.0
+    label_smoothing: float = 0.1
+    centre_outputs: bool = False
+    mixup: float = 0.0
+    average: float = 0.0
+    precision: str = "float32"
+    log_every: int = 25
+    eval_every: int = 0
+    checkpoint_every: int = 100
+    patience: int = 0
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+
+
+@dataclasses.dataclass
 class Config:
     """The whole configuration of a run; saved with it as ``config.json``."""
 
@@ -234,120 +315,5 @@ class Config:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
-
-
-_CHOICES = {
-    "method": ("rfad",),
-    "data.storage": ("auto", "device", "host"),
-    "features.mel_scale": ("slaney", "htk"),
-    "features.clip_reference": ("peak", "absolute"),
-    "features.align": ("start", "center", "repeat"),
-    "features.normalization": ("global", "per_bin"),
-    "network.readout": ("flatten", "dense", "time_mean"),
-    "coreset.init": ("real", "noise"),
-    "rfad.loss": ("mse", "platt"),
-    "optimizer.schedule": ("constant", "cosine"),
-}
-_AT_LEAST_ONE = (
-    "coreset.samples_per_class",
-    "network.depth",
-    "network.width",
-    "network.output_dim",
-    "rfad.networks",
-    "loop.steps",
-    "loop.batch_size",
-    "loop.log_every",
-    "loop.checkpoint_every",
-    "evaluation.networks",
-    "evaluation.seeds",
-    "evaluation.batch_size",
-)
-_POSITIVE = ("rfad.regularizer", "optimizer.learning_rate", "features.top_db")
-_NOT_NEGATIVE = (
-    "seed",
-    "data.fold",
-    "data.split_seed",
-    "data.processes",
-    "network.chunk",
-    "network.bias_std",
-    "loop.eval_every",
-    "loop.patience",
-    "optimizer.platt_learning_rate",
-    "augment.gain_db",
-    "augment.noise_db",
-)
-_SHARES = (
-    "augment.time_shift",
-    "augment.background",
-    "augment.time_mask",
-    "augment.frequency_mask",
-)
-
-
-def names(config: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from names(value, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
-
-
-def get(config: Any, name: str) -> Any:
-    """The field of ``config`` with a dotted name."""
-    for part in name.split("."):
-        config = getattr(config, part)
-    return config
-
-
-def replace(config: Config, changes: dict[str, Any]) -> Config:
-    """A copy of ``config`` with fields changed by their dotted names.
-
-    Raises:
-      UserError: there is no such field.
-    """
-    result = from_dict(dataclasses.asdict(config))
-    known = set(names(config))
-    for name, value in changes.items():
-        if name not in known:
-            raise UserError(f"there is no setting {name!r}")
-        *groups, field = name.split(".")
-        setattr(get(result, ".".join(groups)) if groups else result, field, value)
-    return result
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of ``dataclasses.asdict``, ignoring fields of other versions."""
-
-    def build(kind: type, values: dict[str, Any]) -> Any:
-        arguments = {}
-        for field in dataclasses.fields(kind):
-            if field.name in values:
-                value = values[field.name]
-                nested = dataclasses.is_dataclass(field.type)
-                arguments[field.name] = build(field.type, value) if nested else value
-        return kind(**arguments)
-
-    return build(Config, values)
-
-
-def validate(config: Config) -> None:
-    """Checks every setting that can be checked without the data.
-
-    Raises:
-      UserError: naming the first setting that cannot be, and what it may be.
-    """
-
-    def require(fields: Iterable[str], holds: Callable[[Any], bool], what: str) -> None:
-        for name in fields:
-            if not holds(get(config, name)):
-                raise UserError(f"{name} must be {what}, not {get(config, name)!r}")
-
-    for name, choices in _CHOICES.items():
-        require([name], lambda value, c=choices: value in c, " or ".join(choices))
-    require(_AT_LEAST_ONE, lambda value: value >= 1, "at least 1")
-    require(_POSITIVE, lambda value: value > 0, "positive")
-    require(_NOT_NEGATIVE, lambda value: value >= 0, "at least 0")
-    require(["seed"], lambda value: value < 2**32, "below 2**32")
-    require(_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1")
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)

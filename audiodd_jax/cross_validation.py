@@ -1,14 +1,14 @@
 """The protocol of datasets with official folds: each tests once, the others train."""
 
-import dataclasses
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from audiodd_jax import api
-from audiodd_jax import config as config_lib
+from audiodd_jax import api, verdict
+from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.distillation.coreset import load_coreset
 from audiodd_jax.features import cache
@@ -16,6 +16,7 @@ from audiodd_jax.report import card
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.runs import RunDirectory, read_json, write_atomically
 from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.verdict import Row
 
 
 class FoldsRun(NamedTuple):
@@ -41,9 +42,10 @@ def distill(
       UserError: bad settings or data, or data without folds.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    config_lib.validate(config)
+    settings_lib.validate(config)
     workdir = Path(workdir)
-    with RunDirectory(workdir, {**dataclasses.asdict(config), "folds": "all"}) as run:
+    kept = settings_lib.record(config, settings_lib.DISTILLATION)
+    with RunDirectory(workdir, {**kept, "folds": "all"}) as run:
         if result := run.result():
             return FoldsRun(result, workdir)
         folds = np.unique(cache.prepare(config, cache_dir).folds)
@@ -56,7 +58,7 @@ def distill(
         run.start_from(-1)
         rows = []
         for fold in folds:
-            one = config_lib.replace(config, {"data.fold": fold})
+            one = settings_lib.replace(config, {"data.fold": fold})
             found = api.distill(one, workdir / f"fold{fold}", cache_dir).result
             rows.append(found)
             accuracies = ("test_accuracy", "start_test_accuracy")
@@ -92,20 +94,42 @@ def fold_directories(workdir: Path) -> list[Path]:
 
 
 def evaluate(
-    workdir: Path, config: Config, cache_dir: Path | None = None
-) -> Evaluation:
+    workdir: Path,
+    protocols: Sequence[str] = ("krr",),
+    against: Sequence[str] = (),
+    config: Config | None = None,
+    changes: dict[str, Any] | None = None,
+    out: Path | None = None,
+    cache_dir: Path | None = None,
+) -> list[Row]:
     """Scores each fold's coreset on the fold that it did not see; an accuracy a fold.
 
     Args:
       workdir: of a finished run of every fold.
-      config: where the data lies and how to evaluate.
+      protocols: as ``verdict.evaluate`` takes them.
+      against: what else to score, likewise.
+      config: where the data lies and how to evaluate; None: as it was distilled.
+      changes: settings of networks and training, over each protocol's recipe.
+      out: where trainings are recorded; None keeps all in memory.
       cache_dir: where downloads and features are kept.
     """
-    means = []
+    found = []
     for folder in fold_directories(workdir):
         coreset = load_coreset(folder / "coreset.npz")
-        fold = {"data.fold": coreset.metadata["split"]["fold"]}
-        one = config_lib.replace(config, fold)
-        outcome = api.evaluate(coreset, one, cache_dir)
-        means.append(outcome.mean)
-    return Evaluation(outcome.protocol, tuple(means))
+        fold = coreset.metadata["split"]["fold"]
+        one = config or verdict.coreset_config(coreset)
+        one = settings_lib.replace(one, {"data.fold": fold})
+        place = out / f"fold{fold}" if out else None
+        found.append(
+            verdict.evaluate(
+                coreset, protocols, against, one, changes, place, cache_dir
+            )
+        )
+    return [_over_folds(rows) for rows in zip(*found, strict=True)]
+
+
+def _over_folds(rows: Sequence[Row]) -> Row:
+    """One line of the table, with the mean of each fold as its accuracies."""
+    means = tuple(row.scores.mean for row in rows)
+    scores = Evaluation(rows[0].protocol, means)
+    return rows[0]._replace(scores=scores, seconds=sum(row.seconds for row in rows))

@@ -5,7 +5,7 @@ Like ``config``, it imports neither JAX nor NumPy.
 
 from typing import Any
 
-from audiodd_jax import config
+from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.runtime.errors import UserError
 
@@ -80,6 +80,37 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# The recipe of each network: chosen on validation clips for training on coresets, and
+# used for whatever it trains on. BUILD_NOTES.md says how.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "convnet": {},
+    "resnet18": {},
+    "linear": {},
+}
+
+
+def for_model(config: Config, model: str, **changes: Any) -> Config:
+    """A configuration with the recipe of a network.
+
+    Args:
+      config: everything else.
+      model: one of ``MODEL_DEFAULTS``.
+      **changes: fields by name, with ``__`` for the dot: ``training__steps=100``.
+
+    Raises:
+      UserError: an unknown model or field.
+    """
+    if model not in MODEL_DEFAULTS:
+        raise UserError(
+            f"there is no model {model!r}; there are {', '.join(MODEL_DEFAULTS)}"
+        )
+    settings = {"model.name": model, **MODEL_DEFAULTS[model], **_dotted(changes)}
+    return settings_lib.replace(config, settings)
+
+
+def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("__", "."): value for name, value in changes.items()}
+
 
 def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
     """The configuration of a dataset: defaults, then its own, then a preset's.
@@ -96,6 +127,6 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
         raise UserError(
             f"there is no preset {preset!r}; there are {', '.join(PRESETS)}"
         )
-    dotted = {key.replace("__", "."): value for key, value in changes.items()}
-    settings = {**DATASET_DEFAULTS.get(name, {}), **PRESETS[preset], **dotted}
-    return config.replace(Config(), {"data.name": name, **settings})
+    base = {**DATASET_DEFAULTS.get(name, {}), **PRESETS[preset]}
+    settings = {**base, **_dotted(changes)}
+    return settings_lib.replace(Config(), {"data.name": name, **settings})

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "audiodd_jax"
 LEVELS = (
     "config",
+    "settings",
     "presets",
     "data",
     "features",
@@ -16,10 +17,13 @@ LEVELS = (
     "distillation",
     "training",
     "report",
+    "training_run",
+    "verdict",
     "api",
     "cross_validation",
     "doctor",
     "cli_flags",
+    "cli_commands",
     "cli",
 )
 # What every level may use, and what itself uses nothing of the others.

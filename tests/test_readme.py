@@ -28,6 +28,7 @@ def test_the_commands_it_names_exist():
     assert named
     assert named <= set(cli.COMMANDS)
     for flag in set(re.findall(r"--config\.([a-z_.]+)", text)) - {"group.field"}:
-        from audiodd_jax import config
+        from audiodd_jax import settings
+        from audiodd_jax.config import Config
 
-        assert flag in set(config.names(config.Config()))
+        assert flag in set(settings.names(Config()))

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
-from audiodd_jax.data import audio
-from audiodd_jax.features import logmel, normalize
+from audiodd_jax.distillation import selection
+from audiodd_jax.features import normalize, waveforms
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
 from audiodd_jax.kernels.ridge import centred_one_hot
 from audiodd_jax.runtime.arrays import DAMAGE, load_npz
@@ -78,20 +78,8 @@ def initial(
         shape = (labels.size, *train.image_shape, 1)
         images = jax.random.normal(key, shape, jnp.float32)
     elif config.init == "real":
-        counts = np.bincount(np.asarray(train.labels), minlength=num_classes)
-        fewest = int(counts.argmin())
-        if counts[fewest] < per_class:
-            raise UserError(
-                f"samples_per_class={per_class}, but the class {class_names[fewest]!r} "
-                f"has {counts[fewest]} training clips; lower it, or pass "
-                "--config.coreset.init=noise"
-            )
-        # Shuffled, then sorted stably by class: each class's clips in random order.
-        order = jax.random.permutation(key, train.labels.size)
-        order = order[jnp.argsort(train.labels[order], stable=True)]
-        starts = np.cumsum(counts) - counts
-        chosen = (starts[:, None] + np.arange(per_class)).reshape(-1)
-        images = train.take(order[chosen])
+        rows = selection.random_rows(key, train.labels, class_names, per_class)
+        images = train.take(rows)
     else:
         raise UserError(f"coreset.init is real or noise, not {config.init!r}")
     targets = centred_one_hot(labels, num_classes, images.dtype)
@@ -140,18 +128,8 @@ class Coreset:
           waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
           sample_rate: in Hz.
         """
-        config = self.features
-        samples = logmel.frontend(config).samples
-        rows = [
-            audio.fit(
-                audio.resample(row, sample_rate, config.sample_rate),
-                samples,
-                config.align,
-            )
-            for row in np.atleast_2d(np.asarray(waveform, np.float32))
-        ]
-        return normalize.apply(
-            logmel.compute(np.stack(rows), config), self.normalization
+        return waveforms.standardized(
+            waveform, sample_rate, self.features, self.normalization
         )
 
     def save(self, path: str | os.PathLike) -> None:

@@ -5,19 +5,16 @@ the host inside. Randomness is ``fold_in(root, step)``, so that a run that was k
 and resumed from its last checkpoint ends with the bits of the uninterrupted one.
 """
 
-import contextlib
 import functools
-import logging
-import math
-import time
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, Num
-from tqdm import tqdm
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import coreset, rfad
@@ -28,12 +25,9 @@ from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.kernels import regression
-from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.interrupt import Interrupted, noted_signals
+from audiodd_jax.runtime.journal import Job, Schedule, drive
 from audiodd_jax.runtime.runs import RunDirectory
-
-_log = logging.getLogger(__name__)
 
 METHODS: dict[str, Callable[[Config], Method]] = {"rfad": rfad.make}
 
@@ -175,59 +169,36 @@ def distill(
     chunk = make_chunk(method, stream(_BATCH), data.normalization, config, data.noise)
     validate = make_validate(stream(_VALIDATION), data.validation, config)
     settings = config.loop
-    with contextlib.ExitStack() as stack:
-        journal = stack.enter_context(_Journal(run))
-        step, state = journal.resume(state)
-        if not journal.history:
-            row = {"step": 0}
-            state = _keep_best(state, method, validate, row)
-            journal.record(row)
-            journal.save(state, 0)
-        bar = tqdm(
-            total=settings.steps,
-            initial=step,
-            desc=config.method,
-            unit="step",
-            disable=None,  # where nobody looks at it
-        )
-        stack.enter_context(bar)
-        stop_signal = stack.enter_context(noted_signals())
-        # Chunks end on multiples of log_every, so that a resumed run has the same ones.
-        drawn = None
+
+    def begin(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
+        drawn = itertools.repeat(data.train)
         if isinstance(data.train, HostSplit):
-            sizes = (settings.batch_size, step, settings.steps, settings.log_every)
-            drawn = batches.stream(data.train, stream(_BATCH), *sizes)
-        while step < settings.steps and not _waits_in_vain(state, step, config):
-            length = min(settings.log_every, settings.steps - step)
-            part = next(drawn) if drawn else data.train
-            method_state, metrics = chunk(state.method, part, length)
-            state = state._replace(method=method_state)
-            before, step = step, step + length
-            crosses = lambda every, a=before, b=step: every and b // every > a // every
-            row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
-            if not all(map(math.isfinite, row.values())):
-                raise UserError(
-                    f"the loss or its gradient is not a finite number at step {step}"
-                    f"{journal.last_good()}; lower --config.optimizer.learning_rate or "
-                    "raise --config.rfad.regularizer"
-                )
-            last = step == settings.steps
-            if last or crosses(settings.eval_every):
-                state = _keep_best(state, method, validate, row)
-                if bar.disable:
-                    _log.info(_progress(row, settings.steps))
-            journal.record(row)
-            bar.update(length)
-            bar.set_postfix(
-                loss=f"{row['loss']:.4f}",
-                validation=f"{float(state.best_accuracy):.3f}",
+            draw = functools.partial(
+                batches.draw_rows,
+                clips=data.train.labels.size,
+                size=settings.batch_size,
             )
-            stopping = stop_signal()
-            if last or stopping or crosses(settings.checkpoint_every):
-                journal.save(state, step)
-            if stopping:
-                raise Interrupted(stopping, step)
-    return Distilled(start, state.best, int(state.best_step), step, journal.history)
+            labels, root = np.asarray(data.train.labels), stream(_BATCH)
+            sizes = (step, settings.steps, settings.log_every)
+            drawn = batches.stream(data.train, labels, draw, root, *sizes)
+
+        def advance(state: LoopState, length: int) -> tuple[LoopState, dict]:
+            method_state, metrics = chunk(state.method, next(drawn), length)
+            return state._replace(method=method_state), metrics
+
+        return advance
+
+    job = Job(
+        name=config.method,
+        begin=begin,
+        review=lambda state, row: _keep_best(state, method, validate, row),
+        is_done=lambda state, step: _waits_in_vain(state, step, config),
+        advice="lower --config.optimizer.learning_rate or raise "
+        "--config.rfad.regularizer",
+    )
+    schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
+    state, steps, history = drive(job, state, schedule, run)
+    return Distilled(start, state.best, int(state.best_step), steps, history)
 
 
 def _worst() -> regression.Score:
@@ -263,59 +234,3 @@ def _waits_in_vain(state: LoopState, step: int, config: Config) -> bool:
     """Whether early stopping is on, and its patience is at an end."""
     patience = config.loop.patience * config.loop.eval_every
     return 0 < patience <= step - int(state.best_step)
-
-
-class _Journal:
-    """Metrics and checkpoints of a run; in memory alone where there is no directory."""
-
-    def __init__(self, run: RunDirectory | None):
-        self._run = run
-        self._checkpoints = Checkpoints(run.path / "checkpoints") if run else None
-        self._began = time.perf_counter()
-        self._elapsed = 0.0
-        self.history: list[dict[str, Any]] = []
-
-    def __enter__(self) -> "_Journal":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._checkpoints:
-            self._checkpoints.close()
-
-    def resume(self, state: LoopState) -> tuple[int, LoopState]:
-        """The step and state to go on from: the last checkpoint's, else the first."""
-        if not self._run:
-            return 0, state
-        saved = self._checkpoints.latest()
-        if saved is not None:
-            state = self._checkpoints.restore(saved, state)
-            _log.info("resuming %s from step %d", self._run.path, saved)
-        self._run.start_from(-1 if saved is None else saved)
-        self.history = self._run.history()
-        if self.history:
-            self._elapsed = self.history[-1]["seconds"]
-        return saved or 0, state
-
-    def record(self, row: dict[str, Any]) -> None:
-        seconds = self._elapsed + time.perf_counter() - self._began
-        row = {**row, "seconds": round(seconds, 3)}
-        self.history.append(row)
-        if self._run:
-            self._run.log(row)
-
-    def save(self, state: LoopState, step: int) -> None:
-        if self._checkpoints:
-            self._checkpoints.save(step, state)
-
-    def last_good(self) -> str:
-        if not self._checkpoints:
-            return ""
-        path = self._checkpoints.path(self._checkpoints.latest() or 0)
-        return f"; the last good state is {path}"
-
-
-def _progress(row: dict[str, Any], steps: int) -> str:
-    text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
-    if "validation_accuracy" in row:
-        text += f", validation accuracy {100 * row['validation_accuracy']:.1f} %"
-    return text

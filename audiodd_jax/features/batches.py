@@ -4,11 +4,13 @@ Step ``i`` draws from ``fold_in(root, i)``, so that both ways give the same batc
 the same key, and a run that goes on at step ``i`` those of one that ran through.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Int, Key, Num
 
 from audiodd_jax.features import normalize
@@ -24,11 +26,11 @@ class Streamed(NamedTuple):
 
     Attributes:
       features: ``[steps, b, f, t]`` float16, dB.
-      labels: ``[steps, b]``.
+      labels: ``[steps, b]``, or whatever else belongs to the clips.
     """
 
-    features: Num[np.ndarray | Array, "steps b f t"]
-    labels: Int[np.ndarray | Array, "steps b"]
+    features: Num[np.ndarray | Array, "steps *b f t"]
+    labels: Num[np.ndarray | Array, "steps *b"] | Num[np.ndarray | Array, "steps *b c"]
 
 
 def step_keys(
@@ -44,6 +46,13 @@ def draw_indices(key: Key[Array, ""], clips: int, size: int) -> Int[Array, " b"]
     return jax.random.permutation(key, clips)[: min(size, clips)]
 
 
+def draw_rows(
+    root: Key[Array, ""], step: Int[Array, ""] | int, *, clips: int, size: int
+) -> Int[Array, " b"]:
+    """The indices of a step's batch."""
+    return draw_indices(step_keys(root, step)[0], clips, size)
+
+
 def gather(key: Key[Array, ""], data: Split | DeviceSplit, size: int) -> Split:
     """A batch of a split that lies on the device."""
     indices = draw_indices(key, data.labels.size, size)
@@ -55,10 +64,38 @@ def standardized(batch: Streamed, stats: normalize.Normalization) -> Split:
     return Split(normalize.apply(batch.features, stats), batch.labels)
 
 
+def epoch_rows(
+    key: Key[Array, ""],
+    clips: int,
+    size: int,
+    first: Int[Array, ""] | int,
+    length: int,
+) -> Int[Array, "steps b"]:
+    """Indices of the batches of ``length`` steps, each epoch in a new order.
+
+    Batches are equal and hold at most ``size`` clips: all of them where there are
+    fewer. What does not divide is left out, other clips in each epoch.
+
+    Args:
+      key: epoch ``e`` is ordered by ``fold_in(key, e)``.
+      clips: to draw from.
+      size: clips a batch, at most.
+      first: the number of the first step.
+      length: steps.
+    """
+    count = -(-clips // size)
+    b = clips // count
+    epochs = first // count + jnp.arange(-(-length // count) + 1)
+    order = lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), clips)
+    rows = jax.vmap(order)(epochs)[:, : count * b].reshape(-1, b)
+    return lax.dynamic_slice_in_dim(rows, first % count, length)
+
+
 def stream(
     split: HostSplit,
-    root: Key[Array, ""],
-    size: int,
+    table: Num[np.ndarray, "clips ..."],
+    draw: Callable[[Key[Array, "..."], Int[Array, ""]], Int[Array, "..."]],
+    root: Key[Array, "..."],
     first: int,
     last: int,
     together: int,
@@ -69,18 +106,17 @@ def stream(
 
     Args:
       split: the clips to draw from.
-      root: the key that the batches come from.
-      size: clips a batch.
+      table: what belongs to each clip: its label.
+      draw: ``(root, step)`` to the indices of a step's clips.
+      root: what the batches come from: a key, or several.
       first: step.
       last: step, not included.
       together: steps in a chunk.
     """
     import grain  # a second that only streaming runs pay
 
-    clips, cpu = split.labels.size, jax.local_devices(backend="cpu")[0]
-    root = jax.device_put(root, cpu)
-    labels = np.asarray(split.labels)
-    draw = jax.jit(lambda step: draw_indices(step_keys(root, step)[0], clips, size))
+    cpu = jax.local_devices(backend="cpu")[0]
+    root, draw = jax.device_put(root, cpu), jax.jit(draw)
 
     class Steps:
         """The source that grain reads: a step's batch by its number."""
@@ -90,8 +126,8 @@ def stream(
 
         def __getitem__(self, step: int) -> Streamed:
             with jax.default_device(cpu):
-                indices = np.asarray(draw(step))
-            return Streamed(split.read(indices), labels[indices])
+                indices = np.asarray(draw(root, step))
+            return Streamed(split.read(indices), table[indices])
 
     chunks = grain.MapDataset.source(Steps())[first:].batch(together)
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_AHEAD)

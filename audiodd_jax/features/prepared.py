@@ -41,6 +41,10 @@ class Split(NamedTuple):
         """The images of some clips."""
         return self.images[rows]
 
+    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "Split":
+        """Some clips as a split."""
+        return Split(self.images[rows], self.labels[rows])
+
 
 class DeviceSplit(NamedTuple):
     """Clips of a split on the device as they lie in the cache, to be standardised.
@@ -71,6 +75,10 @@ class DeviceSplit(NamedTuple):
         """The standardised images of some clips."""
         return normalize.apply(self.features[rows], self.normalization)
 
+    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "DeviceSplit":
+        """Some clips as a split."""
+        return self._replace(features=self.features[rows], labels=self.labels[rows])
+
 
 @dataclasses.dataclass(frozen=True)
 class HostSplit:
@@ -100,6 +108,13 @@ class HostSplit:
     def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
         """The standardised images of some clips, on the device."""
         return _standardize(self.read(np.asarray(rows)), self.normalization)
+
+    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "HostSplit":
+        """Some clips as a split, in the cache still."""
+        rows = np.asarray(rows)
+        return dataclasses.replace(
+            self, clips=self.clips[rows], labels=self.labels[rows]
+        )
 
 
 # One program a shape, wherever it is called from.

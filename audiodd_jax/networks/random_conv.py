@@ -9,19 +9,19 @@ References:
   Approximation*, NeurIPS 2022, section 3.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.networks import convolution
+from audiodd_jax.networks.pooling import POOL, average_pool, spread
 from audiodd_jax.runtime.errors import UserError
-
-POOL = 2
 
 
 class ConvParams(NamedTuple):
@@ -105,52 +105,7 @@ def init(
     )
 
 
-def average_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
-    """2x2 average pooling, stride 2; an odd last row or column is dropped.
-
-    By ``reduce_window``, which XLA:CPU runs three times faster than a reshape-mean.
-    """
-    window = (1, POOL, POOL, 1)
-    # A NumPy zero: JAX must see a constant to know the sum, and its gradient.
-    zero = np.zeros((), x.dtype)
-    return lax.reduce_window(x, zero, lax.add, window, window, "VALID") / POOL**2
-
-
-def conv3x3(
-    x: Float[Array, "b f t channels_in"], kernel: Float[Array, "3 3 channels_in w"]
-) -> Float[Array, "b f t w"]:
-    """3x3 convolution, padding SAME, in full precision."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,
-    )
-
-
-def conv3x3_input_gradient(
-    ct: Float[Array, "b f t w"], kernel: Float[Array, "3 3 channels_in w"]
-) -> Float[Array, "b f t channels_in"]:
-    """Transpose of ``conv3x3`` with respect to its input.
-
-    Written out because XLA:CPU runs the transpose that JAX derives without its fast
-    convolution inside a scan (17 times slower), and because one input channel is a
-    matrix product of nine columns, then nine shifted sums (2 to 5 times faster than a
-    convolution with one output channel). BUILD_NOTES.md has the measurements.
-    """
-    if kernel.shape[2] > 1:
-        return conv3x3(ct, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    f, t = ct.shape[1:3]
-    taps = jnp.einsum("bftw,uvw->bftuv", ct, kernel[:, :, 0], precision="highest")
-    taps = jnp.pad(taps, ((0, 0), (1, 1), (1, 1), (0, 0), (0, 0)))
-    shifted = [
-        taps[:, 2 - u : 2 - u + f, 2 - v : 2 - v + t, u, v]
-        for u in range(3)
-        for v in range(3)
-    ]
-    return sum(shifted)[..., None]
+_conv = functools.partial(convolution.convolve, precision=lax.Precision.HIGHEST)
 
 
 @jax.custom_vjp
@@ -163,25 +118,22 @@ def _block(
 
     What the backward pass keeps is one byte an activation: where the ReLU is open.
     """
-    return average_pool(jax.nn.relu(conv3x3(x, kernel) + bias))
+    return average_pool(jax.nn.relu(_conv(x, kernel) + bias))
 
 
 def _block_forward(x, kernel, bias):
-    activation = conv3x3(x, kernel) + bias
+    activation = _conv(x, kernel) + bias
     residuals = (activation > 0, kernel, bias)
     return average_pool(jax.nn.relu(activation)), residuals
 
 
 def _block_backward(residuals, ct):
     is_open, kernel, bias = residuals
-    b, f, t, w = is_open.shape
-    f2, t2 = ct.shape[1:3]
-    even = is_open[:, : POOL * f2, : POOL * t2].reshape(b, f2, POOL, t2, POOL, w)
-    ct = jnp.where(even, (ct / POOL**2)[:, :, None, :, None, :], 0)
-    ct = ct.reshape(b, POOL * f2, POOL * t2, w)
-    # Zeros for the row and column that the pooling dropped.
-    ct = jnp.pad(ct, ((0, 0), (0, f - POOL * f2), (0, t - POOL * t2), (0, 0)))
-    grad = conv3x3_input_gradient(ct, kernel)
+    ct = jnp.where(is_open, spread(ct, is_open.shape[1:3]), 0)
+    # Written out on every platform: it runs inside a scan.
+    grad = convolution.input_gradient(
+        ct, kernel, is_open.shape[1:3], precision=lax.Precision.HIGHEST
+    )
     return grad, jnp.zeros_like(kernel), jnp.zeros_like(bias)
 
 

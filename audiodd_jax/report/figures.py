@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 # Spectrograms of a class that a picture shows, before and after each.
 MAX_COLUMNS = 8
+# Classes up to which a confusion matrix has its numbers written in.
+MAX_WRITTEN_CLASSES = 20
 
 
 def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -31,7 +33,7 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
             axes.plot(*zip(*points, strict=True), label=label, **style)
 
     line(left, "loss", "batch", color="C0")
-    line(left, "validation_loss", "validation (mse)", color="C1", marker="o", ms=3)
+    line(left, "validation_loss", "validation", color="C1", marker="o", ms=3)
     left.set(xlabel="step", ylabel="loss")
     line(right, "batch_accuracy", "batch", 100.0, color="C0")
     line(
@@ -116,3 +118,44 @@ def coreset_grid(
     bar.ax.tick_params(labelsize=7)
     figure.suptitle(f"{title}: {f} mel bins x {seconds:.3g} s", fontsize=11)
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+
+
+def confusion(
+    counts: Int[np.ndarray, "c c"], class_names: Sequence[str], title: str, path: Path
+) -> None:
+    """Draws a confusion matrix: which class's clips are taken for which.
+
+    Args:
+      counts: clips by class (rows) and prediction (columns).
+      class_names: ``c`` names.
+      title: above the picture.
+      path: where the PNG goes.
+    """
+    classes = len(class_names)
+    total = counts.sum(1, keepdims=True)
+    shares = 100 * np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    side = min(3.0 + 0.42 * classes, 16.0)
+    small = max(3.5, min(9.0, 200.0 / max(classes, 1)))
+    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    ticks = range(classes)
+    axes.set_xticks(ticks, class_names, rotation=60, ha="right", fontsize=small)
+    axes.set_yticks(ticks, class_names, fontsize=small)
+    axes.set(xlabel="predicted", ylabel="class of the clip")
+    if classes <= MAX_WRITTEN_CLASSES:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            share = shares[row, column]
+            axes.text(
+                column,
+                row,
+                f"{share:.0f}" if share >= 0.5 else "<1",
+                ha="center",
+                va="center",
+                fontsize=small,
+                color="white" if share > 50 else "black",
+            )
+    bar = figure.colorbar(picture, ax=axes, shrink=0.7)
+    bar.set_label("of the class's clips (%)")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)

@@ -1,29 +1,38 @@
-"""How well a coreset serves: accuracy on the test split, over seeds."""
+"""How well a learner serves: its scores on the test split, over seeds."""
 
 import statistics
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.prepared import Split
 from audiodd_jax.kernels import regression
+from audiodd_jax.training import metrics, trainer
+from audiodd_jax.training.fit import SCORED_AT_ONCE, Fitted
 
 # Networks that score are never those that distilled, whatever the seeds.
 _EVALUATION = 0x7E57
 
 
 class Evaluation(NamedTuple):
-    """Accuracies of one protocol.
+    """Scores of one learner by one protocol.
 
     Attributes:
       protocol: its name.
-      accuracies: one a seed.
+      accuracies: one a seed (or a fold).
+      confusions: ``[k, c, c]`` clips by class (rows) and prediction, of each seed; None
+        where the accuracies are means already.
     """
 
     protocol: str
     accuracies: tuple[float, ...]
+    confusions: Int[np.ndarray, "k c c"] | None = None
 
     @property
     def mean(self) -> float:
@@ -35,19 +44,105 @@ class Evaluation(NamedTuple):
         """Sample standard deviation over seeds; 0 for a single one."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
+    @property
+    def interval(self) -> float:
+        """Half of the 95 % confidence interval of the mean; NaN for a single seed."""
+        return metrics.interval95(self.accuracies)
+
+    @property
+    def per_class(self) -> Float[np.ndarray, " c"]:
+        """Accuracy of each class, over all seeds."""
+        return metrics.per_class_accuracy(self.confusions.sum(0))
+
+    @property
+    def macro_f1(self) -> float:
+        """Macro F1, mean over seeds."""
+        return statistics.fmean(map(metrics.macro_f1, self.confusions))
+
     def __str__(self) -> str:
         seeds = len(self.accuracies)
         deviation = f" ± {100 * self.std:.1f}" if seeds > 1 else ""
         return f"{100 * self.mean:.1f}{deviation} %"
 
+    def summary(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """All scores, as JSON takes them."""
+        interval = self.interval
+        result = {
+            "protocol": self.protocol,
+            "test_accuracy": self.mean,
+            "test_accuracy_std": self.std,
+            "test_accuracy_interval95": None if np.isnan(interval) else interval,
+            "test_accuracies": self.accuracies,
+        }
+        if self.confusions is None:
+            return result
+        shares = [None if np.isnan(share) else share for share in self.per_class]
+        return {
+            **result,
+            "macro_f1": self.macro_f1,
+            "per_class_accuracy": dict(zip(class_names, shares, strict=True)),
+            "confusions": self.confusions.tolist(),
+        }
+
+
+def from_summary(summary: dict[str, Any]) -> Evaluation:
+    """Inverse of ``Evaluation.summary``, for networks."""
+    confusions = np.array(summary["confusions"])
+    return Evaluation(
+        summary["protocol"], tuple(summary["test_accuracies"]), confusions
+    )
+
+
+def from_predictions(
+    protocol: str,
+    predicted: Int[Array | np.ndarray, "k b"],
+    labels: Int[Array | np.ndarray, " b"],
+    num_classes: int,
+) -> Evaluation:
+    """The evaluation of predicted classes, a row a seed.
+
+    Args:
+      protocol: its name.
+      predicted: classes.
+      labels: the right ones.
+      num_classes: ``c``.
+    """
+    labels = np.asarray(labels)
+    confusions = np.stack(
+        [
+            metrics.confusion_matrix(row, labels, num_classes)
+            for row in np.asarray(predicted)
+        ]
+    )
+    hits = np.trace(confusions, axis1=1, axis2=2) / labels.size
+    return Evaluation(protocol, tuple(hits.tolist()), confusions)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation over the seeds of several."""
+    return Evaluation(
+        parts[0].protocol,
+        tuple(accuracy for part in parts for accuracy in part.accuracies),
+        np.concatenate([part.confusions for part in parts]),
+    )
+
 
 def kernel_regression(
-    coresets: list[CoresetArrays], test: Split, config: Config
+    coresets: list[CoresetArrays],
+    test: Split,
+    config: Config,
+    seeds: Sequence[int] | None = None,
 ) -> list[Evaluation]:
     """Kernel ridge regression with fresh random networks (``--protocol=krr``).
 
-    The coresets, which must have one shape, share the program and the networks, so
-    that they are compared on the same draws.
+    The coresets share the networks, so that they are compared on the same draws, and
+    the program where they have one shape.
+
+    Args:
+      coresets: to learn from.
+      test: the test clips.
+      config: the networks, and how many seeds.
+      seeds: draws of the networks; None: ``0`` to ``config.evaluation.seeds - 1``.
     """
     settings = config.evaluation
     network = config.network
@@ -55,7 +150,7 @@ def kernel_regression(
         network = type(network)(**{**vars(network), "width": settings.width})
 
     @jax.jit
-    def accuracy(seed: jax.Array, arrays: CoresetArrays, test: Split) -> jax.Array:
+    def predicted(seed: jax.Array, arrays: CoresetArrays, test: Split) -> jax.Array:
         predictions = regression.predict(
             jax.random.fold_in(jax.random.key(_EVALUATION), seed),
             test.images,
@@ -66,12 +161,38 @@ def kernel_regression(
             regularizer=config.rfad.regularizer,
             chunk=settings.batch_size,
         )
-        return regression.score(predictions, test.labels).accuracy
+        return predictions.argmax(1)
 
+    seeds = range(settings.seeds) if seeds is None else seeds
     return [
-        Evaluation(
+        from_predictions(
             "krr",
-            tuple(float(accuracy(s, arrays, test)) for s in range(settings.seeds)),
+            jnp.stack([predicted(seed, arrays, test) for seed in seeds]),
+            test.labels,
+            arrays.labels.shape[1],
         )
         for arrays in coresets
     ]
+
+
+def networks(
+    fitted: Fitted, test: Split, protocol: str, num_classes: int
+) -> Evaluation:
+    """Scores trained networks: the one place where their test clips are read.
+
+    Args:
+      fitted: the networks of the seeds.
+      test: the test clips.
+      protocol: the model's name.
+      num_classes: ``c``.
+    """
+
+    @jax.jit
+    def predicted(networks: trainer.Network, images: Array) -> Array:
+        one = lambda network: trainer.predict(
+            network, images, fitted.model, SCORED_AT_ONCE
+        ).argmax(1)
+        return jax.lax.map(one, networks)
+
+    found = predicted(fitted.networks, test.images)
+    return from_predictions(protocol, found, test.labels, num_classes)

@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from audiodd_jax import config as config_lib
+from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.coreset import CoresetArrays
@@ -23,7 +23,7 @@ SMALL = {
 
 def settings(**changes):
     dotted = {name.replace("__", "."): value for name, value in changes.items()}
-    return config_lib.replace(Config(), {**SMALL, **dotted})
+    return settings_lib.replace(Config(), {**SMALL, **dotted})
 
 
 def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):

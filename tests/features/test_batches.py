@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +23,17 @@ def splits():
     return host, DeviceSplit(jnp.asarray(features[clips]), labels, stats)
 
 
+def stream(host, first, last=10, size=8, together=2):
+    draw = functools.partial(batches.draw_rows, clips=host.labels.size, size=size)
+    labels = np.asarray(host.labels)
+    return batches.stream(host, labels, draw, ROOT, first, last, together)
+
+
 @pytest.mark.parametrize("size", [7, 40, 64])
 def test_streamed_batches_are_those_of_the_device_bit_for_bit(splits, size):
     host, device = splits
     step = 0
-    for chunk in batches.stream(host, ROOT, size, 0, 11, 4):
+    for chunk in stream(host, 0, 11, size, 4):
         for features, labels in zip(chunk.features, chunk.labels, strict=True):
             drawn = batches.Streamed(features, labels)
             streamed = jax.jit(batches.standardized)(drawn, host.normalization)
@@ -41,8 +49,8 @@ def test_streamed_batches_are_those_of_the_device_bit_for_bit(splits, size):
 
 def test_a_stream_goes_on_where_it_was_cut(splits):
     host, _ = splits
-    whole = list(batches.stream(host, ROOT, 8, 0, 10, 2))
-    rest = list(batches.stream(host, ROOT, 8, 6, 10, 2))
+    whole = list(stream(host, 0))
+    rest = list(stream(host, 6))
     assert [len(chunk.labels) for chunk in rest] == [2, 2]
     for a, b in zip(whole[3:], rest, strict=True):
         np.testing.assert_array_equal(a.features, b.features)

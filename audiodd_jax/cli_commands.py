@@ -1,0 +1,327 @@
+"""What the commands of the command line do.
+
+JAX is imported by the commands that compute, never to answer a question about flags.
+"""
+
+import contextlib
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiodd_jax import cli_flags
+from audiodd_jax import presets as presets_lib
+from audiodd_jax import settings as settings_lib
+from audiodd_jax.config import Config
+from audiodd_jax.data import datasets
+from audiodd_jax.runtime.errors import UserError
+
+
+def _keep_compiled(cache_dir: Path | None) -> None:
+    """Has JAX keep what it compiles on disk: a second run starts in seconds.
+
+    Under this machine's name, since a home folder may serve machines that differ.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        place = (cache_dir or datasets.cache_root()) / "compiled" / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _cache_dir(values: Any) -> Path | None:
+    return Path(values.cache_dir).expanduser() if values.cache_dir else None
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def prepare(argv: Sequence[str]) -> None:
+    """Finds or downloads a dataset, checks it, and caches its features."""
+    values, config, _ = cli_flags.parse("prepare", argv, cli_flags.dataset_config)
+    settings_lib.validate(config)
+    from audiodd_jax.data import splits
+    from audiodd_jax.features import cache
+    from audiodd_jax.report import inventory
+
+    _keep_compiled(_cache_dir(values))
+    began = time.perf_counter()
+    found = cache.prepare(config, _cache_dir(values))
+    parts = splits.assign(
+        found.labels, found.splits, found.folds, found.groups, config.data
+    )
+    rows = inventory.summary(config.data.name, found, parts)
+    _table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
+    print("", *inventory.class_counts(found, parts), sep="\n")
+
+
+def distill(argv: Sequence[str]) -> None:
+    """Runs a distillation method to a coreset, scores it and draws it."""
+    values, config, _ = cli_flags.parse("distill", argv, cli_flags.dataset_config)
+    settings_lib.validate(config)
+    from audiodd_jax import api, cross_validation
+
+    _keep_compiled(_cache_dir(values))
+    data = config.data
+    name = "-".join(filter(None, (data.name, data.variant)))
+    fold = f"-fold{values.fold}" if values.fold else ""
+    default = (
+        f"{name}{fold}-{config.method}-{config.coreset.samples_per_class}-"
+        f"seed{config.seed}"
+    )
+    workdir = Path(values.workdir or Path("runs") / default)
+    finished = (workdir / "result.json").exists()
+    with _continued(workdir):
+        if values.fold == "all":
+            run = cross_validation.distill(config, workdir, _cache_dir(values))
+        else:
+            run = api.distill(config, workdir, _cache_dir(values))
+    if finished:
+        print(f"{workdir} holds this run, finished already:")
+    if values.fold == "all":
+        _show_folds(run.result, run.path)
+    else:
+        _show_result(run.result, run.path)
+
+
+def _show_result(result: dict[str, Any], path: Path) -> None:
+    spread = f" ± {100 * result['test_accuracy_std']:.1f}"
+    start = "real clips" if result["start"] == "real" else "noise"
+    rows = [
+        ("coreset", f"{result['num_samples']} spectrograms, "
+         f"{result['samples_per_class']} a class: "
+         f"{_percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
+        ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
+        ("test accuracy, distilled", f"{100 * result['test_accuracy']:.1f}{spread} %"),
+        (
+            f"test accuracy, {start}",
+            f"{100 * result['start_test_accuracy']:.1f} % (what it started from)",
+        ),
+        ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
+        ("distillation", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
+        ("artefact", str(path / "coreset.npz")),
+        ("pictures", str(path / "figures")),
+        ("card", str(path / "README.md")),
+    ]  # fmt: skip
+    _table(rows)
+
+
+def _show_folds(result: dict[str, Any], path: Path) -> None:
+    spread = lambda name: (
+        f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
+    )
+    start = "real clips" if result["start"] == "real" else "noise"
+    each = (f"{100 * row['test_accuracy']:.1f}" for row in result["folds"])
+    rows = [
+        ("folds", f"{len(result['folds'])}, each tested once"),
+        ("test accuracy, distilled", spread("test_accuracy")),
+        ("each fold", ", ".join(each) + " %"),
+        (f"test accuracy, {start}", spread("start_test_accuracy")),
+        ("protocol", result["protocol"]),
+        ("distillation", f"{result['wall_seconds']:.0f} s"),
+        (
+            "each fold's run",
+            str(path / f"fold{result['folds'][0]['fold']}") + " and so on",
+        ),
+        ("card", str(path / "README.md")),
+    ]
+    _table(rows)
+
+
+def train(argv: Sequence[str]) -> None:
+    """Trains a network on all clips, some of them, or a coreset, and scores it."""
+    found = {}
+
+    def base(values: Any) -> Config:
+        if values.coreset:
+            from audiodd_jax import verdict
+            from audiodd_jax.distillation.coreset import load_coreset
+
+            found["coreset"] = load_coreset(values.coreset)
+            config = verdict.coreset_config(found["coreset"])
+        else:
+            config = cli_flags.dataset_config(values)
+        return presets_lib.for_model(config, values.model)
+
+    values, config, _ = cli_flags.parse("train", argv, base)
+    settings_lib.validate(config)
+    if values.fold == "all":
+        raise UserError("train tests on one fold: --fold takes its number")
+    from audiodd_jax import api
+
+    learns_from, told = found.get("coreset"), "coreset"
+    if _only_one(values, "coreset", "samples_per_class", "fraction", "indices"):
+        learns_from, told = learns_from or _subset(values), _told(values)
+    elif values.herding:
+        raise UserError("--herding chooses --samples_per_class clips: say how many")
+    else:
+        told = "all"
+    _keep_compiled(_cache_dir(values))
+    name = f"{config.data.name}-{config.model.name}-{told}-seed{config.seed}"
+    workdir = Path(values.workdir or Path("runs") / name)
+    finished = (workdir / "result.json").exists()
+    with _continued(workdir):
+        run = api.train(config, workdir, learns_from, _cache_dir(values))
+    if finished:
+        print(f"{workdir} holds this run, finished already:")
+    result = run.result
+    half = result["test_accuracy_interval95"]
+    interval = "" if half is None else f" (95 % interval ± {100 * half:.1f})"
+    tested = {k: v for k, v in result["per_class_accuracy"].items() if v is not None}
+    worst = min(tested, key=tested.get)
+    rows = [
+        ("network", f"{result['model']}, {result['parameters']:,} parameters"),
+        ("learnt from", f"{result['learns_from']}: {result['num_samples']:,} "
+         f"spectrograms, {_percent(result['fraction_of_train'])} of "
+         f"{result['num_train']:,} clips"),
+        ("test accuracy", f"{run.scores}{interval}"),
+        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in run.scores.accuracies)),
+        ("macro F1", f"{result['macro_f1']:.3f}"),
+        ("hardest class", f"{worst}, {100 * tested[worst]:.1f} %"),
+        ("training", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
+        ("weights", str(workdir / "networks.npz")),
+        ("pictures", str(workdir / "figures")),
+        ("card", str(workdir / "README.md")),
+    ]  # fmt: skip
+    _table(rows)
+
+
+def _only_one(values: Any, *names: str) -> bool:
+    """Whether one of the flags is given.
+
+    Raises:
+      UserError: several are.
+    """
+    given = [name for name in names if values[name].present]
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]} exclude each other")
+    return bool(given)
+
+
+def _subset(values: Any) -> Any:
+    """The training clips that the flags choose."""
+    from audiodd_jax.training import subsets
+
+    if values.samples_per_class is not None:
+        kind = "herding" if values.herding else "random"
+        return subsets.Subset(kind, per_class=values.samples_per_class)
+    if values.fraction is not None:
+        return subsets.fraction_of(values.fraction)
+    return subsets.read_indices(Path(values.indices))
+
+
+def _told(values: Any) -> str:
+    """What is learnt from, as a part of a folder's name."""
+    if values.samples_per_class is not None:
+        return f"{'herding' if values.herding else 'random'}{values.samples_per_class}"
+    if values.fraction is not None:
+        return f"{100 * values.fraction:g}percent"
+    return "indices" if values.indices else "coreset"
+
+
+@contextlib.contextmanager
+def _continued(workdir: Path) -> Iterator[None]:
+    """Ends the program with a signal's code, saying how to go on, if one came."""
+    from audiodd_jax.runtime.interrupt import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"{stop}; the same command continues {workdir}", file=sys.stderr)
+        raise SystemExit(128 + stop.signum) from None
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Scores a coreset on the test split of its dataset, beside real clips if asked."""
+    from audiodd_jax.distillation.coreset import load_coreset
+
+    found = {}
+
+    def base(values: Any) -> Config:
+        from audiodd_jax import cross_validation, verdict
+
+        if bool(values.workdir) == bool(values.coreset):
+            raise UserError("evaluate needs either --workdir or --coreset")
+        folder = Path(values.workdir or "")
+        if values.workdir:
+            found["folds"] = cross_validation.fold_directories(folder)
+            folder = next(iter(found["folds"]), folder)
+        found["coreset"] = load_coreset(values.coreset or folder / "coreset.npz")
+        config = verdict.coreset_config(found["coreset"])
+        file = folder / "config.json"
+        if values.workdir and file.exists():
+            from audiodd_jax.runtime.runs import read_json
+
+            saved = settings_lib.from_dict(read_json(file))
+            places = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
+            config = settings_lib.replace(
+                config, {name: settings_lib.get(saved, name) for name in places}
+            )
+        if values.dataset and values.dataset != config.data.name:
+            datasets.lookup(values.dataset)
+        return config
+
+    values, config, changes = cli_flags.parse("evaluate", argv, base)
+    from audiodd_jax import cross_validation, verdict
+
+    _keep_compiled(_cache_dir(values))
+    coreset, folder = found["coreset"], Path(values.workdir or ".")
+    groups = ("model.", "training.")
+    asked = {
+        "protocols": _names(values.protocol),
+        "against": _names(values.against),
+        "config": config,
+        "changes": {k: v for k, v in changes.items() if k.startswith(groups)},
+        "cache_dir": _cache_dir(values),
+    }
+    out = Path(values.out) if values.out else None
+    # A glance at kernel regression leaves no folder behind.
+    if not out and values.workdir and (asked["protocols"] != ["krr"] or values.against):
+        out = folder / "evaluation"
+    each = "folds" if found.get("folds") else "seeds"
+    with _continued(out or folder):
+        if found.get("folds"):
+            rows = cross_validation.evaluate(folder, **asked, out=out)
+        else:
+            rows = verdict.evaluate(coreset, **asked, out=out)
+    size = f"{coreset.labels.shape[0]} spectrograms of {coreset.metadata['dataset']}"
+    lines = [("coreset", f"{size}, {len(coreset.class_names)} classes")]
+    if len(rows) == 1:
+        scores = rows[0].scores
+        accuracies = ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)
+        lines += [
+            ("protocol", f"{scores.protocol}, {len(scores.accuracies)} {each}"),
+            ("test accuracy", str(scores)),
+            (f"each of the {each}", accuracies),
+        ]
+    if out:
+        verdict.write(rows, coreset.class_names, out)
+        lines.append(("tables and pictures", str(out)))
+    _table(lines)
+    if len(rows) > 1:
+        from audiodd_jax.report import verdict_table
+
+        print("", verdict_table.render(rows), sep="\n")
+
+
+def _names(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def doctor(argv: Sequence[str]) -> None:
+    """Shows devices, versions, datasets, free space, and what to do about the rest."""
+    values, config, _ = cli_flags.parse("doctor", argv, cli_flags.dataset_config)
+    from audiodd_jax import doctor as doctor_lib
+
+    _table(doctor_lib.examine(config.data, _cache_dir(values)))
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> None:
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}s}  {value}")

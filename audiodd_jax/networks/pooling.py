@@ -1,0 +1,76 @@
+"""Pooling whose gradients are fast on XLA:CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+POOL = 2
+
+
+@jax.custom_vjp
+def average_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
+    """2x2 average pooling, stride 2; an odd last row or column is dropped.
+
+    By ``reduce_window``, which XLA:CPU runs three times faster than a reshape-mean.
+    """
+    window = (1, POOL, POOL, 1)
+    # A NumPy zero: JAX must see a constant to know the sum.
+    zero = np.zeros((), x.dtype)
+    return lax.reduce_window(x, zero, lax.add, window, window, "VALID") / POOL**2
+
+
+def _forward(x: Array) -> tuple[Array, Array]:
+    # An array without an element, for its shape and type alone.
+    return average_pool(x), jnp.zeros((0, *x.shape[1:3]), x.dtype)
+
+
+def _backward(like: Array, ct: Array) -> tuple[Array]:
+    return (spread(ct, like.shape[1:3]),)
+
+
+average_pool.defvjp(_forward, _backward)
+
+
+def spread(
+    ct: Float[Array, "b f2 t2 w"], shape: tuple[int, int]
+) -> Float[Array, "b f t w"]:
+    """Transpose of ``average_pool`` for images of ``shape``: a copy, not a window sum.
+
+    Args:
+      ct: gradient with respect to the output.
+      shape: ``(f, t)`` of the input; what the pooling dropped gets zeros.
+    """
+    (b, f2, t2, w), (f, t) = ct.shape, shape
+    ct = (ct / POOL**2)[:, :, None, :, None, :]
+    ct = jnp.broadcast_to(ct, (b, f2, POOL, t2, POOL, w))
+    ct = ct.reshape(b, POOL * f2, POOL * t2, w)
+    return jnp.pad(ct, ((0, 0), (0, f - POOL * f2), (0, t - POOL * t2), (0, 0)))
+
+
+def pool_any(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
+    """``average_pool``, along the axes that are long enough for it."""
+    f, t = x.shape[1:3]
+    if f == t == 1:
+        return x
+    if f == 1 or t == 1:
+        x = jnp.repeat(x, POOL, axis=1 if f == 1 else 2)
+    return average_pool(x)
+
+
+def max_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
+    """3x3 maximum pooling of stride 2, padded by one: ``ceil(f / 2)`` rows.
+
+    As a maximum of nine slices, since XLA:CPU scatters the gradient of a window's
+    maximum value by value.
+    """
+    f, t = ((side + 1) // 2 for side in x.shape[1:3])
+    low = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
+    x = lax.pad(x, low, ((0, 0, 0), (1, 2, 0), (1, 2, 0), (0, 0, 0)))
+    slices = [
+        x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
+        for u in range(3)
+        for v in range(3)
+    ]
+    return jnp.stack(slices).max(0)

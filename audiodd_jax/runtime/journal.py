@@ -1,0 +1,191 @@
+"""Metrics and checkpoints of a run, and the loop of chunks that writes them."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxtyping import Array
+from tqdm import tqdm
+
+from audiodd_jax.runtime.checkpoints import Checkpoints
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.interrupt import Interrupted, noted_signals
+from audiodd_jax.runtime.runs import RunDirectory
+
+_log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Metrics and checkpoints of a run; in memory alone where there is no directory."""
+
+    def __init__(self, run: RunDirectory | None):
+        self._run = run
+        self._checkpoints = Checkpoints(run.path / "checkpoints") if run else None
+        self._began = time.perf_counter()
+        self._elapsed = 0.0
+        self.history: list[dict[str, Any]] = []
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._checkpoints:
+            self._checkpoints.close()
+
+    def resume(self, state: Any) -> tuple[int, Any]:
+        """The step and state to go on from: the last checkpoint's, else the first."""
+        if not self._run:
+            return 0, state
+        saved = self._checkpoints.latest()
+        if saved is not None:
+            state = self._checkpoints.restore(saved, state)
+            _log.info("resuming %s from step %d", self._run.path, saved)
+        self._run.start_from(-1 if saved is None else saved)
+        self.history = self._run.history()
+        if self.history:
+            self._elapsed = self.history[-1]["seconds"]
+        return saved or 0, state
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Keeps a row of metrics, with the seconds that the run has taken."""
+        seconds = self._elapsed + time.perf_counter() - self._began
+        row = {**row, "seconds": round(seconds, 3)}
+        self.history.append(row)
+        if self._run:
+            self._run.log(row)
+
+    def save(self, state: Any, step: int) -> None:
+        """Writes a checkpoint."""
+        if self._checkpoints:
+            self._checkpoints.save(step, state)
+
+    def last_good(self) -> str:
+        """Where the last state lies that was saved, as the end of a sentence."""
+        if not self._checkpoints:
+            return ""
+        path = self._checkpoints.path(self._checkpoints.latest() or 0)
+        return f"; the last good state is {path}"
+
+
+class Schedule(NamedTuple):
+    """How long a run is, and how often what happens, in steps.
+
+    Attributes:
+      steps: in all.
+      log_every: in one compiled chunk.
+      eval_every: between validations; 0: only at the end.
+      checkpoint_every: between checkpoints.
+    """
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+
+class Job(NamedTuple):
+    """What a run does, chunk by chunk.
+
+    Attributes:
+      name: shown beside the progress bar.
+      begin: ``step -> advance``, where ``advance(state, length)`` takes that many
+        steps and returns the state and metrics, and ``step`` is the first one's number.
+      review: ``(state, row) -> state``: validates into the row, keeps what is best.
+      is_done: ``(state, step) -> bool``: whether to stop early.
+      advice: what to change where the loss is not a number.
+    """
+
+    name: str
+    begin: Callable[[int], Callable[[Any, int], tuple[Any, dict[str, Array]]]]
+    review: Callable[[Any, dict[str, Any]], Any]
+    is_done: Callable[[Any, int], bool]
+    advice: str
+
+
+class Outcome(NamedTuple):
+    """Where a run ended.
+
+    Attributes:
+      state: the last.
+      step: steps taken, fewer than asked for if it stopped early.
+      history: a row a chunk.
+    """
+
+    state: Any
+    step: int
+    history: list[dict[str, Any]]
+
+
+def drive(
+    job: Job, state: Any, schedule: Schedule, run: RunDirectory | None = None
+) -> Outcome:
+    """Runs a job to its end, from where it was cut if it was.
+
+    Chunks end on multiples of ``log_every``, so that a resumed run has the same ones.
+
+    Args:
+      job: what to do.
+      state: an array pytree to start from.
+      schedule: how long, and how often what.
+      run: where to record, checkpoint and resume; None keeps all in memory.
+
+    Raises:
+      UserError: a loss that is not a number.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    with Journal(run) as journal, noted_signals() as stop_signal:
+        step, state = journal.resume(state)
+        if not journal.history:
+            row: dict[str, Any] = {"step": 0}
+            state = job.review(state, row)
+            journal.record(row)
+            journal.save(state, 0)
+        # Where nobody looks at it, no bar is drawn.
+        bar = tqdm(
+            total=schedule.steps,
+            initial=step,
+            desc=job.name,
+            unit="step",
+            disable=None,
+        )
+        advance, shown = job.begin(step), {}
+        with bar:
+            while step < schedule.steps and not job.is_done(state, step):
+                length = min(schedule.log_every, schedule.steps - step)
+                state, metrics = advance(state, length)
+                before, step = step, step + length
+                crosses = lambda every, a=before, b=step: (
+                    every and b // every > a // every
+                )
+                row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
+                if not all(map(math.isfinite, row.values())):
+                    raise UserError(
+                        "the loss or its gradient is not a finite number at step "
+                        f"{step}{journal.last_good()}; {job.advice}"
+                    )
+                last = step == schedule.steps
+                if last or crosses(schedule.eval_every):
+                    state = job.review(state, row)
+                    if bar.disable:
+                        _log.info(_progress(row, schedule.steps))
+                journal.record(row)
+                bar.update(length)
+                shown["loss"] = f"{row['loss']:.4f}"
+                if "validation_accuracy" in row:
+                    shown["validation"] = f"{row['validation_accuracy']:.3f}"
+                bar.set_postfix(shown)
+                stopping = stop_signal()
+                if last or stopping or crosses(schedule.checkpoint_every):
+                    journal.save(state, step)
+                if stopping:
+                    raise Interrupted(stopping, step)
+        return Outcome(state, step, journal.history)
+
+
+def _progress(row: dict[str, Any], steps: int) -> str:
+    text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
+    if "validation_accuracy" in row:
+        text += f", validation accuracy {100 * row['validation_accuracy']:.1f} %"
+    return text

@@ -1,0 +1,259 @@
+"""A whole training: seeds, validation, early stopping, resume."""
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, Num
+
+from audiodd_jax.config import Config, TrainingConfig
+from audiodd_jax.features import batches
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import HostSplit, Split
+from audiodd_jax.networks import models
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.journal import Job, Schedule, drive
+from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.training import losses, trainer
+from audiodd_jax.training.trainer import Network, State, TrainingSet
+
+# Clips that are scored at once.
+SCORED_AT_ONCE = 256
+# Of a device's free memory, for seeds that are trained at once, and how much a seed
+# takes beyond its state: some activations of a batch for every parameter's gradient.
+_DEVICE_SHARE = 0.5
+_ACTIVATIONS_A_CLIP = 64
+
+
+class FitState(NamedTuple):
+    """Everything that a resumed training needs; seeds ``k`` are stacked in front.
+
+    Attributes:
+      states: those of the seeds.
+      best: the best networks so far by validation, or None without early stopping.
+      best_step: ``[k]`` when each was reached.
+      best_accuracy: ``[k]`` on the validation clips.
+      best_loss: ``[k]`` on the validation clips; decides between equal accuracies.
+    """
+
+    states: State
+    best: Network | None
+    best_step: Int[Array, " k"]
+    best_accuracy: Float[Array, " k"]
+    best_loss: Float[Array, " k"]
+
+
+class Fitted(NamedTuple):
+    """Trained networks.
+
+    Attributes:
+      networks: of the seeds, stacked.
+      model: what they are.
+      best_steps: when each was reached.
+      steps: steps taken.
+      history: a row a chunk.
+    """
+
+    networks: Network
+    model: nn.Module
+    best_steps: tuple[int, ...]
+    steps: int
+    history: list[dict[str, Any]]
+
+
+def real_set(
+    data: Split | Any, num_classes: int, config: TrainingConfig
+) -> TrainingSet:
+    """Real clips with their labels as a training set."""
+    return TrainingSet(data, losses.hard_targets(data.labels, num_classes, config))
+
+
+def coreset_set(
+    images: Float[Array, "s f t 1"],
+    labels: Float[Array, "s c"],
+    config: TrainingConfig,
+) -> TrainingSet:
+    """A coreset with its learnt labels as a training set."""
+    classes = labels.argmax(1).astype(jnp.int32)
+    return TrainingSet(Split(images, classes), losses.soft_targets(labels, config))
+
+
+def fit(
+    config: Config,
+    data: TrainingSet,
+    validation: Split,
+    stats: Normalization,
+    noise: Num[Array, "pieces f t"] | None = None,
+    run: RunDirectory | None = None,
+) -> Fitted:
+    """Trains ``config.training.seeds`` networks of ``config.model`` on ``data``.
+
+    Args:
+      config: model, training, and the first seed.
+      data: what to learn from.
+      validation: clips for early stopping and the record; may be empty.
+      stats: what the images were standardised with.
+      noise: background noise, in dB, for that augmentation.
+      run: where to record, checkpoint and resume; None keeps all in memory.
+
+    Raises:
+      UserError: settings that the data cannot serve, or a loss that is not a number.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    settings = config.training
+    if settings.augment.background and noise is None:
+        raise UserError(
+            "--config.training.augment.background needs background noise, which this "
+            "dataset or coreset does not bring"
+        )
+    if settings.patience and not validation.labels.size:
+        raise UserError(
+            "--config.training.patience needs validation clips; raise "
+            "--config.data.validation_fraction"
+        )
+    dtype = jnp.dtype(settings.precision)
+    model = models.make(config.model, data.targets.shape[1], dtype)
+    keys = jax.vmap(jax.random.key)(config.seed + np.arange(settings.seeds))
+    shape = data.clips.image_shape
+    begin_one = functools.partial(
+        trainer.init, model=model, image_shape=shape, config=settings
+    )
+    states = jax.jit(lambda keys: jax.lax.map(begin_one, keys))(keys)
+    states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
+    parallel = settings.parallel or _seeds_at_once(states, config, shape)
+    chunk = trainer.make_chunk(model, settings, stats, noise, parallel)
+    validate = make_validate(model, validation, settings)
+    worst = jnp.full(settings.seeds, jnp.inf)
+    state = FitState(
+        states,
+        jax.tree.map(jnp.copy, states.final) if settings.patience else None,
+        jnp.zeros(settings.seeds, jnp.int32),
+        -jnp.ones(settings.seeds),
+        worst,
+    )
+    waited = settings.patience * settings.eval_every
+    if settings.patience and not settings.eval_every:
+        raise UserError(
+            "--config.training.patience counts validations: set "
+            "--config.training.eval_every"
+        )
+
+    def begin(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
+        parts = _parts(data, keys, first, settings)
+
+        def advance(state: FitState, length: int) -> tuple[FitState, dict]:
+            states, metrics = chunk(state.states, next(parts), length)
+            return state._replace(states=states), metrics
+
+        return advance
+
+    def review(state: FitState, row: dict[str, Any]) -> FitState:
+        if validate is None:
+            return state
+        accuracy, loss = validate(state.states.final)
+        row["validation_accuracy"] = float(accuracy.mean())
+        row["validation_loss"] = float(loss.mean())
+        if not settings.patience:
+            return state
+        # A seed that has waited long enough is at its end, whatever the others do.
+        alive = row["step"] - state.best_step <= waited
+        better = (accuracy > state.best_accuracy) | (
+            (accuracy == state.best_accuracy) & (loss <= state.best_loss)
+        )
+        return _keep(state, alive & better, row["step"], accuracy, loss)
+
+    job = Job(
+        name=config.model.name,
+        begin=begin,
+        review=review,
+        is_done=lambda state, step: 0 < waited <= step - int(jnp.max(state.best_step)),
+        advice="lower --config.training.learning_rate",
+    )
+    schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
+    state, steps, history = drive(job, state, schedule, run)
+    networks, best = state.states.final, (steps,) * settings.seeds
+    if state.best is not None:
+        networks, best = state.best, tuple(map(int, state.best_step))
+    return Fitted(networks, model, best, steps, history)
+
+
+def _keep(
+    state: FitState,
+    chosen: Array,
+    step: int,
+    accuracy: Float[Array, " k"],
+    loss: Float[Array, " k"],
+) -> FitState:
+    """The state with the networks of the ``chosen`` seeds as their best."""
+
+    def pick(new: Array, old: Array) -> Array:
+        return jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    return FitState(
+        state.states,
+        jax.tree.map(pick, state.states.final, state.best),
+        pick(jnp.full_like(state.best_step, step), state.best_step),
+        pick(accuracy, state.best_accuracy),
+        pick(loss, state.best_loss),
+    )
+
+
+def _parts(
+    data: TrainingSet, keys: Key[Array, " k"], first: int, config: TrainingConfig
+) -> Any:
+    """What each chunk is given: the whole set, or its batches streamed."""
+    if not isinstance(data.clips, HostSplit):
+        return itertools.repeat(data)
+    one = functools.partial(
+        trainer.rows, clips=data.targets.shape[0], size=config.batch_size
+    )
+    draw = lambda roots, step: jax.vmap(lambda key: one(key, step, 1)[0])(roots)
+    table = np.asarray(data.targets)
+    sizes = (first, config.steps, config.log_every)
+    return batches.stream(data.clips, table, draw, keys, *sizes)
+
+
+def make_validate(
+    model: nn.Module, data: Split, config: TrainingConfig
+) -> Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None:
+    """Accuracy and cross-entropy of stacked networks on held-out clips.
+
+    None where nothing is held out.
+    """
+    if not data.labels.size:
+        return None
+
+    @jax.jit
+    def validate(networks: Network, data: Split) -> tuple[Array, Array]:
+        def score(network: Network) -> tuple[Array, Array]:
+            out = trainer.predict(network, data.images, model, SCORED_AT_ONCE)
+            hits = jnp.argmax(out, axis=1) == data.labels
+            targets = losses.hard_targets(data.labels, out.shape[1], config)
+            return hits.mean(), losses.loss(out, targets, config.loss)
+
+        return jax.lax.map(score, networks)
+
+    return lambda networks: validate(networks, data)
+
+
+def _seeds_at_once(states: State, config: Config, shape: tuple[int, int]) -> int:
+    """How many seeds ``vmap`` takes together where the settings leave it open.
+
+    On a CPU one: its cores are busy with that, and batched convolutions are slow.
+    """
+    device = jax.local_devices()[0]
+    known = device.memory_stats() if device.platform != "cpu" else None
+    if not known or "bytes_limit" not in known:
+        return 1
+    seeds = config.training.seeds
+    own = sum(leaf.nbytes for leaf in jax.tree.leaves(states.opt_state)) // seeds
+    width = max(1, config.model.width) * _ACTIVATIONS_A_CLIP
+    activations = 4 * config.training.batch_size * shape[0] * shape[1] * width
+    free = known["bytes_limit"] - known.get("bytes_in_use", 0)
+    fitting = int(_DEVICE_SHARE * free // (2 * own + activations))
+    return max(1, min(seeds, fitting))

@@ -1,0 +1,77 @@
+"""Targets and losses of networks that train on hard or soft labels.
+
+A coreset's labels are centred, as kernel regression learns them: a one-hot label is
+``one_hot - 1/c``, and learnt ones are whatever serves. ``label_scale`` makes targets of
+them.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.config import TrainingConfig
+from audiodd_jax.kernels.ridge import centred_one_hot
+
+
+def hard_targets(
+    labels: Int[Array, " b"], num_classes: int, config: TrainingConfig
+) -> Float[Array, "b c"]:
+    """Targets of labels: smoothed one-hot probabilities, or scaled centred ones.
+
+    Args:
+      labels: classes.
+      num_classes: ``c``.
+      config: loss, smoothing and scale.
+    """
+    if config.loss == "mse":
+        return config.label_scale * centred_one_hot(labels, num_classes)
+    return optax.smooth_labels(
+        jax.nn.one_hot(labels, num_classes), config.label_smoothing
+    )
+
+
+def soft_targets(
+    labels: Float[Array, "s c"], config: TrainingConfig
+) -> Float[Array, "s c"]:
+    """Targets of a coreset's centred labels.
+
+    With ``labels = "hard"`` those of their largest class alone, so that what a coreset
+    gains by its images can be told from what it gains by its labels.
+    """
+    if config.labels == "hard":
+        return hard_targets(labels.argmax(1), labels.shape[1], config)
+    scaled = config.label_scale * labels
+    return scaled if config.loss == "mse" else jax.nn.softmax(scaled)
+
+
+def loss(
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
+) -> Float[Array, ""]:
+    """Mean over the batch of the cross-entropy, or of half the squared error."""
+    if kind == "mse":
+        return 0.5 * jnp.mean(jnp.sum((logits - targets) ** 2, axis=1))
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def mixup(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    targets: Float[Array, "b c"],
+    alpha: float,
+) -> tuple[Float[Array, "b f t 1"], Float[Array, "b c"]]:
+    """Convex combinations of clips in pairs, with a Beta(alpha, alpha) draw each.
+
+    References:
+      Zhang, Cisse, Dauphin, Lopez-Paz, *mixup*, ICLR 2018.
+    """
+    share_key, pair_key = jax.random.split(key)
+    b = images.shape[0]
+    share = jax.random.beta(share_key, alpha, alpha, (b,), images.dtype)
+    other = jax.random.permutation(pair_key, b)
+
+    def mix(values: Array) -> Array:
+        weight = share.reshape(b, *(1,) * (values.ndim - 1))
+        return weight * values + (1 - weight) * values[other]
+
+    return mix(images), mix(targets)

@@ -1,0 +1,267 @@
+"""Training a network, as ``init`` and ``step`` over stacked seeds, in jitted chunks.
+
+A step draws its batch, changes it at random, and follows the loss's gradient. All
+seeds advance together: one after the other inside one program, or several at once by
+``vmap``. Randomness is ``fold_in(seed's key, step)``, so that neither the other seeds
+nor a resume change a number.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, Num
+
+from audiodd_jax.config import TrainingConfig
+from audiodd_jax.features import batches
+from audiodd_jax.features.augment import augment
+from audiodd_jax.features.batches import Streamed
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.kernels.random_features import in_chunks
+from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.training import losses
+
+# What each stream of randomness is folded with, under a seed's key.
+_INITIAL, _ORDER, _STEP = range(3)
+# Steps over which the average's decay rises to its own.
+_AVERAGE_WARMUP = 10
+
+
+class TrainingSet(NamedTuple):
+    """Clips to learn from, and what to learn of each.
+
+    Attributes:
+      clips: real ones, or a coreset's.
+      targets: ``[b, c]``, as ``losses`` makes them.
+    """
+
+    clips: Split | DeviceSplit | HostSplit
+    targets: Float[Array, "b c"]
+
+
+class Network(NamedTuple):
+    """A network that predicts.
+
+    Attributes:
+      variables: its weights and running statistics.
+      start: those of the network whose outputs are subtracted, or None.
+    """
+
+    variables: Variables
+    start: Variables | None
+
+
+class State(NamedTuple):
+    """State between steps, of one seed (or of several, stacked in front).
+
+    Attributes:
+      step: ``[]`` steps taken.
+      key: the seed's root key.
+      network: what is trained, with where it started if that is subtracted.
+      average: moving average of its variables, or None.
+      opt_state: the optimiser's.
+    """
+
+    step: Int[Array, "*k"]
+    key: Key[Array, "*k"]
+    network: Network
+    average: Variables | None
+    opt_state: optax.OptState
+
+    @property
+    def final(self) -> Network:
+        """The network to predict with: the averaged one where there is one."""
+        return self.network._replace(variables=self.average or self.network.variables)
+
+
+def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
+    """AdamW or SGD with Nesterov momentum, warm-up, then cosine or constant rate."""
+    warmup = round(config.warmup * config.steps)
+    after = {
+        "cosine": lambda: optax.cosine_decay_schedule(
+            config.learning_rate, max(1, config.steps - warmup)
+        ),
+        "constant": lambda: optax.constant_schedule(config.learning_rate),
+    }[config.schedule]()
+    rise = optax.linear_schedule(0.0, config.learning_rate, max(1, warmup))
+    # The first step is not lost to a rate of zero.
+    rate = lambda step: jnp.where(step < warmup, rise(step + 1), after(step - warmup))
+    kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
+    return optax.chain(
+        optax.scale_by_adam()
+        if config.optimizer == "adamw"
+        else optax.trace(config.momentum, nesterov=True),
+        optax.add_decayed_weights(config.weight_decay, kernels),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def init(
+    key: Key[Array, ""],
+    model: nn.Module,
+    image_shape: tuple[int, int],
+    config: TrainingConfig,
+) -> State:
+    """The state of one seed before its first step.
+
+    Args:
+      key: the seed's.
+      model: the network.
+      image_shape: ``(f, t)`` of the spectrograms.
+      config: of the training.
+    """
+    variables = models.init(jax.random.fold_in(key, _INITIAL), model, image_shape)
+    network = Network(variables, variables if config.centre_outputs else None)
+    average = variables if config.average else None
+    opt_state = optimizer(config).init(variables.params)
+    return State(jnp.int32(0), key, network, average, opt_state)
+
+
+def step(
+    state: State,
+    images: Float[Array, "b f t 1"],
+    targets: Float[Array, "b c"],
+    *,
+    model: nn.Module,
+    config: TrainingConfig,
+    stats: Normalization,
+    noise: Num[Array, "pieces f t"] | None,
+) -> tuple[State, dict[str, Float[Array, ""]]]:
+    """One step of one seed on a batch; the new state, its loss and its accuracy."""
+    key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
+    augment_key, mixup_key, dropout_key, start_key = jax.random.split(key, 4)
+    images = augment(augment_key, images, config.augment, stats, noise)
+    if config.mixup:
+        images, targets = losses.mixup(mixup_key, images, targets, config.mixup)
+    network, start = state.network.variables, state.network.start
+    before = 0.0
+    if start is not None:
+        # Its running statistics follow the data too, so that it predicts as it does.
+        before, statistics = models.train_logits(model, start, images, start_key)
+        start = start._replace(statistics=statistics)
+
+    def objective(params: Any) -> tuple[Array, tuple[Array, Any]]:
+        out, statistics = models.train_logits(
+            model, network._replace(params=params), images, dropout_key
+        )
+        out = out - before
+        return losses.loss(out, targets, config.loss), (out, statistics)
+
+    (value, (out, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(
+        network.params
+    )
+    updates, opt_state = optimizer(config).update(
+        grads, state.opt_state, network.params
+    )
+    network = Variables(optax.apply_updates(network.params, updates), statistics)
+    average = state.average
+    if average is not None:
+        ramp = (1.0 + state.step) / (_AVERAGE_WARMUP + state.step)
+        decay = jnp.minimum(config.average, ramp)
+        average = optax.incremental_update(network, average, 1 - decay)
+    hits = jnp.argmax(out, axis=1) == jnp.argmax(targets, axis=1)
+    state = State(
+        state.step + 1, state.key, Network(network, start), average, opt_state
+    )
+    return state, {"loss": value, "batch_accuracy": jnp.mean(hits)}
+
+
+def rows(
+    key: Key[Array, ""],
+    first: Int[Array, ""] | int,
+    length: int,
+    *,
+    clips: int,
+    size: int,
+) -> Int[Array, "steps b"]:
+    """The clips of one seed's batches, from step ``first`` on."""
+    return batches.epoch_rows(
+        jax.random.fold_in(key, _ORDER), clips, size, first, length
+    )
+
+
+def make_chunk(
+    model: nn.Module,
+    config: TrainingConfig,
+    stats: Normalization,
+    noise: Num[Array, "pieces f t"] | None,
+    parallel: int,
+) -> Callable[..., tuple[State, dict[str, Array]]]:
+    """``chunk(states, data, length)``: steps of all seeds, jitted, the state donated.
+
+    ``data`` is the training set, from which every step draws its batch, or the
+    streamed batches of just these steps, with the seeds on their second axis. Returns
+    the states and the metrics' means over the chunk and the seeds.
+
+    Args:
+      model: the network.
+      config: of the training.
+      stats: what the images were standardised with.
+      noise: background noise, for that augmentation.
+      parallel: seeds that advance at once.
+    """
+
+    def seed_chunk(
+        state: State, data: TrainingSet | Streamed, length: int
+    ) -> tuple[State, dict[str, Array]]:
+        if isinstance(data, Streamed):
+            take, drawn = lambda b: batches.standardized(b, stats), data
+        else:
+            clips = data.targets.shape[0]
+            take = lambda r: Split(data.clips.take(r), data.targets[r])
+            drawn = rows(
+                state.key, state.step, length, clips=clips, size=config.batch_size
+            )
+
+        def body(state: State, drawn: Any) -> tuple[State, dict[str, Array]]:
+            images, targets = take(drawn)
+            return step(
+                state,
+                images,
+                targets,
+                model=model,
+                config=config,
+                stats=stats,
+                noise=noise,
+            )
+
+        return lax.scan(body, state, drawn, length=length)
+
+    def chunk(
+        states: State, data: TrainingSet | Streamed, length: int
+    ) -> tuple[State, dict[str, Array]]:
+        if isinstance(data, Streamed):
+            by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)
+            run = lambda pair: seed_chunk(*pair, length)
+            states, metrics = in_groups(run, (states, by_seed), parallel)
+        else:
+            run = lambda state: seed_chunk(state, data, length)
+            states, metrics = in_groups(run, states, parallel)
+        return states, jax.tree.map(jnp.mean, metrics)
+
+    return jax.jit(chunk, static_argnums=2, donate_argnums=0)
+
+
+def in_groups(function: Callable[[Any], Any], stacked: Any, size: int) -> Any:
+    """``function`` of each seed's part of ``stacked``, ``size`` seeds at once."""
+    return lax.map(function, stacked, batch_size=size if size > 1 else None)
+
+
+def predict(
+    network: Network, images: Float[Array, "b f t 1"], model: nn.Module, chunk: int
+) -> Float[Array, "b c"]:
+    """Logits of one network for any number of clips, ``chunk`` at a time."""
+
+    def part(images: Array) -> Array:
+        out = models.logits(model, network.variables, images)
+        if network.start is not None:
+            out = out - models.logits(model, network.start, images)
+        return out
+
+    return in_chunks(part, images, chunk)

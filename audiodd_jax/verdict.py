@@ -1,0 +1,230 @@
+"""The verdict on a coreset: what learns from it, beside what learns from real clips.
+
+Every protocol trains on the coreset and on each thing that it is compared with by one
+recipe, and the test split is read once, by what was trained in the end.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from audiodd_jax import presets, training_run
+from audiodd_jax import settings as settings_lib
+from audiodd_jax.config import Config
+from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
+from audiodd_jax.features import prepared
+from audiodd_jax.features.prepared import Prepared
+from audiodd_jax.report import figures, verdict_table
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import write_atomically, write_json
+from audiodd_jax.training import evaluation, subsets
+from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.subsets import Subset
+
+PROTOCOLS = ("krr", *presets.MODEL_DEFAULTS)
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+      protocol: ``krr`` or a network's name.
+      learns_from: ``coreset``, ``hard`` (its images, hard labels), or a subset.
+      clips: spectrograms or clips that were learnt from.
+      fraction: of the training split.
+      scores: on the test split.
+      seconds: that it took.
+    """
+
+    protocol: str
+    learns_from: str
+    clips: int
+    fraction: float
+    scores: Evaluation
+    seconds: float
+
+
+def evaluate(
+    coreset: Coreset,
+    protocols: Sequence[str] = ("krr",),
+    against: Sequence[str] = (),
+    config: Config | None = None,
+    changes: dict[str, Any] | None = None,
+    out: Path | None = None,
+    cache_dir: Path | None = None,
+) -> list[Row]:
+    """Scores a coreset, and what it is compared with, on its dataset's test split.
+
+    Args:
+      coreset: the artefact.
+      protocols: ``krr``, ``convnet``, ``resnet18``, ``linear``.
+      against: ``random``, ``herding`` (real clips, as many a class), ``hard`` (the
+        coreset's images with hard labels), ``20%`` and so on, ``all``.
+      config: where the data lies and how to evaluate; None: as it was distilled. The
+        feature settings and normalisation are always the coreset's.
+      changes: settings of networks and training, over each protocol's recipe.
+      out: where trainings are recorded and resumed; None keeps all in memory.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: the dataset cannot be used or has other classes, or an unknown name.
+    """
+    per_class = math.ceil(coreset.labels.shape[0] / len(coreset.class_names))
+    wanted = {
+        name: None if name == "hard" else subsets.parse(name, per_class)
+        for name in against
+    }
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            raise UserError(
+                f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}"
+            )
+    config = config or coreset_config(coreset)
+    config = dataclasses.replace(config, features=coreset.features)
+    settings_lib.validate(config)
+    data = load_data(coreset, config, any(wanted.values()), cache_dir)
+    rows = []
+    for protocol in protocols:
+        recipe = config
+        if protocol != "krr":
+            recipe = presets.for_model(config, protocol, **(changes or {}))
+            settings_lib.validate(recipe)
+        place = out / protocol if out else None
+        for name in ("coreset", *wanted):
+            rows.append(
+                _row(protocol, name, wanted.get(name), coreset, data, recipe, place)
+            )
+    return rows
+
+
+def coreset_config(coreset: Coreset) -> Config:
+    """The configuration that a coreset was distilled with, less where its data lay."""
+    return settings_lib.from_dict(coreset.metadata["settings"])
+
+
+def arrays(coreset: Coreset) -> CoresetArrays:
+    """A coreset on the device."""
+    return CoresetArrays(
+        jnp.asarray(coreset.images),
+        jnp.asarray(coreset.labels),
+        jnp.float32(math.log(coreset.metadata["platt_scale"])),
+    )
+
+
+def load_data(
+    coreset: Coreset, config: Config, needs_train: bool, cache_dir: Path | None
+) -> Prepared:
+    """The coreset's dataset, with the coreset's preprocessing.
+
+    Args:
+      coreset: the artefact.
+      config: where the data lies.
+      needs_train: whether real clips will train, or stay where they are.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: it has other classes, or the coreset learnt from its test clips.
+    """
+    if not needs_train:
+        # Only the other splits are read: the training clips stay where they are.
+        config = settings_lib.replace(config, {"data.storage": "host"})
+    data = prepared.load(config, cache_dir, coreset.normalization)
+    if data.class_names != coreset.class_names:
+        raise UserError(
+            f"this coreset is of {coreset.metadata['dataset']} with the classes "
+            f"{_some(coreset.class_names)}; {config.data.name} has "
+            f"{_some(data.class_names)}"
+        )
+    own = coreset.metadata["split"]["fold"]
+    if own and data.fold != own:
+        raise UserError(
+            f"fold {own} tests this coreset, which learnt from fold {data.fold}"
+        )
+    return data
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+
+
+def _row(
+    protocol: str,
+    name: str,
+    subset: Subset | None,
+    coreset: Coreset,
+    data: Prepared,
+    config: Config,
+    place: Path | None,
+) -> Row:
+    """Trains on one thing, once a seed, and scores it."""
+    began = time.perf_counter()
+    seeds = (config.evaluation if protocol == "krr" else config.training).seeds
+    # Each seed learns from its own draw of clips; what is not drawn has one.
+    drawn = subset is not None and subset.is_drawn
+    found = []
+    for draw in range(seeds if drawn else 1):
+        if subset is None:
+            source = training_run.coreset_source(arrays(coreset), name)
+        else:
+            rows = subsets.choose(subset, data, config, draw)
+            source = training_run.subset_source(subset, rows, data, draw)
+        if protocol == "krr":
+            networks = (draw,) if drawn else range(seeds)
+            support = training_run.support(source, data.num_classes)
+            found += evaluation.kernel_regression(
+                [support], data.test, config, networks
+            )
+            continue
+        one = config
+        if drawn:
+            changes = {"training.seeds": 1, "seed": config.seed + draw}
+            one = settings_lib.replace(config, changes)
+        folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
+        found.append(training_run.train(one, data, source, folder).scores)
+    clips = source.clips.labels.shape[0]
+    seconds = time.perf_counter() - began
+    scores = evaluation.joined(found)
+    return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
+
+
+def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
+    """Writes ``verdict.json``, ``README.md`` and the confusion matrices.
+
+    Args:
+      rows: the comparison.
+      class_names: the classes.
+      out: the folder.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    values = [
+        {
+            "learns_from": row.learns_from,
+            "num_samples": row.clips,
+            "fraction_of_train": row.fraction,
+            "seconds": row.seconds,
+            **row.scores.summary(class_names),
+        }
+        for row in rows
+    ]
+    write_json(out / "verdict.json", values)
+    pictures = []
+    for row in rows:
+        if row.scores.confusions is None:
+            continue
+        name = f"{row.protocol}-{row.learns_from.rstrip('%')}.png"
+        title = f"{row.protocol}, learnt from {row.learns_from}"
+        figures.confusion(row.scores.confusions.sum(0), class_names, title, out / name)
+        pictures.append(f"![{title}]({name})")
+    parts = [
+        "# Verdict",
+        "Accuracy on the test split, mean ± standard deviation over seeds.",
+        verdict_table.render(rows),
+        verdict_table.render_classes(rows, class_names),
+        *pictures,
+    ]
+    write_atomically(out / "README.md", "\n\n".join(parts) + "\n")

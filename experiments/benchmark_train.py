@@ -1,0 +1,224 @@
+"""Training steps a second, ours against PyTorch: same networks, shapes and machine.
+
+    pip install torch && python experiments/benchmark_train.py
+
+Both train on the same batch with AdamW and cross-entropy, the networks being the
+default ConvNet and ResNet-18. The turns alternate, each of ``--steps`` steps; medians
+are compared. On a CPU PyTorch runs as it is by default, and with channels last; on a
+GPU compiled, with channels last.
+"""
+
+import functools
+import itertools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+
+import audiodd_jax
+from audiodd_jax.config import AugmentConfig
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import Split
+from audiodd_jax.networks import models
+from audiodd_jax.training import fit, trainer
+
+_MODELS = flags.DEFINE_list("models", ["convnet", "resnet18"], "networks")
+_BATCH = flags.DEFINE_integer("batch", 128, "clips a step")
+_WIDTH = flags.DEFINE_integer("width", 64, "channels (of ResNet-18's first stage)")
+_BINS = flags.DEFINE_integer("bins", 32, "mel bins")
+_FRAMES = flags.DEFINE_integer("frames", 64, "frames")
+_STEPS = flags.DEFINE_integer("steps", 5, "steps a turn")
+_TURNS = flags.DEFINE_integer("turns", 7, "turns of each")
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "of the products, for both"
+)
+
+CLASSES, LEARNING_RATE, WEIGHT_DECAY, DEPTH = 10, 1e-3, 0.05, 4
+READOUTS = {"convnet": "flatten", "resnet18": "mean"}
+# What PyTorch's loop does, and no more.
+PLAIN = {
+    "optimizer": "adamw",
+    "schedule": "constant",
+    "warmup": 0.0,
+    "loss": "cross_entropy",
+    "average": 0.0,
+    "mixup": 0.0,
+    "centre_outputs": False,
+    **{f"augment__{name}": value for name, value in vars(AugmentConfig()).items()},
+}
+
+
+def problem():
+    """A batch and its labels."""
+    rng = np.random.default_rng(0)
+    shape = (_BATCH.value, _BINS.value, _FRAMES.value, 1)
+    images = rng.standard_normal(shape).astype(np.float32)
+    return images, (np.arange(_BATCH.value) % CLASSES).astype(np.int32)
+
+
+def ours(name):
+    """A turn of our steps, as ``audiodd train`` runs them."""
+    config = audiodd_jax.for_model(
+        audiodd_jax.for_dataset("tones"),
+        name,
+        model__width=_WIDTH.value,
+        model__depth=DEPTH,
+        model__norm="batch",
+        model__readout=READOUTS[name],
+        model__stem="imagenet",
+        training__precision=_PRECISION.value,
+        training__batch_size=_BATCH.value,
+        training__learning_rate=LEARNING_RATE,
+        training__weight_decay=WEIGHT_DECAY,
+        training__label_smoothing=0.0,
+        **{f"training__{name}": value for name, value in PLAIN.items()},
+    )
+    settings = config.training
+    images, labels = map(jnp.asarray, problem())
+    data = fit.real_set(Split(images, labels), CLASSES, settings)
+    model = models.make(config.model, CLASSES, jnp.dtype(settings.precision))
+    shape = (_BINS.value, _FRAMES.value)
+    keys = jax.random.key(0)[None]
+    state = jax.vmap(lambda key: trainer.init(key, model, shape, settings))(keys)
+    stats = Normalization(
+        np.zeros(_BINS.value, np.float32), np.ones(_BINS.value, np.float32)
+    )
+    chunk = trainer.make_chunk(model, settings, stats, None, parallel=1)
+
+    def turn():
+        nonlocal state
+        state, metrics = chunk(state, data, _STEPS.value)
+        return float(metrics["loss"])
+
+    return turn
+
+
+def pytorch(name, *, channels_last, compiled):
+    """A turn of the same steps in PyTorch."""
+    import torch
+    from torch.nn import functional
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = (torch_convnet if name == "convnet" else torch_resnet18)(torch).to(device)
+    images, labels = problem()
+    x = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device)
+    y = torch.tensor(labels, device=device).long()
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)
+        x = x.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY
+    )
+    forward = torch.compile(net) if compiled else net
+    low = torch.autocast(device, torch.bfloat16, _PRECISION.value == "bfloat16")
+
+    def step():
+        with low:
+            loss = functional.cross_entropy(forward(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return lambda: [step() for _ in range(_STEPS.value)][-1].item()
+
+
+def torch_convnet(torch):
+    nn, width = torch.nn, _WIDTH.value
+    layers, channels = [], 1
+    for _ in range(DEPTH):
+        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
+        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2)]
+        channels = width
+    places = (_BINS.value // 2**DEPTH) * (_FRAMES.value // 2**DEPTH)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * places, CLASSES))
+
+
+def torch_resnet18(torch):
+    nn, width = torch.nn, _WIDTH.value
+
+    class Block(nn.Module):
+        def __init__(self, before, after, stride):
+            super().__init__()
+            conv = functools.partial(nn.Conv2d, padding=1, bias=False)
+            self.body = nn.Sequential(
+                conv(before, after, 3, stride=stride),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+                conv(after, after, 3),
+                nn.BatchNorm2d(after),
+            )
+            self.shortcut = nn.Identity()
+            if before != after:
+                self.shortcut = nn.Sequential(
+                    nn.Conv2d(before, after, 1, stride=stride, bias=False),
+                    nn.BatchNorm2d(after),
+                )
+
+        def forward(self, x):
+            return torch.relu(self.body(x) + self.shortcut(x))
+
+    stem = [nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)]
+    stem += [nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
+    widths = [width] + [width * 2**stage for stage in range(4) for _ in range(2)]
+    blocks = [
+        Block(before, after, 1 if before == after else 2)
+        for before, after in itertools.pairwise(widths)
+    ]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, CLASSES)]
+    return nn.Sequential(*stem, *blocks, *head)
+
+
+def contenders(name):
+    """Our turn, and PyTorch's at its usual and at its best."""
+    import torch
+
+    found = {"ours": ours(name)}
+    if torch.cuda.is_available():
+        best = pytorch(name, channels_last=True, compiled=True)
+        return {**found, "PyTorch, compiled, channels last": best}
+    for channels_last in (False, True):
+        told = "PyTorch" + (", channels last" if channels_last else "")
+        found[told] = pytorch(name, channels_last=channels_last, compiled=False)
+    return found
+
+
+def measure(turns):
+    """Seconds a step of each, by turns, after one turn to warm up."""
+    times = {name: [] for name in turns}
+    for turn in turns.values():
+        turn()
+    for _ in range(_TURNS.value):
+        for name, turn in turns.items():
+            began = time.perf_counter()
+            turn()
+            times[name].append((time.perf_counter() - began) / _STEPS.value)
+    return times
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    print(
+        f"batch {_BATCH.value} of {_BINS.value}x{_FRAMES.value}, width {_WIDTH.value}, "
+        f"{_PRECISION.value}, {jax.devices()[0].device_kind}, jax {jax.__version__}\n"
+    )
+    print("| network | contender | steps/s | median s | fastest s | our speed of it |")
+    print("|---|---|---|---|---|---|")
+    for name in _MODELS.value:
+        times = measure(contenders(name))
+        ours_median = statistics.median(times["ours"])
+        for contender, seconds in times.items():
+            median = statistics.median(seconds)
+            ratio = "" if contender == "ours" else f"{median / ours_median:.2f}"
+            print(
+                f"| {name} | {contender} | {1 / median:.2f} | {median:.4f} "
+                f"| {min(seconds):.4f} | {ratio} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)
