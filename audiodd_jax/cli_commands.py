@@ -246,6 +246,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
         if bool(values.workdir) == bool(values.coreset):
             raise UserError("evaluate needs either --workdir or --coreset")
+        verdict.check_protocols(_names(values.protocol))
         folder = Path(values.workdir or "")
         if values.workdir:
             found["folds"] = cross_validation.fold_directories(folder)

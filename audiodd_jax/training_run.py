@@ -102,14 +102,14 @@ def train(
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
     if workdir is None:
-        fitted = _fit(config, data, source, None)
+        fitted = fit_source(config, data, source, None)
         scores = _score(config, data, fitted)
         return Trained(scores, _result(config, data, source, fitted, scores), None)
     kept = settings_lib.record(config, settings_lib.TRAINING)
     with RunDirectory(workdir, {**kept, "learns_from": source.record}) as run:
         if result := run.result():
             return Trained(evaluation.from_summary(result), result, run.path)
-        fitted = _fit(config, data, source, run)
+        fitted = fit_source(config, data, source, run)
         scores = _score(config, data, fitted)
         result = _result(config, data, source, fitted, scores)
         artefact.save(run.path / "networks.npz", fitted.networks, data, config)
@@ -126,9 +126,17 @@ def train(
         return Trained(scores, result, run.path)
 
 
-def _fit(
+def fit_source(
     config: Config, data: Prepared, source: Source, run: RunDirectory | None
 ) -> fit.Fitted:
+    """Trains on a source; the test split is not read.
+
+    Args:
+      config: model, training, and the first seed.
+      data: the prepared dataset, for validation.
+      source: what to learn from.
+      run: where to record and resume, or None.
+    """
     clips = source.clips
     if isinstance(clips, CoresetArrays):
         learnt = fit.coreset_set(clips.images, clips.labels, config.training)

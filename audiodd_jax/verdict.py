@@ -38,7 +38,7 @@ class Row(NamedTuple):
       clips: spectrograms or clips that were learnt from.
       fraction: of the training split.
       scores: on the test split.
-      seconds: that it took.
+      seconds: of training, when it was done; of kernel regression, now.
     """
 
     protocol: str
@@ -79,11 +79,7 @@ def evaluate(
         name: None if name == "hard" else subsets.parse(name, per_class)
         for name in against
     }
-    for protocol in protocols:
-        if protocol not in PROTOCOLS:
-            raise UserError(
-                f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}"
-            )
+    check_protocols(protocols)
     config = config or coreset_config(coreset)
     config = dataclasses.replace(config, features=coreset.features)
     settings_lib.validate(config)
@@ -100,6 +96,19 @@ def evaluate(
                 _row(protocol, name, wanted.get(name), coreset, data, recipe, place)
             )
     return rows
+
+
+def check_protocols(protocols: Sequence[str]) -> None:
+    """Refuses a protocol that there is not.
+
+    Raises:
+      UserError: naming it.
+    """
+    for protocol in protocols:
+        if protocol not in PROTOCOLS:
+            raise UserError(
+                f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}"
+            )
 
 
 def coreset_config(coreset: Coreset) -> Config:
@@ -162,32 +171,35 @@ def _row(
     place: Path | None,
 ) -> Row:
     """Trains on one thing, once a seed, and scores it."""
-    began = time.perf_counter()
     seeds = (config.evaluation if protocol == "krr" else config.training).seeds
     # Each seed learns from its own draw of clips; what is not drawn has one.
     drawn = subset is not None and subset.is_drawn
-    found = []
-    for draw in range(seeds if drawn else 1):
+    found, seconds = [], 0.0
+    for i in range(seeds if drawn else 1):
+        draw = config.seed + i
         if subset is None:
             source = training_run.coreset_source(arrays(coreset), name)
         else:
             rows = subsets.choose(subset, data, config, draw)
             source = training_run.subset_source(subset, rows, data, draw)
         if protocol == "krr":
-            networks = (draw,) if drawn else range(seeds)
+            began = time.perf_counter()
+            networks = (i,) if drawn else range(seeds)
             support = training_run.support(source, data.num_classes)
             found += evaluation.kernel_regression(
                 [support], data.test, config, networks
             )
+            seconds += time.perf_counter() - began
             continue
         one = config
         if drawn:
-            changes = {"training.seeds": 1, "seed": config.seed + draw}
+            changes = {"training.seeds": 1, "seed": draw}
             one = settings_lib.replace(config, changes)
         folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
-        found.append(training_run.train(one, data, source, folder).scores)
+        trained = training_run.train(one, data, source, folder)
+        found.append(trained.scores)
+        seconds += trained.result["wall_seconds"]
     clips = source.clips.labels.shape[0]
-    seconds = time.perf_counter() - began
     scores = evaluation.joined(found)
     return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
 
@@ -215,6 +227,7 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     pictures = []
     for row in rows:
         if row.scores.confusions is None:
+            seconds += time.perf_counter() - began
             continue
         name = f"{row.protocol}-{row.learns_from.rstrip('%')}.png"
         title = f"{row.protocol}, learnt from {row.learns_from}"

@@ -101,7 +101,7 @@ class HostSplit:
         """``(f, t)`` of the spectrograms."""
         return self.features.shape[1:3]
 
-    def read(self, rows: Int[np.ndarray, " rows"]) -> Num[np.ndarray, "rows f t"]:
+    def read(self, rows: Int[np.ndarray, "*rows"]) -> Num[np.ndarray, "*rows f t"]:
         """Features of some clips, as they lie in the cache."""
         return self.features[self.clips[rows]]
 

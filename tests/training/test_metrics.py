@@ -37,8 +37,10 @@ def test_macro_f1_lies_between_nothing_and_one(labels, random):
 
 def test_interval_is_students():
     # t(0.975, 2) = 4.303; values 1, 2, 3 have a standard deviation of 1.
-    assert metrics.interval95([1, 2, 3]) == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
-    assert math.isnan(metrics.interval95([1]))
+    assert metrics.interval95([1.0, 2.0, 3.0]) == pytest.approx(
+        4.3027 / 3**0.5, rel=1e-4
+    )
+    assert math.isnan(metrics.interval95([1.0]))
 
 
 def test_evaluation_over_seeds_and_its_summary():

@@ -1,0 +1,124 @@
+"""How each network is best trained on a coreset, by validation accuracy alone.
+
+    python experiments/recipe_search.py --dataset=spoken_digit --data_dir=/data/fsdd \
+        --samples_per_class=10 --model=convnet
+
+Distils with the dataset's settings (under ``--preset``), then trains the network by its
+preset and by one change of it at a time, on the coreset and on as many random real
+clips. The test split is loaded with the data and never scored. Finished trials are not
+repeated.
+"""
+
+import statistics
+from pathlib import Path
+
+from absl import app, flags, logging
+
+import audiodd_jax
+from audiodd_jax import settings as settings_lib
+from audiodd_jax import training_run, verdict
+from audiodd_jax.features import prepared
+from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.training import subsets
+
+_DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
+_PRESET = flags.DEFINE_string("preset", "default", "of the distillation")
+_SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
+_MODEL = flags.DEFINE_string("model", "convnet", "network")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "networks a trial")
+_TRIALS = flags.DEFINE_list("trials", [], "names of trials; none: all")
+_REAL = flags.DEFINE_bool("real", True, "train on random real clips too")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/recipes", "where the runs go")
+
+MODEL, TRAINING, AUGMENT = "model.", "training.", "training.augment."
+TRIALS = {
+    "preset": {},
+    **{
+        f"readout {r}": {MODEL + "readout": r} for r in ("flatten", "time_mean", "mean")
+    },
+    **{
+        f"norm {n}": {MODEL + "norm": n} for n in ("batch", "instance", "group", "none")
+    },
+    "half the width": {MODEL + "width": 16},
+    "twice the width": {MODEL + "width": 64},
+    "depth 3": {MODEL + "depth": 3},
+    "dropout 0.2": {MODEL + "dropout": 0.2},
+    "random head": {MODEL + "head": "random"},
+    "random head, centred outputs": {
+        MODEL + "head": "random",
+        TRAINING + "centre_outputs": True,
+    },
+    "mse, labels as learnt": {TRAINING + "loss": "mse", TRAINING + "label_scale": 1.0},
+    "mse, labels times 8": {TRAINING + "loss": "mse", TRAINING + "label_scale": 8.0},
+    **{
+        f"label scale {s:g}": {TRAINING + "label_scale": s}
+        for s in (2.0, 3.0, 5.0, 8.0, 10.0)
+    },
+    "hard labels": {TRAINING + "labels": "hard"},
+    **{f"rate {r:g}": {TRAINING + "learning_rate": r} for r in (5e-4, 5e-3, 1e-2)},
+    **{f"decay {d:g}": {TRAINING + "weight_decay": d} for d in (0.0, 0.5)},
+    "sgd, rate 0.05": {
+        TRAINING + "optimizer": "sgd",
+        TRAINING + "learning_rate": 0.05,
+        TRAINING + "weight_decay": 5e-4,
+    },
+    "batch 50": {TRAINING + "batch_size": 50},
+    "1000 steps": {TRAINING + "steps": 1000},
+    "averaged weights": {TRAINING + "average": 0.98},
+    "mixup 0.5": {TRAINING + "mixup": 0.5},
+    **{f"time shift {s:g}": {AUGMENT + "time_shift": s} for s in (0.0, 0.1, 0.2)},
+    "noise 5 dB": {AUGMENT + "noise_db": 5.0},
+    "masks": {AUGMENT + "time_mask": 0.2, AUGMENT + "frequency_mask": 0.2},
+}
+
+
+def trial(config, data, source, folder):
+    """Validation accuracy of one recipe on one source; test clips are not read."""
+    record = settings_lib.record(config, settings_lib.TRAINING)
+    with RunDirectory(folder, {**record, "learns_from": source.record}) as run:
+        result = run.result()
+        if result is None:
+            last = training_run.fit_source(config, data, source, run).history[-1]
+            kept = ("validation_accuracy", "validation_loss", "loss", "seconds")
+            result = {name: last[name] for name in kept}
+            run.finish(result)
+        return result
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    config = audiodd_jax.for_dataset(
+        _DATASET.value,
+        _PRESET.value,
+        coreset__samples_per_class=_SAMPLES.value,
+        data__data_dir=_DATA_DIR.value,
+    )
+    place = Path(_WORKDIR.value)
+    name = f"{_DATASET.value}-{_PRESET.value}-{_SAMPLES.value}"
+    coreset = audiodd_jax.distill(config, place / f"{name}-seed0").coreset
+    data = prepared.load(config)
+    drawn = subsets.Subset("random", per_class=_SAMPLES.value)
+    rows = subsets.choose(drawn, data, config, 0)
+    sources = [training_run.coreset_source(verdict.arrays(coreset))]
+    if _REAL.value:
+        sources.append(training_run.subset_source(drawn, rows, data, 0))
+    heads = [source.record["name"] for source in sources]
+    print(f"| {_MODEL.value} | {' | '.join(heads)} | s |")
+    print("|---" * (len(heads) + 2) + "|")
+    for title in _TRIALS.value or TRIALS:
+        changes = {"training.seeds": _SEEDS.value, **TRIALS[title]}
+        recipe = audiodd_jax.for_model(config, _MODEL.value)
+        recipe = settings_lib.replace(recipe, changes)
+        folder = place / f"{name}-{_MODEL.value}" / title.replace(" ", "_")
+        found = [
+            trial(recipe, data, source, folder.with_name(f"{folder.name}-{head}"))
+            for source, head in zip(sources, heads, strict=True)
+        ]
+        scores = [f"{100 * result['validation_accuracy']:.1f}" for result in found]
+        seconds = statistics.fmean(result["seconds"] for result in found)
+        print(f"| {title} | {' | '.join(scores)} | {seconds:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

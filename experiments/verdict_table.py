@@ -1,0 +1,78 @@
+"""The verdict over several distillation seeds: networks on coresets and on real clips.
+
+    python experiments/verdict_table.py --dataset=spoken_digit --data_dir=/data/fsdd \
+        --samples_per_class=10 --protocols=convnet,resnet18,linear,krr \
+        --against=random,herding,hard,all
+
+Distils once a seed with the dataset's settings (under ``--preset``), then trains each
+network once on each coreset (with that seed), and once a seed on everything else; each
+by the network's own preset. Finished runs are not repeated, cut ones continue.
+"""
+
+from pathlib import Path
+
+from absl import app, flags, logging
+
+import audiodd_jax
+from audiodd_jax import verdict
+from audiodd_jax.report import verdict_table
+from audiodd_jax.training import evaluation
+
+_DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
+_PRESET = flags.DEFINE_string("preset", "default", "of the distillation")
+_SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
+_PROTOCOLS = flags.DEFINE_list("protocols", ["convnet"], "networks, and krr")
+_AGAINST = flags.DEFINE_list(
+    "against", ["random"], "random, herding, hard, shares as 20%, all"
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/verdict", "where the runs go")
+
+
+def name():
+    """What the runs are called."""
+    preset = "" if _PRESET.value == "default" else f"-{_PRESET.value}"
+    return f"{_DATASET.value}-{_SAMPLES.value}{preset}"
+
+
+def rows_of_seed(seed):
+    """The rows of one distillation seed, and the class names."""
+    config = audiodd_jax.for_dataset(
+        _DATASET.value,
+        _PRESET.value,
+        seed=seed,
+        coreset__samples_per_class=_SAMPLES.value,
+        data__data_dir=_DATA_DIR.value,
+    )
+    run = audiodd_jax.distill(config, Path(_WORKDIR.value) / f"{name()}-seed{seed}")
+    rows = verdict.evaluate(
+        run.coreset,
+        _PROTOCOLS.value,
+        _AGAINST.value,
+        config=config,
+        changes={"training.seeds": 1},
+        out=run.path / "evaluation",
+    )
+    return rows, run.coreset.class_names
+
+
+def over_seeds(rows):
+    """One line of the table: the scores of all seeds, the seconds of one."""
+    scores = evaluation.joined([row.scores for row in rows])
+    seconds = sum(row.seconds for row in rows) / len(rows)
+    return rows[0]._replace(scores=scores, seconds=seconds)
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    found = [rows_of_seed(seed) for seed in range(_SEEDS.value)]
+    lines = [over_seeds(rows) for rows in zip(*(f[0] for f in found), strict=True)]
+    print(verdict_table.render(lines))
+    out = Path(_WORKDIR.value) / f"{name()}-verdict"
+    verdict.write(lines, found[0][1], out)
+    print(f"\nclass by class, and confusion matrices: {out}")
+
+
+if __name__ == "__main__":
+    app.run(main)
