@@ -227,7 +227,6 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     pictures = []
     for row in rows:
         if row.scores.confusions is None:
-            seconds += time.perf_counter() - began
             continue
         name = f"{row.protocol}-{row.learns_from.rstrip('%')}.png"
         title = f"{row.protocol}, learnt from {row.learns_from}"

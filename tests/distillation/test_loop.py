@@ -14,6 +14,7 @@ from audiodd_jax.distillation import loop, rfad
 from audiodd_jax.features import normalize
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.interrupt import Interrupted
 from audiodd_jax.runtime.runs import RunDirectory
@@ -240,7 +241,7 @@ def test_a_streamed_run_is_the_run_on_the_device(tmp_path):
 def test_a_streamed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     _, host = on_host(data())
     whole = run(tmp_path / "whole", None, host)
-    real, saved = loop.Checkpoints.save, []
+    real, saved = Checkpoints.save, []
 
     def save(self, step, state):
         real(self, step, state)
@@ -248,10 +249,10 @@ def test_a_streamed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
         if len(saved) == 2:
             raise Killed
 
-    monkeypatch.setattr(loop.Checkpoints, "save", save)
+    monkeypatch.setattr(Checkpoints, "save", save)
     with pytest.raises(Killed):
         run(tmp_path / "cut", None, host)
-    monkeypatch.setattr(loop.Checkpoints, "save", real)
+    monkeypatch.setattr(Checkpoints, "save", real)
     assert_same(run(tmp_path / "cut", None, host).best, whole.best)
 
 
