@@ -12,12 +12,12 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from turns import measure
 
 import audiodd_jax
 from audiodd_jax.distillation import loop, rfad
@@ -141,19 +141,6 @@ def pytorch():
     return lambda: [step() for _ in range(_STEPS.value)][-1]
 
 
-def measure(turns):
-    """Seconds a step of each, by turns, after one turn to warm up."""
-    times = {name: [] for name in turns}
-    for turn in turns.values():
-        turn()
-    for _ in range(_TURNS.value):
-        for name, turn in turns.items():
-            began = time.perf_counter()
-            turn()
-            times[name].append((time.perf_counter() - began) / _STEPS.value)
-    return times
-
-
 def peak_megabytes():
     """Peak memory of a process that takes our steps alone."""
     command = [sys.executable, __file__, "--memory_only"]
@@ -169,7 +156,8 @@ def main(_):
         ours()()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
         return
-    times = measure({"ours": ours(), "PyTorch": pytorch()})
+    both = {"ours": ours(), "PyTorch": pytorch()}
+    times = measure(both, _TURNS.value, _STEPS.value)
     print(
         f"width {_WIDTH.value}, {_NETWORKS.value} networks, batch {_BATCH.value}, "
         f"{_SAMPLES.value} coreset samples of {_BINS.value}x{_FRAMES.value}, "

@@ -11,12 +11,12 @@ GPU compiled, with channels last.
 import functools
 import itertools
 import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
+from turns import measure
 
 import audiodd_jax
 from audiodd_jax.config import AugmentConfig
@@ -186,19 +186,6 @@ def contenders(name):
     return found
 
 
-def measure(turns):
-    """Seconds a step of each, by turns, after one turn to warm up."""
-    times = {name: [] for name in turns}
-    for turn in turns.values():
-        turn()
-    for _ in range(_TURNS.value):
-        for name, turn in turns.items():
-            began = time.perf_counter()
-            turn()
-            times[name].append((time.perf_counter() - began) / _STEPS.value)
-    return times
-
-
 def main(_):
     logging.set_verbosity(logging.WARNING)
     print(
@@ -208,7 +195,7 @@ def main(_):
     print("| network | contender | steps/s | median s | fastest s | our speed of it |")
     print("|---|---|---|---|---|---|")
     for name in _MODELS.value:
-        times = measure(contenders(name))
+        times = measure(contenders(name), _TURNS.value, _STEPS.value)
         ours_median = statistics.median(times["ours"])
         for contender, seconds in times.items():
             median = statistics.median(seconds)

@@ -5,6 +5,7 @@ import csv
 import pytest
 
 import audiodd_jax
+from audiodd_jax import verdict
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +34,25 @@ def test_environmental_sounds_by_a_table(real_audio, tmp_path):
             path = folder / "audio" / row["filename"]
             writer.writerow([path, row["category"], row["fold"], row["src_file"]])
     assert accuracy(tmp_path, "folder", 5, table) >= 0.72
+
+
+def test_networks_on_a_coreset_and_on_real_digits(real_audio, tmp_path):
+    """One seed of each; BUILD_NOTES.md has three."""
+    config = audiodd_jax.for_dataset(
+        "spoken_digit", "transfer", data__data_dir=str(real_audio("fsdd"))
+    )
+    coreset = audiodd_jax.distill(config, tmp_path / "run").coreset
+    score = lambda protocol, against: [
+        row.scores.mean
+        for row in verdict.evaluate(
+            coreset, [protocol], against, config, {"training.seeds": 1}
+        )
+    ]
+    distilled, chosen, everything = score("convnet", ["random", "all"])
+    assert distilled >= 0.92
+    assert everything >= 0.98
+    assert distilled > chosen
+    assert score("resnet18", [])[0] >= 0.85
 
 
 def test_tones_are_hard_for_one_clip_and_easy_for_all(tmp_path):
