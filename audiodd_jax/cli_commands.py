@@ -153,11 +153,11 @@ def train(argv: Sequence[str]) -> None:
         raise UserError("train tests on one fold: --fold takes its number")
     from audiodd_jax import api
 
+    if values.herding and values.samples_per_class is None:
+        raise UserError("--herding chooses --samples_per_class clips: say how many")
     learns_from, told = found.get("coreset"), "coreset"
     if _only_one(values, "coreset", "samples_per_class", "fraction", "indices"):
         learns_from, told = learns_from or _subset(values), _told(values)
-    elif values.herding:
-        raise UserError("--herding chooses --samples_per_class clips: say how many")
     else:
         told = "all"
     _keep_compiled(_cache_dir(values))
@@ -207,6 +207,8 @@ def _subset(values: Any) -> Any:
     from audiodd_jax.training import subsets
 
     if values.samples_per_class is not None:
+        if values.samples_per_class < 1:
+            raise UserError("samples_per_class must be at least 1")
         kind = "herding" if values.herding else "random"
         return subsets.Subset(kind, per_class=values.samples_per_class)
     if values.fraction is not None:

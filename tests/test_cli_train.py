@@ -149,6 +149,8 @@ def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
         (["--fraction=0"], "a fraction is above 0 and at most 1"),
         (["--fraction=0.1", "--samples_per_class=2"], "exclude each other"),
         (["--herding"], "say how many"),
+        (["--herding", "--fraction=0.1"], "say how many"),
+        (["--samples_per_class=0"], "samples_per_class must be at least 1"),
         (["--samples_per_class=500"], "has 180 training clips"),
         (["--indices=/nowhere/list.txt"], "/nowhere/list.txt: No such file"),
         (["--indices={words}"], "is no list of whole numbers"),

@@ -3,9 +3,10 @@
 from typing import Any
 
 from audiodd_jax.config import Config
+from audiodd_jax.report import verdict_table
 
 _TEMPLATE = """\
-# {dataset}: {model} on {learns_from}
+# {dataset}: {model} on {what}
 
 {parameters:,} parameters, trained for {steps} steps on {num_samples:,} spectrograms:
 {percent:.2f} % of the {num_train:,} training clips of {dataset} {dataset_version}.
@@ -17,8 +18,8 @@ _TEMPLATE = """\
 | macro F1 | {macro_f1:.3f} |
 | each seed | {each} |
 
-Mean ± standard deviation over {seeds} seeds, from {seed} on; {wall_seconds:.0f} s. The
-test split was read once, for this table.
+Mean ± standard deviation over seeds, from {seed} on; {wall_seconds:.0f} s. The test
+split was read once, for this table.
 
 | class | accuracy (%) |
 |---|---|
@@ -63,7 +64,7 @@ def render(result: dict[str, Any], accuracy: str, config: Config) -> str:
         "percent": 100 * result["fraction_of_train"],
         "interval": "one seed" if interval is None else f"± {100 * interval:.1f} %",
         "each": ", ".join(f"{100 * a:.1f} %" for a in result["test_accuracies"]),
-        "seeds": len(result["test_accuracies"]),
+        "what": verdict_table.told(result["learns_from"]),
         "classes": "\n".join(
             f"| {name} | {share(value)} |"
             for name, value in result["per_class_accuracy"].items()

@@ -17,6 +17,11 @@ _WHAT = {
 Line = tuple[str, str, int, float, Evaluation, float]
 
 
+def told(learns_from: str) -> str:
+    """What was learnt from, in words."""
+    return _WHAT.get(learns_from, f"real clips, {learns_from}")
+
+
 def render(lines: Sequence[Line]) -> str:
     """The comparison as a Markdown table, a line a protocol and thing learnt from."""
     text = [
@@ -25,7 +30,7 @@ def render(lines: Sequence[Line]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for protocol, learns_from, clips, fraction, scores, seconds in lines:
-        what = _WHAT.get(learns_from, f"real clips, {learns_from}")
+        what = told(learns_from)
         half = scores.interval
         interval = "" if math.isnan(half) else f"± {100 * half:.1f}"
         f1 = "" if scores.confusions is None else f"{scores.macro_f1:.3f}"
