@@ -236,7 +236,8 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
         "# Verdict",
         "Accuracy on the test split, mean ± standard deviation over seeds.",
         verdict_table.render(rows),
-        verdict_table.render_classes(rows, class_names),
+        # Means of folds have no confusion matrices to tell classes by.
+        *([verdict_table.render_classes(rows, class_names)] if pictures else []),
         *pictures,
     ]
     write_atomically(out / "README.md", "\n\n".join(parts) + "\n")
