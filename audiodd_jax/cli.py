@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from audiodd_jax import cli_commands, cli_flags
+from audiodd_jax import cli_active, cli_commands, cli_flags
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.version import __version__
 
@@ -30,8 +30,15 @@ class Command:
 
 
 COMMANDS = {
-    name: Command(name, getattr(cli_commands, name), cli_flags.COMMAND_FLAGS[name])
-    for name in ("prepare", "distill", "train", "evaluate", "doctor")
+    run.__name__: Command(run.__name__, run, cli_flags.COMMAND_FLAGS[run.__name__])
+    for run in (
+        cli_commands.prepare,
+        cli_commands.distill,
+        cli_commands.train,
+        cli_commands.evaluate,
+        cli_active.active,
+        cli_commands.doctor,
+    )
 }
 
 

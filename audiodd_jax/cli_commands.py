@@ -3,41 +3,25 @@
 JAX is imported by the commands that compute, never to answer a question about flags.
 """
 
-import contextlib
-import platform
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from audiodd_jax import cli_flags
 from audiodd_jax import presets as presets_lib
 from audiodd_jax import settings as settings_lib
+from audiodd_jax.cli_support import (
+    cache_dir,
+    continued,
+    keep_compiled,
+    names,
+    percent,
+    table,
+)
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
-
-
-def _keep_compiled(cache_dir: Path | None) -> None:
-    """Has JAX keep what it compiles on disk: a second run starts in seconds.
-
-    Under this machine's name, since a home folder may serve machines that differ.
-    """
-    import jax
-
-    if not jax.config.jax_compilation_cache_dir:
-        place = (cache_dir or datasets.cache_root()) / "compiled" / platform.node()
-        jax.config.update("jax_compilation_cache_dir", str(place))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-
-
-def _cache_dir(values: Any) -> Path | None:
-    return Path(values.cache_dir).expanduser() if values.cache_dir else None
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
 
 
 def prepare(argv: Sequence[str]) -> None:
@@ -48,14 +32,14 @@ def prepare(argv: Sequence[str]) -> None:
     from audiodd_jax.features import cache
     from audiodd_jax.report import inventory
 
-    _keep_compiled(_cache_dir(values))
+    keep_compiled(cache_dir(values))
     began = time.perf_counter()
-    found = cache.prepare(config, _cache_dir(values))
+    found = cache.prepare(config, cache_dir(values))
     parts = splits.assign(
         found.labels, found.splits, found.folds, found.groups, config.data
     )
     rows = inventory.summary(config.data.name, found, parts)
-    _table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
+    table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
     print("", *inventory.class_counts(found, parts), sep="\n")
 
 
@@ -65,7 +49,7 @@ def distill(argv: Sequence[str]) -> None:
     settings_lib.validate(config)
     from audiodd_jax import api, cross_validation
 
-    _keep_compiled(_cache_dir(values))
+    keep_compiled(cache_dir(values))
     data = config.data
     name = "-".join(filter(None, (data.name, data.variant)))
     fold = f"-fold{values.fold}" if values.fold else ""
@@ -75,11 +59,11 @@ def distill(argv: Sequence[str]) -> None:
     )
     workdir = Path(values.workdir or Path("runs") / default)
     finished = (workdir / "result.json").exists()
-    with _continued(workdir):
+    with continued(workdir):
         if values.fold == "all":
-            run = cross_validation.distill(config, workdir, _cache_dir(values))
+            run = cross_validation.distill(config, workdir, cache_dir(values))
         else:
-            run = api.distill(config, workdir, _cache_dir(values))
+            run = api.distill(config, workdir, cache_dir(values))
     if finished:
         print(f"{workdir} holds this run, finished already:")
     if values.fold == "all":
@@ -94,7 +78,7 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
     rows = [
         ("coreset", f"{result['num_samples']} spectrograms, "
          f"{result['samples_per_class']} a class: "
-         f"{_percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
+         f"{percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
         ("test accuracy, distilled", f"{100 * result['test_accuracy']:.1f}{spread} %"),
         (
@@ -107,7 +91,7 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
         ("pictures", str(path / "figures")),
         ("card", str(path / "README.md")),
     ]  # fmt: skip
-    _table(rows)
+    table(rows)
 
 
 def _show_folds(result: dict[str, Any], path: Path) -> None:
@@ -129,7 +113,7 @@ def _show_folds(result: dict[str, Any], path: Path) -> None:
         ),
         ("card", str(path / "README.md")),
     ]
-    _table(rows)
+    table(rows)
 
 
 def train(argv: Sequence[str]) -> None:
@@ -160,12 +144,12 @@ def train(argv: Sequence[str]) -> None:
         learns_from, told = learns_from or _subset(values), _told(values)
     else:
         told = "all"
-    _keep_compiled(_cache_dir(values))
+    keep_compiled(cache_dir(values))
     name = f"{config.data.name}-{config.model.name}-{told}-seed{config.seed}"
     workdir = Path(values.workdir or Path("runs") / name)
     finished = (workdir / "result.json").exists()
-    with _continued(workdir):
-        run = api.train(config, workdir, learns_from, _cache_dir(values))
+    with continued(workdir):
+        run = api.train(config, workdir, learns_from, cache_dir(values))
     if finished:
         print(f"{workdir} holds this run, finished already:")
     result = run.result
@@ -176,7 +160,7 @@ def train(argv: Sequence[str]) -> None:
     rows = [
         ("network", f"{result['model']}, {result['parameters']:,} parameters"),
         ("learnt from", f"{result['learns_from']}: {result['num_samples']:,} "
-         f"spectrograms, {_percent(result['fraction_of_train'])} of "
+         f"spectrograms, {percent(result['fraction_of_train'])} of "
          f"{result['num_train']:,} clips"),
         ("test accuracy", f"{run.scores}{interval}"),
         ("each seed", ", ".join(f"{100 * a:.1f} %" for a in run.scores.accuracies)),
@@ -187,7 +171,7 @@ def train(argv: Sequence[str]) -> None:
         ("pictures", str(workdir / "figures")),
         ("card", str(workdir / "README.md")),
     ]  # fmt: skip
-    _table(rows)
+    table(rows)
 
 
 def _only_one(values: Any, *names: str) -> bool:
@@ -225,18 +209,6 @@ def _told(values: Any) -> str:
     return "indices" if values.indices else "coreset"
 
 
-@contextlib.contextmanager
-def _continued(workdir: Path) -> Iterator[None]:
-    """Ends the program with a signal's code, saying how to go on, if one came."""
-    from audiodd_jax.runtime.interrupt import Interrupted
-
-    try:
-        yield
-    except Interrupted as stop:
-        print(f"{stop}; the same command continues {workdir}", file=sys.stderr)
-        raise SystemExit(128 + stop.signum) from None
-
-
 def evaluate(argv: Sequence[str]) -> None:
     """Scores a coreset on the test split of its dataset, beside real clips if asked."""
     from audiodd_jax.distillation.coreset import load_coreset
@@ -248,7 +220,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
         if bool(values.workdir) == bool(values.coreset):
             raise UserError("evaluate needs either --workdir or --coreset")
-        verdict.check_protocols(_names(values.protocol))
+        verdict.check_protocols(names(values.protocol))
         folder = Path(values.workdir or "")
         if values.workdir:
             found["folds"] = cross_validation.fold_directories(folder)
@@ -271,22 +243,22 @@ def evaluate(argv: Sequence[str]) -> None:
     values, config, changes = cli_flags.parse("evaluate", argv, base)
     from audiodd_jax import cross_validation, verdict
 
-    _keep_compiled(_cache_dir(values))
+    keep_compiled(cache_dir(values))
     coreset, folder = found["coreset"], Path(values.workdir or ".")
     groups = ("model.", "training.")
     asked = {
-        "protocols": _names(values.protocol),
-        "against": _names(values.against),
+        "protocols": names(values.protocol),
+        "against": names(values.against),
         "config": config,
         "changes": {k: v for k, v in changes.items() if k.startswith(groups)},
-        "cache_dir": _cache_dir(values),
+        "cache_dir": cache_dir(values),
     }
     out = Path(values.out) if values.out else None
     # A glance at kernel regression leaves no folder behind.
     if not out and values.workdir and (asked["protocols"] != ["krr"] or values.against):
         out = folder / "evaluation"
     each = "folds" if found.get("folds") else "seeds"
-    with _continued(out or folder):
+    with continued(out or folder):
         if found.get("folds"):
             rows = cross_validation.evaluate(folder, **asked, out=out)
         else:
@@ -304,16 +276,11 @@ def evaluate(argv: Sequence[str]) -> None:
     if out:
         verdict.write(rows, coreset.class_names, out)
         lines.append(("tables and pictures", str(out)))
-    _table(lines)
+    table(lines)
     if len(rows) > 1:
         from audiodd_jax.report import verdict_table
 
         print("", verdict_table.render(rows), sep="\n")
-
-
-def _names(text: str) -> list[str]:
-    """The names in a list with commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def doctor(argv: Sequence[str]) -> None:
@@ -321,10 +288,4 @@ def doctor(argv: Sequence[str]) -> None:
     values, config, _ = cli_flags.parse("doctor", argv, cli_flags.dataset_config)
     from audiodd_jax import doctor as doctor_lib
 
-    _table(doctor_lib.examine(config.data, _cache_dir(values)))
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> None:
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:{width}s}  {value}")
+    table(doctor_lib.examine(config.data, cache_dir(values)))

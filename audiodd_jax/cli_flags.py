@@ -30,10 +30,12 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "steps": ("loop.steps",),
     "seed": ("seed",),
     "num_seeds": ("evaluation.seeds", "training.seeds"),
+    "budgets": ("active.budgets",),
 }
 _OWN_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "train": {"steps": ("training.steps",), "samples_per_class": ()},
     "evaluate": {"steps": ("training.steps",)},
+    "active": {"steps": ("training.steps",), "num_seeds": ()},
 }
 
 
@@ -146,12 +148,47 @@ def define_evaluate_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("steps", None, "training steps", **options)
 
 
+def define_active_flags(values: flags.FlagValues) -> None:
+    """Which acquisition functions, up to how many labels, beside which coresets."""
+    string, integer = flags.DEFINE_string, flags.DEFINE_integer
+    options = {"flag_values": values}
+    string(
+        "acquisition",
+        None,
+        f"one of: {', '.join(settings_lib.ACQUISITIONS)}; or several, with commas, or "
+        "all (default: bald)",
+        **options,
+    )
+    string("model", "convnet", f"one of: {_models()}", **options)
+    flags.DEFINE_list(
+        "budgets",
+        None,
+        "labelled clips at which rounds end, rising, with commas: shares as 0.2 or "
+        "20%, clips a class as 10/class (default: 20%,30%,40%,60%)",
+        **options,
+    )
+    string(
+        "coreset",
+        None,
+        "train on this coreset.npz too, by the same recipe, as a point on the picture; "
+        "or several, with commas: one a seed",
+        **options,
+    )
+    integer("steps", None, "training steps of a round", **options)
+    integer("seed", None, "of the seed set, the networks and the choices", **options)
+    integer("num_seeds", 1, "runs of each function, from --seed on", **options)
+    string(
+        "workdir", None, "run directory (default: runs/DATASET-active-...)", **options
+    )
+
+
 # What defines the plain flags of each command.
 COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
     "prepare": (define_data_flags, define_preset_flag),
     "distill": (define_data_flags, define_preset_flag, define_distill_flags),
     "train": (define_data_flags, define_preset_flag, define_train_flags),
     "evaluate": (define_data_flags, define_evaluate_flags),
+    "active": (define_data_flags, define_preset_flag, define_active_flags),
     "doctor": (define_data_flags,),
 }
 
@@ -196,7 +233,7 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
         raise UserError(f"{command} takes flags alone; what is {rest[0]!r}?")
     fields = {**_FIELDS, **_OWN_FIELDS.get(command, {})}
     set_fields = {
-        field: _fold_number(values.fold) if flag == "fold" else values[flag].value
+        field: _field_value(flag, values[flag].value)
         for flag, names in fields.items()
         if flag in values and values[flag].present
         for field in names
@@ -218,6 +255,13 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
     config = holder["config"].value
     changes = {name: settings_lib.get(config, name) for name in (*set_fields, *named)}
     return Parsed(values, config, changes)
+
+
+def _field_value(flag: str, value: Any) -> Any:
+    """What a plain flag sets its field to."""
+    if flag == "fold":
+        return _fold_number(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _fold_number(fold: str) -> int:

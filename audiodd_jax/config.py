@@ -299,6 +299,35 @@ class TrainingConfig:
 
 
 @dataclasses.dataclass
+class ActiveConfig:
+    """Active learning: which clips are labelled when.
+
+    Attributes:
+      acquisition: ``random``, ``max_entropy``, ``variation_ratios``, ``bald``,
+        ``margin``, ``k_center`` or ``badge``.
+      budgets: labelled clips at which rounds end, rising: shares of the training split
+        (``0.2`` or ``20%``), or clips a class (``10/class``).
+      initial: the seed set, likewise; its labels are drawn before any network.
+      initial_draw: ``balanced`` (as many of each class) or ``uniform``.
+      batch: clips that a round labels at most; 0: as many as the next budget asks for.
+      passes: Monte-Carlo passes with dropout.
+      chunk: clips that a device scores at once.
+      warm_start: go on from the last round's network, instead of a fresh one.
+      count_validation: count the validation clips as labelled.
+    """
+
+    acquisition: str = "bald"
+    budgets: tuple[str, ...] = ("20%", "30%", "40%", "60%")
+    initial: str = "2/class"
+    initial_draw: str = "balanced"
+    batch: int = 0
+    passes: int = 20
+    chunk: int = 128
+    warm_start: bool = False
+    count_validation: bool = False
+
+
+@dataclasses.dataclass
 class Config:
     """The whole configuration of a run; saved with it as ``config.json``."""
 
@@ -317,3 +346,4 @@ class Config:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    active: ActiveConfig = dataclasses.field(default_factory=ActiveConfig)

@@ -103,6 +103,11 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Over a network's recipe, where the network also chooses clips: one a round, with
+# dropout for its Monte-Carlo passes. Not tuned.
+ACTIVE_DEFAULTS: dict[str, Any] = {"model.dropout": 0.2, "training.seeds": 1}
+
+
 def for_model(config: Config, model: str, **changes: Any) -> Config:
     """A configuration with the recipe of a network.
 
@@ -120,6 +125,16 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
         )
     settings = {"model.name": model, **MODEL_DEFAULTS[model], **_dotted(changes)}
     return settings_lib.replace(config, settings)
+
+
+def for_active(config: Config, model: str, **changes: Any) -> Config:
+    """A configuration of active learning with a network; the same arguments.
+
+    Raises:
+      UserError: an unknown model or field.
+    """
+    config = for_model(config, model)
+    return settings_lib.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
 
 
 def _dotted(changes: dict[str, Any]) -> dict[str, Any]:

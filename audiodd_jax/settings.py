@@ -26,7 +26,17 @@ DISTILLATION = (
     "evaluation",
 )
 TRAINING = ("seed", "data", "features", "model", "training")
+ACTIVE = (*TRAINING, "active")
 
+ACQUISITIONS = (
+    "random",
+    "max_entropy",
+    "variation_ratios",
+    "bald",
+    "margin",
+    "k_center",
+    "badge",
+)
 _CHOICES = {
     "method": ("rfad",),
     "data.storage": ("auto", "device", "host"),
@@ -48,6 +58,8 @@ _CHOICES = {
     "training.loss": ("cross_entropy", "mse"),
     "training.labels": ("soft", "hard"),
     "training.precision": ("float32", "bfloat16"),
+    "active.acquisition": ACQUISITIONS,
+    "active.initial_draw": ("balanced", "uniform"),
 }
 _AT_LEAST_ONE = (
     "coreset.samples_per_class",
@@ -69,6 +81,8 @@ _AT_LEAST_ONE = (
     "training.seeds",
     "training.log_every",
     "training.checkpoint_every",
+    "active.passes",
+    "active.chunk",
 )
 _POSITIVE = (
     "rfad.regularizer",
@@ -96,6 +110,7 @@ _NOT_NEGATIVE = (
     "training.patience",
     "training.augment.gain_db",
     "training.augment.noise_db",
+    "active.batch",
 )
 _SHARES = (
     *(

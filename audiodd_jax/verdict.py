@@ -143,10 +143,20 @@ def load_data(
         # Only the other splits are read: the training clips stay where they are.
         config = settings_lib.replace(config, {"data.storage": "host"})
     data = prepared.load(config, cache_dir, coreset.normalization)
+    check_coreset(coreset, data)
+    return data
+
+
+def check_coreset(coreset: Coreset, data: Prepared) -> None:
+    """Refuses a coreset that is none of a dataset's training clips.
+
+    Raises:
+      UserError: it has other classes, or learnt from the test clips.
+    """
     if data.class_names != coreset.class_names:
         raise UserError(
             f"this coreset is of {coreset.metadata['dataset']} with the classes "
-            f"{_some(coreset.class_names)}; {config.data.name} has "
+            f"{_some(coreset.class_names)}; {data.name} has "
             f"{_some(data.class_names)}"
         )
     own = coreset.metadata["split"]["fold"]
@@ -154,7 +164,6 @@ def load_data(
         raise UserError(
             f"fold {own} tests this coreset, which learnt from fold {data.fold}"
         )
-    return data
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -16,14 +16,18 @@ LEVELS = (
     "kernels",
     "distillation",
     "training",
+    "active_learning",
     "report",
     "training_run",
     "verdict",
+    "active_run",
     "api",
     "cross_validation",
     "doctor",
     "cli_flags",
+    "cli_support",
     "cli_commands",
+    "cli_active",
     "cli",
 )
 # What every level may use, and what itself uses nothing of the others.

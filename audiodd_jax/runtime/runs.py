@@ -215,5 +215,6 @@ class RunDirectory:
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in row.items():
-            if name != "step":
+            # TensorBoard draws numbers; lists are for readers of the file.
+            if name != "step" and isinstance(value, int | float):
                 self._events.add_scalar(name, value, row["step"])

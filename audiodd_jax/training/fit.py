@@ -90,6 +90,7 @@ def fit(
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None = None,
     run: RunDirectory | None = None,
+    start: Network | None = None,
 ) -> Fitted:
     """Trains ``config.training.seeds`` networks of ``config.model`` on ``data``.
 
@@ -100,6 +101,7 @@ def fit(
       stats: what the images were standardised with.
       noise: background noise, in dB, for that augmentation.
       run: where to record, checkpoint and resume; None keeps all in memory.
+      start: networks to go on from, one a seed; None: fresh ones.
 
     Raises:
       UserError: settings that the data cannot serve, or a loss that is not a number.
@@ -124,6 +126,8 @@ def fit(
         trainer.init, model=model, image_shape=shape, config=settings
     )
     states = jax.jit(lambda keys: jax.lax.map(begin_one, keys))(keys)
+    if start is not None:
+        states = states.starting_from(start)
     states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
     parallel = settings.parallel or _seeds_at_once(states, config, shape)
     chunk = trainer.make_chunk(model, settings, stats, noise, parallel)

@@ -79,6 +79,11 @@ class State(NamedTuple):
         """The network to predict with: the averaged one where there is one."""
         return self.network._replace(variables=self.average or self.network.variables)
 
+    def starting_from(self, network: Network) -> "State":
+        """A state before its first step, with another network."""
+        average = network.variables if self.average is not None else None
+        return self._replace(network=network, average=average)
+
 
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
     """AdamW or SGD with Nesterov momentum, warm-up, then cosine or constant rate."""

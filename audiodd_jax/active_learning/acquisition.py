@@ -1,0 +1,245 @@
+"""Acquisition functions: which unlabelled clips are worth a label.
+
+Those of Monte-Carlo predictions give each clip a score, the higher the more worth, and
+``top`` takes the best. ``k_center`` and ``badge`` choose a batch together, so that it
+does not say the same thing twice. Ties are broken by noise that belongs to a key and a
+clip's number, so that no order of the pool is preferred.
+
+References:
+  Max entropy: Shannon, 1948. Variation ratios: Freeman, *Elementary Applied
+  Statistics*, 1965. BALD: Houlsby et al., *Bayesian Active Learning for Classification
+  and Preference Learning*, 2011; with MC-dropout: Gal, Islam, Ghahramani, *Deep
+  Bayesian Active Learning with Image Data*, ICML 2017. Margin: Scheffer et al., 2001.
+  k-center: Sener and Savarese, *Active Learning for Convolutional Neural Networks: A
+  Core-Set Approach*, ICLR 2018. BADGE: Ash et al., *Deep Batch Active Learning by
+  Diverse, Uncertain Gradient Lower Bounds*, ICLR 2020.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.runtime.errors import UserError
+
+# Labelled clips whose distances to the pool are computed at once.
+_CENTRES = 256
+
+
+def mean_log_probs(log_probs: Float[Array, "p b c"]) -> Float[Array, "b c"]:
+    """Logarithm of the mean probability over passes.
+
+    Raises:
+      UserError: there are no passes.
+    """
+    passes = log_probs.shape[0]
+    if not passes:
+        raise UserError("Monte-Carlo predictions need at least one pass, not zero")
+    return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(passes)
+
+
+def _entropy(log_probs: Float[Array, "... c"]) -> Float[Array, "..."]:
+    """``-sum_c p log p`` in nats, where ``0 log 0 = 0``."""
+    return jnp.sum(-_weighted(log_probs, log_probs), -1)
+
+
+def _weighted(log_probs: Array, values: Array) -> Array:
+    """``p * values``, which is 0 where ``p`` is, whatever the value."""
+    return jnp.where(log_probs == -jnp.inf, 0.0, jnp.exp(log_probs) * values)
+
+
+def random(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """The same score for every clip, so that the tie-break alone decides."""
+    return jnp.zeros(log_probs.shape[1])
+
+
+def max_entropy(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """Entropy of the mean prediction, in nats: ``H[mean_p p]``.
+
+    Raises:
+      UserError: there are no passes.
+    """
+    return _entropy(mean_log_probs(log_probs))
+
+
+def variation_ratios(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """How little the likeliest class is expected: ``1 - max_c mean_p p_c``.
+
+    The expected share of draws from the predictions that differ from their mode; of
+    finitely many votes it would be known in steps of one pass alone.
+
+    Raises:
+      UserError: there are no passes.
+    """
+    return -jnp.expm1(mean_log_probs(log_probs).max(-1))
+
+
+def bald(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """What the label would tell of the network, in nats: ``H[mean_p p] - mean_p H[p]``.
+
+    Computed as the mean divergence of a pass from the mean, ``mean_p KL(p || mean)``,
+    which is the same and keeps its digits where the passes agree.
+
+    Raises:
+      UserError: there are no passes.
+    """
+    mean = mean_log_probs(log_probs)
+    divergence = jnp.sum(_weighted(log_probs, log_probs - mean), -1).mean(0)
+    return jnp.clip(divergence, 0.0, _entropy(mean))
+
+
+def margin(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """How near the two likeliest classes are: minus the gap of their probabilities.
+
+    Raises:
+      UserError: there are no passes.
+    """
+    best = lax.top_k(jnp.exp(mean_log_probs(log_probs)), 2)[0]
+    return best[:, 1] - best[:, 0]
+
+
+# Scores of Monte-Carlo predictions, by name.
+SCORES: dict[str, Callable[[Array], Array]] = {
+    function.__name__: function
+    for function in (random, max_entropy, variation_ratios, bald, margin)
+}
+
+
+def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
+    """Uniform noise that a key and a clip's number decide, wherever the clip lies."""
+    return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(ids)
+
+
+def _highest(scores: Float[Array, " b"], noise: Float[Array, " b"]) -> Int[Array, ""]:
+    """Place of the highest score, the highest noise deciding between equals."""
+    return jnp.argmax(jnp.where(scores == scores.max(), noise, -1.0))
+
+
+def _check(count: int, pool: int) -> None:
+    """Refuses a batch of fewer than one clip, or of more than there are."""
+    if count < 1:
+        raise UserError(f"an acquisition takes at least one clip, not {count}")
+    if count > pool:
+        raise UserError(
+            f"{count} clips are to be labelled, but {pool} unlabelled ones are left"
+        )
+
+
+def top(
+    scores: Float[Array, " b"], count: int, ids: Int[Array, " b"], key: Key[Array, ""]
+) -> Int[Array, " count"]:
+    """Places of the ``count`` highest scores, the highest first.
+
+    Args:
+      scores: of the pool.
+      count: clips to choose.
+      ids: numbers of the clips, by which ties are broken.
+      key: of the tie-break.
+
+    Raises:
+      UserError: the pool has fewer clips, or none are asked for.
+    """
+    _check(count, ids.size)
+    return jnp.lexsort((-tie_break(key, ids), -scores))[:count]
+
+
+def k_center(
+    features: Float[Array, "b d"],
+    labelled: Float[Array, "l d"],
+    count: int,
+    ids: Int[Array, " b"],
+    key: Key[Array, ""],
+) -> Int[Array, " count"]:
+    """Places of clips that cover the pool: each is the farthest from all before it.
+
+    Greedy, so within twice the least radius that ``count`` more centres allow (the
+    core-set of Sener and Savarese).
+
+    Args:
+      features: of the pool.
+      labelled: features of the clips that are labelled already; may be none.
+      count: clips to choose.
+      ids: numbers of the clips, by which ties are broken.
+      key: of the tie-break.
+
+    Raises:
+      UserError: the pool has fewer clips, or none are asked for.
+    """
+    _check(count, ids.size)
+    noise = tie_break(key, ids)
+    norms = jnp.sum(features**2, 1)
+
+    def squared(centres: Float[Array, "*k d"]) -> Float[Array, "b *k"]:
+        products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
+        norm = norms.reshape(-1, *(1,) * (centres.ndim - 1))
+        return jnp.maximum(norm + jnp.sum(centres**2, -1) - 2 * products, 0.0)
+
+    gaps = jnp.full(ids.size, jnp.inf)
+    for start in range(0, len(labelled), _CENTRES):
+        gaps = jnp.minimum(gaps, squared(labelled[start : start + _CENTRES]).min(1))
+
+    def choose(gaps: Array, _: None) -> tuple[Array, Array]:
+        place = _highest(gaps, noise)
+        gaps = jnp.minimum(gaps, squared(features[place]))
+        return gaps.at[place].set(-1.0), place
+
+    # What is chosen has a gap of -1, below the 0 of what lies on a centre.
+    return lax.scan(choose, gaps, None, count)[1]
+
+
+def badge(
+    features: Float[Array, "b d"],
+    log_probs: Float[Array, "b c"],
+    count: int,
+    ids: Int[Array, " b"],
+    key: Key[Array, ""],
+) -> Int[Array, " count"]:
+    """Places of clips whose gradients are large and differ, by k-means++ seeding.
+
+    The gradient of the last layer under the likeliest label is ``(p - e_y) h^T`` for
+    the features ``h`` that the layer reads. The first clip has the longest; each next
+    one is drawn with the squared distance to the nearest before it. The outer products
+    are never formed: ``<r h, r' h'> = <r, r'> <h, h'>``.
+
+    Args:
+      features: ``h`` of the pool.
+      log_probs: log-probabilities of the pool.
+      count: clips to choose.
+      ids: numbers of the clips, by which ties are broken and draws are made.
+      key: of both.
+
+    Raises:
+      UserError: the pool has fewer clips, or none are asked for.
+    """
+    _check(count, ids.size)
+    classes = log_probs.shape[1]
+    residual = jnp.exp(log_probs) - jax.nn.one_hot(log_probs.argmax(1), classes)
+    norms = jnp.sum(residual**2, 1) * jnp.sum(features**2, 1)
+    dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
+
+    def squared(place: Array) -> Array:
+        inner = dot(residual, residual[place]) * dot(features, features[place])
+        return jnp.maximum(norms + norms[place] - 2 * inner, 0.0)
+
+    def choose(state: tuple[Array, Array], i: Array) -> tuple[tuple, Array]:
+        gaps, free = state
+        uniform = tie_break(jax.random.fold_in(key, i), ids)
+        # The highest of log(weight) + Gumbel noise is a draw by the weights. Where all
+        # weights are zero, any free clip.
+        gumbel = -jnp.log(-jnp.log(jnp.maximum(uniform, jnp.finfo(jnp.float32).tiny)))
+        drawn = jnp.where(free & (gaps > 0), jnp.log(gaps) + gumbel, -jnp.inf)
+        drawn = jnp.where(i == 0, jnp.where(free, norms, -jnp.inf), drawn)
+        nothing = drawn.max() == -jnp.inf
+        drawn = jnp.where(nothing, jnp.where(free, 0.0, -jnp.inf), drawn)
+        place = _highest(drawn, uniform)
+        gaps = jnp.minimum(gaps, squared(place))
+        return (gaps, free.at[place].set(False)), place
+
+    start = (jnp.full(ids.size, jnp.inf), jnp.ones(ids.size, bool))
+    return lax.scan(choose, start, jnp.arange(count))[1]
+
+
+# All acquisition functions; the last two look at features.
+NAMES = (*SCORES, k_center.__name__, badge.__name__)

@@ -1,0 +1,318 @@
+"""The active-learning loop: train, score the pool, label what is worth most, again.
+
+A round trains a network on the labelled clips, tests it, and chooses the clips whose
+labels the next round will know. Only labels of chosen clips are ever read. Randomness
+is ``fold_in(root, purpose, round)``, so that every acquisition function starts from the
+same seed set and the same networks, and a resumed run is the uninterrupted one.
+"""
+
+import functools
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from audiodd_jax import settings as settings_lib
+from audiodd_jax.active_learning import acquisition, budgets, monte_carlo
+from audiodd_jax.config import Config
+from audiodd_jax.features.prepared import Prepared
+from audiodd_jax.networks import models
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.interrupt import Interrupted, noted_signals
+from audiodd_jax.runtime.journal import Journal
+from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.training import artefact, evaluation, fit
+from audiodd_jax.training.trainer import Network
+
+_log = logging.getLogger(__name__)
+
+# What each stream of randomness is folded with, under the run's key.
+_SEED_SET, _NETWORK, _PASSES, _CHOICE = range(4)
+
+
+class State(NamedTuple):
+    """Everything that a resumed run needs.
+
+    Attributes:
+      round: ``[]`` rounds that are finished.
+      key: the run's root key.
+      order: ``[b]`` rows of the pool in the order in which they were labelled; beyond
+        them -1.
+      count: ``[]`` how many are labelled.
+      network: the last round's, where the next one starts from it, else None.
+    """
+
+    round: Int[Array, ""]
+    key: Key[Array, ""]
+    order: Int[Array, " b"]
+    count: Int[Array, ""]
+    network: Network | None
+
+    @property
+    def labelled(self) -> Int[np.ndarray, " l"]:
+        """Rows of the labelled clips, in the order in which they were labelled."""
+        return np.asarray(self.order[: int(self.count)])
+
+
+class Learnt(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      labelled: rows of the labelled clips, in the order in which they were labelled.
+      rounds: a row a round: labelled clips, scores, seconds.
+    """
+
+    labelled: Int[np.ndarray, " l"]
+    rounds: list[dict[str, Any]]
+
+
+def seed_set(
+    key: Key[Array, ""],
+    labels: Int[Array, " b"],
+    count: int,
+    class_names: tuple[str, ...],
+    draw: str,
+) -> Int[np.ndarray, " l"]:
+    """Random clips to start from.
+
+    Args:
+      key: of the draw.
+      labels: of the pool.
+      count: clips.
+      class_names: the classes.
+      draw: ``uniform``, or ``balanced``: as many of each class, what does not divide
+        going to random classes.
+
+    Raises:
+      UserError: a class runs out.
+    """
+    order = np.asarray(jax.random.permutation(key, labels.size))
+    if draw == "uniform":
+        return order[:count]
+    shuffled = np.asarray(labels)[order]
+    classes = len(class_names)
+    sizes = np.bincount(shuffled, minlength=classes)
+    fewest = int(sizes.argmin())
+    if sizes[fewest] < count // classes:
+        raise UserError(
+            f"a balanced seed set of {count} clips needs {count // classes} of each "
+            f"class, but {class_names[fewest]!r} has {sizes[fewest]} that can be "
+            "labelled; lower --config.active.initial, or pass "
+            "--config.active.initial_draw=uniform"
+        )
+    by_class = np.argsort(shuffled, kind="stable")
+    rank = np.empty(labels.size, int)
+    rank[by_class] = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # Every class's first clip, in random order, then every class's second.
+    return order[np.argsort(rank, kind="stable")[:count]]
+
+
+def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Learnt:
+    """Labels clips of ``data.train`` round by round, up to the last budget.
+
+    Args:
+      config: model, training, acquisition and the seed.
+      data: the prepared dataset; its training clips are the pool.
+      run: where to record, checkpoint and resume; None keeps all in memory.
+
+    Raises:
+      UserError: settings that the data cannot serve.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    settings = config.active
+    labels = data.train.labels
+    counted = data.validation.labels.size if settings.count_validation else 0
+    if config.training.seeds != 1:
+        raise UserError(
+            "active learning trains one network a round: --config.training.seeds=1; "
+            "other seeds are other runs"
+        )
+    plan = budgets.plan(
+        settings.budgets,
+        settings.initial,
+        settings.batch,
+        num_train=data.num_train,
+        num_classes=data.num_classes,
+        pool=labels.size,
+        counted=counted,
+    )
+    dtype = jnp.dtype(config.training.precision)
+    model = models.make(config.model, data.num_classes, dtype)
+    key = jax.random.key(config.seed)
+    first = seed_set(
+        jax.random.fold_in(key, _SEED_SET),
+        labels,
+        plan[0],
+        data.class_names,
+        settings.initial_draw,
+    )
+    state = State(
+        jnp.int32(0),
+        key,
+        jnp.full(labels.size, -1, jnp.int32).at[: plan[0]].set(first),
+        jnp.int32(plan[0]),
+        _blank(model, data, config) if settings.warm_start else None,
+    )
+    with Journal(run) as journal, noted_signals() as stop_signal:
+        done, state = journal.resume(state)
+
+        def heed() -> None:
+            if stop_signal():
+                raise Interrupted(stop_signal(), done)
+
+        choose = make_choose(config, model, data, heed) if len(plan) > 1 else None
+        while done < len(plan):
+            fitted, row = _round(config, data, state, run, counted)
+            began = time.perf_counter()
+            if done + 1 < len(plan):
+                state = choose(state, fitted.networks, plan[done + 1])
+            row["scoring_seconds"] = round(time.perf_counter() - began, 3)
+            network = fitted.networks if settings.warm_start else None
+            state = state._replace(round=state.round + 1, network=network)
+            done += 1
+            _log.info(
+                "round %d of %d: %s clips, test accuracy %.1f %%",
+                done,
+                len(plan),
+                f"{row['labelled']:,}",
+                100 * row["test_accuracy"],
+            )
+            journal.record({"step": done, **row})
+            journal.save(state, done)
+            if run:
+                # What the round's training needed to be resumed.
+                shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
+            heed()
+        return Learnt(state.labelled, journal.history)
+
+
+def _blank(model: nn.Module, data: Prepared, config: Config) -> Network:
+    """What a network to start from looks like, before there is one."""
+    init = functools.partial(models.init, model=model, image_shape=data.image_shape)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), shapes)
+    return Network(zeros, zeros if config.training.centre_outputs else None)
+
+
+def _folder(run: RunDirectory, index: int) -> Any:
+    return run.path / "rounds" / f"{index + 1:02d}"
+
+
+def _round(
+    config: Config,
+    data: Prepared,
+    state: State,
+    run: RunDirectory | None,
+    counted: int,
+) -> tuple[fit.Fitted, dict[str, Any]]:
+    """Trains on what is labelled and tests it; the round's row."""
+    rows, index = state.labelled, int(state.round)
+    bits = jax.random.bits(_folded(state, _NETWORK), dtype=jnp.uint32)
+    own = settings_lib.replace(config, {"seed": int(bits)})
+    training = fit.real_set(data.train.subset(rows), data.num_classes, own.training)
+    start = state.network if config.active.warm_start and index else None
+    learn = functools.partial(
+        fit.fit, own, training, data.validation, data.normalization, data.noise
+    )
+    if run is None:
+        fitted = learn(start=start)
+    else:
+        digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        record = settings_lib.record(own, settings_lib.TRAINING)
+        with RunDirectory(_folder(run, index), {**record, "rows": digest}) as inner:
+            fitted = learn(run=inner, start=start)
+        artefact.save(run.path / "networks.npz", fitted.networks, data, config)
+    scores = evaluation.networks(fitted, data.test, config.model.name, data.num_classes)
+    counts = np.bincount(
+        np.asarray(data.train.labels)[rows], minlength=data.num_classes
+    )
+    last = fitted.history[-1]
+    validated = {
+        name: last[name]
+        for name in ("validation_accuracy", "validation_loss")
+        if name in last
+    }
+    return fitted, {
+        "labelled": int(rows.size),
+        "counted": int(rows.size) + counted,
+        "fraction": (int(rows.size) + counted) / data.num_train,
+        "test_accuracy": scores.mean,
+        "macro_f1": scores.macro_f1,
+        **validated,
+        "class_counts": counts.tolist(),
+        "per_class_accuracy": scores.per_class.tolist(),
+        "training_steps": fitted.steps,
+        "training_seconds": last["seconds"],
+    }
+
+
+def _folded(state: State, purpose: int) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.round)
+
+
+def make_choose(
+    config: Config, model: nn.Module, data: Prepared, between: Callable[[], None]
+) -> Callable[[State, Network, int], State]:
+    """``choose(state, networks, count)``: labels clips until ``count`` are.
+
+    The pool is put on the devices once.
+
+    Args:
+      config: acquisition function, passes, chunk.
+      model: the network.
+      data: whose training clips are the pool.
+      between: called after each chunk; may raise.
+
+    Raises:
+      UserError: the network has no dropout, where passes need it.
+    """
+    settings = config.active
+    name = settings.acquisition
+    looks_at_features = name not in acquisition.SCORES
+    if not looks_at_features and name != "random" and not config.model.dropout:
+        raise UserError(
+            f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
+            "above 0"
+        )
+
+    def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
+        if looks_at_features:
+            return monte_carlo.embed(model, network, images)
+        log_probs = monte_carlo.dropout_passes(
+            model, network, images, ids, key, settings.passes
+        )
+        return acquisition.SCORES[name](log_probs)
+
+    pool = monte_carlo.make_pool(of_clips, settings.chunk, between=between)
+    placed = pool.place(data.train)
+    everything = np.arange(data.train.labels.size)
+
+    def choose(state: State, networks: Network, count: int) -> State:
+        network = jax.tree.map(lambda x: x[0], networks)
+        labelled = state.labelled
+        free = np.setdiff1d(everything, labelled)
+        passes_key, key = _folded(state, _PASSES), _folded(state, _CHOICE)
+        over = functools.partial(pool.over, placed, network, key=passes_key)
+        wanted, ids = count - labelled.size, jnp.asarray(free, jnp.int32)
+        if name == "random":
+            places = acquisition.top(jnp.zeros(free.size), wanted, ids, key)
+        elif name == "k_center":
+            known, found = over(rows=labelled)[0], over(rows=free)[0]
+            places = acquisition.k_center(found, known, wanted, ids, key)
+        elif name == "badge":
+            places = acquisition.badge(*over(rows=free), wanted, ids, key)
+        else:
+            places = acquisition.top(over(rows=free), wanted, ids, key)
+        chosen = free[np.asarray(places)]
+        order = state.order.at[labelled.size : count].set(chosen)
+        return state._replace(order=order, count=jnp.int32(count))
+
+    return choose

@@ -1,0 +1,70 @@
+"""Which clips to label, beside a coreset of as many: every acquisition function.
+
+    python experiments/active_table.py --dataset=spoken_digit --data_dir=/data/fsdd \
+        --samples_per_class=10 --seeds=3
+
+Distils a coreset a seed, then runs every acquisition function once a seed over the
+budgets, one of which is the coreset's own number of clips, and trains on the coresets
+by the same recipe. Finished runs are not repeated, cut ones continue.
+"""
+
+from pathlib import Path
+
+from absl import app, flags, logging
+
+import audiodd_jax
+from audiodd_jax import active_run, cli_support, presets, settings
+
+_DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
+_PRESET = flags.DEFINE_string("preset", "transfer", "of the distillation")
+_SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
+_MODEL = flags.DEFINE_string("model", "convnet", "network")
+_ACQUISITIONS = flags.DEFINE_list(
+    "acquisitions", list(settings.ACQUISITIONS), "acquisition functions"
+)
+_BUDGETS = flags.DEFINE_list(
+    "budgets",
+    ["5/class", "10/class", "10%", "20%", "30%", "40%", "60%"],
+    "labelled clips at which rounds end: shares of the training clips, or clips a "
+    "class; one of them the coreset's own",
+)
+_BATCH = flags.DEFINE_integer("batch", 0, "clips a round at most; 0: no limit")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "seeds")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/active", "where the runs go")
+
+
+def distilled(seed):
+    """The coreset of a seed."""
+    config = audiodd_jax.for_dataset(
+        _DATASET.value,
+        _PRESET.value,
+        seed=seed,
+        coreset__samples_per_class=_SAMPLES.value,
+        data__data_dir=_DATA_DIR.value,
+    )
+    name = f"{_DATASET.value}-{_SAMPLES.value}-{_PRESET.value}-seed{seed}"
+    return audiodd_jax.distill(config, Path(_WORKDIR.value) / name).coreset
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    cli_support.keep_compiled(None)
+    coresets = [distilled(seed) for seed in range(_SEEDS.value)]
+    config = presets.for_active(
+        audiodd_jax.for_dataset(_DATASET.value, data__data_dir=_DATA_DIR.value),
+        _MODEL.value,
+        active__batch=_BATCH.value,
+        active__budgets=tuple(_BUDGETS.value),
+    )
+    data = active_run.load(config, coresets)
+    place = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"
+    found = active_run.compare(
+        config, _ACQUISITIONS.value, _SEEDS.value, coresets, data, place
+    )
+    print(found.table)
+    print(f"\npicture: {place / 'learning_curves.png'}")
+
+
+if __name__ == "__main__":
+    app.run(main)
