@@ -8,13 +8,12 @@ are compared. On a CPU PyTorch runs as it is by default, and with channels last;
 GPU compiled, with channels last.
 """
 
-import functools
-import itertools
 import statistics
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import torch_networks
 from absl import app, flags, logging
 from turns import measure
 
@@ -102,7 +101,7 @@ def pytorch(name, *, channels_last, compiled):
     from torch.nn import functional
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = (torch_convnet if name == "convnet" else torch_resnet18)(torch).to(device)
+    net = torch_network(name).to(device)
     images, labels = problem()
     x = torch.tensor(images.transpose(0, 3, 1, 2).copy(), device=device)
     y = torch.tensor(labels, device=device).long()
@@ -126,50 +125,12 @@ def pytorch(name, *, channels_last, compiled):
     return lambda: [step() for _ in range(_STEPS.value)][-1].item()
 
 
-def torch_convnet(torch):
-    nn, width = torch.nn, _WIDTH.value
-    layers, channels = [], 1
-    for _ in range(DEPTH):
-        layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
-        layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2)]
-        channels = width
-    places = (_BINS.value // 2**DEPTH) * (_FRAMES.value // 2**DEPTH)
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * places, CLASSES))
-
-
-def torch_resnet18(torch):
-    nn, width = torch.nn, _WIDTH.value
-
-    class Block(nn.Module):
-        def __init__(self, before, after, stride):
-            super().__init__()
-            conv = functools.partial(nn.Conv2d, padding=1, bias=False)
-            self.body = nn.Sequential(
-                conv(before, after, 3, stride=stride),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-                conv(after, after, 3),
-                nn.BatchNorm2d(after),
-            )
-            self.shortcut = nn.Identity()
-            if before != after:
-                self.shortcut = nn.Sequential(
-                    nn.Conv2d(before, after, 1, stride=stride, bias=False),
-                    nn.BatchNorm2d(after),
-                )
-
-        def forward(self, x):
-            return torch.relu(self.body(x) + self.shortcut(x))
-
-    stem = [nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)]
-    stem += [nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
-    widths = [width] + [width * 2**stage for stage in range(4) for _ in range(2)]
-    blocks = [
-        Block(before, after, 1 if before == after else 2)
-        for before, after in itertools.pairwise(widths)
-    ]
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8 * width, CLASSES)]
-    return nn.Sequential(*stem, *blocks, *head)
+def torch_network(name):
+    """PyTorch's of the same shapes."""
+    if name == "resnet18":
+        return torch_networks.resnet18(_WIDTH.value, CLASSES)
+    shape = (_BINS.value, _FRAMES.value)
+    return torch_networks.convnet(shape, _WIDTH.value, DEPTH, CLASSES)
 
 
 def contenders(name):

@@ -15,6 +15,7 @@ References:
   Diverse, Uncertain Gradient Lower Bounds*, ICLR 2020.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -168,21 +169,31 @@ def k_center(
       UserError: the pool has fewer clips, or none are asked for.
     """
     _check(count, ids.size)
-    noise = tie_break(key, ids)
-    norms = jnp.sum(features**2, 1)
-
-    def squared(centres: Float[Array, "*k d"]) -> Float[Array, "b *k"]:
-        products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
-        norm = norms.reshape(-1, *(1,) * (centres.ndim - 1))
-        return jnp.maximum(norm + jnp.sum(centres**2, -1) - 2 * products, 0.0)
-
     gaps = jnp.full(ids.size, jnp.inf)
     for start in range(0, len(labelled), _CENTRES):
-        gaps = jnp.minimum(gaps, squared(labelled[start : start + _CENTRES]).min(1))
+        centres = labelled[start : start + _CENTRES]
+        gaps = jnp.minimum(gaps, _squared_distances(features, centres).min(1))
+    return _farthest_first(features, gaps, tie_break(key, ids), count)
+
+
+def _squared_distances(
+    features: Float[Array, "b d"], centres: Float[Array, "*k d"]
+) -> Float[Array, "b *k"]:
+    """``||h - centre||^2``, by products."""
+    products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
+    norms = jnp.sum(features**2, 1).reshape(-1, *(1,) * (centres.ndim - 1))
+    return jnp.maximum(norms + jnp.sum(centres**2, -1) - 2 * products, 0.0)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _farthest_first(
+    features: Array, gaps: Array, noise: Array, count: int
+) -> Int[Array, " count"]:
+    """Greedy k-center, from the squared distances to the centres so far."""
 
     def choose(gaps: Array, _: None) -> tuple[Array, Array]:
         place = _highest(gaps, noise)
-        gaps = jnp.minimum(gaps, squared(features[place]))
+        gaps = jnp.minimum(gaps, _squared_distances(features, features[place]))
         return gaps.at[place].set(-1.0), place
 
     # What is chosen has a gap of -1, below the 0 of what lies on a centre.
@@ -214,6 +225,14 @@ def badge(
       UserError: the pool has fewer clips, or none are asked for.
     """
     _check(count, ids.size)
+    return _seeding(features, log_probs, ids, key, count)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _seeding(
+    features: Array, log_probs: Array, ids: Array, key: Array, count: int
+) -> Int[Array, " count"]:
+    """k-means++ seeding among the gradients of the last layer."""
     classes = log_probs.shape[1]
     residual = jnp.exp(log_probs) - jax.nn.one_hot(log_probs.argmax(1), classes)
     norms = jnp.sum(residual**2, 1) * jnp.sum(features**2, 1)
@@ -226,16 +245,14 @@ def badge(
     def choose(state: tuple[Array, Array], i: Array) -> tuple[tuple, Array]:
         gaps, free = state
         uniform = tie_break(jax.random.fold_in(key, i), ids)
-        # The highest of log(weight) + Gumbel noise is a draw by the weights. Where all
-        # weights are zero, any free clip.
+        # The highest of log(weight) + Gumbel noise is a draw by the weights.
         gumbel = -jnp.log(-jnp.log(jnp.maximum(uniform, jnp.finfo(jnp.float32).tiny)))
         drawn = jnp.where(free & (gaps > 0), jnp.log(gaps) + gumbel, -jnp.inf)
-        drawn = jnp.where(i == 0, jnp.where(free, norms, -jnp.inf), drawn)
-        nothing = drawn.max() == -jnp.inf
-        drawn = jnp.where(nothing, jnp.where(free, 0.0, -jnp.inf), drawn)
-        place = _highest(drawn, uniform)
-        gaps = jnp.minimum(gaps, squared(place))
-        return (gaps, free.at[place].set(False)), place
+        drawn = jnp.where(i == 0, norms, drawn)
+        # Where no weight is left, any free clip.
+        drawn = jnp.where(drawn.max() > -jnp.inf, drawn, 0.0)
+        place = _highest(jnp.where(free, drawn, -jnp.inf), uniform)
+        return (jnp.minimum(gaps, squared(place)), free.at[place].set(False)), place
 
     start = (jnp.full(ids.size, jnp.inf), jnp.ones(ids.size, bool))
     return lax.scan(choose, start, jnp.arange(count))[1]

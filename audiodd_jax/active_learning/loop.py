@@ -130,11 +130,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     settings = config.active
     labels = data.train.labels
     counted = data.validation.labels.size if settings.count_validation else 0
-    if config.training.seeds != 1:
-        raise UserError(
-            "active learning trains one network a round: --config.training.seeds=1; "
-            "other seeds are other runs"
-        )
+    _check(config)
     plan = budgets.plan(
         settings.budgets,
         settings.initial,
@@ -192,6 +188,22 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
                 shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
             heed()
         return Learnt(state.labelled, journal.history)
+
+
+def _check(config: Config) -> None:
+    """Refuses settings that no data could serve."""
+    if config.training.seeds != 1:
+        raise UserError(
+            "active learning trains one network a round: --config.training.seeds=1; "
+            "other seeds are other runs"
+        )
+    name = config.active.acquisition
+    by_passes = name in acquisition.SCORES and name != "random"
+    if by_passes and not config.model.dropout:
+        raise UserError(
+            f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
+            "above 0"
+        )
 
 
 def _blank(model: nn.Module, data: Prepared, config: Config) -> Network:
@@ -270,18 +282,10 @@ def make_choose(
       model: the network.
       data: whose training clips are the pool.
       between: called after each chunk; may raise.
-
-    Raises:
-      UserError: the network has no dropout, where passes need it.
     """
     settings = config.active
     name = settings.acquisition
     looks_at_features = name not in acquisition.SCORES
-    if not looks_at_features and name != "random" and not config.model.dropout:
-        raise UserError(
-            f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
-            "above 0"
-        )
 
     def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         if looks_at_features:

@@ -1,0 +1,209 @@
+"""Monte-Carlo passes a second over a pool, ours against a plain PyTorch loop.
+
+    pip install torch && python experiments/benchmark_acquisition.py
+
+Both score every clip of the pool by BALD from ``--passes`` passes with dropout of the
+default ConvNet, a part of the pool a turn; the turns alternate and medians are compared.
+Before that, processes of their own tell the peak memory of our scoring: with more and
+more passes, and once for 100,000 clips with a tiny network.
+"""
+
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags, logging
+from turns import measure
+
+import audiodd_jax
+from audiodd_jax import presets
+from audiodd_jax.active_learning import acquisition, monte_carlo
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import DeviceSplit
+from audiodd_jax.networks import models
+from audiodd_jax.training.trainer import Network
+
+_CLIPS = flags.DEFINE_integer("clips", 10_000, "of the pool")
+_PASSES = flags.DEFINE_integer("passes", 20, "Monte-Carlo passes")
+_WIDTH = flags.DEFINE_integer("width", 64, "channels")
+_DEPTH = flags.DEFINE_integer("depth", 4, "blocks")
+_BINS = flags.DEFINE_integer("bins", 64, "mel bins")
+_FRAMES = flags.DEFINE_integer("frames", 64, "frames")
+_CHUNK = flags.DEFINE_integer("chunk", 0, "clips at once; 0: our default")
+_BATCH = flags.DEFINE_integer("batch", 128, "clips that PyTorch takes at once")
+_TURNS = flags.DEFINE_integer("turns", 20, "turns of each: parts of the pool")
+_SPEED = flags.DEFINE_bool("speed", True, "compare speeds")
+_MEMORY = flags.DEFINE_bool("memory", True, "measure the peak memory of our scoring")
+_ALONE = flags.DEFINE_bool("alone", False, "score once and print the peak memory")
+
+CLASSES, DROPOUT = 10, 0.2
+KEY = jax.random.key(0)
+
+
+def config():
+    """The default ConvNet, and how a pool is scored."""
+    changes = {"active__chunk": _CHUNK.value} if _CHUNK.value else {}
+    return presets.for_active(
+        audiodd_jax.for_dataset("tones"),
+        "convnet",
+        model__width=_WIDTH.value,
+        model__depth=_DEPTH.value,
+        model__dropout=DROPOUT,
+        model__head="random",
+        **changes,
+    )
+
+
+def features():
+    """Clips as the cache has them, made a few at a time."""
+    rng = np.random.default_rng(0)
+    found = np.empty((_CLIPS.value, _BINS.value, _FRAMES.value), np.float16)
+    for start in range(0, len(found), 1000):
+        part = found[start : start + 1000]
+        part[:] = rng.standard_normal(part.shape, np.float32)
+    return found
+
+
+def ours(pool):
+    """Our scoring of some rows of the pool, as ``audiodd active`` does it."""
+    settings = config()
+    model = models.make(settings.model, CLASSES)
+    shape = (_BINS.value, _FRAMES.value)
+    network = Network(models.init(KEY, model, shape), None)
+    stats = Normalization(jnp.zeros(shape[0]), jnp.ones(shape[0]))
+    labels = jnp.zeros(_CLIPS.value, jnp.int32)
+    split = DeviceSplit(jnp.asarray(pool), labels, stats)
+
+    def of_clips(network, images, ids, key):
+        return acquisition.bald(
+            monte_carlo.dropout_passes(model, network, images, ids, key, _PASSES.value)
+        )
+
+    scorer = monte_carlo.make_pool(of_clips, settings.active.chunk)
+    placed = scorer.place(split)
+    return lambda rows: scorer.over(placed, network, rows, KEY).block_until_ready()
+
+
+def pytorch(pool, *, channels_last):
+    """A plain loop over some rows: for each batch, for each pass, the network."""
+    import torch
+    import torch_networks
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = (_BINS.value, _FRAMES.value)
+    net = torch_networks.convnet(shape, _WIDTH.value, _DEPTH.value, CLASSES, DROPOUT)
+    net = net.to(device).eval()
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Dropout | torch.nn.Dropout2d):
+            layer.train()
+    clips = torch.tensor(pool, device=device)[:, None]
+
+    def score(rows):
+        scores = []
+        with torch.inference_mode():
+            for x in clips[torch.tensor(rows)].split(_BATCH.value):
+                x = x.float()
+                if channels_last:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                logits = torch.stack([net(x) for _ in range(_PASSES.value)])
+                log_probs = torch.log_softmax(logits, -1)
+                mean = log_probs.exp().mean(0)
+                entropy = -(log_probs.exp() * log_probs).sum(-1).mean(0)
+                scores.append(-(mean * mean.log()).sum(-1) - entropy)
+        return torch.cat(scores).sum().item()
+
+    return score
+
+
+def alone():
+    """Scores once in this process; prints seconds and the peak of its memory."""
+    score = ours(features())
+    began = time.perf_counter()
+    score(np.arange(_CLIPS.value))
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"{seconds:.1f} {peak}")
+
+
+def memory():
+    """Prints a table of peaks, each of a process of its own."""
+    print("| clips | passes | width x depth | s, with compiling | peak memory (GB) |")
+    print("|---|---|---|---|---|")
+    cases = [(1000, passes, _WIDTH.value, _DEPTH.value) for passes in (5, 20, 80)]
+    cases.append((_CLIPS.value, 2, _WIDTH.value, _DEPTH.value))
+    cases.append((100_000, _PASSES.value, 4, 2))
+    for clips, passes, width, depth in cases:
+        command = [
+            sys.executable, __file__, "--alone", f"--clips={clips}",
+            f"--passes={passes}", f"--width={width}", f"--depth={depth}",
+            f"--bins={_BINS.value}", f"--frames={_FRAMES.value}",
+            f"--chunk={_CHUNK.value}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, peak = done.stdout.split()[-2:]
+        print(
+            f"| {clips:,} | {passes} | {width} x {depth} | {float(seconds):.0f} "
+            f"| {int(peak) / 1e9:.2f} |",
+            flush=True,
+        )
+    print()
+
+
+def speed():
+    """Prints the table of speeds."""
+    import torch
+
+    pool = features()
+    scorers = {"ours": ours(pool)}
+    for channels_last in (False, True):
+        told = "PyTorch" + (", channels last" if channels_last else "")
+        scorers[told] = pytorch(pool, channels_last=channels_last)
+    parts = np.array_split(np.arange(_CLIPS.value), _TURNS.value)
+
+    def turn(score):
+        """Scores the next part; the first one twice, for the turn that warms up."""
+        order = iter([parts[0], *parts])
+        return lambda: score(next(order))
+
+    times = measure({name: turn(f) for name, f in scorers.items()}, _TURNS.value, 1)
+    print(
+        f"{_CLIPS.value:,} clips of {_BINS.value}x{_FRAMES.value}, {_PASSES.value} "
+        f"passes, convnet of width {_WIDTH.value}, chunks of {config().active.chunk} "
+        f"(PyTorch: {_BATCH.value}), "
+        f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch "
+        f"{torch.__version__}\n"
+    )
+    head = "clips x passes/s | median s a turn | whole pool, s | our speed of it"
+    print(f"| contender | {head} |\n|---|---|---|---|---|")
+    median = statistics.median
+    for name, seconds in times.items():
+        ratio = (
+            "" if name == "ours" else f"{median(seconds) / median(times['ours']):.2f}"
+        )
+        rate = _CLIPS.value * _PASSES.value / median(seconds)
+        print(
+            f"| {name} | {rate:,.0f} | {median(seconds):.1f} | {min(seconds):.1f} "
+            f"| {ratio} |"
+        )
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    if _ALONE.value:
+        alone()
+        return
+    if _MEMORY.value:
+        memory()
+    if _SPEED.value:
+        speed()
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,317 @@
+"""The loop: what it labels, that it reads no other label, that a cut run goes on."""
+
+import dataclasses
+import itertools
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax import presets
+from audiodd_jax.active_learning import loop
+from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import HostSplit, Prepared, Split
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.interrupt import Interrupted
+from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.settings import ACQUISITIONS
+from audiodd_jax.training import evaluation, fit
+
+STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
+SMALL = {
+    "model__depth": 2,
+    "model__width": 4,
+    "training__steps": 6,
+    "training__batch_size": 8,
+    "training__log_every": 2,
+    "training__checkpoint_every": 2,
+    "training__learning_rate": 1e-2,
+    "active__passes": 3,
+    "active__chunk": 16,
+    "active__budgets": ("2/class", "4/class"),
+    "active__initial": "1/class",
+}
+
+
+def settings(**changes):
+    return presets.for_active(
+        presets.for_dataset("tones"), "convnet", **{**SMALL, **changes}
+    )
+
+
+def clips(b, seed=0, noise=1.0):
+    """Three classes, each a bump at another mel bin."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(b) % 3).astype(np.int32)
+    images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
+    images[np.arange(b), 1 + 2 * labels] += 1.5
+    return Split(jnp.asarray(images), jnp.asarray(labels))
+
+
+def prepared(train=None, validation=6):
+    return Prepared(
+        train=train or clips(40),
+        validation=clips(validation, 1),
+        test=clips(30, 2),
+        class_names=("low", "middle", "high"),
+        normalization=STATS,
+        features=FeaturesConfig(),
+        noise=None,
+        fold=0,
+        is_partial=False,
+        name="bumps",
+        version="1",
+        licence="none",
+        train_bytes=0,
+    )
+
+
+def learn(config=None, data=None, path=None):
+    config, data = config or settings(), data or prepared()
+    if path is None:
+        return loop.run(config, data)
+    with RunDirectory(path, dataclasses.asdict(config)) as run:
+        return loop.run(config, data, run)
+
+
+def strip(rounds):
+    clocks = ("seconds", "training_seconds", "scoring_seconds")
+    return [{k: v for k, v in row.items() if k not in clocks} for row in rounds]
+
+
+class Killed(BaseException):
+    """Stands for a kill that no code can handle."""
+
+
+@pytest.mark.parametrize("name", ACQUISITIONS)
+def test_every_function_labels_new_clips_up_to_the_budgets(name):
+    found = learn(settings(active__acquisition=name))
+    assert [row["labelled"] for row in found.rounds] == [3, 6, 12]
+    assert len(set(found.labelled.tolist())) == 12
+    labels = np.asarray(prepared().train.labels)
+    for row in found.rounds:
+        rows = found.labelled[: row["labelled"]]
+        assert row["class_counts"] == np.bincount(labels[rows], minlength=3).tolist()
+        assert row["fraction"] == row["labelled"] / 46
+    # The seed set is the same for all of them, and has one of each class.
+    assert found.rounds[0]["class_counts"] == [1, 1, 1]
+    other = learn(settings(active__acquisition="random"))
+    assert found.labelled[:3].tolist() == other.labelled[:3].tolist()
+    assert strip(found.rounds[:1]) == strip(other.rounds[:1])
+
+
+@pytest.mark.parametrize("name", ["bald", "k_center", "badge"])
+def test_labels_that_were_not_bought_are_not_read(name):
+    config = settings(active__acquisition=name, active__initial_draw="uniform")
+    data = prepared()
+    found = learn(config, data)
+    labels = np.array(data.train.labels)
+    others = np.setdiff1d(np.arange(labels.size), found.labelled)
+    labels[others] = np.random.default_rng(3).integers(0, 3, others.size)
+    blind = learn(config, prepared(data.train._replace(labels=jnp.asarray(labels))))
+    assert blind.labelled.tolist() == found.labelled.tolist()
+    assert strip(blind.rounds) == strip(found.rounds)
+
+
+def test_test_clips_decide_nothing():
+    data = prepared()
+    found = learn(data=data)
+    noise = dataclasses.replace(data, test=clips(30, 5, noise=50.0))
+    assert learn(data=noise).labelled.tolist() == found.labelled.tolist()
+
+
+def test_a_pool_in_the_cache_is_one_on_the_device():
+    rng = np.random.default_rng(0)
+    features = rng.uniform(-20, 20, (40, 8, 8)).astype(np.float16)
+    labels = jnp.arange(40, dtype=jnp.int32) % 3
+    host = HostSplit(features, np.arange(40), labels, STATS)
+    streamed = learn(data=prepared(host))
+    on_device = learn(data=prepared(Split(host.take(np.arange(40)), labels)))
+    assert streamed.labelled.tolist() == on_device.labelled.tolist()
+
+
+@pytest.mark.parametrize(
+    ("place", "warm"),
+    [("training", True), ("testing", False), ("row", True), ("saved", False)],
+)
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, warm):
+    config = settings(active__warm_start=warm, training__average=0.9)
+    whole = learn(config, path=tmp_path / "whole")
+    count, log = 0, RunDirectory.log
+    networks, choose = evaluation.networks, loop.make_choose
+
+    def die_at(limit):
+        nonlocal count
+        count += 1
+        if count == limit:
+            raise Killed
+
+    def log_and_die(self, row):
+        log(self, row)
+        if place == "training" and "loss" in row and self.path.name == "02":
+            die_at(2)
+        if place == "row" and "labelled" in row:
+            die_at(2)
+
+    def test_and_die(*args):
+        if place == "testing":
+            die_at(2)
+        return networks(*args)
+
+    def make_choose_and_die(*args):
+        inner = choose(*args)
+
+        def chosen(*args):
+            state = inner(*args)
+            if place == "saved":
+                die_at(2)
+            return state
+
+        return chosen
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "log", log_and_die)
+        patch.setattr(evaluation, "networks", test_and_die)
+        patch.setattr(loop, "make_choose", make_choose_and_die)
+        with pytest.raises(Killed):
+            learn(config, path=tmp_path / "cut")
+    resumed = learn(config, path=tmp_path / "cut")
+    assert resumed.labelled.tolist() == whole.labelled.tolist()
+    assert strip(resumed.rounds) == strip(whole.rounds)
+    same = [np.load(tmp_path / n / "networks.npz") for n in ("whole", "cut")]
+    for name in same[0].files:
+        np.testing.assert_array_equal(same[0][name], same[1][name])
+    if place == "row":  # and it needs no directory
+        assert strip(learn(config).rounds) == strip(whole.rounds)
+    # What the rounds' trainings needed to be resumed is gone.
+    assert not list((tmp_path / "cut" / "rounds").glob("*/checkpoints"))
+
+
+def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch):
+    whole = learn(path=tmp_path / "whole")
+    make = loop.make_choose
+
+    def make_and_signal(config, model, data, between):
+        def signalled():
+            os.kill(os.getpid(), signal.SIGTERM)
+            between()
+
+        return make(config, model, data, signalled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_choose", make_and_signal)
+        with pytest.raises(Interrupted):
+            learn(path=tmp_path / "cut")
+    resumed = learn(path=tmp_path / "cut")
+    assert resumed.labelled.tolist() == whole.labelled.tolist()
+    assert strip(resumed.rounds) == strip(whole.rounds)
+
+
+def test_a_warm_start_goes_on_from_the_round_before(monkeypatch):
+    starts, whole = [], fit.fit
+
+    def watched(*args, start=None, **named):
+        fitted = whole(*args, start=start, **named)
+        starts.append((start, fitted.networks))
+        return fitted
+
+    monkeypatch.setattr(fit, "fit", watched)
+    learn(settings(active__warm_start=True))
+    assert starts[0][0] is None
+    for (_, before), (start, _) in itertools.pairwise(starts):
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(start), strict=True):
+            np.testing.assert_array_equal(a, b)
+    starts.clear()
+    learn()
+    assert [start for start, _ in starts] == [None, None, None]
+    # From scratch is from another network each round.
+    kernels = [jax.tree.leaves(networks)[0] for _, networks in starts]
+    assert not np.array_equal(kernels[0], kernels[1])
+
+
+def test_early_stopping_keeps_the_best_network():
+    config = settings(training__steps=20, training__eval_every=2, training__patience=1)
+    found = learn(config)
+    assert all(row["training_steps"] <= 20 for row in found.rounds)
+    assert "validation_accuracy" in found.rounds[0]
+
+
+def test_validation_clips_count_where_asked_for():
+    found = learn(settings(active__count_validation=True, active__budgets=("5/class",)))
+    assert [row["labelled"] for row in found.rounds] == [3, 9]
+    assert [row["counted"] for row in found.rounds] == [9, 15]
+    assert found.rounds[1]["fraction"] == 15 / 46
+
+
+def test_the_whole_pool_can_be_labelled():
+    config = settings(active__budgets=("100%",))
+    found = learn(config, prepared(validation=0))
+    assert sorted(found.labelled.tolist()) == list(range(40))
+
+
+@pytest.mark.parametrize("count", [3, 7, 12])
+def test_a_balanced_seed_set(count):
+    labels = jnp.array([0] * 20 + [1] * 5 + [2] * 15)
+    key = jax.random.key(count)
+    rows = loop.seed_set(key, labels, count, ("a", "b", "c"), "balanced")
+    counts = np.bincount(np.asarray(labels)[rows], minlength=3)
+    assert counts.max() - counts.min() <= 1
+    assert len(set(rows.tolist())) == count
+    other = loop.seed_set(
+        jax.random.key(99), labels, count, ("a", "b", "c"), "balanced"
+    )
+    assert set(rows.tolist()) != set(other.tolist())
+
+
+def test_a_class_that_runs_out_is_named():
+    labels = jnp.array([0] * 20 + [1] * 2 + [2] * 15)
+    with pytest.raises(UserError, match=r"needs 3 of each .* 'b' has 2 .*uniform"):
+        loop.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "balanced")
+    rows = loop.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "uniform")
+    assert len(set(rows.tolist())) == 9
+
+
+def test_acquisition_goes_on_where_a_class_runs_out():
+    """A class of two clips is bought up; the others go on."""
+    data = clips(40)
+    labels = np.array(data.labels)
+    labels[labels == 1] = 2
+    labels[:2] = 1
+    data = prepared(data._replace(labels=jnp.asarray(labels)))
+    found = learn(settings(active__budgets=("80%",)), data)
+    assert found.rounds[-1]["class_counts"][1] == 2
+    assert found.rounds[-1]["labelled"] == 37
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"active__budgets": ("4/class", "2/class")}, "budgets rise"),
+        ({"active__budgets": ("95%",)}, r"44 clips, but 40 can be labelled"),
+        ({"active__initial": "20/class"}, "seed set"),
+        ({"model__dropout": 0.0}, r"bald scores clips by MC-dropout"),
+        ({"training__seeds": 2}, "one network a round"),
+    ],
+)
+def test_settings_that_cannot_be(changes, message):
+    with pytest.raises(UserError, match=message):
+        learn(settings(**changes))
+
+
+def test_what_needs_no_dropout_does_without():
+    for name in ("random", "k_center", "badge"):
+        learn(settings(active__acquisition=name, model__dropout=0.0))
+
+
+def test_more_labels_teach_more():
+    config = settings(
+        training__steps=60,
+        active__acquisition="random",
+        active__budgets=("2/class", "80%"),
+    )
+    rounds = learn(config).rounds
+    assert rounds[-1]["test_accuracy"] > rounds[0]["test_accuracy"] + 0.1

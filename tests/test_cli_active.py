@@ -1,0 +1,172 @@
+"""``audiodd active``, as a user runs it: one function, several, beside a coreset."""
+
+import json
+
+import numpy as np
+import pytest
+from test_cli import TINY, audiodd, fails
+
+from audiodd_jax import cli
+
+NETWORK = [
+    "--config.model.depth=2",
+    "--config.model.width=4",
+    "--config.training.log_every=2",
+    "--config.training.checkpoint_every=4",
+    "--config.active.passes=2",
+    "--steps=4",
+]
+FEATURES = [a for a in TINY if "features" in a]
+FEW = ["--config.active.initial=1/class", "--budgets=2/class,3/class"]
+TONES = ["active", "--dataset=tones", *FEATURES, *NETWORK]
+
+
+def test_one_function_on_real_recordings_and_what_it_leaves(real_audio, tmp_path):
+    """On recordings, through a new process, twice: the second time it is finished."""
+    folder, run = real_audio("fsdd"), tmp_path / "run"
+    command = [
+        "active",
+        "--dataset=spoken_digit",
+        f"--data_dir={folder}",
+        *FEATURES,
+        *NETWORK,
+        *FEW,
+        "--acquisition=badge",
+        f"--workdir={run}",
+    ]
+    done = audiodd(*command)
+    assert done.returncode == 0, done.stderr
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "labelled.npy",
+        "networks.npz",
+        "result.json",
+        "README.md",
+        "figures/learning_curve.png",
+        "checkpoints",
+        "rounds/01/metrics.jsonl",
+        "rounds/03/metrics.jsonl",
+    ):
+        assert (run / name).exists(), name
+    assert list(run.glob("events.out.tfevents*"))
+    result = json.loads((run / "result.json").read_text())
+    assert result["acquisition"] == "badge"
+    assert result["budgets"] == {"2/class": 20, "3/class": 30}
+    assert [row["labelled"] for row in result["rounds"]] == [10, 20, 30]
+    rows = [json.loads(li) for li in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        assert sum(row["class_counts"]) == row["labelled"]
+        assert row["fraction"] == row["labelled"] / 2700
+        assert 0 <= row["test_accuracy"] <= 1
+        assert row["seconds"] > 0
+    labelled = np.load(run / "labelled.npy")
+    assert len(set(labelled.tolist())) == 30
+    assert "labelled   of train" in done.stdout
+    assert "by `badge`" in (run / "README.md").read_text()
+    again = audiodd(*command)
+    assert again.returncode == 0, again.stderr
+    assert "finished already" in again.stdout
+
+
+def test_labelled_clips_train_again(tmp_path):
+    """What was labelled is what ``audiodd train --indices`` takes."""
+    run = tmp_path / "run"
+    cli.main([*TONES, *FEW, "--acquisition=random", f"--workdir={run}"])
+    indices = f"--indices={run / 'labelled.npy'}"
+    train = ["train", "--dataset=tones", *FEATURES, "--steps=2", "--num_seeds=1"]
+    cli.main([*train, *NETWORK[:4], indices, f"--workdir={tmp_path / 'train'}"])
+    result = json.loads((tmp_path / "train" / "result.json").read_text())
+    assert result["num_samples"] == 30
+
+
+@pytest.fixture(scope="module")
+def coreset(tmp_path_factory):
+    """A tiny coreset of tones, of two a class."""
+    run = tmp_path_factory.mktemp("distilled") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.getbasetemp() / "cache"
+        patch.setenv("AUDIODD_CACHE", str(cache))
+        distill = ["distill", "--dataset=tones", *TINY, "--samples_per_class=2"]
+        cli.main([*distill, f"--workdir={run}"])
+    return run / "coreset.npz"
+
+
+def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
+    out = tmp_path / "out"
+    command = [
+        "active",
+        f"--coreset={coreset}",
+        *NETWORK,
+        *FEW,
+        "--acquisition=random,k_center",
+        "--num_seeds=2",
+        f"--workdir={out}",
+    ]
+    cli.main(command)
+    said = capsys.readouterr().out
+    assert "| labels chosen by | 10 clips, 0.5 % |" in said
+    assert "At 20 clips the coreset gives" in said
+    for name in ("random-seed0", "random-seed1", "k_center-seed1", "coreset20-seed1"):
+        assert (out / name / "result.json").exists(), name
+    assert (out / "learning_curves.png").exists()
+    values = json.loads((out / "comparison.json").read_text())
+    assert [curve["name"] for curve in values["curves"]] == ["random", "k_center"]
+    assert np.shape(values["curves"][0]["accuracies"]) == (2, 3)
+    assert values["coresets"][0]["clips"] == 20
+    assert len(values["coresets"][0]["accuracies"]) == 2
+    card = (out / "README.md").read_text()
+    assert "learning_curves.png" in card
+    # Again: nothing is trained, the table is the same.
+    times = {p: p.stat().st_mtime_ns for p in out.glob("*-seed*/result.json")}
+    cli.main(command)
+    assert times == {p: p.stat().st_mtime_ns for p in out.glob("*-seed*/result.json")}
+    assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--acquisition=balb"], "no acquisition function 'balb'; there are random"),
+        (["--acquisition=bald,bald"], "names each function once"),
+        (["--acquisition=,"], "names each function once"),
+        (["--model=vgg"], "no model 'vgg'"),
+        (["--budgets=0.4,0.2"], "budgets rise: the budget 0.2"),
+        (["--budgets=100%"], "2,000 clips, but 1,800 can be labelled"),
+        (["--budgets=ten"], "a budget is a share"),
+        (["--budgets="], "at least one budget"),
+        (["--config.active.passes=0"], "active.passes must be at least 1"),
+        (["--config.active.initial=200/class"], "seed set 200/class"),
+        (["--config.model.dropout=0", "--acquisition=margin"], "dropout above 0"),
+        (["--config.training.seeds=2"], "one network a round"),
+        (["--num_seeds=0"], "num_seeds must be at least 1"),
+        (["--fold=all"], "active tests on one fold"),
+        (["--coreset=nothing.npz"], "nothing.npz"),
+        (["--config.active.initial_draw=odd"], "balanced or uniform"),
+    ],
+)
+def test_bad_input_in_one_sentence(tmp_path, capsys, flags, message):
+    run = f"--workdir={tmp_path / 'run'}"
+    assert message in fails(capsys, *TONES, run, *flags)
+
+
+def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
+    run = f"--workdir={tmp_path / 'run'}"
+    cli.main([*TONES, *FEW, "--acquisition=random", run])
+    capsys.readouterr()
+    other = fails(capsys, *TONES, *FEW, "--acquisition=bald", run)
+    assert "active.acquisition is 'random' there and 'bald' here" in other
+    several = fails(capsys, *TONES, *FEW, "--acquisition=random,bald", run)
+    assert "holds a single run" in several
+
+
+def test_a_coreset_of_other_features_is_refused_beside(tmp_path, capsys, coreset):
+    other = tmp_path / "other"
+    features = [a.replace("frames=16", "frames=32") for a in TINY]
+    distill = ["distill", "--dataset=tones", *features, "--samples_per_class=1"]
+    cli.main([*distill, f"--workdir={other}"])
+    capsys.readouterr()
+    both = f"--coreset={coreset},{other / 'coreset.npz'}"
+    said = fails(capsys, "active", both, *NETWORK, f"--workdir={tmp_path / 'run'}")
+    assert "different features" in said
