@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from audiodd_jax import active_run, training_run, verdict
 from audiodd_jax import settings as settings_lib
-from audiodd_jax import training_run, verdict
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import coreset as coreset_lib
@@ -132,6 +132,26 @@ def train(
         rows = subsets.choose(subset, data, config, config.seed)
         source = training_run.subset_source(subset, rows, data, config.seed)
     return training_run.train(config, data, source, Path(workdir))
+
+
+def active(
+    config: Config, workdir: str | Path, cache_dir: Path | None = None
+) -> dict[str, Any]:
+    """Labels clips round by round by ``config.active``; what ``result.json`` holds.
+
+    The same call continues a run that was cut, and returns a finished one.
+
+    Args:
+      config: as ``for_active`` makes it.
+      workdir: the run directory.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: bad settings or data, or a folder that holds something else.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    data = active_run.load(config, (), cache_dir)
+    return active_run.learn(config, data, Path(workdir))
 
 
 def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Coreset:

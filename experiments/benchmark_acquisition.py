@@ -3,9 +3,9 @@
     pip install torch && python experiments/benchmark_acquisition.py
 
 Both score every clip of the pool by BALD from ``--passes`` passes with dropout of the
-default ConvNet, a part of the pool a turn; the turns alternate and medians are compared.
-Before that, processes of their own tell the peak memory of our scoring: with more and
-more passes, and once for 100,000 clips with a tiny network.
+default ConvNet, a part of the pool a turn; the turns alternate and medians are
+compared. Before that, processes of their own tell the peak memory of our scoring: with
+more and more passes, and once for 100,000 clips with a tiny network.
 """
 
 import resource
