@@ -1,5 +1,6 @@
 """Active learning as runs: a function in its directory, or several beside coresets."""
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,6 +126,7 @@ def load(
     settings_lib.validate(config)
     if not coresets:
         return prepared.load(config, cache_dir)
+    config = dataclasses.replace(config, features=coresets[0].features)
     data = verdict.load_data(coresets[0], config, True, cache_dir)
     for other in coresets[1:]:
         same = other.features == coresets[0].features and all(
@@ -169,6 +171,8 @@ def compare(
         raise UserError(
             f"{workdir} holds a single run; choose another folder for a comparison"
         )
+    if coresets:
+        config = dataclasses.replace(config, features=data.features)
     seeds = [config.seed + i for i in range(num_seeds)]
     points = _points(config, coresets, seeds, data, workdir)
     found: dict[str, list[dict]] = {name: [] for name in acquisitions}

@@ -226,7 +226,9 @@ class ModelConfig:
       head: weights of the last layer at the start: ``zero``, so that all classes are
         equally likely, or ``random``.
       stem: of the ResNet: ``imagenet`` or ``small`` (for small spectrograms; slower).
-      dropout: rate, after blocks and before the logits.
+      dropout: rate.
+      dropout_place: ``everywhere`` (after blocks and before the logits) or ``head``
+        (before the logits alone).
     """
 
     name: str = "convnet"
@@ -237,6 +239,7 @@ class ModelConfig:
     head: str = "zero"
     stem: str = "imagenet"
     dropout: float = 0.0
+    dropout_place: str = "everywhere"
 
 
 @dataclasses.dataclass

@@ -53,6 +53,7 @@ _CHOICES = {
     "model.readout": ("flatten", "time_mean", "mean"),
     "model.head": ("zero", "random"),
     "model.stem": ("imagenet", "small"),
+    "model.dropout_place": ("everywhere", "head"),
     "training.optimizer": ("adamw", "sgd"),
     "training.schedule": ("cosine", "constant"),
     "training.loss": ("cross_entropy", "mse"),

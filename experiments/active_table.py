@@ -25,11 +25,12 @@ _ACQUISITIONS = flags.DEFINE_list(
 )
 _BUDGETS = flags.DEFINE_list(
     "budgets",
-    ["5/class", "10/class", "10%", "20%", "30%", "40%", "60%"],
+    ["5/class", "10/class", "20%", "30%", "40%", "60%"],
     "labelled clips at which rounds end: shares of the training clips, or clips a "
     "class; one of them the coreset's own",
 )
 _BATCH = flags.DEFINE_integer("batch", 0, "clips a round at most; 0: no limit")
+_STEPS = flags.DEFINE_integer("steps", 0, "of a training; 0: the network's own")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "seeds")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/active", "where the runs go")
 
@@ -56,6 +57,7 @@ def main(_):
         _MODEL.value,
         active__batch=_BATCH.value,
         active__budgets=tuple(_BUDGETS.value),
+        **({"training__steps": _STEPS.value} if _STEPS.value else {}),
     )
     data = active_run.load(config, coresets)
     place = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"

@@ -36,6 +36,9 @@ _BINS = flags.DEFINE_integer("bins", 64, "mel bins")
 _FRAMES = flags.DEFINE_integer("frames", 64, "frames")
 _CHUNK = flags.DEFINE_integer("chunk", 0, "clips at once; 0: our default")
 _BATCH = flags.DEFINE_integer("batch", 128, "clips that PyTorch takes at once")
+_PLACE = flags.DEFINE_enum(
+    "place", "everywhere", ["everywhere", "head"], "of the dropout, for both"
+)
 _TURNS = flags.DEFINE_integer("turns", 20, "turns of each: parts of the pool")
 _SPEED = flags.DEFINE_bool("speed", True, "compare speeds")
 _MEMORY = flags.DEFINE_bool("memory", True, "measure the peak memory of our scoring")
@@ -54,6 +57,7 @@ def config():
         model__width=_WIDTH.value,
         model__depth=_DEPTH.value,
         model__dropout=DROPOUT,
+        model__dropout_place=_PLACE.value,
         model__head="random",
         **changes,
     )
@@ -96,7 +100,10 @@ def pytorch(pool, *, channels_last):
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     shape = (_BINS.value, _FRAMES.value)
-    net = torch_networks.convnet(shape, _WIDTH.value, _DEPTH.value, CLASSES, DROPOUT)
+    in_blocks = DROPOUT * (_PLACE.value == "everywhere")
+    net = torch_networks.convnet(
+        shape, _WIDTH.value, _DEPTH.value, CLASSES, DROPOUT, in_blocks
+    )
     net = net.to(device).eval()
     if channels_last:
         net = net.to(memory_format=torch.channels_last)
@@ -144,7 +151,7 @@ def memory():
             sys.executable, __file__, "--alone", f"--clips={clips}",
             f"--passes={passes}", f"--width={width}", f"--depth={depth}",
             f"--bins={_BINS.value}", f"--frames={_FRAMES.value}",
-            f"--chunk={_CHUNK.value}",
+            f"--chunk={_CHUNK.value}", f"--place={_PLACE.value}",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, peak = done.stdout.split()[-2:]
@@ -175,7 +182,8 @@ def speed():
     times = measure({name: turn(f) for name, f in scorers.items()}, _TURNS.value, 1)
     print(
         f"{_CLIPS.value:,} clips of {_BINS.value}x{_FRAMES.value}, {_PASSES.value} "
-        f"passes, convnet of width {_WIDTH.value}, chunks of {config().active.chunk} "
+        f"passes, convnet of width {_WIDTH.value}, dropout {_PLACE.value}, "
+        f"chunks of {config().active.chunk} "
         f"(PyTorch: {_BATCH.value}), "
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch "
         f"{torch.__version__}\n"

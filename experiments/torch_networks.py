@@ -6,13 +6,13 @@ import itertools
 from torch import nn, relu
 
 
-def convnet(image_shape, width, depth, classes, dropout=0.0):
+def convnet(image_shape, width, depth, classes, dropout=0.0, block_dropout=0.0):
     """Blocks of [3x3 conv, batch norm, ReLU, 2x2 average pool, dropout]; a layer."""
     layers, channels = [], 1
     for _ in range(depth):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
         layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.AvgPool2d(2)]
-        layers += [nn.Dropout2d(dropout)] if dropout else []
+        layers += [nn.Dropout2d(block_dropout)] if block_dropout else []
         channels = width
     places = (image_shape[0] // 2**depth) * (image_shape[1] // 2**depth)
     last = [nn.Dropout(dropout)] if dropout else []

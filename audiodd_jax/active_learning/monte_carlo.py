@@ -96,6 +96,13 @@ def embed(
     return seen[0], jax.nn.log_softmax(out)
 
 
+def _drops(context: Any) -> bool:
+    """Whether a call is one of a dropout that drops anything."""
+    module = context.module
+    is_call = isinstance(module, nn.Dropout) and context.method_name == "__call__"
+    return is_call and module.rate > 0
+
+
 class _Masks:
     """Draws each clip's masks from a key of its own, in the place of flax's dropout.
 
@@ -110,7 +117,7 @@ class _Masks:
 
     def __call__(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
         layer = context.module
-        if not isinstance(layer, nn.Dropout) or context.method_name != "__call__":
+        if not _drops(context):
             return call(*args, **kwargs)
         x = args[0] if self._count else self._known
         shape = [
@@ -134,7 +141,7 @@ def _before_dropout(
     seen = []
 
     def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if isinstance(context.module, nn.Dropout) and context.method_name == "__call__":
+        if _drops(context):
             seen.append(args[0])
             return args[0]
         return call(*args, **kwargs)

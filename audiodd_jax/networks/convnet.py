@@ -24,7 +24,8 @@ class ConvNet(nn.Module):
       norm: ``batch``, ``instance``, ``group`` or ``none``.
       readout: what the logits are read from: ``flatten`` (the whole last feature map),
         ``time_mean`` (its mean over time), or ``mean`` (over time and frequency).
-      dropout: rate, after each block and before the logits.
+      dropout: rate before the logits.
+      block_dropout: rate after each block, of whole channels.
       head: weights of the last layer at the start, ``zero`` or ``random``.
       dtype: of the blocks' computations.
     """
@@ -35,6 +36,7 @@ class ConvNet(nn.Module):
     norm: str = "batch"
     readout: str = "time_mean"
     dropout: float = 0.0
+    block_dropout: float = 0.0
     head: str = "zero"
     dtype: DTypeLike = jnp.float32
 
@@ -55,7 +57,7 @@ class ConvNet(nn.Module):
             x = Conv(self.width, use_bias=self.norm == "none", dtype=self.dtype)(x)
             x = pool_any(nn.relu(norm()(x)))
             # Whole channels: neighbouring bins of one say nearly the same.
-            x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(
+            x = nn.Dropout(self.block_dropout, broadcast_dims=(1, 2))(
                 x, deterministic=not drop
             )
         return Head(self.num_classes, self.dropout, self.head)(

@@ -35,6 +35,7 @@ def make(
         name: getattr(config, name)
         for name in ("width", "norm", "readout", "head", "dropout")
     }
+    same["block_dropout"] = config.dropout * (config.dropout_place == "everywhere")
     if config.name == "resnet18":
         return ResNet18(num_classes, stem=config.stem, dtype=dtype, **same)
     return ConvNet(num_classes, depth=config.depth, dtype=dtype, **same)

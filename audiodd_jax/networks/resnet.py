@@ -28,7 +28,8 @@ class ResNet18(nn.Module):
         ``small`` (3x3 convolution of stride 1), which keeps four times the resolution
         and takes sixteen times the time.
       readout: ``mean`` as published, ``time_mean`` or ``flatten``.
-      dropout: rate, after each stage and before the logits.
+      dropout: rate before the logits.
+      block_dropout: rate after each stage, of whole channels.
       head: weights of the last layer at the start, ``zero`` or ``random``.
       dtype: of the blocks' computations.
     """
@@ -39,6 +40,7 @@ class ResNet18(nn.Module):
     stem: str = "imagenet"
     readout: str = "mean"
     dropout: float = 0.0
+    block_dropout: float = 0.0
     head: str = "zero"
     dtype: DTypeLike = jnp.float32
 
@@ -59,7 +61,7 @@ class ResNet18(nn.Module):
                 stride = 2 if stage and not block else 1
                 width = self.width * 2**stage
                 x = _Block(width, stride, self.norm, self.dtype)(x, train=train)
-            x = nn.Dropout(self.dropout, broadcast_dims=(1, 2))(
+            x = nn.Dropout(self.block_dropout, broadcast_dims=(1, 2))(
                 x, deterministic=not drop
             )
         return Head(self.num_classes, self.dropout, self.head)(

@@ -1,6 +1,7 @@
 """MC-dropout over a pool: masks of clips, chunks, devices, what is computed once."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -21,11 +22,12 @@ KEY = jax.random.key(3)
 MODELS = ("convnet", "resnet18", "linear")
 
 
-def network(name="convnet", dropout=0.3, width=4):
+def network(name="convnet", dropout=0.3, width=4, place="everywhere"):
     config = presets.for_active(
         presets.for_dataset("tones"),
         name,
         model__dropout=dropout,
+        model__dropout_place=place,
         model__head="random",
         model__width=width,
     )
@@ -45,12 +47,15 @@ def passes(name="convnet", b=7, rows=None, count=5, **options):
     )
 
 
-@pytest.mark.parametrize("name", ["convnet", "linear"])
-def test_passes_are_those_of_dropout(name):
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("convnet", "everywhere"), ("convnet", "head"), ("linear", "head")],
+)
+def test_passes_are_those_of_dropout(name, place):
     """Mean and deviation agree with flax's own dropout, as far as draws can."""
     count = 600
-    model, net = network(name)
-    found = passes(name, count=count)
+    model, net = network(name, place=place)
+    found = passes(name, count=count, place=place)
     collections = {
         "params": net.variables.params,
         "batch_stats": net.variables.statistics,
@@ -114,6 +119,21 @@ def test_features_are_what_the_last_layer_reads(name):
     dense = head["Dense_0"]
     out = features @ dense["kernel"] + dense["bias"]
     np.testing.assert_allclose(jax.nn.log_softmax(out), log_probs, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["everywhere", "head"])
+def test_what_no_dropout_changes_is_computed_once(place):
+    """Before the last layer alone, the loop of passes holds no convolution."""
+    model, net = network(place=place)
+    function = lambda x: monte_carlo.dropout_passes(
+        model, net, x, jnp.arange(7), KEY, 5
+    )
+    text = jax.jit(function).lower(images()).compile().as_text()
+    bodies = [
+        text.split(f"%{body} ", 1)[1].split("\n}", 1)[0]
+        for body in set(re.findall(r"body=%?([\w.-]+)", text))
+    ]
+    assert any(" convolution(" in body for body in bodies) == (place == "everywhere")
 
 
 def test_no_passes_and_no_dropout_are_refused():
