@@ -80,11 +80,7 @@ def _result(config: Config, data: Prepared, learnt: loop.Learnt) -> dict[str, An
         active.acquisition != "random"
     )
     return {
-        "dataset": data.name,
-        "dataset_version": data.version,
-        "licence": data.licence,
-        "fold": data.fold,
-        "is_partial": data.is_partial,
+        **data.origin,
         "acquisition": active.acquisition,
         "model": config.model.name,
         "class_names": data.class_names,

@@ -215,11 +215,7 @@ def _result(
         if row["step"] == distilled.best_step and "validation_accuracy" in row
     ]
     return {
-        "dataset": data.name,
-        "dataset_version": data.version,
-        "licence": data.licence,
-        "fold": data.fold,
-        "is_partial": data.is_partial,
+        **data.origin,
         "method": config.method,
         "samples_per_class": config.coreset.samples_per_class,
         "num_samples": size,

@@ -161,11 +161,7 @@ def _result(
     clips = source.clips.labels.shape[0]
     last = fitted.history[-1]
     return {
-        "dataset": data.name,
-        "dataset_version": data.version,
-        "licence": data.licence,
-        "fold": data.fold,
-        "is_partial": data.is_partial,
+        **data.origin,
         "model": config.model.name,
         "parameters": sizes.parameters(
             config.model, data.image_shape, data.num_classes

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from audiodd_jax import settings as settings_lib
-from audiodd_jax.active_learning import acquisition, budgets, monte_carlo
+from audiodd_jax.active_learning import acquisition, budgets, choice
 from audiodd_jax.config import Config
 from audiodd_jax.features.prepared import Prepared
 from audiodd_jax.networks import models
@@ -74,47 +74,6 @@ class Learnt(NamedTuple):
     rounds: list[dict[str, Any]]
 
 
-def seed_set(
-    key: Key[Array, ""],
-    labels: Int[Array, " b"],
-    count: int,
-    class_names: tuple[str, ...],
-    draw: str,
-) -> Int[np.ndarray, " l"]:
-    """Random clips to start from.
-
-    Args:
-      key: of the draw.
-      labels: of the pool.
-      count: clips.
-      class_names: the classes.
-      draw: ``uniform``, or ``balanced``: as many of each class, what does not divide
-        going to random classes.
-
-    Raises:
-      UserError: a class runs out.
-    """
-    order = np.asarray(jax.random.permutation(key, labels.size))
-    if draw == "uniform":
-        return order[:count]
-    shuffled = np.asarray(labels)[order]
-    classes = len(class_names)
-    sizes = np.bincount(shuffled, minlength=classes)
-    fewest = int(sizes.argmin())
-    if sizes[fewest] < count // classes:
-        raise UserError(
-            f"a balanced seed set of {count} clips needs {count // classes} of each "
-            f"class, but {class_names[fewest]!r} has {sizes[fewest]} that can be "
-            "labelled; lower --config.active.initial, or pass "
-            "--config.active.initial_draw=uniform"
-        )
-    by_class = np.argsort(shuffled, kind="stable")
-    rank = np.empty(labels.size, int)
-    rank[by_class] = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    # Every class's first clip, in random order, then every class's second.
-    return order[np.argsort(rank, kind="stable")[:count]]
-
-
 def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Learnt:
     """Labels clips of ``data.train`` round by round, up to the last budget.
 
@@ -143,7 +102,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     dtype = jnp.dtype(config.training.precision)
     model = models.make(config.model, data.num_classes, dtype)
     key = jax.random.key(config.seed)
-    first = seed_set(
+    first = choice.seed_set(
         jax.random.fold_in(key, _SEED_SET),
         labels,
         plan[0],
@@ -164,12 +123,12 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        choose = make_choose(config, model, data, heed) if len(plan) > 1 else None
+        choose = choice.make_choose(config, model, data.train, heed)
         while done < len(plan):
             fitted, row = _round(config, data, state, run, counted)
             began = time.perf_counter()
             if done + 1 < len(plan):
-                state = choose(state, fitted.networks, plan[done + 1])
+                state = _labelled(state, choose, fitted, plan[done + 1])
             row["scoring_seconds"] = round(time.perf_counter() - began, 3)
             network = fitted.networks if settings.warm_start else None
             state = state._replace(round=state.round + 1, network=network)
@@ -188,6 +147,16 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
                 shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
             heed()
         return Learnt(state.labelled, journal.history)
+
+
+def _labelled(
+    state: State, choose: Callable[..., Array], fitted: fit.Fitted, count: int
+) -> State:
+    """The state with more labels, ``count`` in all."""
+    keys = _folded(state, _PASSES), _folded(state, _CHOICE)
+    chosen = choose(fitted.networks, state.labelled, count, *keys)
+    order = state.order.at[int(state.count) : count].set(chosen)
+    return state._replace(order=order, count=jnp.int32(count))
 
 
 def _check(config: Config) -> None:
@@ -260,7 +229,7 @@ def _round(
         "macro_f1": scores.macro_f1,
         **validated,
         "class_counts": counts.tolist(),
-        "per_class_accuracy": scores.per_class.tolist(),
+        "per_class_accuracy": [None if np.isnan(a) else a for a in scores.per_class],
         "training_steps": fitted.steps,
         "training_seconds": last["seconds"],
     }
@@ -268,55 +237,3 @@ def _round(
 
 def _folded(state: State, purpose: int) -> Key[Array, ""]:
     return jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.round)
-
-
-def make_choose(
-    config: Config, model: nn.Module, data: Prepared, between: Callable[[], None]
-) -> Callable[[State, Network, int], State]:
-    """``choose(state, networks, count)``: labels clips until ``count`` are.
-
-    The pool is put on the devices once.
-
-    Args:
-      config: acquisition function, passes, chunk.
-      model: the network.
-      data: whose training clips are the pool.
-      between: called after each chunk; may raise.
-    """
-    settings = config.active
-    name = settings.acquisition
-    looks_at_features = name not in acquisition.SCORES
-
-    def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
-        if looks_at_features:
-            return monte_carlo.embed(model, network, images)
-        log_probs = monte_carlo.dropout_passes(
-            model, network, images, ids, key, settings.passes
-        )
-        return acquisition.SCORES[name](log_probs)
-
-    pool = monte_carlo.make_pool(of_clips, settings.chunk, between=between)
-    placed = pool.place(data.train)
-    everything = np.arange(data.train.labels.size)
-
-    def choose(state: State, networks: Network, count: int) -> State:
-        network = jax.tree.map(lambda x: x[0], networks)
-        labelled = state.labelled
-        free = np.setdiff1d(everything, labelled)
-        passes_key, key = _folded(state, _PASSES), _folded(state, _CHOICE)
-        over = functools.partial(pool.over, placed, network, key=passes_key)
-        wanted, ids = count - labelled.size, jnp.asarray(free, jnp.int32)
-        if name == "random":
-            places = acquisition.top(jnp.zeros(free.size), wanted, ids, key)
-        elif name == "k_center":
-            known, found = over(rows=labelled)[0], over(rows=free)[0]
-            places = acquisition.k_center(found, known, wanted, ids, key)
-        elif name == "badge":
-            places = acquisition.badge(*over(rows=free), wanted, ids, key)
-        else:
-            places = acquisition.top(over(rows=free), wanted, ids, key)
-        chosen = free[np.asarray(places)]
-        order = state.order.at[labelled.size : count].set(chosen)
-        return state._replace(order=order, count=jnp.int32(count))
-
-    return choose

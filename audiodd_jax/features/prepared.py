@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +169,17 @@ class Prepared:
     def num_train(self) -> int:
         """Clips of the whole training split, validation included."""
         return self.train.labels.size + self.validation.labels.size
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What results say of where they come from."""
+        return {
+            "dataset": self.name,
+            "dataset_version": self.version,
+            "licence": self.licence,
+            "fold": self.fold,
+            "is_partial": self.is_partial,
+        }
 
 
 def load(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax import presets
-from audiodd_jax.active_learning import loop
+from audiodd_jax.active_learning import choice, loop
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import HostSplit, Prepared, Split
@@ -142,7 +142,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
     config = settings(active__warm_start=warm, training__average=0.9)
     whole = learn(config, path=tmp_path / "whole")
     count, log = 0, RunDirectory.log
-    networks, choose = evaluation.networks, loop.make_choose
+    networks, choose = evaluation.networks, choice.make_choose
 
     def die_at(limit):
         nonlocal count
@@ -166,17 +166,17 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
         inner = choose(*args)
 
         def chosen(*args):
-            state = inner(*args)
+            rows = inner(*args)
             if place == "saved":
                 die_at(2)
-            return state
+            return rows
 
         return chosen
 
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "log", log_and_die)
         patch.setattr(evaluation, "networks", test_and_die)
-        patch.setattr(loop, "make_choose", make_choose_and_die)
+        patch.setattr(choice, "make_choose", make_choose_and_die)
         with pytest.raises(Killed):
             learn(config, path=tmp_path / "cut")
     resumed = learn(config, path=tmp_path / "cut")
@@ -193,7 +193,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
 
 def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch):
     whole = learn(path=tmp_path / "whole")
-    make = loop.make_choose
+    make = choice.make_choose
 
     def make_and_signal(config, model, data, between):
         def signalled():
@@ -203,7 +203,7 @@ def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch
         return make(config, model, data, signalled)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_choose", make_and_signal)
+        patch.setattr(choice, "make_choose", make_and_signal)
         with pytest.raises(Interrupted):
             learn(path=tmp_path / "cut")
     resumed = learn(path=tmp_path / "cut")
@@ -257,11 +257,11 @@ def test_the_whole_pool_can_be_labelled():
 def test_a_balanced_seed_set(count):
     labels = jnp.array([0] * 20 + [1] * 5 + [2] * 15)
     key = jax.random.key(count)
-    rows = loop.seed_set(key, labels, count, ("a", "b", "c"), "balanced")
+    rows = choice.seed_set(key, labels, count, ("a", "b", "c"), "balanced")
     counts = np.bincount(np.asarray(labels)[rows], minlength=3)
     assert counts.max() - counts.min() <= 1
     assert len(set(rows.tolist())) == count
-    other = loop.seed_set(
+    other = choice.seed_set(
         jax.random.key(99), labels, count, ("a", "b", "c"), "balanced"
     )
     assert set(rows.tolist()) != set(other.tolist())
@@ -270,8 +270,8 @@ def test_a_balanced_seed_set(count):
 def test_a_class_that_runs_out_is_named():
     labels = jnp.array([0] * 20 + [1] * 2 + [2] * 15)
     with pytest.raises(UserError, match=r"needs 3 of each .* 'b' has 2 .*uniform"):
-        loop.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "balanced")
-    rows = loop.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "uniform")
+        choice.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "balanced")
+    rows = choice.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "uniform")
     assert len(set(rows.tolist())) == 9
 
 
