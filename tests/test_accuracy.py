@@ -55,6 +55,21 @@ def test_networks_on_a_coreset_and_on_real_digits(real_audio, tmp_path):
     assert score("resnet18", [])[0] >= 0.85
 
 
+def test_active_learning_on_real_digits(real_audio, tmp_path):
+    """One function and one seed; BUILD_NOTES.md has all functions and three."""
+    config = audiodd_jax.for_active(
+        audiodd_jax.for_dataset("spoken_digit", data__data_dir=str(real_audio("fsdd"))),
+        "convnet",
+        active__acquisition="margin",
+        active__budgets=("10/class", "20%"),
+    )
+    result = audiodd_jax.active(config, tmp_path / "run")
+    start, few, many = (row["test_accuracy"] for row in result["rounds"])
+    assert start < few < many
+    assert few >= 0.75
+    assert many >= 0.95
+
+
 def test_tones_are_hard_for_one_clip_and_easy_for_all(tmp_path):
     def score(samples):
         config = audiodd_jax.for_dataset(
