@@ -310,7 +310,7 @@ class ActiveConfig:
         ``margin``, ``k_center`` or ``badge``.
       budgets: labelled clips at which rounds end, rising: shares of the training split
         (``0.2`` or ``20%``), or clips a class (``10/class``).
-      initial: the seed set, likewise; its labels are drawn before any network.
+      initial: the seed set, likewise; drawn at random.
       initial_draw: ``balanced`` (as many of each class) or ``uniform``.
       batch: clips that a round labels at most; 0: as many as the next budget asks for.
       passes: Monte-Carlo passes with dropout.
