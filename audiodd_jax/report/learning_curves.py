@@ -73,7 +73,7 @@ def draw(
         if len(curve.accuracies) > 1:
             half = 100 * curve.accuracies.std(0, ddof=1)
             axes.fill_between(
-                curve.counts, mean - half, mean + half, color=f"C{i}", alpha=0.12, lw=0
+                curve.counts, mean - half, mean + half, color=f"C{i}", alpha=0.07, lw=0
             )
     if points:
         spread = [
