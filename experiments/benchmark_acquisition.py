@@ -190,16 +190,12 @@ def speed():
     )
     head = "clips x passes/s | median s a turn | whole pool, s | our speed of it"
     print(f"| contender | {head} |\n|---|---|---|---|---|")
-    median = statistics.median
+    ours_median = statistics.median(times["ours"])
     for name, seconds in times.items():
-        ratio = (
-            "" if name == "ours" else f"{median(seconds) / median(times['ours']):.2f}"
-        )
-        rate = _CLIPS.value * _PASSES.value / median(seconds)
-        print(
-            f"| {name} | {rate:,.0f} | {median(seconds):.1f} | {min(seconds):.1f} "
-            f"| {ratio} |"
-        )
+        median = statistics.median(seconds)
+        ratio = "" if name == "ours" else f"{median / ours_median:.2f}"
+        rate = parts[0].size * _PASSES.value / median
+        print(f"| {name} | {rate:,.0f} | {median:.2f} | {sum(seconds):.0f} | {ratio} |")
 
 
 def main(_):
