@@ -161,8 +161,8 @@ def verdicts(curves: Sequence[Curve], points: Sequence[Point]) -> list[str]:
         gap = 100 * (statistics.fmean(point.accuracies) - at[best])
         lines.append(
             f"At {point.clips:,} clips the coreset gives {told(point.accuracies)} %, "
-            f"the best acquisition function ({best}) {100 * at[best]:.1f} %: "
-            f"{abs(gap):.1f} points {'above' if gap >= 0 else 'below'} it."
+            f"{abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the best "
+            f"acquisition function ({best}, {100 * at[best]:.1f} %)."
         )
     return lines
 

@@ -32,7 +32,7 @@ def test_a_table_by_hand():
 def test_a_sentence_says_how_far_the_coreset_is(accuracies, told):
     (line,) = learning_curves.verdicts([RANDOM], [Point(20, accuracies, 1)])
     assert told in line
-    assert "(random) 70.0 %" in line
+    assert "(random, 70.0 %)" in line
 
 
 def test_a_coreset_of_another_size_is_told():
