@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jax.sharding import Mesh
 
 from audiodd_jax import active_run, training_run, verdict
 from audiodd_jax import settings as settings_lib
@@ -19,6 +20,7 @@ from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
 from audiodd_jax.features import normalize, prepared
 from audiodd_jax.features.prepared import Prepared
 from audiodd_jax.report import card, figures
+from audiodd_jax.runtime import processes
 from audiodd_jax.runtime.runs import RunDirectory, write_atomically
 from audiodd_jax.training import evaluation, subsets
 from audiodd_jax.training.evaluation import Evaluation
@@ -51,10 +53,22 @@ def prepare(config: Config, cache_dir: Path | None = None) -> Prepared:
     return prepared.load(config, cache_dir)
 
 
-def distill(config: Config, workdir: str | Path, cache_dir: Path | None = None) -> Run:
+def distill(
+    config: Config,
+    workdir: str | Path,
+    cache_dir: Path | None = None,
+    mesh: Mesh | None = None,
+) -> Run:
     """Distils ``config.data`` to a coreset, scores it and draws it, in ``workdir``.
 
     The same call continues a run that was cut, and returns a finished one.
+
+    Args:
+      config: of the run.
+      workdir: the run directory.
+      cache_dir: where downloads and features are kept.
+      mesh: the devices that share the work, as ``runtime.devices.make_mesh`` makes it;
+        None: all, of all processes. It changes results by rounding alone.
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
@@ -69,15 +83,17 @@ def distill(config: Config, workdir: str | Path, cache_dir: Path | None = None) 
                 coreset_lib.load_coreset(run.path / "coreset.npz"), result, run.path
             )
         data = prepared.load(config, cache_dir)
-        distilled = loop.distill(config, data, run)
+        distilled = loop.distill(config, data, run, mesh)
         artefact = make_coreset(distilled.best, data, config)
-        artefact.save(run.path / "coreset.npz")
         scores = evaluation.kernel_regression(
-            [distilled.best, distilled.start], data.test, config
+            [distilled.best, distilled.start], data.test, config, mesh=mesh
         )
-        _draw(distilled, data, config, run.path / "figures")
         result = _result(distilled, scores, artefact, data, config)
-        write_atomically(run.path / "README.md", _card(result, scores, data, config))
+        if processes.is_lead():
+            artefact.save(run.path / "coreset.npz")
+            _draw(distilled, data, config, run.path / "figures")
+            text = _card(result, scores, data, config)
+            write_atomically(run.path / "README.md", text)
         run.finish(result)
         return Run(artefact, result, run.path)
 

@@ -84,6 +84,13 @@ def _explain(error: Exception) -> str | None:
         return str(error).replace("FATAL Flags parsing error:", "").strip()
     if isinstance(error, UserError):
         return str(error)
+    if "jax" in sys.modules:
+        from audiodd_jax.runtime import processes
+
+        if processes.lost(error):
+            from audiodd_jax.runtime import supervisor
+
+            return supervisor.LOST
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "the run or the cache"
         return (
@@ -115,4 +122,11 @@ def run() -> None:
         if sentence is None:
             raise
         print(f"audiodd: error: {sentence}", file=sys.stderr)
+        if "jax" in sys.modules:
+            from audiodd_jax.runtime import processes
+
+            if processes.leaves_others_waiting(error):
+                # An orderly end would wait for them.
+                sys.stderr.flush()
+                os._exit(1)
         raise SystemExit(2 if isinstance(error, flags.Error) else 1) from None

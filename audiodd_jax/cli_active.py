@@ -7,7 +7,7 @@ from typing import Any
 from audiodd_jax import cli_flags
 from audiodd_jax import presets as presets_lib
 from audiodd_jax import settings as settings_lib
-from audiodd_jax.cli_support import cache_dir, continued, keep_compiled, names, table
+from audiodd_jax.cli_support import cache_dir, continued, names, start, table
 from audiodd_jax.config import Config
 from audiodd_jax.runtime.errors import UserError
 
@@ -37,7 +37,7 @@ def active(argv: Sequence[str]) -> None:
     settings_lib.validate(config)
     from audiodd_jax import active_run
 
-    keep_compiled(cache_dir(values))
+    start(values, config)
     several = len(chosen) > 1 or values.num_seeds > 1 or coresets
     what = f"{'comparison' if several else chosen[0]}-seed{config.seed}"
     default = Path("runs") / f"{config.data.name}-active-{config.model.name}-{what}"

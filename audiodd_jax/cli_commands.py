@@ -14,9 +14,9 @@ from audiodd_jax import settings as settings_lib
 from audiodd_jax.cli_support import (
     cache_dir,
     continued,
-    keep_compiled,
     names,
     percent,
+    start,
     table,
 )
 from audiodd_jax.config import Config
@@ -32,7 +32,7 @@ def prepare(argv: Sequence[str]) -> None:
     from audiodd_jax.features import cache
     from audiodd_jax.report import inventory
 
-    keep_compiled(cache_dir(values))
+    start(values, config)
     began = time.perf_counter()
     found = cache.prepare(config, cache_dir(values))
     parts = splits.assign(
@@ -49,7 +49,7 @@ def distill(argv: Sequence[str]) -> None:
     settings_lib.validate(config)
     from audiodd_jax import api, cross_validation
 
-    keep_compiled(cache_dir(values))
+    start(values, config)
     data = config.data
     name = "-".join(filter(None, (data.name, data.variant)))
     fold = f"-fold{values.fold}" if values.fold else ""
@@ -58,6 +58,9 @@ def distill(argv: Sequence[str]) -> None:
         f"seed{config.seed}"
     )
     workdir = Path(values.workdir or Path("runs") / default)
+    if values.dry_run:
+        _forecast(config, values)
+        return
     finished = (workdir / "result.json").exists()
     with continued(workdir):
         if values.fold == "all":
@@ -70,6 +73,24 @@ def distill(argv: Sequence[str]) -> None:
         _show_folds(run.result, run.path)
     else:
         _show_result(run.result, run.path)
+
+
+def _forecast(config: Config, values: Any) -> None:
+    """Prints what a run would take, from the sizes of its data alone."""
+    from audiodd_jax.data import splits
+    from audiodd_jax.distillation import cost
+    from audiodd_jax.features import cache
+    from audiodd_jax.report import forecast
+    from audiodd_jax.runtime import devices
+
+    found = cache.prepare(config, cache_dir(values))
+    parts = splits.assign(
+        found.labels, found.splits, found.folds, found.groups, config.data
+    )
+    scored = parts.validation.size + parts.test.size
+    shape, classes = found.features.shape[1:3], len(found.class_names)
+    sizes = cost.sizes_of(config, shape, classes, parts.train.size, scored)
+    table(forecast.rows(config, sizes, devices.make_mesh(config.rfad.networks)))
 
 
 def _show_result(result: dict[str, Any], path: Path) -> None:
@@ -144,7 +165,7 @@ def train(argv: Sequence[str]) -> None:
         learns_from, told = learns_from or _subset(values), _told(values)
     else:
         told = "all"
-    keep_compiled(cache_dir(values))
+    start(values, config)
     name = f"{config.data.name}-{config.model.name}-{told}-seed{config.seed}"
     workdir = Path(values.workdir or Path("runs") / name)
     finished = (workdir / "result.json").exists()
@@ -243,7 +264,7 @@ def evaluate(argv: Sequence[str]) -> None:
     values, config, changes = cli_flags.parse("evaluate", argv, base)
     from audiodd_jax import cross_validation, verdict
 
-    keep_compiled(cache_dir(values))
+    start(values, config)
     coreset, folder = found["coreset"], Path(values.workdir or ".")
     groups = ("model.", "training.")
     asked = {

@@ -28,6 +28,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "method": ("method",),
     "samples_per_class": ("coreset.samples_per_class",),
     "steps": ("loop.steps",),
+    "precision": ("network.precision",),
     "seed": ("seed",),
     "num_seeds": ("evaluation.seeds", "training.seeds"),
     "budgets": ("active.budgets",),
@@ -67,6 +68,26 @@ def define_data_flags(values: flags.FlagValues) -> None:
     string("cache_dir", None, "where downloads and features are kept", **options)
 
 
+def define_device_flags(values: flags.FlagValues) -> None:
+    """Which devices, of which processes."""
+    integer, options = flags.DEFINE_integer, {"flag_values": values}
+    integer(
+        "num_devices",
+        None,
+        "devices to use (default: all); on a CPU, so many are made of it",
+        **options,
+    )
+    flags.DEFINE_string(
+        "coordinator_address",
+        None,
+        "host:port of the run's first process, where a cluster does not tell (Slurm, "
+        "Open MPI and TPU pods do)",
+        **options,
+    )
+    integer("num_processes", None, "processes of the run, likewise", **options)
+    integer("process_id", None, "number of this one, from 0, likewise", **options)
+
+
 def define_preset_flag(values: flags.FlagValues) -> None:
     """Which named changes on top of a dataset's defaults."""
     presets = ", ".join(presets_lib.PRESETS)
@@ -82,6 +103,19 @@ def define_distill_flags(values: flags.FlagValues) -> None:
     integer("steps", None, "distillation steps", **options)
     integer("seed", None, "of the run: start, networks, batches", **options)
     integer("num_seeds", None, "evaluation seeds", **options)
+    string(
+        "precision",
+        None,
+        "of the random networks' features: float32, or tf32 or bfloat16 with float32 "
+        "sums",
+        **options,
+    )
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "show shapes, arithmetic, predicted memory and exchange, and stop",
+        **options,
+    )
     string(
         "workdir",
         None,
@@ -184,11 +218,26 @@ def define_active_flags(values: flags.FlagValues) -> None:
 
 # What defines the plain flags of each command.
 COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
-    "prepare": (define_data_flags, define_preset_flag),
-    "distill": (define_data_flags, define_preset_flag, define_distill_flags),
-    "train": (define_data_flags, define_preset_flag, define_train_flags),
-    "evaluate": (define_data_flags, define_evaluate_flags),
-    "active": (define_data_flags, define_preset_flag, define_active_flags),
+    "prepare": (define_data_flags, define_preset_flag, define_device_flags),
+    "distill": (
+        define_data_flags,
+        define_preset_flag,
+        define_distill_flags,
+        define_device_flags,
+    ),
+    "train": (
+        define_data_flags,
+        define_preset_flag,
+        define_train_flags,
+        define_device_flags,
+    ),
+    "evaluate": (define_data_flags, define_evaluate_flags, define_device_flags),
+    "active": (
+        define_data_flags,
+        define_preset_flag,
+        define_active_flags,
+        define_device_flags,
+    ),
     "doctor": (define_data_flags,),
 }
 

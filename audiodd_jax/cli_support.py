@@ -1,13 +1,47 @@
 """What the commands share: where things lie, how they stop, how they print."""
 
 import contextlib
+import os
 import platform
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
+from audiodd_jax.runtime.errors import UserError
+
+
+def start(values: Any, config: Config) -> None:
+    """Starts JAX as the flags ask for it; before anything is computed.
+
+    Raises:
+      UserError: devices or processes that are not there.
+    """
+    import jax
+
+    count = values.num_devices
+    if count is not None and count < 1:
+        raise UserError(f"--num_devices must be at least 1, not {count}")
+    if count:
+        # Where there is but a CPU, that many are made of it.
+        own = max(1, count // (values.num_processes or 1))
+        jax.config.update("jax_num_cpu_devices", own)
+    if config.rfad.kernel_precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    keep_compiled(cache_dir(values))
+    from audiodd_jax.runtime import devices, processes, supervisor
+
+    several = values.coordinator_address or processes.found_by_jax()
+    if several and supervisor.is_needed():
+        raise SystemExit(supervisor.supervise(sys.argv[1:]))
+    supervisor.follow()
+    processes.join(values.coordinator_address, values.num_processes, values.process_id)
+    if count:
+        devices.limit(count)
+    if not processes.is_lead():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
 
 
 def keep_compiled(cache_dir: Path | None) -> None:

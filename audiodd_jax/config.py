@@ -90,7 +90,10 @@ class RandomNetworkConfig:
       output_dim: outputs M of the dense head.
       weight_variance: kernels are N(0, weight_variance / fan_in).
       bias_std: biases are N(0, bias_std^2).
-      chunk: inputs that a network processes at once; 0: all.
+      precision: of features: ``float32``, or ``tf32`` or ``bfloat16`` operands with
+        float32 sums; kernels and what follows are never less than float32.
+      chunk: inputs that a network processes at once; 0: as many as the device's
+        memory is predicted to hold.
     """
 
     depth: int = 3
@@ -99,6 +102,7 @@ class RandomNetworkConfig:
     output_dim: int = 4096
     weight_variance: float = 2.0
     bias_std: float = 0.1
+    precision: str = "float32"
     chunk: int = 0
 
 
@@ -128,11 +132,14 @@ class RFADConfig:
       networks: random networks a step.
       loss: ``mse`` or ``platt`` (cross-entropy of scaled predictions).
       regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
+      kernel_precision: of kernels, solve and loss: ``float32``, or ``float64`` where
+        the device has it.
     """
 
     networks: int = 8
     loss: str = "mse"
     regularizer: float = 5e-3
+    kernel_precision: str = "float32"
 
 
 @dataclasses.dataclass

@@ -4,10 +4,12 @@
         --case=tones:5 --case=spoken_digit:1:/data/fsdd --case=folder:5:/data/esc10.csv
 
 A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]; each is distilled with the dataset's
-default settings once a seed, and scored on the test split by fresh random networks.
-Finished runs are not repeated, cut ones continue.
+default settings once a seed and precision, and scored on the test split by fresh random networks
+(in float32, whatever it was distilled in). Seconds a step are those of the run's last
+half, validations included. Finished runs are not repeated, cut ones continue.
 """
 
+import json
 import statistics
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import audiodd_jax
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
+_PRECISIONS = flags.DEFINE_list("precisions", ["float32"], "of the features")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/krr", "where the runs go")
 
 
@@ -25,35 +28,50 @@ def percent(values):
     return f"{100 * statistics.fmean(values):.1f} ± {100 * spread:.1f}"
 
 
-def row(case):
+def step_seconds(history):
+    """Of the last half of a run, in which nothing is compiled any more."""
+    rows = history[len(history) // 2 :]
+    steps = rows[-1]["step"] - rows[0]["step"]
+    return (rows[-1]["seconds"] - rows[0]["seconds"]) / steps
+
+
+def row(case, precision):
     name, samples, *place = case.split(":", 2)
-    results = []
+    results, seconds = [], []
     for seed in range(_SEEDS.value):
         config = audiodd_jax.for_dataset(
             name,
             seed=seed,
             coreset__samples_per_class=int(samples),
+            network__precision=precision,
             data__data_dir=place[0] if place else "",
         )
-        workdir = Path(_WORKDIR.value) / f"{name}-{samples}-seed{seed}"
+        kind = "" if precision == "float32" else f"-{precision}"
+        workdir = Path(_WORKDIR.value) / f"{name}-{samples}{kind}-seed{seed}"
         results.append(audiodd_jax.distill(config, workdir).result)
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        seconds.append(step_seconds([json.loads(line) for line in lines]))
     column = lambda field: [result[field] for result in results]
     size = results[0]
     return (
-        f"| {name} | {samples} | {100 * size['fraction_of_train']:.2f} % "
+        f"| {name} | {samples} | {precision} | {100 * size['fraction_of_train']:.2f} % "
         f"| {percent(column('start_test_accuracy'))} "
         f"| {percent(column('test_accuracy'))} "
         f"| {', '.join(f'{100 * a:.1f}' for a in column('test_accuracy'))} "
-        f"| {max(column('wall_seconds')):.0f} |"
+        f"| {max(column('wall_seconds')):.0f} | {min(seconds):.3f} |"
     )
 
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    print("| data | a class | of train | real clips (%) | distilled (%) | each | s |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| data | a class | precision | of train | real clips (%) | distilled (%) "
+        "| each | slowest run, s | s a step |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for case in _CASES.value:
-        print(row(case), flush=True)
+        for precision in _PRECISIONS.value:
+            print(row(case, precision), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,21 +17,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks import models
 from audiodd_jax.networks.layers import Head
 from audiodd_jax.networks.models import Variables
+from audiodd_jax.runtime import devices as devices_lib
+from audiodd_jax.runtime.devices import BATCH
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.training.trainer import Network
 
 # A function of some clips: ``(network, images [b f t 1], ids [b], key)`` to an array,
 # or a pytree of arrays, with a row a clip.
 OfClips = Callable[[Network, Array, Array, Array], Any]
-
-_AXIS = "b"
 
 
 def dropout_passes(
@@ -185,16 +185,17 @@ def make_pool(
     Args:
       function: what to compute of each clip.
       chunk: clips at once on a device, which bounds the memory.
-      devices: which; None: all of this process.
+      devices: which; None: all, of all processes.
       between: called after each chunk; may raise.
     """
-    devices = jax.local_devices() if devices is None else devices
-    mesh = Mesh(np.array(devices), (_AXIS,))
-    everywhere, divided = PartitionSpec(), PartitionSpec(_AXIS)
-    together = chunk * len(devices)
+    mesh = devices_lib.make_mesh(devices=devices)
+    grid = devices_lib.grid_of(mesh)
+    everywhere, divided = PartitionSpec(), PartitionSpec(BATCH)
+    together = chunk * mesh.size
 
     def of_rows(clips: Any, network: Network, rows: Array, ids: Array, key: Array):
-        return function(network, clips.take(rows), ids, key)
+        found = function(network, clips.take(rows), ids, key)
+        return jax.tree.map(lambda x: grid.gather(x, BATCH, together), found)
 
     specs = (everywhere, everywhere, divided, divided, everywhere)
 
@@ -202,14 +203,14 @@ def make_pool(
     def compiled(streamed: bool) -> Callable:
         own = (divided, *specs[1:]) if streamed else specs
         mapped = jax.shard_map(
-            of_rows, mesh=mesh, in_specs=own, out_specs=divided, check_vma=False
+            of_rows, mesh=mesh, in_specs=own, out_specs=everywhere, check_vma=False
         )
         return jax.jit(mapped)
 
     def place(pool: Split | DeviceSplit | HostSplit) -> Any:
-        if isinstance(pool, HostSplit) or len(devices) == 1:
-            return pool
-        return jax.device_put(pool, NamedSharding(mesh, everywhere))
+        return (
+            pool if isinstance(pool, HostSplit) else devices_lib.replicate(pool, mesh)
+        )
 
     def over(
         pool: Any, network: Network, rows: Int[np.ndarray, " b"], key: Key[Array, ""]
@@ -221,7 +222,7 @@ def make_pool(
             ids = np.concatenate([ids, np.full(together - count, ids[0])])
             if isinstance(pool, HostSplit):
                 labels = jnp.zeros(together, jnp.int32)
-                local = np.tile(np.arange(chunk), len(devices))
+                local = np.tile(np.arange(chunk), mesh.size)
                 clips = Split(pool.take(ids), labels)
                 found = compiled(True)(clips, network, local, ids, key)
             else:

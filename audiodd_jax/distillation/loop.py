@@ -5,6 +5,7 @@ the host inside. Randomness is ``fold_in(root, step)``, so that a run that was k
 and resumed from its last checkpoint ends with the bits of the uninterrupted one.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -14,22 +15,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Num
 
-from audiodd_jax.config import Config
-from audiodd_jax.distillation import coreset, rfad
+from audiodd_jax.config import AugmentConfig, Config
+from audiodd_jax.distillation import coreset, cost, rfad
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
+from audiodd_jax.distillation.cost import Plan, Sizes
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.kernels import regression
+from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.journal import Job, Schedule, drive
 from audiodd_jax.runtime.runs import RunDirectory
 
-METHODS: dict[str, Callable[[Config], Method]] = {"rfad": rfad.make}
+METHODS: dict[str, Callable[[Config, Grid, Plan], Method]] = {"rfad": rfad.make}
 
 # What each stream of randomness is folded with, under the run's seed.
 _INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
@@ -77,6 +82,7 @@ def make_chunk(
     stats: Normalization,
     config: Config,
     noise: Num[Array, "pieces f t"] | None = None,
+    mesh: Mesh | None = None,
 ) -> Callable[[Any, Split | DeviceSplit | Streamed, int], tuple[Any, dict[str, Array]]]:
     """``chunk(state, data, length)``: ``length`` steps, jitted, the state donated.
 
@@ -85,11 +91,13 @@ def make_chunk(
     the chunk.
     """
     size = config.loop.batch_size
+    mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
 
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def chunk(
+    def steps(
         state: Any, data: Split | DeviceSplit | Streamed, length: int
     ) -> tuple[Any, dict[str, Array]]:
+        # Every device draws and changes the whole batch, whatever its share of it: so
+        # the batches do not depend on how many devices there are.
         def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
             index_key, augment_key = batches.step_keys(key, state.step)
             if drawn is None:
@@ -103,11 +111,17 @@ def make_chunk(
         state, metrics = lax.scan(body, state, drawn, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def chunk(
+        state: Any, data: Split | DeviceSplit | Streamed, length: int
+    ) -> tuple[Any, dict[str, Array]]:
+        return devices.over(mesh, functools.partial(steps, length=length))(state, data)
+
     return chunk
 
 
 def make_validate(
-    key: Key[Array, ""], data: Split, config: Config
+    key: Key[Array, ""], data: Split, config: Config, mesh: Mesh
 ) -> Callable[[CoresetArrays], regression.Score] | None:
     """Scores a coreset on held-out clips with networks that stay the same.
 
@@ -117,8 +131,7 @@ def make_validate(
         return None
     settings = config.evaluation
 
-    @jax.jit
-    def validate(arrays: CoresetArrays, data: Split) -> regression.Score:
+    def score(arrays: CoresetArrays, data: Split) -> regression.Score:
         predictions = regression.predict(
             key,
             data.images,
@@ -128,14 +141,49 @@ def make_validate(
             config=config.network,
             regularizer=config.rfad.regularizer,
             chunk=settings.batch_size,
+            grid=devices.grid_of(mesh),
         )
         return regression.score(predictions, data.labels)
 
+    data = devices.replicate(data, mesh)
+    validate = jax.jit(devices.over(mesh, score))
     return lambda arrays: validate(arrays, data)
 
 
+def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
+    """Memory that a step takes for itself on each device, by the compiler's account.
+
+    It compiles the step, which takes seconds, and allocates nothing.
+
+    Args:
+      config: of the run.
+      sizes: of its data.
+      mesh: the devices that share the work.
+      plan: what a step computes at once, and keeps.
+    """
+    array = jax.ShapeDtypeStruct
+    image = (sizes.f, sizes.t, 1)
+    method = METHODS[config.method](config, devices.grid_of(mesh), plan)
+    start = CoresetArrays(
+        array((sizes.s, *image), jnp.float32),
+        array((sizes.s, sizes.c), jnp.float32),
+        array((), jnp.float32),
+    )
+    key = jax.random.key(config.seed)
+    state = jax.eval_shape(method.init, key, start)
+    data = Split(array((sizes.b, *image), jnp.float32), array((sizes.b,), jnp.int32))
+    stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
+    plain = dataclasses.replace(config, augment=AugmentConfig())
+    chunk = make_chunk(method, key, stats, plain, mesh=mesh)
+    analysis = chunk.lower(state, data, 2).compile().memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
 def distill(
-    config: Config, data: Prepared, run: RunDirectory | None = None
+    config: Config,
+    data: Prepared,
+    run: RunDirectory | None = None,
+    mesh: Mesh | None = None,
 ) -> Distilled:
     """Runs ``config.method`` on ``data`` to a coreset.
 
@@ -143,12 +191,19 @@ def distill(
       config: the run's configuration.
       data: the prepared dataset; its test split is never touched.
       run: where to record, checkpoint and resume; None keeps all in memory.
+      mesh: the devices that share the work; None: all, of all processes.
 
     Raises:
       UserError: settings that the data cannot serve, or a loss that is not a number.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    method = METHODS[config.method](config)
+    mesh = mesh or devices.make_mesh(config.rfad.networks)
+    grid = devices.grid_of(mesh)
+    scored = data.validation.labels.size + data.test.labels.size
+    counts = (data.num_classes, data.train.labels.size, scored)
+    sizes = cost.sizes_of(config, data.image_shape, *counts)
+    plan = cost.choose(config, sizes, grid)
+    method = METHODS[config.method](config, grid, plan)
     root = jax.random.key(config.seed)
     stream = lambda name: jax.random.fold_in(root, name)
     start = coreset.initial(
@@ -161,18 +216,21 @@ def distill(
         jnp.int32(0),
         *_worst(),
     )
+    state = devices.replicate(state, mesh)
     if config.augment.background and data.noise is None:
         raise UserError(
             f"--config.augment.background needs background noise, and {data.name} "
             "brings none"
         )
-    chunk = make_chunk(method, stream(_BATCH), data.normalization, config, data.noise)
-    validate = make_validate(stream(_VALIDATION), data.validation, config)
+    key, stats = stream(_BATCH), data.normalization
+    chunk = make_chunk(method, key, stats, config, data.noise, mesh)
+    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
     settings = config.loop
 
     def begin(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
-        drawn = itertools.repeat(data.train)
-        if isinstance(data.train, HostSplit):
+        if not isinstance(data.train, HostSplit):
+            drawn = itertools.repeat(devices.replicate(data.train, mesh))
+        else:
             draw = functools.partial(
                 batches.draw_rows,
                 clips=data.train.labels.size,
@@ -198,7 +256,9 @@ def distill(
     )
     schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
     state, steps, history = drive(job, state, schedule, run)
-    return Distilled(start, state.best, int(state.best_step), steps, history)
+    # On this process's own device: what follows is no longer done by all together.
+    best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
+    return Distilled(start, best, int(state.best_step), steps, history)
 
 
 def _worst() -> regression.Score:
@@ -218,7 +278,7 @@ def _keep_best(
 ) -> LoopState:
     """Validates the coreset into ``row``, and keeps it if no better one was kept."""
     candidate = method.coreset(state.method)
-    score = _worst()
+    score = regression.Score(state.best_accuracy, state.best_loss)
     if validate:
         score = validate(candidate)
         row["validation_accuracy"] = float(score.accuracy)
@@ -227,7 +287,9 @@ def _keep_best(
     if rank(*score) < rank(state.best_accuracy, state.best_loss):
         return state
     row["best"] = True
-    return LoopState(state.method, _copy(candidate), jnp.int32(row["step"]), *score)
+    # An array like the one that it replaces, on as many devices.
+    best_step = jnp.full_like(state.best_step, row["step"])
+    return LoopState(state.method, _copy(candidate), best_step, *score)
 
 
 def _waits_in_vain(state: LoopState, step: int, config: Config) -> bool:

@@ -1,5 +1,6 @@
 """Recordings to rows of log-mel features, in chunks, by one process or several."""
 
+import itertools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -18,6 +20,7 @@ from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import Decoded, Recordings
 from audiodd_jax.features import logmel
+from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 
 # Waveforms that a thread decodes, then transforms, at once: little enough to stay in
@@ -72,10 +75,13 @@ def fill(
     """
     samples = logmel.frontend(settings).samples
     local = threading.local()
+    # Each thread computes on a device of its own, as far as there are such.
+    own_devices = itertools.cycle(devices.make_mesh().local_mesh.devices.flat)
 
     def one(chunk: Sequence[int]) -> dict[int, str]:
         if not hasattr(local, "buffer"):  # used again: new memory costs as much as work
             local.buffer = np.zeros((size, samples), np.float32)
+            local.device = next(own_devices)
         rows, errors = [], {}
         for row, index in enumerate(chunk):
             try:
@@ -86,7 +92,8 @@ def fill(
             waveform = audio.resample(waveform, rate, settings.sample_rate)
             audio.fit(waveform, samples, settings.align, out=local.buffer[row])
             rows.append(row)
-        values = np.asarray(logmel.compute(local.buffer, settings))
+        with jax.default_device(local.device):
+            values = np.asarray(logmel.compute(local.buffer, settings))
         # Opened anew each time: pages of a closed map are no longer counted as ours.
         store = np.load(path, mmap_mode="r+")
         store[np.asarray(chunk)[rows]] = values[rows]

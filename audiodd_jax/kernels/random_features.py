@@ -15,8 +15,6 @@ References:
   Convolutional Networks with Many Channels are Gaussian Processes*, ICLR 2019.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -25,6 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.networks import random_conv
+from audiodd_jax.networks.chunks import in_chunks
 
 
 def network_keys(key: Key[Array, ""], num_networks: int) -> Key[Array, "n"]:
@@ -66,25 +65,12 @@ def features(
     return lax.map(one_network, networks)
 
 
-def in_chunks(
-    f: Callable[[Array], Array], x: Float[Array, "b *rest"], chunk: int
-) -> Float[Array, "b *out"]:
-    """``f(x)`` for a function of rows, ``chunk`` rows at a time; 0: all at once."""
-    b = x.shape[0]
-    if chunk <= 0 or chunk >= b:
-        return f(x)
-    whole = b - b % chunk
-    parts = lax.map(f, x[:whole].reshape(-1, chunk, *x.shape[1:]))
-    parts = parts.reshape(whole, *parts.shape[2:])
-    if whole == b:
-        return parts
-    return jnp.concatenate([parts, f(x[whole:])])
-
-
 def accumulate(
     phi_a: Float[Array, "a d"], phi_b: Float[Array, "b d"]
 ) -> Float[Array, "a b"]:
-    """One network's share of the kernel sum, in full precision."""
+    """One network's share of the kernel sum, in full precision whatever they are in."""
+    wide = jnp.promote_types(phi_a.dtype, jnp.float32)
+    phi_a, phi_b = phi_a.astype(wide), phi_b.astype(wide)
     return jnp.dot(phi_a, phi_b.T, precision=lax.Precision.HIGHEST)
 
 
@@ -107,5 +93,5 @@ def kernel(
 ) -> Float[Array, "a b"]:
     """Kernel matrix between two sets of features of the same networks."""
     n, _, d = phi_a.shape
-    total = jnp.einsum("nad,nbd->ab", phi_a, phi_b, precision=lax.Precision.HIGHEST)
+    total = jax.vmap(accumulate)(phi_a, phi_b).sum(0)
     return scale_kernel(total, n, d, config)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
@@ -9,6 +10,10 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.networks import random_conv
+from audiodd_jax.networks.chunks import in_chunks
+from audiodd_jax.runtime.devices import BATCH, NETWORKS, Grid
+
+_ALONE = Grid()
 
 
 class Score(NamedTuple):
@@ -33,35 +38,44 @@ def predict(
     config: RandomNetworkConfig,
     regularizer: float,
     chunk: int,
+    grid: Grid = _ALONE,
 ) -> Float[Array, "b c"]:
     """Predictions of ``images`` from a coreset under ``n`` networks drawn by ``key``.
 
-    The networks are scanned, and ``images`` taken ``chunk`` at a time, so that memory
-    does not grow with either.
+    The networks are scanned, and images taken ``chunk`` at a time, so that memory does
+    not grow with either. On a grid of devices each takes its share of networks and
+    images, and all return all predictions.
     """
     input_shape = images.shape[1:3]
     b, s = images.shape[0], x_support.shape[0]
+    if grid.batch > 1:
+        images = images[grid.share(BATCH, b).numbers]
 
-    def add_network(sums, network_key):
+    def add_network(sums, slot):
+        number, is_own = slot
+        network_key = jax.random.fold_in(key, number)
         network = random_conv.init(network_key, input_shape, config, images.dtype)
-        phi_s = random_conv.apply(network, x_support, config)
+        phi = lambda part: random_conv.apply(network, part, config)
+        phi_s = in_chunks(phi, x_support, chunk)
+        rows = lambda part: random_features.accumulate(phi(part), phi_s)
+        products = (
+            in_chunks(rows, images, chunk),
+            random_features.accumulate(phi_s, phi_s),
+        )
+        if is_own is not None:
+            products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
+        return jax.tree.map(jnp.add, sums, products), None
 
-        def rows(part: Array) -> Array:
-            phi = random_conv.apply(network, part, config)
-            return random_features.accumulate(phi, phi_s)
-
-        k_bs, k_ss = sums
-        k_bs = k_bs + random_features.in_chunks(rows, images, chunk)
-        return (k_bs, k_ss + random_features.accumulate(phi_s, phi_s)), None
-
-    zeros = (jnp.zeros((b, s), images.dtype), jnp.zeros((s, s), images.dtype))
-    keys = random_features.network_keys(key, num_networks)
-    sums, _ = lax.scan(add_network, zeros, keys)
+    sizes = ((images.shape[0], s), (s, s))
+    zeros = tuple(jnp.zeros(size, images.dtype) for size in sizes)
+    sums, _ = lax.scan(add_network, zeros, grid.share(NETWORKS, num_networks))
     d = random_conv.num_features(input_shape, config)
     k_bs, k_ss = (
-        random_features.scale_kernel(k, num_networks, d, config) for k in sums
+        random_features.scale_kernel(k, num_networks, d, config)
+        for k in grid.total(sums, NETWORKS)
     )
-    return ridge.predict(k_bs, k_ss, y_support, regularizer)
+    own = ridge.predict(k_bs, k_ss, y_support, regularizer)
+    return grid.gather(own, BATCH, b)
 
 
 def score(predictions: Float[Array, "b c"], labels: Int[Array, " b"]) -> Score:

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from audiodd_jax.networks import winograd
+
 # Positions whose patches are gathered at once for the kernel's gradient on a CPU: few
 # enough to stay in its caches.
 _POSITIONS = 1024
@@ -53,6 +55,7 @@ def input_gradient(
     image_shape: tuple[int, int],
     stride: int = 1,
     precision: lax.Precision | None = None,
+    on_cpu: bool = True,
 ) -> Float[Array, "b f t channels_in"]:
     """Transpose of ``convolve`` with respect to its input, fast on XLA:CPU.
 
@@ -66,15 +69,26 @@ def input_gradient(
       image_shape: ``(f, t)`` of the input.
       stride: as it was convolved with.
       precision: of the products.
+      on_cpu: whether to do what is fast there alone.
     """
     k, _, channels, _ = kernel.shape
     if stride == 1 and channels > 1:
         reverse = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
         few = ct.shape[1] * ct.shape[2] < _FEW
-        return (_products if few else convolve)(ct, reverse, precision=precision)
-    taps = jnp.einsum("bftw,uviw->bftuvi", ct, kernel, precision=precision)
+        if on_cpu and winograd.pays(ct, reverse):
+            return winograd.convolve(ct, reverse)
+        product = _products if on_cpu and few else convolve
+        return product(ct, reverse, precision=precision)
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # what sums of bfloat16 need
+    taps = jnp.einsum(
+        "bftw,uviw->bftuvi",
+        ct,
+        kernel,
+        precision=precision,
+        preferred_element_type=wide,
+    )
     half = k // 2
-    total = jnp.zeros((), ct.dtype)
+    total = jnp.zeros((), wide)
     for u in range(k):
         for v in range(k):
             # Where tap (u, v) of each output lies in the padded input.
@@ -84,7 +98,7 @@ def input_gradient(
             ):
                 last = size + 2 * half - first - (stride * (out - 1) + 1)
                 spread.append((first, last, stride - 1))
-            zero = jnp.zeros((), ct.dtype)
+            zero = jnp.zeros((), wide)
             total += lax.pad(taps[:, :, :, u, v], zero, (*spread, (0, 0, 0)))
     f, t = image_shape
     return total[:, half : half + f, half : half + t]
@@ -184,7 +198,7 @@ def _backward(stride, residuals, ct):
 
     def written_out(x, kernel, ct):
         return (
-            input_gradient(ct, kernel, x.shape[1:3], stride),
+            input_gradient(ct, kernel, x.shape[1:3], stride).astype(x.dtype),
             kernel_gradient(x, ct, kernel.shape[0], stride),
         )
 

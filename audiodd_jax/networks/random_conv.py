@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.networks import convolution
+from audiodd_jax.networks import convolution, winograd
+from audiodd_jax.networks import precision as precision_lib
 from audiodd_jax.networks.pooling import POOL, average_pool, spread
 from audiodd_jax.runtime.errors import UserError
 
@@ -105,35 +106,80 @@ def init(
     )
 
 
-_conv = functools.partial(convolution.convolve, precision=lax.Precision.HIGHEST)
+def _pooled(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "3 3 channels_in w"],
+    bias: Float[Array, " w"],
+    precision: str,
+    with_open: bool,
+) -> tuple[Float[Array, "b f2 t2 w"], Bool[Array, "b f3 t3 w"] | None]:
+    """Convolution, ReLU and average pool, and where the ReLU is open if asked for."""
+    kept = precision_lib.dtype(precision, x.dtype)
+    f, t = (side // POOL * POOL for side in x.shape[1:3])
+
+    def finish(activation: Array) -> tuple[Array, Array | None]:
+        pooled = average_pool(jax.nn.relu(activation)).astype(kept)
+        return pooled, (activation > 0)[:, :f, :t] if with_open else None
+
+    def on_cpu(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
+        x, kernel = (precision_lib.rounded(a, precision) for a in (x, kernel))
+        if not winograd.pays(x, kernel):
+            highest = lax.Precision.HIGHEST
+            return finish(convolution.convolve(x, kernel, precision=highest) + bias)
+        pooled, is_open = winograd.pooled(x, kernel, bias, with_open)
+        return pooled.astype(kept), is_open
+
+    def elsewhere(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
+        x, kernel = (precision_lib.operand(a, precision) for a in (x, kernel))
+        products = precision_lib.PRECISIONS[precision].products
+        return finish(convolution.convolve(x, kernel, precision=products) + bias)
+
+    return lax.platform_dependent(x, kernel, bias, cpu=on_cpu, default=elsewhere)
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _block(
     x: Float[Array, "b f t channels_in"],
     kernel: Float[Array, "3 3 channels_in w"],
     bias: Float[Array, " w"],
+    precision: str,
 ) -> Float[Array, "b f2 t2 w"]:
     """Convolution, ReLU and average pool; differentiable once, in ``x``.
 
     What the backward pass keeps is one byte an activation: where the ReLU is open.
     """
-    return average_pool(jax.nn.relu(_conv(x, kernel) + bias))
+    return _pooled(x, kernel, bias, precision, False)[0]
 
 
-def _block_forward(x, kernel, bias):
-    activation = _conv(x, kernel) + bias
-    residuals = (activation > 0, kernel, bias)
-    return average_pool(jax.nn.relu(activation)), residuals
+def _block_forward(x, kernel, bias, precision):
+    pooled, is_open = _pooled(x, kernel, bias, precision, True)
+    # An array without an element, for its shape and type alone.
+    like = jnp.zeros((0, *x.shape[1:3]), x.dtype)
+    return pooled, (is_open, kernel, bias, like)
 
 
-def _block_backward(residuals, ct):
-    is_open, kernel, bias = residuals
-    ct = jnp.where(is_open, spread(ct, is_open.shape[1:3]), 0)
-    # Written out on every platform: it runs inside a scan.
-    grad = convolution.input_gradient(
-        ct, kernel, is_open.shape[1:3], precision=lax.Precision.HIGHEST
-    )
+def _block_backward(precision, residuals, ct):
+    is_open, kernel, bias, like = residuals
+    (f, t), (f3, t3) = like.shape[1:3], is_open.shape[1:3]
+    ct = jnp.where(is_open, spread(ct, (f3, t3)), 0)
+    if (f, t) != (f3, t3):
+        ct = jnp.pad(ct, ((0, 0), (0, f - f3), (0, t - t3), (0, 0)))
+
+    def on_cpu(ct: Array, kernel: Array) -> Array:
+        ct, kernel = (precision_lib.rounded(a, precision) for a in (ct, kernel))
+        highest = lax.Precision.HIGHEST
+        grad = convolution.input_gradient(ct, kernel, (f, t), precision=highest)
+        return grad.astype(like.dtype)
+
+    def elsewhere(ct: Array, kernel: Array) -> Array:
+        ct, kernel = (precision_lib.operand(a, precision) for a in (ct, kernel))
+        products = precision_lib.PRECISIONS[precision].products
+        grad = convolution.input_gradient(
+            ct, kernel, (f, t), precision=products, on_cpu=False
+        )
+        return grad.astype(like.dtype)
+
+    grad = lax.platform_dependent(ct, kernel, cpu=on_cpu, default=elsewhere)
     return grad, jnp.zeros_like(kernel), jnp.zeros_like(bias)
 
 
@@ -154,14 +200,22 @@ def apply(
     feature_map_shape(x.shape[1:3], config)  # refuses what pooling would empty
     params = lax.stop_gradient(params)
     for kernel, bias in zip(params.kernels, params.biases, strict=True):
-        x = _block(x, kernel, bias)
+        x = _block(x, kernel, bias, config.precision)
+    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     if config.readout == "time_mean":
         # As a product: XLA:CPU fuses a mean with the pooling before it, into a loop
         # that takes twice as long as the rest of the network.
-        share = jnp.full((x.shape[2],), 1.0 / x.shape[2], x.dtype)
-        x = jnp.einsum("bftw,t->bfw", x, share, precision=lax.Precision.HIGHEST)
+        share = jnp.full((x.shape[2],), 1.0 / x.shape[2], wide)
+        x = jnp.einsum(
+            "bftw,t->bfw", x.astype(wide), share, precision=lax.Precision.HIGHEST
+        ).astype(dtype)
     x = x.reshape(x.shape[0], -1)
     if params.head_kernel is None:
         return x
-    head = jnp.dot(x, params.head_kernel, precision=lax.Precision.HIGHEST)
-    return head + params.head_bias
+    head = jnp.dot(
+        precision_lib.operand(x, config.precision),
+        precision_lib.operand(params.head_kernel, config.precision),
+        precision=precision_lib.PRECISIONS[config.precision].products,
+        preferred_element_type=wide,
+    )
+    return (head + params.head_bias).astype(dtype)

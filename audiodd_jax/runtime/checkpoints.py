@@ -1,4 +1,7 @@
-"""Checkpoints of array pytrees by orbax: whole or absent, restored bit for bit."""
+"""Checkpoints of array pytrees by orbax: whole or absent, restored bit for bit.
+
+Of several processes the lead alone writes and reads; arrays are the same on all.
+"""
 
 import errno
 import os
@@ -6,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+
+from audiodd_jax.runtime import processes
 
 
 def _to_arrays(tree: Any) -> Any:
@@ -30,14 +36,25 @@ class Checkpoints:
     """The checkpoints of a run, one a step number; the newest ``keep`` stay."""
 
     def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder
+        self._manager = None
+        if not processes.is_lead():
+            return
+        alone = {}
+        if jax.process_count() > 1:
+            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+                primary_host=0, active_processes={0}, barrier_sync_key_prefix="lead"
+            )
         # Synchronous: the state is small, and the next chunk donates its buffers.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
+            create=False,  # orbax makes no folder for some of the processes alone
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,  # what a killed write left
+            **alone,
         )
+        folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
-        self.folder = folder
 
     def save(self, step: int, state: Any) -> None:
         """Writes ``state`` as the checkpoint of ``step``, wholly or not at all.
@@ -45,9 +62,12 @@ class Checkpoints:
         Raises:
           OSError: the disk is full, or the folder cannot be written.
         """
-        if step in self._manager.all_steps():
+        if self._manager is None or step in self._manager.all_steps():
             return
-        args = ocp.args.StandardSave(_to_arrays(state))
+        words = _to_arrays(state)
+        if jax.process_count() > 1:
+            words = jax.tree.map(np.asarray, words)
+        args = ocp.args.StandardSave(words)
         try:
             self._manager.save(step, args=args, force=True)
             self._manager.wait_until_finished()
@@ -60,13 +80,24 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step that was saved, or None."""
-        return self._manager.latest_step()
+        return processes.from_lead(lambda: self._manager.latest_step())
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _to_arrays(like))
-        args = ocp.args.StandardRestore(abstract)
-        return _like(self._manager.restore(step, args=args), like)
+        words = _to_arrays(like)
+        if jax.process_count() == 1:
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, words)
+            args = ocp.args.StandardRestore(abstract)
+            return _like(self._manager.restore(step, args=args), like)
+        found = jax.tree.map(np.asarray, words)
+        if self._manager is not None:
+            args = ocp.args.StandardRestore(found)
+            found = self._manager.restore(step, args=args)
+        found = processes.arrays_from_lead(found)
+        place = lambda x, like: jax.make_array_from_callback(
+            x.shape, like.sharding, lambda at: x[at]
+        )
+        return _like(jax.tree.map(place, found, words), like)
 
     def path(self, step: int) -> Path:
         """The folder of a step's checkpoint."""
@@ -74,4 +105,5 @@ class Checkpoints:
 
     def close(self) -> None:
         """Frees the manager's threads."""
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Array
 from tqdm import tqdm
 
+from audiodd_jax.runtime import processes
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.interrupt import Interrupted, noted_signals
@@ -41,7 +42,8 @@ class Journal:
         saved = self._checkpoints.latest()
         if saved is not None:
             state = self._checkpoints.restore(saved, state)
-            _log.info("resuming %s from step %d", self._run.path, saved)
+            if processes.is_lead():
+                _log.info("resuming %s from step %d", self._run.path, saved)
         self._run.start_from(-1 if saved is None else saved)
         self.history = self._run.history()
         if self.history:
@@ -142,13 +144,13 @@ def drive(
             state = job.review(state, row)
             journal.record(row)
             journal.save(state, 0)
-        # Where nobody looks at it, no bar is drawn.
+        # Where nobody looks at it, no bar is drawn; of several processes one draws.
         bar = tqdm(
             total=schedule.steps,
             initial=step,
             desc=job.name,
             unit="step",
-            disable=None,
+            disable=None if processes.is_lead() else True,
         )
         advance, shown = job.begin(step), {}
         with bar:
@@ -168,7 +170,7 @@ def drive(
                 last = step == schedule.steps
                 if last or crosses(schedule.eval_every):
                     state = job.review(state, row)
-                    if bar.disable:
+                    if bar.disable and processes.is_lead():
                         _log.info(_progress(row, schedule.steps))
                 journal.record(row)
                 bar.update(length)
@@ -176,7 +178,7 @@ def drive(
                 if "validation_accuracy" in row:
                     shown["validation"] = f"{row['validation_accuracy']:.3f}"
                 bar.set_postfix(shown)
-                stopping = stop_signal()
+                stopping = processes.any_of(stop_signal())
                 if last or stopping or crosses(schedule.checkpoint_every):
                     journal.save(state, step)
                 if stopping:

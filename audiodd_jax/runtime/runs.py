@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from audiodd_jax.runtime import processes
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.version import __version__
 
@@ -111,6 +112,9 @@ def _git_revision() -> str | None:
 class RunDirectory:
     """A run's folder, held by one process at a time.
 
+    Of the processes of one run the lead alone touches it; the others are told what it
+    reads, and what they write goes nowhere.
+
     Use it as a context manager:
 
         with RunDirectory(path, config) as run:
@@ -130,6 +134,10 @@ class RunDirectory:
         self._events = None
 
     def __enter__(self) -> "RunDirectory":
+        processes.from_lead(self._open)
+        return self
+
+    def _open(self) -> None:
         path = self.path
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is not a folder")
@@ -148,7 +156,6 @@ class RunDirectory:
         except BaseException:
             self._lock.close()
             raise
-        return self
 
     def _check_config(self) -> None:
         file = self.path / "config.json"
@@ -172,19 +179,25 @@ class RunDirectory:
                 if self._events is not None:
                     self._events.close()
         finally:
-            self._lock.close()
+            if self._lock is not None:
+                self._lock.close()
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
         file = self.path / "result.json"
-        return read_json(file) if file.exists() else None
+        read = lambda: read_json(file) if file.exists() else None
+        return processes.from_lead(read)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes ``result.json``, which marks the run as finished."""
-        write_json(self.path / "result.json", result)
+        if processes.is_lead():
+            write_json(self.path / "result.json", result)
 
     def history(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``; one cut short by a kill is left out."""
+        return processes.from_lead(self._read_history)
+
+    def _read_history(self) -> list[dict[str, Any]]:
         file = self.path / "metrics.jsonl"
         rows = []
         for line in file.read_text().splitlines() if file.exists() else ():
@@ -200,9 +213,11 @@ class RunDirectory:
         Only now is the folder that run's: one that is refused before, for its data or
         its settings, leaves it free for another.
         """
+        if not processes.is_lead():
+            return
         write_json(self.path / "config.json", self._config)
         write_json(self.path / "environment.json", environment())
-        rows = [row for row in self.history() if row["step"] <= step]
+        rows = [row for row in self._read_history() if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(self.path / "metrics.jsonl", text)
         # Imported here: it takes a second, which only a writing run should pay.
@@ -212,6 +227,8 @@ class RunDirectory:
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends a row, which has its ``step``, to the record and to TensorBoard."""
+        if not processes.is_lead():
+            return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in row.items():

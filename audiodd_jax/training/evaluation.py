@@ -1,18 +1,20 @@
 """How well a learner serves: its scores on the test split, over seeds."""
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.prepared import Split
 from audiodd_jax.kernels import regression
+from audiodd_jax.runtime import devices
 from audiodd_jax.training import metrics, trainer
 from audiodd_jax.training.fit import SCORED_AT_ONCE, Fitted
 
@@ -132,6 +134,7 @@ def kernel_regression(
     test: Split,
     config: Config,
     seeds: Sequence[int] | None = None,
+    mesh: Mesh | None = None,
 ) -> list[Evaluation]:
     """Kernel ridge regression with fresh random networks (``--protocol=krr``).
 
@@ -143,13 +146,14 @@ def kernel_regression(
       test: the test clips.
       config: the networks, and how many seeds.
       seeds: draws of the networks; None: ``0`` to ``config.evaluation.seeds - 1``.
+      mesh: the devices that share the work; None: all, of all processes.
     """
     settings = config.evaluation
-    network = config.network
-    if settings.width:
-        network = type(network)(**{**vars(network), "width": settings.width})
+    mesh = mesh or devices.make_mesh(settings.networks)
+    # Whatever the precision that it was distilled in, a coreset is scored in one.
+    own = {"width": settings.width or config.network.width, "precision": "float32"}
+    network = dataclasses.replace(config.network, **own)
 
-    @jax.jit
     def predicted(seed: jax.Array, arrays: CoresetArrays, test: Split) -> jax.Array:
         predictions = regression.predict(
             jax.random.fold_in(jax.random.key(_EVALUATION), seed),
@@ -160,14 +164,17 @@ def kernel_regression(
             config=network,
             regularizer=config.rfad.regularizer,
             chunk=settings.batch_size,
+            grid=devices.grid_of(mesh),
         )
         return predictions.argmax(1)
 
+    predicted = jax.jit(devices.over(mesh, predicted))
+    test, *coresets = devices.replicate([test, *coresets], mesh)
     seeds = range(settings.seeds) if seeds is None else seeds
     return [
         from_predictions(
             "krr",
-            jnp.stack([predicted(seed, arrays, test) for seed in seeds]),
+            np.stack([predicted(np.int32(seed), arrays, test) for seed in seeds]),
             test.labels,
             arrays.labels.shape[1],
         )

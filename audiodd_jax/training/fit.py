@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.config import Config, TrainingConfig
@@ -16,6 +18,7 @@ from audiodd_jax.features import batches
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import HostSplit, Split
 from audiodd_jax.networks import models
+from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.journal import Job, Schedule, drive
 from audiodd_jax.runtime.runs import RunDirectory
@@ -91,6 +94,7 @@ def fit(
     noise: Num[Array, "pieces f t"] | None = None,
     run: RunDirectory | None = None,
     start: Network | None = None,
+    mesh: Mesh | None = None,
 ) -> Fitted:
     """Trains ``config.training.seeds`` networks of ``config.model`` on ``data``.
 
@@ -102,6 +106,7 @@ def fit(
       noise: background noise, in dB, for that augmentation.
       run: where to record, checkpoint and resume; None keeps all in memory.
       start: networks to go on from, one a seed; None: fresh ones.
+      mesh: the devices that share the work; None: all, of all processes.
 
     Raises:
       UserError: settings that the data cannot serve, or a loss that is not a number.
@@ -130,8 +135,9 @@ def fit(
         states = states.starting_from(start)
     states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
     parallel = settings.parallel or _seeds_at_once(states, config, shape)
-    chunk = trainer.make_chunk(model, settings, stats, noise, parallel)
-    validate = make_validate(model, validation, settings)
+    mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
+    chunk = trainer.make_chunk(model, settings, stats, noise, parallel, mesh)
+    validate = make_validate(model, devices.replicate(validation, mesh), settings)
     worst = jnp.full(settings.seeds, jnp.inf)
     state = FitState(
         states,
@@ -140,6 +146,7 @@ def fit(
         -jnp.ones(settings.seeds),
         worst,
     )
+    state = devices.replicate(state, mesh)
     waited = settings.patience * settings.eval_every
     if settings.patience and not settings.eval_every:
         raise UserError(
@@ -148,7 +155,7 @@ def fit(
         )
 
     def begin(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
-        parts = _parts(data, keys, first, settings)
+        parts = _parts(data, keys, first, settings, mesh)
 
         def advance(state: FitState, length: int) -> tuple[FitState, dict]:
             states, metrics = chunk(state.states, next(parts), length)
@@ -183,7 +190,16 @@ def fit(
     networks, best = state.states.final, (steps,) * settings.seeds
     if state.best is not None:
         networks, best = state.best, tuple(map(int, state.best_step))
+    # On this process's own device: what follows is no longer done by all together.
+    networks = jax.tree.map(jnp.asarray, jax.device_get(networks))
     return Fitted(networks, model, best, steps, history)
+
+
+def seed_grid(seeds: int) -> devices.Grid:
+    """Devices for some seeds: as many along the networks' axis as divide them."""
+    count = devices.make_mesh().size
+    own = math.gcd(seeds, count)
+    return devices.Grid(own, count // own)
 
 
 def _keep(
@@ -208,11 +224,15 @@ def _keep(
 
 
 def _parts(
-    data: TrainingSet, keys: Key[Array, " k"], first: int, config: TrainingConfig
+    data: TrainingSet,
+    keys: Key[Array, " k"],
+    first: int,
+    config: TrainingConfig,
+    mesh: Mesh,
 ) -> Any:
     """What each chunk is given: the whole set, or its batches streamed."""
     if not isinstance(data.clips, HostSplit):
-        return itertools.repeat(data)
+        return itertools.repeat(devices.replicate(data, mesh))
     one = functools.partial(
         trainer.rows, clips=data.targets.shape[0], size=config.batch_size
     )

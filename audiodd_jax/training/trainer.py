@@ -6,6 +6,7 @@ seeds advance together: one after the other inside one program, or several at on
 nor a resume change a number.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.config import TrainingConfig
@@ -22,9 +24,10 @@ from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
-from audiodd_jax.kernels.random_features import in_chunks
 from audiodd_jax.networks import models
+from audiodd_jax.networks.chunks import in_chunks
 from audiodd_jax.networks.models import Variables
+from audiodd_jax.runtime import devices
 from audiodd_jax.training import losses
 
 # What each stream of randomness is folded with, under a seed's key.
@@ -197,6 +200,7 @@ def make_chunk(
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None,
     parallel: int,
+    mesh: Mesh | None = None,
 ) -> Callable[..., tuple[State, dict[str, Array]]]:
     """``chunk(states, data, length)``: steps of all seeds, jitted, the state donated.
 
@@ -209,8 +213,12 @@ def make_chunk(
       config: of the training.
       stats: what the images were standardised with.
       noise: background noise, for that augmentation.
-      parallel: seeds that advance at once.
+      parallel: seeds that advance at once on a device.
+      mesh: the devices that share the work: seeds along its networks, each batch along
+        the rest; None: this process's first.
     """
+    mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
+    on_mesh = functools.partial(devices.shared_batch, mesh)
 
     def seed_chunk(
         state: State, data: TrainingSet | Streamed, length: int
@@ -225,7 +233,7 @@ def make_chunk(
             )
 
         def body(state: State, drawn: Any) -> tuple[State, dict[str, Array]]:
-            images, targets = take(drawn)
+            images, targets = on_mesh(take(drawn))
             return step(
                 state,
                 images,
@@ -243,11 +251,16 @@ def make_chunk(
     ) -> tuple[State, dict[str, Array]]:
         if isinstance(data, Streamed):
             by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)
-            run = lambda pair: seed_chunk(*pair, length)
-            states, metrics = in_groups(run, (states, by_seed), parallel)
+            one = lambda pair, _: seed_chunk(*pair, length)
+            stacked, shared = (states, by_seed), ()
         else:
-            run = lambda state: seed_chunk(state, data, length)
-            states, metrics = in_groups(run, states, parallel)
+            one = lambda state, data: seed_chunk(state, data, length)
+            stacked, shared = states, data
+
+        def own(stacked: Any, shared: Any) -> tuple[State, dict[str, Array]]:
+            return in_groups(lambda x: one(x, shared), stacked, parallel)
+
+        states, metrics = devices.each_own(mesh, own)(stacked, shared)
         return states, jax.tree.map(jnp.mean, metrics)
 
     return jax.jit(chunk, static_argnums=2, donate_argnums=0)

@@ -14,6 +14,7 @@ from audiodd_jax.distillation import loop, rfad
 from audiodd_jax.features import normalize
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.interrupt import Interrupted
@@ -169,8 +170,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
     prepared = data()
     step = rfad.make
 
-    def poisoned(config):
-        method = step(config)
+    def poisoned(*arguments):
+        method = step(*arguments)
 
         def bad_step(state, batch):
             state, metrics = method.step(state, batch)
@@ -206,11 +207,13 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
         config,
     )
     start = jax.tree.map(jnp.copy, loop.distill(config, prepared).start)
-    state = method.init(jax.random.key(0), start)
-    state, _ = chunk(state, prepared.train, 2)
+    mesh = devices.make_mesh()
+    state = devices.replicate(method.init(jax.random.key(0), start), mesh)
+    clips = devices.replicate(prepared.train, mesh)
+    state, _ = chunk(state, clips, 2)
     with jax.transfer_guard("disallow"):
         before = state
-        state, metrics = chunk(state, prepared.train, 2)
+        state, metrics = chunk(state, clips, 2)
     assert int(state.step) == 4
     assert all(value.shape == () for value in metrics.values())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))

@@ -8,9 +8,10 @@ from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.coreset import CoresetArrays
+from audiodd_jax.distillation.cost import Plan
 from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels import random_features
 from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.networks import random_conv
 
 SMALL = {
     "network.depth": 2,
@@ -37,10 +38,19 @@ def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):
     return start, Split(images, (jnp.arange(b) % c).astype(jnp.int32))
 
 
+def draw(config, dtype=jnp.float32):
+    """Networks by their number, drawn with one key."""
+    key = jax.random.key(1)
+    return lambda number: random_conv.init(
+        jax.random.fold_in(key, number), (8, 12), config.network, dtype
+    )
+
+
 @pytest.mark.parametrize("loss", ["mse", "platt"])
 @pytest.mark.parametrize("readout", ["flatten", "dense", "time_mean"])
 @pytest.mark.parametrize("preconditioner", [False, True])
-def test_gradient_by_finite_differences(loss, readout, preconditioner, x64):
+@pytest.mark.parametrize("plan", [Plan(), Plan(4, 2, "nothing")], ids=str)
+def test_gradient_by_finite_differences(loss, readout, preconditioner, plan, x64):
     config = settings(rfad__loss=loss, network__readout=readout)
     start, batch = problem(dtype=jnp.float64)
     params = rfad.Params(*start)
@@ -48,14 +58,10 @@ def test_gradient_by_finite_differences(loss, readout, preconditioner, x64):
         rng = np.random.default_rng(0)
         near_identity = lambda n: jnp.asarray(np.eye(n) + 0.1 * rng.normal(size=(n, n)))
         params = params._replace(mel_map=near_identity(8), time_map=near_identity(12))
-    networks = random_features.sample_networks(
-        jax.random.key(1), 2, (8, 12), config.network, jnp.float64
+    found = jax.jit(
+        lambda p: rfad.gradients(p, draw(config, jnp.float64), batch, config, plan=plan)
     )
-    phi_b = random_features.features(networks, batch.images, config.network)
-    f = jax.jit(
-        lambda p: rfad.loss_and_predictions(p, networks, phi_b, batch.labels, config)[0]
-    )
-    grads = jax.grad(f)(params)
+    f, grads = lambda p: found(p).loss, found(params).params
     rng = np.random.default_rng(1)
     for _ in range(3):
         direction = jax.tree.map(
@@ -132,11 +138,12 @@ def test_every_step_draws_other_networks():
 def test_predictions_do_not_depend_on_the_order_of_the_coreset():
     config = settings()
     start, batch = problem()
-    networks = random_features.sample_networks(
-        jax.random.key(1), 2, (8, 12), config.network
-    )
-    phi_b = random_features.features(networks, batch.images, config.network)
     order = jnp.array([3, 0, 5, 1, 4, 2])
-    predict = lambda a: rfad.predictions(rfad.Params(*a), networks, phi_b, config)
+
+    def predict(arrays):
+        params = rfad.Params(*arrays)
+        sums = rfad.kernel_sums(params, draw(config), batch.images, config)
+        return rfad.objective(sums, params, batch.labels, config, jnp.ones(10))[1]
+
     shuffled = CoresetArrays(start.images[order], start.labels[order], start.log_scale)
     np.testing.assert_allclose(predict(start), predict(shuffled), rtol=1e-3, atol=1e-5)

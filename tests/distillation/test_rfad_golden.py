@@ -8,6 +8,8 @@ import pytest
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import rfad
+from audiodd_jax.distillation.cost import Plan
+from audiodd_jax.features.prepared import Split
 from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
 
@@ -65,17 +67,23 @@ def test_kernels(step):
 
 
 @pytest.mark.parametrize("loss", ["mse", "platt"])
-@pytest.mark.parametrize("rematerialize", [False, True])
-def test_loss_gradients_and_update(step, loss, rematerialize, monkeypatch):
-    if rematerialize:
-        monkeypatch.setattr(rfad, "_KEPT_BYTES", 0)
+@pytest.mark.parametrize("plan", [Plan(), Plan(3, 2), Plan(3, 2, "nothing")], ids=str)
+def test_loss_gradients_and_update(step, loss, plan):
     networks, config, params, x_batch, labels, agree = step
     config.rfad.loss = loss
-    phi_b = random_features.features(networks, x_batch, config.network)
-    grad_fn = jax.value_and_grad(rfad.loss_and_predictions, has_aux=True)
-    (value, predictions), grads = jax.jit(
-        lambda params: grad_fn(params, networks, phi_b, labels, config)
-    )(params)
+    config.rfad.networks, config.network.width = 2, networks.biases[0].shape[-1]
+    draw = lambda number: jax.tree.map(lambda p: p[number], networks)
+    batch = Split(x_batch, labels)
+
+    @jax.jit
+    def found(params):
+        sums = rfad.kernel_sums(params, draw, x_batch, config, plan=plan)
+        predictions = rfad.objective(
+            sums, params, labels, config, jnp.ones(len(labels))
+        )[1]
+        return predictions, rfad.gradients(params, draw, batch, config, plan=plan)
+
+    predictions, (value, _, grads) = found(params)
     agree(predictions, "predictions")
     agree(value, f"{loss}/loss")
     agree(grads.images, f"{loss}/grad_x_nchw")

@@ -1,0 +1,220 @@
+"""One mesh for everything that runs on several devices.
+
+Its axes are ``networks`` and ``batch``. Functions of a device's share take a ``Grid``,
+the axes' sizes, and are mapped over the mesh by ``over``; on a grid of one device they
+hold no collective at all. What goes in and out is the same on every device, so that
+one program serves a laptop, a host with several accelerators, and many hosts.
+"""
+
+import contextvars
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int, Shaped
+
+from audiodd_jax.runtime.errors import UserError
+
+NETWORKS, BATCH = "networks", "batch"
+# Devices that wait for others are worth less than what splitting the batch exchanges:
+# this share of them at least must have a network to work on.
+_BUSY = 0.6
+
+
+# How many devices this process's work may use; None: all.
+_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "limit", default=None
+)
+
+
+def limit(count: int) -> None:
+    """Has meshes made from here on hold the first ``count`` devices alone.
+
+    Raises:
+      UserError: there are fewer.
+    """
+    there = len(jax.devices())
+    if not 1 <= count <= there:
+        raise UserError(
+            f"--num_devices is from 1 to {there} on this machine, not {count}"
+        )
+    if jax.process_count() > 1 and count != there:
+        raise UserError(
+            f"a run of several processes uses all of its {there} devices, not {count}"
+        )
+    _limit.set(count)
+
+
+class Share(NamedTuple):
+    """What of some numbered things is a device's.
+
+    Attributes:
+      numbers: of its things; every device has as many.
+      is_own: which of them are more than padding; None: all.
+    """
+
+    numbers: Int[Array, " share"]
+    is_own: Bool[Array, " share"] | None
+
+
+class Grid(NamedTuple):
+    """How many devices share the networks, and how many the batch.
+
+    Attributes:
+      networks: devices along that axis.
+      batch: devices along that axis.
+    """
+
+    networks: int = 1
+    batch: int = 1
+
+    def share(self, axis: str, count: int) -> Share:
+        """This device's share of ``count`` things, divided along an axis."""
+        size = getattr(self, axis)
+        slots = -(-count // size)
+        if size == 1:
+            return Share(jnp.arange(count), None)
+        numbers = lax.axis_index(axis) * slots + jnp.arange(slots)
+        is_own = None if slots * size == count else numbers < count
+        return Share(jnp.minimum(numbers, count - 1), is_own)
+
+    def total(self, tree: Any, *axes: str) -> Any:
+        """Sums arrays over the devices along some axes."""
+        split = tuple(axis for axis in axes if getattr(self, axis) > 1)
+        return lax.psum(tree, split) if split else tree
+
+    def summed_back(self, x: Shaped[Array, "*any"], axis: str) -> Shaped[Array, "*any"]:
+        """``x``, which is the same along an axis; its gradients are summed along it."""
+        if getattr(self, axis) == 1:
+            return x
+        same = jax.custom_vjp(lambda x: x)
+        same.defvjp(lambda x: (x, None), lambda _, ct: (lax.psum(ct, axis),))
+        return same(x)
+
+    def gather(
+        self, rows: Shaped[Array, "share *rest"], axis: str, count: int
+    ) -> Shaped[Array, "count *rest"]:
+        """All ``count`` rows, of which every device along an axis holds its share."""
+        if getattr(self, axis) == 1:
+            return rows
+        return lax.all_gather(rows, axis, tiled=True)[:count]
+
+
+def choose_grid(devices: int, networks: int) -> Grid:
+    """The most devices along the networks' axis that leave few without a network.
+
+    Networks exchange kernels alone; the batch's axis exchanges features, and takes the
+    devices that are left.
+
+    Args:
+      devices: in all.
+      networks: to be shared.
+    """
+    for size in range(devices, 0, -1):
+        busy = networks / (size * -(-networks // size))
+        if devices % size == 0 and busy >= _BUSY:
+            return Grid(size, devices // size)
+    return Grid(1, devices)
+
+
+def make_mesh(
+    networks: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+    grid: Grid | None = None,
+) -> Mesh:
+    """The mesh for work on some networks.
+
+    Args:
+      networks: to be shared among devices; 1: all devices share the batch.
+      devices: which; None: all, of all processes, up to ``limit``.
+      grid: how they share; None: as ``choose_grid`` does.
+
+    Raises:
+      UserError: the grid is of another number of devices.
+    """
+    devices = jax.devices()[: _limit.get()] if devices is None else list(devices)
+    grid = grid or choose_grid(len(devices), networks)
+    if grid.networks * grid.batch != len(devices):
+        raise UserError(
+            f"{grid.networks} x {grid.batch} devices were asked for, of {len(devices)}"
+        )
+    return Mesh(np.array(devices).reshape(grid), (NETWORKS, BATCH))
+
+
+def grid_of(mesh: Mesh) -> Grid:
+    """The sizes of a mesh's axes."""
+    return Grid(mesh.shape[NETWORKS], mesh.shape[BATCH])
+
+
+def over(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, which works on a device's share, mapped over a mesh.
+
+    Args:
+      mesh: where it runs.
+      function: of arrays that are the same on every device, to such arrays.
+    """
+    same = PartitionSpec()
+    # That outputs are the same everywhere is for tests to see: the check of older
+    # versions of JAX refuses what newer ones take.
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False
+    )
+
+
+def each_own(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` of stacked things and shared ones, each device with its own things.
+
+    Only the networks' axis is mapped; along the other the compiler divides what
+    ``shared_batch`` marks.
+
+    Args:
+      mesh: where it runs; its networks' axis divides the number of things.
+      function: ``(stacked, shared)`` to results that are stacked likewise.
+    """
+    if mesh.size == 1:
+        return function
+    own, same = PartitionSpec(NETWORKS), PartitionSpec()
+    return jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(own, same),
+        out_specs=own,
+        axis_names={NETWORKS},
+        check_vma=False,
+    )
+
+
+def shared_batch(mesh: Mesh, tree: Any) -> Any:
+    """Has the compiler divide rows among the devices along the batch's axis.
+
+    Where they do not divide evenly, every device keeps them all.
+    """
+    size = mesh.shape[BATCH]
+
+    def one(x: Array) -> Array:
+        if size == 1 or x.shape[0] % size:
+            return x
+        sharding = NamedSharding(mesh, PartitionSpec(BATCH))
+        return lax.with_sharding_constraint(x, sharding)
+
+    return jax.tree.map(one, tree)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a copy of every array on every device of a mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def one(x: Any) -> Array:
+        if isinstance(x, Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            words = one(jax.random.key_data(x))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+
+    return jax.tree.map(one, tree)

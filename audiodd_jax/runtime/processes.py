@@ -1,0 +1,131 @@
+"""Several processes as one run: how they start, agree, and notice that one is gone.
+
+The first process, the lead, alone reads and writes the run directory; the others
+learn from it what they must know.
+"""
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from audiodd_jax.runtime.errors import UserError
+
+# A process that hangs is given up after so many seconds.
+_HEARTBEAT_SECONDS = 60
+
+
+def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether a cluster started this process as one of several, as JAX can tell.
+
+    Slurm (a step of several tasks), Open MPI, and the hosts of a TPU pod.
+    """
+    several = lambda name: environment.get(name, "1").strip() not in ("", "0", "1")
+    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
+    return (
+        several("SLURM_STEP_NUM_TASKS")
+        or several("OMPI_COMM_WORLD_SIZE")
+        or several("MEGASCALE_NUM_SLICES")
+        or len(hosts) > 1
+    )
+
+
+def join(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Joins the run's other processes; alone, and no cluster around, does nothing.
+
+    Args:
+      coordinator_address: host and port of the first process; None: as the cluster
+        says.
+      num_processes: of the run.
+      process_id: of this one, from 0.
+
+    Raises:
+      UserError: they cannot be joined, or the arguments do not fit each other.
+    """
+    given = (coordinator_address, num_processes, process_id)
+    if not any(value is not None for value in given):
+        if not found_by_jax():
+            return
+    elif None in given:
+        raise UserError(
+            "--coordinator_address, --num_processes and --process_id go together"
+        )
+    elif not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id is from 0 to {num_processes - 1} here, not {process_id}"
+        )
+    options = {}
+    # Older versions of JAX have a limit of their own.
+    known = inspect.signature(jax.distributed.initialize).parameters
+    if "heartbeat_timeout_seconds" in known:
+        options["heartbeat_timeout_seconds"] = _HEARTBEAT_SECONDS
+    try:
+        jax.distributed.initialize(*given, **options)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the run's other processes cannot be joined: {reason}"
+        ) from error
+
+
+def is_lead() -> bool:
+    """Whether this process reads and writes for all."""
+    return jax.process_index() == 0
+
+
+def lost(error: BaseException) -> bool:
+    """Whether an error is that another process of the run is gone."""
+    return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def leaves_others_waiting(error: BaseException) -> bool:
+    """Whether this process fails while the others of its run may wait for it."""
+    return jax.process_count() > 1 and not getattr(error, "is_shared", False)
+
+
+def any_of(value: int) -> int:
+    """The largest of the processes' values: whether any was told to stop."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
+def from_lead(function: Callable[[], Any]) -> Any:
+    """What ``function`` returns, as JSON holds it, in the lead; told to all processes.
+
+    Raises:
+      UserError: in every process, if ``function`` raises one.
+    """
+    if jax.process_count() == 1:
+        return function()
+    told: dict[str, Any] = {}
+    if is_lead():
+        try:
+            told = {"value": function()}
+        except UserError as error:
+            told = {"error": str(error)}
+    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
+    text = np.resize(text, size)
+    told = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))))
+    if "error" in told:
+        error = UserError(told["error"])
+        error.is_shared = True
+        raise error
+    return told["value"]
+
+
+def arrays_from_lead(tree: Any) -> Any:
+    """The lead's arrays, in every process; NumPy arrays of one structure."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))

@@ -1,0 +1,71 @@
+"""Watches over one of a run's several processes, to tell how it ended.
+
+Where another process of the run dies, JAX's runtime aborts this one from a thread of
+its own, with a stack trace: no code of ours runs any more. So the work is done by a
+child process, and its parent, which has no part in the run, says what happened.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+_CHILD = "AUDIODD_SUPERVISED"
+# From the runtime's fatal message on, what follows is its stack.
+_FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
+LOST = (
+    "another process of this run is gone; the run directory keeps the last checkpoint, "
+    "and the same command continues from it"
+)
+
+
+def is_needed() -> bool:
+    """Whether this process has no supervisor yet."""
+    return _CHILD not in os.environ
+
+
+def follow() -> None:
+    """Has this process, if it has a supervisor, end when that is killed."""
+    if is_needed():
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def supervise(arguments: Sequence[str]) -> int:
+    """Runs the command line in a child process; the code to exit with.
+
+    Signals to stop are passed on. What the child writes is passed on too, but for the
+    runtime's stack trace, in whose place is a sentence.
+
+    Args:
+      arguments: of the command line.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-m", "audiodd_jax", *arguments],
+        env={**os.environ, _CHILD: "1"},
+        stderr=subprocess.PIPE,
+    )
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda received, _: child.send_signal(received))
+    is_fatal = False
+    for line in child.stderr:
+        is_fatal = is_fatal or bool(_FATAL.match(line))
+        if not is_fatal:
+            sys.stderr.buffer.write(line)
+            sys.stderr.flush()
+    code = child.wait()
+    if is_fatal:
+        print(f"audiodd: error: {LOST}", file=sys.stderr)
+        return 1
+    return code if code >= 0 else 128 - code

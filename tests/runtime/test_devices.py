@@ -1,0 +1,55 @@
+"""The mesh: how work is divided, on one device; several are in test_several_devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.errors import UserError
+
+
+@given(count=st.integers(1, 64), networks=st.integers(1, 32))
+def test_every_device_has_a_place_and_most_have_work(count, networks):
+    grid = devices.choose_grid(count, networks)
+    assert grid.networks * grid.batch == count
+    slots = grid.networks * -(-networks // grid.networks)
+    assert slots <= 2 * networks
+
+
+@pytest.mark.parametrize(
+    ("count", "networks", "grid"),
+    [
+        (1, 8, (1, 1)),
+        (8, 8, (8, 1)),
+        (8, 5, (8, 1)),
+        (8, 3, (4, 2)),
+        (8, 1, (1, 8)),
+        (4, 8, (4, 1)),
+        (6, 8, (6, 1)),
+    ],
+)
+def test_networks_come_first(count, networks, grid):
+    assert devices.choose_grid(count, networks) == Grid(*grid)
+
+
+def test_one_device_shares_nothing():
+    share = Grid().share("networks", 3)
+    np.testing.assert_array_equal(share.numbers, [0, 1, 2])
+    assert share.is_own is None
+    x = jnp.ones(3)
+    assert Grid().total(x, "networks", "batch") is x
+    assert Grid().gather(x, "batch", 3) is x
+    mapped = devices.over(devices.make_mesh(grid=Grid()), lambda x: x + 1)
+    text = jax.jit(mapped).lower(x).compile().as_text()
+    assert "all-reduce" not in text
+
+
+def test_a_grid_of_other_devices_is_refused():
+    with pytest.raises(UserError, match="2 x 3 devices were asked for, of 1"):
+        devices.make_mesh(grid=Grid(2, 3))
+    with pytest.raises(UserError, match="--num_devices is from 1 to"):
+        devices.limit(len(jax.devices()) + 1)

@@ -1,0 +1,220 @@
+"""What eight simulated devices compute beside one; run by test_several_devices.py.
+
+A process of its own: how many devices a CPU is cannot change once JAX has started. What
+it finds it prints as JSON.
+"""
+
+import json
+import re
+import sys
+
+import jax
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from audiodd_jax import presets  # noqa: E402
+from audiodd_jax import settings as settings_lib  # noqa: E402
+from audiodd_jax.config import Config  # noqa: E402
+from audiodd_jax.distillation import cost, loop, rfad  # noqa: E402
+from audiodd_jax.distillation.coreset import CoresetArrays  # noqa: E402
+from audiodd_jax.distillation.cost import Plan  # noqa: E402
+from audiodd_jax.features import batches  # noqa: E402
+from audiodd_jax.features.normalize import Normalization  # noqa: E402
+from audiodd_jax.features.prepared import Split  # noqa: E402
+from audiodd_jax.kernels import regression  # noqa: E402
+from audiodd_jax.kernels.ridge import centred_one_hot  # noqa: E402
+from audiodd_jax.networks import random_conv  # noqa: E402
+from audiodd_jax.runtime import devices  # noqa: E402
+from audiodd_jax.runtime.devices import Grid  # noqa: E402
+from audiodd_jax.training.fit import fit, real_set  # noqa: E402
+
+STEPS = 20
+PLAN = Plan()
+SHAPE, CLASSES, SAMPLES, CLIPS, BATCH = (16, 24), 3, 7, 61, 45
+
+
+def problem(dtype):
+    keys = jax.random.split(jax.random.key(0), 2)
+    start = CoresetArrays(
+        jax.random.normal(keys[0], (SAMPLES, *SHAPE, 1), dtype),
+        centred_one_hot(jnp.arange(SAMPLES) % CLASSES, CLASSES, dtype),
+        jnp.zeros((), dtype),
+    )
+    images = jax.random.normal(keys[1], (CLIPS, *SHAPE, 1), dtype)
+    labels = (jnp.arange(CLIPS) % CLASSES).astype(jnp.int32)
+    return start, Split(images, labels)
+
+
+def settings(networks):
+    return settings_lib.replace(
+        Config(),
+        {
+            "network.width": 8,
+            "rfad.networks": networks,
+            "loop.batch_size": BATCH,
+            "optimizer.learning_rate": 1e-2,
+        },
+    )
+
+
+def stats():
+    zeros = np.zeros(SHAPE[0], np.float32)
+    return Normalization(zeros, zeros + 1)
+
+
+def by_mesh(config, grid, dtype, plan=PLAN):
+    """The coreset's images after some steps on a grid of devices."""
+    start, data = problem(dtype)
+    mesh = devices.make_mesh(
+        devices=jax.devices()[: grid.networks * grid.batch], grid=grid
+    )
+    method = rfad.make(config, grid, plan)
+    chunk = loop.make_chunk(method, jax.random.key(2), stats(), config, mesh=mesh)
+    state = devices.replicate(method.init(jax.random.key(1), start), mesh)
+    state, _ = chunk(state, devices.replicate(data, mesh), STEPS)
+    return np.asarray(method.coreset(state).images)
+
+
+def by_pmap(config, dtype):
+    """The same per-device step, mapped by ``jax.pmap``."""
+    start, data = problem(dtype)
+    method = rfad.make(config, Grid(8, 1))
+
+    def steps(_, state, data):
+        def body(state, _):
+            key = batches.step_keys(jax.random.key(2), state.step)[0]
+            return method.step(state, batches.gather(key, data, BATCH))
+
+        return jax.lax.scan(body, state, None, length=STEPS)[0]
+
+    mapped = jax.pmap(steps, axis_name=devices.NETWORKS, in_axes=(0, None, None))
+    state = mapped(np.arange(8), method.init(jax.random.key(1), start), data)
+    return np.asarray(method.coreset(state).images[5])
+
+
+def distances(dtype, networks):
+    """How far each way of dividing the work is from one device: max and norm."""
+    config = settings(networks)
+    alone = by_mesh(config, Grid(), dtype)
+    found = {
+        "chosen": by_mesh(config, devices.choose_grid(8, networks), dtype),
+        "networks": by_mesh(config, Grid(8, 1), dtype),
+        "pmap": by_pmap(config, dtype),
+        "batch": by_mesh(config, Grid(1, 8), dtype),
+    }
+    if dtype == "float64":
+        found["both"] = by_mesh(config, Grid(2, 4), dtype, Plan(4, 2, "nothing"))
+    size = lambda x: (float(np.abs(x).max()), float(np.linalg.norm(x)))
+    return {
+        name: [a / b for a, b in zip(size(x - alone), size(alone), strict=True)]
+        for name, x in found.items()
+    }
+
+
+_BYTES = {"f32": 4, "f64": 8, "s32": 4, "pred": 1}
+
+
+def exchanged(grid, plan):
+    """Bytes that the compiled step puts into collectives, and what was predicted.
+
+    Of networks in a loop the program shows one: there is one a device here.
+    """
+    config = settings(grid.networks)
+    start, data = problem(jnp.float32)
+    mesh = devices.make_mesh(grid=grid)
+    method = rfad.make(config, grid, plan)
+    step = jax.jit(devices.over(mesh, method.step))
+    state = method.init(jax.random.key(1), start)
+    text = step.lower(state, data).compile().as_text()
+    total = 0
+    for line in text.splitlines():
+        found = re.search(r"= (.*?) (all-reduce|all-gather|reduce-scatter)\(", line)
+        if not found:
+            continue
+        shapes = re.findall(r"(\w+)\[([\d,]*)\]", found[1])
+        size = sum(
+            _BYTES[kind] * int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
+            for kind, shape in shapes
+        )
+        # What a device puts in, from what comes out.
+        if found[2] == "all-gather":
+            size //= grid.batch
+        if found[2] == "reduce-scatter":
+            size *= grid.batch
+        total += size
+    sizes = cost.Sizes(*SHAPE, CLASSES, SAMPLES, CLIPS, CLIPS, 0)
+    return [total, cost.predict(config, sizes, grid, plan).exchanged_bytes]
+
+
+def scored():
+    """Kernel regression's predictions on grids, beside one device's."""
+    start, data = problem(jnp.float32)
+    config = settings(5)
+
+    def predictions(grid):
+        mesh = devices.make_mesh(
+            devices=jax.devices()[: grid.networks * grid.batch], grid=grid
+        )
+        predict = lambda images: regression.predict(
+            jax.random.key(3),
+            images,
+            start.images,
+            start.labels,
+            num_networks=5,
+            config=config.network,
+            regularizer=5e-3,
+            chunk=4,
+            grid=grid,
+        )
+        return np.asarray(jax.jit(devices.over(mesh, predict))(data.images))
+
+    alone = predictions(Grid())
+    return [
+        float(np.abs(predictions(Grid(*grid)) - alone).max() / np.abs(alone).max())
+        for grid in ((8, 1), (2, 4), (1, 8))
+    ]
+
+
+def trained(model, seeds):
+    """How far networks trained on eight devices are from those of one."""
+    changes = {
+        "training__steps": 6,
+        "training__batch_size": 32,
+        "training__seeds": seeds,
+        "training__log_every": 3,
+        "model__width": 8,
+        "model__dropout": 0.2,
+    }
+    config = presets.for_model(Config(), model, **changes)
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((70, *SHAPE, 1)).astype(np.float32)
+    data = Split(jnp.asarray(images), jnp.arange(70, dtype=jnp.int32) % CLASSES)
+    found = [
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(fitted.networks)])
+        for fitted in (
+            fit(config, real_set(data, CLASSES, config.training), data, stats(), mesh=m)
+            for m in (devices.make_mesh(devices=jax.devices()[:1]), None)
+        )
+    ]
+    return float(np.abs(found[1] - found[0]).max() / np.abs(found[0]).max())
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "float64":
+        jax.config.update("jax_enable_x64", True)
+    dtype = jnp.dtype(sys.argv[1])
+    result = {f"distill {n}": distances(dtype, n) for n in (3, 5, 8)}
+    if sys.argv[1] == "float32":
+        d = random_conv.num_features(SHAPE, settings(1).network)
+        result["exchange"] = {
+            "networks": exchanged(Grid(8, 1), Plan()),
+            "batch": exchanged(Grid(1, 8), Plan()),
+            "both": exchanged(Grid(2, 4), Plan()),
+        }
+        result["features"] = d
+        result["scored"] = scored()
+        result["trained"] = [trained("convnet", 2), trained("convnet", 1)]
+    print(json.dumps(result))

@@ -1,0 +1,43 @@
+"""Eight simulated devices compute what one does; so do two processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent / "several_devices.py"
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What the script finds in each precision."""
+    run = lambda dtype: subprocess.Popen(
+        [sys.executable, SCRIPT, dtype], stdout=subprocess.PIPE, text=True
+    )
+    started = {dtype: run(dtype) for dtype in ("float32", "float64")}
+    told = {dtype: process.communicate()[0] for dtype, process in started.items()}
+    return {dtype: json.loads(text) for dtype, text in told.items()}
+
+
+@pytest.mark.parametrize("networks", [3, 5, 8])
+def test_the_coreset_is_that_of_one_device(found, networks):
+    # Rounding apart, which float64 shows to be all that there is.
+    for name, (highest, _) in found["float64"][f"distill {networks}"].items():
+        assert highest < 1e-9, name
+    for name, (_, norm) in found["float32"][f"distill {networks}"].items():
+        assert norm < 1e-5, name
+
+
+def test_the_step_exchanges_what_was_predicted(found):
+    for name, (compiled, predicted) in found["float32"]["exchange"].items():
+        assert compiled == pytest.approx(predicted, rel=0.02), name
+
+
+def test_scores_are_those_of_one_device(found):
+    assert max(found["float32"]["scored"]) < 1e-5
+
+
+def test_trained_networks_are_those_of_one_device(found):
+    assert max(found["float32"]["trained"]) < 1e-5
