@@ -68,15 +68,19 @@ def define_data_flags(values: flags.FlagValues) -> None:
     string("cache_dir", None, "where downloads and features are kept", **options)
 
 
-def define_device_flags(values: flags.FlagValues) -> None:
-    """Which devices, of which processes."""
-    integer, options = flags.DEFINE_integer, {"flag_values": values}
-    integer(
+def define_device_flag(values: flags.FlagValues) -> None:
+    """How many devices."""
+    flags.DEFINE_integer(
         "num_devices",
         None,
         "devices to use (default: all); on a CPU, so many are made of it",
-        **options,
+        flag_values=values,
     )
+
+
+def define_process_flags(values: flags.FlagValues) -> None:
+    """Which processes are one run."""
+    integer, options = flags.DEFINE_integer, {"flag_values": values}
     flags.DEFINE_string(
         "coordinator_address",
         None,
@@ -218,25 +222,26 @@ def define_active_flags(values: flags.FlagValues) -> None:
 
 # What defines the plain flags of each command.
 COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
-    "prepare": (define_data_flags, define_preset_flag, define_device_flags),
+    "prepare": (define_data_flags, define_preset_flag, define_device_flag),
     "distill": (
         define_data_flags,
         define_preset_flag,
         define_distill_flags,
-        define_device_flags,
+        define_device_flag,
+        define_process_flags,
     ),
     "train": (
         define_data_flags,
         define_preset_flag,
         define_train_flags,
-        define_device_flags,
+        define_device_flag,
     ),
-    "evaluate": (define_data_flags, define_evaluate_flags, define_device_flags),
+    "evaluate": (define_data_flags, define_evaluate_flags, define_device_flag),
     "active": (
         define_data_flags,
         define_preset_flag,
         define_active_flags,
-        define_device_flags,
+        define_device_flag,
     ),
     "doctor": (define_data_flags,),
 }

@@ -24,20 +24,26 @@ def start(values: Any, config: Config) -> None:
     count = values.num_devices
     if count is not None and count < 1:
         raise UserError(f"--num_devices must be at least 1, not {count}")
+    # Only distillation is a run of several processes.
+    joins = "num_processes" in values
     if count:
         # Where there is but a CPU, that many are made of it.
-        own = max(1, count // (values.num_processes or 1))
-        jax.config.update("jax_num_cpu_devices", own)
+        own = max(1, count // ((joins and values.num_processes) or 1))
+        # A program that has used JAX already has as many as it has.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", own)
     if config.rfad.kernel_precision == "float64":
         jax.config.update("jax_enable_x64", True)
     keep_compiled(cache_dir(values))
     from audiodd_jax.runtime import devices, processes, supervisor
 
-    several = values.coordinator_address or processes.found_by_jax()
-    if several and supervisor.is_needed():
-        raise SystemExit(supervisor.supervise(sys.argv[1:]))
-    supervisor.follow()
-    processes.join(values.coordinator_address, values.num_processes, values.process_id)
+    if joins:
+        several = values.coordinator_address or processes.found_by_jax()
+        if several and supervisor.is_needed():
+            raise SystemExit(supervisor.supervise(sys.argv[1:]))
+        supervisor.follow()
+        address = values.coordinator_address
+        processes.join(address, values.num_processes, values.process_id)
     if count:
         devices.limit(count)
     if not processes.is_lead():

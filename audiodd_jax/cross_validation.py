@@ -13,6 +13,7 @@ from audiodd_jax.config import Config
 from audiodd_jax.distillation.coreset import load_coreset
 from audiodd_jax.features import cache
 from audiodd_jax.report import card
+from audiodd_jax.runtime import processes
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.runs import RunDirectory, read_json, write_atomically
 from audiodd_jax.training.evaluation import Evaluation
@@ -64,7 +65,8 @@ def distill(
             accuracies = ("test_accuracy", "start_test_accuracy")
             run.log({"step": fold, **{name: found[name] for name in accuracies}})
         result = _summary(rows)
-        write_atomically(workdir / "README.md", card.render_folds(result))
+        if processes.is_lead():
+            write_atomically(workdir / "README.md", card.render_folds(result))
         run.finish(result)
         return FoldsRun(result, workdir)
 

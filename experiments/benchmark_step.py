@@ -1,17 +1,26 @@
-"""One RFAD step, ours against a plain PyTorch one: same shapes, same machine, by turns.
+"""The speed of an RFAD step, in Markdown tables.
 
-    pip install torch && python experiments/benchmark_step.py
+    pip install "audiodd_jax[exact,benchmark]" && python experiments/benchmark_step.py
 
-Both draw a batch, draw fresh networks, form the kernels, solve, back-propagate into
-images and labels, and take an AdaBelief step, in float32. The turns alternate, each of
-``--steps`` steps; medians are compared. Our peak memory is that of a process that does
-nothing else.
+- Ours against a plain PyTorch step of the same shapes, float32, by turns, over widths,
+  networks, batches and spectrogram sizes. Both draw a batch, draw fresh networks,
+  form the kernels, solve, back-propagate into images and labels, and take an AdaBelief
+  step. Beside it the arithmetic of plain convolutions that a second of ours stands for
+  (a fast convolution does less), as a share of the machine's largest matrix product.
+- Ours against one step with the exact kernel (``--exact``), where that can run.
+- Ours on 1, 2, 4 and 8 devices (``--devices``), simulated where there is but a CPU:
+  then they share its cores, and what they exchange is what there is to see.
+
+A case is WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK]. Medians are compared. Peak
+memory is that of a process that does nothing else.
 """
 
-import resource
+import dataclasses
+import json
 import statistics
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -20,157 +29,252 @@ from absl import app, flags, logging
 from turns import measure
 
 import audiodd_jax
-from audiodd_jax.distillation import loop, rfad
+from audiodd_jax.distillation import cost, loop, rfad
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import Split
+from audiodd_jax.runtime import devices
 
-_WIDTH = flags.DEFINE_integer("width", 64, "channels of a network")
-_NETWORKS = flags.DEFINE_integer("networks", 2, "networks a step")
-_BATCH = flags.DEFINE_integer("batch", 1280, "real clips a step")
-_SAMPLES = flags.DEFINE_integer("samples", 100, "coreset spectrograms")
-_BINS = flags.DEFINE_integer("bins", 32, "mel bins")
-_FRAMES = flags.DEFINE_integer("frames", 32, "frames")
-_STEPS = flags.DEFINE_integer("steps", 3, "steps a turn")
-_TURNS = flags.DEFINE_integer("turns", 7, "turns of each")
-_MEMORY = flags.DEFINE_bool("memory_only", False, "run ours alone; print its peak MB")
+_CASES = flags.DEFINE_multi_string(
+    "case",
+    [
+        "32,2,1280,100,32,32",
+        "64,2,1280,100,32,32",
+        "128,2,1280,100,32,32",
+        "256,2,1280,100,32,32",
+        "64,1,1280,100,32,32",
+        "64,8,1280,100,32,32",
+        "64,2,512,100,32,32",
+        "64,2,512,100,32,64",
+        "64,2,512,50,64,128",
+    ],
+    "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK]",
+)
+_EXACT = flags.DEFINE_multi_string(
+    "exact", ["64,2,2,1,64,64"], "cases beside the exact kernel; empty: none"
+)
+_DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "empty: none")
+_SCALED = flags.DEFINE_string("scaled", "64,8,512,50,32,32", "the case on --devices")
+_PRECISION = flags.DEFINE_string("precision", "float32", "of our features")
+_STEPS = flags.DEFINE_integer("steps", 2, "steps a turn")
+_TURNS = flags.DEFINE_integer("turns", 5, "turns of each")
+_ALONE = flags.DEFINE_string("alone", "", "run this case of ours alone; print JSON")
+_COUNT = flags.DEFINE_integer("count", 1, "devices of --alone")
 
 CLASSES = 10
-LEARNING_RATE, REGULARIZER, BIAS_STD = 1e-2, 5e-3, 0.1
+SETTINGS = {"rate": 1e-2, "regularizer": 5e-3, "bias_std": 0.1}
 
 
-def problem():
-    """The same arrays for both: batch images, labels, coreset images, its labels."""
-    rng = np.random.default_rng(0)
-    images = lambda count: rng.standard_normal(
-        (count, _BINS.value, _FRAMES.value, 1), np.float32
-    )
-    labels = np.arange(_BATCH.value, dtype=np.int32) % CLASSES
-    targets = np.eye(CLASSES, dtype=np.float32) - 1 / CLASSES
-    classes = np.arange(_SAMPLES.value) % CLASSES
-    return images(_BATCH.value), labels, images(_SAMPLES.value), targets[classes]
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """The sizes of a step."""
+
+    width: int
+    networks: int
+    batch: int
+    samples: int
+    bins: int
+    frames: int
+    chunk: int = 0
+
+    @classmethod
+    def parse(cls, text):
+        return cls(*map(int, text.split(",")))
+
+    def arrays(self):
+        """The same for all contenders: batch, its labels, coreset, its labels."""
+        rng = np.random.default_rng(0)
+        shape = (self.bins, self.frames, 1)
+        images = lambda count: rng.standard_normal((count, *shape), np.float32)
+        labels = np.arange(self.batch, dtype=np.int32) % CLASSES
+        targets = np.eye(CLASSES, dtype=np.float32) - 1 / CLASSES
+        support = targets[np.arange(self.samples) % CLASSES]
+        return images(self.batch), labels, images(self.samples), support
+
+    def config(self):
+        return audiodd_jax.for_dataset(
+            "tones",
+            network__width=self.width,
+            network__readout="flatten",
+            network__chunk=self.chunk,
+            network__precision=_PRECISION.value,
+            rfad__networks=self.networks,
+            rfad__regularizer=SETTINGS["regularizer"],
+            loop__batch_size=self.batch,
+            optimizer__learning_rate=SETTINGS["rate"],
+            optimizer__schedule="constant",
+        )
+
+    def sizes(self):
+        # Clips lie here in float32, in a run in float16: they count twice.
+        counts = (CLASSES, self.samples, self.batch, 2 * self.batch, 0)
+        return cost.Sizes(self.bins, self.frames, *counts)
+
+    def plan(self, grid):
+        return cost.choose(self.config(), self.sizes(), grid)
+
+    def cost(self, grid):
+        return cost.predict(self.config(), self.sizes(), grid, self.plan(grid))
+
+    def cells(self):
+        size = f"{self.bins}x{self.frames}"
+        return (
+            f"{self.width} | {self.networks} | {self.batch} | {self.samples} | {size}"
+        )
 
 
-def ours():
-    """A turn of our steps, as the loop runs them."""
-    x, labels, x_s, y_s = problem()
-    config = audiodd_jax.for_dataset(
-        "tones",
-        network__width=_WIDTH.value,
-        network__readout="flatten",
-        rfad__networks=_NETWORKS.value,
-        rfad__regularizer=REGULARIZER,
-        loop__batch_size=_BATCH.value,
-        optimizer__learning_rate=LEARNING_RATE,
-        optimizer__schedule="constant",
-    )
-    method = rfad.make(config)
+def ours(case, mesh=None):
+    """A turn of our steps, as the loop runs them, and the coreset after it."""
+    x, labels, x_s, y_s = case.arrays()
+    mesh = mesh or devices.make_mesh(devices=jax.devices()[:1])
+    config = case.config()
+    grid = devices.grid_of(mesh)
+    method = rfad.make(config, grid, case.plan(grid))
     data = Split(jnp.asarray(x), jnp.asarray(labels))
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
-    stats = Normalization(
-        np.zeros(_BINS.value, np.float32), np.ones(_BINS.value, np.float32)
-    )
-    chunk = loop.make_chunk(method, jax.random.key(1), stats, config)
-    state = method.init(jax.random.key(0), arrays)
+    zeros = np.zeros(case.bins, np.float32)
+    stats = Normalization(zeros, zeros + 1)
+    chunk = loop.make_chunk(method, jax.random.key(1), stats, config, mesh=mesh)
+    state = devices.replicate(method.init(jax.random.key(0), arrays), mesh)
+    data = devices.replicate(data, mesh)
 
     def turn():
         nonlocal state
         state, metrics = chunk(state, data, _STEPS.value)
         return float(metrics["loss"])
 
-    return turn
+    return turn, lambda: np.asarray(method.coreset(state).images)
 
 
-def pytorch():
-    """A turn of the plain PyTorch steps."""
-    import torch
-    from torch.nn import functional
-
-    x, labels, x_s, y_s = problem()
-    nchw = lambda a: torch.tensor(np.ascontiguousarray(a.transpose(0, 3, 1, 2)))
-    data, images = nchw(x), nchw(x_s).requires_grad_()
-    y_data = functional.one_hot(torch.tensor(labels).long(), CLASSES) - 1 / CLASSES
-    y = torch.tensor(y_s).requires_grad_()
-    moments = [[torch.zeros_like(p), torch.zeros_like(p)] for p in (images, y)]
-    count = 0
-
-    def network():
-        layers, channels = [], 1
-        for _ in range(3):
-            kernel = torch.randn(_WIDTH.value, channels, 3, 3)
-            std = (2 / (9 * channels)) ** 0.5
-            layers.append((std * kernel, BIAS_STD * torch.randn(_WIDTH.value)))
-            channels = _WIDTH.value
-        return layers
-
-    def features(layers, x):
-        for kernel, bias in layers:
-            x = functional.relu(functional.conv2d(x, kernel, bias, padding=1))
-            x = functional.avg_pool2d(x, 2)
-        return x.flatten(1)
-
-    def adabelief(param, grad, state):
-        mean, spread = state
-        mean.mul_(0.9).add_(grad, alpha=0.1)
-        spread.mul_(0.999).add_((grad - mean) ** 2 + 1e-16 / 0.001, alpha=0.001)
-        m, s = mean / (1 - 0.9**count), spread / (1 - 0.999**count)
-        param.sub_(LEARNING_RATE * m / (s.sqrt() + 1e-16))
-
-    def step():
-        nonlocal count
-        count += 1
-        order = torch.randperm(_BATCH.value)
-        x_b, y_b = data[order], y_data[order]
-        networks = [network() for _ in range(_NETWORKS.value)]
-        with torch.no_grad():
-            phi_b = torch.cat([features(n, x_b) for n in networks], 1)
-        phi_s = torch.cat([features(n, images) for n in networks], 1)
-        d = phi_s.shape[1]
-        k_bs = 2 / d * phi_b @ phi_s.T + BIAS_STD**2
-        k_ss = 2 / d * phi_s @ phi_s.T + BIAS_STD**2
-        size = k_ss.shape[0]
-        ridge = REGULARIZER * torch.trace(k_ss) / size * torch.eye(size)
-        predictions = k_bs @ torch.linalg.solve(k_ss + ridge, y)
-        loss = 0.5 * ((y_b - predictions) ** 2).mean()
-        grads = torch.autograd.grad(loss, (images, y))
-        with torch.no_grad():
-            for param, grad, state in zip((images, y), grads, moments, strict=True):
-                adabelief(param, grad, state)
-        return loss.item()
-
+def many(step):
     return lambda: [step() for _ in range(_STEPS.value)][-1]
 
 
-def peak_megabytes():
-    """Peak memory of a process that takes our steps alone."""
-    command = [sys.executable, __file__, "--memory_only"]
-    command += [f"--{f.name}={f.value}" for f in (_WIDTH, _NETWORKS, _BATCH)]
-    command += [f"--{f.name}={f.value}" for f in (_SAMPLES, _BINS, _FRAMES)]
+def peak_gigaflops():
+    """Of a float32 matrix product, the best of several sizes and turns."""
+    best = 0.0
+    dot = jax.jit(lambda a, b: jnp.dot(a, b, precision="highest"))
+    for n in (1024, 2048, 4096):
+        a = jax.random.normal(jax.random.key(0), (n, n))
+        dot(a, a).block_until_ready()
+        for _ in range(5):
+            began = time.perf_counter()
+            dot(a, a).block_until_ready()
+            best = max(best, 2 * n**3 / (time.perf_counter() - began) / 1e9)
+    return best
+
+
+def alone(case, count=1):
+    """What a process finds that takes our steps on some devices, and no others."""
+    command = [sys.executable, __file__, f"--alone={case}", f"--count={count}"]
+    command += [f"--{f.name}={f.value}" for f in (_STEPS, _TURNS, _PRECISION)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def tell_alone(case):
+    if _COUNT.value > 1:
+        jax.config.update("jax_num_cpu_devices", _COUNT.value)
+    mesh = devices.make_mesh(case.networks, jax.devices()[: _COUNT.value])
+    turn, coreset = ours(case, mesh)
+    turn()
+    images, seconds = coreset().tolist(), []
+    for _ in range(_TURNS.value):
+        began = time.perf_counter()
+        turn()
+        seconds.append((time.perf_counter() - began) / _STEPS.value)
+    # The process's own, which the figure of its resource usage is not: that starts
+    # from its parent's.
+    with open("/proc/self/status") as file:
+        peak = next(line for line in file if line.startswith("VmHWM"))
+    megabytes = int(peak.split()[1]) / 1e3
+    grid = devices.grid_of(mesh)
+    exchanged = case.cost(grid).exchanged_bytes
+    found = {"seconds": statistics.median(seconds), "megabytes": megabytes}
+    print(json.dumps({**found, "exchanged": exchanged, "grid": grid, "images": images}))
+
+
+def beside_pytorch(cases):
+    import torch
+    import torch_rfad
+
+    peak = peak_gigaflops()
+    print(f"torch {torch.__version__}; largest matrix product {peak:.0f} GFLOP/s\n")
+    print(
+        "| width | networks | batch | samples | size | ours, s | PyTorch, s | ours is "
+        "faster | GFLOP/s | of the product's | peak MB |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for text in cases:
+        case = Case.parse(text)
+        sizes = {"width": case.width, "networks": case.networks, **SETTINGS}
+        theirs = torch_rfad.make_step(*case.arrays(), **sizes)
+        both = {"ours": ours(case)[0], "PyTorch": many(theirs)}
+        times = measure(both, _TURNS.value, _STEPS.value)
+        a, b = (statistics.median(seconds) for seconds in times.values())
+        rate = case.cost(devices.Grid()).flops / a / 1e9
+        memory = alone(text)["megabytes"]
+        print(
+            f"| {case.cells()} | {a:.3f} | {b:.3f} | {b / a:.2f} times | {rate:.0f} "
+            f"| {100 * rate / peak:.0f} % | {memory:.0f} |",
+            flush=True,
+        )
+
+
+def beside_exact(cases):
+    import exact_rfad
+
+    print(
+        "\n| width | networks | batch | samples | size | ours, s | exact, s | ours is "
+        "faster | exact, s a pair |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    for text in cases:
+        case = Case.parse(text)
+        both = {
+            "ours": ours(case)[0],
+            "exact": many(exact_rfad.make_step(*case.arrays(), **SETTINGS)),
+        }
+        times = measure(both, 2, _STEPS.value)
+        a, b = (statistics.median(seconds) for seconds in times.values())
+        pairs = case.samples * (case.batch + case.samples)
+        print(
+            f"| {case.cells()} | {a:.4f} | {b:.2f} | {b / a:.0f} times "
+            f"| {b / pairs:.2f} |",
+            flush=True,
+        )
+
+
+def on_devices(counts, text):
+    print(f"\n{text} on devices; simulated ones share {jax.devices()[0].device_kind}\n")
+    print("| devices | networks x batch | s a step | MB exchanged | distance to one |")
+    print("|---|---|---|---|---|")
+    first = None
+    for count in map(int, counts):
+        found = alone(text, count)
+        images = np.array(found["images"])
+        first = images if first is None else first
+        distance = np.linalg.norm(images - first) / np.linalg.norm(first)
+        print(
+            f"| {count} | {' x '.join(map(str, found['grid']))} "
+            f"| {found['seconds']:.3f} | {found['exchanged'] / 1e6:.2f} "
+            f"| {distance:.1e} |",
+            flush=True,
+        )
 
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    if _MEMORY.value:
-        ours()()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+    if _ALONE.value:
+        tell_alone(Case.parse(_ALONE.value))
         return
-    both = {"ours": ours(), "PyTorch": pytorch()}
-    times = measure(both, _TURNS.value, _STEPS.value)
-    print(
-        f"width {_WIDTH.value}, {_NETWORKS.value} networks, batch {_BATCH.value}, "
-        f"{_SAMPLES.value} coreset samples of {_BINS.value}x{_FRAMES.value}, "
-        f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n"
-    )
-    print("| step | median s | fastest s | slowest s |")
-    print("|---|---|---|---|")
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"| {name} | {median:.3f} | {min(seconds):.3f} | {max(seconds):.3f} |")
-    medians = [statistics.median(seconds) for seconds in times.values()]
-    print(f"\nours is {medians[1] / medians[0]:.2f} times as fast;", end=" ")
-    print(f"peak memory of our process {peak_megabytes():.0f} MB")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, ", end="")
+    print(f"{_PRECISION.value}, {_TURNS.value} turns of {_STEPS.value} steps, ", end="")
+    beside_pytorch(_CASES.value)
+    if any(_EXACT.value):
+        beside_exact(_EXACT.value)
+    if any(_DEVICES.value):
+        on_devices(_DEVICES.value, _SCALED.value)
 
 
 if __name__ == "__main__":

@@ -134,6 +134,28 @@ def test_a_run_from_files_to_a_scored_coreset(sound_folder, tmp_path):
     assert "this coreset is of folder with the classes high, low" in other.stderr
 
 
+def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
+    run = audiodd(
+        "distill",
+        "--dataset=tones",
+        *TINY,
+        "--num_devices=4",
+        "--precision=bfloat16",
+        "--config.rfad.kernel_precision=float64",
+        "--dry_run",
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    told = dict(re.split(r"  +", line, maxsplit=1) for line in run.stdout.splitlines())
+    assert told["coreset"] == "100 spectrograms of 16 x 16, 10 classes"
+    assert told["random network"].endswith("bfloat16")
+    assert told["kernels"] == "32 x 100 and 100 x 100, float64"
+    assert told["devices"] == "4 x cpu: 2 share 2 networks, 2 the batch"
+    assert re.search(r"GB a step, 0\.\d+ GB at the peak", told["memory"])
+    assert told["exchange"].endswith("MB a step and device")
+    assert not list(tmp_path.iterdir())
+
+
 def test_distilling_imports_no_tensorflow(tmp_path):
     code = (
         "import sys; from audiodd_jax import cli; cli.main(sys.argv[1:]);"
@@ -170,6 +192,10 @@ def test_distilling_imports_no_tensorflow(tmp_path):
         (["distill", "--config.loop.steps=x"], "flag --config.loop.steps=x"),
         (["distill", "--config.loop.steps", "3"], "with an equals sign"),
         (["distill", "--config.rfad.loss=hinge"], "rfad.loss must be mse or platt"),
+        (["distill", "--precision=int8"], "precision must be float32 or tf32 or bf"),
+        (["distill", "--num_devices=0"], "--num_devices must be at least 1, not 0"),
+        (["prepare", "--num_devices=99"], "--num_devices is from 1 to"),
+        (["distill", "--process_id=0"], "--process_id go together"),
         (["distill", "--method=kip"], "method must be rfad"),
         (["distill", "--dataset=folder"], "needs --data_dir"),
         (["distill", "--dataset=folder", "--data_dir=/nowhere"], "neither a folder"),

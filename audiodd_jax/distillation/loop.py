@@ -197,6 +197,11 @@ def distill(
       UserError: settings that the data cannot serve, or a loss that is not a number.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
+    if config.rfad.kernel_precision == "float64" and not jax.config.jax_enable_x64:
+        raise UserError(
+            "--config.rfad.kernel_precision=float64 needs jax.config.jax_enable_x64, "
+            "which the command line sets by itself"
+        )
     mesh = mesh or devices.make_mesh(config.rfad.networks)
     grid = devices.grid_of(mesh)
     scored = data.validation.labels.size + data.test.labels.size

@@ -1,6 +1,7 @@
 """Functions of rows, some rows at a time, so that memory does not grow with them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,15 @@ def balanced(rows: int, most: int) -> int:
 
 
 def in_chunks(
-    f: Callable[[Array], Array], x: Shaped[Array, "b *rest"], chunk: int
-) -> Shaped[Array, "b *out"]:
+    f: Callable[[Array], Any], x: Shaped[Array, "b *rest"], chunk: int
+) -> Any:
     """``f(x)`` for a function of rows, at most ``chunk`` rows at a time.
 
     What does not divide is filled up with zeros, whose values are dropped: ``f`` is
     compiled once.
 
     Args:
-      f: a function whose every row depends on that row alone.
+      f: to an array, or several, whose every row depends on that row alone.
       x: rows.
       chunk: rows at once; 0: all.
     """

@@ -18,6 +18,7 @@ References:
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def _whole(a: Array, b: Array, c: Array, d: Array) -> Array:
     return y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], y.shape[5])
 
 
-def _by_tiles(f: Callable[[Array], Array], x: Array) -> Array:
+def _by_tiles(f: Callable[[Array], Any], x: Array) -> Any:
     """``f`` of some images at a time."""
     tiles = (x.shape[1] // 2) * (x.shape[2] // 2)
     return in_chunks(f, x, max(1, TILES // tiles))

@@ -268,3 +268,16 @@ def test_background_noise_needs_noise():
     noisy = loop.distill(config, with_noise)
     clean = loop.distill(settings(), with_noise)
     assert np.abs(noisy.best.images - clean.best.images).max() > 1e-3
+
+
+def test_kernels_in_float64_change_little(x64):
+    config = settings(rfad__kernel_precision="float64")
+    wide, narrow = (loop.distill(c, data()).best for c in (config, settings()))
+    assert wide.images.dtype == jnp.float32
+    np.testing.assert_allclose(wide.images, narrow.images, atol=0.02)
+
+
+def test_kernels_in_float64_must_be_possible():
+    config = settings(rfad__kernel_precision="float64")
+    with pytest.raises(UserError, match="float64 needs"):
+        loop.distill(config, data())

@@ -49,8 +49,9 @@ def draw(config, dtype=jnp.float32):
 @pytest.mark.parametrize("loss", ["mse", "platt"])
 @pytest.mark.parametrize("readout", ["flatten", "dense", "time_mean"])
 @pytest.mark.parametrize("preconditioner", [False, True])
-@pytest.mark.parametrize("plan", [Plan(), Plan(4, 2, "nothing")], ids=str)
-def test_gradient_by_finite_differences(loss, readout, preconditioner, plan, x64):
+def test_gradient_by_finite_differences(loss, readout, preconditioner, x64):
+    # The golden step has every plan.
+    plan = Plan(4, 2, "nothing") if preconditioner else Plan()
     config = settings(rfad__loss=loss, network__readout=readout)
     start, batch = problem(dtype=jnp.float64)
     params = rfad.Params(*start)

@@ -7,7 +7,7 @@ from jax import lax
 from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.networks import random_conv
+from audiodd_jax.networks import random_conv, winograd
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -26,13 +26,19 @@ def plain_apply(params, x):
 
 
 # Odd sides lose a row or a column in the pooling.
-@pytest.mark.parametrize("shape", [(8, 8), (9, 11), (15, 8)])
-def test_features_and_input_gradient(shape, x64):
+@pytest.mark.parametrize(
+    ("shape", "fast"),
+    [((8, 8), False), ((9, 11), False), ((15, 8), False), ((9, 11), True)],
+)
+def test_features_and_input_gradient(shape, fast, x64, monkeypatch):
+    if fast:  # as for many channels, where a map is large enough
+        monkeypatch.setattr(winograd, "CHANNELS", 1)
+        monkeypatch.setattr(winograd, "TILES", 64)
     config = RandomNetworkConfig(depth=3, width=5)
     params = random_conv.init(jax.random.key(0), shape, config, jnp.float64)
     x = jax.random.normal(jax.random.key(1), (3, *shape, 1), jnp.float64)
-    value = random_conv.apply(params, x, config)
-    expected = plain_apply(params, x).reshape(3, -1)
+    value = jax.jit(lambda x: random_conv.apply(params, x, config))(x)
+    expected = jax.jit(plain_apply)(params, x).reshape(3, -1)
     np.testing.assert_allclose(value, expected, rtol=1e-12)
     assert value.shape[1] == random_conv.num_features(shape, config)
 
@@ -46,7 +52,7 @@ def test_input_gradient_by_finite_differences(x64):
     config = RandomNetworkConfig(depth=2, width=4)
     params = random_conv.init(jax.random.key(0), (6, 10), config, jnp.float64)
     x = jax.random.normal(jax.random.key(1), (2, 6, 10, 1), jnp.float64)
-    f = lambda x: (random_conv.apply(params, jnp.asarray(x), config) ** 2).sum()
+    f = jax.jit(lambda x: (random_conv.apply(params, x, config) ** 2).sum())
     check_grads(f, (x,), order=1, modes=["rev"], eps=1e-6, rtol=1e-6)
 
 

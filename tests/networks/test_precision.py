@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.kernels import random_features
+from audiodd_jax.networks import precision, random_conv
+
+
+def network(width, **settings):
+    config = RandomNetworkConfig(depth=2, width=width, **settings)
+    return config, random_conv.init(jax.random.key(0), (16, 12), config)
+
+
+def test_operands_are_rounded_to_the_units_mantissa():
+    x = jnp.float32(1 + 2.0**-7 + 2.0**-11)
+    assert float(precision.rounded(x, "float32")) == float(x)
+    assert float(precision.rounded(x, "tf32")) == 1 + 2.0**-7
+    assert float(precision.rounded(x + 2.0**-9, "bfloat16")) == 1 + 2.0**-7
+    assert precision.operand(x, "bfloat16").dtype == jnp.bfloat16
+    assert precision.operand(x, "tf32").dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "width", "readout"),
+    [
+        ("tf32", 2e-3, 64, "dense"),
+        ("bfloat16", 2e-2, 64, "flatten"),
+        ("bfloat16", 2e-2, 8, "time_mean"),
+    ],
+)
+def test_features_and_gradients_lose_as_much_as_they_may(name, error, width, readout):
+    x = jax.random.normal(jax.random.key(1), (5, 16, 12, 1))
+    found = {}
+    for kind in ("float32", name):
+        config, params = network(width, readout=readout, output_dim=32, precision=kind)
+
+        @jax.jit
+        def both(x, params=params, config=config):
+            phi, pull_back = jax.vjp(lambda x: random_conv.apply(params, x, config), x)
+            return phi, pull_back(jnp.ones_like(phi))[0]
+
+        found[kind] = both(x)
+    phi, grad = found[name]
+    assert phi.dtype == precision.dtype(name, jnp.float32)
+    assert grad.dtype == jnp.float32
+    exact, exact_grad = found["float32"]
+    distance = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+    assert 0 < distance(phi.astype(jnp.float32), exact) < error
+    # Where the ReLU opens elsewhere, a gradient is another.
+    assert 0 < distance(grad, exact_grad) < 0.2
+
+
+def test_kernels_of_bfloat16_features_are_summed_in_float32():
+    phi = jnp.full((1, 4096), 1 + 2.0**-7, jnp.bfloat16)
+    total = random_features.accumulate(phi, phi)
+    assert total.dtype == jnp.float32
+    assert float(total[0, 0]) == pytest.approx(4096 * (1 + 2.0**-7) ** 2, rel=1e-6)
+
+
+def test_float64_stays_float64(x64):
+    config, params = network(4)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), params)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 16, 12, 1)))
+    assert random_conv.apply(params, x, config).dtype == jnp.float64

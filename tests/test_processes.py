@@ -1,0 +1,130 @@
+"""Two processes as one run on the loopback address, by the command line."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from audiodd_jax.runtime import processes
+from audiodd_jax.runtime.errors import UserError
+
+RUN = [
+    "distill",
+    "--dataset=tones",
+    "--samples_per_class=1",
+    "--num_devices=4",
+    "--config.features.n_mels=16",
+    "--config.features.frames=16",
+    "--config.network.depth=2",
+    "--config.network.width=4",
+    "--config.network.readout=flatten",
+    "--config.rfad.networks=4",
+    "--config.optimizer.learning_rate=1e-2",
+    "--config.loop.batch_size=64",
+    "--config.loop.log_every=2",
+    "--config.loop.eval_every=10",
+    "--config.loop.checkpoint_every=10",
+    "--config.evaluation.networks=2",
+    "--config.evaluation.width=8",
+    "--config.evaluation.seeds=1",
+]
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "audiodd_jax", *RUN, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+
+
+def start_two(*arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"--coordinator_address=127.0.0.1:{port}"
+    own = lambda number: ("--num_processes=2", f"--process_id={number}")
+    return [start(*arguments, address, *own(number)) for number in (0, 1)]
+
+
+def test_two_processes_distil_what_one_does(tmp_path):
+    steps = "--steps=20"
+    alone = start(steps, f"--workdir={tmp_path / 'one'}")
+    _, said = alone.communicate(timeout=300)
+    assert alone.returncode == 0, said
+    both = start_two(steps, f"--workdir={tmp_path / 'two'}")
+    told = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    # One of them tells, and writes.
+    assert "test accuracy, distilled" in told[0][0]
+    lines = told[1][0].splitlines()
+    assert all("[Gloo]" in line for line in lines)  # the library's own
+    load = lambda name: np.load(tmp_path / name / "coreset.npz")["images"]
+    one, two = load("one"), load("two")
+    assert np.linalg.norm(two - one) < 1e-5 * np.linalg.norm(one)
+    environment = json.loads((tmp_path / "two" / "environment.json").read_text())
+    assert environment["num_processes"] == 2
+    assert len(environment["devices"]) == 4
+
+
+def test_the_others_end_with_a_sentence_when_one_dies_and_the_run_goes_on(tmp_path):
+    arguments = ("--steps=100000", f"--workdir={tmp_path / 'run'}")
+    lead, other = start_two(*arguments)
+    saved = tmp_path / "run" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while len(list(saved.glob("[1-9]*0"))) < 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    other.kill()
+    other.communicate()
+    _, told = lead.communicate(timeout=120)
+    assert lead.returncode == 1
+    sentence = told.splitlines()[-1]
+    assert sentence.startswith("audiodd: error: another process of this run is gone")
+    assert "Traceback" not in told
+    assert "stack trace" not in told
+    last = max(int(path.name) for path in saved.iterdir() if path.name.isdigit())
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["loop"]["steps"] = last + 10
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    # On fewer devices, too: the state does not know how many there were.
+    again = start(f"--steps={last + 10}", arguments[1])
+    _, told = again.communicate(timeout=300)
+    assert again.returncode == 0, told
+    assert f"from step {last}" in told
+
+
+def test_clusters_are_found_by_what_they_leave_in_the_environment():
+    found = processes.found_by_jax
+    assert not found({})
+    assert not found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"})
+    assert found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"})
+    assert found({"OMPI_COMM_WORLD_SIZE": "2"})
+    assert not found({"TPU_WORKER_HOSTNAMES": "localhost"})
+    assert found({"TPU_WORKER_HOSTNAMES": "a,b"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("127.0.0.1:1", 2, None), "go together"),
+        (("127.0.0.1:1", 2, 2), "--process_id is from 0 to 1 here, not 2"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, told):
+    with pytest.raises(UserError, match=told):
+        processes.join(*arguments)
+
+
+def test_alone_there_is_nothing_to_agree_on():
+    assert processes.is_lead()
+    assert processes.any_of(15) == 15
+    assert processes.from_lead(lambda: {"a": 1}) == {"a": 1}
+    assert not processes.leaves_others_waiting(UserError())
+    assert not processes.lost(ValueError())
