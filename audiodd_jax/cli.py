@@ -87,6 +87,11 @@ def _explain(error: Exception) -> str | None:
     if "jax" in sys.modules:
         from audiodd_jax.runtime import processes
 
+        if processes.is_out_of_memory(error):
+            return (
+                "the device has no memory left for this; lower --config.network.chunk "
+                "or --config.evaluation.batch_size, or see audiodd distill --dry_run"
+            )
         if processes.lost(error):
             from audiodd_jax.runtime import supervisor
 

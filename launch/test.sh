@@ -8,4 +8,5 @@ environment "[test]"
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-"$PYTHON" -m pytest "$@"
+# Two at a time: half of a test is compilation, which takes one core.
+"$PYTHON" -m pytest -n 2 --dist=loadfile "$@"

@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from audiodd_jax import cli
 from audiodd_jax.runtime import processes
 from audiodd_jax.runtime.errors import UserError
 
@@ -128,3 +130,13 @@ def test_alone_there_is_nothing_to_agree_on():
     assert processes.from_lead(lambda: {"a": 1}) == {"a": 1}
     assert not processes.leaves_others_waiting(UserError())
     assert not processes.lost(ValueError())
+
+
+def test_a_device_without_memory_is_one_sentence(capsys, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(cli, "main", full)
+    with pytest.raises(SystemExit):
+        cli.run()
+    assert "the device has no memory left" in capsys.readouterr().err

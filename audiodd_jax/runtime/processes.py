@@ -84,7 +84,17 @@ def is_lead() -> bool:
 
 def lost(error: BaseException) -> bool:
     """Whether an error is that another process of the run is gone."""
-    return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
+    return (
+        jax.process_count() > 1
+        and isinstance(error, jax.errors.JaxRuntimeError)
+        and not is_out_of_memory(error)
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is that a device has no memory left."""
+    is_jax = isinstance(error, jax.errors.JaxRuntimeError)
+    return is_jax and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def leaves_others_waiting(error: BaseException) -> bool:

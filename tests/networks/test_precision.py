@@ -52,6 +52,30 @@ def test_features_and_gradients_lose_as_much_as_they_may(name, error, width, rea
     assert 0 < distance(grad, exact_grad) < 0.2
 
 
+@pytest.mark.parametrize("name", ["float32", "tf32", "bfloat16"])
+def test_accelerators_are_given_the_same_network(name, monkeypatch):
+    config, params = network(64, precision=name)
+    x = jax.random.normal(jax.random.key(1), (3, 16, 12, 1))
+
+    def both():
+        def values(x):
+            phi, pull_back = jax.vjp(lambda x: random_conv.apply(params, x, config), x)
+            return phi.astype(jnp.float32), pull_back(jnp.ones_like(phi))[0]
+
+        return jax.jit(values)(x)
+
+    ours = both()
+    take = lambda *operands, cpu, default: default(*operands)
+    monkeypatch.setattr(jax.lax, "platform_dependent", take)
+    # A CPU multiplies in float32 whatever it is asked for, but for bfloat16 operands.
+    error = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 2e-2}[name]
+    distance = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
+    phi, grad = both()
+    assert distance(phi, ours[0]) < error
+    assert grad.dtype == jnp.float32
+    assert distance(grad, ours[1]) < max(20 * error, 1e-3)
+
+
 def test_kernels_of_bfloat16_features_are_summed_in_float32():
     phi = jnp.full((1, 4096), 1 + 2.0**-7, jnp.bfloat16)
     total = random_features.accumulate(phi, phi)
