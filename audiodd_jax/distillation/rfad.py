@@ -230,8 +230,8 @@ def gradients(
     rows = grid.share(BATCH, b)
     if grid.batch > 1:
         batch = Split(batch.images[rows.numbers], batch.labels[rows.numbers])
-    own = jnp.ones(b) if rows.is_own is None else rows.is_own
-    weights = (own / b).astype(batch.images.dtype)[: batch.labels.shape[0]]
+    own = jnp.ones(rows.numbers.shape) if rows.is_own is None else rows.is_own
+    weights = (own / b).astype(batch.images.dtype)
 
     def sums_of(params: Params) -> Kernels:
         return kernel_sums(params, draw, batch.images, config, grid, plan)
