@@ -66,8 +66,7 @@ def test_two_processes_distil_what_one_does(tmp_path):
     assert [process.returncode for process in both] == [0, 0], told
     # One of them tells, and writes.
     assert "test accuracy, distilled" in told[0][0]
-    lines = told[1][0].splitlines()
-    assert all("[Gloo]" in line for line in lines)  # the library's own
+    assert "coreset" not in told[1][0]
     load = lambda name: np.load(tmp_path / name / "coreset.npz")["images"]
     one, two = load("one"), load("two")
     assert np.linalg.norm(two - one) < 1e-5 * np.linalg.norm(one)
