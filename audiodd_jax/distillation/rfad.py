@@ -124,7 +124,8 @@ def kernel_sums(
       plan: what is computed at once, and what is kept for the backward pass.
     """
     images = decode(params)
-    s, dtype = images.shape[0], images.dtype
+    s = images.shape[0]
+    wide = jnp.promote_types(images.dtype, config.rfad.kernel_precision)
     own_s = images[grid.share(BATCH, s).numbers] if grid.batch > 1 else images
 
     def add_network(sums: Kernels, slot: Any) -> tuple[Kernels, None]:
@@ -140,7 +141,7 @@ def kernel_sums(
         )
         if is_own is not None:
             products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
-        return jax.tree.map(jnp.add, sums, products), None
+        return jax.tree.map(lambda a, b: a + b.astype(wide), sums, products), None
 
     # The coreset's pass is computed again in the backward pass, which costs nothing to
     # speak of; in chunks that would be a third time, unless its features are kept.
@@ -148,7 +149,7 @@ def kernel_sums(
     kept = names if plan.keeps == "features" else ()
     policy = jax.checkpoint_policies.save_only_these_names(*kept)
     add_network = jax.checkpoint(add_network, policy=policy)
-    zeros = Kernels(jnp.zeros((x_b.shape[0], s), dtype), jnp.zeros((s, s), dtype))
+    zeros = Kernels(jnp.zeros((x_b.shape[0], s), wide), jnp.zeros((s, s), wide))
     own = grid.share(NETWORKS, config.rfad.networks)
     return lax.scan(add_network, zeros, own)[0]
 
@@ -173,8 +174,6 @@ def objective(
     """
     n = config.rfad.networks
     d = random_conv.num_features(params.images.shape[1:3], config.network)
-    wide = jnp.promote_types(sums.ss.dtype, config.rfad.kernel_precision)
-    sums = jax.tree.map(lambda k: k.astype(wide), sums)
     k_bs, k_ss = (random_features.scale_kernel(k, n, d, config.network) for k in sums)
     labels = params.labels.astype(k_ss.dtype)
     dual = ridge.solve(k_ss, labels, config.rfad.regularizer)
