@@ -115,6 +115,8 @@ def test_clusters_are_found_by_what_they_leave_in_the_environment():
     ("arguments", "told"),
     [
         (("127.0.0.1:1", 2, None), "go together"),
+        (("127.0.0.1", 2, 0), "--coordinator_address is HOST:PORT, not '127.0.0.1'"),
+        (("127.0.0.1:1", 0, 0), "--num_processes must be at least 1, not 0"),
         (("127.0.0.1:1", 2, 2), "--process_id is from 0 to 1 here, not 2"),
     ],
 )

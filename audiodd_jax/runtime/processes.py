@@ -7,6 +7,7 @@ learn from it what they must know.
 import inspect
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +60,12 @@ def join(
         raise UserError(
             "--coordinator_address, --num_processes and --process_id go together"
         )
+    elif not re.fullmatch(r".+:\d+", coordinator_address):
+        raise UserError(
+            f"--coordinator_address is HOST:PORT, not {coordinator_address!r}"
+        )
+    elif num_processes < 1:
+        raise UserError(f"--num_processes must be at least 1, not {num_processes}")
     elif not 0 <= process_id < num_processes:
         raise UserError(
             f"--process_id is from 0 to {num_processes - 1} here, not {process_id}"
