@@ -18,8 +18,8 @@ _CHILD = "AUDIODD_SUPERVISED"
 # From the runtime's fatal message on, what follows is its stack.
 _FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
 LOST = (
-    "another process of this run is gone; the run directory keeps the last checkpoint, "
-    "and the same command continues from it"
+    "another process of this run is gone or cannot be reached; the run directory keeps "
+    "the last checkpoint, and the same command continues from it"
 )
 
 
