@@ -15,7 +15,7 @@ from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import coreset as coreset_lib
-from audiodd_jax.distillation import loop
+from audiodd_jax.distillation import formation, loop
 from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
 from audiodd_jax.features import normalize, prepared
 from audiodd_jax.features.prepared import Prepared
@@ -85,13 +85,15 @@ def distill(
         data = prepared.load(config, cache_dir)
         distilled = loop.distill(config, data, run, mesh)
         artefact = make_coreset(distilled.best, data, config)
-        scores = evaluation.kernel_regression(
-            [distilled.best, distilled.start], data.test, config, mesh=mesh
-        )
+        both = [
+            formation.decode(arrays, config.coreset.factor)
+            for arrays in (distilled.best, distilled.start)
+        ]
+        scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
         result = _result(distilled, scores, artefact, data, config)
         if processes.is_lead():
             artefact.save(run.path / "coreset.npz")
-            _draw(distilled, data, config, run.path / "figures")
+            _draw(*both, distilled.history, data, config, run.path / "figures")
             text = _card(result, scores, data, config)
             write_atomically(run.path / "README.md", text)
         run.finish(result)
@@ -202,14 +204,20 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
 
 
 def _draw(
-    distilled: loop.Distilled, data: Prepared, config: Config, folder: Path
+    best: CoresetArrays,
+    start: CoresetArrays,
+    history: list[dict[str, Any]],
+    data: Prepared,
+    config: Config,
+    folder: Path,
 ) -> None:
     folder.mkdir(exist_ok=True)
     title = f"{data.name}, {config.method}, {config.coreset.samples_per_class} a class"
-    figures.curves(distilled.history, title, folder / "curves.png")
+    if len(history) > 1:
+        figures.curves(history, title, folder / "curves.png")
     decibel = [
         np.asarray(normalize.invert(arrays.images, data.normalization))
-        for arrays in (distilled.start, distilled.best)
+        for arrays in (start, best)
     ]
     path = folder / "coreset.png"
     seconds = data.features.clip_seconds
@@ -237,6 +245,8 @@ def _result(
         "num_samples": size,
         "num_train": data.num_train,
         "fraction_of_train": size / data.num_train,
+        "factor": artefact.factor,
+        "stored_values": artefact.num_values,
         "bytes": artefact.num_bytes,
         "train_bytes": data.train_bytes,
         "seed": config.seed,

@@ -102,7 +102,8 @@ def define_distill_flags(values: flags.FlagValues) -> None:
     """What everyone sets of a distillation."""
     string, integer = flags.DEFINE_string, flags.DEFINE_integer
     options = {"flag_values": values}
-    string("method", None, "distillation method: rfad", **options)
+    methods = ", ".join(settings_lib.METHODS)
+    string("method", None, f"one of: {methods} (default: rfad)", **options)
     integer("samples_per_class", None, "coreset clips a class", **options)
     integer("steps", None, "distillation steps", **options)
     integer("seed", None, "of the run: start, networks, batches", **options)
@@ -277,6 +278,9 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
       flags.Error: an unknown flag, or a value of the wrong type.
     """
     values = _defined(COMMAND_FLAGS[command])
+    if "method" in values:
+        # As the plain flag, so that it brings what the method needs.
+        argv = [re.sub(r"^--?config\.method=", "--method=", a) for a in argv]
     # A --config flag with its value apart would leave that value as an argument.
     plain = [a for a in argv if not re.match(r"--?config\.", a)]
     split = [a for a in argv if re.match(r"--?config\.[^=]*$", a)]
@@ -328,11 +332,13 @@ def _fold_number(fold: str) -> int:
 
 
 def dataset_config(values: Any) -> Config:
-    """The configuration of ``--dataset`` under ``--preset``."""
+    """The configuration of ``--dataset`` under ``--method`` and ``--preset``."""
     name = values.dataset or Config().data.name
     datasets.lookup(name)
     preset = values.preset if "preset" in values else None
-    return presets_lib.for_dataset(name, preset or "default")
+    method = values.method if "method" in values else None
+    changes = {"method": method} if method else {}
+    return presets_lib.for_dataset(name, preset or "default", **changes)
 
 
 def help_text(command: str, summary: str, define: Sequence[Definition]) -> str:

@@ -116,12 +116,16 @@ class CoresetConfig:
       learn_labels: learn the soft labels too.
       preconditioner: learn the images through factored linear maps, mel x mel and
         time x time.
+      factor: spectrograms that each stored one holds, shorter along time and one after
+        the other; they are stretched to full length before use and share its label, so
+        that what is stored does not grow.
     """
 
     samples_per_class: int = 10
     init: str = "real"
     learn_labels: bool = True
     preconditioner: bool = False
+    factor: int = 1
 
 
 @dataclasses.dataclass
@@ -143,8 +147,79 @@ class RFADConfig:
 
 
 @dataclasses.dataclass
+class KIPConfig:
+    """Kernel inducing points: RFAD's loss (see ``rfad``) with the exact kernel.
+
+    Attributes:
+      kernel: ``nngp``, which RFAD approximates, or ``ntk``.
+      pairs: pairs of spectrograms whose kernel is computed at once; 0: as many as the
+        device's memory is predicted to hold.
+    """
+
+    kernel: str = "nngp"
+    pairs: int = 0
+
+
+@dataclasses.dataclass
+class MatchingConfig:
+    """Gradient matching (``dc``, ``dsa``) and distribution matching (``dm``).
+
+    Attributes:
+      depth: blocks of the ConvNet that is matched.
+      width: its channels.
+      norm: ``instance`` as published, ``group`` or ``none``.
+      real_per_class: real clips of each class a step; repeated where there are fewer.
+      learning_rate: of the images.
+      momentum: of the images.
+      outer_loop: steps with one network, trained on the coreset between them; 0: as
+        published for ``samples_per_class``.
+      inner_loop: epochs that it trains between two steps; 0: as published.
+      network_learning_rate: of those.
+      network_batch: spectrograms a batch of those.
+    """
+
+    depth: int = 3
+    width: int = 128
+    norm: str = "instance"
+    real_per_class: int = 256
+    learning_rate: float = 0.1
+    momentum: float = 0.5
+    outer_loop: int = 0
+    inner_loop: int = 0
+    network_learning_rate: float = 0.01
+    network_batch: int = 256
+
+
+@dataclasses.dataclass
+class SiameseConfig:
+    """Differentiable changes of real and synthetic clips alike, for ``dsa`` and ``dm``.
+
+    Each is drawn once for all clips of a class; 0 switches one off.
+
+    Attributes:
+      mode: ``one`` of them a draw, as published, or ``all`` of them.
+      time_shift: largest shift along time, as a share of the frames.
+      time_stretch: largest stretch or squeeze of time about the middle, as a share.
+      frequency_shift: largest shift along frequency, as a share of the mel bins.
+      time_mask: widest band of frames set to silence, as a share of the frames.
+      frequency_mask: widest band of mel bins set to silence, as a share of the bins.
+      gain_db: largest change of level, in dB.
+      noise_db: largest standard deviation of added noise, in dB.
+    """
+
+    mode: str = "one"
+    time_shift: float = 0.15
+    time_stretch: float = 0.15
+    frequency_shift: float = 0.05
+    time_mask: float = 0.3
+    frequency_mask: float = 0.25
+    gain_db: float = 6.0
+    noise_db: float = 4.0
+
+
+@dataclasses.dataclass
 class OptimizerConfig:
-    """AdaBelief on the coreset.
+    """AdaBelief on the coreset, for ``rfad`` and ``kip``.
 
     Attributes:
       learning_rate: of images and labels.
@@ -193,6 +268,8 @@ class LoopConfig:
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
       patience: validations without improvement before stopping; 0: never stop early.
+      keep: the coreset of the ``best`` validation (by kernel regression), or the
+        ``last``.
     """
 
     steps: int = 1000
@@ -201,6 +278,7 @@ class LoopConfig:
     eval_every: int = 50
     checkpoint_every: int = 50
     patience: int = 0
+    keep: str = "best"
 
 
 @dataclasses.dataclass
@@ -350,6 +428,9 @@ class Config:
     )
     coreset: CoresetConfig = dataclasses.field(default_factory=CoresetConfig)
     rfad: RFADConfig = dataclasses.field(default_factory=RFADConfig)
+    kip: KIPConfig = dataclasses.field(default_factory=KIPConfig)
+    matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
+    siamese: SiameseConfig = dataclasses.field(default_factory=SiameseConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)

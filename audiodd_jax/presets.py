@@ -21,6 +21,9 @@ _CLIPS = {
     "optimizer.schedule": "cosine",
     "loop.batch_size": 512,
     "evaluation.width": 64,
+    "matching.width": 32,
+    "matching.real_per_class": 64,
+    "matching.inner_loop": 10,
 }
 # Sounds of several seconds, in which more happens.
 _SCENES = {
@@ -64,20 +67,49 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "folder": {**_SCENES, "features.sample_rate": 0, "features.clip_seconds": 0.0},
 }
 
-# Named changes on top of a dataset's defaults.
+# What a method needs that differs from a dataset's defaults. Matching learns images for
+# networks with hard labels, and kernel regression does not tell which are best of them.
+_FIXED_LABELS = {"coreset.learn_labels": False}
+_MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    # Exact kernels keep (f t)^2 values a pair of spectrograms: small ones, then.
+    "kip": {
+        "features.n_mels": 16,
+        "features.frames": 16,
+        "loop.batch_size": 64,
+        "loop.steps": 100,
+    },
+    "dc": _MATCHING,
+    "dsa": _MATCHING,
+    "dm": {**_MATCHING, "matching.learning_rate": 1.0},
+    "random": _FIXED_LABELS,
+    "herding": _FIXED_LABELS,
+    "k_center": _FIXED_LABELS,
+}
+
+# Named changes on top of a dataset's and a method's defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Coresets that networks will be trained on: what is learnt goes into the images
     # alone, under a kernel that knows when a sound happens.
     "transfer": {"coreset.learn_labels": False, "network.readout": "flatten"},
     # To try the engine: a tenth of the work.
-    "quick": {"loop.steps": 50, "loop.batch_size": 256, "network.width": 16},
+    "quick": {
+        "loop.steps": 50,
+        "loop.batch_size": 256,
+        "network.width": 16,
+        "matching.width": 16,
+        "matching.real_per_class": 16,
+    },
     # The sizes of the published experiments, for an accelerator.
     "source": {
         "network.width": 256,
         "rfad.networks": 8,
         "loop.batch_size": 1280,
         "evaluation.width": 0,
+        "matching.width": 128,
+        "matching.real_per_class": 256,
+        "matching.inner_loop": 0,
         "features.n_mels": 64,
         "features.frames": 128,
     },
@@ -147,12 +179,13 @@ def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
-    """The configuration of a dataset: defaults, then its own, then a preset's.
+    """The configuration of a dataset: its defaults, then a method's, then a preset's.
 
     Args:
       name: of the dataset.
       preset: one of ``PRESETS``.
       **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
+        The field ``method`` brings what that method needs.
 
     Raises:
       UserError: an unknown preset or field.
@@ -161,6 +194,7 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
         raise UserError(
             f"there is no preset {preset!r}; there are {', '.join(PRESETS)}"
         )
-    base = {**DATASET_DEFAULTS.get(name, {}), **PRESETS[preset]}
+    method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
+    base = {**DATASET_DEFAULTS.get(name, {}), **method, **PRESETS[preset]}
     settings = {**base, **_dotted(changes)}
     return settings_lib.replace(Config(), {"data.name": name, **settings})

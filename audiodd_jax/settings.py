@@ -20,6 +20,9 @@ DISTILLATION = (
     "network",
     "coreset",
     "rfad",
+    "kip",
+    "matching",
+    "siamese",
     "optimizer",
     "augment",
     "loop",
@@ -37,8 +40,14 @@ ACQUISITIONS = (
     "k_center",
     "badge",
 )
+# Distillation methods: of kernel regression, of matching (gradients, or features of
+# every class), and choices of real clips.
+REGRESSION = ("rfad", "kip")
+MATCHING = ("dc", "dsa", "dm")
+SELECTION = ("random", "herding", "k_center")
+METHODS = (*REGRESSION, *MATCHING, *SELECTION)
 _CHOICES = {
-    "method": ("rfad",),
+    "method": METHODS,
     "data.storage": ("auto", "device", "host"),
     "features.mel_scale": ("slaney", "htk"),
     "features.clip_reference": ("peak", "absolute"),
@@ -49,6 +58,10 @@ _CHOICES = {
     "network.precision": ("float32", "tf32", "bfloat16"),
     "rfad.loss": ("mse", "platt"),
     "rfad.kernel_precision": ("float32", "float64"),
+    "kip.kernel": ("nngp", "ntk"),
+    "matching.norm": ("instance", "group", "none"),
+    "siamese.mode": ("one", "all"),
+    "loop.keep": ("best", "last"),
     "optimizer.schedule": ("constant", "cosine"),
     "model.name": ("convnet", "resnet18", "linear"),
     "model.norm": ("batch", "instance", "group", "none"),
@@ -66,6 +79,11 @@ _CHOICES = {
 }
 _AT_LEAST_ONE = (
     "coreset.samples_per_class",
+    "coreset.factor",
+    "matching.depth",
+    "matching.width",
+    "matching.real_per_class",
+    "matching.network_batch",
     "network.depth",
     "network.width",
     "network.output_dim",
@@ -90,6 +108,8 @@ _AT_LEAST_ONE = (
 _POSITIVE = (
     "rfad.regularizer",
     "optimizer.learning_rate",
+    "matching.learning_rate",
+    "matching.network_learning_rate",
     "features.top_db",
     "training.learning_rate",
     "training.label_scale",
@@ -104,6 +124,11 @@ _NOT_NEGATIVE = (
     "loop.eval_every",
     "loop.patience",
     "optimizer.platt_learning_rate",
+    "kip.pairs",
+    "matching.outer_loop",
+    "matching.inner_loop",
+    "siamese.gain_db",
+    "siamese.noise_db",
     "augment.gain_db",
     "augment.noise_db",
     "training.parallel",
@@ -121,11 +146,21 @@ _SHARES = (
         for group in ("", "training.")
         for name in ("time_shift", "background", "time_mask", "frequency_mask")
     ),
+    *(
+        f"siamese.{name}"
+        for name in ("time_shift", "frequency_shift", "time_mask", "frequency_mask")
+    ),
     "training.warmup",
     "training.label_smoothing",
 )
 # Shares that cannot be the whole.
-_LESS_THAN_ONE = ("model.dropout", "training.momentum", "training.average")
+_LESS_THAN_ONE = (
+    "matching.momentum",
+    "siamese.time_stretch",
+    "model.dropout",
+    "training.momentum",
+    "training.average",
+)
 
 
 def names(config: Any, prefix: str = "") -> Iterator[str]:
@@ -202,3 +237,12 @@ def validate(config: Config) -> None:
     require(["seed"], lambda value: value < 2**32, "below 2**32")
     require(_SHARES, lambda value: 0 <= value <= 1, "between 0 and 1")
     require(_LESS_THAN_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1")
+    if config.loop.patience and config.loop.keep == "last":
+        raise UserError("loop.patience stops at the best: it needs loop.keep=best")
+    if config.method not in REGRESSION:
+        for name in ("coreset.learn_labels", "coreset.preconditioner"):
+            if get(config, name):
+                raise UserError(
+                    f"{config.method} learns images alone, with fixed labels: {name} "
+                    f"is for {' and '.join(REGRESSION)}"
+                )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from audiodd_jax import presets, training_run
 from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
+from audiodd_jax.distillation import formation
 from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
 from audiodd_jax.features import prepared
 from audiodd_jax.features.prepared import Prepared
@@ -117,12 +118,13 @@ def coreset_config(coreset: Coreset) -> Config:
 
 
 def arrays(coreset: Coreset) -> CoresetArrays:
-    """A coreset on the device."""
-    return CoresetArrays(
+    """A coreset on the device, as learners take it."""
+    stored = CoresetArrays(
         jnp.asarray(coreset.images),
         jnp.asarray(coreset.labels),
         jnp.float32(math.log(coreset.metadata["platt_scale"])),
     )
+    return formation.decode(stored, coreset.factor)
 
 
 def load_data(

@@ -87,7 +87,7 @@ def by_pmap(config, dtype):
     def steps(_, state, data):
         def body(state, _):
             key = batches.step_keys(jax.random.key(2), state.step)[0]
-            return method.step(state, batches.gather(key, data, BATCH))
+            return method.step(state, batches.gather(key, data, batches.uniform(BATCH)))
 
         return jax.lax.scan(body, state, None, length=STEPS)[0]
 

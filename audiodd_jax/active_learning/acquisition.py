@@ -23,6 +23,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from audiodd_jax.distillation.selection import (
+    farthest_first,
+    highest,
+    squared_distances,
+)
 from audiodd_jax.runtime.errors import UserError
 
 # Labelled clips whose distances to the pool are computed at once.
@@ -113,11 +118,6 @@ def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(ids)
 
 
-def _highest(scores: Float[Array, " b"], noise: Float[Array, " b"]) -> Int[Array, ""]:
-    """Place of the highest score, the highest noise deciding between equals."""
-    return jnp.argmax(jnp.where(scores == scores.max(), noise, -1.0))
-
-
 def _check(count: int, pool: int) -> None:
     """Refuses a batch of fewer than one clip, or of more than there are."""
     if count < 1:
@@ -172,32 +172,8 @@ def k_center(
     gaps = jnp.full(ids.size, jnp.inf)
     for start in range(0, len(labelled), _CENTRES):
         centres = labelled[start : start + _CENTRES]
-        gaps = jnp.minimum(gaps, _squared_distances(features, centres).min(1))
-    return _farthest_first(features, gaps, tie_break(key, ids), count)
-
-
-def _squared_distances(
-    features: Float[Array, "b d"], centres: Float[Array, "*k d"]
-) -> Float[Array, "b *k"]:
-    """``||h - centre||^2``, by products."""
-    products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
-    norms = jnp.sum(features**2, 1).reshape(-1, *(1,) * (centres.ndim - 1))
-    return jnp.maximum(norms + jnp.sum(centres**2, -1) - 2 * products, 0.0)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _farthest_first(
-    features: Array, gaps: Array, noise: Array, count: int
-) -> Int[Array, " count"]:
-    """Greedy k-center, from the squared distances to the centres so far."""
-
-    def choose(gaps: Array, _: None) -> tuple[Array, Array]:
-        place = _highest(gaps, noise)
-        gaps = jnp.minimum(gaps, _squared_distances(features, features[place]))
-        return gaps.at[place].set(-1.0), place
-
-    # What is chosen has a gap of -1, below the 0 of what lies on a centre.
-    return lax.scan(choose, gaps, None, count)[1]
+        gaps = jnp.minimum(gaps, squared_distances(features, centres).min(1))
+    return farthest_first(features, gaps, tie_break(key, ids), count)
 
 
 def badge(
@@ -251,7 +227,7 @@ def _seeding(
         drawn = jnp.where(i == 0, norms, drawn)
         # Where no weight is left, any free clip.
         drawn = jnp.where(drawn.max() > -jnp.inf, drawn, 0.0)
-        place = _highest(jnp.where(free, drawn, -jnp.inf), uniform)
+        place = highest(jnp.where(free, drawn, -jnp.inf), uniform)
         return (jnp.minimum(gaps, squared(place)), free.at[place].set(False)), place
 
     start = (jnp.full(ids.size, jnp.inf), jnp.ones(ids.size, bool))

@@ -1,4 +1,4 @@
-"""The coreset: how it starts, the shape of the methods that learn it, the artefact."""
+"""The coreset: on the device, the shape of the methods that learn it, the artefact."""
 
 import dataclasses
 import json
@@ -8,16 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.config import CoresetConfig, FeaturesConfig
-from audiodd_jax.distillation import selection
+from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.features import normalize, waveforms
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
-from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.features.batches import Draw
+from audiodd_jax.features.prepared import Split
 from audiodd_jax.runtime.arrays import DAMAGE, load_npz
 from audiodd_jax.runtime.errors import UserError
 
@@ -25,7 +22,7 @@ FORMAT = 1
 
 
 class CoresetArrays(NamedTuple):
-    """A coreset on the device.
+    """A coreset on the device, as it is stored or as ``formation.decode`` has it.
 
     Attributes:
       images: ``[s, f, t, 1]`` standardised log-mel spectrograms.
@@ -42,48 +39,16 @@ class Method(NamedTuple):
     """The one shape of every distillation method: pure functions over its settings.
 
     Attributes:
-      init: ``(key, start) -> state``, a pytree of arrays.
+      init: ``(key, start) -> state``, a pytree of arrays with ``step`` among them.
       step: ``(state, batch) -> (state, metrics)``, to be jitted and scanned.
-      coreset: ``state -> CoresetArrays``.
+      coreset: ``state -> CoresetArrays``, as they are stored.
+      draw: which clips a batch holds; None: ``loop.batch_size`` of all.
     """
 
     init: Callable[[Key[Array, ""], CoresetArrays], Any]
     step: Callable[[Any, Split], tuple[Any, dict[str, Array]]]
     coreset: Callable[[Any], CoresetArrays]
-
-
-def initial(
-    key: Key[Array, ""],
-    train: Split | DeviceSplit | HostSplit,
-    class_names: tuple[str, ...],
-    config: CoresetConfig,
-) -> CoresetArrays:
-    """The coreset to start from: ``samples_per_class`` of each class, in class order.
-
-    Args:
-      key: draws the clips (without replacement), or the noise.
-      train: clips to draw from.
-      class_names: the classes.
-      config: ``init`` is ``real`` or ``noise``.
-
-    Raises:
-      UserError: a class has fewer clips than asked for, or another ``init``.
-    """
-    per_class = config.samples_per_class
-    num_classes = len(class_names)
-    if per_class < 1:
-        raise UserError(f"samples_per_class must be at least 1, not {per_class}")
-    labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), per_class)
-    if config.init == "noise":
-        shape = (labels.size, *train.image_shape, 1)
-        images = jax.random.normal(key, shape, jnp.float32)
-    elif config.init == "real":
-        rows = selection.random_rows(key, train.labels, class_names, per_class)
-        images = train.take(rows)
-    else:
-        raise UserError(f"coreset.init is real or noise, not {config.init!r}")
-    targets = centred_one_hot(labels, num_classes, images.dtype)
-    return CoresetArrays(images, targets, jnp.zeros((), images.dtype))
+    draw: Draw | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +56,8 @@ class Coreset:
     """The artefact: a coreset with everything that is needed to use it.
 
     Attributes:
-      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms.
+      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms; of a
+        ``factor`` above 1, as they are stored.
       labels: ``[s, c]`` float32, soft labels, centred.
       class_names: ``c`` names.
       metadata: dataset, feature settings, normalisation constants, method, settings.
@@ -113,6 +79,16 @@ class Coreset:
         stats = self.metadata["normalization"]
         mean, std = (np.array(stats[name], np.float32) for name in ("mean", "std"))
         return normalize.Normalization(mean, std)
+
+    @property
+    def factor(self) -> int:
+        """Spectrograms that each stored one holds along time; see ``formation``."""
+        return self.metadata["settings"]["coreset"].get("factor", 1)
+
+    @property
+    def num_values(self) -> int:
+        """Numbers that are stored: of images and labels."""
+        return self.images.size + self.labels.size
 
     @property
     def num_bytes(self) -> int:

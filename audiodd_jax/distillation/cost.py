@@ -8,16 +8,14 @@ measured. ``loop.compiled_bytes`` asks the compiler itself.
 """
 
 import math
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import psutil
 
 from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.networks import precision, random_conv, winograd
-from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.devices import Grid, memory_of, memory_share
 
 # Memory of a row's forward pass, and of its forward and backward pass, in sizes of the
 # first block's activations.
@@ -33,8 +31,6 @@ _BATCH_COPIES, _CORESET_COPIES = 2, 2
 _STATE_COPIES = 5
 # What a process takes before its first step: Python, JAX, compiled programs.
 _PROCESS_BYTES = 680 << 20
-# Of a device's memory, how much a run may be predicted to take.
-_MEMORY_SHARE = {"cpu": 0.6, "other": 0.9}
 _LEAST_CHUNK = 8
 
 
@@ -60,7 +56,7 @@ class Sizes(NamedTuple):
       f: mel bins.
       t: frames.
       c: classes.
-      s: coreset samples.
+      s: coreset samples that are learnt from: of each stored one, ``factor``.
       b: clips of a batch.
       train: training clips on the device.
       scored: validation and test clips on the device.
@@ -115,7 +111,9 @@ def sizes_of(
       scored: validation and test clips.
     """
     on_device = 0 if config.data.storage == "host" else clips
-    s, b = classes * config.coreset.samples_per_class, config.loop.batch_size
+    coreset = config.coreset
+    s = classes * coreset.samples_per_class * coreset.factor
+    b = config.loop.batch_size
     return Sizes(*shape, classes, s, min(b, clips), on_device, scored)
 
 
@@ -225,19 +223,6 @@ def _exchanged(
     return size
 
 
-def memory_of(device: jax.Device) -> int:
-    """Bytes of memory that a device has, or its share of the host's."""
-    known = device.memory_stats() if device.platform != "cpu" else None
-    if known and "bytes_limit" in known:
-        return known["bytes_limit"]
-    # The whole, not what is free now: a resumed run must find the same plan.
-    total = psutil.virtual_memory().total
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    if limit.exists() and limit.read_text().strip().isdigit():
-        total = min(total, int(limit.read_text()))
-    return total // max(1, jax.local_device_count())
-
-
 def choose(
     config: Config, sizes: Sizes, grid: Grid, device: jax.Device | None = None
 ) -> Plan:
@@ -253,7 +238,7 @@ def choose(
     """
     device = device or jax.local_devices()[0]
     kind = "cpu" if device.platform == "cpu" else "other"
-    budget = _MEMORY_SHARE[kind] * memory_of(device)
+    budget = memory_share(kind) * memory_of(device)
     chunk = config.network.chunk
     plans = [
         Plan(*chunks, keeps)

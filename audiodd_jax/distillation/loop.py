@@ -18,8 +18,10 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Num
 
+from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import AugmentConfig, Config
-from audiodd_jax.distillation import coreset, cost, rfad
+from audiodd_jax.distillation import cost, formation, rfad
+from audiodd_jax.distillation import start as start_lib
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
 from audiodd_jax.distillation.cost import Plan, Sizes
 from audiodd_jax.features import batches
@@ -31,10 +33,13 @@ from audiodd_jax.kernels import regression
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.journal import Job, Schedule, drive
+from audiodd_jax.runtime.journal import Job, Journal, Schedule, drive
 from audiodd_jax.runtime.runs import RunDirectory
 
-METHODS: dict[str, Callable[[Config, Grid, Plan], Method]] = {"rfad": rfad.make}
+# The methods that take steps; ``start.selected`` has the choices of real clips.
+METHODS: dict[str, Callable[[Config, Sizes, Grid, Plan], Method]] = {
+    "rfad": lambda config, _, grid, plan: rfad.make(config, grid, plan),
+}
 
 # What each stream of randomness is folded with, under the run's seed.
 _INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
@@ -90,7 +95,7 @@ def make_chunk(
     streamed batches of just these steps. Returns the state and the metrics' means over
     the chunk.
     """
-    size = config.loop.batch_size
+    draw = method.draw or batches.uniform(config.loop.batch_size)
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
 
     def steps(
@@ -101,7 +106,7 @@ def make_chunk(
         def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
             index_key, augment_key = batches.step_keys(key, state.step)
             if drawn is None:
-                batch = batches.gather(index_key, data, size)
+                batch = batches.gather(index_key, data, draw)
             else:
                 batch = batches.standardized(drawn, stats)
             images = augment(augment_key, batch.images, config.augment, stats, noise)
@@ -132,6 +137,7 @@ def make_validate(
     settings = config.evaluation
 
     def score(arrays: CoresetArrays, data: Split) -> regression.Score:
+        arrays = formation.decode(arrays, config.coreset.factor)
         predictions = regression.predict(
             key,
             data.images,
@@ -163,10 +169,11 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     """
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)
-    method = METHODS[config.method](config, devices.grid_of(mesh), plan)
+    method = METHODS[config.method](config, sizes, devices.grid_of(mesh), plan)
+    stored = sizes.s // config.coreset.factor
     start = CoresetArrays(
-        array((sizes.s, *image), jnp.float32),
-        array((sizes.s, sizes.c), jnp.float32),
+        array((stored, *image), jnp.float32),
+        array((stored, sizes.c), jnp.float32),
         array((), jnp.float32),
     )
     key = jax.random.key(config.seed)
@@ -202,16 +209,17 @@ def distill(
             "--config.rfad.kernel_precision=float64 needs jax.config.jax_enable_x64, "
             "which the command line sets by itself"
         )
-    mesh = mesh or devices.make_mesh(config.rfad.networks)
+    if config.method in settings_lib.SELECTION:
+        return _select(config, data, run, mesh)
+    mesh = mesh or make_mesh(config, data.num_classes)
     grid = devices.grid_of(mesh)
     scored = data.validation.labels.size + data.test.labels.size
     counts = (data.num_classes, data.train.labels.size, scored)
     sizes = cost.sizes_of(config, data.image_shape, *counts)
     plan = cost.choose(config, sizes, grid)
-    method = METHODS[config.method](config, grid, plan)
-    root = jax.random.key(config.seed)
-    stream = lambda name: jax.random.fold_in(root, name)
-    start = coreset.initial(
+    method = METHODS[config.method](config, sizes, grid, plan)
+    stream = _streams(config)
+    start = start_lib.initial(
         stream(_INITIAL), data.train, data.class_names, config.coreset
     )
     # A method's state is donated: what outlives it must not share its buffers.
@@ -236,14 +244,13 @@ def distill(
         if not isinstance(data.train, HostSplit):
             drawn = itertools.repeat(devices.replicate(data.train, mesh))
         else:
-            draw = functools.partial(
-                batches.draw_rows,
-                clips=data.train.labels.size,
-                size=settings.batch_size,
-            )
             labels, root = np.asarray(data.train.labels), stream(_BATCH)
-            sizes = (step, settings.steps, settings.log_every)
-            drawn = batches.stream(data.train, labels, draw, root, *sizes)
+            uniform = batches.uniform(settings.batch_size)
+            draw = functools.partial(
+                batches.draw_rows, labels=labels, draw=method.draw or uniform
+            )
+            span = (step, settings.steps, settings.log_every)
+            drawn = batches.stream(data.train, labels, draw, root, *span)
 
         def advance(state: LoopState, length: int) -> tuple[LoopState, dict]:
             method_state, metrics = chunk(state.method, next(drawn), length)
@@ -254,16 +261,62 @@ def distill(
     job = Job(
         name=config.method,
         begin=begin,
-        review=lambda state, row: _keep_best(state, method, validate, row),
+        review=lambda state, row: _keep_best(
+            state, method, validate, row, settings.keep
+        ),
         is_done=lambda state, step: _waits_in_vain(state, step, config),
-        advice="lower --config.optimizer.learning_rate or raise "
-        "--config.rfad.regularizer",
+        advice=_advice(config.method),
     )
     schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
     state, steps, history = drive(job, state, schedule, run)
     # On this process's own device: what follows is no longer done by all together.
     best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
     return Distilled(start, best, int(state.best_step), steps, history)
+
+
+def make_mesh(config: Config, num_classes: int) -> Mesh:
+    """All devices, divided by what a method's work consists of.
+
+    Args:
+      config: of the run: random networks share devices, or classes that are matched.
+      num_classes: ``c``.
+    """
+    if config.method in settings_lib.MATCHING:
+        return devices.make_mesh(num_classes)
+    return devices.make_mesh(config.rfad.networks if config.method == "rfad" else 1)
+
+
+def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
+    """The key of each stream of randomness, under the run's seed."""
+    root = jax.random.key(config.seed)
+    return lambda name: jax.random.fold_in(root, name)
+
+
+def _select(
+    config: Config, data: Prepared, run: RunDirectory | None, mesh: Mesh | None
+) -> Distilled:
+    """A choice of real clips: no step, so a run that was cut begins anew."""
+    stream = _streams(config)
+    mesh = mesh or make_mesh(config, data.num_classes)
+    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
+    with Journal(run) as journal:
+        if run:
+            run.start_from(-1)
+        chosen = start_lib.selected(
+            stream(_INITIAL), data.train, data.class_names, config
+        )
+        row = {"step": 0, "best": True}
+        if validate:
+            _score(validate, chosen, row)
+        journal.record(row)
+        return Distilled(chosen, chosen, 0, 0, journal.history)
+
+
+def _advice(method: str) -> str:
+    """What to change where a loss is not a number."""
+    if method in settings_lib.MATCHING:
+        return "lower --config.matching.learning_rate"
+    return "lower --config.optimizer.learning_rate or raise --config.rfad.regularizer"
 
 
 def _worst() -> regression.Score:
@@ -275,21 +328,33 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
+def _score(
+    validate: Callable[[CoresetArrays], regression.Score],
+    arrays: CoresetArrays,
+    row: dict[str, Any],
+) -> regression.Score:
+    """The validation of a coreset, written into ``row`` too."""
+    score = validate(arrays)
+    row["validation_accuracy"] = float(score.accuracy)
+    row["validation_loss"] = float(score.loss)
+    return score
+
+
 def _keep_best(
     state: LoopState,
     method: Method,
     validate: Callable[[CoresetArrays], regression.Score] | None,
     row: dict[str, Any],
+    keep: str,
 ) -> LoopState:
-    """Validates the coreset into ``row``, and keeps it if no better one was kept."""
+    """Validates the coreset into ``row``; keeps it if it is best, or ``last``."""
     candidate = method.coreset(state.method)
     score = regression.Score(state.best_accuracy, state.best_loss)
     if validate:
-        score = validate(candidate)
-        row["validation_accuracy"] = float(score.accuracy)
-        row["validation_loss"] = float(score.loss)
+        score = _score(validate, candidate, row)
     rank = lambda accuracy, loss: (float(accuracy), -float(loss))
-    if rank(*score) < rank(state.best_accuracy, state.best_loss):
+    worse = rank(*score) < rank(state.best_accuracy, state.best_loss)
+    if worse and keep == "best":
         return state
     row["best"] = True
     # An array like the one that it replaces, on as many devices.

@@ -2,8 +2,11 @@
 
 References:
   Welling, *Herding Dynamical Weights to Learn*, ICML 2009; Rebuffi et al., *iCaRL*,
-  CVPR 2017 (herding as a choice of exemplars).
+  CVPR 2017 (herding as a choice of exemplars). Sener and Savarese, *Active Learning for
+  Convolutional Neural Networks: A Core-Set Approach*, ICLR 2018 (k-center).
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +96,71 @@ def herding_rows(
 
     chosen = [choose(features, labels == c) for c in range(len(class_names))]
     return np.concatenate([np.asarray(rows) for rows in chosen])
+
+
+def k_center_rows(
+    features: Float[Array, "b d"],
+    labels: Int[Array, " b"],
+    class_names: tuple[str, ...],
+    per_class: int,
+) -> Int[np.ndarray, " s"]:
+    """Clips of each class that cover it: each is the farthest from all before it.
+
+    The first is the one nearest to the class's mean.
+
+    Raises:
+      UserError: a class has fewer clips than asked for.
+    """
+    _counts(labels, class_names, per_class)
+    chosen = []
+    for label in range(len(class_names)):
+        mine = labels == label
+        mean = jnp.sum(jnp.where(mine[:, None], features, 0), 0) / mine.sum()
+        nearness = 1 / (1 + squared_distances(features, mean))
+        # Clips of other classes are as if chosen already.
+        gaps = jnp.where(mine, jnp.inf, -1.0)
+        chosen.append(farthest_first(features, gaps, nearness, per_class))
+    return np.concatenate([np.asarray(rows) for rows in chosen])
+
+
+def squared_distances(
+    features: Float[Array, "b d"], centres: Float[Array, "*k d"]
+) -> Float[Array, "b *k"]:
+    """``||h - centre||^2``, by products."""
+    products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
+    norms = jnp.sum(features**2, 1).reshape(-1, *(1,) * (centres.ndim - 1))
+    return jnp.maximum(norms + jnp.sum(centres**2, -1) - 2 * products, 0.0)
+
+
+def highest(scores: Float[Array, " b"], noise: Float[Array, " b"]) -> Int[Array, ""]:
+    """Place of the highest score; of equals, that of the highest noise, above -1."""
+    return jnp.argmax(jnp.where(scores == scores.max(), noise, -1.0))
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def farthest_first(
+    features: Float[Array, "b d"],
+    gaps: Float[Array, " b"],
+    noise: Float[Array, " b"],
+    count: int,
+) -> Int[Array, " count"]:
+    """Greedy k-center, from the squared distances to the centres so far.
+
+    Args:
+      features: of the clips.
+      gaps: squared distances; infinite where there is no centre yet, -1 for a clip that
+        is not to be chosen.
+      noise: above -1; the highest decides between equals.
+      count: clips to choose.
+    """
+
+    def choose(gaps: Array, _: None) -> tuple[Array, Array]:
+        place = highest(gaps, noise)
+        gaps = jnp.minimum(gaps, squared_distances(features, features[place]))
+        return gaps.at[place].set(-1.0), place
+
+    # What is chosen has a gap of -1, below the 0 of what lies on a centre.
+    return lax.scan(choose, gaps, None, count)[1]
 
 
 def embed(

@@ -41,21 +41,56 @@ def step_keys(
     return index_key, augment_key
 
 
-def draw_indices(key: Key[Array, ""], clips: int, size: int) -> Int[Array, " b"]:
-    """``size`` of ``clips`` without replacement; all of them if there are fewer."""
-    return jax.random.permutation(key, clips)[: min(size, clips)]
+# The indices of a batch, from a key and the labels of all clips.
+Draw = Callable[[Key[Array, ""], Int[Array, " clips"]], Int[Array, " b"]]
+
+
+def uniform(size: int) -> Draw:
+    """Draws ``size`` clips without replacement; all of them if there are fewer."""
+
+    def draw(key: Key[Array, ""], labels: Int[Array, " clips"]) -> Int[Array, " b"]:
+        clips = labels.shape[0]
+        return jax.random.permutation(key, clips)[: min(size, clips)]
+
+    return draw
+
+
+def balanced(num_classes: int, per_class: int) -> Draw:
+    """Draws ``per_class`` clips of each class, class by class.
+
+    Without replacement where a class has as many; else its clips in turn.
+
+    Args:
+      num_classes: ``c``, each of which has a clip.
+      per_class: clips of each; ``b = c * per_class``.
+    """
+
+    def draw(key: Key[Array, ""], labels: Int[Array, " clips"]) -> Int[Array, " b"]:
+        # Shuffled, then sorted stably by class: each class's clips in random order.
+        order = jax.random.permutation(key, labels.shape[0])
+        order = order[jnp.argsort(labels[order], stable=True)]
+        counts = jnp.bincount(labels, length=num_classes)
+        starts = jnp.cumsum(counts) - counts
+        places = jnp.arange(per_class) % counts[:, None]
+        return order[(starts[:, None] + places).reshape(-1)]
+
+    return draw
 
 
 def draw_rows(
-    root: Key[Array, ""], step: Int[Array, ""] | int, *, clips: int, size: int
+    root: Key[Array, ""],
+    step: Int[Array, ""] | int,
+    *,
+    labels: Int[Array | np.ndarray, " clips"],
+    draw: Draw,
 ) -> Int[Array, " b"]:
     """The indices of a step's batch."""
-    return draw_indices(step_keys(root, step)[0], clips, size)
+    return draw(step_keys(root, step)[0], jnp.asarray(labels))
 
 
-def gather(key: Key[Array, ""], data: Split | DeviceSplit, size: int) -> Split:
+def gather(key: Key[Array, ""], data: Split | DeviceSplit, draw: Draw) -> Split:
     """A batch of a split that lies on the device."""
-    indices = draw_indices(key, data.labels.size, size)
+    indices = draw(key, data.labels)
     return Split(data.take(indices), data.labels[indices])
 
 

@@ -8,6 +8,7 @@ import pytest
 import audiodd_jax
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
 from audiodd_jax.distillation import coreset
+from audiodd_jax.distillation.start import initial
 from audiodd_jax.features import logmel
 from audiodd_jax.features.prepared import Split
 from audiodd_jax.runtime.errors import UserError
@@ -26,7 +27,7 @@ def train(counts=(5, 3, 4)):
 
 def start(seed=0, data=None, **config):
     config = CoresetConfig(**{"samples_per_class": 3, **config})
-    return coreset.initial(jax.random.key(seed), data or train(), NAMES, config)
+    return initial(jax.random.key(seed), data or train(), NAMES, config)
 
 
 def test_real_clips_are_balanced_distinct_and_of_their_class():

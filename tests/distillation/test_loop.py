@@ -168,10 +168,10 @@ def test_signals_save_and_stop(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
     prepared = data()
-    step = rfad.make
+    make = loop.METHODS["rfad"]
 
     def poisoned(*arguments):
-        method = step(*arguments)
+        method = make(*arguments)
 
         def bad_step(state, batch):
             state, metrics = method.step(state, batch)

@@ -24,8 +24,10 @@ def splits():
 
 
 def stream(host, first, last=10, size=8, together=2):
-    draw = functools.partial(batches.draw_rows, clips=host.labels.size, size=size)
     labels = np.asarray(host.labels)
+    draw = functools.partial(
+        batches.draw_rows, labels=labels, draw=batches.uniform(size)
+    )
     return batches.stream(host, labels, draw, ROOT, first, last, together)
 
 
@@ -39,7 +41,7 @@ def test_streamed_batches_are_those_of_the_device_bit_for_bit(splits, size):
             streamed = jax.jit(batches.standardized)(drawn, host.normalization)
             index_key, _ = batches.step_keys(ROOT, step)
             expected = jax.jit(batches.gather, static_argnums=2)(
-                index_key, device, size
+                index_key, device, batches.uniform(size)
             )
             np.testing.assert_array_equal(streamed.images, expected.images)
             np.testing.assert_array_equal(streamed.labels, expected.labels)
@@ -59,11 +61,32 @@ def test_a_stream_goes_on_where_it_was_cut(splits):
 
 def test_batches_are_drawn_without_replacement_and_whole_where_small(splits):
     _, device = splits
-    draw = lambda seed, size: batches.gather(jax.random.key(seed), device, size)
+    draw = lambda seed, size: batches.gather(
+        jax.random.key(seed), device, batches.uniform(size)
+    )
     flat = np.asarray(draw(0, 20).images).reshape(20, -1)
     assert len(np.unique(flat, axis=0)) == 20
     assert np.abs(draw(0, 20).images - draw(1, 20).images).max() > 0
     assert draw(0, 1000).labels.size == 40
+
+
+def test_balanced_batches_hold_as_many_of_each_class_class_by_class(splits):
+    _, device = splits
+    counts = np.bincount(device.labels, minlength=3)
+    few, many = int(counts.min()), int(counts.max())
+    rows = lambda per_class, seed=0: np.asarray(
+        jax.jit(batches.balanced(3, per_class))(jax.random.key(seed), device.labels)
+    )
+    drawn = rows(few).reshape(3, few)
+    for label, own in enumerate(drawn):
+        assert (np.asarray(device.labels)[own] == label).all()
+        assert len(set(own)) == few
+    assert (rows(few, 1) != drawn.reshape(-1)).any()
+    # A class with fewer clips repeats them in turn, each nearly as often.
+    for label, own in enumerate(rows(many + 1).reshape(3, -1)):
+        times = np.unique(own, return_counts=True)[1]
+        assert times.size == counts[label]
+        assert times.max() - times.min() <= 1
 
 
 def test_both_kinds_of_split_give_the_same_clips(splits):
