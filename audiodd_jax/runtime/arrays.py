@@ -1,5 +1,7 @@
 """Arrays in files."""
 
+import os
+import tempfile
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -18,3 +20,16 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     # Opened here, since NumPy leaves a file open that turns out to be no archive.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def save_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Writes a ``.npz`` that is never seen half-written."""
+    handle, scratch = tempfile.mkstemp(suffix=".npz", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise

@@ -11,9 +11,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class Interrupted(Exception):  # noqa: N818 (it is no error)
     """The run was asked to stop, and saved its state."""
 
-    def __init__(self, signum: int, step: int):
-        """Args: the signal's number, and the step that was saved."""
-        super().__init__(f"stopped by {signal.Signals(signum).name} after step {step}")
+    def __init__(self, signum: int, step: int, unit: str = "step"):
+        """Args: the signal's number, the last that was saved, and what is counted."""
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name} after {unit} {step}")
         self.signum = signum
         self.step = step
 
