@@ -1,6 +1,7 @@
 # Makes the project's own environment and installs the package in it, once.
 # Sourced by quickstart.sh and test.sh; expects the repository as working directory.
-#   environment EXTRAS   leaves the environment's interpreter in $PYTHON
+#   environment EXTRAS [PACKAGE...]   leaves the environment's interpreter in $PYTHON
+# The packages are installed without what they ask for.
 # AUDIODD_VENV names another place than .venv; PYTHON another interpreter to start from.
 
 find_python() {
@@ -18,8 +19,9 @@ find_python() {
 
 environment() {
   local extras="$1" venv="${AUDIODD_VENV:-.venv}" base stamp
+  shift
   # What decides what is installed: another stamp, another installation.
-  stamp="$(cat pyproject.toml audiodd_jax/version.py | cksum) $extras"
+  stamp="$(cat pyproject.toml audiodd_jax/version.py | cksum) $extras${*:+ $*}"
   if [ ! -x "$venv/bin/python" ]; then
     base="$(find_python)" || return 1
     echo "making the environment $venv with $("$base" --version)"
@@ -34,6 +36,10 @@ environment() {
     echo "installing (once, a few minutes)"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check \
       --editable ".$extras" || return 1
+    if [ $# -gt 0 ]; then
+      "$PYTHON" -m pip install --quiet --disable-pip-version-check \
+        --no-deps "$@" || return 1
+    fi
     echo "$stamp" >>"$venv/audiodd-installed"
   fi
 }

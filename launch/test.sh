@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh
-environment "[test]"
+# For the exact kernels, without TensorFlow.
+environment "[test]" neural-tangents==0.6.5
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
