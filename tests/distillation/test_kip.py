@@ -1,0 +1,123 @@
+"""KIP: its gradients, that it learns, and that a run resumes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_loop import Killed, assert_same, data, run, settings
+
+from audiodd_jax.distillation import inducing_points, kip
+from audiodd_jax.distillation.coreset import CoresetArrays
+from audiodd_jax.distillation.inducing_points import Params
+from audiodd_jax.features.prepared import Split
+from audiodd_jax.kernels import infinite_width, ridge
+from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import RunDirectory
+
+SMALL = {
+    "method": "kip",
+    "network__depth": 1,
+    "loop__batch_size": 8,
+    "loop__steps": 6,
+    "augment__time_shift": 0.0,
+}
+
+
+def problem(dtype=jnp.float32, b=7, s=3):
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = Params(
+        jax.random.normal(keys[0], (s, 8, 8, 1), dtype),
+        0.3 * jax.random.normal(keys[1], (s, 3), dtype),
+        jnp.asarray(0.2, dtype),
+    )
+    images = jax.random.normal(keys[2], (b, 8, 8, 1), dtype)
+    return params, Split(images, (jnp.arange(b) % 3).astype(jnp.int32))
+
+
+def plain_loss(params, kernel, batch, config):
+    """The loss from its formulas, all pairs at once."""
+    images, labels = params.images, params.labels
+    if config.coreset.factor > 1:
+        arrays = inducing_points.support(params, config)
+        images, labels = arrays.images, arrays.labels
+    k_bs, k_ss = kernel(batch.images, images), kernel(images, images)
+    s = k_ss.shape[0]
+    k_ss += config.rfad.regularizer * jnp.trace(k_ss) / s * jnp.eye(s)
+    y_hat = k_bs @ jnp.linalg.solve(k_ss, labels)
+    if config.rfad.loss == "mse":
+        targets = ridge.centred_one_hot(batch.labels, 3, y_hat.dtype)
+        return 0.5 * jnp.mean((targets - y_hat) ** 2)
+    scores = jax.nn.log_softmax(jnp.exp(params.log_scale) * y_hat)
+    return -jnp.mean(scores[jnp.arange(batch.labels.size), batch.labels])
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "factor", "pairs"),
+    [("nngp", "mse", 1, 4), ("ntk", "platt", 2, 100)],
+)
+def test_gradients_are_those_of_the_formulas(kind, loss, factor, pairs, x64):
+    config = settings(
+        **SMALL, kip__kernel=kind, rfad__loss=loss, coreset__factor=factor
+    )
+    params, batch = problem(jnp.float64)
+    kernel = infinite_width.make_kernel(config.network, kind)
+    found = jax.jit(lambda params: kip.gradients(params, kernel, batch, config, pairs))(
+        params
+    )
+    value, expected = jax.jit(
+        jax.value_and_grad(lambda params: plain_loss(params, kernel, batch, config))
+    )(params)
+    assert float(found.loss) == pytest.approx(float(value), rel=1e-9)
+    assert (float(found.params.log_scale) != 0) == (loss == "platt")
+    for a, b in zip(
+        jax.tree.leaves(found.params), jax.tree.leaves(expected), strict=True
+    ):
+        scale = float(jnp.abs(b).max())
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * scale)
+
+
+def test_it_learns_and_settings_reach_it():
+    params, _ = problem()
+    batch = data(noise=2.0).train
+    steps = {}
+    for kind in ("nngp", "ntk"):
+        config = settings(
+            **SMALL, kip__kernel=kind, optimizer__learning_rate=0.05, kip__pairs=64
+        )
+        method = kip.make(config, (8, 8))
+        state = method.init(jax.random.key(0), CoresetArrays(*params[:3]))
+        step, losses = jax.jit(method.step), []
+        for _ in range(20):
+            state, metrics = step(state, batch)
+            losses.append(float(metrics["loss"]))
+        assert losses[-1] < 0.5 * losses[0]
+        steps[kind] = losses
+    assert steps["nngp"] != steps["ntk"]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
+    config = settings(**SMALL, loop__checkpoint_every=2, loop__eval_every=2)
+    whole = run(tmp_path / "whole", config)
+    log = RunDirectory.log
+
+    def log_and_die(self, row):
+        log(self, row)
+        if row["step"] == 4:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "log", log_and_die)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", config)
+    resumed = run(tmp_path / "killed", config)
+    assert_same(whole.best, resumed.best)
+    assert [row["step"] for row in resumed.history] == [0, 2, 4, 6]
+
+
+def test_what_cannot_be_is_one_sentence(monkeypatch):
+    with pytest.raises(UserError, match="precision=bfloat16 is for random networks"):
+        kip.make(settings(**SMALL, network__precision="bfloat16"), (8, 8))
+    monkeypatch.setattr(devices, "memory_of", lambda device: 100_000)
+    with pytest.raises(UserError, match="exact kernel of one pair of spectrograms"):
+        kip.make(settings(**SMALL), (8, 8))
