@@ -166,8 +166,8 @@ def define_evaluate_flags(values: flags.FlagValues) -> None:
     string(
         "protocol",
         "krr",
-        f"krr (kernel regression), or networks trained: {_models()}; or several, with "
-        "commas",
+        "krr (kernel regression with random networks), nngp or ntk (with the exact "
+        f"kernel), or networks trained: {_models()}; or several, with commas",
         **options,
     )
     string(

@@ -178,7 +178,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--protocol=knn"], "no protocol 'knn'; there are krr, convnet, resnet18"),
+        (["--protocol=knn"], "no protocol 'knn'; there are krr, nngp, ntk, convnet"),
         (["--against=best"], "nothing to compare with named 'best'"),
         (["--against=0%"], "a fraction is above 0"),
     ],

@@ -1,11 +1,14 @@
 """How well a learner serves: its scores on the test split, over seeds."""
 
 import dataclasses
+import logging
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
@@ -13,10 +16,12 @@ from jaxtyping import Array, Float, Int
 from audiodd_jax.config import Config
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels import regression
+from audiodd_jax.kernels import gram, infinite_width, regression, ridge
 from audiodd_jax.runtime import devices
 from audiodd_jax.training import metrics, trainer
 from audiodd_jax.training.fit import SCORED_AT_ONCE, Fitted
+
+_log = logging.getLogger(__name__)
 
 # Networks that score are never those that distilled, whatever the seeds.
 _EVALUATION = 0x7E57
@@ -180,6 +185,52 @@ def kernel_regression(
         )
         for arrays in coresets
     ]
+
+
+def exact_regression(
+    support: CoresetArrays,
+    test: Split,
+    kind: str,
+    config: Config,
+    place: Path | None = None,
+    mesh: Mesh | None = None,
+) -> Evaluation:
+    """Kernel ridge regression with an exact kernel (``--protocol=nngp`` or ``ntk``).
+
+    Nothing is drawn: there is one score. The same call goes on where it was cut.
+
+    Args:
+      support: to learn from.
+      test: the test clips.
+      kind: of the kernel.
+      config: the networks, of infinite width, and the regulariser.
+      place: folder for what is computed; None keeps all in memory.
+      mesh: the devices that share the work; None: all.
+
+    Raises:
+      UserError: neural-tangents is not installed, or a pair does not fit the memory.
+      Interrupted: SIGTERM or SIGINT came; finished tiles are saved.
+    """
+    network, shape = config.network, test.images.shape[1:3]
+    infinite_width.make_kernel(network, kind)  # refuses before anything is told
+    at_once = infinite_width.pairs_at_once(shape, is_differentiated=False)
+    s, b = support.labels.shape[0], test.labels.shape[0]
+    pairs = gram.count_pairs(s) + gram.count_pairs(b, s)
+    _log.info(
+        "%s: %s pairs of spectrograms, at most %s at once on a device",
+        *(kind, f"{pairs:,}", f"{at_once:,}"),
+    )
+    kernel = lambda *images: gram.matrix(
+        network, kind, *images, place=place, mesh=mesh, pairs=at_once
+    )
+    k_ss = kernel(support.images)
+    k_bs = kernel(test.images, support.images)
+    predictions = ridge.predict(
+        *(jnp.asarray(x) for x in (k_bs, k_ss, support.labels)),
+        config.rfad.regularizer,
+    )
+    found = np.asarray(predictions).argmax(1)[None]
+    return from_predictions(kind, found, test.labels, support.labels.shape[1])
 
 
 def networks(
