@@ -7,7 +7,9 @@
   form the kernels, solve, back-propagate into images and labels, and take an AdaBelief
   step. Beside it the arithmetic of plain convolutions that a second of ours stands for
   (a fast convolution does less), as a share of the machine's largest matrix product.
-- Ours against one step with the exact kernel (``--exact``), where that can run.
+- Ours against a step of KIP, with the exact kernel (``--exact``), where that can run:
+
+    python experiments/benchmark_step.py --case= --devices= --exact=32,2,32,10,16,16
 - Ours on 1, 2, 4 and 8 devices (``--devices``), simulated where there is but a CPU:
   then they share its cores, and what they exchange is what there is to see.
 
@@ -29,7 +31,7 @@ from absl import app, flags, logging
 from turns import measure
 
 import audiodd_jax
-from audiodd_jax.distillation import cost, loop, rfad
+from audiodd_jax.distillation import cost, kip, loop, rfad
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import Split
@@ -48,10 +50,10 @@ _CASES = flags.DEFINE_multi_string(
         "64,2,512,100,32,64",
         "64,2,512,50,64,128",
     ],
-    "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK]",
+    "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK] beside PyTorch; empty: none",
 )
 _EXACT = flags.DEFINE_multi_string(
-    "exact", ["64,2,2,1,64,64"], "cases beside the exact kernel; empty: none"
+    "exact", ["64,2,2,1,64,64"], "cases beside KIP; empty: none"
 )
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "empty: none")
 _SCALED = flags.DEFINE_string("scaled", "64,8,512,50,32,32", "the case on --devices")
@@ -123,13 +125,16 @@ class Case:
         )
 
 
-def ours(case, mesh=None):
-    """A turn of our steps, as the loop runs them, and the coreset after it."""
+def ours(case, mesh=None, name="rfad"):
+    """A turn of a method's steps, as the loop runs them, and the coreset after it."""
     x, labels, x_s, y_s = case.arrays()
     mesh = mesh or devices.make_mesh(devices=jax.devices()[:1])
     config = case.config()
     grid = devices.grid_of(mesh)
-    method = rfad.make(config, grid, case.plan(grid))
+    if name == "kip":
+        method = kip.make(config, (case.bins, case.frames), grid)
+    else:
+        method = rfad.make(config, grid, case.plan(grid))
     data = Split(jnp.asarray(x), jnp.asarray(labels))
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
     zeros = np.zeros(case.bins, np.float32)
@@ -222,25 +227,20 @@ def beside_pytorch(cases):
 
 
 def beside_exact(cases):
-    import exact_rfad
-
     print(
-        "\n| width | networks | batch | samples | size | ours, s | exact, s | ours is "
-        "faster | exact, s a pair |"
+        "\n| width | networks | batch | samples | size | RFAD, s | KIP, s | RFAD is "
+        "faster | KIP, ms a pair |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for text in cases:
         case = Case.parse(text)
-        both = {
-            "ours": ours(case)[0],
-            "exact": many(exact_rfad.make_step(*case.arrays(), **SETTINGS)),
-        }
-        times = measure(both, 2, _STEPS.value)
+        both = {"RFAD": ours(case)[0], "KIP": ours(case, name="kip")[0]}
+        times = measure(both, _TURNS.value, _STEPS.value)
         a, b = (statistics.median(seconds) for seconds in times.values())
         pairs = case.samples * (case.batch + case.samples)
         print(
-            f"| {case.cells()} | {a:.4f} | {b:.2f} | {b / a:.0f} times "
-            f"| {b / pairs:.2f} |",
+            f"| {case.cells()} | {a:.4f} | {b:.3f} | {b / a:.0f} times "
+            f"| {1e3 * b / pairs:.1f} |",
             flush=True,
         )
 
@@ -270,7 +270,8 @@ def main(_):
         return
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, ", end="")
     print(f"{_PRECISION.value}, {_TURNS.value} turns of {_STEPS.value} steps, ", end="")
-    beside_pytorch(_CASES.value)
+    if any(_CASES.value):
+        beside_pytorch(_CASES.value)
     if any(_EXACT.value):
         beside_exact(_EXACT.value)
     if any(_DEVICES.value):
