@@ -206,7 +206,7 @@ def _points(
             pairs = [(seed, alike[0]) for seed in seeds]
         trained = []
         for seed, coreset in pairs:
-            source = training_run.coreset_source(verdict.arrays(coreset))
+            source = training_run.coreset_source(coreset.unfolded())
             one = settings_lib.replace(config, {"seed": seed})
             folder = workdir / f"coreset{clips}-seed{seed}"
             trained.append(training_run.train(one, data, source, folder))

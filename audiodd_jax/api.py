@@ -15,12 +15,12 @@ from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import coreset as coreset_lib
-from audiodd_jax.distillation import formation, loop
+from audiodd_jax.distillation import loop
 from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
 from audiodd_jax.features import normalize, prepared
 from audiodd_jax.features.prepared import Prepared
 from audiodd_jax.report import card, figures
-from audiodd_jax.runtime import processes
+from audiodd_jax.runtime import devices, processes
 from audiodd_jax.runtime.runs import RunDirectory, write_atomically
 from audiodd_jax.training import evaluation, subsets
 from audiodd_jax.training.evaluation import Evaluation
@@ -86,7 +86,7 @@ def distill(
         distilled = loop.distill(config, data, run, mesh)
         artefact = make_coreset(distilled.best, data, config)
         both = [
-            formation.decode(arrays, config.coreset.factor)
+            arrays.unfolded(config.coreset.factor)
             for arrays in (distilled.best, distilled.start)
         ]
         scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
@@ -143,7 +143,7 @@ def train(
     settings_lib.validate(config)
     if isinstance(learns_from, Coreset):
         data = verdict.load_data(learns_from, config, False, cache_dir)
-        source = training_run.coreset_source(verdict.arrays(learns_from))
+        source = training_run.coreset_source(learns_from.unfolded())
     else:
         data = prepared.load(config, cache_dir)
         subset = learns_from or Subset()
@@ -253,6 +253,7 @@ def _result(
         "steps": distilled.steps,
         "best_step": distilled.best_step,
         "wall_seconds": distilled.history[-1]["seconds"],
+        "peak_memory_bytes": devices.peak_bytes(),
         "validation_accuracy": validation[-1] if validation else None,
         "protocol": best.protocol,
         "test_accuracy": best.mean,
@@ -298,6 +299,7 @@ def _card(
         "networks": config.evaluation.networks,
         "width": config.evaluation.width or config.network.width,
         "seeds": config.evaluation.seeds,
+        "keep": config.loop.keep,
         "dataset_title": entry.title,
         "licence": data.licence,
         "split": _split(entry.split, data),

@@ -78,10 +78,9 @@ def distill(argv: Sequence[str]) -> None:
 def _forecast(config: Config, values: Any) -> None:
     """Prints what a run would take, from the sizes of its data alone."""
     from audiodd_jax.data import splits
-    from audiodd_jax.distillation import cost
+    from audiodd_jax.distillation import cost, loop
     from audiodd_jax.features import cache
     from audiodd_jax.report import forecast
-    from audiodd_jax.runtime import devices
 
     found = cache.prepare(config, cache_dir(values))
     parts = splits.assign(
@@ -90,24 +89,29 @@ def _forecast(config: Config, values: Any) -> None:
     scored = parts.validation.size + parts.test.size
     shape, classes = found.features.shape[1:3], len(found.class_names)
     sizes = cost.sizes_of(config, shape, classes, parts.train.size, scored)
-    table(forecast.rows(config, sizes, devices.make_mesh(config.rfad.networks)))
+    table(forecast.rows(config, sizes, loop.make_mesh(config, classes)))
 
 
 def _show_result(result: dict[str, Any], path: Path) -> None:
     spread = f" ± {100 * result['test_accuracy_std']:.1f}"
     start = "real clips" if result["start"] == "real" else "noise"
+    is_learnt, factor = result["steps"] > 0, result.get("factor", 1)
+    began = (
+        f"test accuracy, {start}",
+        f"{100 * result['start_test_accuracy']:.1f} % (what it started from)",
+    )
+    held = f", {factor} in each" if factor > 1 else ""
     rows = [
-        ("coreset", f"{result['num_samples']} spectrograms, "
+        ("coreset", f"{result['num_samples']} spectrograms{held}, "
          f"{result['samples_per_class']} a class: "
          f"{percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
-        ("test accuracy, distilled", f"{100 * result['test_accuracy']:.1f}{spread} %"),
-        (
-            f"test accuracy, {start}",
-            f"{100 * result['start_test_accuracy']:.1f} % (what it started from)",
-        ),
+        (f"test accuracy, {'distilled' if is_learnt else 'chosen clips'}",
+         f"{100 * result['test_accuracy']:.1f}{spread} %"),
+        *([began] if is_learnt else []),
         ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
-        ("distillation", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
+        ("distillation", f"{result['method']}, {result['steps']} steps, "
+         f"{result['wall_seconds']:.0f} s"),
         ("artefact", str(path / "coreset.npz")),
         ("pictures", str(path / "figures")),
         ("card", str(path / "README.md")),

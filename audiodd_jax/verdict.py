@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from audiodd_jax import presets, training_run
 from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import formation
-from audiodd_jax.distillation.coreset import Coreset, CoresetArrays
+from audiodd_jax.distillation.coreset import Coreset
 from audiodd_jax.features import prepared
 from audiodd_jax.features.prepared import Prepared
+from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.report import figures, verdict_table
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.runs import write_atomically, write_json
@@ -27,14 +25,14 @@ from audiodd_jax.training import evaluation, subsets
 from audiodd_jax.training.evaluation import Evaluation
 from audiodd_jax.training.subsets import Subset
 
-PROTOCOLS = ("krr", *presets.MODEL_DEFAULTS)
+PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
 
 
 class Row(NamedTuple):
     """A line of the table.
 
     Attributes:
-      protocol: ``krr`` or a network's name.
+      protocol: ``krr``, an exact kernel, or a network's name.
       learns_from: ``coreset``, ``hard`` (its images, hard labels), or a subset.
       clips: spectrograms or clips that were learnt from.
       fraction: of the training split.
@@ -63,13 +61,14 @@ def evaluate(
 
     Args:
       coreset: the artefact.
-      protocols: ``krr``, ``convnet``, ``resnet18``, ``linear``.
+      protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``.
       against: ``random``, ``herding`` (real clips, as many a class), ``hard`` (the
         coreset's images with hard labels), ``20%`` and so on, ``all``.
       config: where the data lies and how to evaluate; None: as it was distilled. The
         feature settings and normalisation are always the coreset's.
       changes: settings of networks and training, over each protocol's recipe.
-      out: where trainings are recorded and resumed; None keeps all in memory.
+      out: where trainings and exact kernels are recorded and resumed; None keeps all
+        in memory.
       cache_dir: where downloads and features are kept.
 
     Raises:
@@ -88,7 +87,7 @@ def evaluate(
     rows = []
     for protocol in protocols:
         recipe = config
-        if protocol != "krr":
+        if protocol in presets.MODEL_DEFAULTS:
             recipe = presets.for_model(config, protocol, **(changes or {}))
             settings_lib.validate(recipe)
         place = out / protocol if out else None
@@ -115,16 +114,6 @@ def check_protocols(protocols: Sequence[str]) -> None:
 def coreset_config(coreset: Coreset) -> Config:
     """The configuration that a coreset was distilled with, less where its data lay."""
     return settings_lib.from_dict(coreset.metadata["settings"])
-
-
-def arrays(coreset: Coreset) -> CoresetArrays:
-    """A coreset on the device, as learners take it."""
-    stored = CoresetArrays(
-        jnp.asarray(coreset.images),
-        jnp.asarray(coreset.labels),
-        jnp.float32(math.log(coreset.metadata["platt_scale"])),
-    )
-    return formation.decode(stored, coreset.factor)
 
 
 def load_data(
@@ -182,35 +171,44 @@ def _row(
     place: Path | None,
 ) -> Row:
     """Trains on one thing, once a seed, and scores it."""
-    seeds = (config.evaluation if protocol == "krr" else config.training).seeds
+    is_network = protocol in presets.MODEL_DEFAULTS
+    seeds = (config.training if is_network else config.evaluation).seeds
     # Each seed learns from its own draw of clips; what is not drawn has one.
     drawn = subset is not None and subset.is_drawn
     found, seconds = [], 0.0
     for i in range(seeds if drawn else 1):
         draw = config.seed + i
         if subset is None:
-            source = training_run.coreset_source(arrays(coreset), name)
+            source = training_run.coreset_source(coreset.unfolded(), name)
         else:
             rows = subsets.choose(subset, data, config, draw)
             source = training_run.subset_source(subset, rows, data, draw)
-        if protocol == "krr":
+        folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
+        if not is_network:
             began = time.perf_counter()
-            networks = (i,) if drawn else range(seeds)
             support = training_run.support(source, data.num_classes)
-            found += evaluation.kernel_regression(
-                [support], data.test, config, networks
-            )
+            if protocol in KERNELS:
+                scored = evaluation.exact_regression(
+                    support, data.test, protocol, config, folder
+                )
+            else:
+                networks = (i,) if drawn else range(seeds)
+                (scored,) = evaluation.kernel_regression(
+                    [support], data.test, config, networks
+                )
+            found.append(scored)
             seconds += time.perf_counter() - began
             continue
         one = config
         if drawn:
             changes = {"training.seeds": 1, "seed": draw}
             one = settings_lib.replace(config, changes)
-        folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
         trained = training_run.train(one, data, source, folder)
         found.append(trained.scores)
         seconds += trained.result["wall_seconds"]
-    clips = source.clips.labels.shape[0]
+    # Of a coreset, what is stored, however many spectrograms that holds.
+    learnt = coreset.labels if subset is None else source.clips.labels
+    clips = learnt.shape[0]
     scores = evaluation.joined(found)
     return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
 

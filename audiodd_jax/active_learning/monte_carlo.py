@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks import models
-from audiodd_jax.networks.layers import Head
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices as devices_lib
 from audiodd_jax.runtime.devices import BATCH
@@ -82,18 +81,10 @@ def embed(
 
     Both without dropout.
     """
-    seen = []
-
-    def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if isinstance(context.module, Head) and context.method_name == "__call__":
-            seen.append(args[0])
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        out = models.logits(model, network.variables, images)
+    features, out = models.embed(model, network.variables, images)
     if network.start is not None:
         out = out - models.logits(model, network.start, images)
-    return seen[0], jax.nn.log_softmax(out)
+    return features, jax.nn.log_softmax(out)
 
 
 def _drops(context: Any) -> bool:

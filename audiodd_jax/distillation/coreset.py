@@ -2,16 +2,19 @@
 
 import dataclasses
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.distillation import formation
 from audiodd_jax.features import normalize, waveforms
 from audiodd_jax.features.batches import Draw
 from audiodd_jax.features.prepared import Split
@@ -22,7 +25,7 @@ FORMAT = 1
 
 
 class CoresetArrays(NamedTuple):
-    """A coreset on the device, as it is stored or as ``formation.decode`` has it.
+    """A coreset on the device, as it is stored or as it is learnt from.
 
     Attributes:
       images: ``[s, f, t, 1]`` standardised log-mel spectrograms.
@@ -33,6 +36,13 @@ class CoresetArrays(NamedTuple):
     images: Float[Array, "s f t 1"]
     labels: Float[Array, "s c"]
     log_scale: Float[Array, ""]
+
+    def unfolded(self, factor: int) -> "CoresetArrays":
+        """What learners take of a stored coreset: ``s * factor`` images and labels."""
+        images = formation.stretch(self.images, factor)
+        return self._replace(
+            images=images, labels=formation.shared(self.labels, factor)
+        )
 
 
 class Method(NamedTuple):
@@ -84,6 +94,12 @@ class Coreset:
     def factor(self) -> int:
         """Spectrograms that each stored one holds along time; see ``formation``."""
         return self.metadata["settings"]["coreset"].get("factor", 1)
+
+    def unfolded(self) -> CoresetArrays:
+        """What learners take, on the device: all spectrograms of full length."""
+        log_scale = math.log(self.metadata["platt_scale"])
+        stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
+        return CoresetArrays(*stored).unfolded(self.factor)
 
     @property
     def num_values(self) -> int:
@@ -151,6 +167,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
         well_formed = (
             images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
             and labels.shape[1] == len(class_names)
+            and size.frames % result.factor == 0
             and result.normalization.mean.shape == (size.n_mels,)
             and np.isfinite(images).all()
             and np.isfinite(labels).all()

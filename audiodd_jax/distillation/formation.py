@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -65,13 +64,6 @@ def shorten(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t
     k, f, t, _ = images.shape
     short = images.reshape(k // factor, factor, f, t // factor, factor).mean(-1)
     return jnp.moveaxis(short, 1, 2).reshape(k // factor, f, t, 1)
-
-
-def decode(arrays: CoresetArrays, factor: int) -> CoresetArrays:
-    """A stored coreset as learners take it: ``s * factor`` images and labels."""
-    return arrays._replace(
-        images=stretch(arrays.images, factor), labels=shared(arrays.labels, factor)
-    )
 
 
 def shared(labels: Float[Array, "s c"], factor: int) -> Float[Array, "k c"]:

@@ -25,7 +25,6 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import formation
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
 from audiodd_jax.features.prepared import Split
 from audiodd_jax.kernels import ridge
@@ -81,7 +80,7 @@ def decode(params: Params) -> Float[Array, "s f t 1"]:
 def support(params: Params, config: Config) -> CoresetArrays:
     """What kernels are formed of: the spectrograms that the stored ones hold."""
     stored = CoresetArrays(decode(params), params.labels, params.log_scale)
-    return formation.decode(stored, config.coreset.factor)
+    return stored.unfolded(config.coreset.factor)
 
 
 class Kernels(NamedTuple):

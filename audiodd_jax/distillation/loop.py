@@ -20,7 +20,13 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import AugmentConfig, Config
-from audiodd_jax.distillation import cost, formation, rfad
+from audiodd_jax.distillation import (
+    cost,
+    distribution_matching,
+    gradient_matching,
+    kip,
+    rfad,
+)
 from audiodd_jax.distillation import start as start_lib
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
 from audiodd_jax.distillation.cost import Plan, Sizes
@@ -37,8 +43,20 @@ from audiodd_jax.runtime.journal import Job, Journal, Schedule, drive
 from audiodd_jax.runtime.runs import RunDirectory
 
 # The methods that take steps; ``start.selected`` has the choices of real clips.
-METHODS: dict[str, Callable[[Config, Sizes, Grid, Plan], Method]] = {
-    "rfad": lambda config, _, grid, plan: rfad.make(config, grid, plan),
+METHODS: dict[str, Callable[[Config, Sizes, Normalization, Grid, Plan], Method]] = {
+    "rfad": lambda config, sizes, stats, grid, plan: rfad.make(config, grid, plan),
+    "kip": lambda config, sizes, stats, grid, plan: kip.make(
+        config, (sizes.f, sizes.t), grid
+    ),
+    "dm": lambda config, sizes, stats, grid, plan: distribution_matching.make(
+        config, sizes.c, stats, grid
+    ),
+    **dict.fromkeys(
+        ("dc", "dsa"),
+        lambda config, sizes, stats, grid, plan: gradient_matching.make(
+            config, sizes.c, stats, grid
+        ),
+    ),
 }
 
 # What each stream of randomness is folded with, under the run's seed.
@@ -99,7 +117,7 @@ def make_chunk(
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
 
     def steps(
-        state: Any, data: Split | DeviceSplit | Streamed, length: int
+        state: Any, data: Split | DeviceSplit | Streamed, key: Array, length: int
     ) -> tuple[Any, dict[str, Array]]:
         # Every device draws and changes the whole batch, whatever its share of it: so
         # the batches do not depend on how many devices there are.
@@ -118,11 +136,13 @@ def make_chunk(
 
     @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
     def chunk(
-        state: Any, data: Split | DeviceSplit | Streamed, length: int
+        state: Any, data: Split | DeviceSplit | Streamed, length: int, key: Array
     ) -> tuple[Any, dict[str, Array]]:
-        return devices.over(mesh, functools.partial(steps, length=length))(state, data)
+        own = functools.partial(steps, length=length)
+        return devices.over(mesh, own)(state, data, key)
 
-    return chunk
+    # The key is an argument, so that runs of other seeds find the program compiled.
+    return functools.partial(chunk, key=devices.replicate(key, mesh))
 
 
 def make_validate(
@@ -136,8 +156,8 @@ def make_validate(
         return None
     settings = config.evaluation
 
-    def score(arrays: CoresetArrays, data: Split) -> regression.Score:
-        arrays = formation.decode(arrays, config.coreset.factor)
+    def score(arrays: CoresetArrays, data: Split, key: Array) -> regression.Score:
+        arrays = arrays.unfolded(config.coreset.factor)
         predictions = regression.predict(
             key,
             data.images,
@@ -151,9 +171,9 @@ def make_validate(
         )
         return regression.score(predictions, data.labels)
 
-    data = devices.replicate(data, mesh)
+    data, key = devices.replicate((data, key), mesh)
     validate = jax.jit(devices.over(mesh, score))
-    return lambda arrays: validate(arrays, data)
+    return lambda arrays: validate(arrays, data, key)
 
 
 def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
@@ -169,7 +189,9 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     """
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)
-    method = METHODS[config.method](config, sizes, devices.grid_of(mesh), plan)
+    stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
+    grid = devices.grid_of(mesh)
+    method = METHODS[config.method](config, sizes, stats, grid, plan)
     stored = sizes.s // config.coreset.factor
     start = CoresetArrays(
         array((stored, *image), jnp.float32),
@@ -179,10 +201,10 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     key = jax.random.key(config.seed)
     state = jax.eval_shape(method.init, key, start)
     data = Split(array((sizes.b, *image), jnp.float32), array((sizes.b,), jnp.int32))
-    stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
     plain = dataclasses.replace(config, augment=AugmentConfig())
     chunk = make_chunk(method, key, stats, plain, mesh=mesh)
-    analysis = chunk.lower(state, data, 2).compile().memory_analysis()
+    lowered = chunk.func.lower(state, data, 2, **chunk.keywords)
+    analysis = lowered.compile().memory_analysis()
     return analysis.temp_size_in_bytes
 
 
@@ -217,7 +239,7 @@ def distill(
     counts = (data.num_classes, data.train.labels.size, scored)
     sizes = cost.sizes_of(config, data.image_shape, *counts)
     plan = cost.choose(config, sizes, grid)
-    method = METHODS[config.method](config, sizes, grid, plan)
+    method = METHODS[config.method](config, sizes, data.normalization, grid, plan)
     stream = _streams(config)
     start = start_lib.initial(
         stream(_INITIAL), data.train, data.class_names, config.coreset

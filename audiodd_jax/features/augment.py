@@ -34,16 +34,16 @@ def time_shift(
     moved = jnp.take_along_axis(
         images, jnp.clip(source, 0, t - 1)[:, None, :, None], axis=2
     )
-    return jnp.where(inside[:, None, :, None], moved, _silence(images))
+    return jnp.where(inside[:, None, :, None], moved, silence(images))
 
 
 def mask(
     key: Key[Array, ""], images: Float[Array, "b f t 1"], share: float, axis: int
 ) -> Float[Array, "b f t 1"]:
     """Silences one band, up to ``share`` wide, of mel bins (axis 1) or frames (2)."""
-    band = _random_band(key, images.shape[0], images.shape[axis], share)
+    band = random_band(key, images.shape[0], images.shape[axis], share)
     band = band[:, :, None, None] if axis == 1 else band[:, None, :, None]
-    return jnp.where(band, _silence(images), images)
+    return jnp.where(band, silence(images), images)
 
 
 def add_background(
@@ -114,11 +114,12 @@ def augment(
     return images
 
 
-def _silence(images: Float[Array, "b f t 1"]) -> Float[Array, "b 1 1 1"]:
+def silence(images: Float[Array, "b f t 1"]) -> Float[Array, "b 1 1 1"]:
+    """The lowest value of each clip."""
     return images.min(axis=(1, 2, 3), keepdims=True)
 
 
-def _random_band(
+def random_band(
     key: Key[Array, ""], count: int, size: int, share: float
 ) -> Bool[Array, "b size"]:
     """A band a clip: its width uniform up to ``share * size``, its place uniform."""

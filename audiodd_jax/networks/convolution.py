@@ -179,7 +179,11 @@ def conv(
     kernel: Float[Array, "k k channels_in w"],
     stride: int = 1,
 ) -> Float[Array, "b f2 t2 w"]:
-    """``convolve``, differentiable in both arguments and fast at it everywhere."""
+    """``convolve``, differentiable in both arguments and fast at it everywhere.
+
+    To any order: a convolution and its two transposes are each linear in what the
+    others' gradients are of, so that the three have each other as gradients.
+    """
     plain = functools.partial(convolve, stride=stride)
     out = jax.eval_shape(plain, x, kernel)
     if out.shape[1] * out.shape[2] >= _FEW:
@@ -188,21 +192,78 @@ def conv(
     return lax.platform_dependent(x, kernel, cpu=products, default=plain)
 
 
-def _forward(x, kernel, stride):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_input(
+    ct: Float[Array, "b f2 t2 w"],
+    kernel: Float[Array, "k k channels_in w"],
+    image_shape: tuple[int, int],
+    stride: int,
+) -> Float[Array, "b f t channels_in"]:
+    """``input_gradient`` where it is fast, JAX's own elsewhere."""
+
+    def derived(ct: Array, kernel: Array) -> Array:
+        shape = (ct.shape[0], *image_shape, kernel.shape[2])
+        x = jax.ShapeDtypeStruct(shape, ct.dtype)
+        transpose = jax.linear_transpose(lambda x: convolve(x, kernel, stride), x)
+        return transpose(ct)[0]
+
+    def written_out(ct: Array, kernel: Array) -> Array:
+        return input_gradient(ct, kernel, image_shape, stride).astype(ct.dtype)
+
+    return lax.platform_dependent(ct, kernel, cpu=written_out, default=derived)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_kernel(
+    x: Float[Array, "b f t channels_in"],
+    ct: Float[Array, "b f2 t2 w"],
+    k: int,
+    stride: int,
+) -> Float[Array, "k k channels_in w"]:
+    """``kernel_gradient`` where it is fast, JAX's own elsewhere."""
+
+    def derived(x: Array, ct: Array) -> Array:
+        shape = (k, k, x.shape[3], ct.shape[3])
+        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+        transpose = jax.linear_transpose(lambda k: convolve(x, k, stride), kernel)
+        return transpose(ct)[0]
+
+    def written_out(x: Array, ct: Array) -> Array:
+        return kernel_gradient(x, ct, k, stride)
+
+    return lax.platform_dependent(x, ct, cpu=written_out, default=derived)
+
+
+def _conv_forward(x, kernel, stride):
     return conv(x, kernel, stride), (x, kernel)
 
 
-def _backward(stride, residuals, ct):
-    def derived(x, kernel, ct):
-        return jax.vjp(lambda x, k: convolve(x, k, stride), x, kernel)[1](ct)
-
-    def written_out(x, kernel, ct):
-        return (
-            input_gradient(ct, kernel, x.shape[1:3], stride).astype(x.dtype),
-            kernel_gradient(x, ct, kernel.shape[0], stride),
-        )
-
-    return lax.platform_dependent(*residuals, ct, cpu=written_out, default=derived)
+def _conv_backward(stride, residuals, ct):
+    x, kernel = residuals
+    return (
+        _to_input(ct, kernel, x.shape[1:3], stride),
+        _to_kernel(x, ct, kernel.shape[0], stride),
+    )
 
 
-conv.defvjp(_forward, _backward)
+def _to_input_forward(ct, kernel, image_shape, stride):
+    return _to_input(ct, kernel, image_shape, stride), (ct, kernel)
+
+
+def _to_input_backward(image_shape, stride, residuals, x):
+    ct, kernel = residuals
+    return conv(x, kernel, stride), _to_kernel(x, ct, kernel.shape[0], stride)
+
+
+def _to_kernel_forward(x, ct, k, stride):
+    return _to_kernel(x, ct, k, stride), (x, ct)
+
+
+def _to_kernel_backward(k, stride, residuals, kernel):
+    x, ct = residuals
+    return _to_input(ct, kernel, x.shape[1:3], stride), conv(x, kernel, stride)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+_to_input.defvjp(_to_input_forward, _to_input_backward)
+_to_kernel.defvjp(_to_kernel_forward, _to_kernel_backward)

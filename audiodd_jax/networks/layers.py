@@ -56,7 +56,7 @@ def make_norm(
         )
     if kind == "instance":
         return functools.partial(
-            nn.GroupNorm, num_groups=None, group_size=1, dtype=dtype
+            nn.GroupNorm, num_groups=None, group_size=1, epsilon=1e-5, dtype=dtype
         )
     if kind == "group":
         return functools.partial(_GroupNorm, dtype=dtype)
@@ -78,7 +78,7 @@ class _GroupNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a dense layer to the logits, in float32.
+    """Dropout and a dense layer to the logits, in float32 at least.
 
     From zero weights every class is equally likely before the first step, whatever the
     features' scale; random ones are LeCun's.
@@ -91,7 +91,8 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b d"], *, drop: bool) -> Float[Array, "b c"]:
         """Logits of features."""
-        x = nn.Dropout(self.dropout, deterministic=not drop)(x.astype(jnp.float32))
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = nn.Dropout(self.dropout, deterministic=not drop)(x)
         draw = {
             "zero": nn.initializers.zeros,
             "random": nn.initializers.lecun_normal(),

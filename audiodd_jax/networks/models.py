@@ -1,5 +1,6 @@
 """The networks that are trained, by name, and their variables."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import ModelConfig
 from audiodd_jax.networks.convnet import ConvNet
+from audiodd_jax.networks.layers import Head
 from audiodd_jax.networks.linear import Linear
 from audiodd_jax.networks.resnet import ResNet18
 
@@ -62,6 +64,22 @@ def logits(
     """Logits as they are at inference: running statistics, no dropout."""
     collections = {"params": variables.params, "batch_stats": variables.statistics}
     return model.apply(collections, images, train=False)
+
+
+def embed(
+    model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
+) -> tuple[Float[Array, "b d"], Float[Array, "b c"]]:
+    """What the last layer reads, and the logits it makes of that, at inference."""
+    seen = []
+
+    def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        if isinstance(context.module, Head) and context.method_name == "__call__":
+            seen.append(args[0])
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        out = logits(model, variables, images)
+    return seen[0], out
 
 
 def train_logits(

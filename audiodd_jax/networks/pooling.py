@@ -1,5 +1,7 @@
 """Pooling whose gradients are fast on XLA:CPU."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,7 @@ def _backward(like: Array, ct: Array) -> tuple[Array]:
 average_pool.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def spread(
     ct: Float[Array, "b f2 t2 w"], shape: tuple[int, int]
 ) -> Float[Array, "b f t w"]:
@@ -47,6 +50,18 @@ def spread(
     ct = jnp.broadcast_to(ct, (b, f2, POOL, t2, POOL, w))
     ct = ct.reshape(b, POOL * f2, POOL * t2, w)
     return jnp.pad(ct, ((0, 0), (0, f - POOL * f2), (0, t - POOL * t2), (0, 0)))
+
+
+def _spread_forward(ct: Array, shape: tuple[int, int]) -> tuple[Array, None]:
+    return spread(ct, shape), None
+
+
+def _spread_backward(shape: tuple[int, int], _: None, x: Array) -> tuple[Array]:
+    return (average_pool(x),)
+
+
+# Each is the other's transpose, so that gradients of any order are fast.
+spread.defvjp(_spread_forward, _spread_backward)
 
 
 def pool_any(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:

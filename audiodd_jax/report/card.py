@@ -5,23 +5,21 @@ from typing import Any
 _TEMPLATE = """\
 # {title}
 
-{num_samples} spectrograms ({samples_per_class} a class, {classes} classes) distilled
+{num_samples} spectrograms ({samples_per_class} a class, {classes} classes) {made}
 by {method} from the {num_train:,} training clips of {dataset} {version}:
 {percent:.2f} % of the clips, {bytes:,} bytes against {train_bytes:,} bytes of
-16-bit audio.
+16-bit audio.{pieces}
 
 | | accuracy on the test split |
 |---|---|
-| distilled coreset | {test} |
-| the {start} it started from | {start_test} |
+{scores}
 
 Protocol `{protocol}`: kernel regression with {networks} fresh random networks of
-width {width}, mean ± standard deviation over {seeds} draws of them. Distillation:
-seed {seed}, {steps} steps, {wall_seconds:.0f} s. The coreset is the best by
-validation, at step {best_step}; the test split was read once, for this table.
+width {width}, mean ± standard deviation over {seeds} draws of them. {kept} The test
+split was read once, for this table.
 
 ![coreset](figures/coreset.png)
-![curves](figures/curves.png)
+{curves}
 
 ## Data and licence
 
@@ -55,10 +53,35 @@ the coreset; other learners may gain less. Sounds unlike {dataset}, other microp
 and classes beyond the {classes} named in the artefact are outside what it can serve.
 """
 
+_PIECES = """
+
+Each stored spectrogram holds {factor} shorter ones along time, which share its label:
+`coreset.unfolded()` stretches them to full length, as everything here learnt from
+them."""
+_KEPT = {"best": "the best by validation", "last": "the last"}
+
 
 def render(values: dict[str, Any]) -> str:
     """The card as Markdown."""
-    return _TEMPLATE.format(**values)
+    steps, factor = values["steps"], values["factor"]
+    rows = [("distilled coreset", values["test"])]
+    rows += [(f"the {values['start']} it started from", values["start_test"])]
+    kept = (
+        f"Distillation: seed {values['seed']}, {steps} steps, "
+        f"{values['wall_seconds']:.0f} s; the coreset is "
+        f"{_KEPT[values['keep']]}, at step {values['best_step']}."
+    )
+    if not steps:
+        rows = [("chosen clips", values["test"])]
+        kept = f"Choice: seed {values['seed']}."
+    told = {
+        "made": "distilled" if steps else "chosen",
+        "pieces": _PIECES.format(factor=factor) if factor > 1 else "",
+        "scores": "\n".join(f"| {name} | {value} |" for name, value in rows),
+        "kept": kept,
+        "curves": "![curves](figures/curves.png)" if steps else "",
+    }
+    return _TEMPLATE.format(**{**values, **told})
 
 
 _FOLDS_TEMPLATE = """\

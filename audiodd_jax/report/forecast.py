@@ -2,10 +2,12 @@
 
 from jax.sharding import Mesh
 
+from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import cost, loop
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.errors import UserError
 
 _READOUTS = {
     "flatten": "the whole last feature map",
@@ -17,26 +19,41 @@ _READOUTS = {
 def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
     """Rows of name and value: shapes, arithmetic, memory, exchange, and the plan.
 
+    Of methods other than RFAD, what the compiler says alone.
+
     Args:
       config: of the run.
       sizes: of its data.
       mesh: the devices that would share the work.
+
+    Raises:
+      UserError: a choice of real clips.
     """
     grid, device = devices.grid_of(mesh), mesh.local_mesh.devices.flat[0]
-    plan = cost.choose(config, sizes, grid, device)
+    if config.method in settings_lib.SELECTION:
+        raise UserError(f"{config.method} chooses clips: there is no step to forecast")
+    plan, memory = cost.choose(config, sizes, grid, device), devices.memory_of(device)
+    coreset = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
+    if config.method != "rfad":
+        step = loop.compiled_bytes(config, sizes, mesh, plan)
+        return [
+            ("coreset", coreset),
+            ("devices", f"{mesh.size} x {device.device_kind}"),
+            ("memory", f"{step / 1e9:,.2f} GB a step beside the data, of "
+             f"{memory / 1e9:,.1f} GB a device"),
+        ]  # fmt: skip
     found = cost.predict(config, sizes, grid, plan, device.platform)
     # The compiler knows better than the estimate that chose the plan.
     step = loop.compiled_bytes(config, sizes, mesh, plan)
     peak = found.peak_bytes(step)
-    network, memory = config.network, cost.memory_of(device)
-    shape = f"{sizes.f} x {sizes.t}"
+    network = config.network
     at_once = f"{plan.chunk:,} clips" if plan.chunk else "the whole batch"
     if plan.coreset_chunk:
         at_once += f", {plan.coreset_chunk:,} coreset spectrograms"
     kept = {"features": "kept for the backward pass", "nothing": "computed twice"}
     fits = "" if peak <= memory else "; that is MORE than there is"
     return [
-        ("coreset", f"{sizes.s:,} spectrograms of {shape}, {sizes.c} classes"),
+        ("coreset", coreset),
         ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} clips"),
         ("random network", f"{network.depth} blocks of {network.width} channels, "
          f"{found.parameters:,} numbers, {network.precision}"),

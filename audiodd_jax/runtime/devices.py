@@ -7,9 +7,9 @@ one program serves a laptop, a host with several accelerators, and many hosts.
 """
 
 import contextvars
-import sys
-import resource
 import re
+import resource
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

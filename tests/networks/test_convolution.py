@@ -78,3 +78,25 @@ def test_it_can_be_mapped_over_networks():
     stacked = jax.vmap(grad)(kernels)
     for one, row in zip(kernels, stacked, strict=True):
         np.testing.assert_allclose(row, grad(one), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "k", "stride", "f"),
+    [(1, 3, 1, 9), (3, 3, 1, 9), (2, 7, 2, 9), (2, 3, 2, 2)],
+)
+def test_gradients_of_gradients_are_those_that_jax_derives(x64, channels, k, stride, f):
+    x, kernel, _ = case(0, 2, f, 12, channels, 4, k, stride)
+
+    def second(conv):
+        inner = lambda x, w: jnp.sum(jnp.sin(conv(x, w)))
+
+        def outer(x, w):
+            parts = jax.grad(inner, (0, 1))(x, w)
+            return sum(jnp.sum(jnp.cos(part)) for part in parts)
+
+        return jax.grad(outer, (0, 1))(x, kernel)
+
+    ours = second(lambda x, w: convolution.conv(x, w, stride))
+    derived = second(lambda x, w: convolution.convolve(x, w, stride))
+    for a, b in zip(ours, derived, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)

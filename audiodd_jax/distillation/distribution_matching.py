@@ -1,0 +1,86 @@
+"""DM: dataset condensation by distribution matching, on one page.
+
+Each step draws a fresh ConvNet psi, never trained, and makes the mean features of the
+coreset resemble those of real clips, class by class: with real clips B and synthetic
+ones S, both after the same random change (``features.siamese``),
+
+    D = || mean_B psi(x) - mean_S psi(x) ||^2,
+
+psi(x) being what the network's last layer reads. It follows grad_S D by SGD with
+momentum. There is no gradient through a gradient and no inner loop, so a step costs a
+fraction of gradient matching's.
+
+References:
+  Zhao and Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from audiodd_jax.config import Config
+from audiodd_jax.distillation import matching
+from audiodd_jax.distillation.coreset import Method
+from audiodd_jax.distillation.matching import Matched
+from audiodd_jax.features import siamese
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.runtime.devices import Grid
+
+
+def matching_loss(
+    params: Any,
+    model: nn.Module,
+    real: Float[Array, "r f t 1"],
+    synthetic: Float[Array, "k f t 1"],
+) -> Float[Array, ""]:
+    """Squared distance of the mean features of one class's clips."""
+
+    def mean(images: Array) -> Array:
+        return models.embed(model, Variables(params, {}), images)[0].mean(0)
+
+    return jnp.sum((lax.stop_gradient(mean(real)) - mean(synthetic)) ** 2)
+
+
+def make(
+    config: Config,
+    num_classes: int,
+    stats: Normalization,
+    grid: Grid,
+    dtype: DTypeLike = jnp.float32,
+) -> Method:
+    """DM as ``init``, ``step`` and ``coreset``.
+
+    Args:
+      config: of the run.
+      num_classes: ``c``.
+      stats: what the images were standardised with.
+      grid: of the devices over which ``step`` will be mapped.
+      dtype: of the network's computations.
+    """
+    model = matching.make_model(config, num_classes, dtype)
+
+    def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
+        return draw()
+
+    def loss(
+        params: Any, key: Array, real: Array, synthetic: Array, label: Array
+    ) -> Array:
+        real, synthetic = (
+            siamese.change(key, images, config.siamese, stats)
+            for images in (real, synthetic)
+        )
+        return matching_loss(params, model, real, synthetic)
+
+    def after(params: Any, step: Array, key: Array, images: Array) -> Any:
+        return params
+
+    return matching.make(
+        config, num_classes, grid, model, Matched(network, loss, after)
+    )

@@ -1,0 +1,190 @@
+r"""DC and DSA: dataset condensation by gradient matching, on one page.
+
+While a network theta is trained on the coreset, each step makes the coreset's gradient
+of every class resemble that of real clips:
+
+1. every ``outer_loop`` steps, draw a fresh ConvNet theta;
+2. for each class, with real clips B and synthetic ones S,
+       g_B = grad_theta l(B, theta),  g_S = grad_theta l(S, theta),
+   l the mean cross-entropy; by DSA, of both after the same random change;
+3. take the distance, summed over layers and the rows (outputs j) of their weights,
+       D = sum_layers sum_j 1 - <g_B[j], g_S[j]> / (||g_B[j]|| ||g_S[j]|| + 1e-6),
+   biases and norms left out;
+4. follow grad_S D, a gradient through a gradient, by SGD with momentum on the images;
+5. train theta on the coreset for ``inner_loop`` epochs of SGD (by DSA, each clip
+   changed at random), unless a fresh one comes next.
+
+References:
+  Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021; Zhao
+  and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, ICML 2021.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.config import Config
+from audiodd_jax.distillation import matching
+from audiodd_jax.distillation.coreset import Method
+from audiodd_jax.distillation.matching import Matched
+from audiodd_jax.features import batches, siamese
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.runtime.devices import Grid
+
+# Published epochs of the inner loop by samples a class; between them a line, beyond
+# them the ends. The outer loop has as many steps as there are samples, up to 50.
+_PUBLISHED = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
+_SMALL = 1e-6
+
+
+def loops(samples_per_class: int, config: Config) -> tuple[int, int]:
+    """Steps with one network, and its epochs between two of them.
+
+    Args:
+      samples_per_class: of the coreset.
+      config: its ``matching`` group may set either.
+    """
+    settings = config.matching
+    known = list(_PUBLISHED)
+    outer = settings.outer_loop or min(samples_per_class, known[-1])
+    inner = np.interp(samples_per_class, known, list(_PUBLISHED.values()))
+    return outer, settings.inner_loop or round(float(inner))
+
+
+def cross_entropy(
+    params: Any,
+    model: nn.Module,
+    images: Float[Array, "b f t 1"],
+    labels: Int[Array, " b"],
+) -> Float[Array, ""]:
+    """Mean over the clips."""
+    out = models.logits(model, Variables(params, {}), images)
+    return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
+
+
+def distance(ours: Any, theirs: Any) -> Float[Array, ""]:
+    """Distance of two gradients of the same parameters, as in step 3."""
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    return sum(_layer(a, b) for a, b in pairs if a.ndim > 1)
+
+
+def _layer(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
+    """Of one layer's weights, whose last axis is that of the outputs."""
+    a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+    norms = _norm(a) * _norm(b)
+    return jnp.sum(1 - jnp.sum(a * b, 0) / (norms + _SMALL))
+
+
+def _norm(x: Float[Array, "rows w"]) -> Float[Array, " w"]:
+    """Of every column, with a gradient of zero where a column is."""
+    squares = jnp.sum(x**2, 0)
+    is_zero = squares == 0
+    return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squares)))
+
+
+def matching_loss(
+    params: Any,
+    model: nn.Module,
+    real: Float[Array, "r f t 1"],
+    synthetic: Float[Array, "k f t 1"],
+    label: Int[Array, ""],
+) -> Float[Array, ""]:
+    """Steps 2 and 3 for one class's clips."""
+
+    def gradient(images: Array) -> Any:
+        labels = jnp.full(images.shape[0], label)
+        return jax.grad(cross_entropy)(params, model, images, labels)
+
+    return distance(gradient(synthetic), lax.stop_gradient(gradient(real)))
+
+
+def train(
+    params: Any,
+    key: Key[Array, ""],
+    images: Float[Array, "k f t 1"],
+    model: nn.Module,
+    config: Config,
+    stats: Normalization,
+) -> Any:
+    """Step 5: a network after some epochs on the coreset.
+
+    Args:
+      params: of the network.
+      key: orders the clips, and changes them.
+      images: of the coreset, class by class, as many of each.
+      model: the network.
+      config: of the run.
+      stats: what the images were standardised with.
+    """
+    settings, c = config.matching, model.num_classes
+    labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
+    batch = settings.network_batch
+    _, epochs = loops(config.coreset.samples_per_class, config)
+    steps = epochs * math.ceil(images.shape[0] / batch)
+    rows = batches.epoch_rows(key, images.shape[0], batch, 0, steps)
+
+    def body(params: Any, drawn: tuple[Array, Array]) -> tuple[Any, None]:
+        number, rows = drawn
+        clips = images[rows]
+        if config.method == "dsa":
+            own_key = jax.random.fold_in(key, number)
+            clips = siamese.change_each(own_key, clips, config.siamese, stats)
+        grads = jax.grad(cross_entropy)(params, model, clips, labels[rows])
+        rate = settings.network_learning_rate
+        return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
+
+    return lax.scan(body, params, (jnp.arange(steps), rows))[0]
+
+
+def make(
+    config: Config,
+    num_classes: int,
+    stats: Normalization,
+    grid: Grid,
+    dtype: DTypeLike = jnp.float32,
+) -> Method:
+    """DC, or DSA by ``config.method``, as ``init``, ``step`` and ``coreset``.
+
+    Args:
+      config: of the run.
+      num_classes: ``c``.
+      stats: what the images were standardised with.
+      grid: of the devices over which ``step`` will be mapped.
+      dtype: of the network's computations.
+    """
+    model = matching.make_model(config, num_classes, dtype)
+    outer, _ = loops(config.coreset.samples_per_class, config)
+
+    def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
+        return lax.cond(step % outer == 0, draw, lambda: params)
+
+    def loss(
+        params: Any, key: Array, real: Array, synthetic: Array, label: Array
+    ) -> Array:
+        if config.method == "dsa":
+            real, synthetic = (
+                siamese.change(key, images, config.siamese, stats)
+                for images in (real, synthetic)
+            )
+        return matching_loss(params, model, real, synthetic, label)
+
+    def after(params: Any, step: Array, key: Array, images: Array) -> Any:
+        if outer == 1:
+            return params
+        trained = lambda: train(params, key, images, model, config, stats)
+        return lax.cond((step + 1) % outer == 0, lambda: params, trained)
+
+    return matching.make(
+        config, num_classes, grid, model, Matched(network, loss, after)
+    )

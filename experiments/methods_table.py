@@ -1,0 +1,138 @@
+"""Every method beside every other: how well do learners do on its coresets?
+
+    python experiments/methods_table.py \
+        --case=spoken_digit:1:/data/fsdd --case=spoken_digit:10:/data/fsdd \
+        --case=esc10:5:/data/esc10
+
+A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]. Each method distils once a seed, in a
+process of its own, which tells its seconds and the peak of its memory. The coreset is
+scored on the test split by kernel regression (one draw of networks a distillation), and
+by networks that are trained on it, once a seed each, the last of them for the first
+seeds alone. Sizes are those of the package for the dataset and the method, less what is
+below and ``--changes``: what two CPU cores do in an hour and a quarter. Finished runs
+are not repeated, cut ones continue.
+"""
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+
+import audiodd_jax
+from audiodd_jax import cli_support, settings, verdict
+from audiodd_jax.runtime.runs import read_json, write_atomically
+
+_CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
+_METHODS = flags.DEFINE_list(
+    "methods",
+    ["random", "herding", "k_center", "rfad", "dc", "dsa", "dm"],
+    f"of {', '.join(settings.METHODS)}; with /2 behind it, of that factor",
+)
+_PROTOCOLS = flags.DEFINE_list("protocols", ["convnet", "resnet18"], "networks")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
+_LAST_SEEDS = flags.DEFINE_integer("last_seeds", 1, "of them for the last network")
+_CHANGES = flags.DEFINE_multi_string("changes", [], "settings, as group.field=value")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/methods", "where the runs go")
+
+# Steps by method, and other sizes for two CPU cores.
+_STEPS = {"rfad": 200, "dm": 200, "dc": 100, "dsa": 100}
+_SIZES = {
+    "matching.real_per_class": 32,
+    "matching.inner_loop": 5,
+    "evaluation.seeds": 1,
+}
+_OF_DATASET = {"esc10": {"features.n_mels": 32, "features.frames": 64}}
+_TRAINING = {
+    "convnet": {"training.seeds": 1, "training.steps": 200},
+    "resnet18": {"training.seeds": 1, "training.steps": 100},
+}
+
+
+def distilled(case, method, seed):
+    """The run directory of a method on a case, finished."""
+    dataset, samples, *place = case.split(":", 2)
+    name, _, factor = method.partition("/")
+    workdir = Path(_WORKDIR.value) / f"{dataset}-{samples}" / f"{method}-seed{seed}"
+    workdir = workdir.with_name(workdir.name.replace("/", "x"))
+    if (workdir / "result.json").exists():
+        return workdir
+    given = dict(change.split("=", 1) for change in _CHANGES.value)
+    sizes = {**_SIZES, **_OF_DATASET.get(dataset, {})}
+    if name in _STEPS:
+        sizes["loop.steps"] = _STEPS[name]
+    command = [
+        *(sys.executable, "-m", "audiodd_jax", "distill", f"--dataset={dataset}"),
+        *(f"--samples_per_class={samples}", f"--method={name}", f"--seed={seed}"),
+        *(f"--data_dir={directory}" for directory in place),
+        *(f"--config.{field}={value}" for field, value in {**sizes, **given}.items()),
+        *(f"--config.coreset.factor={factor or 1}", f"--workdir={workdir}"),
+    ]
+    workdir.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{workdir}.log", "w") as log:
+        subprocess.run(command, check=True, stdout=log, stderr=log)
+    return workdir
+
+
+def trained(case, run, protocol, seed):
+    """Accuracy on the test split of a network trained on a run's coreset."""
+    config = settings.from_dict(read_json(run / "config.json"))
+    config = settings.replace(config, {"seed": seed})
+    rows = verdict.evaluate(
+        audiodd_jax.load_coreset(run / "coreset.npz"),
+        [protocol],
+        config=config,
+        changes=_TRAINING.get(protocol, {"training.seeds": 1}),
+        out=run / "evaluation",
+    )
+    return rows[0].scores.mean
+
+
+def percent(values):
+    values = [100 * value for value in values]
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{spread}" if values else "not run"
+
+
+def row(case, method):
+    """A line of the table."""
+    dataset, samples, *_ = case.split(":", 2)
+    runs = [distilled(case, method, seed) for seed in range(_SEEDS.value)]
+    results = [read_json(run / "result.json") for run in runs]
+    cells = [percent([result["test_accuracy"] for result in results])]
+    for protocol in _PROTOCOLS.value:
+        last = len(_PROTOCOLS.value) > 1 and protocol == _PROTOCOLS.value[-1]
+        seeds = range(_LAST_SEEDS.value if last else _SEEDS.value)
+        cells.append(
+            percent([trained(case, runs[seed], protocol, seed) for seed in seeds])
+        )
+    seconds = statistics.fmean(result["wall_seconds"] for result in results)
+    peak = max(result["peak_memory_bytes"] for result in results) / 1e9
+    size = results[0]
+    return (
+        f"| {dataset}, {samples} | {method} | {' | '.join(cells)} | {size['steps']} "
+        f"| {seconds:.0f} | {peak:.2f} | {size['stored_values']:,} "
+        f"| {size['bytes']:,} |"
+    )
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    cli_support.keep_compiled(None)
+    lines = [
+        f"| data, a class | method | kernel regression | "
+        f"{' | '.join(_PROTOCOLS.value)} | steps | s | peak, GB | values | bytes |",
+        "|---" * (8 + len(_PROTOCOLS.value)) + "|",
+    ]
+    print("\n".join(lines), flush=True)
+    for case in _CASES.value:
+        for method in _METHODS.value:
+            lines.append(row(case, method))
+            print(lines[-1], flush=True)
+    path = Path(_WORKDIR.value) / "table.md"
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    app.run(main)
