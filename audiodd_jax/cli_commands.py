@@ -78,7 +78,7 @@ def distill(argv: Sequence[str]) -> None:
 def _forecast(config: Config, values: Any) -> None:
     """Prints what a run would take, from the sizes of its data alone."""
     from audiodd_jax.data import splits
-    from audiodd_jax.distillation import cost, loop
+    from audiodd_jax.distillation import cost, methods
     from audiodd_jax.features import cache
     from audiodd_jax.report import forecast
 
@@ -89,7 +89,7 @@ def _forecast(config: Config, values: Any) -> None:
     scored = parts.validation.size + parts.test.size
     shape, classes = found.features.shape[1:3], len(found.class_names)
     sizes = cost.sizes_of(config, shape, classes, parts.train.size, scored)
-    table(forecast.rows(config, sizes, loop.make_mesh(config, classes)))
+    table(forecast.rows(config, sizes, methods.make_mesh(config, classes)))
 
 
 def _show_result(result: dict[str, Any], path: Path) -> None:

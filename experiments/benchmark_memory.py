@@ -10,7 +10,7 @@ import benchmark_step
 from absl import app, flags, logging
 from benchmark_step import Case
 
-from audiodd_jax.distillation import loop
+from audiodd_jax.distillation import steps
 from audiodd_jax.runtime import devices
 
 _SHAPES = flags.DEFINE_multi_string(
@@ -42,7 +42,7 @@ def main(_):
         case, mesh = Case.parse(text), devices.make_mesh()
         grid = devices.grid_of(mesh)
         plan = case.plan(grid)
-        step = loop.compiled_bytes(case.config(), case.sizes(), mesh, plan)
+        step = steps.compiled_bytes(case.config(), case.sizes(), mesh, plan)
         predicted = case.cost(grid).peak_bytes(step) / 1e6
         measured = benchmark_step.alone(text)["megabytes"]
         print(

@@ -31,7 +31,7 @@ from absl import app, flags, logging
 from turns import measure
 
 import audiodd_jax
-from audiodd_jax.distillation import cost, kip, loop, rfad
+from audiodd_jax.distillation import cost, kip, rfad, steps
 from audiodd_jax.distillation.coreset import CoresetArrays
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import Split
@@ -139,7 +139,7 @@ def ours(case, mesh=None, name="rfad"):
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
     zeros = np.zeros(case.bins, np.float32)
     stats = Normalization(zeros, zeros + 1)
-    chunk = loop.make_chunk(method, jax.random.key(1), stats, config, mesh=mesh)
+    chunk = steps.make_chunk(method, jax.random.key(1), stats, config, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(0), arrays), mesh)
     data = devices.replicate(data, mesh)
 

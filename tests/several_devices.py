@@ -18,9 +18,10 @@ import numpy as np  # noqa: E402
 from audiodd_jax import presets  # noqa: E402
 from audiodd_jax import settings as settings_lib  # noqa: E402
 from audiodd_jax.config import Config  # noqa: E402
-from audiodd_jax.distillation import cost, loop, rfad  # noqa: E402
+from audiodd_jax.distillation import cost, methods, rfad, steps  # noqa: E402
 from audiodd_jax.distillation.coreset import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation.cost import Plan  # noqa: E402
+from audiodd_jax.distillation.start import initial  # noqa: E402
 from audiodd_jax.features import batches  # noqa: E402
 from audiodd_jax.features.normalize import Normalization  # noqa: E402
 from audiodd_jax.features.prepared import Split  # noqa: E402
@@ -73,7 +74,7 @@ def by_mesh(config, grid, dtype, plan=PLAN):
         devices=jax.devices()[: grid.networks * grid.batch], grid=grid
     )
     method = rfad.make(config, grid, plan)
-    chunk = loop.make_chunk(method, jax.random.key(2), stats(), config, mesh=mesh)
+    chunk = steps.make_chunk(method, jax.random.key(2), stats(), config, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(1), start), mesh)
     state, _ = chunk(state, devices.replicate(data, mesh), STEPS)
     return np.asarray(method.coreset(state).images)
@@ -177,6 +178,38 @@ def scored():
     ]
 
 
+def matched(method):
+    """How far images matched on grids of devices are from one device's."""
+    changes = {
+        "method": method,
+        "coreset__samples_per_class": 2,
+        "matching__depth": 2,
+        "matching__width": 4,
+        "matching__real_per_class": 4,
+        "matching__outer_loop": 3,
+        "matching__inner_loop": 2,
+    }
+    config = presets.for_dataset("tones", **changes)
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((40, *SHAPE, 1)).astype(np.float32)
+    data = Split(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
+    names = tuple(map(str, range(CLASSES)))
+    start = initial(jax.random.key(0), data, names, config.coreset)
+    sizes = cost.sizes_of(config, SHAPE, CLASSES, 40, 0)
+    found = []
+    for count in (1, 8):
+        mesh = devices.make_mesh(CLASSES, jax.devices()[:count])
+        grid = devices.grid_of(mesh)
+        built = methods.METHODS[method](config, sizes, stats(), grid, Plan())
+        chunk = steps.make_chunk(built, jax.random.key(2), stats(), config, mesh=mesh)
+        state = devices.replicate(
+            built.init(jax.random.key(1), jax.tree.map(jnp.copy, start)), mesh
+        )
+        state, _ = chunk(state, devices.replicate(data, mesh), 5)
+        found.append(np.asarray(built.coreset(state).images))
+    return float(np.abs(found[1] - found[0]).max() / np.abs(found[0]).max())
+
+
 def trained(model, seeds):
     """How far networks trained on eight devices are from those of one."""
     changes = {
@@ -217,4 +250,5 @@ if __name__ == "__main__":
         result["features"] = d
         result["scored"] = scored()
         result["trained"] = trained("convnet", 2)
+        result["matched"] = [matched("dsa"), matched("dm")]
     print(json.dumps(result))

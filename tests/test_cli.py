@@ -134,6 +134,35 @@ def test_a_run_from_files_to_a_scored_coreset(sound_folder, tmp_path):
     assert "this coreset is of folder with the classes high, low" in other.stderr
 
 
+@pytest.mark.parametrize("method", ["dm", "k_center"])
+def test_other_methods_leave_the_same_things(sound_folder, tmp_path, method):
+    run = tmp_path / "run"
+    command = ["distill", "--dataset=folder", f"--data_dir={sound_folder}", *TINY]
+    command += [f"--config.method={method}", "--samples_per_class=2"]
+    command += ["--config.coreset.factor=2", "--config.matching.width=4"]
+    done = audiodd(*command, f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    coreset = audiodd_jax.load_coreset(run / "coreset.npz")
+    assert coreset.images.shape == (4, 16, 16, 1)
+    assert coreset.metadata["method"] == method
+    assert coreset.unfolded().images.shape == (8, 16, 16, 1)
+    np.testing.assert_allclose(coreset.labels, [[0.5, -0.5]] * 2 + [[-0.5, 0.5]] * 2)
+    result = json.loads((run / "result.json").read_text())
+    assert result["method"] == method
+    assert result["stored_values"] == 4 * 16 * 16 + 8
+    assert result["peak_memory_bytes"] > 1e8
+    card = (run / "README.md").read_text()
+    assert "Each stored spectrogram holds 2 shorter ones" in card
+    assert (run / "figures/coreset.png").exists()
+    is_learnt = method == "dm"
+    assert ("chosen clips" in card) != is_learnt
+    assert (run / "figures/curves.png").exists() == is_learnt
+    scored = audiodd("evaluate", f"--workdir={run}")
+    assert scored.returncode == 0, scored.stderr
+    accuracy = re.search(r"test accuracy +(\S+)", scored.stdout)[1]
+    assert float(accuracy) == pytest.approx(100 * result["test_accuracy"], abs=0.06)
+
+
 def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
     run = audiodd(
         "distill",
@@ -196,7 +225,14 @@ def test_distilling_imports_no_tensorflow(tmp_path):
         (["distill", "--num_devices=0"], "--num_devices must be at least 1, not 0"),
         (["prepare", "--num_devices=99"], "--num_devices is from 1 to"),
         (["distill", "--process_id=0"], "--process_id go together"),
-        (["distill", "--method=kip"], "method must be rfad"),
+        (["distill", "--method=kop"], "method must be rfad or kip or dc or dsa or dm"),
+        (
+            ["distill", "--method=dc", "--config.coreset.learn_labels=true"],
+            "dc learns images alone, with fixed labels",
+        ),
+        (["distill", "--config.coreset.factor=0"], "coreset.factor must be at least 1"),
+        (["distill", "--config.coreset.factor=7"], "does not divide the 64 frames"),
+        (["distill", "--method=herding", "--dry_run"], "there is no step to forecast"),
         (["distill", "--dataset=folder"], "needs --data_dir"),
         (["distill", "--dataset=folder", "--data_dir=/nowhere"], "neither a folder"),
         (["distill", "--fold=3"], "the data has no folds"),

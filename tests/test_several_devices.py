@@ -45,3 +45,7 @@ def test_scores_are_those_of_one_device(found):
 def test_trained_networks_are_those_of_one_device(found):
     # Two seeds, and each batch divided by four.
     assert found["float32"]["trained"] < 1e-5
+
+
+def test_classes_that_devices_share_are_matched_as_by_one(found):
+    assert max(found["float32"]["matched"]) < 1e-5

@@ -4,7 +4,7 @@ All is plain arithmetic of the sizes, so that a plan is chosen before anything i
 compiled. The memory is a fit, within a half or so, to what XLA reports of compiled
 steps on a CPU (BUILD_NOTES.md), where a block's convolution and pooling are one loop;
 accelerators write the convolution's output, which is counted in full but was not
-measured. ``loop.compiled_bytes`` asks the compiler itself.
+measured. ``steps.compiled_bytes`` asks the compiler itself.
 """
 
 import math

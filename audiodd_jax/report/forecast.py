@@ -4,7 +4,7 @@ from jax.sharding import Mesh
 
 from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import cost, loop
+from audiodd_jax.distillation import cost, steps
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
@@ -35,7 +35,7 @@ def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
     plan, memory = cost.choose(config, sizes, grid, device), devices.memory_of(device)
     coreset = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
     if config.method != "rfad":
-        step = loop.compiled_bytes(config, sizes, mesh, plan)
+        step = steps.compiled_bytes(config, sizes, mesh, plan)
         return [
             ("coreset", coreset),
             ("devices", f"{mesh.size} x {device.device_kind}"),
@@ -44,7 +44,7 @@ def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
         ]  # fmt: skip
     found = cost.predict(config, sizes, grid, plan, device.platform)
     # The compiler knows better than the estimate that chose the plan.
-    step = loop.compiled_bytes(config, sizes, mesh, plan)
+    step = steps.compiled_bytes(config, sizes, mesh, plan)
     peak = found.peak_bytes(step)
     network = config.network
     at_once = f"{plan.chunk:,} clips" if plan.chunk else "the whole batch"

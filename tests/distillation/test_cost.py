@@ -3,7 +3,7 @@ import pytest
 
 from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import cost, loop
+from audiodd_jax.distillation import cost, steps
 from audiodd_jax.distillation.cost import Plan
 from audiodd_jax.networks import random_conv
 from audiodd_jax.report import forecast
@@ -87,13 +87,13 @@ def test_memory_grows_with_networks_by_their_features_alone(keeps):
         config = settings(network__width=16, rfad__networks=networks, network__depth=2)
         plan = Plan(64, 0, keeps)
         mesh = devices.make_mesh()
-        compiled[networks] = loop.compiled_bytes(config, sizes, mesh, plan)
+        compiled[networks] = steps.compiled_bytes(config, sizes, mesh, plan)
     features = 4 * 256 * (16 * 4 * 4) * 4 if keeps == "features" else 0
     assert compiled[6] - compiled[2] <= 1.05 * features + 4096
 
 
 def test_the_forecast_tells_of_everything(memory, monkeypatch):
-    monkeypatch.setattr(loop, "compiled_bytes", lambda *_: 10**9)
+    monkeypatch.setattr(steps, "compiled_bytes", lambda *_: 10**9)
     memory(4 * GIGABYTE)
     sizes = cost.Sizes(16, 16, 2, 8, 32, 64, 10)
     config = settings(network__width=8, rfad__networks=2)

@@ -10,7 +10,7 @@ import pytest
 
 from audiodd_jax import presets
 from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.distillation import loop, rfad
+from audiodd_jax.distillation import loop, methods, rfad, steps
 from audiodd_jax.features import normalize
 from audiodd_jax.features.normalize import Normalization
 from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
@@ -168,7 +168,7 @@ def test_signals_save_and_stop(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
     prepared = data()
-    make = loop.METHODS["rfad"]
+    make = methods.METHODS["rfad"]
 
     def poisoned(*arguments):
         method = make(*arguments)
@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
         return method._replace(step=bad_step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(loop.METHODS, "rfad", poisoned)
+        patch.setitem(methods.METHODS, "rfad", poisoned)
         with pytest.raises(
             UserError, match="is not a finite number at step 6"
         ) as raised:
@@ -200,7 +200,7 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     traced = chex.assert_max_traces(method.step, n=1)
     chex.clear_trace_counter()
     prepared, _ = on_host(prepared)  # as a dataset is loaded
-    chunk = loop.make_chunk(
+    chunk = steps.make_chunk(
         method._replace(step=traced),
         jax.random.key(1),
         prepared.normalization,

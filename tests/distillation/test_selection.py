@@ -66,3 +66,20 @@ def test_embeddings_have_length_one_and_hang_on_the_key():
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     other = selection.embed(jax.random.key(1), clips, config, 3)
     assert np.abs(features - other).max() > 1e-3
+
+
+def test_k_center_covers_each_class_from_its_middle():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(LABELS.size, 6)).astype(np.float32)
+    rows = selection.k_center_rows(jnp.asarray(features), LABELS, NAMES, 4)
+    labels = np.asarray(LABELS)
+    for label, own in enumerate(rows.reshape(len(NAMES), 4)):
+        mine = np.flatnonzero(labels == label)
+        middle = np.linalg.norm(features[mine] - features[mine].mean(0), axis=1)
+        chosen = [int(mine[middle.argmin()])]
+        while len(chosen) < 4:
+            gaps = np.linalg.norm(features[mine][:, None] - features[chosen], axis=2)
+            chosen.append(int(mine[gaps.min(1).argmax()]))
+        assert own.tolist() == chosen
+    with pytest.raises(UserError, match="training clips"):
+        selection.k_center_rows(jnp.asarray(features), LABELS, NAMES, 99)

@@ -1,0 +1,134 @@
+"""Steps and validation as compiled programs, the same for every method."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Key, Num
+
+from audiodd_jax.config import AugmentConfig, Config
+from audiodd_jax.distillation.coreset import CoresetArrays, Method
+from audiodd_jax.distillation.cost import Plan, Sizes
+from audiodd_jax.distillation.methods import METHODS
+from audiodd_jax.features import batches
+from audiodd_jax.features.augment import augment
+from audiodd_jax.features.batches import Streamed
+from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features.prepared import DeviceSplit, Split
+from audiodd_jax.kernels import regression
+from audiodd_jax.runtime import devices
+
+
+def make_chunk(
+    method: Method,
+    key: Key[Array, ""],
+    stats: Normalization,
+    config: Config,
+    noise: Num[Array, "pieces f t"] | None = None,
+    mesh: Mesh | None = None,
+) -> Callable[[Any, Split | DeviceSplit | Streamed, int], tuple[Any, dict[str, Array]]]:
+    """``chunk(state, data, length)``: ``length`` steps, jitted, the state donated.
+
+    ``data`` is the whole training split, from which every step draws its batch, or the
+    streamed batches of just these steps. Returns the state and the metrics' means over
+    the chunk.
+    """
+    draw = method.draw or batches.uniform(config.loop.batch_size)
+    mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
+
+    def steps(
+        state: Any, data: Split | DeviceSplit | Streamed, key: Array, length: int
+    ) -> tuple[Any, dict[str, Array]]:
+        # Every device draws and changes the whole batch, whatever its share of it: so
+        # the batches do not depend on how many devices there are.
+        def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
+            index_key, augment_key = batches.step_keys(key, state.step)
+            if drawn is None:
+                batch = batches.gather(index_key, data, draw)
+            else:
+                batch = batches.standardized(drawn, stats)
+            images = augment(augment_key, batch.images, config.augment, stats, noise)
+            return method.step(state, batch._replace(images=images))
+
+        drawn = data if isinstance(data, Streamed) else None
+        state, metrics = lax.scan(body, state, drawn, length=length)
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def chunk(
+        state: Any, data: Split | DeviceSplit | Streamed, length: int, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        own = functools.partial(steps, length=length)
+        return devices.over(mesh, own)(state, data, key)
+
+    # The key is an argument, so that runs of other seeds find the program compiled.
+    return functools.partial(chunk, key=devices.replicate(key, mesh))
+
+
+def make_validate(
+    key: Key[Array, ""], data: Split, config: Config, mesh: Mesh
+) -> Callable[[CoresetArrays], regression.Score] | None:
+    """Scores a coreset on held-out clips with networks that stay the same.
+
+    None where nothing is held out.
+    """
+    if not data.labels.size:
+        return None
+    settings = config.evaluation
+
+    def score(arrays: CoresetArrays, data: Split, key: Array) -> regression.Score:
+        arrays = arrays.unfolded(config.coreset.factor)
+        predictions = regression.predict(
+            key,
+            data.images,
+            arrays.images,
+            arrays.labels,
+            num_networks=settings.networks,
+            config=config.network,
+            regularizer=config.rfad.regularizer,
+            chunk=settings.batch_size,
+            grid=devices.grid_of(mesh),
+        )
+        return regression.score(predictions, data.labels)
+
+    data, key = devices.replicate((data, key), mesh)
+    validate = jax.jit(devices.over(mesh, score))
+    return lambda arrays: validate(arrays, data, key)
+
+
+def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
+    """Memory that a step takes for itself on each device, by the compiler's account.
+
+    It compiles the step, which takes seconds, and allocates nothing.
+
+    Args:
+      config: of the run.
+      sizes: of its data.
+      mesh: the devices that share the work.
+      plan: what a step computes at once, and keeps.
+    """
+    array = jax.ShapeDtypeStruct
+    image = (sizes.f, sizes.t, 1)
+    stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
+    grid = devices.grid_of(mesh)
+    method = METHODS[config.method](config, sizes, stats, grid, plan)
+    stored = sizes.s // config.coreset.factor
+    start = CoresetArrays(
+        array((stored, *image), jnp.float32),
+        array((stored, sizes.c), jnp.float32),
+        array((), jnp.float32),
+    )
+    key = jax.random.key(config.seed)
+    state = jax.eval_shape(method.init, key, start)
+    data = Split(array((sizes.b, *image), jnp.float32), array((sizes.b,), jnp.int32))
+    plain = dataclasses.replace(config, augment=AugmentConfig())
+    chunk = make_chunk(method, key, stats, plain, mesh=mesh)
+    lowered = chunk.func.lower(state, data, 2, **chunk.keywords)
+    analysis = lowered.compile().memory_analysis()
+    return analysis.temp_size_in_bytes

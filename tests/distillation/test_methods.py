@@ -1,0 +1,145 @@
+"""Every method through the loop: resume, streams, several in one, choices of clips."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from test_loop import Killed, assert_same, data, on_host, run, settings
+
+from audiodd_jax import presets
+from audiodd_jax import settings as settings_lib
+from audiodd_jax.distillation import cost, loop, methods, steps
+from audiodd_jax.distillation.cost import Plan
+from audiodd_jax.distillation.start import initial
+from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import RunDirectory
+
+MATCHING = {
+    "matching__depth": 2,
+    "matching__width": 4,
+    "matching__real_per_class": 4,
+    "matching__outer_loop": 3,
+    "matching__inner_loop": 2,
+    "augment__time_shift": 0.0,
+}
+
+
+def changes(method, **more):
+    own = MATCHING if method in settings_lib.MATCHING else {}
+    return settings(method=method, **{**own, **more})
+
+
+@pytest.mark.parametrize("method", ["dsa", "dm"])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, method):
+    config = changes(method)
+    whole = run(tmp_path / "whole", config)
+    log = RunDirectory.log
+
+    def log_and_die(self, row):
+        log(self, row)
+        if row["step"] == 8:  # in the middle of a network's training, for dsa
+            raise Killed
+
+    monkeypatch.setattr(RunDirectory, "log", log_and_die)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", config)
+    monkeypatch.setattr(RunDirectory, "log", log)
+    resumed = run(tmp_path / "killed", config)
+    assert_same(whole.best, resumed.best)
+    assert np.abs(whole.best.images - whole.start.images).max() > 0
+    np.testing.assert_array_equal(whole.best.labels, whole.start.labels)
+    # The last is kept, whatever kernel regression says on validation clips.
+    assert whole.best_step == 12
+
+
+def test_classes_are_streamed_as_they_lie_on_the_device():
+    config = changes("dm", loop__steps=4)
+    device, host = (loop.distill(config, part) for part in on_host(data()))
+    np.testing.assert_allclose(device.best.images, host.best.images, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["random", "herding", "k_center"])
+def test_choices_are_real_clips_of_their_class(tmp_path, method):
+    config, prepared = changes(method), data()
+    found = run(tmp_path / "run", config)
+    assert (found.steps, len(found.history)) == (0, 1)
+    assert "validation_accuracy" in found.history[0]
+    train = np.asarray(prepared.train.images).reshape(30, -1)
+    rows = [
+        int(np.flatnonzero((train == image.reshape(-1)).all(1))[0])
+        for image in np.asarray(found.best.images)
+    ]
+    assert len(set(rows)) == 6
+    np.testing.assert_array_equal(
+        np.asarray(prepared.train.labels)[rows], found.best.labels.argmax(1)
+    )
+    assert_same(found.best, run(tmp_path / "again", config).best)
+    assert_same(found.best, run(tmp_path / "run", config).best)
+    other = loop.distill(dataclasses.replace(config, seed=1), prepared)
+    if method == "random":
+        assert np.abs(other.best.images - found.best.images).max() > 0
+
+
+def test_random_clips_are_what_other_methods_start_from():
+    start = loop.distill(changes("dm", loop__steps=2), data()).start
+    assert_same(start, loop.distill(changes("random"), data()).best)
+
+
+@pytest.mark.parametrize("method", ["rfad", "dm", "herding"])
+def test_several_in_one_are_stored_in_as_many_numbers(method):
+    plain = changes(method, loop__steps=4, loop__keep="last")
+    config = settings_lib.replace(plain, {"coreset.factor": 2})
+    found, one = loop.distill(config, data()), loop.distill(plain, data())
+    assert found.best.images.shape == one.best.images.shape
+    assert found.best.labels.shape == one.best.labels.shape
+    more = found.best.unfolded(2)
+    assert more.images.shape == (12, 8, 8, 1)
+    assert np.isfinite(more.images).all()
+    if method != "herding":
+        assert np.abs(found.best.images - found.start.images).max() > 0
+
+
+def test_a_factor_needs_as_many_clips_and_frames():
+    with pytest.raises(UserError, match="the class 'a' has 10 training clips"):
+        loop.distill(changes("herding", coreset__factor=8), data())
+    with pytest.raises(UserError, match="factor=3 does not divide the 8 frames"):
+        loop.distill(changes("rfad", coreset__factor=3), data())
+
+
+@pytest.mark.parametrize("method", settings_lib.METHODS)
+def test_every_method_brings_its_defaults(method):
+    config = presets.for_dataset("spoken_digit", method=method)
+    settings_lib.validate(config)
+    is_regression = method in settings_lib.REGRESSION
+    assert config.coreset.learn_labels == is_regression
+    keep = "last" if method in settings_lib.MATCHING else "best"
+    assert config.loop.keep == keep
+
+
+def test_what_a_method_cannot_have_is_named():
+    for name in ("learn_labels", "preconditioner"):
+        config = presets.for_dataset("tones", method="dc", **{f"coreset__{name}": True})
+        with pytest.raises(UserError, match=f"dc learns images alone.*{name}"):
+            settings_lib.validate(config)
+    config = presets.for_dataset("tones", method="dm", loop__patience=3)
+    with pytest.raises(UserError, match=r"it needs loop\.keep=best"):
+        settings_lib.validate(config)
+
+
+def test_a_program_serves_every_seed():
+    """Keys are arguments of the compiled steps, not constants in them."""
+    prepared, method = data(), methods.METHODS["dm"]
+    texts = []
+    for seed in (0, 1):
+        config = changes("dm", seed=seed)
+        sizes = cost.sizes_of(config, (8, 8), 3, 30, 0)
+        built = method(config, sizes, prepared.normalization, Grid(), Plan())
+        key = jax.random.key(seed)
+        chunk = steps.make_chunk(built, key, prepared.normalization, config)
+        start = initial(key, prepared.train, prepared.class_names, config.coreset)
+        state = built.init(key, start)
+        lowered = chunk.func.lower(state, prepared.train, 2, **chunk.keywords)
+        texts.append(lowered.as_text())
+    assert texts[0] == texts[1]
