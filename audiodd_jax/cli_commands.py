@@ -293,8 +293,10 @@ def evaluate(argv: Sequence[str]) -> None:
     if len(rows) == 1:
         scores = rows[0].scores
         accuracies = ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)
+        count = len(scores.accuracies)
+        of = f"{count} {each if count > 1 else each[:-1]}"
         lines += [
-            ("protocol", f"{scores.protocol}, {len(scores.accuracies)} {each}"),
+            ("protocol", f"{scores.protocol}, {of}"),
             ("test accuracy", str(scores)),
             (f"each of the {each}", accuracies),
         ]

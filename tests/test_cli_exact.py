@@ -71,7 +71,7 @@ def test_a_coreset_alone_has_one_score_and_leaves_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     cli.main(["evaluate", f"--coreset={distilled}/coreset.npz", "--protocol=ntk"])
-    assert "ntk, 1 seeds" in capsys.readouterr().out
+    assert "ntk, 1 seed" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 

@@ -93,7 +93,8 @@ class Coreset:
     @property
     def factor(self) -> int:
         """Spectrograms that each stored one holds along time; see ``formation``."""
-        return self.metadata["settings"]["coreset"].get("factor", 1)
+        settings = self.metadata.get("settings", {})
+        return settings.get("coreset", {}).get("factor", 1)
 
     def unfolded(self) -> CoresetArrays:
         """What learners take, on the device: all spectrograms of full length."""

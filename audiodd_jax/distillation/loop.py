@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import cost
+from audiodd_jax.distillation import cost, selection
 from audiodd_jax.distillation import start as start_lib
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
 from audiodd_jax.distillation.methods import METHODS, advice, make_mesh
@@ -107,6 +107,8 @@ def distill(
     start = start_lib.initial(
         stream(_INITIAL), data.train, data.class_names, config.coreset
     )
+    if method.draw:
+        selection.check_counts(data.train.labels, data.class_names)
     # A method's state is donated: what outlives it must not share its buffers.
     state = LoopState(
         method.init(stream(_METHOD), _copy(start)),

@@ -35,7 +35,7 @@ def random_rows(
     Raises:
       UserError: a class has fewer.
     """
-    counts = _counts(labels, class_names, per_class)
+    counts = check_counts(labels, class_names, per_class)
     # Shuffled, then sorted stably by class: each class's clips in random order.
     order = jax.random.permutation(key, labels.size)
     order = np.asarray(order[jnp.argsort(labels[order], stable=True)])
@@ -76,7 +76,7 @@ def herding_rows(
     Raises:
       UserError: a class has fewer clips than asked for.
     """
-    _counts(labels, class_names, per_class)
+    check_counts(labels, class_names, per_class)
 
     @jax.jit
     def choose(features: Array, mine: Array) -> Array:
@@ -111,7 +111,7 @@ def k_center_rows(
     Raises:
       UserError: a class has fewer clips than asked for.
     """
-    _counts(labels, class_names, per_class)
+    check_counts(labels, class_names, per_class)
     chosen = []
     for label in range(len(class_names)):
         mine = labels == label
@@ -195,16 +195,23 @@ def embed(
     return jnp.concatenate([part(images) for images in chunks])
 
 
-def _counts(
-    labels: Int[Array, " b"], class_names: tuple[str, ...], per_class: int
+def check_counts(
+    labels: Int[Array, " b"], class_names: tuple[str, ...], per_class: int = 1
 ) -> Int[np.ndarray, " c"]:
-    """Clips of each class, of which each has ``per_class`` at least."""
+    """Clips of each class, of which each has ``per_class`` at least.
+
+    Raises:
+      UserError: a class has fewer.
+    """
     counts = np.bincount(np.asarray(labels), minlength=len(class_names))
     fewest = int(counts.argmin())
     if counts[fewest] < per_class:
+        name, there = class_names[fewest], counts[fewest]
+        if not there:
+            raise UserError(f"the class {name!r} has 0 training clips")
         raise UserError(
-            f"samples_per_class={per_class}, but the class {class_names[fewest]!r} "
-            f"has {counts[fewest]} training clips; lower it, or pass "
-            "--config.coreset.init=noise"
+            f"samples_per_class={per_class}, but the class {name!r} has {there} "
+            "training clips; lower it (or --config.coreset.factor, which multiplies "
+            "it), or pass --config.coreset.init=noise"
         )
     return counts

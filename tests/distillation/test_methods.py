@@ -108,6 +108,14 @@ def test_a_factor_needs_as_many_clips_and_frames():
         loop.distill(changes("rfad", coreset__factor=3), data())
 
 
+def test_matching_needs_a_clip_of_every_class():
+    prepared = data()
+    few = prepared.train.subset(np.flatnonzero(np.asarray(prepared.train.labels) != 1))
+    prepared = dataclasses.replace(prepared, train=few)
+    with pytest.raises(UserError, match="the class 'b' has 0 training clips"):
+        loop.distill(changes("dm", coreset__init="noise"), prepared)
+
+
 @pytest.mark.parametrize("method", settings_lib.METHODS)
 def test_every_method_brings_its_defaults(method):
     config = presets.for_dataset("spoken_digit", method=method)
