@@ -221,7 +221,9 @@ def _draw(
     ]
     path = folder / "coreset.png"
     seconds = data.features.clip_seconds
-    figures.coreset_grid(*decibel, data.class_names, seconds, title, path)
+    is_choice = config.method in settings_lib.SELECTION
+    names = ("random clips", "chosen") if is_choice else ("start", "distilled")
+    figures.coreset_grid(*decibel, data.class_names, seconds, title, path, names)
 
 
 def _result(
@@ -259,7 +261,7 @@ def _result(
         "test_accuracy": best.mean,
         "test_accuracy_std": best.std,
         "test_accuracies": best.accuracies,
-        "start": config.coreset.init,
+        "start": "real" if not distilled.steps else config.coreset.init,
         "start_test_accuracy": start.mean,
         "start_test_accuracies": start.accuracies,
     }

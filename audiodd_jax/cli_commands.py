@@ -96,10 +96,7 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
     spread = f" ± {100 * result['test_accuracy_std']:.1f}"
     start = "real clips" if result["start"] == "real" else "noise"
     is_learnt, factor = result["steps"] > 0, result.get("factor", 1)
-    began = (
-        f"test accuracy, {start}",
-        f"{100 * result['start_test_accuracy']:.1f} % (what it started from)",
-    )
+    beside = "what it started from" if is_learnt else "as many random ones"
     held = f", {factor} in each" if factor > 1 else ""
     rows = [
         ("coreset", f"{result['num_samples']} spectrograms{held}, "
@@ -108,7 +105,8 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
         (f"test accuracy, {'distilled' if is_learnt else 'chosen clips'}",
          f"{100 * result['test_accuracy']:.1f}{spread} %"),
-        *([began] if is_learnt else []),
+        (f"test accuracy, {start}",
+         f"{100 * result['start_test_accuracy']:.1f} % ({beside})"),
         ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
         ("distillation", f"{result['method']}, {result['steps']} steps, "
          f"{result['wall_seconds']:.0f} s"),

@@ -76,8 +76,8 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "kip": {
         "features.n_mels": 16,
         "features.frames": 16,
-        "loop.batch_size": 64,
-        "loop.steps": 100,
+        "loop.batch_size": 32,
+        "loop.steps": 50,
     },
     "dc": _MATCHING,
     "dsa": _MATCHING,

@@ -5,6 +5,7 @@ the host inside. Randomness is ``fold_in(root, step)``, so that a run that was k
 and resumed from its last checkpoint ends with the bits of the uninterrupted one.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Distilled(NamedTuple):
     """The outcome of a run.
 
     Attributes:
-      start: the coreset that it started from.
+      start: the coreset that it started from, or random clips beside chosen ones.
       best: the best by validation (the last, where nothing is held out).
       best_step: when it was reached.
       steps: steps taken, fewer than asked for if it stopped early.
@@ -184,7 +185,11 @@ def _select(
         if validate:
             _score(validate, chosen, row)
         journal.record(row)
-        return Distilled(chosen, chosen, 0, 0, journal.history)
+        random = dataclasses.replace(config.coreset, init="real")
+        start = start_lib.initial(
+            stream(_INITIAL), data.train, data.class_names, random
+        )
+        return Distilled(start, chosen, 0, 0, journal.history)
 
 
 def _worst() -> regression.Score:

@@ -72,7 +72,7 @@ def render(values: dict[str, Any]) -> str:
         f"{_KEPT[values['keep']]}, at step {values['best_step']}."
     )
     if not steps:
-        rows = [("chosen clips", values["test"])]
+        rows = [("chosen clips", values["test"]), ("random ones", values["start_test"])]
         kept = f"Choice: seed {values['seed']}."
     told = {
         "made": "distilled" if steps else "chosen",

@@ -58,6 +58,7 @@ def coreset_grid(
     seconds: float,
     title: str,
     path: Path,
+    names: tuple[str, str] = ("start", "distilled"),
 ) -> None:
     """Draws a coreset as a grid of spectrograms, a class a row, before and after.
 
@@ -68,6 +69,7 @@ def coreset_grid(
       seconds: length of a clip.
       title: above the picture.
       path: where the PNG goes.
+      names: of what is on the left and on the right.
     """
     rows = len(class_names)
     per_class = before.shape[0] // rows
@@ -111,8 +113,8 @@ def coreset_grid(
             class_names[row], rotation=0, ha="right", va="center", fontsize=8
         )
     shown = f" ({columns} of {per_class} a class)" if columns < per_class else ""
-    grid[0, 0].set_title(f"start{shown}", loc="left", fontsize=10)
-    grid[0, columns + 1].set_title("distilled", loc="left", fontsize=10)
+    grid[0, 0].set_title(names[0] + shown, loc="left", fontsize=10)
+    grid[0, columns + 1].set_title(names[1], loc="left", fontsize=10)
     bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.02)
     bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=7)
