@@ -169,8 +169,10 @@ class MatchingConfig:
       width: its channels.
       norm: ``instance`` as published, ``group`` or ``none``.
       real_per_class: real clips of each class a step; repeated where there are fewer.
+      optimizer: of the images: ``sgd`` as published, or ``adam``, which needs fewer
+        steps.
       learning_rate: of the images.
-      momentum: of the images.
+      momentum: of the images; Adam's decay of the first moment.
       outer_loop: steps with one network, trained on the coreset between them; 0: as
         published for ``samples_per_class``.
       inner_loop: epochs that it trains between two steps; 0: as published.
@@ -182,6 +184,7 @@ class MatchingConfig:
     width: int = 128
     norm: str = "instance"
     real_per_class: int = 256
+    optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.5
     outer_loop: int = 0

@@ -22,8 +22,9 @@ _CLIPS = {
     "loop.batch_size": 512,
     "evaluation.width": 64,
     "matching.width": 32,
-    "matching.real_per_class": 64,
-    "matching.inner_loop": 10,
+    "matching.real_per_class": 32,
+    "matching.inner_loop": 5,
+    "matching.learning_rate": 0.3,
 }
 # Sounds of several seconds, in which more happens.
 _SCENES = {
@@ -81,7 +82,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "dc": _MATCHING,
     "dsa": _MATCHING,
-    "dm": {**_MATCHING, "matching.learning_rate": 1.0},
+    "dm": {**_MATCHING, "matching.learning_rate": 0.1},
     "random": _FIXED_LABELS,
     "herding": _FIXED_LABELS,
     "k_center": _FIXED_LABELS,
@@ -110,6 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "matching.width": 128,
         "matching.real_per_class": 256,
         "matching.inner_loop": 0,
+        "matching.learning_rate": 0.1,
         "features.n_mels": 64,
         "features.frames": 128,
     },

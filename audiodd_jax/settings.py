@@ -60,6 +60,7 @@ _CHOICES = {
     "rfad.kernel_precision": ("float32", "float64"),
     "kip.kernel": ("nngp", "ntk"),
     "matching.norm": ("instance", "group", "none"),
+    "matching.optimizer": ("sgd", "adam"),
     "siamese.mode": ("one", "all"),
     "loop.keep": ("best", "last"),
     "optimizer.schedule": ("constant", "cosine"),

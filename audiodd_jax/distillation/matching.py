@@ -97,7 +97,10 @@ def make(
       matched: what is matched, and how the network changes.
     """
     settings = config.matching
-    tx = optax.sgd(settings.learning_rate, settings.momentum)
+    tx = {
+        "sgd": lambda: optax.sgd(settings.learning_rate, settings.momentum),
+        "adam": lambda: optax.adam(settings.learning_rate, settings.momentum),
+    }[settings.optimizer]()
 
     def fresh(key: Key[Array, ""], images: Array) -> Any:
         """A network for such images."""
