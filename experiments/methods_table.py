@@ -42,7 +42,7 @@ _STEPS = {"rfad": 200, "dm": 200, "dc": 60, "dsa": 60}
 _STEPS_OF_ONE = {"dc": 120, "dsa": 120}
 _SIZES = {"evaluation.seeds": 1}
 _OF_DATASET = {"esc10": {"features.n_mels": 32, "features.frames": 64}}
-# Matched coresets do not have the statistics of real clips, which batch norm would learn.
+# Matched coresets have other statistics than real clips, which batch norm would learn.
 _TRAINING = {
     "convnet": {"training.steps": 150, "model.norm": "instance"},
     "resnet18": {"training.steps": 100, "model.norm": "instance"},

@@ -141,9 +141,9 @@ def test_what_counts_is_the_direction_of_each_output():
     assert np.isfinite(grads["w"]).all()
 
 
-def test_dc_of_a_class_touches_that_class_alone():
+def test_clips_of_a_class_touch_that_class_alone():
     batch, start = problem(np.float32)
-    built = make("dc", matching__outer_loop=1)
+    built = make("dm")
     step, state = jax.jit(built.step), built.init(jax.random.key(0), start)
     whole, _ = step(state, batch)
     other = batch._replace(images=batch.images.at[:5].add(1.0))  # class 0
@@ -218,10 +218,11 @@ def test_dm_by_hand():
     np.testing.assert_allclose(found, (gap**2).sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", ["dc", "dm"])
-def test_the_loss_falls(method):
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.3), ("adam", 0.03)])
+def test_the_loss_falls(optimizer, rate):
     batch, start = problem(np.float32)
-    built = make(method, matching__outer_loop=1, matching__learning_rate=1.0)
+    changes = {"matching__optimizer": optimizer, "matching__learning_rate": rate}
+    built = make("dm", **changes)
     state = built.init(jax.random.key(0), start)
     steps = jax.jit(
         lambda state: jax.lax.scan(
