@@ -32,7 +32,7 @@ def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
     grid, device = devices.grid_of(mesh), mesh.local_mesh.devices.flat[0]
     if config.method in settings_lib.SELECTION:
         raise UserError(f"{config.method} chooses clips: there is no step to forecast")
-    plan, memory = cost.choose(config, sizes, grid, device), devices.memory_of(device)
+    plan, memory = cost.choose(config, sizes, grid, device), cost.memory_of(device)
     coreset = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
     if config.method != "rfad":
         step = steps.compiled_bytes(config, sizes, mesh, plan)
