@@ -100,7 +100,7 @@ def main(_):
     data = prepared.load(config)
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
     rows = subsets.choose(drawn, data, config, 0)
-    sources = [training_run.coreset_source(verdict.arrays(coreset))]
+    sources = [training_run.coreset_source(coreset.unfolded())]
     if _REAL.value:
         sources.append(training_run.subset_source(drawn, rows, data, 0))
     heads = [source.record["name"] for source in sources]
