@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 import audiodd_jax
 from audiodd_jax import settings as settings_lib
-from audiodd_jax import training_run, verdict
+from audiodd_jax import training_run
 from audiodd_jax.features import prepared
 from audiodd_jax.runtime.runs import RunDirectory
 from audiodd_jax.training import subsets
