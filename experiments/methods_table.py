@@ -9,8 +9,8 @@ process of its own, which tells its seconds and the peak of its memory. The core
 scored on the test split by kernel regression (one draw of networks a distillation), and
 by networks that are trained on it, once a seed each, ResNet-18 for the first seeds
 alone. Sizes are those of the package for the dataset and the method, less what is
-below and ``--changes``: what two CPU cores do in an hour and a quarter. Finished runs
-are not repeated, cut ones continue.
+below, for two CPU cores, and ``--changes``. Finished runs are not repeated, cut ones
+continue.
 """
 
 import statistics
