@@ -54,6 +54,7 @@ SCORES = {
     "per_class_accuracy",
     "confusions",
     "wall_seconds",
+    "peak_memory_bytes",
 }
 
 

@@ -143,6 +143,9 @@ def kernel_gradient(
     total, _ = lax.scan(add, zeros, (split(x), split(ct)))
     if whole * size < b:
         total += part(x[whole * size :], ct[whole * size :])
+    # Else XLA turns the product around in some programs and not in others, and a seed
+    # would train to other bits alone than beside others.
+    total = lax.optimization_barrier(total)
     return total.T.reshape(k, k, channels, w).astype(x.dtype)
 
 
