@@ -134,7 +134,9 @@ def test_a_run_from_files_to_a_scored_coreset(sound_folder, tmp_path):
     assert "this coreset is of folder with the classes high, low" in other.stderr
 
 
-@pytest.mark.parametrize("method", ["dm", "k_center"])
+@pytest.mark.parametrize(
+    "method", ["dm", pytest.param("k_center", marks=pytest.mark.slow)]
+)
 def test_other_methods_leave_the_same_things(sound_folder, tmp_path, method):
     run = tmp_path / "run"
     command = ["distill", "--dataset=folder", f"--data_dir={sound_folder}", *TINY]

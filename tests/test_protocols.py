@@ -206,6 +206,7 @@ def test_folds_are_needed_for_all_of_them(capsys, cache, tmp_path):
     assert cross_validation.fold_directories(tmp_path / "run") == []
 
 
+@pytest.mark.slow
 def test_a_cut_run_of_every_fold_goes_on(
     capsys, cache, tmp_path, monkeypatch, sound_folder
 ):

@@ -26,7 +26,7 @@ def test_the_coreset_is_that_of_one_device_but_for_rounding(found):
         assert highest < 1e-9, name
 
 
-@pytest.mark.parametrize("networks", [3, 5, 8])
+@pytest.mark.parametrize("networks", [3, 5])
 def test_the_coreset_is_that_of_one_device(found, networks):
     for name, (_, norm) in found["float32"][f"distill {networks}"].items():
         assert norm < 1e-5, name

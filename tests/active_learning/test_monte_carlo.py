@@ -20,6 +20,8 @@ from audiodd_jax.training.trainer import Network
 
 KEY = jax.random.key(3)
 MODELS = ("convnet", "resnet18", "linear")
+# The ResNet takes half a minute to compile.
+DROPPING = ("convnet", pytest.param("resnet18", marks=pytest.mark.slow), "linear")
 
 
 def network(name="convnet", dropout=0.3, width=4, place="everywhere"):
@@ -88,7 +90,7 @@ def test_passes_and_clips_have_masks_of_their_own():
     assert (again == again[:, :1]).all()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", DROPPING)
 def test_a_clip_s_passes_do_not_depend_on_the_others(name):
     whole = passes(name)
     order = np.array([4, 2, 6])

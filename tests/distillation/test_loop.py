@@ -270,6 +270,7 @@ def test_background_noise_needs_noise():
     assert np.abs(noisy.best.images - clean.best.images).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_kernels_in_float64_change_little(x64):
     config = settings(rfad__kernel_precision="float64")
     wide, narrow = (loop.distill(c, data()).best for c in (config, settings()))

@@ -42,7 +42,9 @@ def test_the_published_sizes():
     assert sizes.parameters(config, (224, 224), 1000) + extra_channels == 11_689_512
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet18", "linear"])
+@pytest.mark.parametrize(
+    "name", ["convnet", pytest.param("resnet18", marks=pytest.mark.slow), "linear"]
+)
 def test_dropout_can_stay_on_at_inference(name):
     config = dataclasses.replace(SMALL, name=name)
     model = models.make(config, 3)
