@@ -22,7 +22,7 @@ from audiodd_jax.distillation import cost, methods, rfad, steps  # noqa: E402
 from audiodd_jax.distillation.coreset import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation.cost import Plan  # noqa: E402
 from audiodd_jax.distillation.start import initial  # noqa: E402
-from audiodd_jax.features import batches  # noqa: E402
+from audiodd_jax.features import batches, siamese  # noqa: E402
 from audiodd_jax.features.normalize import Normalization  # noqa: E402
 from audiodd_jax.features.prepared import Split  # noqa: E402
 from audiodd_jax.kernels import regression  # noqa: E402
@@ -188,6 +188,10 @@ def matched(method):
         "matching__real_per_class": 4,
         "matching__outer_loop": 3,
         "matching__inner_loop": 2,
+        # Two changes are enough to share, and the others take long to compile.
+        **{f"siamese__{name}": 0.0 for name in siamese.CHANGES},
+        "siamese__time_shift": 0.2,
+        "siamese__gain_db": 6.0,
     }
     config = presets.for_dataset("tones", **changes)
     rng = np.random.default_rng(0)
@@ -217,6 +221,7 @@ def trained(model, seeds):
         "training__batch_size": 32,
         "training__seeds": seeds,
         "training__log_every": 3,
+        "model__depth": 2,
         "model__width": 8,
         "model__dropout": 0.2,
     }
