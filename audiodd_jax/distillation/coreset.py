@@ -9,19 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.distillation import formation
-from audiodd_jax.features import normalize, waveforms
+from audiodd_jax.features import inversion, normalize, waveforms
 from audiodd_jax.features.batches import Draw
 from audiodd_jax.features.prepared import Split
 from audiodd_jax.runtime.arrays import DAMAGE, load_npz
 from audiodd_jax.runtime.errors import UserError
 
 FORMAT = 1
+# Spectrograms that become sound at once.
+_HEARD_AT_ONCE = 64
 
 
 class CoresetArrays(NamedTuple):
@@ -124,6 +127,30 @@ class Coreset:
         return waveforms.standardized(
             waveform, sample_rate, self.features, self.normalization
         )
+
+    def sounds(
+        self, *, seed: int = 0, iterations: int = 64
+    ) -> Float[np.ndarray, "k samples"]:
+        """What the spectrograms sound like, a row each, at ``features.sample_rate``.
+
+        One of the many sounds that have these spectrograms: see ``features.inversion``.
+
+        Args:
+          seed: draws the phases that Griffin-Lim starts from.
+          iterations: of Griffin-Lim.
+        """
+        log_mel = normalize.invert(self.unfolded().images, self.normalization)
+        key = jax.random.key(seed)
+        parts = [
+            inversion.invert(
+                log_mel[first : first + _HEARD_AT_ONCE],
+                self.features,
+                key=jax.random.fold_in(key, first),
+                iterations=iterations,
+            )
+            for first in range(0, len(log_mel), _HEARD_AT_ONCE)
+        ]
+        return np.concatenate([part.waveforms for part in parts])
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""

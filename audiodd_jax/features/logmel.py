@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.runtime.errors import UserError
@@ -144,6 +144,17 @@ def _check_length(waveforms: Array | np.ndarray, size: Frontend) -> None:
         raise ValueError(f"clips have {waveforms.shape[1]} samples, not {size.samples}")
 
 
+def stft(
+    waveforms: Float[Array | np.ndarray, "b samples"], size: Frontend
+) -> Complex[Array, "b t bins"]:
+    """Short-time Fourier transform of ``size.frames`` frames, Hann-windowed."""
+    half = size.n_fft // 2
+    padded = jnp.pad(waveforms, ((0, 0), (half, half)))
+    starts = size.hop * np.arange(size.frames)
+    frames = padded[:, starts[:, None] + np.arange(size.n_fft)]
+    return jnp.fft.rfft(frames * hann_window(size))
+
+
 def mel_power(
     waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
@@ -154,11 +165,7 @@ def mel_power(
     """
     size = frontend(config)
     _check_length(waveforms, size)
-    half = size.n_fft // 2
-    padded = jnp.pad(waveforms, ((0, 0), (half, half)))
-    starts = size.hop * np.arange(size.frames)
-    frames = padded[:, starts[:, None] + np.arange(size.n_fft)]
-    spectrum = jnp.fft.rfft(frames * hann_window(size))
+    spectrum = stft(waveforms, size)
     power = spectrum.real**2 + spectrum.imag**2
     # Most of the filter bank is zeros: a few bands of filters, each over its own bins.
     bands = []

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -108,6 +109,29 @@ def test_normalize_is_the_preprocessing_of_the_coreset(artefact):
     # Another rate and length are resampled and fitted.
     other = artefact.normalize(np.repeat(wave, 2), 16000)
     assert other.shape == (1, 8, 16, 1)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_every_spectrogram_has_a_sound(artefact, factor):
+    metadata = {
+        **artefact.metadata,
+        "platt_scale": 1.0,
+        "settings": {"coreset": {"factor": factor}},
+    }
+    silence = (30 - artefact.features.top_db) / 12
+    images = np.full_like(artefact.images, silence)
+    images[1:, 3] = 2.5  # one mel bin, as loud as can be
+    told = dataclasses.replace(artefact, images=images, metadata=metadata)
+    sounds = told.sounds(iterations=4)
+    size = logmel.frontend(artefact.features)
+    assert sounds.shape == (6 * factor, size.samples)
+    np.testing.assert_array_equal(sounds[:factor], 0)
+    peaks = np.abs(sounds[factor:]).max(1)
+    np.testing.assert_allclose(peaks, 0.9, atol=1e-4)
+    # They are heard where they are loud.
+    bins = np.asarray(logmel.compute(sounds[factor:], artefact.features)).mean(2)
+    assert (bins.argmax(1) == 3).all()
+    assert np.abs(told.sounds(iterations=4, seed=1) - sounds).max() > 0.01
 
 
 def _cut(path):
