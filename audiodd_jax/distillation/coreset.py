@@ -138,6 +138,9 @@ class Coreset:
         Args:
           seed: draws the phases that Griffin-Lim starts from.
           iterations: of Griffin-Lim.
+
+        Raises:
+          UserError: fewer iterations than none.
         """
         log_mel = normalize.invert(self.unfolded().images, self.normalization)
         key = jax.random.key(seed)

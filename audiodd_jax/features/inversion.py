@@ -31,6 +31,7 @@ from jaxtyping import Array, Complex, Float, Key
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.features import logmel
 from audiodd_jax.features.logmel import Frontend
+from audiodd_jax.runtime.errors import UserError
 
 # Frames a window: enough of them that neighbours determine each other's phases.
 _OVERLAP = 4
@@ -200,6 +201,11 @@ def invert(
       log_mel: in dB, as ``logmel.log_mel`` and ``normalize.invert`` give them.
       config: what they were made with.
       key: draws the first phases.
-      iterations: of Griffin-Lim.
+      iterations: of Griffin-Lim; 0 leaves the first phases.
+
+    Raises:
+      UserError: fewer than none.
     """
+    if iterations < 0:
+        raise UserError(f"iterations must be at least 0, not {iterations}")
     return _invert(log_mel, dataclasses.astuple(config), key, iterations)

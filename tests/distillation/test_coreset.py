@@ -132,6 +132,8 @@ def test_every_spectrogram_has_a_sound(artefact, factor):
     bins = np.asarray(logmel.compute(sounds[factor:], artefact.features)).mean(2)
     assert (bins.argmax(1) == 3).all()
     assert np.abs(told.sounds(iterations=4, seed=1) - sounds).max() > 0.01
+    with pytest.raises(UserError, match="at least 0, not -1"):
+        told.sounds(iterations=-1)
 
 
 def _cut(path):
