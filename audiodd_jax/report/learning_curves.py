@@ -33,11 +33,13 @@ class Point(NamedTuple):
       clips: spectrograms of a coreset.
       accuracies: on the test split, one a network.
       seconds: of one training, mean.
+      name: of what made the coresets.
     """
 
     clips: int
     accuracies: tuple[float, ...]
     seconds: float
+    name: str = "distilled coreset"
 
 
 def told(accuracies: Sequence[float]) -> str:
@@ -75,30 +77,31 @@ def draw(
             axes.fill_between(
                 curve.counts, mean - half, mean + half, color=f"C{i}", alpha=0.07, lw=0
             )
-    if points:
+    for i, name in enumerate(dict.fromkeys(point.name for point in points)):
+        alike = [point for point in points if point.name == name]
         spread = [
             100 * statistics.stdev(p.accuracies) if len(p.accuracies) > 1 else 0.0
-            for p in points
+            for p in alike
         ]
         axes.errorbar(
-            [point.clips for point in points],
-            [100 * statistics.fmean(point.accuracies) for point in points],
+            [point.clips for point in alike],
+            [100 * statistics.fmean(point.accuracies) for point in alike],
             spread,
-            fmt="*",
-            ms=14,
-            color="black",
+            fmt="*hH8"[i % 4],
+            ms=14 if i == 0 else 8,
+            color=("black", "dimgray", "darkgray", "silver")[i % 4],
             capsize=3,
             zorder=3,
-            label="distilled coreset",
+            label=name,
         )
     axes.set_xscale("log")
     counts = sorted({c for curve in curves for c in curve.counts})
     # Labels of counts that lie close together would run into each other.
     shown = counts[:1]
     for count in counts[1:]:
-        if count > 1.25 * shown[-1]:
+        if count > 1.4 * shown[-1]:
             shown.append(count)
-    axes.set_xticks(shown, [f"{c:,}\n{100 * c / num_train:.2g} %" for c in shown])
+    axes.set_xticks(shown, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in shown])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="labelled clips (share of those that train)")
     axes.set(ylabel="test accuracy (%)")

@@ -1,0 +1,294 @@
+"""The source's tables 1 and 2: coresets beside active learning, at equal budgets.
+
+    python experiments/table.py --dataset=spoken_digit --data_dir=/data/fsdd \
+        --model=convnet --seeds=3
+
+One network learns from all training clips; from clips that acquisition functions chose,
+at shares of them and at the coresets' own numbers of clips; and from coresets of some
+sizes and methods. It leaves tables (Markdown, CSV, LaTeX, JSON) and a picture under the
+network's name, anew after each run: what was not run says so. Finished runs are not
+repeated, cut ones continue. ``--sizes`` chooses how much work that is: what two CPU
+cores can do (fewer steps, maps of 32 x 64), the datasets' own defaults, or the
+published sizes.
+
+RFAD distils by the preset ``transfer``, which is for networks. Networks on coresets of
+DC and DSA have instance or group norm, since those coresets have other statistics than
+real clips. Validation clips are nobody's budget: no label of theirs is learnt from.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import published
+from absl import app, flags, logging
+
+import audiodd_jax
+from audiodd_jax import active_run, cli_support, presets, settings, training_run
+from audiodd_jax.active_learning import budgets
+from audiodd_jax.report import budget_table, learning_curves, tables
+from audiodd_jax.report.budget_table import Row
+from audiodd_jax.report.learning_curves import Curve, Point
+from audiodd_jax.runtime import processes
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import write_json
+from audiodd_jax.training import subsets
+
+_DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
+_MODEL = flags.DEFINE_enum("model", "convnet", ["convnet", "resnet18"], "network")
+_PER_CLASS = flags.DEFINE_list(
+    "samples_per_class", [], "coreset sizes, largest first (default: the source's)"
+)
+_METHODS = flags.DEFINE_list("methods", ["rfad", "dc", "dsa"], "of distillation")
+_ACQUISITIONS = flags.DEFINE_list(
+    "acquisitions",
+    ["max_entropy", "variation_ratios", "bald", "random"],
+    "acquisition functions",
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of everything")
+_SIZES = flags.DEFINE_enum("sizes", "cpu", ["cpu", "default", "source"], "of the work")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/table", "where the runs go")
+
+# Changes over the datasets' and networks' own settings: of everything, of a method's
+# distillation, of a network's training.
+_SMALL_MAPS = {"features.n_mels": 32, "features.frames": 64, "evaluation.seeds": 1}
+_CHANGES = {
+    "cpu": {
+        "all": _SMALL_MAPS,
+        "rfad": {"loop.steps": 200},
+        "dc": {"loop.steps": 60},
+        "dsa": {"loop.steps": 60},
+        "convnet": {"training.steps": 100},
+        "resnet18": {"training.steps": 60, "training.batch_size": 64},
+    },
+    "default": {},
+    "source": {"all": presets.PRESETS["source"]},
+}
+_NORMS = {"convnet": "instance", "resnet18": "group"}
+_TRAINS_AS_REAL = ("rfad", *settings.SELECTION)
+
+
+def sizes():
+    """Spectrograms a class of the coresets, largest first."""
+    usual = (5, 3, 2) if _DATASET.value == "esc10" else (10, 5, 2)
+    return [
+        int(size)
+        for size in _PER_CLASS.value
+        or published.SIZES.get(_DATASET.value.removesuffix("_mini"), usual)
+    ]
+
+
+def base(seed, method="rfad", per_class=None):
+    """The configuration of a seed, and of a method's distillation."""
+    changes = _CHANGES[_SIZES.value]
+    config = audiodd_jax.for_dataset(
+        _DATASET.value, method=method, seed=seed, data__data_dir=_DATA_DIR.value
+    )
+    own = presets.PRESETS["transfer"] if method in settings.REGRESSION else {}
+    size = {"coreset.samples_per_class": per_class} if per_class else {}
+    parts = [changes.get("all", {}), changes.get(method, {}), own, size]
+    return settings.replace(config, {k: v for part in parts for k, v in part.items()})
+
+
+def recipe(seed, method=""):
+    """How the network is trained, on real clips or on a method's coreset."""
+    changes = _CHANGES[_SIZES.value].get(_MODEL.value, {})
+    norm = (
+        {} if method in ("", *_TRAINS_AS_REAL) else {"model.norm": _NORMS[_MODEL.value]}
+    )
+    config = presets.for_model(base(seed), _MODEL.value, training__seeds=1)
+    return settings.replace(config, {**changes, **norm})
+
+
+def place():
+    return Path(_WORKDIR.value) / _DATASET.value
+
+
+@functools.cache
+def loaded():
+    """The dataset, with one preprocessing for all."""
+    return audiodd_jax.prepare(base(0))
+
+
+def of_everything(seed):
+    """Accuracy and seconds of the network on all training clips."""
+    source = training_run.subset_source(subsets.Subset(), None, loaded(), seed)
+    folder = place() / _MODEL.value / f"all-seed{seed}"
+    trained = training_run.train(recipe(seed), loaded(), source, folder)
+    return trained.scores.mean, trained.result["wall_seconds"]
+
+
+def of_coreset(method, per_class, seed):
+    """Accuracy of the network on a method's coreset, and seconds of both runs."""
+    folder = place() / "coresets" / f"{method}-{per_class}-seed{seed}"
+    run = audiodd_jax.distill(base(seed, method, per_class), folder)
+    trained = training_run.train(
+        recipe(seed, method),
+        loaded(),
+        training_run.coreset_source(run.coreset.unfolded()),
+        place() / _MODEL.value / f"{method}-{per_class}-seed{seed}",
+    )
+    seconds = run.result["wall_seconds"] + trained.result["wall_seconds"]
+    return trained.scores.mean, seconds, run.result["bytes"]
+
+
+@functools.cache
+def ladder():
+    """Budgets of active learning in rising order: the coresets' sizes, and shares."""
+    count = lambda text: budgets.clips(text, loaded().num_train, loaded().num_classes)
+    texts = [f"{size}/class" for size in sizes()] + list(published.SHARES)
+    found = {count(text): text for text in texts}
+    return tuple(found[clips] for clips in sorted(found))
+
+
+def of_choice(acquisition, seed):
+    """Accuracies by number of clips that an acquisition function chose, and seconds."""
+    config = settings.replace(
+        recipe(seed),
+        {
+            **presets.ACTIVE_DEFAULTS,
+            "active.acquisition": acquisition,
+            "active.budgets": ladder(),
+            "active.initial": f"{max(1, min(sizes()) // 2)}/class",
+        },
+    )
+    folder = place() / _MODEL.value / f"{acquisition}-seed{seed}"
+    result = active_run.learn(config, loaded(), folder)
+    at = {row["counted"]: row["test_accuracy"] for row in result["rounds"]}
+    return at, result["wall_seconds"]
+
+
+class Found:
+    """What the runs have found so far, by what they were asked."""
+
+    def __init__(self):
+        self.results = {}
+        self.reasons = {}
+
+    def ask(self, function, *arguments):
+        """Runs one thing; what cannot be run is noted, and the next one follows."""
+        key = (function.__name__, *arguments)
+        try:
+            self.results[key] = function(*arguments)
+        except UserError as error:
+            self.reasons[key] = f"not run: {error}"
+        except Exception as error:
+            if not processes.is_out_of_memory(error):
+                raise
+            self.reasons[key] = "not run: the device has not the memory"
+        self.write()
+
+    def of(self, function, *arguments):
+        """The results of all seeds, and why there are none."""
+        keys = [(function.__name__, *arguments, k) for k in range(_SEEDS.value)]
+        reasons = [self.reasons[key] for key in keys if key in self.reasons]
+        found = [self.results[key] for key in keys if key in self.results]
+        return found, reasons[0] if reasons else "not run"
+
+    def rows(self):
+        """The table's rows, in the source's order."""
+        data, source = loaded(), published.RESULTS.get((_MODEL.value, _DATASET.value))
+        label = published.LABELS.get(_DATASET.value, "")
+        raw = lambda clips: round(data.train_bytes * clips / data.num_train)
+        count = lambda text: budgets.clips(text, data.num_train, data.num_classes)
+        found, reason = self.of(of_everything)
+        told = source.everything if source else None
+        yield _row(
+            "all clips", "100 %", data.num_train, data.train_bytes, found, reason
+        )._replace(published=told)
+        for text in (*published.SHARES, *(f"{size}/class" for size in sizes())):
+            clips = count(text)
+            for name in _ACQUISITIONS.value:
+                found, reason = self.of(of_choice, name)
+                found = [(at[clips], seconds) for at, seconds in found]
+                told, as_label = None, ""
+                if source and name in source.chosen:
+                    if text in published.SHARES:
+                        told = source.chosen[name][published.SHARES.index(text)]
+                    elif text == f"{max(sizes())}/class":
+                        told, as_label = source.fewest[name], label
+                size = text.replace("%", " %").replace("/", " a ")
+                row = _row(name, size, clips, raw(clips), found, reason)
+                yield row._replace(published=told, published_label=as_label)
+        for method in _METHODS.value:
+            for i, per_class in enumerate(sizes()):
+                found, reason = self.of(of_coreset, method, per_class)
+                clips = per_class * data.num_classes
+                f, t = data.image_shape
+                stored = (
+                    found[0][2] if found else 4 * clips * (f * t + data.num_classes)
+                )
+                row = _row(
+                    method.upper(), f"{per_class} a class", clips, stored, found, reason
+                )
+                if source and method == "rfad" and i < len(source.distilled):
+                    row = row._replace(
+                        published=source.distilled[i],
+                        published_label=label if i == 0 else "",
+                    )
+                yield row
+
+    def write(self):
+        """Writes the tables and the picture from what there is."""
+        data, rows = loaded(), list(self.rows())
+        stem = place() / f"{_MODEL.value}"
+        made = budget_table.table(
+            rows, data.num_train, data.num_classes, data.train_bytes
+        )
+        tables.write(made, stem)
+        write_json(stem.with_suffix(".json"), [row._asdict() for row in rows])
+        if any(row.accuracies for row in rows):
+            curves, points = _series(rows)
+            title = f"{data.name}, {_MODEL.value}"
+            learning_curves.draw(
+                curves, points, data.num_train, title, stem.with_suffix(".png")
+            )
+        return tables.markdown(made)
+
+
+def _row(learns_from, size, clips, stored, found, reason):
+    accuracies = tuple(one[0] for one in found)
+    seconds = tuple(one[1] for one in found)
+    return Row(learns_from, size, clips, stored, accuracies, seconds, reason)
+
+
+def _series(rows):
+    """The rows as the curves and points of the picture."""
+    curves, points, chosen = [], [], {}
+    for row in rows:
+        if not row.accuracies:
+            continue
+        if row.learns_from.isupper():
+            seconds = sum(row.seconds) / len(row.seconds)
+            points.append(Point(row.clips, row.accuracies, seconds, row.learns_from))
+        else:
+            chosen.setdefault(row.learns_from, {})[row.clips] = row
+    for name, at in chosen.items():
+        counts = tuple(sorted(at))
+        seeds = min(len(at[count].accuracies) for count in counts)
+        accuracies = [at[count].accuracies[:seeds] for count in counts]
+        seconds = at[counts[0]].seconds[0]
+        curves.append(Curve(name, counts, np.array(accuracies).T, seconds))
+    return curves, points
+
+
+def main(_):
+    logging.set_verbosity(logging.WARNING)
+    cli_support.keep_compiled(None)
+    found = Found()
+    with cli_support.continued(place()):
+        # Seeds outside, so that a table that was cut has a bit of everything.
+        for seed in range(_SEEDS.value):
+            found.ask(of_everything, seed)
+            for method in _METHODS.value:
+                for per_class in sizes():
+                    found.ask(of_coreset, method, per_class, seed)
+            for acquisition in _ACQUISITIONS.value:
+                found.ask(of_choice, acquisition, seed)
+    print(found.write())
+    print(f"\ntables and picture: {place() / _MODEL.value}.*")
+
+
+if __name__ == "__main__":
+    app.run(main)
