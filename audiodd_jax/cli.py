@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from audiodd_jax import cli_active, cli_commands, cli_flags
+from audiodd_jax import cli_active, cli_commands, cli_flags, cli_report, cli_sweep
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.version import __version__
 
@@ -37,6 +37,8 @@ COMMANDS = {
         cli_commands.train,
         cli_commands.evaluate,
         cli_active.active,
+        cli_sweep.sweep,
+        cli_report.report,
         cli_commands.doctor,
     )
 }

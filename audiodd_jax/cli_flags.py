@@ -40,6 +40,7 @@ _OWN_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+FlagsError = flags.Error
 Definition = Callable[[flags.FlagValues], None]
 
 
@@ -221,6 +222,42 @@ def define_active_flags(values: flags.FlagValues) -> None:
     )
 
 
+def define_report_flags(values: flags.FlagValues) -> None:
+    """Where a report goes, and what of the coresets it shows."""
+    string, integer = flags.DEFINE_string, flags.DEFINE_integer
+    options = {"flag_values": values}
+    string("out", "report", "the folder of the report", **options)
+    integer("galleries", 4, "coresets that are shown and made audible", **options)
+    integer("per_class", 10, "spectrograms of a class that are shown", **options)
+    integer("iterations", 64, "of Griffin-Lim", **options)
+    integer("seed", 0, "of Griffin-Lim's first phases", **options)
+    string("cache_dir", None, "downloads and features (default: see doctor)", **options)
+
+
+def define_sweep_flags(values: flags.FlagValues) -> None:
+    """Where a sweep's runs go, and what runs them."""
+    string, integer, number = (
+        flags.DEFINE_string,
+        flags.DEFINE_integer,
+        flags.DEFINE_float,
+    )
+    options = {"flag_values": values}
+    string("workdir", None, "the sweep's folder (default: runs/FILE)", **options)
+    flags.DEFINE_bool("dry_run", False, "list the runs, run none", **options)
+    integer("retries", 3, "of a run whose process or worker is killed", **options)
+    integer(
+        "jobs",
+        0,
+        "runs at a time here (default: as devices serve; 1 on CPU)",
+        **options,
+    )
+    integer("devices_per_run", 1, "accelerators of a run here", **options)
+    string("ray", None, "run on a Ray cluster: auto, HOST:PORT, or local", **options)
+    number("cpus_per_run", 1, "of a Ray cluster", **options)
+    number("gpus_per_run", 0, "of a Ray cluster; below 1, shared", **options)
+    number("tpus_per_run", 0, "chips of a Ray cluster", **options)
+
+
 # What defines the plain flags of each command.
 COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
     "prepare": (define_data_flags, define_preset_flag, define_device_flag),
@@ -244,8 +281,12 @@ COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
         define_active_flags,
         define_device_flag,
     ),
+    "report": (define_report_flags,),
+    "sweep": (define_sweep_flags,),
     "doctor": (define_data_flags,),
 }
+# Commands that take no settings, but arguments: what they are.
+ARGUMENTS = {"report": "RUNS...", "sweep": "FILE"}
 
 
 class Parsed(NamedTuple):
@@ -315,6 +356,23 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
     return Parsed(values, config, changes)
 
 
+def parse_arguments(
+    command: str, argv: Sequence[str]
+) -> tuple[flags.FlagValues, list[str]]:
+    """The plain flags and the arguments of a command of ``ARGUMENTS``.
+
+    Raises:
+      UserError: there is no argument.
+      flags.Error: an unknown flag, or a value of the wrong type.
+    """
+    values = _defined(COMMAND_FLAGS[command])
+    values.set_gnu_getopt(True)
+    rest = values([command, *argv])[1:]
+    if not rest:
+        raise UserError(f"usage: audiodd {command} {ARGUMENTS[command]} [flags]")
+    return values, rest
+
+
 def _field_value(flag: str, value: Any) -> Any:
     """What a plain flag sets its field to."""
     if flag == "fold":
@@ -344,11 +402,14 @@ def dataset_config(values: Any) -> Config:
 def help_text(command: str, summary: str, define: Sequence[Definition]) -> str:
     """Every plain flag of a command, and every setting with its default."""
     values = _defined(define)
-    lines = [f"audiodd {command} [flags]", "", summary, ""]
+    arguments = f" {ARGUMENTS[command]}" if command in ARGUMENTS else ""
+    lines = [f"audiodd {command}{arguments} [flags]", "", summary, ""]
     for name in values:
         flag = values[name]
         shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
         lines.append(f"  {shown:28s} {flag.help}")
+    if command in ARGUMENTS:
+        return "\n".join(lines)
     lines += ["", "Everything else, with the defaults before a dataset's own:", ""]
     lines += list(_describe(Config(), "--config"))
     return "\n".join(lines)

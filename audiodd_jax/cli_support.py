@@ -37,11 +37,12 @@ def start(values: Any, config: Config) -> None:
     keep_compiled(cache_dir(values))
     from audiodd_jax.runtime import devices, processes, supervisor
 
+    supervised = not supervisor.is_needed()
+    supervisor.follow()
     if joins:
         several = values.coordinator_address or processes.found_by_jax()
-        if several and supervisor.is_needed():
+        if several and not supervised:
             raise SystemExit(supervisor.supervise(sys.argv[1:]))
-        supervisor.follow()
         address = values.coordinator_address
         processes.join(address, values.num_processes, values.process_id)
     if count:

@@ -20,7 +20,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import published
+import source_tables
 from absl import app, flags, logging
 
 import audiodd_jax
@@ -75,7 +75,7 @@ def sizes():
     return [
         int(size)
         for size in _PER_CLASS.value
-        or published.SIZES.get(_DATASET.value.removesuffix("_mini"), usual)
+        or source_tables.SIZES.get(_DATASET.value.removesuffix("_mini"), usual)
     ]
 
 
@@ -137,7 +137,7 @@ def of_coreset(method, per_class, seed):
 def ladder():
     """Budgets of active learning in rising order: the coresets' sizes, and shares."""
     count = lambda text: budgets.clips(text, loaded().num_train, loaded().num_classes)
-    texts = [f"{size}/class" for size in sizes()] + list(published.SHARES)
+    texts = [f"{size}/class" for size in sizes()] + list(source_tables.SHARES)
     found = {count(text): text for text in texts}
     return tuple(found[clips] for clips in sorted(found))
 
@@ -188,8 +188,11 @@ class Found:
 
     def rows(self):
         """The table's rows, in the source's order."""
-        data, source = loaded(), published.RESULTS.get((_MODEL.value, _DATASET.value))
-        label = published.LABELS.get(_DATASET.value, "")
+        data, source = (
+            loaded(),
+            source_tables.RESULTS.get((_MODEL.value, _DATASET.value)),
+        )
+        label = source_tables.LABELS.get(_DATASET.value, "")
         raw = lambda clips: round(data.train_bytes * clips / data.num_train)
         count = lambda text: budgets.clips(text, data.num_train, data.num_classes)
         found, reason = self.of(of_everything)
@@ -197,15 +200,15 @@ class Found:
         yield _row(
             "all clips", "100 %", data.num_train, data.train_bytes, found, reason
         )._replace(published=told)
-        for text in (*published.SHARES, *(f"{size}/class" for size in sizes())):
+        for text in (*source_tables.SHARES, *(f"{size}/class" for size in sizes())):
             clips = count(text)
             for name in _ACQUISITIONS.value:
                 found, reason = self.of(of_choice, name)
                 found = [(at[clips], seconds) for at, seconds in found]
                 told, as_label = None, ""
                 if source and name in source.chosen:
-                    if text in published.SHARES:
-                        told = source.chosen[name][published.SHARES.index(text)]
+                    if text in source_tables.SHARES:
+                        told = source.chosen[name][source_tables.SHARES.index(text)]
                     elif text == f"{max(sizes())}/class":
                         told, as_label = source.fewest[name], label
                 size = text.replace("%", " %").replace("/", " a ")

@@ -22,12 +22,16 @@ LEVELS = (
     "verdict",
     "active_run",
     "api",
+    "report_run",
     "cross_validation",
     "doctor",
     "cli_flags",
     "cli_support",
+    "sweep",
     "cli_commands",
     "cli_active",
+    "cli_report",
+    "cli_sweep",
     "cli",
 )
 # What every level may use, and what itself uses nothing of the others.

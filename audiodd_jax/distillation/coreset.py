@@ -23,8 +23,6 @@ from audiodd_jax.runtime.arrays import DAMAGE, load_npz
 from audiodd_jax.runtime.errors import UserError
 
 FORMAT = 1
-# Spectrograms that become sound at once.
-_HEARD_AT_ONCE = 64
 
 
 class CoresetArrays(NamedTuple):
@@ -143,17 +141,9 @@ class Coreset:
           UserError: fewer iterations than none.
         """
         log_mel = normalize.invert(self.unfolded().images, self.normalization)
-        key = jax.random.key(seed)
-        parts = [
-            inversion.invert(
-                log_mel[first : first + _HEARD_AT_ONCE],
-                self.features,
-                key=jax.random.fold_in(key, first),
-                iterations=iterations,
-            )
-            for first in range(0, len(log_mel), _HEARD_AT_ONCE)
-        ]
-        return np.concatenate([part.waveforms for part in parts])
+        key, config = jax.random.key(seed), self.features
+        found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+        return found.waveforms
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""

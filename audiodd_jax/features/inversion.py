@@ -33,6 +33,8 @@ from audiodd_jax.features import logmel
 from audiodd_jax.features.logmel import Frontend
 from audiodd_jax.runtime.errors import UserError
 
+# Spectrograms that become sound at once, where there are many.
+_PORTION = 32
 # Frames a window: enough of them that neighbours determine each other's phases.
 _OVERLAP = 4
 _UPDATES = 200
@@ -53,8 +55,8 @@ class Inverted(NamedTuple):
       convergence: ``[b]`` spectral convergence after the last iteration.
     """
 
-    waveforms: Float[Array, "b samples"]
-    convergence: Float[Array, " b"]
+    waveforms: Float[Array | np.ndarray, "b samples"]
+    convergence: Float[Array | np.ndarray, " b"]
 
 
 def synthesis(config: FeaturesConfig) -> Frontend:
@@ -209,3 +211,39 @@ def invert(
     if iterations < 0:
         raise UserError(f"iterations must be at least 0, not {iterations}")
     return _invert(log_mel, dataclasses.astuple(config), key, iterations)
+
+
+def invert_many(
+    log_mel: Float[Array | np.ndarray, "b f t"],
+    config: FeaturesConfig,
+    *,
+    key: Key[Array, ""],
+    iterations: int = 64,
+) -> Inverted:
+    """``invert`` of any number of spectrograms, in portions by one program.
+
+    Args:
+      log_mel: in dB, as ``logmel.log_mel`` and ``normalize.invert`` give them.
+      config: what they were made with.
+      key: draws the first phases.
+      iterations: of Griffin-Lim.
+
+    Returns:
+      Arrays of the host.
+
+    Raises:
+      UserError: fewer than none.
+    """
+    count = log_mel.shape[0]
+    filled = jnp.pad(log_mel, ((0, -count % _PORTION), (0, 0), (0, 0)), "edge")
+    parts = [
+        invert(
+            filled[first : first + _PORTION],
+            config,
+            key=jax.random.fold_in(key, first),
+            iterations=iterations,
+        )
+        for first in range(0, count, _PORTION)
+    ]
+    joined = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
+    return Inverted(*joined)

@@ -1,6 +1,6 @@
 """Pictures of a run: its curves, and its coreset before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,37 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def progress(
+    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]], title: str, path: Path
+) -> None:
+    """Draws validation accuracy against steps, a line a name: the mean over seeds.
+
+    Args:
+      histories: by name, the rows of ``metrics.jsonl`` of each seed.
+      title: above the picture.
+      path: where the PNG goes.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, seeds) in enumerate(histories.items()):
+        at: dict[int, list[float]] = {}
+        for rows in seeds:
+            for row in rows:
+                if "validation_accuracy" in row:
+                    at.setdefault(row["step"], []).append(row["validation_accuracy"])
+        if len(at) < 2:
+            continue
+        steps = sorted(at)
+        values = [100 * sum(at[step]) / len(at[step]) for step in steps]
+        axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=name)
+    axes.set(xlabel="step", ylabel="validation accuracy (%)")
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 

@@ -9,6 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from audiodd_jax.report import tables
+from audiodd_jax.report.tables import Table
+
 
 class Curve(NamedTuple):
     """What an acquisition function's labels were worth.
@@ -111,13 +114,13 @@ def draw(
     figure.savefig(path, dpi=120)
 
 
-def table(
+def cells(
     curves: Sequence[Curve],
     points: Sequence[Point],
     counts: Sequence[int],
     num_train: int,
-) -> str:
-    """Accuracies as a Markdown table, a row a contender, a column a number of clips.
+) -> Table:
+    """Accuracies as a table, a row a contender, a column a number of clips.
 
     Args:
       curves: of the acquisition functions.
@@ -127,20 +130,27 @@ def table(
     """
     counts = sorted({*counts, *(point.clips for point in points)})
     head = [f"{c:,} clips, {100 * c / num_train:.1f} %" for c in counts]
-    lines = [
-        f"| labels chosen by | {' | '.join(head)} | s |",
-        "|---" * (len(counts) + 2) + "|",
-    ]
+    rows = []
     for curve in curves:
         where = dict(zip(curve.counts, curve.accuracies.T, strict=True))
-        cells = [told(where[c].tolist()) if c in where else "" for c in counts]
-        lines.append(f"| {curve.name} | {' | '.join(cells)} | {curve.seconds:.0f} |")
+        row = [told(where[c].tolist()) if c in where else "" for c in counts]
+        rows.append([curve.name, *row, f"{curve.seconds:.0f}"])
     if points:
         where = {point.clips: point for point in points}
-        cells = [told(where[c].accuracies) if c in where else "" for c in counts]
+        row = [told(where[c].accuracies) if c in where else "" for c in counts]
         seconds = ", ".join(f"{point.seconds:.0f}" for point in points)
-        lines.append(f"| distilled coreset | {' | '.join(cells)} | {seconds} |")
-    return "\n".join(lines)
+        rows.append(["distilled coreset", *row, seconds])
+    return Table(["labels chosen by", *head, "s"], rows)
+
+
+def table(
+    curves: Sequence[Curve],
+    points: Sequence[Point],
+    counts: Sequence[int],
+    num_train: int,
+) -> str:
+    """``cells`` as Markdown; the same arguments."""
+    return tables.markdown(cells(curves, points, counts, num_train))
 
 
 def verdicts(curves: Sequence[Curve], points: Sequence[Point]) -> list[str]:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Sequence
 
 _CHILD = "AUDIODD_SUPERVISED"
+# In the environment of a process that is to end with its parent.
+FOLLOWS = {_CHILD: "1"}
 # From the runtime's fatal message on, what follows is its stack.
 _FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
 LOST = (
@@ -53,7 +55,7 @@ def supervise(arguments: Sequence[str]) -> int:
     """
     child = subprocess.Popen(
         [sys.executable, "-m", "audiodd_jax", *arguments],
-        env={**os.environ, _CHILD: "1"},
+        env={**os.environ, **FOLLOWS},
         stderr=subprocess.PIPE,
     )
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,188 @@
+"""A coreset to look at and listen to: its spectrograms, labels, sounds, neighbours."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import soundfile
+from jaxtyping import Array, Float, Int
+from matplotlib import image
+
+from audiodd_jax.distillation.coreset import Coreset
+from audiodd_jax.features import inversion, normalize
+from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.runtime.runs import write_atomically
+
+# Training clips that are compared with a coreset at once.
+_COMPARED_AT_ONCE = 4096
+# Sample rates of MPEG 1, 2 and 2.5.
+_MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+class Heard(NamedTuple):
+    """Spectrograms and what they sound like.
+
+    Attributes:
+      log_mel: ``[k, f, t]`` in dB.
+      waveforms: ``[k, samples]``.
+      convergence: ``[k]`` spectral convergence of the inversion.
+    """
+
+    log_mel: Float[np.ndarray, "k f t"]
+    waveforms: Float[np.ndarray, "k samples"]
+    convergence: Float[np.ndarray, " k"]
+
+
+class Nearest(NamedTuple):
+    """The training clip that is nearest to each spectrogram.
+
+    Attributes:
+      rows: ``[s]`` of the clips that train.
+      labels: ``[s]`` their classes.
+      distances: ``[s]`` root mean square, in standard deviations.
+    """
+
+    rows: Int[np.ndarray, " s"]
+    labels: Int[np.ndarray, " s"]
+    distances: Float[np.ndarray, " s"]
+
+
+@jax.jit
+def _distances(
+    images: Float[Array, "s f t 1"], clips: Float[Array, "b f t 1"]
+) -> Float[Array, "s b"]:
+    a, b = (x.reshape(x.shape[0], -1) for x in (images, clips))
+    square = lambda x: jnp.sum(x * x, 1)
+    product = jnp.matmul(a, b.T, precision="highest")
+    return (square(a)[:, None] + square(b) - 2 * product) / a.shape[1]
+
+
+def nearest(
+    images: Float[Array, "s f t 1"], train: Split | DeviceSplit | HostSplit
+) -> Nearest:
+    """The nearest of the clips that train, of whatever class.
+
+    Args:
+      images: standardised spectrograms.
+      train: the clips, with the same preprocessing.
+    """
+    labels, parts = np.asarray(train.labels), []
+    for first in range(0, labels.size, _COMPARED_AT_ONCE):
+        rows = np.arange(first, min(first + _COMPARED_AT_ONCE, labels.size))
+        distances = np.asarray(_distances(images, train.take(rows)))
+        best = distances.argmin(1)
+        parts.append((rows[best], distances[np.arange(best.size), best]))
+    rows, squares = (np.stack(values) for values in zip(*parts, strict=True))
+    which, place = squares.argmin(0), np.arange(squares.shape[1])
+    rows = rows[which, place]
+    distances = np.sqrt(np.maximum(squares[which, place], 0.0))
+    return Nearest(rows, labels[rows], distances)
+
+
+def listen(
+    images: Float[Array, "k f t 1"], coreset: Coreset, *, seed: int, iterations: int
+) -> Heard:
+    """Spectrograms as sound, by ``features.inversion``.
+
+    Args:
+      images: standardised as the coreset's are.
+      coreset: has the features' settings and the normalisation.
+      seed: draws the phases that Griffin-Lim starts from.
+      iterations: of Griffin-Lim.
+    """
+    log_mel = normalize.invert(images, coreset.normalization)
+    key, config = jax.random.key(seed), coreset.features
+    found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+    return Heard(np.asarray(log_mel), *found)
+
+
+def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> bytes:
+    """A spectrogram as a PNG, a pixel a bin, low frequencies below.
+
+    Args:
+      log_mel: in dB.
+      limits: dB of the darkest and of the brightest colour.
+    """
+    file = io.BytesIO()
+    low, high = limits
+    image.imsave(file, log_mel[::-1], vmin=low, vmax=high, cmap="magma", format="png")
+    return file.getvalue()
+
+
+def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, str]:
+    """A sound for a page, and its media type: MP3, or WAV where none can be written.
+
+    Args:
+      waveform: in [-1, 1].
+      rate: in Hz.
+    """
+    file = io.BytesIO()
+    if "MP3" in soundfile.available_formats() and rate in _MP3_RATES:
+        soundfile.write(file, waveform, rate, format="MP3")
+        return file.getvalue(), "audio/mpeg"
+    soundfile.write(file, waveform, rate, format="WAV", subtype="PCM_16")
+    return file.getvalue(), "audio/wav"
+
+
+def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
+    """A file name a spectrogram: a folder a class, numbers within it."""
+    counts: dict[str, int] = {}
+    names = []
+    for label in labels.argmax(1):
+        folder = re.sub(r"[^\w.+-]", "_", class_names[label]).lstrip(".") or "_"
+        names.append(f"{folder}/{counts.get(folder, 0):04d}.wav")
+        counts[folder] = counts.get(folder, 0) + 1
+    return names
+
+
+def write_sounds(heard: Heard, coreset: Coreset, folder: Path) -> list[str]:
+    """Writes a coreset as an audio folder: WAV files, a folder a class, a table.
+
+    ``metadata.csv`` has a row a file: ``file_name``, ``label``, and a column a class
+    with the learnt label (one-hot where labels were fixed).
+
+    Args:
+      heard: all spectrograms of the coreset.
+      coreset: whose they are.
+      folder: where they go.
+
+    Returns:
+      The files' names in the folder.
+    """
+    labels = np.asarray(coreset.unfolded().labels)
+    names = files(labels, coreset.class_names)
+    for name, waveform in zip(names, heard.waveforms, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / name, waveform, coreset.features.sample_rate)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    classes = [f"label_{name}" for name in coreset.class_names]
+    table.writerow(["file_name", "label", *classes])
+    shares = labels + 1 / labels.shape[1]
+    for name, row in zip(names, shares, strict=True):
+        label = coreset.class_names[row.argmax()]
+        table.writerow([name, label, *(f"{value:.6f}" for value in row)])
+    write_atomically(folder / "metadata.csv", text.getvalue())
+    return names
+
+
+def strongest(
+    label: Float[np.ndarray, " c"], class_names: tuple[str, ...], count: int = 3
+) -> Iterator[tuple[str, float]]:
+    """The classes of a label with the largest values, and those: 1 for a hard label.
+
+    Args:
+      label: centred.
+      class_names: ``c`` names.
+      count: how many at most; those below a hundredth are left out.
+    """
+    values = label + 1 / label.size
+    for place in np.argsort(-values, kind="stable")[:count]:
+        if values[place] >= 0.01:
+            yield class_names[place], float(values[place])

@@ -1,0 +1,201 @@
+"""What runs found, as tables: coresets, trainings, active learning, cut runs."""
+
+import statistics
+from collections.abc import Sequence
+
+import numpy as np
+
+from audiodd_jax.report import verdict_table
+from audiodd_jax.report.collect import Group, Run
+from audiodd_jax.report.learning_curves import Curve, told
+from audiodd_jax.report.tables import Table
+
+_PROTOCOLS = {"krr": "kernel regression"}
+
+
+def name_of(group: Group) -> str:
+    """A coreset's method and size in words: ``rfad, 10 a class``."""
+    result = group.first.result
+    factor = result.get("factor", 1)
+    return ", ".join(
+        [
+            result["method"],
+            f"{result['samples_per_class']} a class",
+            *([f"{factor} in each"] if factor > 1 else []),
+            *group.settings,
+        ]
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _accuracies(group: Group) -> list[float]:
+    """Of all seeds: a run's own ones where it had several."""
+    return [a for run in group.runs for a in run.result["test_accuracies"]]
+
+
+def coresets(groups: Sequence[Group]) -> Table:
+    """Coresets: their sizes, and kernel regression on them, mean ± deviation in %.
+
+    Args:
+      groups: of distillations.
+    """
+    columns = (
+        "dataset",
+        "method",
+        "a class",
+        "settings",
+        "of train",
+        "bytes",
+        "raw audio / bytes",
+        "accuracy (%)",
+        "real clips (%)",
+        "protocol",
+        "seeds",
+        "steps",
+        "s",
+    )
+    rows = []
+    for group in groups:
+        result = group.first.result
+        factor = result.get("factor", 1)
+        rows.append(
+            (
+                result["dataset"],
+                result["method"],
+                f"{result['samples_per_class']}" + (f" x {factor}" * (factor > 1)),
+                ", ".join(group.settings),
+                _percent(result["fraction_of_train"]),
+                f"{result['bytes']:,}",
+                f"{result['train_bytes'] / result['bytes']:.3g}",
+                told(group.column("test_accuracy")),
+                told(group.column("start_test_accuracy"))
+                if result["start"] == "real"
+                else "",
+                result["protocol"],
+                str(len(group.runs)),
+                str(result["steps"]),
+                f"{group.mean('wall_seconds'):.0f}",
+            )
+        )
+    return Table(columns, rows).without_empty_columns()
+
+
+def trainings(groups: Sequence[Group]) -> Table:
+    """Networks by what they learnt from, mean ± deviation in %.
+
+    Args:
+      groups: of trainings.
+    """
+    columns = (
+        "dataset",
+        "network",
+        "learns from",
+        "settings",
+        "clips",
+        "of train",
+        "accuracy (%)",
+        "macro F1",
+        "seeds",
+        "s",
+    )
+    rows = []
+    for group in groups:
+        result = group.first.result
+        accuracies = _accuracies(group)
+        what = verdict_table.told(result["learns_from"])
+        rows.append(
+            (
+                result["dataset"],
+                result["model"],
+                f"{what} of {group.origin}" if group.origin else what,
+                ", ".join(group.settings),
+                f"{result['num_samples']:,}",
+                _percent(result["fraction_of_train"]),
+                told(accuracies),
+                f"{group.mean('macro_f1'):.3f}",
+                str(len(accuracies)),
+                f"{group.mean('wall_seconds'):.0f}",
+            )
+        )
+    return Table(columns, rows).without_empty_columns()
+
+
+def folds(groups: Sequence[Group]) -> Table:
+    """Coresets whose folds tested once each, mean ± deviation over folds in %."""
+    columns = (
+        "dataset",
+        "method",
+        "a class",
+        "settings",
+        "folds",
+        "accuracy (%)",
+        "real clips (%)",
+        "s",
+    )
+    rows = []
+    for group in groups:
+        for run in group.runs:
+            result, each = run.result, run.result["folds"]
+            rows.append(
+                (
+                    result["dataset"],
+                    result["method"],
+                    str(result["samples_per_class"]),
+                    ", ".join((*group.settings, f"seed={run.seed}")),
+                    str(len(each)),
+                    told([row["test_accuracy"] for row in each]),
+                    told([row["start_test_accuracy"] for row in each]),
+                    f"{result['wall_seconds']:.0f}",
+                )
+            )
+    return Table(columns, rows)
+
+
+def curve(group: Group) -> Curve:
+    """The learning curve of an acquisition function, over its seeds."""
+    rounds = [run.result["rounds"] for run in group.runs]
+    counts = tuple(row["counted"] for row in rounds[0])
+    accuracies = np.array([[row["test_accuracy"] for row in rows] for rows in rounds])
+    name = ", ".join([group.first.result["acquisition"], *group.settings])
+    return Curve(name, counts, accuracies, group.mean("wall_seconds"))
+
+
+def unfinished(runs: Sequence[Run]) -> Table:
+    """Runs without a result: how far they came."""
+    rows = []
+    for run in runs:
+        if not run.result:
+            step = max((row["step"] for row in run.history), default=0)
+            name = run.config.get("data", {}).get("name", "")
+            rows.append((run.path.name, run.kind, name, str(run.seed), str(step)))
+    return Table(("run", "kind", "dataset", "seed", "last step"), rows)
+
+
+def sentence(group: Group) -> str:
+    """A coreset in a sentence: its share, its bytes, its accuracy."""
+    result = group.first.result
+    share = _percent(result["fraction_of_train"])
+    less = result["train_bytes"] / result["bytes"]
+    real = ""
+    if result["start"] == "real" and result["steps"]:
+        real = (
+            f"; as many real clips give {told(group.column('start_test_accuracy'))} %"
+        )
+    count = len(group.runs)
+    return (
+        f"{result['dataset']}, {name_of(group)}: {result['num_samples']} spectrograms, "
+        f"{share} of {result['num_train']:,} clips, {result['bytes']:,} bytes "
+        f"({less:.3g} times less than raw audio). Test accuracy by "
+        f"{_PROTOCOLS.get(result['protocol'], result['protocol'])} "
+        f"{told(group.column('test_accuracy'))} % over {count} "
+        f"seed{'s' * (count > 1)}{real}."
+    )
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and range of some errors."""
+    mean = statistics.fmean(values)
+    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"

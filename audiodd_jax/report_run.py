@@ -1,0 +1,371 @@
+"""Run directories to a report: tables, figures, sounds, and a page of all of it."""
+
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from audiodd_jax import settings as settings_lib
+from audiodd_jax import training_run, verdict
+from audiodd_jax.distillation.coreset import Coreset, load_coreset
+from audiodd_jax.report import collect, figures, gallery, learning_curves, page, summary
+from audiodd_jax.report import tables as tables_lib
+from audiodd_jax.report.collect import Group, Run
+from audiodd_jax.report.learning_curves import Point
+from audiodd_jax.report.page import Card, Gallery, Picture, Side, Titled
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.runs import read_json, write_atomically
+from audiodd_jax.version import __version__
+
+# Coresets that the summary tells of.
+_SENTENCES = 8
+_NOTE = (
+    "Accuracies are of the test split: mean ± sample standard deviation over seeds. A "
+    "percentage of the training clips is the true one; bytes are of 32-bit images and "
+    "labels, against the recordings as 16-bit mono audio."
+)
+
+
+class Options(NamedTuple):
+    """What of the coresets is shown and made audible.
+
+    Attributes:
+      galleries: coresets at most, the best of each dataset and method first.
+      per_class: spectrograms of a class at most.
+      iterations: of Griffin-Lim.
+      seed: of its first phases.
+    """
+
+    galleries: int = 4
+    per_class: int = 10
+    iterations: int = 64
+    seed: int = 0
+
+
+_DEFAULT = Options()
+
+
+class Report(NamedTuple):
+    """What was written.
+
+    Attributes:
+      page: the HTML file.
+      runs: that were found.
+      unfinished: of them.
+      galleries: of the coresets on the page.
+      sounds: a folder for each of them.
+      notes: what could not be shown, and why.
+    """
+
+    page: Path
+    runs: int
+    unfinished: int
+    galleries: list[Gallery]
+    sounds: list[Path]
+    notes: list[str]
+
+
+def report(
+    places: Sequence[str | Path],
+    out: str | Path,
+    options: Options = _DEFAULT,
+    cache_dir: Path | None = None,
+) -> Report:
+    """Reports all runs in some folders: ``index.html``, tables, figures and sounds.
+
+    Args:
+      places: run directories, or folders that hold some at any depth.
+      out: where the report goes; what an earlier one left is replaced.
+      options: what of the coresets is shown.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: no runs, a damaged file, or an option that cannot be.
+    """
+    _check(options)
+    runs = collect.find([Path(place) for place in places])
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is not a folder")
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    kinds = lambda kind: [run for run in runs if run.kind == kind]
+    distilled = sorted(collect.grouped(kinds("distill")), key=_order)
+    trained = collect.grouped(kinds("train"), _origins(distilled))
+    chosen = collect.grouped(kinds("active"))
+    folds = collect.grouped(kinds("folds"))
+    tables = _tables(distilled, trained, chosen, folds, runs)
+    for titled in tables:
+        tables_lib.write(titled.table, out / "tables" / _stem(titled.title))
+    pictures = _figures(distilled, trained, chosen, out / "figures")
+    galleries, folders, notes = [], [], []
+    for group in _shown(distilled, options.galleries):
+        made, folder, note = _gallery(group, out / "sounds", options, cache_dir)
+        galleries.append(made)
+        folders.append(folder)
+        notes += note
+    unfinished = sum(not run.result for run in runs)
+    names = sorted({run.config["data"]["name"] for run in runs})
+    content = page.Page(
+        f"Coresets of {', '.join(names)}"
+        if distilled
+        else f"Runs on {', '.join(names)}",
+        f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
+        f"{len(runs)} runs, {unfinished} of them unfinished",
+        _sentences(distilled),
+        _NOTE,
+        pictures,
+        tables,
+        galleries,
+        [*_origin(runs), *notes],
+    )
+    write_atomically(out / "index.html", page.render(content))
+    return Report(out / "index.html", len(runs), unfinished, galleries, folders, notes)
+
+
+def _sentences(distilled: Sequence[Group]) -> list[str]:
+    """A sentence for each of the best coresets; the tables have all of them."""
+    if not distilled:
+        return ["No finished distillation is among these runs; see the tables."]
+    told = [summary.sentence(group) for group in _shown(distilled, _SENTENCES)]
+    more = len(distilled) - len(told)
+    return told + [f"{more} more are in the tables."] * (more > 0)
+
+
+def _check(options: Options) -> None:
+    for name, least in (("galleries", 0), ("per_class", 1), ("iterations", 0)):
+        if getattr(options, name) < least:
+            raise UserError(
+                f"{name} must be at least {least}, not {getattr(options, name)}"
+            )
+
+
+def _order(group: Group) -> tuple[str, str, int]:
+    result = group.first.result
+    return result["dataset"], result["method"], result["samples_per_class"]
+
+
+def _stem(title: str) -> str:
+    return re.sub(r"[^\w]+", "_", title.lower()).strip("_")
+
+
+def _origins(distilled: Sequence[Group]) -> dict[str, str]:
+    """What made the coresets, by the digests that trainings on them keep."""
+    found = {}
+    for group in distilled:
+        for run in group.runs:
+            arrays = load_coreset(run.path / "coreset.npz").unfolded()
+            for name in ("coreset", "hard"):
+                record = training_run.coreset_source(arrays, name).record
+                found[record["digest"]] = summary.name_of(group)
+    return found
+
+
+def _tables(
+    distilled: Sequence[Group],
+    trained: Sequence[Group],
+    chosen: Sequence[Group],
+    folds: Sequence[Group],
+    runs: Sequence[Run],
+) -> list[Titled]:
+    """The tables that have rows."""
+    found = [
+        Titled("Coresets", summary.coresets(distilled)),
+        Titled("Coresets, every fold", summary.folds(folds)),
+        Titled("Networks", summary.trainings(trained)),
+    ]
+    for (dataset, model), groups in _by_network(chosen).items():
+        first = groups[0].first.result
+        counts = [first["rounds"][0]["counted"], *first["budgets"].values()]
+        curves = [summary.curve(group) for group in groups]
+        table = learning_curves.cells(curves, (), counts, first["num_train"])
+        found.append(Titled(f"Active learning, {dataset}, {model}", table))
+    found.append(Titled("Unfinished runs", summary.unfinished(runs)))
+    return [titled for titled in found if titled.table.rows]
+
+
+def _by_network(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        result = group.first.result
+        found.setdefault((result["dataset"], result["model"]), []).append(group)
+    return found
+
+
+def _figures(
+    distilled: Sequence[Group],
+    trained: Sequence[Group],
+    chosen: Sequence[Group],
+    folder: Path,
+) -> list[Picture]:
+    """Draws the curves, and has them as data addresses."""
+    found = []
+
+    def keep(title: str, path: Path) -> None:
+        found.append(Picture(title, page.data_address(path.read_bytes(), "image/png")))
+
+    for dataset in dict.fromkeys(group.first.result["dataset"] for group in distilled):
+        histories = {
+            summary.name_of(group): [run.history for run in group.runs]
+            for group in distilled
+            if group.first.result["dataset"] == dataset
+            and any(len(run.history) > 1 for run in group.runs)
+        }
+        if histories:
+            title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
+            figures.progress(histories, title, path)
+            keep(title, path)
+    on_coresets = [group for group in trained if group.origin and _is_coreset(group)]
+    points = _by_network(on_coresets)
+    for network, groups in _by_network(chosen).items():
+        dataset, model = network
+        title = f"{dataset}, {model}: accuracy against labels"
+        path = folder / f"{dataset}-{model}.png"
+        learning_curves.draw(
+            [summary.curve(group) for group in groups],
+            [_point(group) for group in points.get(network, ())],
+            groups[0].first.result["num_train"],
+            title,
+            path,
+        )
+        keep(title, path)
+    return found
+
+
+def _is_coreset(group: Group) -> bool:
+    return group.first.result["learns_from"] == "coreset"
+
+
+def _point(group: Group) -> Point:
+    """A network on a method's coresets of one size, for the picture."""
+    accuracies = [a for run in group.runs for a in run.result["test_accuracies"]]
+    method = group.origin.split(", ")[0]
+    return Point(
+        group.first.result["num_samples"],
+        tuple(accuracies),
+        group.mean("wall_seconds"),
+        f"coreset by {method}",
+    )
+
+
+def _shown(distilled: Sequence[Group], count: int) -> list[Group]:
+    """The coresets to look at: of each dataset and method the best, then the others."""
+    ranked = sorted(distilled, key=lambda group: -group.mean("test_accuracy"))
+    seen, first, later = set(), [], []
+    for group in ranked:
+        result = group.first.result
+        key = result["dataset"], result["method"]
+        (later if key in seen else first).append(group)
+        seen.add(key)
+    return [*first, *later][:count]
+
+
+def _gallery(
+    group: Group, place: Path, options: Options, cache_dir: Path | None
+) -> tuple[Gallery, Path, list[str]]:
+    """A coreset on the page, its folder of sounds, and what could not be shown."""
+    run = group.first
+    coreset = load_coreset(run.path / "coreset.npz")
+    arrays = coreset.unfolded()
+    listen = lambda images: gallery.listen(
+        images, coreset, seed=options.seed, iterations=options.iterations
+    )
+    own = listen(arrays.images)
+    title = f"{run.result['dataset']}, {summary.name_of(group)}, seed {run.seed}"
+    folder = place / _stem(title)
+    names = gallery.write_sounds(own, coreset, folder)
+    labels = np.asarray(arrays.labels)
+    shown = _first_of_each(labels.argmax(1), options.per_class)
+    error = lambda heard: summary.spread(heard.convergence.tolist())
+    told = f"Spectral convergence of the inversion {error(own)}"
+    notes, near = [], None
+    try:
+        near = _near(arrays.images[shown], coreset, run, listen, cache_dir)
+        told += f"; of the real clips beside them {error(near[0])}"
+    except UserError as reason:
+        notes.append(f"No real clips are shown beside {title}: {reason}")
+    hidden = len(labels) - len(shown)
+    if hidden:
+        told += f". {hidden} more spectrograms are among the WAV files"
+    told += f". WAV files: {folder.relative_to(place.parent)}/metadata.csv lists them."
+    cards = _cards(own, near, shown, labels, names, coreset)
+    return Gallery(title, told, cards), folder, notes
+
+
+def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the first few of each class, in class order."""
+    rows = [np.flatnonzero(classes == c)[:count] for c in np.unique(classes)]
+    return np.concatenate(rows)
+
+
+def _near(images, coreset, run, listen, cache_dir):
+    """The nearest real clips, heard, and which they are.
+
+    Raises:
+      UserError: the dataset is not there, or not as it was.
+    """
+    config = settings_lib.from_dict(run.config)
+    data = verdict.load_data(coreset, config, True, cache_dir)
+    found = gallery.nearest(images, data.train)
+    return listen(data.train.take(found.rows)), found
+
+
+def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
+    """A card a spectrogram, all on one scale of decibels."""
+    heard = [own.log_mel[shown]] + ([near[0].log_mel] if near else [])
+    limits = tuple(np.percentile(np.concatenate(heard), [1, 99.8]).tolist())
+    rate = coreset.features.sample_rate
+
+    def side(sounds, place, title, told, shares=()) -> Side:
+        picture = gallery.picture(sounds.log_mel[place], limits)
+        sound, media_type = gallery.sound(sounds.waveforms[place], rate)
+        return Side(
+            title,
+            told,
+            page.data_address(picture, "image/png"),
+            page.data_address(sound, media_type),
+            shares,
+        )
+
+    cards = []
+    for i, row in enumerate(shown):
+        name = coreset.class_names[labels[row].argmax()]
+        strongest = tuple(gallery.strongest(labels[row], coreset.class_names))
+        left = side(own, row, name, names[row], strongest)
+        right = None
+        if near:
+            clips, which = near
+            right = side(
+                clips,
+                i,
+                f"real: {coreset.class_names[which.labels[i]]}",
+                f"nearest, {which.distances[i]:.2f} deviations a bin away",
+            )
+        cards.append(Card(left, right))
+    return cards
+
+
+def _origin(runs: Sequence[Run]) -> list[str]:
+    """Data, licences, versions and commands that the runs name."""
+    lines = []
+    for run in runs:
+        if run.result:
+            version, licence = run.result["dataset_version"], run.result["licence"]
+            line = f"Data: {run.result['dataset']} {version}. Licence: {licence}"
+            if line not in lines:
+                lines.append(line)
+    for run in runs:
+        file = run.path / "environment.json"
+        if file.exists():
+            there = read_json(file)
+            revision = f" at {there['revision']}" if there.get("revision") else ""
+            devices = ", ".join(dict.fromkeys(there["devices"]))
+            line = (
+                f"Made with audiodd_jax {there['audiodd_jax']}{revision}, jax "
+                f"{there['versions']['jax']} on {devices}"
+            )
+            if line not in lines:
+                lines.append(line)
+    return lines

@@ -1,0 +1,1 @@
+"""Many runs, planned by a file, each in a directory of its own."""

@@ -1,0 +1,174 @@
+"""One attempt at a run: a process of its own, and a record of how it ended."""
+
+import fcntl
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audiodd_jax.runtime import supervisor
+from audiodd_jax.runtime.runs import read_json
+from audiodd_jax.sweep.plan import Planned
+
+RECORD = "sweep.jsonl"
+LOGS = "logs"
+# Seconds that a process whose parent died has to leave its run directory.
+_PATIENCE = 120.0
+_PREFIX = "audiodd: error: "
+
+
+def record(workdir: Path, run: str, event: str, **more: Any) -> None:
+    """Appends what happened to a run to the sweep's record; one line, one write."""
+    row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
+    with (workdir / RECORD).open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def is_finished(workdir: Path, plan: Planned) -> bool:
+    """Whether the run has its result."""
+    return (workdir / plan.name / "result.json").exists()
+
+
+class Attempt:
+    """A run's process, from its start until ``poll`` says how it ended."""
+
+    def __init__(
+        self,
+        plan: Planned,
+        workdir: Path,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+    ):
+        """Starts the process, which continues the run where one was cut.
+
+        Args:
+          plan: the run.
+          workdir: the sweep's.
+          folder: where relative paths among the flags begin.
+          environment: over this process's own.
+        """
+        self.plan, self._workdir = plan, workdir
+        self._began = time.monotonic()
+        self._log = workdir / LOGS / f"{plan.name}.log"
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "audiodd_jax", plan.command, *plan.flags]
+        record(workdir, plan.name, "started", host=platform.node(), flags=plan.flags)
+        with self._log.open("a") as log:
+            self._begin = log.tell()
+            self._process = subprocess.Popen(
+                [*command, f"--workdir={workdir / plan.name}"],
+                cwd=folder,
+                env={**os.environ, **supervisor.FOLLOWS, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def poll(self) -> str | None:
+        """How it ended (``finished``, ``failed``, ``cut``, ``killed``), once it has."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        seconds = round(time.monotonic() - self._began, 1)
+        event, reason = self._ended(code)
+        record(self._workdir, self.plan.name, event, reason=reason, seconds=seconds)
+        return event
+
+    def _ended(self, code: int) -> tuple[str, str]:
+        if code == 0 and is_finished(self._workdir, self.plan):
+            return "finished", ""
+        if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+            return "cut", "stopped; its state is saved"
+        if code < 0:
+            return "killed", f"killed by signal {-code}"
+        with self._log.open(errors="replace") as log:
+            log.seek(self._begin)
+            lines = [line.strip() for line in log if line.strip()]
+        told = [line for line in lines if line.startswith(_PREFIX)] or lines[-1:]
+        reason = told[-1].removeprefix(_PREFIX) if told else f"exit code {code}"
+        return "failed", reason
+
+    def stop(self) -> None:
+        """Asks the process to save its state and end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+
+def wait_until_free(directory: Path) -> None:
+    """Waits until no process holds a run directory, for a while.
+
+    Where a worker was killed, its run's process takes a moment to notice.
+    """
+    lock, until = directory / ".lock", time.monotonic() + _PATIENCE
+    while lock.exists() and time.monotonic() < until:
+        with lock.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                time.sleep(0.2)
+            else:
+                return
+
+
+def perform(
+    plan: Planned,
+    workdir: Path,
+    folder: Path,
+    retries: int,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Runs a run to its end, in this process's place; how it ended.
+
+    What is finished is not run again, and what was killed is tried again.
+
+    Args:
+      plan: the run.
+      workdir: the sweep's.
+      folder: where relative paths among the flags begin.
+      retries: after which a run that is killed counts as failed.
+      environment: over this process's own.
+    """
+    wait_until_free(workdir / plan.name)
+    for _ in range(retries + 1):
+        if is_finished(workdir, plan):
+            return "finished"
+        attempt = Attempt(plan, workdir, folder, environment)
+        try:
+            while (event := attempt.poll()) is None:
+                time.sleep(0.2)
+        except BaseException:
+            attempt.stop()
+            while attempt.poll() is None:
+                time.sleep(0.2)
+            raise
+        if event != "killed":
+            return event
+    return event
+
+
+def last_step(directory: Path) -> int | None:
+    """The last step that a run has recorded, if any."""
+    file = directory / "metrics.jsonl"
+    if not file.exists():
+        return None
+    with file.open("rb") as rows:
+        rows.seek(max(0, file.stat().st_size - 4096))
+        lines = rows.read().splitlines()
+    for line in reversed(lines):
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def accuracy(directory: Path) -> float | None:
+    """The test accuracy of a finished run."""
+    file = directory / "result.json"
+    return read_json(file).get("test_accuracy") if file.exists() else None

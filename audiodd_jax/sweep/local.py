@@ -1,0 +1,104 @@
+"""A sweep on this machine: one run after the other, or one on each device."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from audiodd_jax.sweep import attempt as attempt_lib
+from audiodd_jax.sweep.attempt import Attempt
+from audiodd_jax.sweep.plan import Planned
+
+# How a process is given some of a machine's accelerators, by JAX's platform.
+_VISIBLE = {
+    "gpu": ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
+    "tpu": ("TPU_VISIBLE_CHIPS",),
+}
+# A TPU process that has some of a host's chips must be told that it is alone.
+_ALONE = {
+    1: {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"},
+    2: {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,2,1", "TPU_PROCESS_BOUNDS": "1,1,1"},
+    4: {"TPU_CHIPS_PER_PROCESS_BOUNDS": "2,2,1", "TPU_PROCESS_BOUNDS": "1,1,1"},
+}
+
+
+def devices() -> tuple[str, int]:
+    """JAX's platform and the number of its devices, asked of another process.
+
+    This one must not take them: the runs need them.
+    """
+    code = "import jax; print(jax.default_backend(), jax.local_device_count())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    platform, count = done.stdout.split()[-2:]
+    return platform, int(count)
+
+
+def slots(
+    platform: str, count: int, jobs: int, devices_per_run: int
+) -> list[dict[str, str]]:
+    """What the environment of each of the runs at a time is to say.
+
+    Args:
+      platform: JAX's.
+      count: devices of the machine.
+      jobs: runs at a time; 0: as many as the devices serve, and one on a CPU.
+      devices_per_run: of an accelerator.
+    """
+    if platform not in _VISIBLE:
+        return [{}] * max(1, jobs)
+    found = []
+    for first in range(0, count - devices_per_run + 1, devices_per_run):
+        shown = ",".join(map(str, range(first, first + devices_per_run)))
+        slot = dict.fromkeys(_VISIBLE[platform], shown)
+        if platform == "tpu":
+            slot |= _ALONE.get(devices_per_run, {})
+        found.append(slot)
+    return found[: jobs or None] or [{}]
+
+
+def run(
+    plans: Sequence[Planned],
+    workdir: Path,
+    folder: Path,
+    environments: Sequence[dict[str, str]],
+    retries: int,
+    show: Callable[[], None],
+    stopping: Callable[[], int],
+) -> None:
+    """Runs all, as many at a time as there are environments.
+
+    Args:
+      plans: the runs, in the order in which they are begun.
+      workdir: the sweep's.
+      folder: where relative paths among the flags begin.
+      environments: of the runs at a time.
+      retries: of a run that is killed.
+      show: called between looks at the processes.
+      stopping: the signal that came, or 0; runs are then told to save and end.
+    """
+    waiting, tries = list(plans), dict.fromkeys((plan.name for plan in plans), 0)
+    free, running = list(range(len(environments))), {}
+    while waiting or running:
+        if stopping():
+            waiting.clear()
+            for attempt in running.values():
+                attempt.stop()
+        while waiting and free:
+            plan, slot = waiting.pop(0), free.pop(0)
+            attempt_lib.wait_until_free(workdir / plan.name)
+            running[slot] = Attempt(plan, workdir, folder, environments[slot])
+            tries[plan.name] += 1
+        for slot, attempt in list(running.items()):
+            event = attempt.poll()
+            if event is None:
+                continue
+            del running[slot]
+            free.append(slot)
+            plan = attempt.plan
+            if event == "killed" and tries[plan.name] <= retries and not stopping():
+                waiting.insert(0, plan)
+        show()
+        time.sleep(0.1)

@@ -1,0 +1,73 @@
+"""Tables in three formats, and the one of budgets."""
+
+import csv
+import io
+
+from audiodd_jax.report import budget_table, tables
+from audiodd_jax.report.budget_table import Row
+from audiodd_jax.report.tables import Table
+
+ODD = Table(["what", "accuracy (%)", "none"], [["a|b & c_d", "97.3 ± 0.5", ""]])
+
+
+def test_markdown_has_a_cell_a_column():
+    assert tables.markdown(ODD).splitlines() == [
+        "| what | accuracy (%) | none |",
+        "|---|---|---|",
+        "| a\\|b & c_d | 97.3 ± 0.5 |  |",
+    ]
+
+
+def test_csv_reads_back():
+    text = tables.comma_separated(ODD)
+    assert list(csv.reader(io.StringIO(text))) == [list(ODD.columns), *ODD.rows]
+
+
+def test_latex_escapes_what_it_must():
+    text = tables.latex(ODD)
+    assert r"a|b \& c\_d" in text
+    assert r"accuracy (\%)" in text
+    assert "97.3 ± 0.5" in text
+
+
+def test_empty_columns_go():
+    assert ODD.without_empty_columns() == Table(
+        ["what", "accuracy (%)"], [["a|b & c_d", "97.3 ± 0.5"]]
+    )
+
+
+def test_all_three_are_written(tmp_path):
+    tables.write(ODD, tmp_path / "deep" / "v0.1")
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [
+        "v0.1.csv",
+        "v0.1.md",
+        "v0.1.tex",
+    ]
+
+
+def test_budgets_by_hand():
+    """50 of 2,000 clips are 2.5 %; 80,000 bytes are a fiftieth of 4,000,000."""
+    rows = [
+        Row("max_entropy", "20 %", 400, 800_000, (0.5, 0.7), (10.0, 20.0)),
+        Row("RFAD", "5 a class", 50, 80_000, published=72.24, published_label="0.3 %"),
+    ]
+    found = budget_table.table(rows, 2_000, 10, 4_000_000)
+    first, second = (dict(zip(found.columns, row, strict=True)) for row in found.rows)
+    assert first == {
+        "learns from": "max entropy",
+        "budget": "20 %",
+        "clips": "400",
+        "clips a class": "40",
+        "of train (%)": "20",
+        "bytes": "800,000",
+        "raw audio / bytes": "5",
+        "accuracy (%)": "60.0 ± 14.1",
+        "seeds": "2",
+        "s a seed": "15",
+        "published (%)": "",
+        "published as": "",
+    }
+    assert second["accuracy (%)"] == "not run"
+    assert second["of train (%)"] == "2.5"
+    assert second["raw audio / bytes"] == "50"
+    assert (second["published (%)"], second["published as"]) == ("72.24", "0.3 %")

@@ -1,0 +1,199 @@
+"""``audiodd report``: from run directories to a page that a browser shows and plays."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from test_cli import TINY, fails
+from test_cli_active import FEATURES, FEW, NETWORK
+
+from audiodd_jax import cli
+from audiodd_jax.report import collect
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of RFAD, choices of clips, networks, active learning, and a cut run."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.getbasetemp() / "cache"
+        patch.setenv("AUDIODD_CACHE", str(cache))
+        place = tmp_path_factory.mktemp("runs")
+        common = ["--dataset=tones", "--samples_per_class=2", *TINY]
+        for seed in (0, 1):
+            name = f"--workdir={place / f'rfad{seed}'}"
+            cli.main(["distill", *common, f"--seed={seed}", name])
+        cli.main(
+            ["distill", *common, "--method=random", f"--workdir={place / 'random'}"]
+        )
+        cli.main(
+            [
+                "evaluate",
+                f"--workdir={place / 'rfad0'}",
+                "--protocol=linear",
+                "--against=random",
+                "--num_seeds=1",
+                *NETWORK,
+            ]
+        )
+        cli.main(
+            [
+                *("active", "--dataset=tones", *FEATURES, *NETWORK, *FEW),
+                *("--acquisition=random", "--model=linear"),
+                f"--workdir={place / 'active'}",
+            ]
+        )
+    shutil.copytree(place / "rfad1", place / "cut")
+    (place / "cut" / "result.json").unlink()
+    return place
+
+
+@pytest.fixture(scope="module")
+def report(runs, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.getbasetemp() / "cache"
+        patch.setenv("AUDIODD_CACHE", str(cache))
+        out = tmp_path_factory.mktemp("report") / "out"
+        cli.main(["report", str(runs), f"--out={out}", "--iterations=8"])
+    return out
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_seeds_are_one_row_with_mean_and_deviation(runs, report):
+    scores = [
+        json.loads((runs / name / "result.json").read_text())["test_accuracy"]
+        for name in ("rfad0", "rfad1")
+    ]
+    found = {row["method"]: row for row in rows(report / "tables" / "coresets.csv")}
+    mean, std = 100 * np.mean(scores), 100 * np.std(scores, ddof=1)
+    assert found["rfad"]["accuracy (%)"] == f"{mean:.1f} ± {std:.1f}"
+    assert found["rfad"]["seeds"] == "2"
+    assert found["rfad"]["of train"] == "1.00 %"
+    assert found["random"]["seeds"] == "1"
+
+
+def test_networks_say_which_coreset_they_learnt_from(report):
+    found = [row["learns from"] for row in rows(report / "tables" / "networks.csv")]
+    assert sorted(found) == ["coreset of rfad, 2 a class", "real clips, random"]
+
+
+def test_cut_runs_are_named(report):
+    (row,) = rows(report / "tables" / "unfinished_runs.csv")
+    assert (row["run"], row["last step"]) == ("cut", "8")
+
+
+def test_sounds_are_an_audio_folder_that_can_be_learnt_from(report, tmp_path, capsys):
+    (folder,) = (report / "sounds").glob("tones_rfad*")
+    listed = rows(folder / "metadata.csv")
+    assert len(listed) == 20
+    for row in listed:
+        wave, rate = soundfile.read(folder / row["file_name"])
+        assert (rate, wave.size) == (8000, 8000)
+        assert 0.5 < np.abs(wave).max() < 1
+        values = {k: float(v) for k, v in row.items() if k.startswith("label_")}
+        assert max(values, key=values.get) == f"label_{row['label']}"
+        assert row["file_name"].startswith(f"{row['label']}/")
+    shares = ["--config.data.test_fraction=0.5", "--config.data.validation_fraction=0"]
+    cli.main(
+        ["prepare", "--dataset=folder", f"--data_dir={folder}", *FEATURES, *shares]
+    )
+    assert "20" in capsys.readouterr().out
+
+
+def test_the_page_needs_nothing_else(report):
+    text = (report / "index.html").read_text()
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert len(addresses) > 40
+    assert all(a.startswith(("data:", "#")) for a in addresses)
+    assert "http" not in re.sub(r"data:[^\"]*", "", text)
+
+
+def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "random", run)
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"name": "folder", "data_dir": str(tmp_path / "gone")}
+    (run / "config.json").write_text(json.dumps(config))
+    out = tmp_path / "out"
+    cli.main(["report", str(run), f"--out={out}", "--iterations=0"])
+    assert "No real clips are shown beside tones, random" in capsys.readouterr().out
+    assert "real: " not in (out / "index.html").read_text()
+
+
+def test_what_cannot_be_reported_is_told(runs, tmp_path, capsys):
+    assert fails(capsys, "report") == "usage: audiodd report RUNS... [flags]"
+    gone = tmp_path / "gone"
+    assert fails(capsys, "report", gone) == f"there is no folder {gone}"
+    gone.mkdir()
+    assert fails(capsys, "report", gone).startswith(f"there is no run in {gone}")
+    found = fails(capsys, "report", runs, "--per_class=0", f"--out={tmp_path / 'out'}")
+    assert found == "per_class must be at least 1, not 0"
+    (tmp_path / "file").write_text("")
+    found = fails(capsys, "report", runs, f"--out={tmp_path / 'file'}")
+    assert found == f"{tmp_path / 'file'} is not a folder"
+    (gone / "config.json").write_text("{")
+    assert "is damaged" in fails(capsys, "report", gone)
+
+
+def test_settings_tell_groups_apart_where_nothing_else_does(runs, tmp_path):
+    """A rate that differs is named; a seed or a place is not."""
+    for name, rate in (("one", 0.03), ("other", 0.01)):
+        shutil.copytree(runs / "rfad0", tmp_path / name)
+        file = tmp_path / name / "config.json"
+        config = json.loads(file.read_text())
+        config["optimizer"]["learning_rate"] = rate
+        config["data"]["data_dir"] = name
+        file.write_text(json.dumps(config))
+    found = collect.find([tmp_path, tmp_path / "one"])
+    distilled = [run for run in found if run.kind == "distill"]
+    assert [group.settings for group in collect.grouped(distilled)] == [
+        ("optimizer.learning_rate=0.03",),
+        ("optimizer.learning_rate=0.01",),
+    ]
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium to open the page with")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_browser_shows_and_plays_it(report, width):
+    from playwright.sync_api import sync_playwright
+
+    told = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--mute-audio"],
+        )
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("requestfailed", lambda request: told.append(request.url[:80]))
+        page.goto((report / "index.html").as_uri())
+        # Players need their length, or they cannot play.
+        page.wait_for_function(
+            "[...document.querySelectorAll('audio')].every(a => a.readyState > 0)"
+        )
+        loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
+        assert page.evaluate(loaded)
+        count = page.locator("audio").count()
+        # Two coresets of twenty, and a real clip beside each.
+        assert count == page.locator("button.spectrogram").count() == 80
+        # Nothing is wider than the window: only tables scroll, by themselves.
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.locator("button.spectrogram").nth(2).click()
+        page.wait_for_function("document.querySelectorAll('audio')[2].currentTime > 0")
+        assert page.locator("button.playing").count() == 1
+        # Another one stops the first.
+        page.locator("button.spectrogram").nth(1).click()
+        page.wait_for_function("!document.querySelectorAll('audio')[1].paused")
+        assert page.evaluate("document.querySelectorAll('audio')[2].paused")
+        browser.close()
+    assert told == []

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A sweep on two Ray nodes of one machine, one worker of which is killed half-way. It
+# expects a network of its own, with nothing but a loopback interface:
+#   unshare --net bash two_nodes.sh FILE WORKDIR SCRATCH
+set -euo pipefail
+file="$1" workdir="$2" scratch="$3"
+python="${PYTHON:-python3}"
+ray() { "$python" -m ray.scripts.scripts "$@"; }
+
+ip link set lo up
+export RAY_USAGE_STATS_ENABLED=0
+ray start --head --node-ip-address=127.0.0.1 --port=6379 --num-cpus=1 \
+  --include-dashboard=false --temp-dir="$scratch" --disable-usage-stats
+ray start --address=127.0.0.1:6379 --node-ip-address=127.0.0.1 --num-cpus=1
+trap 'ray stop --force >/dev/null 2>&1 || true' EXIT
+
+"$python" -m audiodd_jax sweep "$file" --workdir="$workdir" --ray=127.0.0.1:6379 &
+sweep=$!
+finished() { grep -c '"event": "finished"' "$workdir/sweep.jsonl" 2>/dev/null || true; }
+while [ "$(finished)" != 5 ] && kill -0 "$sweep"; do sleep 0.2; done
+# A run that has taken steps: its process is the worker's child.
+while kill -0 "$sweep"; do
+  run="$(pgrep -f "audiodd_jax distill .*--workdir=$workdir" | head -n 1 || true)"
+  [ -n "$run" ] && break
+  sleep 0.2
+done
+sleep 4
+worker="$(ps -o ppid= -p "$run" | tr -d ' ')"
+kill -9 "$worker"
+echo "killed the worker of $(tr '\0' ' ' <"/proc/$run/cmdline" 2>/dev/null || echo "$run")"
+wait "$sweep"
