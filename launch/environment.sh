@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Makes the project's own environment and installs the package in it, once.
 # Sourced by quickstart.sh and test.sh; expects the repository as working directory.
 #   environment EXTRAS [PACKAGE...]   leaves the environment's interpreter in $PYTHON

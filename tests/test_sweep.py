@@ -96,7 +96,7 @@ def test_twelve_runs_on_a_cluster_of_two_nodes_with_a_worker_killed(tmp_path):
     script = HERE / "two_nodes.sh"
     cluster, alone = tmp_path / "cluster", tmp_path / "alone"
     done = subprocess.run(
-        ["unshare", "--net", "bash", script, file, cluster, tmp_path / "ray"],
+        ["unshare", "--net", "bash", script, file, cluster],
         capture_output=True,
         text=True,
         timeout=1500,

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
 # A sweep on two Ray nodes of one machine, one worker of which is killed half-way. It
 # expects a network of its own, with nothing but a loopback interface:
-#   unshare --net bash two_nodes.sh FILE WORKDIR SCRATCH
+#   unshare --net bash two_nodes.sh FILE WORKDIR
 set -euo pipefail
-file="$1" workdir="$2" scratch="$3"
+file="$1" workdir="$2"
 python="${PYTHON:-python3}"
 ray() { "$python" -m ray.scripts.scripts "$@"; }
 
+# Not among the tests: the names of sockets must be short.
+scratch="$(mktemp -d)"
 ip link set lo up
 export RAY_USAGE_STATS_ENABLED=0
 ray start --head --node-ip-address=127.0.0.1 --port=6379 --num-cpus=1 \
   --include-dashboard=false --temp-dir="$scratch" --disable-usage-stats
 ray start --address=127.0.0.1:6379 --node-ip-address=127.0.0.1 --num-cpus=1
-trap 'ray stop --force >/dev/null 2>&1 || true' EXIT
+trap 'ray stop --force >/dev/null 2>&1 || true; rm -rf "$scratch"' EXIT
 
 "$python" -m audiodd_jax sweep "$file" --workdir="$workdir" --ray=127.0.0.1:6379 &
 sweep=$!

@@ -36,6 +36,12 @@ def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
     )
 
 
+def alone(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a run of one process, whatever started this one."""
+    told = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+    return {name: value for name, value in environment.items() if name not in told}
+
+
 def join(
     coordinator_address: str | None = None,
     num_processes: int | None = None,

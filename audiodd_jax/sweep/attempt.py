@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.runtime import supervisor
+from audiodd_jax.runtime import processes, supervisor
 from audiodd_jax.runtime.runs import read_json
 from audiodd_jax.sweep.plan import Planned
 
@@ -43,7 +42,7 @@ class Attempt:
         plan: Planned,
         workdir: Path,
         folder: Path,
-        environment: Mapping[str, str] | None = None,
+        environment: dict[str, str] | None = None,
     ):
         """Starts the process, which continues the run where one was cut.
 
@@ -54,7 +53,7 @@ class Attempt:
           environment: over this process's own.
         """
         self.plan, self._workdir = plan, workdir
-        self._began = time.monotonic()
+        self._began, self._is_told = time.monotonic(), False
         self._log = workdir / LOGS / f"{plan.name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "audiodd_jax", plan.command, *plan.flags]
@@ -64,7 +63,9 @@ class Attempt:
             self._process = subprocess.Popen(
                 [*command, f"--workdir={workdir / plan.name}"],
                 cwd=folder,
-                env={**os.environ, **supervisor.FOLLOWS, **(environment or {})},
+                env=processes.alone(os.environ)
+                | supervisor.FOLLOWS
+                | (environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -95,8 +96,9 @@ class Attempt:
         return "failed", reason
 
     def stop(self) -> None:
-        """Asks the process to save its state and end."""
-        if self._process.poll() is None:
+        """Asks the process to save its state and end; once, so that it can."""
+        if self._process.poll() is None and not self._is_told:
+            self._is_told = True
             self._process.send_signal(signal.SIGTERM)
 
 
@@ -121,7 +123,7 @@ def perform(
     workdir: Path,
     folder: Path,
     retries: int,
-    environment: Mapping[str, str] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> str:
     """Runs a run to its end, in this process's place; how it ended.
 

@@ -1,0 +1,139 @@
+"""What lies in launch/: the notebook runs, the scripts are sound, the sweep is read."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiodd_jax.sweep import plan
+
+LAUNCH = Path(__file__).parents[1] / "launch"
+SCRIPTS = sorted([*LAUNCH.rglob("*.sh"), *LAUNCH.rglob("*.sbatch")])
+
+
+def notebook():
+    import nbformat
+
+    return nbformat.read(LAUNCH / "colab_tpu.ipynb", as_version=4)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    """On the CPU, with few steps; that the package is there already is noticed."""
+    from nbclient import NotebookClient
+
+    book, replaced = notebook(), 0
+    for cell in book.cells:
+        for old, new in (
+            ("SAMPLES_PER_CLASS = 5", "SAMPLES_PER_CLASS = 1"),
+            ("STEPS = 0", "STEPS = 4"),
+            ("changes = {", 'changes = {"features__frames": 16} | {'),
+        ):
+            replaced += old in cell.source
+            cell.source = cell.source.replace(old, new)
+    assert replaced == 3
+    NotebookClient(
+        book, timeout=500, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    place = tmp_path / "audiodd_runs"
+    assert (place / "tones-1-4-seed0" / "coreset.npz").exists()
+    assert (place / "report" / "index.html").exists()
+    shown = [
+        kind
+        for cell in book.cells
+        for output in cell.get("outputs", ())
+        for kind in output.get("data", ())
+    ]
+    assert shown.count("image/png") == 2
+    # A player a class.
+    players = [
+        output
+        for cell in book.cells
+        for output in cell.get("outputs", ())
+        if "<audio" in output.get("data", {}).get("text/html", "")
+    ]
+    assert len(players) == 10
+
+
+def test_the_notebook_is_stored_without_outputs():
+    cells = [cell for cell in notebook().cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: str(p.relative_to(LAUNCH)))
+def test_scripts_pass_shellcheck(script):
+    done = subprocess.run(
+        ["shellcheck", "-x", script], capture_output=True, text=True, cwd=LAUNCH.parent
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_example_sweep_is_read():
+    found = plan.read(LAUNCH / "sweep" / "sizes.py")
+    assert len(found) == 8
+    assert found[0].name == "method=rfad,samples_per_class=1,seed=0"
+
+
+def test_tpu_scripts_say_how_they_are_used():
+    for script in (LAUNCH / "tpu").iterdir():
+        done = subprocess.run(["bash", script], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"usage: bash launch/tpu/{script.name} NAME ZONE")
+
+
+FAKE = """#!/usr/bin/env bash
+echo "$(basename "$0") $*" >>"$CALLS"
+"""
+
+
+def fake(tmp_path, monkeypatch, **programs):
+    """Programs of a cluster that write down how they were called."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    for name, text in programs.items():
+        (place / name).write_text(text or FAKE)
+        (place / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{Path(sys.executable).parent}:/usr/bin:/bin")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def test_a_slurm_job_that_runs_out_of_time_saves_and_is_queued_again(
+    tmp_path, monkeypatch
+):
+    waits = (
+        "#!/usr/bin/env bash\n"
+        "trap 'echo saved >>\"$CALLS\"; exit 143' TERM\n"
+        'echo "audiodd $*" >>"$CALLS"\n'
+        "for _ in $(seq 300); do sleep 0.1; done\n"
+    )
+    calls = fake(tmp_path, monkeypatch, audiodd=waits, scontrol=None)
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").write_text("")
+    monkeypatch.setenv("AUDIODD_VENV", str(tmp_path / "venv"))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    script = LAUNCH / "slurm" / "distill.sbatch"
+    process = subprocess.Popen(["bash", script, "--dataset=tones"])
+    while not calls.exists() or not calls.read_text():
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert calls.read_text().splitlines() == [
+        "audiodd distill --workdir=runs/slurm-7 --dataset=tones",
+        "saved",
+        "scontrol requeue 7",
+    ]
+
+
+def test_a_tpu_run_asks_all_hosts_and_fetches_from_the_first(tmp_path, monkeypatch):
+    calls = fake(tmp_path, monkeypatch, gcloud=None)
+    script = LAUNCH / "tpu" / "run.sh"
+    command = ["bash", script, "pod", "zone", "distill", "--dataset=tones"]
+    subprocess.run(command, check=True, capture_output=True)
+    run, fetch = calls.read_text().splitlines()
+    assert "ssh pod --zone=zone --worker=all" in run
+    assert run.rstrip().endswith("--command=venv/bin/audiodd distill --dataset=tones")
+    assert "scp --recurse pod:runs runs-pod --zone=zone --worker=0" in fetch
