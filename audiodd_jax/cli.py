@@ -111,6 +111,18 @@ def _explain(error: Exception) -> str | None:
 
 def run() -> None:
     """The console script: ``main``, with errors told in a sentence."""
+    explained(lambda: main(sys.argv[1:]))
+
+
+def explained(work: Callable[[], None]) -> None:
+    """Does some work, and ends the program with a sentence for what goes wrong.
+
+    Args:
+      work: of this process.
+
+    Raises:
+      SystemExit: something went wrong.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
     log = logging.getLogger("audiodd_jax")
@@ -118,7 +130,7 @@ def run() -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     try:
-        main(sys.argv[1:])
+        work()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

@@ -251,6 +251,13 @@ def define_sweep_flags(values: flags.FlagValues) -> None:
         "runs at a time here (default: as devices serve; 1 on CPU)",
         **options,
     )
+    integer(
+        "together",
+        1,
+        "runs of equal shape (other seeds, learning rates, regularisers) that are one "
+        "vmapped program, at most",
+        **options,
+    )
     integer("devices_per_run", 1, "accelerators of a run here", **options)
     string("ray", None, "run on a Ray cluster: auto, HOST:PORT, or local", **options)
     number("cpus_per_run", 1, "of a Ray cluster", **options)

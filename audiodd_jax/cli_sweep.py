@@ -14,7 +14,12 @@ def sweep(argv: Sequence[str]) -> None:
     values, (file, *more) = cli_flags.parse_arguments("sweep", argv)
     if more:
         raise UserError(f"sweep takes one file; what is {more[0]!r}?")
-    for name, least in (("jobs", 0), ("retries", 0), ("devices_per_run", 1)):
+    for name, least in (
+        ("jobs", 0),
+        ("retries", 0),
+        ("devices_per_run", 1),
+        ("together", 1),
+    ):
         if values[name].value < least:
             raise UserError(f"--{name} must be at least {least}")
     from audiodd_jax.sweep import plan
@@ -26,10 +31,10 @@ def sweep(argv: Sequence[str]) -> None:
         return
     from audiodd_jax.report import tables
     from audiodd_jax.runtime.interrupt import noted_signals
-    from audiodd_jax.sweep import conduct, status
+    from audiodd_jax.sweep import conduct, group, status
 
     with conduct.held(workdir):
-        todo = conduct.begin(plans, workdir)
+        todo = group.units(conduct.begin(plans, workdir), values.together)
         board = status.Board(plans, workdir)
         board.update(now=True)
         with noted_signals() as stop_signal:

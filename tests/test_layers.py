@@ -33,6 +33,7 @@ LEVELS = (
     "cli_report",
     "cli_sweep",
     "cli",
+    "cli_group",
 )
 # What every level may use, and what itself uses nothing of the others.
 ANYWHERE = ("runtime", "version")

@@ -18,16 +18,25 @@ trap 'ray stop --force >/dev/null 2>&1 || true; rm -rf "$scratch"' EXIT
 
 "$python" -m audiodd_jax sweep "$file" --workdir="$workdir" --ray=127.0.0.1:6379 &
 sweep=$!
-finished() { grep -c '"event": "finished"' "$workdir/sweep.jsonl" 2>/dev/null || true; }
-while [ "$(finished)" != 5 ] && kill -0 "$sweep"; do sleep 0.2; done
-# A run that has taken steps: its process is the worker's child.
-while kill -0 "$sweep"; do
-  run="$(pgrep -f "audiodd_jax distill .*--workdir=$workdir" | head -n 1 || true)"
-  [ -n "$run" ] && break
-  sleep 0.2
+finished() {
+  local count
+  count="$(grep -c '"event": "finished"' "$workdir/sweep.jsonl" 2>/dev/null || true)"
+  echo "${count:-0}"
+}
+while [ "$(finished)" -lt 5 ] && kill -0 "$sweep"; do sleep 0.2; done
+# A run that has taken steps and is not done; its process is the worker's child.
+run=""
+while [ -z "$run" ] && kill -0 "$sweep"; do
+  for folder in "$workdir"/seed=*; do
+    if [ ! -e "$folder/result.json" ] && [ -e "$folder/metrics.jsonl" ] &&
+      [ "$(wc -l <"$folder/metrics.jsonl")" -ge 4 ]; then
+      run="$(pgrep -f -- "--workdir=$folder$" | head -n 1 || true)"
+      [ -z "$run" ] || break
+    fi
+  done
+  sleep 0.1
 done
-sleep 4
 worker="$(ps -o ppid= -p "$run" | tr -d ' ')"
 kill -9 "$worker"
-echo "killed the worker of $(tr '\0' ' ' <"/proc/$run/cmdline" 2>/dev/null || echo "$run")"
+echo "killed the worker of $folder"
 wait "$sweep"

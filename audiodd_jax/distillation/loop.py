@@ -22,14 +22,15 @@ from audiodd_jax.config import Config
 from audiodd_jax.distillation import cost, selection
 from audiodd_jax.distillation import start as start_lib
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
+from audiodd_jax.distillation.cost import Plan, Sizes
 from audiodd_jax.distillation.methods import METHODS, advice, make_mesh
-from audiodd_jax.distillation.steps import make_chunk, make_validate
+from audiodd_jax.distillation.steps import Scorer, make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.prepared import HostSplit, Prepared
 from audiodd_jax.kernels import regression
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.journal import Job, Journal, Schedule, drive
+from audiodd_jax.runtime.journal import Job, Journal, Outcome, Schedule, drive
 from audiodd_jax.runtime.runs import RunDirectory
 
 # What each stream of randomness is folded with, under the run's seed.
@@ -98,11 +99,54 @@ def distill(
     if config.method in settings_lib.SELECTION:
         return _select(config, data, run, mesh)
     mesh = mesh or make_mesh(config, data.num_classes)
+    member = prepare(config, data, mesh)
+    outcome = drive(member.job, member.state, schedule_of(config), run)
+    return finished(member, outcome)
+
+
+class Member(NamedTuple):
+    """A distillation that is ready to take steps.
+
+    Attributes:
+      start: the coreset that it starts from.
+      state: before the first step.
+      job: what to do, chunk by chunk.
+    """
+
+    start: CoresetArrays
+    state: LoopState
+    job: Job
+
+
+def schedule_of(config: Config) -> Schedule:
+    """How long a distillation is, and how often what happens."""
+    return Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
+
+
+def finished(member: Member, outcome: Outcome) -> Distilled:
+    """What a distillation has come to."""
+    state, steps, history = outcome
+    # On this process's own device: what follows is no longer done by all together.
+    best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
+    return Distilled(member.start, best, int(state.best_step), steps, history)
+
+
+def prepare(
+    config: Config, data: Prepared, mesh: Mesh, score: Scorer | None = None
+) -> Member:
+    """A distillation of a method that takes steps, before its first one.
+
+    Args:
+      config: the run's configuration.
+      data: the prepared dataset; its test split is never touched.
+      mesh: the devices that share the work.
+      score: the program that validates, where several runs share one.
+
+    Raises:
+      UserError: settings that the data cannot serve.
+    """
     grid = devices.grid_of(mesh)
-    scored = data.validation.labels.size + data.test.labels.size
-    counts = (data.num_classes, data.train.labels.size, scored)
-    sizes = cost.sizes_of(config, data.image_shape, *counts)
-    plan = cost.choose(config, sizes, grid)
+    plan, sizes = plan_of(config, data, mesh)
     method = METHODS[config.method](config, sizes, data.normalization, grid, plan)
     stream = _streams(config)
     start = start_lib.initial(
@@ -125,7 +169,7 @@ def distill(
         )
     key, stats = stream(_BATCH), data.normalization
     chunk = make_chunk(method, key, stats, config, data.noise, mesh)
-    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
+    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh, score)
     settings = config.loop
 
     def begin(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
@@ -155,11 +199,20 @@ def distill(
         is_done=lambda state, step: _waits_in_vain(state, step, config),
         advice=advice(config.method),
     )
-    schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
-    state, steps, history = drive(job, state, schedule, run)
-    # On this process's own device: what follows is no longer done by all together.
-    best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
-    return Distilled(start, best, int(state.best_step), steps, history)
+    return Member(start, state, job)
+
+
+def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
+    """What a step computes at once, and the sizes that this follows from."""
+    scored = data.validation.labels.size + data.test.labels.size
+    counts = (data.num_classes, data.train.labels.size, scored)
+    sizes = cost.sizes_of(config, data.image_shape, *counts)
+    return cost.choose(config, sizes, devices.grid_of(mesh)), sizes
+
+
+def batch_key(config: Config) -> Key[Array, ""]:
+    """The key that a run's batches are drawn with."""
+    return _streams(config)(_BATCH)
 
 
 def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Key, Num
+from jaxtyping import Array, Float, Key, Num
 
 from audiodd_jax.config import AugmentConfig, Config
 from audiodd_jax.distillation.coreset import CoresetArrays, Method
@@ -39,8 +39,28 @@ def make_chunk(
     streamed batches of just these steps. Returns the state and the metrics' means over
     the chunk.
     """
-    draw = method.draw or batches.uniform(config.loop.batch_size)
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
+    steps = make_steps(method, stats, config, noise)
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def chunk(
+        state: Any, data: Split | DeviceSplit | Streamed, length: int, key: Array
+    ) -> tuple[Any, dict[str, Array]]:
+        own = functools.partial(steps, length=length)
+        return devices.over(mesh, own)(state, data, key)
+
+    # The key is an argument, so that runs of other seeds find the program compiled.
+    return functools.partial(chunk, key=devices.replicate(key, mesh))
+
+
+def make_steps(
+    method: Method,
+    stats: Normalization,
+    config: Config,
+    noise: Num[Array, "pieces f t"] | None = None,
+) -> Callable[..., tuple[Any, dict[str, Array]]]:
+    """``steps(state, data, key, length)``, a scan, as ``make_chunk`` compiles it."""
+    draw = method.draw or batches.uniform(config.loop.batch_size)
 
     def steps(
         state: Any, data: Split | DeviceSplit | Streamed, key: Array, length: int
@@ -60,29 +80,23 @@ def make_chunk(
         state, metrics = lax.scan(body, state, drawn, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def chunk(
-        state: Any, data: Split | DeviceSplit | Streamed, length: int, key: Array
-    ) -> tuple[Any, dict[str, Array]]:
-        own = functools.partial(steps, length=length)
-        return devices.over(mesh, own)(state, data, key)
-
-    # The key is an argument, so that runs of other seeds find the program compiled.
-    return functools.partial(chunk, key=devices.replicate(key, mesh))
+    return steps
 
 
-def make_validate(
-    key: Key[Array, ""], data: Split, config: Config, mesh: Mesh
-) -> Callable[[CoresetArrays], regression.Score] | None:
-    """Scores a coreset on held-out clips with networks that stay the same.
+# ``(coreset, validation clips, key, regularizer) -> score``, compiled.
+Scorer = Callable[[CoresetArrays, Split, Array, float], regression.Score]
 
-    None where nothing is held out.
-    """
-    if not data.labels.size:
-        return None
+
+def make_scorer(config: Config, mesh: Mesh) -> Scorer:
+    """Scores coresets on held-out clips; one program for all seeds and regularisers."""
     settings = config.evaluation
 
-    def score(arrays: CoresetArrays, data: Split, key: Array) -> regression.Score:
+    def score(
+        arrays: CoresetArrays,
+        data: Split,
+        key: Array,
+        regularizer: float | Float[Array, ""],
+    ) -> regression.Score:
         arrays = arrays.unfolded(config.coreset.factor)
         predictions = regression.predict(
             key,
@@ -91,15 +105,31 @@ def make_validate(
             arrays.labels,
             num_networks=settings.networks,
             config=config.network,
-            regularizer=config.rfad.regularizer,
+            regularizer=regularizer,
             chunk=settings.batch_size,
             grid=devices.grid_of(mesh),
         )
         return regression.score(predictions, data.labels)
 
+    return jax.jit(devices.over(mesh, score))
+
+
+def make_validate(
+    key: Key[Array, ""],
+    data: Split,
+    config: Config,
+    mesh: Mesh,
+    score: Scorer | None = None,
+) -> Callable[[CoresetArrays], regression.Score] | None:
+    """Scores a coreset on held-out clips with networks that stay the same.
+
+    None where nothing is held out.
+    """
+    if not data.labels.size:
+        return None
+    score = score or make_scorer(config, mesh)
     data, key = devices.replicate((data, key), mesh)
-    validate = jax.jit(devices.over(mesh, score))
-    return lambda arrays: validate(arrays, data, key)
+    return lambda arrays: score(arrays, data, key, config.rfad.regularizer)
 
 
 def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:

@@ -36,7 +36,7 @@ def predict(
     *,
     num_networks: int,
     config: RandomNetworkConfig,
-    regularizer: float,
+    regularizer: float | Float[Array, ""],
     chunk: int,
     grid: Grid = _ALONE,
 ) -> Float[Array, "b c"]:

@@ -14,14 +14,18 @@ def centred_one_hot(
     return jax.nn.one_hot(labels, num_classes, dtype=dtype) - 1.0 / num_classes
 
 
-def regularize(k_ss: Float[Array, "s s"], regularizer: float) -> Float[Array, "s s"]:
+def regularize(
+    k_ss: Float[Array, "s s"], regularizer: float | Float[Array, ""]
+) -> Float[Array, "s s"]:
     """``k_ss + regularizer * tr(k_ss)/s * I``: lambda relative to the mean diagonal."""
     s = k_ss.shape[0]
     return k_ss + regularizer * jnp.trace(k_ss) / s * jnp.eye(s, dtype=k_ss.dtype)
 
 
 def solve(
-    k_ss: Float[Array, "s s"], y_support: Float[Array, "s c"], regularizer: float
+    k_ss: Float[Array, "s s"],
+    y_support: Float[Array, "s c"],
+    regularizer: float | Float[Array, ""],
 ) -> Float[Array, "s c"]:
     """Dual weights ``(k_ss + lambda tr(k_ss)/s I)^-1 y`` by Cholesky.
 
@@ -37,7 +41,7 @@ def predict(
     k_bs: Float[Array, "b s"],
     k_ss: Float[Array, "s s"],
     y_support: Float[Array, "s c"],
-    regularizer: float,
+    regularizer: float | Float[Array, ""],
 ) -> Float[Array, "b c"]:
     """Predictions ``k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y`` for the batch."""
     weights = solve(k_ss, y_support, regularizer)

@@ -1,9 +1,10 @@
 """Metrics and checkpoints of a run, and the loop of chunks that writes them."""
 
+import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from jaxtyping import Array
@@ -120,6 +121,25 @@ class Outcome(NamedTuple):
     history: list[dict[str, Any]]
 
 
+class Asked(NamedTuple):
+    """Steps that a run wants to be taken.
+
+    Attributes:
+      step: the last that it has taken.
+      state: after it.
+      length: steps to take.
+    """
+
+    step: int
+    state: Any
+    length: int
+
+
+# A run that asks for steps, is sent the state and metrics after them, and ends with its
+# outcome.
+Driven = Generator[Asked, tuple[Any, dict[str, Array]], Outcome]
+
+
 def drive(
     job: Job, state: Any, schedule: Schedule, run: RunDirectory | None = None
 ) -> Outcome:
@@ -137,7 +157,41 @@ def drive(
       UserError: a loss that is not a number.
       Interrupted: SIGTERM or SIGINT came; the state is saved.
     """
-    with Journal(run) as journal, noted_signals() as stop_signal:
+    advance, taken = None, None
+    with (
+        noted_signals() as stop_signal,
+        contextlib.closing(driven(job, state, schedule, run, stop_signal)) as work,
+    ):
+        try:
+            while True:
+                asked = work.send(taken)
+                advance = advance or job.begin(asked.step)
+                taken = advance(asked.state, asked.length)
+        except StopIteration as end:
+            return end.value
+
+
+def driven(
+    job: Job,
+    state: Any,
+    schedule: Schedule,
+    run: RunDirectory | None,
+    stop_signal: Callable[[], int],
+) -> Driven:
+    """``drive`` as a coroutine: who holds it takes the steps, of several runs at once.
+
+    Args:
+      job: what to do, ``begin`` apart.
+      state: an array pytree to start from.
+      schedule: how long, and how often what.
+      run: where to record, checkpoint and resume; None keeps all in memory.
+      stop_signal: the signal that came, or 0.
+
+    Raises:
+      UserError: a loss that is not a number.
+      Interrupted: ``stop_signal`` told of one; the state is saved.
+    """
+    with Journal(run) as journal:
         step, state = journal.resume(state)
         if not journal.history:
             row: dict[str, Any] = {"step": 0}
@@ -152,11 +206,11 @@ def drive(
             unit="step",
             disable=None if processes.is_lead() else True,
         )
-        advance, shown = job.begin(step), {}
+        shown = {}
         with bar:
             while step < schedule.steps and not job.is_done(state, step):
                 length = min(schedule.log_every, schedule.steps - step)
-                state, metrics = advance(state, length)
+                state, metrics = yield Asked(step, state, length)
                 before, step = step, step + length
                 crosses = lambda every, a=before, b=step: (
                     every and b // every > a // every

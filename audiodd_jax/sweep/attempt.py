@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from audiodd_jax.runtime import processes, supervisor
 from audiodd_jax.runtime.runs import read_json
+from audiodd_jax.sweep import group
 from audiodd_jax.sweep.plan import Planned
 
 RECORD = "sweep.jsonl"
@@ -35,54 +37,72 @@ def is_finished(workdir: Path, plan: Planned) -> bool:
 
 
 class Attempt:
-    """A run's process, from its start until ``poll`` says how it ended."""
+    """The process of a run, or of some that are one program, until it has ended."""
 
     def __init__(
         self,
-        plan: Planned,
+        unit: Sequence[Planned],
         workdir: Path,
         folder: Path,
-        environment: dict[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ):
-        """Starts the process, which continues the run where one was cut.
+        """Starts the process, which continues the runs where they were cut.
 
         Args:
-          plan: the run.
+          unit: the runs.
           workdir: the sweep's.
           folder: where relative paths among the flags begin.
           environment: over this process's own.
         """
-        self.plan, self._workdir = plan, workdir
+        self.unit, self._workdir = unit, workdir
         self._began, self._is_told = time.monotonic(), False
-        self._log = workdir / LOGS / f"{plan.name}.log"
+        self._log = workdir / LOGS / f"{unit[0].name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "audiodd_jax", plan.command, *plan.flags]
-        record(workdir, plan.name, "started", host=platform.node(), flags=plan.flags)
+        for plan in unit:
+            flags = {"flags": plan.flags, "together": len(unit)}
+            record(workdir, plan.name, "started", host=platform.node(), **flags)
         with self._log.open("a") as log:
             self._begin = log.tell()
             self._process = subprocess.Popen(
-                [*command, f"--workdir={workdir / plan.name}"],
+                self._command(),
                 cwd=folder,
-                env=processes.alone(os.environ)
-                | supervisor.FOLLOWS
-                | (environment or {}),
+                env={
+                    **processes.alone(os.environ),
+                    **supervisor.FOLLOWS,
+                    **(environment or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
 
-    def poll(self) -> str | None:
-        """How it ended (``finished``, ``failed``, ``cut``, ``killed``), once it has."""
+    def _command(self) -> list[str]:
+        if len(self.unit) == 1:
+            (plan,) = self.unit
+            command = [sys.executable, "-m", "audiodd_jax", plan.command, *plan.flags]
+            return [*command, f"--workdir={self._workdir / plan.name}"]
+        file = self._log.with_suffix(".json")
+        group.write(self.unit, self._workdir, file)
+        return [sys.executable, "-m", "audiodd_jax.cli_group", str(file)]
+
+    def poll(self) -> dict[Planned, str] | None:
+        """How each run ended, once the process has.
+
+        ``finished``, ``failed``, ``cut`` or ``killed``.
+        """
         code = self._process.poll()
         if code is None:
             return None
         seconds = round(time.monotonic() - self._began, 1)
-        event, reason = self._ended(code)
-        record(self._workdir, self.plan.name, event, reason=reason, seconds=seconds)
-        return event
+        ended = {}
+        for plan in self.unit:
+            event, reason = self._ended(plan, code)
+            record(self._workdir, plan.name, event, reason=reason, seconds=seconds)
+            ended[plan] = event
+        return ended
 
-    def _ended(self, code: int) -> tuple[str, str]:
-        if code == 0 and is_finished(self._workdir, self.plan):
+    def _ended(self, plan: Planned, code: int) -> tuple[str, str]:
+        if is_finished(self._workdir, plan):
             return "finished", ""
         if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
             return "cut", "stopped; its state is saved"
@@ -91,9 +111,11 @@ class Attempt:
         with self._log.open(errors="replace") as log:
             log.seek(self._begin)
             lines = [line.strip() for line in log if line.strip()]
-        told = [line for line in lines if line.startswith(_PREFIX)] or lines[-1:]
-        reason = told[-1].removeprefix(_PREFIX) if told else f"exit code {code}"
-        return "failed", reason
+        for prefix in (group.FAILED.format(plan.name), _PREFIX, ""):
+            told = [line for line in lines if line.startswith(prefix)]
+            if told:
+                return "failed", told[-1].removeprefix(prefix)
+        return "failed", f"exit code {code}"
 
     def stop(self) -> None:
         """Asks the process to save its state and end; once, so that it can."""
@@ -119,39 +141,39 @@ def wait_until_free(directory: Path) -> None:
 
 
 def perform(
-    plan: Planned,
+    unit: Sequence[Planned],
     workdir: Path,
     folder: Path,
     retries: int,
-    environment: dict[str, str] | None = None,
-) -> str:
-    """Runs a run to its end, in this process's place; how it ended.
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Runs some runs to their ends, in this process's place; the record tells how.
 
     What is finished is not run again, and what was killed is tried again.
 
     Args:
-      plan: the run.
+      unit: the runs: one, or some that are one program.
       workdir: the sweep's.
       folder: where relative paths among the flags begin.
       retries: after which a run that is killed counts as failed.
       environment: over this process's own.
     """
-    wait_until_free(workdir / plan.name)
+    for plan in unit:
+        wait_until_free(workdir / plan.name)
     for _ in range(retries + 1):
-        if is_finished(workdir, plan):
-            return "finished"
-        attempt = Attempt(plan, workdir, folder, environment)
+        unit = [plan for plan in unit if not is_finished(workdir, plan)]
+        if not unit:
+            return
+        attempt = Attempt(unit, workdir, folder, environment)
         try:
-            while (event := attempt.poll()) is None:
+            while (ended := attempt.poll()) is None:
                 time.sleep(0.2)
         except BaseException:
             attempt.stop()
             while attempt.poll() is None:
                 time.sleep(0.2)
             raise
-        if event != "killed":
-            return event
-    return event
+        unit = [plan for plan, event in ended.items() if event == "killed"]
 
 
 def last_step(directory: Path) -> int | None:

@@ -60,7 +60,7 @@ def slots(
 
 
 def run(
-    plans: Sequence[Planned],
+    units: Sequence[Sequence[Planned]],
     workdir: Path,
     folder: Path,
     environments: Sequence[dict[str, str]],
@@ -68,18 +68,20 @@ def run(
     show: Callable[[], None],
     stopping: Callable[[], int],
 ) -> None:
-    """Runs all, as many at a time as there are environments.
+    """Runs all, as many units at a time as there are environments.
 
     Args:
-      plans: the runs, in the order in which they are begun.
+      units: the runs, in the order in which they are begun, those together that are one
+        program.
       workdir: the sweep's.
       folder: where relative paths among the flags begin.
-      environments: of the runs at a time.
+      environments: of the units at a time.
       retries: of a run that is killed.
       show: called between looks at the processes.
       stopping: the signal that came, or 0; runs are then told to save and end.
     """
-    waiting, tries = list(plans), dict.fromkeys((plan.name for plan in plans), 0)
+    waiting = list(units)
+    tries = {plan.name: 0 for unit in units for plan in unit}
     free, running = list(range(len(environments))), {}
     while waiting or running:
         if stopping():
@@ -87,18 +89,23 @@ def run(
             for attempt in running.values():
                 attempt.stop()
         while waiting and free:
-            plan, slot = waiting.pop(0), free.pop(0)
-            attempt_lib.wait_until_free(workdir / plan.name)
-            running[slot] = Attempt(plan, workdir, folder, environments[slot])
-            tries[plan.name] += 1
+            unit, slot = waiting.pop(0), free.pop(0)
+            for plan in unit:
+                attempt_lib.wait_until_free(workdir / plan.name)
+                tries[plan.name] += 1
+            running[slot] = Attempt(unit, workdir, folder, environments[slot])
         for slot, attempt in list(running.items()):
-            event = attempt.poll()
-            if event is None:
+            ended = attempt.poll()
+            if ended is None:
                 continue
             del running[slot]
             free.append(slot)
-            plan = attempt.plan
-            if event == "killed" and tries[plan.name] <= retries and not stopping():
-                waiting.insert(0, plan)
+            again = [
+                plan
+                for plan, event in ended.items()
+                if event == "killed" and tries[plan.name] <= retries
+            ]
+            if again and not stopping():
+                waiting.insert(0, again)
         show()
         time.sleep(0.1)

@@ -30,7 +30,7 @@ class Resources(NamedTuple):
 
 
 def run(
-    plans: Sequence[Planned],
+    units: Sequence[Sequence[Planned]],
     workdir: Path,
     folder: Path,
     address: str,
@@ -42,7 +42,7 @@ def run(
     """Runs all on a cluster; how each ended is in the sweep's record.
 
     Args:
-      plans: the runs.
+      units: the runs, those together that are one program.
       workdir: the sweep's, on a file system that all nodes share.
       folder: where relative paths among the flags begin.
       address: of the cluster: ``auto``, ``HOST:PORT``, or ``local`` to begin one here.
@@ -82,7 +82,7 @@ def run(
         )(attempt.perform)
         extra = environment if 0 < resources.gpus < 1 else {}
         waiting = {
-            task.remote(plan, workdir, folder, retries, extra): plan for plan in plans
+            task.remote(unit, workdir, folder, retries, extra): unit for unit in units
         }
         told = False
         while waiting:
@@ -98,7 +98,7 @@ def run(
         ray.shutdown()
 
 
-def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
+def _settle(ray, reference, unit: Sequence[Planned], workdir: Path) -> None:
     """Records how a task ended whose worker could not."""
     try:
         ray.get(reference)
@@ -106,7 +106,9 @@ def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
         pass
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
-        attempt.record(workdir, plan.name, "failed", reason=reason)
+        for plan in unit:
+            if not attempt.is_finished(workdir, plan):
+                attempt.record(workdir, plan.name, "failed", reason=reason)
 
 
 def _refuse_what_never_fits(there: dict[str, float], wanted: Resources) -> None:

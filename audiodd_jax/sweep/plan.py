@@ -133,6 +133,21 @@ def _check(plan: Planned) -> None:
             f"run {plan.name}: the sweep says where its runs go, no workdir"
         )
 
+    try:
+        settings.validate(parsed(plan).config)
+    except (UserError, cli_flags.FlagsError) as error:
+        told = str(error).replace("FATAL Flags parsing error:", "").strip()
+        raise UserError(f"run {plan.name}: {told}") from error
+
+
+def parsed(plan: Planned) -> cli_flags.Parsed:
+    """A run's flags, as its command reads them.
+
+    Raises:
+      UserError: an unknown setting, or an argument that is no flag.
+      flags.Error: an unknown flag, or a value of the wrong type.
+    """
+
     def base(values: Any) -> Config:
         config = cli_flags.dataset_config(values)
         if plan.command == "distill":
@@ -140,8 +155,4 @@ def _check(plan: Planned) -> None:
         recipe = presets.for_model if plan.command == "train" else presets.for_active
         return recipe(config, values.model)
 
-    try:
-        settings.validate(cli_flags.parse(plan.command, plan.flags, base).config)
-    except (UserError, cli_flags.FlagsError) as error:
-        told = str(error).replace("FATAL Flags parsing error:", "").strip()
-        raise UserError(f"run {plan.name}: {told}") from error
+    return cli_flags.parse(plan.command, plan.flags, base)
