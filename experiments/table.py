@@ -196,15 +196,15 @@ class Found:
         raw = lambda clips: round(data.train_bytes * clips / data.num_train)
         count = lambda text: budgets.clips(text, data.num_train, data.num_classes)
         found, reason = self.of(of_everything)
-        told = source.everything if source else None
-        yield _row(
-            "all clips", "100 %", data.num_train, data.train_bytes, found, reason
-        )._replace(published=told)
+        # Validation clips are held out here too: of every budget, and of everything.
+        everything = data.train.labels.size
+        row = _row("all clips", "all", everything, raw(everything), found, reason)
+        yield row._replace(published=source.everything if source else None)
         for text in (*source_tables.SHARES, *(f"{size}/class" for size in sizes())):
             clips = count(text)
             for name in _ACQUISITIONS.value:
                 found, reason = self.of(of_choice, name)
-                found = [(at[clips], seconds) for at, seconds in found]
+                found = [(at[clips], s) for at, s in found if clips in at]
                 told, as_label = None, ""
                 if source and name in source.chosen:
                     if text in source_tables.SHARES:
