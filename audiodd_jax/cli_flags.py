@@ -228,7 +228,12 @@ def define_report_flags(values: flags.FlagValues) -> None:
     options = {"flag_values": values}
     string("out", "report", "the folder of the report", **options)
     integer("galleries", 4, "coresets that are shown and made audible", **options)
-    integer("per_class", 10, "spectrograms of a class that are shown", **options)
+    integer(
+        "per_class",
+        0,
+        "spectrograms of a class that are shown (default: a hundred of all classes)",
+        **options,
+    )
     integer("iterations", 64, "of Griffin-Lim", **options)
     integer("seed", 0, "of Griffin-Lim's first phases", **options)
     string("cache_dir", None, "downloads and features (default: see doctor)", **options)

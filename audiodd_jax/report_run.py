@@ -20,6 +20,8 @@ from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.runs import read_json, write_atomically
 from audiodd_jax.version import __version__
 
+# Spectrograms of a coreset on the page, unless told.
+_CARDS = 100
 # Coresets that the summary tells of.
 _SENTENCES = 8
 _NOTE = (
@@ -34,13 +36,13 @@ class Options(NamedTuple):
 
     Attributes:
       galleries: coresets at most, the best of each dataset and method first.
-      per_class: spectrograms of a class at most.
+      per_class: spectrograms of a class at most; 0: a hundred of all classes.
       iterations: of Griffin-Lim.
       seed: of its first phases.
     """
 
     galleries: int = 4
-    per_class: int = 10
+    per_class: int = 0
     iterations: int = 64
     seed: int = 0
 
@@ -135,7 +137,7 @@ def _sentences(distilled: Sequence[Group]) -> list[str]:
 
 
 def _check(options: Options) -> None:
-    for name, least in (("galleries", 0), ("per_class", 1), ("iterations", 0)):
+    for name, least in (("galleries", 0), ("per_class", 0), ("iterations", 0)):
         if getattr(options, name) < least:
             raise UserError(
                 f"{name} must be at least {least}, not {getattr(options, name)}"
@@ -277,7 +279,9 @@ def _gallery(
     folder = place / _stem(title)
     names = gallery.write_sounds(own, coreset, folder)
     labels = np.asarray(arrays.labels)
-    shown = _first_of_each(labels.argmax(1), options.per_class)
+    # A page holds all that it shows: sounds of seconds are a hundred times a picture.
+    each = options.per_class or max(1, _CARDS // len(coreset.class_names))
+    shown = _first_of_each(labels.argmax(1), each)
     error = lambda heard: summary.spread(heard.convergence.tolist())
     told = f"Spectral convergence of the inversion {error(own)}"
     notes, near = [], None

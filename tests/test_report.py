@@ -135,8 +135,8 @@ def test_what_cannot_be_reported_is_told(runs, tmp_path, capsys):
     assert fails(capsys, "report", gone) == f"there is no folder {gone}"
     gone.mkdir()
     assert fails(capsys, "report", gone).startswith(f"there is no run in {gone}")
-    found = fails(capsys, "report", runs, "--per_class=0", f"--out={tmp_path / 'out'}")
-    assert found == "per_class must be at least 1, not 0"
+    found = fails(capsys, "report", runs, "--per_class=-1", f"--out={tmp_path / 'out'}")
+    assert found == "per_class must be at least 0, not -1"
     (tmp_path / "file").write_text("")
     found = fails(capsys, "report", runs, f"--out={tmp_path / 'file'}")
     assert found == f"{tmp_path / 'file'} is not a folder"

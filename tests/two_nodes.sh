@@ -10,7 +10,8 @@ ray() { "$python" -m ray.scripts.scripts "$@"; }
 # Not among the tests: the names of sockets must be short.
 scratch="$(mktemp -d)"
 ip link set lo up
-export RAY_USAGE_STATS_ENABLED=0
+# Ray has workers wait for everything else on the machine otherwise.
+export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
 ray start --head --node-ip-address=127.0.0.1 --port=6379 --num-cpus=1 \
   --include-dashboard=false --temp-dir="$scratch" --disable-usage-stats
 ray start --address=127.0.0.1:6379 --node-ip-address=127.0.0.1 --num-cpus=1
