@@ -9,10 +9,10 @@ from audiodd_jax.cli_support import cache_dir, keep_compiled, table
 def report(argv: Sequence[str]) -> None:
     """Makes tables, figures, sounds and a page to look at from run directories."""
     values, places = cli_flags.parse_arguments("report", argv)
-    from audiodd_jax import report_run
+    from audiodd_jax import report_gallery, report_run
 
     keep_compiled(cache_dir(values))
-    options = report_run.Options(
+    options = report_gallery.Options(
         values.galleries, values.per_class, values.iterations, values.seed
     )
     found = report_run.report(places, values.out, options, cache_dir(values))

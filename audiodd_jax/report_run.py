@@ -1,27 +1,22 @@
 """Run directories to a report: tables, figures, sounds, and a page of all of it."""
 
 import datetime
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from audiodd_jax import settings as settings_lib
-from audiodd_jax import training_run, verdict
-from audiodd_jax.distillation.coreset import Coreset, load_coreset
-from audiodd_jax.report import collect, figures, gallery, learning_curves, page, summary
+from audiodd_jax import report_gallery, training_run
+from audiodd_jax.distillation.coreset import load_coreset
+from audiodd_jax.report import collect, figures, learning_curves, page, summary
 from audiodd_jax.report import tables as tables_lib
 from audiodd_jax.report.collect import Group, Run
 from audiodd_jax.report.learning_curves import Point
-from audiodd_jax.report.page import Card, Gallery, Picture, Side, Titled
+from audiodd_jax.report.page import Gallery, Picture, Titled
+from audiodd_jax.report_gallery import Options
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.runs import read_json, write_atomically
 from audiodd_jax.version import __version__
 
-# Spectrograms of a coreset on the page, unless told.
-_CARDS = 100
 # Coresets that the summary tells of.
 _SENTENCES = 8
 _NOTE = (
@@ -29,25 +24,6 @@ _NOTE = (
     "percentage of the training clips is the true one; bytes are of 32-bit images and "
     "labels, against the recordings as 16-bit mono audio."
 )
-
-
-class Options(NamedTuple):
-    """What of the coresets is shown and made audible.
-
-    Attributes:
-      galleries: coresets at most, the best of each dataset and method first.
-      per_class: spectrograms of a class at most; 0: a hundred of all classes.
-      iterations: of Griffin-Lim.
-      seed: of its first phases.
-    """
-
-    galleries: int = 4
-    per_class: int = 0
-    iterations: int = 64
-    seed: int = 0
-
-
-_DEFAULT = Options()
 
 
 class Report(NamedTuple):
@@ -73,7 +49,7 @@ class Report(NamedTuple):
 def report(
     places: Sequence[str | Path],
     out: str | Path,
-    options: Options = _DEFAULT,
+    options: Options = report_gallery.DEFAULT,
     cache_dir: Path | None = None,
 ) -> Report:
     """Reports all runs in some folders: ``index.html``, tables, figures and sounds.
@@ -100,11 +76,13 @@ def report(
     folds = collect.grouped(kinds("folds"))
     tables = _tables(distilled, trained, chosen, folds, runs)
     for titled in tables:
-        tables_lib.write(titled.table, out / "tables" / _stem(titled.title))
+        tables_lib.write(titled.table, out / "tables" / tables_lib.stem(titled.title))
     pictures = _figures(distilled, trained, chosen, out / "figures")
     galleries, folders, notes = [], [], []
     for group in _shown(distilled, options.galleries):
-        made, folder, note = _gallery(group, out / "sounds", options, cache_dir)
+        made, folder, note = report_gallery.make(
+            group, out / "sounds", options, cache_dir
+        )
         galleries.append(made)
         folders.append(folder)
         notes += note
@@ -147,10 +125,6 @@ def _check(options: Options) -> None:
 def _order(group: Group) -> tuple[str, str, int]:
     result = group.first.result
     return result["dataset"], result["method"], result["samples_per_class"]
-
-
-def _stem(title: str) -> str:
-    return re.sub(r"[^\w]+", "_", title.lower()).strip("_")
 
 
 def _origins(distilled: Sequence[Group]) -> dict[str, str]:
@@ -262,93 +236,6 @@ def _shown(distilled: Sequence[Group], count: int) -> list[Group]:
         (later if key in seen else first).append(group)
         seen.add(key)
     return [*first, *later][:count]
-
-
-def _gallery(
-    group: Group, place: Path, options: Options, cache_dir: Path | None
-) -> tuple[Gallery, Path, list[str]]:
-    """A coreset on the page, its folder of sounds, and what could not be shown."""
-    run = group.first
-    coreset = load_coreset(run.path / "coreset.npz")
-    arrays = coreset.unfolded()
-    listen = lambda images: gallery.listen(
-        images, coreset, seed=options.seed, iterations=options.iterations
-    )
-    own = listen(arrays.images)
-    title = f"{run.result['dataset']}, {summary.name_of(group)}, seed {run.seed}"
-    folder = place / _stem(title)
-    names = gallery.write_sounds(own, coreset, folder)
-    labels = np.asarray(arrays.labels)
-    # A page holds all that it shows: sounds of seconds are a hundred times a picture.
-    each = options.per_class or max(1, _CARDS // len(coreset.class_names))
-    shown = _first_of_each(labels.argmax(1), each)
-    error = lambda heard: summary.spread(heard.convergence.tolist())
-    told = f"Spectral convergence of the inversion {error(own)}"
-    notes, near = [], None
-    try:
-        near = _near(arrays.images[shown], coreset, run, listen, cache_dir)
-        told += f"; of the real clips beside them {error(near[0])}"
-    except UserError as reason:
-        notes.append(f"No real clips are shown beside {title}: {reason}")
-    hidden = len(labels) - len(shown)
-    if hidden:
-        told += f". {hidden} more spectrograms are among the WAV files"
-    told += f". WAV files: {folder.relative_to(place.parent)}/metadata.csv lists them."
-    cards = _cards(own, near, shown, labels, names, coreset)
-    return Gallery(title, told, cards), folder, notes
-
-
-def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:
-    """Rows of the first few of each class, in class order."""
-    rows = [np.flatnonzero(classes == c)[:count] for c in np.unique(classes)]
-    return np.concatenate(rows)
-
-
-def _near(images, coreset, run, listen, cache_dir):
-    """The nearest real clips, heard, and which they are.
-
-    Raises:
-      UserError: the dataset is not there, or not as it was.
-    """
-    config = settings_lib.from_dict(run.config)
-    data = verdict.load_data(coreset, config, True, cache_dir)
-    found = gallery.nearest(images, data.train)
-    return listen(data.train.take(found.rows)), found
-
-
-def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
-    """A card a spectrogram, all on one scale of decibels."""
-    heard = [own.log_mel[shown]] + ([near[0].log_mel] if near else [])
-    limits = tuple(np.percentile(np.concatenate(heard), [1, 99.8]).tolist())
-    rate = coreset.features.sample_rate
-
-    def side(sounds, place, title, told, shares=()) -> Side:
-        picture = gallery.picture(sounds.log_mel[place], limits)
-        sound, media_type = gallery.sound(sounds.waveforms[place], rate)
-        return Side(
-            title,
-            told,
-            page.data_address(picture, "image/png"),
-            page.data_address(sound, media_type),
-            shares,
-        )
-
-    cards = []
-    for i, row in enumerate(shown):
-        name = coreset.class_names[labels[row].argmax()]
-        strongest = tuple(gallery.strongest(labels[row], coreset.class_names))
-        left = side(own, row, name, names[row], strongest)
-        right = None
-        if near:
-            clips, which = near
-            right = side(
-                clips,
-                i,
-                f"real: {coreset.class_names[which.labels[i]]}",
-                f"nearest, {which.distances[i]:.2f} deviations a bin away",
-            )
-        cards.append(Card(left, right))
-    return cards
 
 
 def _origin(runs: Sequence[Run]) -> list[str]:

@@ -240,6 +240,8 @@ class Found:
             rows, data.num_train, data.num_classes, data.train_bytes
         )
         tables.write(made, stem)
+        short = budget_table.matrix(rows, data.num_train)
+        tables.write(short, stem.with_name(f"{stem.name}-short"))
         write_json(stem.with_suffix(".json"), [row._asdict() for row in rows])
         if any(row.accuracies for row in rows):
             curves, points = _series(rows)
@@ -247,7 +249,7 @@ class Found:
             learning_curves.draw(
                 curves, points, data.num_train, title, stem.with_suffix(".png")
             )
-        return tables.markdown(made)
+        return f"{tables.markdown(made)}\n\n{tables.markdown(short)}"
 
 
 def _row(learns_from, size, clips, stored, found, reason):

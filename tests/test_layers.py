@@ -22,6 +22,7 @@ LEVELS = (
     "verdict",
     "active_run",
     "api",
+    "report_gallery",
     "report_run",
     "cross_validation",
     "doctor",

@@ -161,6 +161,24 @@ def test_settings_tell_groups_apart_where_nothing_else_does(runs, tmp_path):
     ]
 
 
+def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_path):
+    def groups(dataset):
+        for name in ("one", "other"):
+            shutil.copytree(runs / "rfad0", tmp_path / dataset / name)
+            file = tmp_path / dataset / name / "config.json"
+            config = json.loads(file.read_text())
+            config["data"] |= {"name": dataset, "data_dir": name}
+            file.write_text(json.dumps(config))
+        found = collect.find([tmp_path / dataset])
+        return collect.grouped([run for run in found if run.kind == "distill"])
+
+    assert len(groups("tones")) == 1
+    assert [group.settings for group in groups("folder")] == [
+        ("data.data_dir=one",),
+        ("data.data_dir=other",),
+    ]
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium to open the page with")
 @pytest.mark.parametrize("width", [400, 1400])
 def test_a_browser_shows_and_plays_it(report, width):

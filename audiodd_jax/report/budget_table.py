@@ -81,3 +81,30 @@ def table(
             )
         )
     return Table(columns, cells).without_empty_columns()
+
+
+def matrix(rows: Sequence[Row], num_train: int) -> Table:
+    """Accuracies alone, in %: a row a contender, a column a budget; empty: no such row.
+
+    Args:
+      rows: of one network on one dataset.
+      num_train: clips of the whole training split.
+    """
+    sizes = list(dict.fromkeys((row.size, row.clips) for row in rows))
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        told_of = told(row.accuracies) if row.accuracies else row.reason
+        found.setdefault(row.learns_from.replace("_", " "), {})[row.size] = told_of
+    head = [
+        f"{size} ({clips:,} clips, {100 * clips / num_train:.3g} %)"
+        if not size.endswith("%")
+        else f"{size} ({clips:,} clips)"
+        for size, clips in sizes
+    ]
+    return Table(
+        ["learns from", *head],
+        [
+            [name, *(at.get(size, "") for size, _ in sizes)]
+            for name, at in found.items()
+        ],
+    )

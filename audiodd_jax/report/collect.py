@@ -133,8 +133,12 @@ def grouped(
         if not run.result:
             continue
         settings = _flat(run.config)
+        # Of folders the place is the dataset; of published data it is where they lie.
+        place = settings.get("data.data_dir")
         for name in _OF_A_SEED:
             settings.pop(name, None)
+        if settings.get("data.name") == "folder":
+            settings["data.data_dir"] = place
         if settings.get(_INDICES):
             settings[_INDICES] = "given"
         digest = settings.pop("learns_from.digest", None)

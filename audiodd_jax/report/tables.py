@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,11 @@ def latex(table: Table) -> str:
     return tabulate.tabulate(
         table.rows, table.columns, tablefmt="latex_booktabs", disable_numparse=True
     )
+
+
+def stem(title: str) -> str:
+    """A title as a file name without an ending."""
+    return re.sub(r"[^\w]+", "_", title.lower()).strip("_")
 
 
 def write(table: Table, stem: Path) -> None:

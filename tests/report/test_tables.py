@@ -71,3 +71,25 @@ def test_budgets_by_hand():
     assert second["of train (%)"] == "2.5"
     assert second["raw audio / bytes"] == "50"
     assert (second["published (%)"], second["published as"]) == ("72.24", "0.3 %")
+
+
+def test_a_matrix_by_hand():
+    rows = [
+        Row("all clips", "all", 1_800, 1, (1.0,)),
+        Row("bald", "20 %", 400, 1, (0.5, 0.7)),
+        Row("bald", "5 a class", 50, 1),
+        Row("RFAD", "5 a class", 50, 1, (0.9,)),
+    ]
+    assert budget_table.matrix(rows, 2_000) == Table(
+        [
+            "learns from",
+            "all (1,800 clips, 90 %)",
+            "20 % (400 clips)",
+            "5 a class (50 clips, 2.5 %)",
+        ],
+        [
+            ["all clips", "100.0", "", ""],
+            ["bald", "", "60.0 ± 14.1", "not run"],
+            ["RFAD", "", "", "90.0"],
+        ],
+    )
