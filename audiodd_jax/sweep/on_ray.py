@@ -6,6 +6,7 @@ paths. A run whose worker died goes on from its last checkpoint.
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -61,6 +62,7 @@ def run(
         raise UserError(
             "a sweep on a cluster needs Ray: pip install 'audiodd_jax[sweep]'"
         ) from error
+    _refuse_where_nobody_listens(address)
     try:
         ray.init(
             address=None if address == "local" else address,
@@ -96,6 +98,23 @@ def run(
             show()
     finally:
         ray.shutdown()
+
+
+def _refuse_where_nobody_listens(address: str) -> None:
+    """Refuses ``HOST:PORT`` where nothing is, on which Ray would wait for minutes.
+
+    Raises:
+      UserError: naming it.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--ray is auto, HOST:PORT or local, not {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"there is no Ray cluster at {address}: {error}") from error
 
 
 def _settle(ray, reference, unit: Sequence[Planned], workdir: Path) -> None:

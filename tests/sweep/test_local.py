@@ -71,3 +71,28 @@ def test_one_sweep_a_folder(tmp_path):
     (tmp_path / "run" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="holds a run"), conduct.held(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("127.0.0.1:1", "there is no Ray cluster at 127.0.0.1:1: "),
+        ("nowhere", "--ray is auto, HOST:PORT or local, not 'nowhere'"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_told(tmp_path, address, told):
+    pytest.importorskip("ray")
+    from audiodd_jax.sweep import on_ray
+
+    with pytest.raises(UserError) as error:
+        on_ray.run(
+            [], tmp_path, tmp_path, address, on_ray.Resources(), 0, print, lambda: 0
+        )
+    assert str(error.value).startswith(told)
+
+
+def test_what_a_cluster_never_has_is_refused():
+    from audiodd_jax.sweep import on_ray
+
+    with pytest.raises(UserError, match="asks for 1 GPU, and the cluster has 0"):
+        on_ray._refuse_what_never_fits({"CPU": 4.0}, on_ray.Resources(1, 1, 0))
