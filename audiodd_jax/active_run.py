@@ -60,7 +60,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)
         learning_curves.draw(
-            [_curve(config.active.acquisition, [result])],
+            [learning_curves.curve(config.active.acquisition, [result])],
             [],
             data.num_train,
             f"{data.name}, {config.model.name}",
@@ -94,15 +94,6 @@ def _result(config: Config, data: Prepared, learnt: loop.Learnt) -> dict[str, An
         "wall_seconds": last["seconds"],
         "rounds": learnt.rounds,
     }
-
-
-def _curve(name: str, results: Sequence[dict[str, Any]]) -> Curve:
-    """The curve of a function over its seeds."""
-    rounds = [result["rounds"] for result in results]
-    counts = tuple(row["counted"] for row in rounds[0])
-    accuracies = np.array([[row["test_accuracy"] for row in rows] for rows in rounds])
-    seconds = statistics.fmean(result["wall_seconds"] for result in results)
-    return Curve(name, counts, accuracies, seconds)
 
 
 def load(
@@ -178,7 +169,7 @@ def compare(
             changes = {"active.acquisition": name, "seed": seed}
             one = settings_lib.replace(config, changes)
             found[name].append(learn(one, data, workdir / f"{name}-seed{seed}"))
-    curves = [_curve(name, results) for name, results in found.items()]
+    curves = [learning_curves.curve(name, results) for name, results in found.items()]
     first = found[acquisitions[0]][0]
     counts = [first["rounds"][0]["counted"], *first["budgets"].values()]
     table = learning_curves.table(curves, points, counts, data.num_train)

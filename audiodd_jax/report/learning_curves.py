@@ -45,6 +45,20 @@ class Point(NamedTuple):
     name: str = "distilled coreset"
 
 
+def curve(name: str, results: Sequence[dict[str, Any]]) -> Curve:
+    """The curve of an acquisition function over its seeds.
+
+    Args:
+      name: of the function.
+      results: what ``result.json`` of each seed's run holds.
+    """
+    rounds = [result["rounds"] for result in results]
+    counts = tuple(row["counted"] for row in rounds[0])
+    accuracies = np.array([[row["test_accuracy"] for row in rows] for rows in rounds])
+    seconds = statistics.fmean(result["wall_seconds"] for result in results)
+    return Curve(name, counts, accuracies, seconds)
+
+
 def told(accuracies: Sequence[float]) -> str:
     """Mean ± sample standard deviation, in %; of one value itself."""
     mean = f"{100 * statistics.fmean(accuracies):.1f}"

@@ -3,9 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-import numpy as np
-
-from audiodd_jax.report import verdict_table
+from audiodd_jax.report import learning_curves, verdict_table
 from audiodd_jax.report.collect import Group, Run
 from audiodd_jax.report.learning_curves import Curve, told
 from audiodd_jax.report.tables import Table
@@ -156,11 +154,8 @@ def folds(groups: Sequence[Group]) -> Table:
 
 def curve(group: Group) -> Curve:
     """The learning curve of an acquisition function, over its seeds."""
-    rounds = [run.result["rounds"] for run in group.runs]
-    counts = tuple(row["counted"] for row in rounds[0])
-    accuracies = np.array([[row["test_accuracy"] for row in rows] for rows in rounds])
     name = ", ".join([group.first.result["acquisition"], *group.settings])
-    return Curve(name, counts, accuracies, group.mean("wall_seconds"))
+    return learning_curves.curve(name, [run.result for run in group.runs])
 
 
 def unfinished(runs: Sequence[Run]) -> Table:
