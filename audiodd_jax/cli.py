@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from audiodd_jax import cli_active, cli_commands, cli_flags, cli_report, cli_sweep
+from audiodd_jax import (
+    cli_active,
+    cli_commands,
+    cli_definitions,
+    cli_flags,
+    cli_report,
+    cli_sweep,
+)
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.version import __version__
 
@@ -21,7 +28,7 @@ class Command:
 
     name: str
     run: Callable[[Sequence[str]], None]
-    define: tuple[cli_flags.Definition, ...]
+    define: tuple[cli_definitions.Definition, ...]
 
     @property
     def summary(self) -> str:
@@ -30,7 +37,9 @@ class Command:
 
 
 COMMANDS = {
-    run.__name__: Command(run.__name__, run, cli_flags.COMMAND_FLAGS[run.__name__])
+    run.__name__: Command(
+        run.__name__, run, cli_definitions.COMMAND_FLAGS[run.__name__]
+    )
     for run in (
         cli_commands.prepare,
         cli_commands.distill,

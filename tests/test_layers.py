@@ -26,6 +26,7 @@ LEVELS = (
     "report_run",
     "cross_validation",
     "doctor",
+    "cli_definitions",
     "cli_flags",
     "cli_support",
     "sweep",

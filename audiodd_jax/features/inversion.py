@@ -222,17 +222,7 @@ def invert_many(
 ) -> Inverted:
     """``invert`` of any number of spectrograms, in portions by one program.
 
-    Args:
-      log_mel: in dB, as ``logmel.log_mel`` and ``normalize.invert`` give them.
-      config: what they were made with.
-      key: draws the first phases.
-      iterations: of Griffin-Lim.
-
-    Returns:
-      Arrays of the host.
-
-    Raises:
-      UserError: fewer than none.
+    The same arguments and errors; the arrays are the host's.
     """
     count = log_mel.shape[0]
     filled = jnp.pad(log_mel, ((0, -count % _PORTION), (0, 0), (0, 0)), "edge")

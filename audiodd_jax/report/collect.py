@@ -160,7 +160,9 @@ def grouped(
             if any(settings_of[other][0].get(name) != own[name] for other in rivals)
         ]
         told = tuple(f"{name}={own[name]}" for name in names)
-        alike = sorted(alike, key=lambda run: run.seed)
+        # A copy of a run is no second seed.
+        once = {(run.seed, _digest(run)): run for run in reversed(alike)}
+        alike = sorted(once.values(), key=lambda run: run.seed)
         groups.append(Group(alike, origin, told))
     return groups
 
@@ -178,6 +180,11 @@ _SHOWN = (
     "learns_from.per_class",
     "learns_from.fraction",
 )
+
+
+def _digest(run: Run) -> str | None:
+    """Which coreset a training learnt from."""
+    return run.config.get("learns_from", {}).get("digest")
 
 
 def _shown(settings: dict[str, Any]) -> list[Any]:
