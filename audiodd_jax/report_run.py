@@ -13,7 +13,8 @@ from audiodd_jax.report.collect import Group, Run
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.page import Gallery, Picture, Titled
 from audiodd_jax.report_gallery import Options
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.errors import UserError, named
+from audiodd_jax.runtime.locks import exclusive
 from audiodd_jax.runtime.runs import read_json, write_atomically
 from audiodd_jax.version import __version__
 
@@ -68,6 +69,14 @@ def report(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder")
+    with exclusive(out / ".lock", "writing a report there"), named(out):
+        return _write(runs, out, options, cache_dir)
+
+
+def _write(
+    runs: Sequence[Run], out: Path, options: Options, cache_dir: Path | None
+) -> Report:
+    """Writes all parts of a report, the page last."""
     (out / "figures").mkdir(parents=True, exist_ok=True)
     kinds = lambda kind: [run for run in runs if run.kind == kind]
     distilled = sorted(collect.grouped(kinds("distill")), key=_order)

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -141,3 +142,19 @@ def sound_folder(tmp_path):
             wave = 0.4 * wave + 0.02 * rng.standard_normal(time.size)
             soundfile.write(folder / f"{i:02d}.wav", wave.astype(np.float32), 8000)
     return tmp_path / "sounds"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB, where the tests may make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
+    try:
+        made = subprocess.run(command, capture_output=True).returncode == 0
+    except FileNotFoundError:
+        made = False
+    if not made:
+        pytest.skip("no right to mount a small file system")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)

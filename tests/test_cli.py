@@ -270,22 +270,6 @@ def test_bad_sounds_are_one_sentence(capsys, sound_folder, tmp_path):
     assert (tmp_path / "run" / "coreset.npz").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 300 kB, where the tests may make one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)]
-    try:
-        made = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        made = False
-    if not made:
-        pytest.skip("no right to mount a small file system")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
-
-
 # The storage below orbax drops its own futures when a write fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("what", ["run", "cache"])

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from test_cli_active import FEATURES, FEW, NETWORK
 
 from audiodd_jax import cli
 from audiodd_jax.report import collect
+from audiodd_jax.runtime import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -115,6 +118,31 @@ def test_the_page_needs_nothing_else(report):
     assert len(addresses) > 40
     assert all(a.startswith(("data:", "#")) for a in addresses)
     assert "http" not in re.sub(r"data:[^\"]*", "", text)
+
+
+def test_a_full_disk_is_one_sentence(runs, capsys, small_disk):
+    arguments = ["report", str(runs / "rfad0"), f"--out={small_disk / 'out'}"]
+    arguments.append("--iterations=1")
+    sentence = fails(capsys, *arguments)
+    assert "is full" in sentence
+    assert str(small_disk) in sentence
+    assert not (small_disk / "out" / "index.html").exists()
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    cli.main(arguments)
+    assert (small_disk / "out" / "index.html").exists()
+
+
+def test_two_reports_into_one_folder_take_turns(runs, tmp_path):
+    with locks.exclusive(tmp_path / "out" / ".lock", "here"):
+        command = [sys.executable, "-m", "audiodd_jax", "report", str(runs / "rfad0")]
+        command += [f"--out={tmp_path / 'out'}", "--galleries=0"]
+        second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        told = next(line for line in second.stderr if "waiting" in line)
+        assert "writing a report there" in told
+        assert not (tmp_path / "out" / "index.html").exists()
+    assert second.wait(timeout=120) == 0
+    second.stderr.close()
+    assert (tmp_path / "out" / "index.html").exists()
 
 
 def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):

@@ -79,7 +79,8 @@ class Cost(NamedTuple):
       features: that it returns of a clip.
       flops: a step, all devices together, as plain convolutions and products.
       step_bytes: memory that a step takes for itself.
-      base_bytes: what is there beside a step: data, and on a CPU the process itself.
+      base_bytes: what is there beside a step: data, state, on a CPU the process itself.
+      state_bytes: of these, the coreset's with its optimiser.
       scoring_bytes: memory that scoring takes for itself, between steps.
       exchanged_bytes: a step, that a device gives to be summed or gathered.
     """
@@ -89,13 +90,20 @@ class Cost(NamedTuple):
     flops: int
     step_bytes: int
     base_bytes: int
+    state_bytes: int
     scoring_bytes: int
     exchanged_bytes: int
 
-    def peak_bytes(self, step_bytes: int | None = None) -> int:
-        """At the peak; with the compiler's figure of a step, where that is known."""
+    def peak_bytes(self, step_bytes: int | None = None, runs: int = 1) -> int:
+        """At the peak; with the compiler's figure of a step, where that is known.
+
+        Args:
+          step_bytes: that figure.
+          runs: that are one program; they are scored one after the other.
+        """
         step = self.step_bytes if step_bytes is None else step_bytes
-        return self.base_bytes + max(step, self.scoring_bytes)
+        base = self.base_bytes + (runs - 1) * self.state_bytes
+        return base + max(runs * step, self.scoring_bytes)
 
 
 def sizes_of(
@@ -169,6 +177,7 @@ def predict(
         _flops(config, sizes, d, plan),
         math.ceil(step),
         math.ceil(base),
+        state,
         math.ceil(scored),
         _exchanged(sizes, grid, own_n, own_b, own_s * d * kept, plan),
     )
@@ -224,7 +233,11 @@ def _exchanged(
 
 
 def choose(
-    config: Config, sizes: Sizes, grid: Grid, device: jax.Device | None = None
+    config: Config,
+    sizes: Sizes,
+    grid: Grid,
+    device: jax.Device | None = None,
+    runs: int = 1,
 ) -> Plan:
     """The plan that computes most at once and fits the device, by prediction.
 
@@ -235,6 +248,7 @@ def choose(
       sizes: of its data.
       grid: how devices share the work.
       device: one of them; None: this process's first.
+      runs: that are one program on it.
     """
     device = device or jax.local_devices()[0]
     kind = "cpu" if device.platform == "cpu" else "other"
@@ -246,7 +260,8 @@ def choose(
         for chunks in ([(chunk, chunk)] if chunk else _chunks(sizes.b, sizes.s))
     ]
     for plan in plans:
-        if predict(config, sizes, grid, plan, device.platform).peak_bytes() <= budget:
+        found = predict(config, sizes, grid, plan, device.platform)
+        if found.peak_bytes(runs=runs) <= budget:
             return plan
     return plans[-1]
 

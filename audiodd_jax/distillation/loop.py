@@ -202,12 +202,14 @@ def prepare(
     return Member(start, state, job)
 
 
-def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
-    """What a step computes at once, and the sizes that this follows from."""
+def plan_of(
+    config: Config, data: Prepared, mesh: Mesh, runs: int = 1
+) -> tuple[Plan, Sizes]:
+    """What a step of some runs computes at once, and the sizes that it follows from."""
     scored = data.validation.labels.size + data.test.labels.size
     counts = (data.num_classes, data.train.labels.size, scored)
     sizes = cost.sizes_of(config, data.image_shape, *counts)
-    return cost.choose(config, sizes, devices.grid_of(mesh)), sizes
+    return cost.choose(config, sizes, devices.grid_of(mesh), runs=runs), sizes
 
 
 def batch_key(config: Config) -> Key[Array, ""]:

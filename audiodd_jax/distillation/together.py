@@ -73,7 +73,7 @@ def distill(
     mesh = devices.make_mesh(devices=jax.local_devices()[:1])
     score = make_scorer(first, mesh)
     members = [loop.prepare(config, data, mesh, score) for config in configs]
-    chunk = _chunk(first, data)
+    chunk = _chunk(first, data, len(configs))
     numbers = [_numbers(config) for config in configs]
     outcomes: dict[int, Distilled | UserError] = {}
     with noted_signals() as stop_signal, contextlib.ExitStack() as stack:
@@ -125,10 +125,10 @@ def _numbers(
     return loop.batch_key(config), jnp.float32(rate), jnp.float32(regularizer)
 
 
-def _chunk(config: Config, data: Prepared) -> Any:
+def _chunk(config: Config, data: Prepared, runs: int) -> Any:
     """``chunk(states, numbers, train, length)``: states and metrics, a run each."""
     mesh = devices.make_mesh(devices=jax.local_devices()[:1])
-    plan, sizes = loop.plan_of(config, data, mesh)
+    plan, sizes = loop.plan_of(config, data, mesh, runs)
     grid, stats = devices.grid_of(mesh), data.normalization
 
     def steps(state: Any, numbers: Any, train: Any, length: int) -> Any:

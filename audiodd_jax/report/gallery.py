@@ -122,12 +122,18 @@ def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, st
       waveform: in [-1, 1].
       rate: in Hz.
     """
-    file = io.BytesIO()
     if "MP3" in soundfile.available_formats() and rate in _MP3_RATES:
-        soundfile.write(file, waveform, rate, format="MP3")
-        return file.getvalue(), "audio/mpeg"
-    soundfile.write(file, waveform, rate, format="WAV", subtype="PCM_16")
-    return file.getvalue(), "audio/wav"
+        return _encoded(waveform, rate, "MP3"), "audio/mpeg"
+    return _encoded(waveform, rate, "WAV"), "audio/wav"
+
+
+def _encoded(
+    waveform: Float[np.ndarray, " samples"], rate: int, file_format: str
+) -> bytes:
+    """A sound as the bytes of a file, with 16 bits a sample where it is WAV."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format=file_format)
+    return file.getvalue()
 
 
 def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
@@ -159,7 +165,9 @@ def write_sounds(heard: Heard, coreset: Coreset, folder: Path) -> list[str]:
     names = files(labels, coreset.class_names)
     for name, waveform in zip(names, heard.waveforms, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(folder / name, waveform, coreset.features.sample_rate)
+        # Not by libsndfile, to which a full disk is an error like any other.
+        sound_file = _encoded(waveform, coreset.features.sample_rate, "WAV")
+        (folder / name).write_bytes(sound_file)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     classes = [f"label_{name}" for name in coreset.class_names]

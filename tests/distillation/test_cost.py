@@ -73,6 +73,15 @@ def test_less_memory_means_smaller_chunks_then_features_computed_again(memory):
     assert len(set(at_once)) > 1
 
 
+def test_runs_of_one_program_share_the_memory(memory):
+    memory(60 * GIGABYTE)
+    alone = cost.choose(settings(), SOURCE, Grid())
+    together = cost.choose(settings(), SOURCE, Grid(), runs=8)
+    assert 0 < together.chunk < (alone.chunk or SOURCE.b)
+    of = lambda plan: cost.predict(settings(), SOURCE, Grid(), plan).peak_bytes(runs=8)
+    assert of(together) < 60 * GIGABYTE < of(alone)
+
+
 def test_the_chunk_that_is_asked_for_is_taken(memory):
     memory(GIGABYTE)
     plan = cost.choose(settings(network__chunk=7), SOURCE, Grid())
