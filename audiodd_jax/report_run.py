@@ -69,7 +69,8 @@ def report(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder")
-    with exclusive(out / ".lock", "writing a report there"), named(out):
+    # Not ``.lock``, which is what tells a run's folder from others.
+    with exclusive(out / ".report", "writing a report there"), named(out):
         return _write(runs, out, options, cache_dir)
 
 

@@ -133,7 +133,7 @@ def test_a_full_disk_is_one_sentence(runs, capsys, small_disk):
 
 
 def test_two_reports_into_one_folder_take_turns(runs, tmp_path):
-    with locks.exclusive(tmp_path / "out" / ".lock", "here"):
+    with locks.exclusive(tmp_path / "out" / ".report", "here"):
         command = [sys.executable, "-m", "audiodd_jax", "report", str(runs / "rfad0")]
         command += [f"--out={tmp_path / 'out'}", "--galleries=0"]
         second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -143,6 +143,11 @@ def test_two_reports_into_one_folder_take_turns(runs, tmp_path):
     assert second.wait(timeout=120) == 0
     second.stderr.close()
     assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_no_run_begins_among_a_report(report, capsys):
+    sentence = fails(capsys, "distill", *TINY, f"--workdir={report}")
+    assert "is not empty and holds no run" in sentence
 
 
 def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):
