@@ -20,19 +20,19 @@ from audiodd_jax.version import __version__
 # Resolved on first use, so that the command line answers before JAX is imported.
 _EXPORTS = {
     "Config": "config",
-    "for_dataset": "presets",
-    "for_model": "presets",
-    "for_active": "presets",
-    "Coreset": "distillation.coreset",
-    "load_coreset": "distillation.coreset",
+    "for_dataset": "config.presets",
+    "for_model": "config.presets",
+    "for_active": "config.presets",
+    "Coreset": "artifacts.coreset_file",
+    "load_coreset": "artifacts.coreset_file",
     "Run": "api",
     "prepare": "api",
     "distill": "api",
     "evaluate": "api",
     "train": "api",
     "active": "api",
-    "Subset": "training.subsets",
-    "load_networks": "training.artefact",
+    "Subset": "selection.subsets",
+    "load_networks": "artifacts.networks_file",
     "UserError": "runtime.errors",
 }
 

@@ -13,7 +13,10 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax import active_run, cli_support, presets, settings
+from audiodd_jax.cli import common
+from audiodd_jax.config import presets
+from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.jobs import active
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -21,7 +24,7 @@ _PRESET = flags.DEFINE_string("preset", "transfer", "of the distillation")
 _SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
 _MODEL = flags.DEFINE_string("model", "convnet", "network")
 _ACQUISITIONS = flags.DEFINE_list(
-    "acquisitions", list(settings.ACQUISITIONS), "acquisition functions"
+    "acquisitions", list(ACQUISITIONS), "acquisition functions"
 )
 _BUDGETS = flags.DEFINE_list(
     "budgets",
@@ -50,7 +53,7 @@ def distilled(seed):
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    cli_support.keep_compiled(None)
+    common.keep_compiled(None)
     coresets = [distilled(seed) for seed in range(_SEEDS.value)]
     config = presets.for_active(
         audiodd_jax.for_dataset(_DATASET.value, data__data_dir=_DATA_DIR.value),
@@ -59,9 +62,9 @@ def main(_):
         active__budgets=tuple(_BUDGETS.value),
         **({"training__steps": _STEPS.value} if _STEPS.value else {}),
     )
-    data = active_run.load(config, coresets)
+    data = active.load(config, coresets)
     place = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"
-    found = active_run.compare(
+    found = active.compare(
         config, _ACQUISITIONS.value, _SEEDS.value, coresets, data, place
     )
     print(found.table)

@@ -21,12 +21,12 @@ from absl import app, flags, logging
 from turns import measure
 
 import audiodd_jax
-from audiodd_jax import presets
 from audiodd_jax.active_learning import acquisition, monte_carlo
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import DeviceSplit
+from audiodd_jax.config import presets
+from audiodd_jax.features.dataset import DeviceSplit
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.training.trainer import Network
+from audiodd_jax.networks.inference import Network
 
 _CLIPS = flags.DEFINE_integer("clips", 10_000, "of the pool")
 _PASSES = flags.DEFINE_integer("passes", 20, "Monte-Carlo passes")

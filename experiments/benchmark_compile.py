@@ -25,9 +25,9 @@ def run(folder):
     spent = collections.Counter()
     listen = lambda event, seconds, **_: spent.update({event: seconds})
     jax.monitoring.register_event_duration_secs_listener(listen)
-    from audiodd_jax import cli
+    from audiodd_jax.cli import main as main_lib
 
-    cli.main([*_COMMAND, f"--workdir={folder}/run", f"--cache_dir={folder}/cache"])
+    main_lib.main([*_COMMAND, f"--workdir={folder}/run", f"--cache_dir={folder}/cache"])
     parts = {key: value for key, value in spent.items() if "/compile/" in key}
     print(json.dumps(parts))
 

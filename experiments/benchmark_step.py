@@ -31,10 +31,10 @@ from absl import app, flags, logging
 from turns import measure
 
 import audiodd_jax
-from audiodd_jax.distillation import cost, kip, rfad, steps
-from audiodd_jax.distillation.coreset import CoresetArrays
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation import kip, memory_plan, rfad, steps
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
 
 _CASES = flags.DEFINE_multi_string(
@@ -110,13 +110,13 @@ class Case:
     def sizes(self):
         # Clips lie here in float32, in a run in float16: they count twice.
         counts = (CLASSES, self.samples, self.batch, 2 * self.batch, 0)
-        return cost.Sizes(self.bins, self.frames, *counts)
+        return memory_plan.Sizes(self.bins, self.frames, *counts)
 
     def plan(self, grid):
-        return cost.choose(self.config(), self.sizes(), grid)
+        return memory_plan.choose(self.config(), self.sizes(), grid)
 
     def cost(self, grid):
-        return cost.predict(self.config(), self.sizes(), grid, self.plan(grid))
+        return memory_plan.predict(self.config(), self.sizes(), grid, self.plan(grid))
 
     def cells(self):
         size = f"{self.bins}x{self.frames}"

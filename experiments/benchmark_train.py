@@ -19,8 +19,8 @@ from turns import measure
 
 import audiodd_jax
 from audiodd_jax.config import AugmentConfig
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.training import fit, trainer
 

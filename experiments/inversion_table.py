@@ -17,11 +17,14 @@ import numpy as np
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax import cli_support, presets, settings, training_run
+from audiodd_jax.cli import common
+from audiodd_jax.config import fields, presets
 from audiodd_jax.data import audio
-from audiodd_jax.features import inversion, logmel, normalize
+from audiodd_jax.features import inversion, logmel, normalization
+from audiodd_jax.jobs import recorded_training
 from audiodd_jax.report import learning_curves, summary
-from audiodd_jax.training import evaluation, subsets
+from audiodd_jax.selection import subsets
+from audiodd_jax.training import evaluation
 
 _DATASET = flags.DEFINE_string("dataset", "spoken_digit", "dataset of WAV files")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -34,21 +37,21 @@ _ITERATIONS = flags.DEFINE_integer("iterations", 32, "of Griffin-Lim, in the sec
 
 def heard(config, data):
     """Prints what the network makes of the clips, before and after."""
-    log_mel = normalize.invert(data.test.images, data.normalization)
+    log_mel = normalization.invert(data.test.images, data.normalization)
     began = time.perf_counter()
     found = inversion.invert(log_mel, data.features, key=jax.random.key(0))
     jax.block_until_ready(found.waveforms)
     seconds = time.perf_counter() - began
     again = logmel.compute(found.waveforms, data.features)
-    after = data.test._replace(images=normalize.apply(again, data.normalization))
+    after = data.test._replace(images=normalization.apply(again, data.normalization))
     model = presets.for_model(
         config, _MODEL.value, training__steps=_STEPS.value, training__seeds=1
     )
     scores = []
     for seed in range(_SEEDS.value):
-        source = training_run.subset_source(subsets.Subset(), None, data, seed)
-        fitted = training_run.fit_source(
-            settings.replace(model, {"seed": seed}), data, source, None
+        source = recorded_training.subset_source(subsets.Subset(), None, data, seed)
+        fitted = recorded_training.fit_source(
+            fields.replace(model, {"seed": seed}), data, source, None
         )
         score = lambda split, net=fitted: (
             evaluation.networks(net, split, _MODEL.value, data.num_classes).mean
@@ -101,7 +104,7 @@ def phases(config):
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    cli_support.keep_compiled(None)
+    common.keep_compiled(None)
     config = audiodd_jax.for_dataset(_DATASET.value, data__data_dir=_DATA_DIR.value)
     data = audiodd_jax.prepare(config)
     heard(config, data)

@@ -21,14 +21,17 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax import cli_support, settings, verdict
-from audiodd_jax.runtime.runs import read_json, write_atomically
+from audiodd_jax.cli import common
+from audiodd_jax.config import fields
+from audiodd_jax.config.names import METHODS
+from audiodd_jax.jobs import evaluate
+from audiodd_jax.runtime.files import read_json, write_atomically
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
 _METHODS = flags.DEFINE_list(
     "methods",
     ["random", "herding", "k_center", "rfad", "dc", "dsa", "dm"],
-    f"of {', '.join(settings.METHODS)}; with /2 behind it, of that factor",
+    f"of {', '.join(METHODS)}; with /2 behind it, of that factor",
 )
 _PROTOCOLS = flags.DEFINE_list("protocols", ["convnet", "resnet18"], "networks")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
@@ -78,9 +81,9 @@ def distilled(case, method, seed):
 
 def trained(case, run, protocol, seed):
     """Accuracy on the test split of a network trained on a run's coreset."""
-    config = settings.from_dict(read_json(run / "config.json"))
-    config = settings.replace(config, {"seed": seed})
-    rows = verdict.evaluate(
+    config = fields.from_dict(read_json(run / "config.json"))
+    config = fields.replace(config, {"seed": seed})
+    rows = evaluate.evaluate(
         audiodd_jax.load_coreset(run / "coreset.npz"),
         [protocol],
         config=config,
@@ -120,7 +123,7 @@ def row(case, method):
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    cli_support.keep_compiled(None)
+    common.keep_compiled(None)
     lines = [
         f"| data, a class | method | kernel regression | "
         f"{' | '.join(_PROTOCOLS.value)} | steps | s | peak, GB | values | bytes |",

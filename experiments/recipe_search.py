@@ -15,11 +15,12 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax import settings as settings_lib
-from audiodd_jax import training_run
-from audiodd_jax.features import prepared
-from audiodd_jax.runtime.runs import RunDirectory
-from audiodd_jax.training import subsets
+from audiodd_jax.config import fields
+from audiodd_jax.config.names import TRAINING
+from audiodd_jax.features import dataset
+from audiodd_jax.jobs import recorded_training
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.selection import subsets
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -31,7 +32,7 @@ _TRIALS = flags.DEFINE_list("trials", [], "names of trials; none: all")
 _REAL = flags.DEFINE_bool("real", True, "train on random real clips too")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/recipes", "where the runs go")
 
-MODEL, TRAINING, AUGMENT = "model.", "training.", "training.augment."
+MODEL, TRAINED, AUGMENT = "model.", "training.", "training.augment."
 TRIALS = {
     "preset": {},
     **{
@@ -47,26 +48,26 @@ TRIALS = {
     "random head": {MODEL + "head": "random"},
     "random head, centred outputs": {
         MODEL + "head": "random",
-        TRAINING + "centre_outputs": True,
+        TRAINED + "centre_outputs": True,
     },
-    "mse, labels as learnt": {TRAINING + "loss": "mse", TRAINING + "label_scale": 1.0},
-    "mse, labels times 8": {TRAINING + "loss": "mse", TRAINING + "label_scale": 8.0},
+    "mse, labels as learnt": {TRAINED + "loss": "mse", TRAINED + "label_scale": 1.0},
+    "mse, labels times 8": {TRAINED + "loss": "mse", TRAINED + "label_scale": 8.0},
     **{
-        f"label scale {s:g}": {TRAINING + "label_scale": s}
+        f"label scale {s:g}": {TRAINED + "label_scale": s}
         for s in (2.0, 3.0, 5.0, 8.0, 10.0)
     },
-    "hard labels": {TRAINING + "labels": "hard"},
-    **{f"rate {r:g}": {TRAINING + "learning_rate": r} for r in (5e-4, 5e-3, 1e-2)},
-    **{f"decay {d:g}": {TRAINING + "weight_decay": d} for d in (0.0, 0.5)},
+    "hard labels": {TRAINED + "labels": "hard"},
+    **{f"rate {r:g}": {TRAINED + "learning_rate": r} for r in (5e-4, 5e-3, 1e-2)},
+    **{f"decay {d:g}": {TRAINED + "weight_decay": d} for d in (0.0, 0.5)},
     "sgd, rate 0.05": {
-        TRAINING + "optimizer": "sgd",
-        TRAINING + "learning_rate": 0.05,
-        TRAINING + "weight_decay": 5e-4,
+        TRAINED + "optimizer": "sgd",
+        TRAINED + "learning_rate": 0.05,
+        TRAINED + "weight_decay": 5e-4,
     },
-    "batch 50": {TRAINING + "batch_size": 50},
-    "1000 steps": {TRAINING + "steps": 1000},
-    "averaged weights": {TRAINING + "average": 0.98},
-    "mixup 0.5": {TRAINING + "mixup": 0.5},
+    "batch 50": {TRAINED + "batch_size": 50},
+    "1000 steps": {TRAINED + "steps": 1000},
+    "averaged weights": {TRAINED + "average": 0.98},
+    "mixup 0.5": {TRAINED + "mixup": 0.5},
     **{f"time shift {s:g}": {AUGMENT + "time_shift": s} for s in (0.0, 0.1, 0.2)},
     "noise 5 dB": {AUGMENT + "noise_db": 5.0},
     "masks": {AUGMENT + "time_mask": 0.2, AUGMENT + "frequency_mask": 0.2},
@@ -75,11 +76,11 @@ TRIALS = {
 
 def trial(config, data, source, folder):
     """Validation accuracy of one recipe on one source; test clips are not read."""
-    record = settings_lib.record(config, settings_lib.TRAINING)
+    record = fields.record(config, TRAINING)
     with RunDirectory(folder, {**record, "learns_from": source.record}) as run:
         result = run.result()
         if result is None:
-            last = training_run.fit_source(config, data, source, run).history[-1]
+            last = recorded_training.fit_source(config, data, source, run).history[-1]
             kept = ("validation_accuracy", "validation_loss", "loss", "seconds")
             result = {name: last[name] for name in kept}
             run.finish(result)
@@ -97,19 +98,19 @@ def main(_):
     place = Path(_WORKDIR.value)
     name = f"{_DATASET.value}-{_PRESET.value}-{_SAMPLES.value}"
     coreset = audiodd_jax.distill(config, place / f"{name}-seed0").coreset
-    data = prepared.load(config)
+    data = dataset.load(config)
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
     rows = subsets.choose(drawn, data, config, 0)
-    sources = [training_run.coreset_source(coreset.unfolded())]
+    sources = [recorded_training.coreset_source(coreset.unfolded())]
     if _REAL.value:
-        sources.append(training_run.subset_source(drawn, rows, data, 0))
+        sources.append(recorded_training.subset_source(drawn, rows, data, 0))
     heads = [source.record["name"] for source in sources]
     print(f"| {_MODEL.value} | {' | '.join(heads)} | s |")
     print("|---" * (len(heads) + 2) + "|")
     for title in _TRIALS.value or TRIALS:
         changes = {"training.seeds": _SEEDS.value, **TRIALS[title]}
         recipe = audiodd_jax.for_model(config, _MODEL.value)
-        recipe = settings_lib.replace(recipe, changes)
+        recipe = fields.replace(recipe, changes)
         folder = place / f"{name}-{_MODEL.value}" / title.replace(" ", "_")
         found = [
             trial(recipe, data, source, folder.with_name(f"{folder.name}-{head}"))

@@ -24,15 +24,18 @@ import source_tables
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax import active_run, cli_support, presets, settings, training_run
 from audiodd_jax.active_learning import budgets
+from audiodd_jax.cli import common
+from audiodd_jax.config import fields, presets
+from audiodd_jax.config.names import REGRESSION, SELECTION
+from audiodd_jax.jobs import active, recorded_training
 from audiodd_jax.report import budget_table, learning_curves, tables
 from audiodd_jax.report.budget_table import Row
 from audiodd_jax.report.learning_curves import Curve, Point
-from audiodd_jax.runtime import processes
+from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.runs import write_json
-from audiodd_jax.training import subsets
+from audiodd_jax.runtime.files import write_json
+from audiodd_jax.selection import subsets
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -66,7 +69,7 @@ _CHANGES = {
     "source": {"all": presets.PRESETS["source"]},
 }
 _NORMS = {"convnet": "instance", "resnet18": "group"}
-_TRAINS_AS_REAL = ("rfad", *settings.SELECTION)
+_TRAINS_AS_REAL = ("rfad", *SELECTION)
 
 
 def sizes():
@@ -85,10 +88,10 @@ def base(seed, method="rfad", per_class=None):
     config = audiodd_jax.for_dataset(
         _DATASET.value, method=method, seed=seed, data__data_dir=_DATA_DIR.value
     )
-    own = presets.PRESETS["transfer"] if method in settings.REGRESSION else {}
+    own = presets.PRESETS["transfer"] if method in REGRESSION else {}
     size = {"coreset.samples_per_class": per_class} if per_class else {}
     parts = [changes.get("all", {}), changes.get(method, {}), own, size]
-    return settings.replace(config, {k: v for part in parts for k, v in part.items()})
+    return fields.replace(config, {k: v for part in parts for k, v in part.items()})
 
 
 def recipe(seed, method=""):
@@ -98,7 +101,7 @@ def recipe(seed, method=""):
         {} if method in ("", *_TRAINS_AS_REAL) else {"model.norm": _NORMS[_MODEL.value]}
     )
     config = presets.for_model(base(seed), _MODEL.value, training__seeds=1)
-    return settings.replace(config, {**changes, **norm})
+    return fields.replace(config, {**changes, **norm})
 
 
 def place():
@@ -113,9 +116,9 @@ def loaded():
 
 def of_everything(seed):
     """Accuracy and seconds of the network on all training clips."""
-    source = training_run.subset_source(subsets.Subset(), None, loaded(), seed)
+    source = recorded_training.subset_source(subsets.Subset(), None, loaded(), seed)
     folder = place() / _MODEL.value / f"all-seed{seed}"
-    trained = training_run.train(recipe(seed), loaded(), source, folder)
+    trained = recorded_training.train(recipe(seed), loaded(), source, folder)
     return trained.scores.mean, trained.result["wall_seconds"]
 
 
@@ -123,10 +126,10 @@ def of_coreset(method, per_class, seed):
     """Accuracy of the network on a method's coreset, and seconds of both runs."""
     folder = place() / "coresets" / f"{method}-{per_class}-seed{seed}"
     run = audiodd_jax.distill(base(seed, method, per_class), folder)
-    trained = training_run.train(
+    trained = recorded_training.train(
         recipe(seed, method),
         loaded(),
-        training_run.coreset_source(run.coreset.unfolded()),
+        recorded_training.coreset_source(run.coreset.unfolded()),
         place() / _MODEL.value / f"{method}-{per_class}-seed{seed}",
     )
     seconds = run.result["wall_seconds"] + trained.result["wall_seconds"]
@@ -144,7 +147,7 @@ def ladder():
 
 def of_choice(acquisition, seed):
     """Accuracies by number of clips that an acquisition function chose, and seconds."""
-    config = settings.replace(
+    config = fields.replace(
         recipe(seed),
         {
             **presets.ACTIVE_DEFAULTS,
@@ -154,7 +157,7 @@ def of_choice(acquisition, seed):
         },
     )
     folder = place() / _MODEL.value / f"{acquisition}-seed{seed}"
-    result = active_run.learn(config, loaded(), folder)
+    result = active.learn(config, loaded(), folder)
     at = {row["counted"]: row["test_accuracy"] for row in result["rounds"]}
     return at, result["wall_seconds"]
 
@@ -174,7 +177,7 @@ class Found:
         except UserError as error:
             self.reasons[key] = f"not run: {error}"
         except Exception as error:
-            if not processes.is_out_of_memory(error):
+            if not multiprocess.is_out_of_memory(error):
                 raise
             self.reasons[key] = "not run: the device has not the memory"
         self.write()
@@ -280,9 +283,9 @@ def _series(rows):
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
-    cli_support.keep_compiled(None)
+    common.keep_compiled(None)
     found = Found()
-    with cli_support.continued(place()):
+    with common.continued(place()):
         # Seeds outside, so that a table that was cut has a bit of everything.
         for seed in range(_SEEDS.value):
             found.ask(of_everything, seed)

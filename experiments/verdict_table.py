@@ -14,8 +14,8 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax import verdict
-from audiodd_jax.report import verdict_table
+from audiodd_jax.jobs import evaluate
+from audiodd_jax.report import evaluation_table
 from audiodd_jax.training import evaluation
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
@@ -46,7 +46,7 @@ def rows_of_seed(seed):
         data__data_dir=_DATA_DIR.value,
     )
     run = audiodd_jax.distill(config, Path(_WORKDIR.value) / f"{name()}-seed{seed}")
-    rows = verdict.evaluate(
+    rows = evaluate.evaluate(
         run.coreset,
         _PROTOCOLS.value,
         _AGAINST.value,
@@ -68,9 +68,9 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     found = [rows_of_seed(seed) for seed in range(_SEEDS.value)]
     lines = [over_seeds(rows) for rows in zip(*(f[0] for f in found), strict=True)]
-    print(verdict_table.render(lines))
+    print(evaluation_table.render(lines))
     out = Path(_WORKDIR.value) / f"{name()}-verdict"
-    verdict.write(lines, found[0][1], out)
+    evaluate.write(lines, found[0][1], out)
     print(f"\nclass by class, and confusion matrices: {out}")
 
 

@@ -13,13 +13,12 @@ jax.config.update("jax_enable_x64", True)
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from audiodd_jax import settings as settings_lib  # noqa: E402
-from audiodd_jax.config import Config, RandomNetworkConfig  # noqa: E402
+from audiodd_jax.config import Config, RandomNetworkConfig, fields  # noqa: E402
+from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import kip  # noqa: E402
-from audiodd_jax.distillation.coreset import CoresetArrays  # noqa: E402
-from audiodd_jax.features.prepared import Split  # noqa: E402
-from audiodd_jax.kernels import gram  # noqa: E402
-from audiodd_jax.kernels.ridge import centred_one_hot  # noqa: E402
+from audiodd_jax.features.dataset import Split  # noqa: E402
+from audiodd_jax.features.labels import centred_one_hot  # noqa: E402
+from audiodd_jax.kernels import exact_matrix  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime.devices import Grid  # noqa: E402
 
@@ -38,7 +37,9 @@ def matrices(x2):
     """Whether devices change a bit of a matrix."""
     config = RandomNetworkConfig(depth=1)
     found = [
-        gram.matrix(config, "nngp", images(9, 0), x2, mesh=mesh_of(count), pairs=4)
+        exact_matrix.matrix(
+            config, "nngp", images(9, 0), x2, mesh=mesh_of(count), pairs=4
+        )
         for count in (1, 8)
     ]
     return float(np.abs(found[1] - found[0]).max())
@@ -47,7 +48,7 @@ def matrices(x2):
 def steps(count):
     """The coreset's arrays, and the loss, after some steps of KIP."""
     settings = {"method": "kip", "network.depth": 1, "kip.pairs": 4}
-    config = settings_lib.replace(Config(), {**settings, "rfad.loss": "platt"})
+    config = fields.replace(Config(), {**settings, "rfad.loss": "platt"})
     mesh = mesh_of(count)
     method = kip.make(config, SHAPE, Grid(1, count))
     labels = (jnp.arange(BATCH) % CLASSES).astype(jnp.int32)

@@ -15,18 +15,16 @@ jax.config.update("jax_num_cpu_devices", 8)
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from audiodd_jax import presets  # noqa: E402
-from audiodd_jax import settings as settings_lib  # noqa: E402
-from audiodd_jax.config import Config  # noqa: E402
-from audiodd_jax.distillation import cost, methods, rfad, steps  # noqa: E402
-from audiodd_jax.distillation.coreset import CoresetArrays  # noqa: E402
-from audiodd_jax.distillation.cost import Plan  # noqa: E402
-from audiodd_jax.distillation.start import initial  # noqa: E402
-from audiodd_jax.features import batches, siamese  # noqa: E402
-from audiodd_jax.features.normalize import Normalization  # noqa: E402
-from audiodd_jax.features.prepared import Split  # noqa: E402
-from audiodd_jax.kernels import regression  # noqa: E402
-from audiodd_jax.kernels.ridge import centred_one_hot  # noqa: E402
+from audiodd_jax.config import Config, fields, presets  # noqa: E402
+from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
+from audiodd_jax.coreset.initial import initial  # noqa: E402
+from audiodd_jax.distillation import memory_plan, registry, rfad, steps  # noqa: E402
+from audiodd_jax.distillation.memory_plan import Plan  # noqa: E402
+from audiodd_jax.features import batches, siamese_augment  # noqa: E402
+from audiodd_jax.features.dataset import Split  # noqa: E402
+from audiodd_jax.features.labels import centred_one_hot  # noqa: E402
+from audiodd_jax.features.normalization import Normalization  # noqa: E402
+from audiodd_jax.kernels import ridge_scoring  # noqa: E402
 from audiodd_jax.networks import random_conv  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime.devices import Grid  # noqa: E402
@@ -50,7 +48,7 @@ def problem(dtype):
 
 
 def settings(networks):
-    return settings_lib.replace(
+    return fields.replace(
         Config(),
         {
             "network.width": 8,
@@ -145,8 +143,8 @@ def exchanged(grid, plan):
         if found[2] == "reduce-scatter":
             size *= grid.batch
         total += size
-    sizes = cost.Sizes(*SHAPE, CLASSES, SAMPLES, CLIPS, CLIPS, 0)
-    return [total, cost.predict(config, sizes, grid, plan).exchanged_bytes]
+    sizes = memory_plan.Sizes(*SHAPE, CLASSES, SAMPLES, CLIPS, CLIPS, 0)
+    return [total, memory_plan.predict(config, sizes, grid, plan).exchanged_bytes]
 
 
 def scored():
@@ -158,7 +156,7 @@ def scored():
         mesh = devices.make_mesh(
             devices=jax.devices()[: grid.networks * grid.batch], grid=grid
         )
-        predict = lambda images: regression.predict(
+        predict = lambda images: ridge_scoring.predict(
             jax.random.key(3),
             images,
             start.images,
@@ -189,7 +187,7 @@ def matched(method):
         "matching__outer_loop": 3,
         "matching__inner_loop": 2,
         # Two changes are enough to share, and the others take long to compile.
-        **{f"siamese__{name}": 0.0 for name in siamese.CHANGES},
+        **{f"siamese__{name}": 0.0 for name in siamese_augment.CHANGES},
         "siamese__time_shift": 0.2,
         "siamese__gain_db": 6.0,
     }
@@ -199,12 +197,12 @@ def matched(method):
     data = Split(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
     start = initial(jax.random.key(0), data, names, config.coreset)
-    sizes = cost.sizes_of(config, SHAPE, CLASSES, 40, 0)
+    sizes = memory_plan.sizes_of(config, SHAPE, CLASSES, 40, 0)
     found = []
     for count in (1, 8):
         mesh = devices.make_mesh(CLASSES, jax.devices()[:count])
         grid = devices.grid_of(mesh)
-        built = methods.METHODS[method](config, sizes, stats(), grid, Plan())
+        built = registry.METHODS[method](config, sizes, stats(), grid, Plan())
         chunk = steps.make_chunk(built, jax.random.key(2), stats(), config, mesh=mesh)
         state = devices.replicate(
             built.init(jax.random.key(1), jax.tree.map(jnp.copy, start)), mesh

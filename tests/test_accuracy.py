@@ -5,7 +5,7 @@ import csv
 import pytest
 
 import audiodd_jax
-from audiodd_jax import verdict
+from audiodd_jax.jobs import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def test_networks_on_a_coreset_and_on_real_digits(real_audio, tmp_path):
     coreset = audiodd_jax.distill(config, tmp_path / "run").coreset
     score = lambda protocol, against: [
         row.scores.mean
-        for row in verdict.evaluate(
+        for row in evaluate.evaluate(
             coreset, [protocol], against, config, {"training.seeds": 1}
         )
     ]

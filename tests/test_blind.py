@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import audiodd_jax
-from audiodd_jax import verdict
-from audiodd_jax.features import prepared
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.features import dataset
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.jobs import evaluate
 
 TINY = {
     "features__n_mels": 8,
@@ -65,7 +65,7 @@ def whole_path(folder):
     model = audiodd_jax.for_model(config, "convnet", **dotted)
     subset = audiodd_jax.Subset("herding", per_class=2)
     audiodd_jax.train(model, folder / "trained", subset)
-    rows = verdict.evaluate(
+    rows = evaluate.evaluate(
         run.coreset,
         ("krr", "convnet"),
         AGAINST,
@@ -95,7 +95,7 @@ def decisions(folder):
 
 def test_test_labels_of_noise_change_no_decision(tmp_path, monkeypatch):
     honest = whole_path(tmp_path / "honest")
-    load = prepared.load
+    load = dataset.load
 
     def blinded(*arguments, **options):
         data = load(*arguments, **options)
@@ -105,7 +105,7 @@ def test_test_labels_of_noise_change_no_decision(tmp_path, monkeypatch):
         noise = Split(jax.random.normal(keys[1], shape), labels)
         return dataclasses.replace(data, test=noise)
 
-    monkeypatch.setattr(prepared, "load", blinded)
+    monkeypatch.setattr(dataset, "load", blinded)
     blind = whole_path(tmp_path / "blind")
     expected = decisions(tmp_path / "honest")
     assert sum(name.endswith("networks.npz") for name in expected) == 6

@@ -12,7 +12,7 @@ import published
 import pytest
 
 import audiodd_jax
-from audiodd_jax import cli
+from audiodd_jax.cli import main
 
 TINY = [
     "--config.features.n_mels=16",
@@ -46,7 +46,7 @@ def fails(capsys, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["audiodd", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
-            cli.run()
+            main.run()
     assert stopped.value.code not in (0, None)
     lines = [
         line
@@ -60,7 +60,7 @@ def fails(capsys, *arguments):
 @pytest.mark.parametrize("arguments", [["help"], ["distill", "--help"], []])
 def test_help_answers_before_jax_is_imported(arguments):
     code = (
-        "import sys; from audiodd_jax import cli; cli.main(sys.argv[1:]);"
+        "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
         "assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     )
     times = []
@@ -76,7 +76,7 @@ def test_help_answers_before_jax_is_imported(arguments):
 
 
 def test_help_describes_every_setting(capsys):
-    cli.main(["distill", "--help"])
+    main.main(["distill", "--help"])
     text = capsys.readouterr().out
     for name in audiodd_jax.Config().__dataclass_fields__:
         assert f"--config.{name}" in text
@@ -189,7 +189,7 @@ def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
 
 def test_distilling_imports_no_tensorflow(tmp_path):
     code = (
-        "import sys; from audiodd_jax import cli; cli.main(sys.argv[1:]);"
+        "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
         "assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run(
@@ -255,7 +255,7 @@ def test_a_refused_run_leaves_no_folder_that_blocks_the_next(capsys, tmp_path):
     sentence = fails(capsys, *arguments, "--samples_per_class=500")
     assert "has 180 training clips" in sentence
     # Another size is another configuration, but nothing was started yet.
-    cli.main([*arguments, "--samples_per_class=1"])
+    main.main([*arguments, "--samples_per_class=1"])
     assert (run / "coreset.npz").exists()
 
 
@@ -266,7 +266,7 @@ def test_bad_sounds_are_one_sentence(capsys, sound_folder, tmp_path):
     sentence = fails(capsys, *arguments)
     assert "1 recordings cannot be used" in sentence
     assert "low/03.wav" in sentence
-    cli.main([*arguments, "--skip_bad_files"])
+    main.main([*arguments, "--skip_bad_files"])
     assert (tmp_path / "run" / "coreset.npz").exists()
 
 
@@ -292,7 +292,7 @@ def test_a_full_disk_is_one_sentence(capsys, tmp_path, small_disk, what, monkeyp
         subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     else:
         monkeypatch.undo()
-    cli.main(arguments)
+    main.main(arguments)
     assert (run / "result.json").exists()
 
 
@@ -305,7 +305,7 @@ def test_records_on_a_full_disk_are_one_sentence(capsys, tmp_path, small_disk):
     assert "is full" in fails(capsys, *arguments)
     assert not list((small_disk / "cache" / "datasets" / "esc10").iterdir())
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
-    cli.main(arguments)
+    main.main(arguments)
     assert re.search(r"clips +100\b", capsys.readouterr().out)
 
 
@@ -371,7 +371,7 @@ def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
 
 
 def test_doctor(capsys):
-    cli.main(["doctor"])
+    main.main(["doctor"])
     text = capsys.readouterr().out
     for words in ("devices", "dataset tones", "built in", "memory", "jax "):
         assert words in text

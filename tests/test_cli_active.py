@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_cli import TINY, audiodd, fails
 
-from audiodd_jax import cli
+from audiodd_jax.cli import main
 
 NETWORK = [
     "--config.model.depth=2",
@@ -73,10 +73,10 @@ def test_one_function_on_real_recordings_and_what_it_leaves(real_audio, tmp_path
 def test_labelled_clips_train_again(tmp_path):
     """What was labelled is what ``audiodd train --indices`` takes."""
     run = tmp_path / "run"
-    cli.main([*TONES, *FEW, "--acquisition=random", f"--workdir={run}"])
+    main.main([*TONES, *FEW, "--acquisition=random", f"--workdir={run}"])
     indices = f"--indices={run / 'labelled.npy'}"
     train = ["train", "--dataset=tones", *FEATURES, "--steps=2", "--num_seeds=1"]
-    cli.main([*train, *NETWORK[:4], indices, f"--workdir={tmp_path / 'train'}"])
+    main.main([*train, *NETWORK[:4], indices, f"--workdir={tmp_path / 'train'}"])
     result = json.loads((tmp_path / "train" / "result.json").read_text())
     assert result["num_samples"] == 30
 
@@ -89,7 +89,7 @@ def coreset(tmp_path_factory):
         cache = tmp_path_factory.getbasetemp() / "cache"
         patch.setenv("AUDIODD_CACHE", str(cache))
         distill = ["distill", "--dataset=tones", *TINY, "--samples_per_class=2"]
-        cli.main([*distill, f"--workdir={run}"])
+        main.main([*distill, f"--workdir={run}"])
     return run / "coreset.npz"
 
 
@@ -104,7 +104,7 @@ def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
         "--num_seeds=2",
         f"--workdir={out}",
     ]
-    cli.main(command)
+    main.main(command)
     said = capsys.readouterr().out
     assert "| labels chosen by | 10 clips, 0.5 % |" in said
     assert "At 20 clips the coreset gives" in said
@@ -120,7 +120,7 @@ def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
     assert "learning_curves.png" in card
     # Again: nothing is trained, the table is the same.
     times = {p: p.stat().st_mtime_ns for p in out.glob("*-seed*/result.json")}
-    cli.main(command)
+    main.main(command)
     assert times == {p: p.stat().st_mtime_ns for p in out.glob("*-seed*/result.json")}
     assert capsys.readouterr().out == said
 
@@ -153,7 +153,7 @@ def test_bad_input_in_one_sentence(tmp_path, capsys, flags, message):
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
     run = f"--workdir={tmp_path / 'run'}"
-    cli.main([*TONES, *FEW, "--acquisition=random", run])
+    main.main([*TONES, *FEW, "--acquisition=random", run])
     capsys.readouterr()
     other = fails(capsys, *TONES, *FEW, "--acquisition=bald", run)
     assert "active.acquisition is 'random' there and 'bald' here" in other
@@ -165,7 +165,7 @@ def test_a_coreset_of_other_features_is_refused_beside(tmp_path, capsys, coreset
     other = tmp_path / "other"
     features = [a.replace("frames=16", "frames=32") for a in TINY]
     distill = ["distill", "--dataset=tones", *features, "--samples_per_class=1"]
-    cli.main([*distill, f"--workdir={other}"])
+    main.main([*distill, f"--workdir={other}"])
     capsys.readouterr()
     both = f"--coreset={coreset},{other / 'coreset.npz'}"
     said = fails(capsys, "active", both, *NETWORK, f"--workdir={tmp_path / 'run'}")

@@ -7,7 +7,7 @@ import pytest
 from test_cli import fails
 
 import audiodd_jax
-from audiodd_jax import cli
+from audiodd_jax.cli import main
 from audiodd_jax.runtime import devices
 
 SMALL = [
@@ -26,7 +26,9 @@ SMALL = [
 @pytest.fixture(scope="module")
 def distilled(tmp_path_factory):
     run = tmp_path_factory.mktemp("exact") / "run"
-    cli.main(["distill", "--dataset=tones", "--method=kip", *SMALL, f"--workdir={run}"])
+    main.main(
+        ["distill", "--dataset=tones", "--method=kip", *SMALL, f"--workdir={run}"]
+    )
     return run
 
 
@@ -34,7 +36,7 @@ def test_exact_kernels_side_by_side(distilled, capsys, caplog):
     command = ["evaluate", f"--workdir={distilled}", "--protocol=krr,nngp"]
     command.append("--against=random")
     with caplog.at_level(logging.INFO):
-        cli.main(command)
+        main.main(command)
     printed = capsys.readouterr().out
     assert printed.count("\n| nngp |") == 2
     pairs = 10 * 11 // 2 + 400 * 10
@@ -53,7 +55,7 @@ def test_exact_kernels_side_by_side(distilled, capsys, caplog):
     assert len(kernels) == (1 + 2) * 2
     # What is computed is not computed again.
     stamps = [kernel.stat().st_mtime_ns for kernel in kernels]
-    cli.main(command)
+    main.main(command)
     assert [kernel.stat().st_mtime_ns for kernel in kernels] == stamps
     assert capsys.readouterr().out.count("\n| nngp |") == 2
 
@@ -70,7 +72,7 @@ def test_a_coreset_alone_has_one_score_and_leaves_nothing(
     distilled, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    cli.main(["evaluate", f"--coreset={distilled}/coreset.npz", "--protocol=ntk"])
+    main.main(["evaluate", f"--coreset={distilled}/coreset.npz", "--protocol=ntk"])
     assert "ntk, 1 seed" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 

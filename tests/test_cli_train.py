@@ -7,7 +7,7 @@ import pytest
 from test_cli import TINY, audiodd, fails
 
 import audiodd_jax
-from audiodd_jax import cli
+from audiodd_jax.cli import main
 
 NETWORK = [
     "--config.model.depth=2",
@@ -92,7 +92,7 @@ def test_training_on_a_part(tmp_path, capsys, flags, learns_from, clips):
     indices.write_text("4 8 15\n")
     flags = [flag.format(indices=indices) for flag in flags]
     run = tmp_path / "run"
-    cli.main(
+    main.main(
         ["train", "--dataset=tones", *FEATURES, *NETWORK, *flags, f"--workdir={run}"]
     )
     result = json.loads((run / "result.json").read_text())
@@ -104,7 +104,7 @@ def test_training_on_a_part(tmp_path, capsys, flags, learns_from, clips):
 def test_training_on_a_coreset_uses_its_preprocessing(distilled, tmp_path):
     run = tmp_path / "run"
     coreset = f"--coreset={distilled / 'coreset.npz'}"
-    cli.main(["train", coreset, "--model=linear", *NETWORK, f"--workdir={run}"])
+    main.main(["train", coreset, "--model=linear", *NETWORK, f"--workdir={run}"])
     config = json.loads((run / "config.json").read_text())
     assert config["features"]["n_mels"] == 16
     assert config["learns_from"]["name"] == "coreset"
@@ -123,7 +123,7 @@ def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
         f"--out={out}",
         *NETWORK,
     ]
-    cli.main(command)
+    main.main(command)
     printed = capsys.readouterr().out
     assert printed.count("\n| convnet |") == 4
     assert "coreset, hard labels" in printed
@@ -137,7 +137,7 @@ def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
     assert "| siren |" in text
     # Finished trainings are not repeated.
     stamp = (out / "convnet" / "coreset" / "networks.npz").stat().st_mtime_ns
-    cli.main(command)
+    main.main(command)
     assert (out / "convnet" / "coreset" / "networks.npz").stat().st_mtime_ns == stamp
     assert capsys.readouterr().out.splitlines()[-4:] == printed.splitlines()[-4:]
 
@@ -191,7 +191,7 @@ def test_bad_verdicts_are_one_sentence(distilled, capsys, arguments, words):
 def test_damaged_networks_are_told(distilled, tmp_path, damage):
     run = tmp_path / "run"
     coreset = f"--coreset={distilled / 'coreset.npz'}"
-    cli.main(["train", coreset, "--model=linear", *NETWORK, f"--workdir={run}"])
+    main.main(["train", coreset, "--model=linear", *NETWORK, f"--workdir={run}"])
     path = run / "networks.npz"
     whole = path.read_bytes()
     path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"x"}.get(damage, b""))

@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 
-from audiodd_jax import presets, settings
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
 
@@ -12,7 +11,7 @@ from audiodd_jax.runtime.errors import UserError
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_every_dataset_and_preset_is_valid(name, preset):
     resolved = presets.for_dataset(name, preset)
-    settings.validate(resolved)
+    fields.validate(resolved)
     assert resolved.data.name == name
 
 
@@ -24,12 +23,12 @@ def test_changes_win_over_the_preset_and_the_preset_over_the_dataset():
 
 def test_round_trip():
     values = presets.for_dataset("spoken_digit", seed=5)
-    assert settings.from_dict(dataclasses.asdict(values)) == values
+    assert fields.from_dict(dataclasses.asdict(values)) == values
 
 
 def test_replace_leaves_the_original():
     original = Config()
-    changed = settings.replace(original, {"loop.steps": 3})
+    changed = fields.replace(original, {"loop.steps": 3})
     assert (changed.loop.steps, original.loop.steps) == (3, Config().loop.steps)
 
 
@@ -49,7 +48,7 @@ def test_replace_leaves_the_original():
 )
 def test_bad_settings_are_named(name, value, words):
     with pytest.raises(UserError, match=words):
-        settings.validate(settings.replace(Config(), {name: value}))
+        fields.validate(fields.replace(Config(), {name: value}))
 
 
 def test_unknown_names():

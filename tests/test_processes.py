@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from audiodd_jax import cli
-from audiodd_jax.runtime import processes
+from audiodd_jax.cli import main
+from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
 
 RUN = [
@@ -102,7 +102,7 @@ def test_the_others_end_with_a_sentence_when_one_dies_and_the_run_goes_on(tmp_pa
 
 
 def test_clusters_are_found_by_what_they_leave_in_the_environment():
-    found = processes.found_by_jax
+    found = multiprocess.found_by_jax
     assert not found({})
     assert not found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"})
     assert found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"})
@@ -122,22 +122,22 @@ def test_clusters_are_found_by_what_they_leave_in_the_environment():
 )
 def test_bad_arguments_are_named(arguments, told):
     with pytest.raises(UserError, match=told):
-        processes.join(*arguments)
+        multiprocess.join(*arguments)
 
 
 def test_alone_there_is_nothing_to_agree_on():
-    assert processes.is_lead()
-    assert processes.any_of(15) == 15
-    assert processes.from_lead(lambda: {"a": 1}) == {"a": 1}
-    assert not processes.leaves_others_waiting(UserError())
-    assert not processes.lost(ValueError())
+    assert multiprocess.is_lead()
+    assert multiprocess.any_of(15) == 15
+    assert multiprocess.from_lead(lambda: {"a": 1}) == {"a": 1}
+    assert not multiprocess.leaves_others_waiting(UserError())
+    assert not multiprocess.lost(ValueError())
 
 
 def test_a_device_without_memory_is_one_sentence(capsys, monkeypatch):
     def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
-    monkeypatch.setattr(cli, "main", full)
+    monkeypatch.setattr(main, "main", full)
     with pytest.raises(SystemExit):
-        cli.run()
+        main.run()
     assert "the device has no memory left" in capsys.readouterr().err

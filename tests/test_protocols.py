@@ -8,8 +8,9 @@ import published
 import pytest
 
 import audiodd_jax
-from audiodd_jax import cli, cross_validation
+from audiodd_jax.cli import main
 from audiodd_jax.data.builders import esc50, speech_commands, urbansound8k
+from audiodd_jax.jobs import cross_validate
 from audiodd_jax.runtime.errors import UserError
 
 SMALL = [
@@ -35,7 +36,7 @@ WORDS = ("bird", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero
 
 def run(capsys, *arguments):
     """What a command prints."""
-    cli.main([str(argument) for argument in arguments])
+    main.main([str(argument) for argument in arguments])
     return capsys.readouterr().out
 
 
@@ -203,7 +204,7 @@ def test_folds_are_needed_for_all_of_them(capsys, cache, tmp_path):
         run(capsys, "distill", "--fold=all", *TINY, f"--workdir={tmp_path / 'run'}")
     with pytest.raises(UserError, match="--fold is the number of a fold, or all"):
         run(capsys, "prepare", "--fold=first")
-    assert cross_validation.fold_directories(tmp_path / "run") == []
+    assert cross_validate.fold_directories(tmp_path / "run") == []
 
 
 @pytest.mark.slow
@@ -220,7 +221,7 @@ def test_a_cut_run_of_every_fold_goes_on(
     data = ["--dataset=folder", f"--data_dir={table}", "--fold=all"]
     whole = distill_and_evaluate(capsys, tmp_path / "whole", *data)
     assert len(whole["folds"]) == 3
-    real, calls = cross_validation.api.distill, []
+    real, calls = cross_validate.api.distill, []
 
     def die_in_the_second(*arguments):
         calls.append(0)
@@ -228,11 +229,11 @@ def test_a_cut_run_of_every_fold_goes_on(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(cross_validation.api, "distill", die_in_the_second)
+    monkeypatch.setattr(cross_validate.api, "distill", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(capsys, "distill", *data, *TINY, f"--workdir={tmp_path / 'cut'}")
     assert not (tmp_path / "cut" / "result.json").exists()
-    monkeypatch.setattr(cross_validation.api, "distill", real)
+    monkeypatch.setattr(cross_validate.api, "distill", real)
     resumed = distill_and_evaluate(capsys, tmp_path / "cut", *data)
     untimed = lambda result: {**result, "wall_seconds": 0}
     assert untimed(resumed) == untimed(whole)

@@ -46,14 +46,13 @@ def test_its_pictures_are_there():
 
 
 def test_the_commands_it_names_exist():
-    from audiodd_jax import cli
+    from audiodd_jax.cli import main
 
     text = README.read_text()
     named = set(re.findall(r"audiodd ([a-z]+)", text)) - {"help"}
     assert named
-    assert named <= set(cli.COMMANDS)
+    assert named <= set(main.COMMANDS)
     for flag in set(re.findall(r"--config\.([a-z_.]+)", text)) - {"group.field"}:
-        from audiodd_jax import settings
-        from audiodd_jax.config import Config
+        from audiodd_jax.config import Config, fields
 
-        assert flag in set(settings.names(Config()))
+        assert flag in set(fields.names(Config()))

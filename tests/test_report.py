@@ -13,8 +13,8 @@ import soundfile
 from test_cli import TINY, fails
 from test_cli_active import FEATURES, FEW, NETWORK
 
-from audiodd_jax import cli
-from audiodd_jax.report import collect
+from audiodd_jax.cli import main
+from audiodd_jax.report import run_index
 from audiodd_jax.runtime import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -30,11 +30,11 @@ def runs(tmp_path_factory):
         common = ["--dataset=tones", "--samples_per_class=2", *TINY]
         for seed in (0, 1):
             name = f"--workdir={place / f'rfad{seed}'}"
-            cli.main(["distill", *common, f"--seed={seed}", name])
-        cli.main(
+            main.main(["distill", *common, f"--seed={seed}", name])
+        main.main(
             ["distill", *common, "--method=random", f"--workdir={place / 'random'}"]
         )
-        cli.main(
+        main.main(
             [
                 "evaluate",
                 f"--workdir={place / 'rfad0'}",
@@ -44,7 +44,7 @@ def runs(tmp_path_factory):
                 *NETWORK,
             ]
         )
-        cli.main(
+        main.main(
             [
                 *("active", "--dataset=tones", *FEATURES, *NETWORK, *FEW),
                 *("--acquisition=random", "--model=linear"),
@@ -62,7 +62,7 @@ def report(runs, tmp_path_factory):
         cache = tmp_path_factory.getbasetemp() / "cache"
         patch.setenv("AUDIODD_CACHE", str(cache))
         out = tmp_path_factory.mktemp("report") / "out"
-        cli.main(["report", str(runs), f"--out={out}", "--iterations=8"])
+        main.main(["report", str(runs), f"--out={out}", "--iterations=8"])
     return out
 
 
@@ -106,7 +106,7 @@ def test_sounds_are_an_audio_folder_that_can_be_learnt_from(report, tmp_path, ca
         assert max(values, key=values.get) == f"label_{row['label']}"
         assert row["file_name"].startswith(f"{row['label']}/")
     shares = ["--config.data.test_fraction=0.5", "--config.data.validation_fraction=0"]
-    cli.main(
+    main.main(
         ["prepare", "--dataset=folder", f"--data_dir={folder}", *FEATURES, *shares]
     )
     assert "20" in capsys.readouterr().out
@@ -128,7 +128,7 @@ def test_a_full_disk_is_one_sentence(runs, capsys, small_disk):
     assert str(small_disk) in sentence
     assert not (small_disk / "out" / "index.html").exists()
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
-    cli.main(arguments)
+    main.main(arguments)
     assert (small_disk / "out" / "index.html").exists()
 
 
@@ -157,7 +157,7 @@ def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):
     config["data"] |= {"name": "folder", "data_dir": str(tmp_path / "gone")}
     (run / "config.json").write_text(json.dumps(config))
     out = tmp_path / "out"
-    cli.main(["report", str(run), f"--out={out}", "--iterations=0"])
+    main.main(["report", str(run), f"--out={out}", "--iterations=0"])
     assert "No real clips are shown beside tones, random" in capsys.readouterr().out
     assert "real: " not in (out / "index.html").read_text()
 
@@ -186,9 +186,9 @@ def test_settings_tell_groups_apart_where_nothing_else_does(runs, tmp_path):
         config["optimizer"]["learning_rate"] = rate
         config["data"]["data_dir"] = name
         file.write_text(json.dumps(config))
-    found = collect.find([tmp_path, tmp_path / "one"])
+    found = run_index.find([tmp_path, tmp_path / "one"])
     distilled = [run for run in found if run.kind == "distill"]
-    assert [group.settings for group in collect.grouped(distilled)] == [
+    assert [group.settings for group in run_index.grouped(distilled)] == [
         ("optimizer.learning_rate=0.03",),
         ("optimizer.learning_rate=0.01",),
     ]
@@ -202,8 +202,8 @@ def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_pa
             config = json.loads(file.read_text())
             config["data"] |= {"name": dataset, "data_dir": name}
             file.write_text(json.dumps(config))
-        found = collect.find([tmp_path / dataset])
-        return collect.grouped([run for run in found if run.kind == "distill"])
+        found = run_index.find([tmp_path / dataset])
+        return run_index.grouped([run for run in found if run.kind == "distill"])
 
     (group,) = groups("tones")
     # The same run in two places is one seed.

@@ -14,7 +14,7 @@ import pytest
 from test_cli import TINY, audiodd
 
 from audiodd_jax import load_coreset
-from audiodd_jax.sweep.attempt import RECORD
+from audiodd_jax.sweep.run_process import RECORD
 
 FIELDS = dict(flag.removeprefix("--").split("=") for flag in TINY)
 HERE = Path(__file__).parent
@@ -78,27 +78,6 @@ def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
     assert events(workdir, "cut") == ["long"]
     assert events(workdir, "started") == ["long"]
     assert any((first / "checkpoints").iterdir())
-
-
-def test_runs_of_equal_shape_are_one_program(tmp_path):
-    """Three seeds in one process, one by itself, for it has another width."""
-    runs = [{"name": f"seed{seed}", "seed": seed} for seed in range(3)]
-    runs.append({"name": "wide", "config.network.width": 8})
-    file, workdir = sweep_file(tmp_path / "s.py", runs), tmp_path / "out"
-    done = audiodd("sweep", file, f"--workdir={workdir}", "--together=4", "--jobs=2")
-    assert done.returncode == 0, done.stderr
-    names = ["seed0", "seed1", "seed2"]
-    assert events(workdir, "finished") == [*names, "wide"]
-    logs = sorted(path.name for path in (workdir / "logs").glob("*.log"))
-    assert logs == ["seed0.log", "wide.log"]
-    accuracies = set()
-    for seed, name in enumerate(names):
-        result = json.loads((workdir / name / "result.json").read_text())
-        assert result["seed"] == seed
-        accuracies.add(result["test_accuracy"])
-        assert load_coreset(workdir / name / "coreset.npz").images.shape[0] == 100
-        assert (workdir / name / "README.md").exists()
-    assert len(accuracies) > 1
 
 
 @pytest.mark.slow

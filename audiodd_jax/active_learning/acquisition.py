@@ -23,12 +23,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.distillation.selection import (
-    farthest_first,
-    highest,
-    squared_distances,
-)
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.selection.clips import farthest_first, highest, squared_distances
 
 # Labelled clips whose distances to the pool are computed at once.
 _CENTRES = 256

@@ -20,13 +20,13 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import Network
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices as devices_lib
 from audiodd_jax.runtime.devices import BATCH
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.training.trainer import Network
 
 # A function of some clips: ``(network, images [b f t 1], ids [b], key)`` to an array,
 # or a pytree of arrays, with a row a clip.

@@ -1,1 +1,1 @@
-"""Names of datasets to waveforms and splits."""
+"""Dataset names to waveforms and splits."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, datasets, tables
+from audiodd_jax.data import audio, csv_tables, datasets
 from audiodd_jax.data.recordings import (
     TEST,
     TRAIN,
@@ -104,7 +104,7 @@ def _is_visible_folder(path: Path) -> bool:
 def _rows_of_table(table: Path) -> list[dict]:
     """A CSV with ``path,label`` and optionally ``split``, ``fold`` and ``group``."""
     rows = []
-    for line, record in enumerate(tables.read(table, ("path", "label")), start=2):
+    for line, record in enumerate(csv_tables.read(table, ("path", "label")), start=2):
         split = (record.get("split") or "").strip().lower()
         if split and split not in _SPLIT_NAMES:
             raise UserError(
@@ -117,7 +117,7 @@ def _rows_of_table(table: Path) -> list[dict]:
                 "path": table.parent / record["path"].strip(),
                 "label": record["label"].strip(),
                 "split": _SPLIT_NAMES.get(split, ""),
-                "fold": tables.fold_number(record.get("fold") or "", table, line),
+                "fold": csv_tables.fold_number(record.get("fold") or "", table, line),
                 "group": (record.get("group") or "").strip(),
             }
         )

@@ -1,1 +1,1 @@
-"""Methods that learn a coreset, the loop that runs them, the artefact they make."""
+"""Methods that learn a coreset, and the loop that runs them."""

@@ -2,7 +2,7 @@
 
 Each step draws a fresh ConvNet psi, never trained, and makes the mean features of the
 coreset resemble those of real clips, class by class: with real clips B and synthetic
-ones S, both after the same random change (``features.siamese``),
+ones S, both after the same random change (``features.siamese_augment``),
 
     D = || mean_B psi(x) - mean_S psi(x) ||^2,
 
@@ -24,11 +24,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import matching
-from audiodd_jax.distillation.coreset import Method
-from audiodd_jax.distillation.matching import Matched
-from audiodd_jax.features import siamese
-from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.distillation import matching_methods
+from audiodd_jax.distillation.matching_methods import Matched
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.features import siamese_augment
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime.devices import Grid
@@ -64,7 +64,7 @@ def make(
       grid: of the devices over which ``step`` will be mapped.
       dtype: of the network's computations.
     """
-    model = matching.make_model(config, num_classes, dtype)
+    model = matching_methods.make_model(config, num_classes, dtype)
 
     def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
         return draw()
@@ -73,7 +73,7 @@ def make(
         params: Any, key: Array, real: Array, synthetic: Array, label: Array
     ) -> Array:
         real, synthetic = (
-            siamese.change(key, images, config.siamese, stats)
+            siamese_augment.change(key, images, config.siamese, stats)
             for images in (real, synthetic)
         )
         return matching_loss(params, model, real, synthetic)
@@ -81,6 +81,6 @@ def make(
     def after(params: Any, step: Array, key: Array, images: Array) -> Any:
         return params
 
-    return matching.make(
+    return matching_methods.make(
         config, num_classes, grid, model, Matched(network, loss, after)
     )

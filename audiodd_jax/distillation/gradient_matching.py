@@ -33,11 +33,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import matching
-from audiodd_jax.distillation.coreset import Method
-from audiodd_jax.distillation.matching import Matched
-from audiodd_jax.features import batches, siamese
-from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.distillation import matching_methods
+from audiodd_jax.distillation.matching_methods import Matched
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.features import batches, siamese_augment
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime.devices import Grid
@@ -139,7 +139,7 @@ def train(
         clips = images[rows]
         if config.method == "dsa":
             own_key = jax.random.fold_in(key, number)
-            clips = siamese.change_each(own_key, clips, config.siamese, stats)
+            clips = siamese_augment.change_each(own_key, clips, config.siamese, stats)
         grads = jax.grad(cross_entropy)(params, model, clips, labels[rows])
         rate = settings.network_learning_rate
         return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
@@ -163,7 +163,7 @@ def make(
       grid: of the devices over which ``step`` will be mapped.
       dtype: of the network's computations.
     """
-    model = matching.make_model(config, num_classes, dtype)
+    model = matching_methods.make_model(config, num_classes, dtype)
     outer, _ = loops(config.coreset.samples_per_class, config)
 
     def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
@@ -174,7 +174,7 @@ def make(
     ) -> Array:
         if config.method == "dsa":
             real, synthetic = (
-                siamese.change(key, images, config.siamese, stats)
+                siamese_augment.change(key, images, config.siamese, stats)
                 for images in (real, synthetic)
             )
         return matching_loss(params, model, real, synthetic, label)
@@ -185,6 +185,6 @@ def make(
         trained = lambda: train(params, key, images, model, config, stats)
         return lax.cond((step + 1) % outer == 0, lambda: params, trained)
 
-    return matching.make(
+    return matching_methods.make(
         config, num_classes, grid, model, Matched(network, loss, after)
     )

@@ -35,8 +35,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation.coreset import Method
-from audiodd_jax.distillation.inducing_points import (
+from audiodd_jax.distillation.kernel_methods import (
     Gradients,
     Kernels,
     Params,
@@ -44,7 +43,8 @@ from audiodd_jax.distillation.inducing_points import (
     regression,
     support,
 )
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.features.dataset import Split
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.kernels.infinite_width import Kernel
 from audiodd_jax.runtime.devices import BATCH, Grid

@@ -17,21 +17,24 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax import settings as settings_lib
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import cost, selection
-from audiodd_jax.distillation import start as start_lib
-from audiodd_jax.distillation.coreset import CoresetArrays, Method
-from audiodd_jax.distillation.cost import Plan, Sizes
-from audiodd_jax.distillation.methods import METHODS, advice, make_mesh
+from audiodd_jax.config.names import SELECTION
+from audiodd_jax.coreset import initial
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation import memory_plan
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.registry import METHODS, advice, make_mesh
 from audiodd_jax.distillation.steps import Scorer, make_chunk, make_validate
 from audiodd_jax.features import batches
-from audiodd_jax.features.prepared import HostSplit, Prepared
-from audiodd_jax.kernels import regression
+from audiodd_jax.features.dataset import HostSplit, Prepared
+from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.chunked_loop import Job, Outcome, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.journal import Job, Journal, Outcome, Schedule, drive
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.run_log import RunLog
+from audiodd_jax.selection import clips
 
 # What each stream of randomness is folded with, under the run's seed.
 _INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
@@ -96,7 +99,7 @@ def distill(
             "--config.rfad.kernel_precision=float64 needs jax.config.jax_enable_x64, "
             "which the command line sets by itself"
         )
-    if config.method in settings_lib.SELECTION:
+    if config.method in SELECTION:
         return _select(config, data, run, mesh)
     mesh = mesh or make_mesh(config, data.num_classes)
     member = prepare(config, data, mesh)
@@ -149,11 +152,11 @@ def prepare(
     plan, sizes = plan_of(config, data, mesh)
     method = METHODS[config.method](config, sizes, data.normalization, grid, plan)
     stream = _streams(config)
-    start = start_lib.initial(
+    start = initial.initial(
         stream(_INITIAL), data.train, data.class_names, config.coreset
     )
     if method.draw:
-        selection.check_counts(data.train.labels, data.class_names)
+        clips.check_counts(data.train.labels, data.class_names)
     # A method's state is donated: what outlives it must not share its buffers.
     state = LoopState(
         method.init(stream(_METHOD), _copy(start)),
@@ -202,19 +205,12 @@ def prepare(
     return Member(start, state, job)
 
 
-def plan_of(
-    config: Config, data: Prepared, mesh: Mesh, runs: int = 1
-) -> tuple[Plan, Sizes]:
-    """What a step of some runs computes at once, and the sizes that it follows from."""
+def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
+    """The memory plan of a step, and the sizes that it follows from."""
     scored = data.validation.labels.size + data.test.labels.size
     counts = (data.num_classes, data.train.labels.size, scored)
-    sizes = cost.sizes_of(config, data.image_shape, *counts)
-    return cost.choose(config, sizes, devices.grid_of(mesh), runs=runs), sizes
-
-
-def batch_key(config: Config) -> Key[Array, ""]:
-    """The key that a run's batches are drawn with."""
-    return _streams(config)(_BATCH)
+    sizes = memory_plan.sizes_of(config, data.image_shape, *counts)
+    return memory_plan.choose(config, sizes, devices.grid_of(mesh)), sizes
 
 
 def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
@@ -230,10 +226,10 @@ def _select(
     stream = _streams(config)
     mesh = mesh or make_mesh(config, data.num_classes)
     validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
-    with Journal(run) as journal:
+    with RunLog(run) as journal:
         if run:
             run.start_from(-1)
-        chosen = start_lib.selected(
+        chosen = initial.selected(
             stream(_INITIAL), data.train, data.class_names, config
         )
         row = {"step": 0, "best": True}
@@ -241,15 +237,13 @@ def _select(
             _score(validate, chosen, row)
         journal.record(row)
         random = dataclasses.replace(config.coreset, init="real")
-        start = start_lib.initial(
-            stream(_INITIAL), data.train, data.class_names, random
-        )
+        start = initial.initial(stream(_INITIAL), data.train, data.class_names, random)
         return Distilled(start, chosen, 0, 0, journal.history)
 
 
-def _worst() -> regression.Score:
+def _worst() -> ridge_scoring.Score:
     """Worse than any coreset's."""
-    return regression.Score(jnp.float32(-1), jnp.float32(jnp.inf))
+    return ridge_scoring.Score(jnp.float32(-1), jnp.float32(jnp.inf))
 
 
 def _copy(tree: Any) -> Any:
@@ -257,10 +251,10 @@ def _copy(tree: Any) -> Any:
 
 
 def _score(
-    validate: Callable[[CoresetArrays], regression.Score],
+    validate: Callable[[CoresetArrays], ridge_scoring.Score],
     arrays: CoresetArrays,
     row: dict[str, Any],
-) -> regression.Score:
+) -> ridge_scoring.Score:
     """The validation of a coreset, written into ``row`` too."""
     score = validate(arrays)
     row["validation_accuracy"] = float(score.accuracy)
@@ -271,13 +265,13 @@ def _score(
 def _keep_best(
     state: LoopState,
     method: Method,
-    validate: Callable[[CoresetArrays], regression.Score] | None,
+    validate: Callable[[CoresetArrays], ridge_scoring.Score] | None,
     row: dict[str, Any],
     keep: str,
 ) -> LoopState:
     """Validates the coreset into ``row``; keeps it if it is best, or ``last``."""
     candidate = method.coreset(state.method)
-    score = regression.Score(state.best_accuracy, state.best_loss)
+    score = ridge_scoring.Score(state.best_accuracy, state.best_loss)
     if validate:
         score = _score(validate, candidate, row)
     rank = lambda accuracy, loss: (float(accuracy), -float(loss))

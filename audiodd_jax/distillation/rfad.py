@@ -37,9 +37,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation.coreset import Method
-from audiodd_jax.distillation.cost import Plan
-from audiodd_jax.distillation.inducing_points import (
+from audiodd_jax.distillation.kernel_methods import (
     Gradients,
     Kernels,
     Params,
@@ -47,10 +45,12 @@ from audiodd_jax.distillation.inducing_points import (
     regression,
     support,
 )
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.features.dataset import Split
 from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
-from audiodd_jax.networks.chunks import in_chunks
+from audiodd_jax.ops.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import BATCH, NETWORKS, Grid
 
 _ALONE = Grid()

@@ -13,15 +13,16 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key, Num
 
 from audiodd_jax.config import AugmentConfig, Config
-from audiodd_jax.distillation.coreset import CoresetArrays, Method
-from audiodd_jax.distillation.cost import Plan, Sizes
-from audiodd_jax.distillation.methods import METHODS
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.registry import METHODS
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import DeviceSplit, Split
-from audiodd_jax.kernels import regression
+from audiodd_jax.features.dataset import DeviceSplit, Split
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 
 
@@ -84,7 +85,7 @@ def make_steps(
 
 
 # ``(coreset, validation clips, key, regularizer) -> score``, compiled.
-Scorer = Callable[[CoresetArrays, Split, Array, float], regression.Score]
+Scorer = Callable[[CoresetArrays, Split, Array, float], ridge_scoring.Score]
 
 
 def make_scorer(config: Config, mesh: Mesh) -> Scorer:
@@ -96,9 +97,9 @@ def make_scorer(config: Config, mesh: Mesh) -> Scorer:
         data: Split,
         key: Array,
         regularizer: float | Float[Array, ""],
-    ) -> regression.Score:
+    ) -> ridge_scoring.Score:
         arrays = arrays.unfolded(config.coreset.factor)
-        predictions = regression.predict(
+        predictions = ridge_scoring.predict(
             key,
             data.images,
             arrays.images,
@@ -109,7 +110,7 @@ def make_scorer(config: Config, mesh: Mesh) -> Scorer:
             chunk=settings.batch_size,
             grid=devices.grid_of(mesh),
         )
-        return regression.score(predictions, data.labels)
+        return ridge_scoring.score(predictions, data.labels)
 
     return jax.jit(devices.over(mesh, score))
 
@@ -120,7 +121,7 @@ def make_validate(
     config: Config,
     mesh: Mesh,
     score: Scorer | None = None,
-) -> Callable[[CoresetArrays], regression.Score] | None:
+) -> Callable[[CoresetArrays], ridge_scoring.Score] | None:
     """Scores a coreset on held-out clips with networks that stay the same.
 
     None where nothing is held out.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from audiodd_jax.config import AugmentConfig
-from audiodd_jax.features.normalize import Normalization, apply, invert
+from audiodd_jax.features.normalization import Normalization, apply, invert
 
 # Natural log of power a decibel, and how far above the least the drawn ratio goes.
 _PER_DB = math.log(10) / 10

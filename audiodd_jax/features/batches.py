@@ -13,8 +13,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Key, Num
 
-from audiodd_jax.features import normalize
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.features import normalization
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 
 _THREADS = 2
 # Chunks read ahead of the device.
@@ -94,9 +94,9 @@ def gather(key: Key[Array, ""], data: Split | DeviceSplit, draw: Draw) -> Split:
     return Split(data.take(indices), data.labels[indices])
 
 
-def standardized(batch: Streamed, stats: normalize.Normalization) -> Split:
+def standardized(batch: Streamed, stats: normalization.Normalization) -> Split:
     """One step's batch as the device's own would be."""
-    return Split(normalize.apply(batch.features, stats), batch.labels)
+    return Split(normalization.apply(batch.features, stats), batch.labels)
 
 
 def epoch_rows(

@@ -26,8 +26,8 @@ from jaxtyping import Float, Int, Num, Shaped
 from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.recordings import Recordings, Source
-from audiodd_jax.features import extraction, logmel, normalize
-from audiodd_jax.runtime import arrays
+from audiodd_jax.features import extraction, logmel, normalization
+from audiodd_jax.runtime import files
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.locks import exclusive
 
@@ -123,7 +123,7 @@ def _open(entry: Path) -> FeatureSet:
     """
     try:
         found = _read(entry)
-    except (*arrays.DAMAGE, OSError) as error:
+    except (*files.DAMAGE, OSError) as error:
         raise UserError(
             f"the features in {entry} are damaged ({error}); delete that folder to "
             "compute them anew"
@@ -133,7 +133,7 @@ def _open(entry: Path) -> FeatureSet:
 
 def _read(entry: Path) -> FeatureSet:
     meta = json.loads((entry / "meta.json").read_text())
-    index = arrays.load_npz(entry / "index.npz")
+    index = files.load_npz(entry / "index.npz")
     features = np.load(entry / "features.npy", mmap_mode="r")
     moments = np.load(entry / "moments.npy")
     clips = index["labels"].size
@@ -240,7 +240,7 @@ def _write_moments(scratch: Path) -> None:
     file = scratch / "features.npy"
     clips = np.load(file, mmap_mode="r").shape[0]
     parts = [
-        normalize.moments(np.load(file, mmap_mode="r")[start : start + 1024])
+        normalization.moments(np.load(file, mmap_mode="r")[start : start + 1024])
         for start in range(0, clips, 1024)
     ]
     np.save(scratch / "moments.npy", np.concatenate(parts, axis=1))

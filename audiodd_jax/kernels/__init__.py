@@ -1,1 +1,1 @@
-"""Kernels from random networks, and ridge regression on them."""
+"""Kernel regression: random features, ridge regression, exact kernels."""

@@ -28,10 +28,10 @@ from jaxtyping import Array, Float
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.networks import random_conv
-from audiodd_jax.networks.chunks import balanced, in_chunks
-from audiodd_jax.networks.pooling import POOL
-from audiodd_jax.runtime import devices
+from audiodd_jax.ops.chunked_map import balanced, in_chunks
+from audiodd_jax.ops.pooling import POOL
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.memory import memory_of, memory_share
 
 KERNELS = ("nngp", "ntk")
 VERSION = "0.6.5"
@@ -133,8 +133,8 @@ def pairs_at_once(
     """
     if memory is None:
         device = jax.local_devices()[0]
-        share = devices.memory_share(device.platform)
-        memory = int(share * devices.memory_of(device))
+        share = memory_share(device.platform)
+        memory = int(share * memory_of(device))
     positions = math.prod(image_shape) ** 2
     numbers = (_BACKWARD if is_differentiated else _FORWARD) * positions
     one = (8 if jax.config.jax_enable_x64 else 4) * numbers

@@ -1,1 +1,1 @@
-"""The networks: random ones, whose features are kernels."""
+"""The networks: random convolutional networks, and Flax models to train."""

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from audiodd_jax.networks.layers import Conv, Head, make_norm
-from audiodd_jax.networks.pooling import pool_any
+from audiodd_jax.ops.pooling import pool_any
 
 
 class ConvNet(nn.Module):

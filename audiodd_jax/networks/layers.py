@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks import convolution
+from audiodd_jax.ops import convolution
 
 # Channels that group normalisation takes together, at most.
 _GROUPS = 8

@@ -19,9 +19,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Key
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.networks import convolution, winograd
-from audiodd_jax.networks import precision as precision_lib
-from audiodd_jax.networks.pooling import POOL, average_pool, spread
+from audiodd_jax.ops import convolution, winograd
+from audiodd_jax.ops import precision as precision_lib
+from audiodd_jax.ops.pooling import POOL, average_pool, spread
 from audiodd_jax.runtime.errors import UserError
 
 

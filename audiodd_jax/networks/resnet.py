@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from audiodd_jax.networks.convnet import read
 from audiodd_jax.networks.layers import Conv, Head, make_norm
-from audiodd_jax.networks.pooling import max_pool
-from audiodd_jax.networks.sizes import STAGES
+from audiodd_jax.networks.parameter_count import STAGES
+from audiodd_jax.ops.pooling import max_pool
 
 
 class ResNet18(nn.Module):

@@ -1,1 +1,1 @@
-"""Pictures and cards of runs."""
+"""Results to tables, figures, cards and HTML: rendering only."""

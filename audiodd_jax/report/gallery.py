@@ -14,10 +14,10 @@ import soundfile
 from jaxtyping import Array, Float, Int
 from matplotlib import image
 
-from audiodd_jax.distillation.coreset import Coreset
-from audiodd_jax.features import inversion, normalize
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
-from audiodd_jax.runtime.runs import write_atomically
+from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.features import inversion, normalization
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.runtime.files import write_atomically
 
 # Training clips that are compared with a coreset at once.
 _COMPARED_AT_ONCE = 4096
@@ -96,7 +96,7 @@ def listen(
       seed: draws the phases that Griffin-Lim starts from.
       iterations: of Griffin-Lim.
     """
-    log_mel = normalize.invert(images, coreset.normalization)
+    log_mel = normalization.invert(images, coreset.normalization)
     key, config = jax.random.key(seed), coreset.features
     found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
     return Heard(np.asarray(log_mel), *found)

@@ -3,9 +3,9 @@
 import statistics
 from collections.abc import Sequence
 
-from audiodd_jax.report import learning_curves, verdict_table
-from audiodd_jax.report.collect import Group, Run
+from audiodd_jax.report import evaluation_table, learning_curves
 from audiodd_jax.report.learning_curves import Curve, told
+from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.report.tables import Table
 
 _PROTOCOLS = {"krr": "kernel regression"}
@@ -103,7 +103,7 @@ def trainings(groups: Sequence[Group]) -> Table:
     for group in groups:
         result = group.first.result
         accuracies = _accuracies(group)
-        what = verdict_table.told(result["learns_from"])
+        what = evaluation_table.told(result["learns_from"])
         rows.append(
             (
                 result["dataset"],

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tabulate
 
-from audiodd_jax.runtime.runs import write_atomically
+from audiodd_jax.runtime.files import write_atomically
 
 
 class Table(NamedTuple):

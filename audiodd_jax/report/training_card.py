@@ -3,7 +3,7 @@
 from typing import Any
 
 from audiodd_jax.config import Config
-from audiodd_jax.report import verdict_table
+from audiodd_jax.report import evaluation_table
 
 _TEMPLATE = """\
 # {dataset}: {model} on {what}
@@ -64,7 +64,7 @@ def render(result: dict[str, Any], accuracy: str, config: Config) -> str:
         "percent": 100 * result["fraction_of_train"],
         "interval": "one seed" if interval is None else f"± {100 * interval:.1f} %",
         "each": ", ".join(f"{100 * a:.1f} %" for a in result["test_accuracies"]),
-        "what": verdict_table.told(result["learns_from"]),
+        "what": evaluation_table.told(result["learns_from"]),
         "classes": "\n".join(
             f"| {name} | {share(value)} |"
             for name, value in result["per_class_accuracy"].items()

@@ -1,1 +1,1 @@
-"""What knows nothing of audio or distillation: run directories, checkpoints."""
+"""Run directories, loops, devices and files: knows neither audio nor distillation."""

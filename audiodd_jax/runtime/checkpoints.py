@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from audiodd_jax.runtime import processes
+from audiodd_jax.runtime import multiprocess
 
 
 def _to_arrays(tree: Any) -> Any:
@@ -38,7 +38,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
         self._manager = None
-        if not processes.is_lead():
+        if not multiprocess.is_lead():
             return
         alone = {}
         if jax.process_count() > 1:
@@ -80,7 +80,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step that was saved, or None."""
-        return processes.from_lead(lambda: self._manager.latest_step())
+        return multiprocess.from_lead(lambda: self._manager.latest_step())
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""
@@ -93,7 +93,7 @@ class Checkpoints:
         if self._manager is not None:
             args = ocp.args.StandardRestore(found)
             found = self._manager.restore(step, args=args)
-        found = processes.arrays_from_lead(found)
+        found = multiprocess.arrays_from_lead(found)
         place = lambda x, like: jax.make_array_from_callback(
             x.shape, like.sharding, lambda at: x[at]
         )

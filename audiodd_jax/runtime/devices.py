@@ -7,17 +7,12 @@ one program serves a laptop, a host with several accelerators, and many hosts.
 """
 
 import contextvars
-import re
-import resource
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
@@ -28,8 +23,6 @@ NETWORKS, BATCH = "networks", "batch"
 # Devices that wait for others are worth less than what splitting the batch exchanges:
 # this share of them at least must have a network to work on.
 _BUSY = 0.6
-# Of a device's memory, how much work may be predicted to take.
-_MEMORY_SHARE = {"cpu": 0.6, "other": 0.9}
 
 
 # How many devices this process's work may use; None: all.
@@ -225,36 +218,3 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
 
     return jax.tree.map(one, tree)
-
-
-def memory_of(device: jax.Device) -> int:
-    """Bytes of memory that a device has, or its share of the host's."""
-    known = device.memory_stats() if device.platform != "cpu" else None
-    if known and "bytes_limit" in known:
-        return known["bytes_limit"]
-    # The whole, not what is free now: a resumed run must find the same plan.
-    total = psutil.virtual_memory().total
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    if limit.exists() and limit.read_text().strip().isdigit():
-        total = min(total, int(limit.read_text()))
-    return total // max(1, jax.local_device_count())
-
-
-def memory_share(platform: str) -> float:
-    """Of a device's memory, how much work may be predicted to take."""
-    return _MEMORY_SHARE["cpu" if platform == "cpu" else "other"]
-
-
-def peak_bytes() -> int:
-    """Most memory held so far: by a device, or on a CPU by this process."""
-    device = jax.local_devices()[0]
-    known = device.memory_stats() if device.platform != "cpu" else None
-    if known and "peak_bytes_in_use" in known:
-        return known["peak_bytes_in_use"]
-    status = Path("/proc/self/status")  # of Linux: unlike getrusage, not the parent's
-    if status.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
-        if found:
-            return int(found[1]) << 10
-    scale = 1 if sys.platform == "darwin" else 1 << 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

@@ -1,1 +1,1 @@
-"""Many runs, planned by a file, each in a directory of its own."""
+"""Many runs planned in a file, each in its own run directory."""

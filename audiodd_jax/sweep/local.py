@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from audiodd_jax.sweep import attempt as attempt_lib
-from audiodd_jax.sweep.attempt import Attempt
+from audiodd_jax.sweep import run_process
 from audiodd_jax.sweep.plan import Planned
+from audiodd_jax.sweep.run_process import Attempt
 
 # How a process is given some of a machine's accelerators, by JAX's platform.
 _VISIBLE = {
@@ -60,7 +60,7 @@ def slots(
 
 
 def run(
-    units: Sequence[Sequence[Planned]],
+    plans: Sequence[Planned],
     workdir: Path,
     folder: Path,
     environments: Sequence[dict[str, str]],
@@ -68,20 +68,19 @@ def run(
     show: Callable[[], None],
     stopping: Callable[[], int],
 ) -> None:
-    """Runs all, as many units at a time as there are environments.
+    """Runs all, as many at a time as there are environments.
 
     Args:
-      units: the runs, in the order in which they are begun, those together that are one
-        program.
+      plans: the runs, in the order in which they are started.
       workdir: the sweep's.
       folder: where relative paths among the flags begin.
-      environments: of the units at a time.
+      environments: of the runs at a time.
       retries: of a run that is killed.
       show: called between looks at the processes.
       stopping: the signal that came, or 0; runs are then told to save and end.
     """
-    waiting = list(units)
-    tries = {plan.name: 0 for unit in units for plan in unit}
+    waiting = list(plans)
+    tries = {plan.name: 0 for plan in plans}
     free, running = list(range(len(environments))), {}
     while waiting or running:
         if stopping():
@@ -89,23 +88,18 @@ def run(
             for attempt in running.values():
                 attempt.stop()
         while waiting and free:
-            unit, slot = waiting.pop(0), free.pop(0)
-            for plan in unit:
-                attempt_lib.wait_until_free(workdir / plan.name)
-                tries[plan.name] += 1
-            running[slot] = Attempt(unit, workdir, folder, environments[slot])
+            plan, slot = waiting.pop(0), free.pop(0)
+            run_process.wait_until_free(workdir / plan.name)
+            tries[plan.name] += 1
+            running[slot] = Attempt(plan, workdir, folder, environments[slot])
         for slot, attempt in list(running.items()):
-            ended = attempt.poll()
-            if ended is None:
+            event = attempt.poll()
+            if event is None:
                 continue
             del running[slot]
             free.append(slot)
-            again = [
-                plan
-                for plan, event in ended.items()
-                if event == "killed" and tries[plan.name] <= retries
-            ]
-            if again and not stopping():
-                waiting.insert(0, again)
+            retry = event == "killed" and tries[attempt.plan.name] <= retries
+            if retry and not stopping():
+                waiting.insert(0, attempt.plan)
         show()
         time.sleep(0.1)

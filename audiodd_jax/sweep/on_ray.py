@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.sweep import attempt
+from audiodd_jax.sweep import run_process
 from audiodd_jax.sweep.plan import Planned
 
 
@@ -31,7 +31,7 @@ class Resources(NamedTuple):
 
 
 def run(
-    units: Sequence[Sequence[Planned]],
+    plans: Sequence[Planned],
     workdir: Path,
     folder: Path,
     address: str,
@@ -43,7 +43,7 @@ def run(
     """Runs all on a cluster; how each ended is in the sweep's record.
 
     Args:
-      units: the runs, those together that are one program.
+      plans: the runs.
       workdir: the sweep's, on a file system that all nodes share.
       folder: where relative paths among the flags begin.
       address: of the cluster: ``auto``, ``HOST:PORT``, or ``local`` to begin one here.
@@ -81,10 +81,10 @@ def run(
             num_gpus=resources.gpus,
             resources={"TPU": resources.tpus} if resources.tpus else None,
             max_retries=retries,
-        )(attempt.perform)
+        )(run_process.perform)
         extra = environment if 0 < resources.gpus < 1 else {}
         waiting = {
-            task.remote(unit, workdir, folder, retries, extra): unit for unit in units
+            task.remote(plan, workdir, folder, retries, extra): plan for plan in plans
         }
         told = False
         while waiting:
@@ -117,7 +117,7 @@ def _refuse_where_nobody_listens(address: str) -> None:
         raise UserError(f"there is no Ray cluster at {address}: {error}") from error
 
 
-def _settle(ray, reference, unit: Sequence[Planned], workdir: Path) -> None:
+def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
     """Records how a task ended whose worker could not."""
     try:
         ray.get(reference)
@@ -125,9 +125,8 @@ def _settle(ray, reference, unit: Sequence[Planned], workdir: Path) -> None:
         pass
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[0]
-        for plan in unit:
-            if not attempt.is_finished(workdir, plan):
-                attempt.record(workdir, plan.name, "failed", reason=reason)
+        if not run_process.is_finished(workdir, plan):
+            run_process.record(workdir, plan.name, "failed", reason=reason)
 
 
 def _refuse_what_never_fits(there: dict[str, float], wanted: Resources) -> None:

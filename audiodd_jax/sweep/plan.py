@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiodd_jax import cli_flags, presets, settings
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
 
 COMMANDS = ("distill", "train", "active")
@@ -134,13 +134,13 @@ def _check(plan: Planned) -> None:
         )
 
     try:
-        settings.validate(parsed(plan).config)
-    except (UserError, cli_flags.FlagsError) as error:
+        fields.validate(parsed(plan).config)
+    except (UserError, parse.FlagsError) as error:
         told = str(error).replace("FATAL Flags parsing error:", "").strip()
         raise UserError(f"run {plan.name}: {told}") from error
 
 
-def parsed(plan: Planned) -> cli_flags.Parsed:
+def parsed(plan: Planned) -> parse.Parsed:
     """A run's flags, as its command reads them.
 
     Raises:
@@ -149,10 +149,10 @@ def parsed(plan: Planned) -> cli_flags.Parsed:
     """
 
     def base(values: Any) -> Config:
-        config = cli_flags.dataset_config(values)
+        config = parse.dataset_config(values)
         if plan.command == "distill":
             return config
         recipe = presets.for_model if plan.command == "train" else presets.for_active
         return recipe(config, values.model)
 
-    return cli_flags.parse(plan.command, plan.flags, base)
+    return parse.parse(plan.command, plan.flags, base)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
-from audiodd_jax.runtime.runs import write_atomically
-from audiodd_jax.sweep.attempt import RECORD, accuracy, last_step
+from audiodd_jax.runtime.files import write_atomically
+from audiodd_jax.runtime.run_log import last_step, test_accuracy
 from audiodd_jax.sweep.plan import Planned
+from audiodd_jax.sweep.run_process import RECORD
 
 # Seconds between two looks at the runs' steps.
 _EVERY = 2.0
@@ -85,7 +86,9 @@ def table(states: Sequence[State], workdir: Path) -> Table:
     rows = []
     for state in states:
         step = last_step(workdir / state.name)
-        score = accuracy(workdir / state.name) if state.what == "finished" else None
+        score = (
+            test_accuracy(workdir / state.name) if state.what == "finished" else None
+        )
         rows.append(
             (
                 state.name,

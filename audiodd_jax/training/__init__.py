@@ -1,1 +1,1 @@
-"""How well a coreset serves."""
+"""Training networks and scoring what they, or a coreset, have learned."""

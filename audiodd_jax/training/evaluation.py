@@ -14,12 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation.coreset import CoresetArrays
-from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels import gram, infinite_width, regression, ridge
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
+from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
-from audiodd_jax.training import metrics, trainer
-from audiodd_jax.training.fit import SCORED_AT_ONCE, Fitted
+from audiodd_jax.training import metrics
+from audiodd_jax.training.fit import Fitted
 
 _log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def kernel_regression(
     network = dataclasses.replace(config.network, **own)
 
     def predicted(seed: jax.Array, arrays: CoresetArrays, test: Split) -> jax.Array:
-        predictions = regression.predict(
+        predictions = ridge_scoring.predict(
             jax.random.fold_in(jax.random.key(_EVALUATION), seed),
             test.images,
             arrays.images,
@@ -215,12 +216,12 @@ def exact_regression(
     infinite_width.make_kernel(network, kind)  # refuses before anything is told
     at_once = infinite_width.pairs_at_once(shape, is_differentiated=False)
     s, b = support.labels.shape[0], test.labels.shape[0]
-    pairs = gram.count_pairs(s) + gram.count_pairs(b, s)
+    pairs = exact_matrix.count_pairs(s) + exact_matrix.count_pairs(b, s)
     _log.info(
         "%s: %s pairs of spectrograms, at most %s at once on a device",
         *(kind, f"{pairs:,}", f"{at_once:,}"),
     )
-    kernel = lambda *images: gram.matrix(
+    kernel = lambda *images: exact_matrix.matrix(
         network, kind, *images, place=place, mesh=mesh, pairs=at_once
     )
     k_ss = kernel(support.images)
@@ -246,9 +247,9 @@ def networks(
     """
 
     @jax.jit
-    def predicted(networks: trainer.Network, images: Array) -> Array:
-        one = lambda network: trainer.predict(
-            network, images, fitted.model, SCORED_AT_ONCE
+    def predicted(networks: Network, images: Array) -> Array:
+        one = lambda network: logits(
+            network, images, fitted.model, CLIPS_AT_ONCE
         ).argmax(1)
         return jax.lax.map(one, networks)
 

@@ -15,18 +15,17 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.config import Config, TrainingConfig
 from audiodd_jax.features import batches
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import HostSplit, Split
+from audiodd_jax.features.dataset import HostSplit, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.journal import Job, Schedule, drive
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import losses, trainer
-from audiodd_jax.training.trainer import Network, State, TrainingSet
+from audiodd_jax.training.trainer import State, TrainingSet
 
-# Clips that are scored at once.
-SCORED_AT_ONCE = 256
 # Of a device's free memory, for seeds that are trained at once, and how much a seed
 # takes beyond its state: some activations of a batch for every parameter's gradient.
 _DEVICE_SHARE = 0.5
@@ -255,7 +254,7 @@ def make_validate(
     @jax.jit
     def validate(networks: Network, data: Split) -> tuple[Array, Array]:
         def score(network: Network) -> tuple[Array, Array]:
-            out = trainer.predict(network, data.images, model, SCORED_AT_ONCE)
+            out = logits(network, data.images, model, CLIPS_AT_ONCE)
             hits = jnp.argmax(out, axis=1) == data.labels
             targets = losses.hard_targets(data.labels, out.shape[1], config)
             return hits.mean(), losses.loss(out, targets, config.loss)

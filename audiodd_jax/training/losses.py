@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import TrainingConfig
-from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.features.labels import centred_one_hot
 
 
 def hard_targets(

@@ -22,10 +22,10 @@ from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.chunks import in_chunks
+from audiodd_jax.networks.inference import Network
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices
 from audiodd_jax.training import losses
@@ -48,18 +48,6 @@ class TrainingSet(NamedTuple):
     targets: Float[Array, "b c"]
 
 
-class Network(NamedTuple):
-    """A network that predicts.
-
-    Attributes:
-      variables: its weights and running statistics.
-      start: those of the network whose outputs are subtracted, or None.
-    """
-
-    variables: Variables
-    start: Variables | None
-
-
 class State(NamedTuple):
     """State between steps, of one seed (or of several, stacked in front).
 
@@ -79,7 +67,7 @@ class State(NamedTuple):
 
     @property
     def final(self) -> Network:
-        """The network to predict with: the averaged one where there is one."""
+        """The network to logits with: the averaged one where there is one."""
         return self.network._replace(variables=self.average or self.network.variables)
 
     def starting_from(self, network: Network) -> "State":
@@ -269,17 +257,3 @@ def make_chunk(
 def in_groups(function: Callable[[Any], Any], stacked: Any, size: int) -> Any:
     """``function`` of each seed's part of ``stacked``, ``size`` seeds at once."""
     return lax.map(function, stacked, batch_size=size if size > 1 else None)
-
-
-def predict(
-    network: Network, images: Float[Array, "b f t 1"], model: nn.Module, chunk: int
-) -> Float[Array, "b c"]:
-    """Logits of one network for any number of clips, ``chunk`` at a time."""
-
-    def part(images: Array) -> Array:
-        out = models.logits(model, network.variables, images)
-        if network.start is not None:
-            out = out - models.logits(model, network.start, images)
-        return out
-
-    return in_chunks(part, images, chunk)

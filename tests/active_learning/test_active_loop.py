@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import presets
-from audiodd_jax.active_learning import choice, loop
-from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import HostSplit, Prepared, Split
+from audiodd_jax.active_learning import query
+from audiodd_jax.active_learning import rounds as rounds_lib
+from audiodd_jax.config import FeaturesConfig, presets
+from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.features.dataset import HostSplit, Prepared, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.interrupt import Interrupted
-from audiodd_jax.runtime.runs import RunDirectory
-from audiodd_jax.settings import ACQUISITIONS
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import evaluation, fit
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
@@ -74,9 +74,9 @@ def prepared(train=None, validation=6):
 def learn(config=None, data=None, path=None):
     config, data = config or settings(), data or prepared()
     if path is None:
-        return loop.run(config, data)
+        return rounds_lib.run(config, data)
     with RunDirectory(path, dataclasses.asdict(config)) as run:
-        return loop.run(config, data, run)
+        return rounds_lib.run(config, data, run)
 
 
 @functools.cache
@@ -149,7 +149,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
     config = settings(active__warm_start=warm, training__average=0.9)
     whole = learn(config, path=tmp_path / "whole")
     count, log = 0, RunDirectory.log
-    networks, choose = evaluation.networks, choice.make_choose
+    networks, choose = evaluation.networks, query.make_choose
 
     def die_at(limit):
         nonlocal count
@@ -183,7 +183,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "log", log_and_die)
         patch.setattr(evaluation, "networks", test_and_die)
-        patch.setattr(choice, "make_choose", make_choose_and_die)
+        patch.setattr(query, "make_choose", make_choose_and_die)
         with pytest.raises(Killed):
             learn(config, path=tmp_path / "cut")
     resumed = learn(config, path=tmp_path / "cut")
@@ -200,7 +200,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
 
 def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch):
     whole = learn(path=tmp_path / "whole")
-    make = choice.make_choose
+    make = query.make_choose
 
     def make_and_signal(config, model, data, between):
         def signalled():
@@ -210,7 +210,7 @@ def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch
         return make(config, model, data, signalled)
 
     with monkeypatch.context() as patch:
-        patch.setattr(choice, "make_choose", make_and_signal)
+        patch.setattr(query, "make_choose", make_and_signal)
         with pytest.raises(Interrupted):
             learn(path=tmp_path / "cut")
     resumed = learn(path=tmp_path / "cut")
@@ -264,11 +264,11 @@ def test_the_whole_pool_can_be_labelled():
 def test_a_balanced_seed_set(count):
     labels = jnp.array([0] * 20 + [1] * 5 + [2] * 15)
     key = jax.random.key(count)
-    rows = choice.seed_set(key, labels, count, ("a", "b", "c"), "balanced")
+    rows = query.seed_set(key, labels, count, ("a", "b", "c"), "balanced")
     counts = np.bincount(np.asarray(labels)[rows], minlength=3)
     assert counts.max() - counts.min() <= 1
     assert len(set(rows.tolist())) == count
-    other = choice.seed_set(
+    other = query.seed_set(
         jax.random.key(99), labels, count, ("a", "b", "c"), "balanced"
     )
     assert set(rows.tolist()) != set(other.tolist())
@@ -277,8 +277,8 @@ def test_a_balanced_seed_set(count):
 def test_a_class_that_runs_out_is_named():
     labels = jnp.array([0] * 20 + [1] * 2 + [2] * 15)
     with pytest.raises(UserError, match=r"needs 3 of each .* 'b' has 2 .*uniform"):
-        choice.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "balanced")
-    rows = choice.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "uniform")
+        query.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "balanced")
+    rows = query.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "uniform")
     assert len(set(rows.tolist())) == 9
 
 

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import presets
 from audiodd_jax.active_learning import monte_carlo
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.config import presets
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.training.trainer import Network
 
 KEY = jax.random.key(3)
 MODELS = ("convnet", "resnet18", "linear")

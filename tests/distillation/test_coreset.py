@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import audiodd_jax
+from audiodd_jax.artifacts import coreset_file
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
-from audiodd_jax.distillation import coreset
-from audiodd_jax.distillation.start import initial
+from audiodd_jax.coreset.initial import initial
 from audiodd_jax.features import logmel
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.features.dataset import Split
 from audiodd_jax.runtime.errors import UserError
 
 NAMES = ("a", "b", "c")
@@ -69,12 +69,12 @@ def test_bad_sizes_are_named():
 def artefact():
     config = FeaturesConfig(sample_rate=8000, n_mels=8, frames=16, clip_seconds=0.5)
     rng = np.random.default_rng(0)
-    return coreset.Coreset(
+    return coreset_file.Coreset(
         rng.standard_normal((6, 8, 16, 1)).astype(np.float32),
         rng.standard_normal((6, 3)).astype(np.float32),
         NAMES,
         {
-            "format": coreset.FORMAT,
+            "format": coreset_file.FORMAT,
             "dataset": "tones",
             "features": vars(config),
             "normalization": {"mean": [-30.0] * 8, "std": [12.0] * 8},
@@ -184,9 +184,9 @@ def test_damaged_artefacts_are_named(artefact, tmp_path, damage, words):
     artefact.save(path)
     damage(path)
     with pytest.raises(UserError, match=words):
-        coreset.load_coreset(path)
+        coreset_file.load_coreset(path)
 
 
 def test_a_missing_artefact_is_named(tmp_path):
     with pytest.raises(UserError, match="there is no coreset"):
-        coreset.load_coreset(tmp_path / "coreset.npz")
+        coreset_file.load_coreset(tmp_path / "coreset.npz")

@@ -1,38 +1,37 @@
 import jax
 import pytest
 
-from audiodd_jax import settings as settings_lib
-from audiodd_jax.config import Config
-from audiodd_jax.distillation import cost, steps
-from audiodd_jax.distillation.cost import Plan
+from audiodd_jax.config import Config, fields
+from audiodd_jax.distillation import memory_plan, steps
+from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.jobs import dry_run
 from audiodd_jax.networks import random_conv
-from audiodd_jax.report import forecast
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import Grid
 
 GIGABYTE = 10**9
 # The published experiments': 10 classes, 50 a class.
-SOURCE = cost.Sizes(64, 128, 10, 500, 1280, 7000, 1500)
+SOURCE = memory_plan.Sizes(64, 128, 10, 500, 1280, 7000, 1500)
 
 
 def settings(**changes):
     dotted = {name.replace("__", "."): value for name, value in changes.items()}
-    return settings_lib.replace(Config(), dotted)
+    return fields.replace(Config(), dotted)
 
 
 @pytest.fixture
 def memory(monkeypatch):
     """``memory(size)``: the device has so many bytes."""
-    return lambda size: monkeypatch.setattr(cost, "memory_of", lambda _: size)
+    return lambda size: monkeypatch.setattr(memory_plan, "memory_of", lambda _: size)
 
 
 @pytest.mark.parametrize("readout", ["flatten", "time_mean", "dense"])
 def test_parameters_are_those_of_a_network(readout):
     config = settings(network__width=6, network__readout=readout, network__depth=2)
     config.network.output_dim = 12
-    sizes = cost.Sizes(9, 13, 3, 6, 20, 20, 0)
+    sizes = memory_plan.Sizes(9, 13, 3, 6, 20, 20, 0)
     params = random_conv.init(jax.random.key(0), (9, 13), config.network)
-    found = cost.predict(config, sizes, Grid(), Plan())
+    found = memory_plan.predict(config, sizes, Grid(), Plan())
     assert found.parameters == sum(p.size for p in jax.tree.leaves(params))
     x = jax.numpy.zeros((1, 9, 13, 1))
     assert found.features == random_conv.apply(params, x, config.network).shape[1]
@@ -40,22 +39,24 @@ def test_parameters_are_those_of_a_network(readout):
 
 def test_arithmetic_by_hand():
     config = settings(network__depth=1, network__width=4, rfad__networks=3)
-    sizes = cost.Sizes(4, 6, 2, 2, 5, 5, 0)
+    sizes = memory_plan.Sizes(4, 6, 2, 2, 5, 5, 0)
     # A clip: 2 * 9 * 4 a position; d = 4 * 2 * 3.
     convolutions = 3 * (5 + 3 * 2) * (2 * 9 * 4 * 24)
     products = 3 * 2 * 24 * 2 * (2 * 5 + 3 * 2)
     solve = 2**3 + 6 * 2 * 2 * (5 + 2)
-    found = cost.predict(config, sizes, Grid(), Plan())
+    found = memory_plan.predict(config, sizes, Grid(), Plan())
     assert found.flops == convolutions + products + solve
 
 
 def test_the_published_size_fits_sixteen_gigabytes(memory):
     memory(16 * GIGABYTE)
     for precision in ("float32", "bfloat16"):
-        plan = cost.choose(settings(network__precision=precision), SOURCE, Grid())
+        plan = memory_plan.choose(
+            settings(network__precision=precision), SOURCE, Grid()
+        )
         config = settings(network__precision=precision)
         for platform in ("cpu", "gpu"):
-            found = cost.predict(config, SOURCE, Grid(), plan, platform)
+            found = memory_plan.predict(config, SOURCE, Grid(), plan, platform)
             assert found.peak_bytes() < 16 * GIGABYTE
         assert plan.keeps == "features"
 
@@ -64,7 +65,7 @@ def test_less_memory_means_smaller_chunks_then_features_computed_again(memory):
     found = []
     for size in (400, 60, 16, 4, 2.5, 1):
         memory(int(size * GIGABYTE))
-        found.append(cost.choose(settings(), SOURCE, Grid()))
+        found.append(memory_plan.choose(settings(), SOURCE, Grid()))
     assert found[0] == Plan(0, 0, "features")
     assert found[-1].keeps == "nothing"
     assert found[-1].chunk == 10
@@ -73,24 +74,15 @@ def test_less_memory_means_smaller_chunks_then_features_computed_again(memory):
     assert len(set(at_once)) > 1
 
 
-def test_runs_of_one_program_share_the_memory(memory):
-    memory(60 * GIGABYTE)
-    alone = cost.choose(settings(), SOURCE, Grid())
-    together = cost.choose(settings(), SOURCE, Grid(), runs=8)
-    assert 0 < together.chunk < (alone.chunk or SOURCE.b)
-    of = lambda plan: cost.predict(settings(), SOURCE, Grid(), plan).peak_bytes(runs=8)
-    assert of(together) < 60 * GIGABYTE < of(alone)
-
-
 def test_the_chunk_that_is_asked_for_is_taken(memory):
     memory(GIGABYTE)
-    plan = cost.choose(settings(network__chunk=7), SOURCE, Grid())
+    plan = memory_plan.choose(settings(network__chunk=7), SOURCE, Grid())
     assert plan == Plan(7, 7, "nothing")
 
 
 @pytest.mark.parametrize("keeps", ["features", "nothing"])
 def test_memory_grows_with_networks_by_their_features_alone(keeps):
-    sizes = cost.Sizes(16, 16, 2, 8, 256, 256, 0)
+    sizes = memory_plan.Sizes(16, 16, 2, 8, 256, 256, 0)
     compiled = {}
     for networks in (2, 6):
         config = settings(network__width=16, rfad__networks=networks, network__depth=2)
@@ -104,9 +96,9 @@ def test_memory_grows_with_networks_by_their_features_alone(keeps):
 def test_the_forecast_tells_of_everything(memory, monkeypatch):
     monkeypatch.setattr(steps, "compiled_bytes", lambda *_: 10**9)
     memory(4 * GIGABYTE)
-    sizes = cost.Sizes(16, 16, 2, 8, 32, 64, 10)
+    sizes = memory_plan.Sizes(16, 16, 2, 8, 32, 64, 10)
     config = settings(network__width=8, rfad__networks=2)
-    rows = dict(forecast.rows(config, sizes, devices.make_mesh(2)))
+    rows = dict(dry_run.rows(config, sizes, devices.make_mesh(2)))
     assert rows["coreset"] == "8 spectrograms of 16 x 16, 2 classes"
     assert rows["batch"] == "32 of 64 clips"
     assert rows["kernels"] == "32 x 8 and 8 x 8, float32"
@@ -115,5 +107,5 @@ def test_the_forecast_tells_of_everything(memory, monkeypatch):
     assert rows["memory"].startswith("1.00 GB a step, 1.7")
     assert rows["exchange"].startswith("0.00 MB")
     memory(1000)
-    rows = dict(forecast.rows(config, sizes, devices.make_mesh(2)))
+    rows = dict(dry_run.rows(config, sizes, devices.make_mesh(2)))
     assert "MORE than there is" in rows["memory"]

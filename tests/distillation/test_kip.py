@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from test_loop import Killed, assert_same, data, run, settings
 
-from audiodd_jax.distillation import inducing_points, kip
-from audiodd_jax.distillation.coreset import CoresetArrays
-from audiodd_jax.distillation.inducing_points import Params
-from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels import infinite_width, ridge
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation import kernel_methods, kip
+from audiodd_jax.distillation.kernel_methods import Params
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.kernels import infinite_width
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory
 
 SMALL = {
     "method": "kip",
@@ -39,14 +40,14 @@ def plain_loss(params, kernel, batch, config):
     """The loss from its formulas, all pairs at once."""
     images, labels = params.images, params.labels
     if config.coreset.factor > 1:
-        arrays = inducing_points.support(params, config)
+        arrays = kernel_methods.support(params, config)
         images, labels = arrays.images, arrays.labels
     k_bs, k_ss = kernel(batch.images, images), kernel(images, images)
     s = k_ss.shape[0]
     k_ss += config.rfad.regularizer * jnp.trace(k_ss) / s * jnp.eye(s)
     y_hat = k_bs @ jnp.linalg.solve(k_ss, labels)
     if config.rfad.loss == "mse":
-        targets = ridge.centred_one_hot(batch.labels, 3, y_hat.dtype)
+        targets = centred_one_hot(batch.labels, 3, y_hat.dtype)
         return 0.5 * jnp.mean((targets - y_hat) ** 2)
     scores = jax.nn.log_softmax(jnp.exp(params.log_scale) * y_hat)
     return -jnp.mean(scores[jnp.arange(batch.labels.size), batch.labels])

@@ -8,17 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import presets
-from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.distillation import loop, methods, rfad, steps
-from audiodd_jax.features import normalize
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.config import FeaturesConfig, presets
+from audiodd_jax.distillation import loop, registry, rfad, steps
+from audiodd_jax.features import normalization
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.interrupt import Interrupted
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.signals import Interrupted
 
 SMALL = {
     "network__depth": 2,
@@ -168,7 +167,7 @@ def test_signals_save_and_stop(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
     prepared = data()
-    make = methods.METHODS["rfad"]
+    make = registry.METHODS["rfad"]
 
     def poisoned(*arguments):
         method = make(*arguments)
@@ -181,7 +180,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
         return method._replace(step=bad_step)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(methods.METHODS, "rfad", poisoned)
+        patch.setitem(registry.METHODS, "rfad", poisoned)
         with pytest.raises(
             UserError, match="is not a finite number at step 6"
         ) as raised:
@@ -222,7 +221,7 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
 def on_host(prepared):
     """The same clips, as the feature cache holds them: float16, not standardised."""
     stats = prepared.normalization
-    decibel = np.asarray(normalize.invert(prepared.train.images, stats))
+    decibel = np.asarray(normalization.invert(prepared.train.images, stats))
     features = decibel.astype(np.float16)
     device = DeviceSplit(jnp.asarray(features), prepared.train.labels, stats)
     clips = np.arange(len(features))

@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import presets
+from audiodd_jax.config import presets
+from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import (
     distribution_matching,
     gradient_matching,
-    matching,
+    matching_methods,
 )
-from audiodd_jax.distillation.coreset import CoresetArrays
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
 from audiodd_jax.runtime.devices import Grid
@@ -177,7 +177,7 @@ def test_the_network_is_trained_between_steps_and_renewed():
     )
     step = jax.jit(built.step)
     config = presets.for_dataset("tones", **SMALL)
-    model = matching.make_model(config, 3)
+    model = matching_methods.make_model(config, 3)
     classes = start.labels.argmax(1)
     state, losses = built.init(jax.random.key(0), start), []
     for _ in range(6):
@@ -200,14 +200,14 @@ def test_dm_draws_a_network_a_step_and_never_trains_it():
     state = built.init(jax.random.key(0), start)
     state, _ = jax.jit(built.step)(state, batch)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 1)
-    model = matching.make_model(presets.for_dataset("tones", **SMALL), 3)
+    model = matching_methods.make_model(presets.for_dataset("tones", **SMALL), 3)
     drawn = models.init(key, model, (8, 8)).params
     jax.tree.map(np.testing.assert_array_equal, state.network, drawn)
 
 
 def test_dm_by_hand():
     batch, start = problem(np.float32)
-    model = matching.make_model(presets.for_dataset("tones", **SMALL), 3)
+    model = matching_methods.make_model(presets.for_dataset("tones", **SMALL), 3)
     variables = models.init(jax.random.key(0), model, (8, 8))
     features = lambda x: models.embed(model, variables, x)[0]
     real, synthetic = batch.images[:5], start.images[:2]

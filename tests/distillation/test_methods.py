@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from test_loop import Killed, assert_same, data, on_host, run, settings
 
-from audiodd_jax import presets
-from audiodd_jax import settings as settings_lib
-from audiodd_jax.distillation import cost, loop, methods, steps
-from audiodd_jax.distillation.cost import Plan
-from audiodd_jax.distillation.start import initial
+from audiodd_jax.config import fields, presets
+from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
+from audiodd_jax.coreset.initial import initial
+from audiodd_jax.distillation import loop, memory_plan, registry, steps
+from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory
 
-MATCHING = {
+SMALL_MATCHING = {
     "matching__depth": 2,
     "matching__width": 4,
     "matching__real_per_class": 4,
@@ -27,7 +27,7 @@ MATCHING = {
 
 
 def changes(method, **more):
-    own = MATCHING if method in settings_lib.MATCHING else {}
+    own = SMALL_MATCHING if method in MATCHING else {}
     return settings(method=method, **{**own, **more})
 
 
@@ -115,13 +115,13 @@ def test_matching_needs_a_clip_of_every_class():
         loop.distill(changes("dm", coreset__init="noise"), prepared)
 
 
-@pytest.mark.parametrize("method", settings_lib.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_brings_its_defaults(method):
     config = presets.for_dataset("spoken_digit", method=method)
-    settings_lib.validate(config)
-    is_regression = method in settings_lib.REGRESSION
+    fields.validate(config)
+    is_regression = method in REGRESSION
     assert config.coreset.learn_labels == is_regression
-    keep = "last" if method in settings_lib.MATCHING else "best"
+    keep = "last" if method in MATCHING else "best"
     assert config.loop.keep == keep
 
 
@@ -129,19 +129,19 @@ def test_what_a_method_cannot_have_is_named():
     for name in ("learn_labels", "preconditioner"):
         config = presets.for_dataset("tones", method="dc", **{f"coreset__{name}": True})
         with pytest.raises(UserError, match=f"dc learns images alone.*{name}"):
-            settings_lib.validate(config)
+            fields.validate(config)
     config = presets.for_dataset("tones", method="dm", loop__patience=3)
     with pytest.raises(UserError, match=r"it needs loop\.keep=best"):
-        settings_lib.validate(config)
+        fields.validate(config)
 
 
 def test_a_program_serves_every_seed():
     """Keys are arguments of the compiled steps, not constants in them."""
-    prepared, method = data(), methods.METHODS["dm"]
+    prepared, method = data(), registry.METHODS["dm"]
     texts = []
     for seed in (0, 1):
         config = changes("dm", seed=seed)
-        sizes = cost.sizes_of(config, (8, 8), 3, 30, 0)
+        sizes = memory_plan.sizes_of(config, (8, 8), 3, 30, 0)
         built = method(config, sizes, prepared.normalization, Grid(), Plan())
         key = jax.random.key(seed)
         chunk = steps.make_chunk(built, key, prepared.normalization, config)

@@ -4,13 +4,12 @@ import numpy as np
 import optax
 import pytest
 
-from audiodd_jax import settings as settings_lib
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, fields
+from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import rfad
-from audiodd_jax.distillation.coreset import CoresetArrays
-from audiodd_jax.distillation.cost import Plan
-from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.networks import random_conv
 
 SMALL = {
@@ -24,7 +23,7 @@ SMALL = {
 
 def settings(**changes):
     dotted = {name.replace("__", "."): value for name, value in changes.items()}
-    return settings_lib.replace(Config(), {**SMALL, **dotted})
+    return fields.replace(Config(), {**SMALL, **dotted})
 
 
 def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):

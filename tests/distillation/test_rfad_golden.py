@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import inducing_points, rfad
-from audiodd_jax.distillation.cost import Plan
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.distillation import kernel_methods, rfad
+from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.features.dataset import Split
 from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
 
@@ -91,7 +91,7 @@ def test_loss_gradients_and_update(step, loss, plan):
     if loss == "platt":
         agree(grads.log_scale, "platt/grad_log_scale")
 
-    tx = inducing_points.optimizer(config)
+    tx = kernel_methods.optimizer(config)
     updates, _ = tx.update(grads, tx.init(params), params)
     after = optax.apply_updates(params, updates)
     agree(after.images, f"{loss}/x_after_one_adabelief_step_nchw")

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.distillation import selection
-from audiodd_jax.features.prepared import Split
+from audiodd_jax.features.dataset import Split
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.selection import clips as clips_lib
 
 NAMES = ("a", "b", "c")
 LABELS = jnp.asarray(np.repeat([0, 1, 2], [20, 10, 5]), jnp.int32)
@@ -14,30 +14,30 @@ KEY = jax.random.key(0)
 
 
 def test_random_rows_are_so_many_of_each_class_without_repetition():
-    rows = selection.random_rows(KEY, LABELS, NAMES, 4)
+    rows = clips_lib.random_rows(KEY, LABELS, NAMES, 4)
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 4))
     assert len(set(rows.tolist())) == 12
-    other = selection.random_rows(jax.random.key(1), LABELS, NAMES, 4)
+    other = clips_lib.random_rows(jax.random.key(1), LABELS, NAMES, 4)
     assert (rows != other).any()
     with pytest.raises(UserError, match="class 'c' has 5 training clips"):
-        selection.random_rows(KEY, LABELS, NAMES, 6)
+        clips_lib.random_rows(KEY, LABELS, NAMES, 6)
 
 
 @pytest.mark.parametrize(("clips", "counts"), [(7, (4, 2, 1)), (35, (20, 10, 5))])
 def test_a_fraction_has_the_classes_shares(clips, counts):
-    rows = selection.random_fraction(KEY, LABELS, clips)
+    rows = clips_lib.random_fraction(KEY, LABELS, clips)
     assert len(set(rows.tolist())) == clips
     np.testing.assert_array_equal(np.bincount(np.asarray(LABELS)[rows]), counts)
 
 
 def test_more_than_there_is_are_all():
-    assert selection.random_fraction(KEY, LABELS, 99).size == 35
+    assert clips_lib.random_fraction(KEY, LABELS, 99).size == 35
 
 
 def test_herding_follows_the_mean_of_each_class():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.standard_normal((35, 6)), jnp.float32)
-    rows = selection.herding_rows(features, LABELS, NAMES, 5)
+    rows = clips_lib.herding_rows(features, LABELS, NAMES, 5)
     assert len(set(rows.tolist())) == 15
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 5))
 
@@ -54,24 +54,24 @@ def test_herding_follows_the_mean_of_each_class():
     want = [row for c in range(3) for row in greedy(np.flatnonzero(c == LABELS))]
     np.testing.assert_array_equal(rows, want)
     with pytest.raises(UserError, match="samples_per_class=6"):
-        selection.herding_rows(features, LABELS, NAMES, 6)
+        clips_lib.herding_rows(features, LABELS, NAMES, 6)
 
 
 def test_embeddings_have_length_one_and_hang_on_the_key():
     images = jax.random.normal(KEY, (35, 8, 8, 1))
     config = RandomNetworkConfig(depth=2, width=4, readout="time_mean")
     clips = Split(images, LABELS)
-    features = selection.embed(KEY, clips, config, 3)
+    features = clips_lib.embed(KEY, clips, config, 3)
     assert features.shape == (35, 3 * 4 * 2)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    other = selection.embed(jax.random.key(1), clips, config, 3)
+    other = clips_lib.embed(jax.random.key(1), clips, config, 3)
     assert np.abs(features - other).max() > 1e-3
 
 
 def test_k_center_covers_each_class_from_its_middle():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(LABELS.size, 6)).astype(np.float32)
-    rows = selection.k_center_rows(jnp.asarray(features), LABELS, NAMES, 4)
+    rows = clips_lib.k_center_rows(jnp.asarray(features), LABELS, NAMES, 4)
     labels = np.asarray(LABELS)
     for label, own in enumerate(rows.reshape(len(NAMES), 4)):
         mine = np.flatnonzero(labels == label)
@@ -82,4 +82,4 @@ def test_k_center_covers_each_class_from_its_middle():
             chosen.append(int(mine[gaps.min(1).argmax()]))
         assert own.tolist() == chosen
     with pytest.raises(UserError, match="training clips"):
-        selection.k_center_rows(jnp.asarray(features), LABELS, NAMES, 99)
+        clips_lib.k_center_rows(jnp.asarray(features), LABELS, NAMES, 99)

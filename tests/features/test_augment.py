@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import AugmentConfig
-from audiodd_jax.features import augment, normalize
-from audiodd_jax.features.normalize import Normalization
+from audiodd_jax.features import augment, normalization
+from audiodd_jax.features.normalization import Normalization
 
 STATS = Normalization(np.full(6, -40, np.float32), np.full(6, 10, np.float32))
 
@@ -78,10 +78,10 @@ def test_gain_is_in_decibels():
 
 def test_background_adds_powers_at_the_ratio_that_was_drawn():
     decibel = jnp.full((64, 6, 10), -60.0).at[:, 2, 5].set(0.0)
-    x = normalize.apply(decibel, STATS)
+    x = normalization.apply(decibel, STATS)
     noise = jnp.full((3, 6, 10), -17.0, jnp.float16)  # its own level does not matter
     config = AugmentConfig(background=0.5, background_snr_db=5.0)
-    mix = lambda seed: normalize.invert(
+    mix = lambda seed: normalization.invert(
         augment.augment(jax.random.key(seed), x, config, STATS, noise), STATS
     )
     value = np.asarray(mix(1))

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.features import batches, normalize
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit
+from audiodd_jax.features import batches, normalization
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit
 
 ROOT = jax.random.key(3)
 
@@ -18,7 +18,7 @@ def splits():
     features = rng.uniform(-80, 0, (100, 4, 6)).astype(np.float16)
     clips = np.sort(rng.permutation(100)[:40])
     labels = jnp.asarray(rng.integers(0, 3, 40), jnp.int32)
-    stats = normalize.fit(normalize.moments(features[clips]), "per_bin")
+    stats = normalization.fit(normalization.moments(features[clips]), "per_bin")
     host = HostSplit(features, clips, labels, stats)
     return host, DeviceSplit(jnp.asarray(features[clips]), labels, stats)
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiodd_jax import presets
+from audiodd_jax.config import presets
 from audiodd_jax.data import audio, splits
-from audiodd_jax.features import cache, logmel, prepared
+from audiodd_jax.features import cache, dataset, logmel
 from audiodd_jax.runtime.errors import UserError
 
 SMALL = {
@@ -135,7 +135,7 @@ def test_a_class_whose_every_file_is_bad_is_named(sound_folder, tmp_path):
 
 def test_statistics_come_from_the_training_clips_alone(sound_folder, tmp_path):
     config = settings(sound_folder)
-    before = prepared.load(config, tmp_path / "cache")
+    before = dataset.load(config, tmp_path / "cache")
     found = cache.prepare(config, tmp_path / "cache")
     features = np.array(found.features)
     indices = splits.assign(
@@ -144,7 +144,7 @@ def test_statistics_come_from_the_training_clips_alone(sound_folder, tmp_path):
     features[indices.test] += 7
     features[indices.validation] -= 7
     np.save(found.path / "features.npy", features)
-    after = prepared.load(config, tmp_path / "cache")
+    after = dataset.load(config, tmp_path / "cache")
     assert float(jnp.abs(after.test.images - before.test.images).min()) > 0.1
     np.testing.assert_array_equal(before.normalization.mean, after.normalization.mean)
     np.testing.assert_array_equal(before.train.images, after.train.images)
@@ -152,9 +152,9 @@ def test_statistics_come_from_the_training_clips_alone(sound_folder, tmp_path):
 
 def test_given_statistics_are_used(sound_folder, tmp_path):
     config = settings(sound_folder)
-    data = prepared.load(config, tmp_path / "cache")
+    data = dataset.load(config, tmp_path / "cache")
     twice = data.normalization._replace(std=2 * data.normalization.std)
-    other = prepared.load(config, tmp_path / "cache", twice)
+    other = dataset.load(config, tmp_path / "cache", twice)
     np.testing.assert_allclose(2 * other.test.images, data.test.images, rtol=1e-5)
     assert isinstance(data.train.images, jax.Array)
 
@@ -163,21 +163,21 @@ def test_training_features_stay_on_the_host_where_they_do_not_fit(
     sound_folder, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level("INFO", logger="audiodd_jax")
-    load = lambda storage: prepared.load(
+    load = lambda storage: dataset.load(
         settings(sound_folder, data__storage=storage), tmp_path / "cache"
     )
-    assert isinstance(load("auto").train, prepared.DeviceSplit)
-    assert isinstance(load("host").train, prepared.HostSplit)
+    assert isinstance(load("auto").train, dataset.DeviceSplit)
+    assert isinstance(load("host").train, dataset.HostSplit)
 
     class Little:
         available = 1000
 
-    monkeypatch.setattr(prepared.psutil, "virtual_memory", lambda: Little)
+    monkeypatch.setattr(dataset.psutil, "virtual_memory", lambda: Little)
     assert "are streamed" not in caplog.text
     host, device = load("auto"), load("device")
     assert "are streamed" in caplog.text
-    assert isinstance(host.train, prepared.HostSplit)
-    assert isinstance(device.train, prepared.DeviceSplit)
+    assert isinstance(host.train, dataset.HostSplit)
+    assert isinstance(device.train, dataset.DeviceSplit)
     rows = np.arange(host.train.labels.size)
     np.testing.assert_array_equal(host.train.take(rows), device.train.images)
     np.testing.assert_array_equal(host.train.labels, device.train.labels)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 import soundfile
 
-from audiodd_jax import presets
+from audiodd_jax.config import presets
 from audiodd_jax.data import datasets
 from audiodd_jax.features import cache, extraction, logmel
 from audiodd_jax.runtime.errors import UserError

@@ -10,12 +10,11 @@ import pytest
 import scipy.optimize
 import soundfile
 
-from audiodd_jax import presets
-from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.features import inversion, logmel, normalize, prepared
+from audiodd_jax.config import FeaturesConfig, presets
+from audiodd_jax.features import dataset, inversion, logmel, normalization
+from audiodd_jax.jobs.recorded_training import fit_source, subset_source
+from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation
-from audiodd_jax.training.subsets import Subset
-from audiodd_jax.training_run import fit_source, subset_source
 
 SMALL = FeaturesConfig(
     sample_rate=8_000,
@@ -142,13 +141,13 @@ def test_griffin_lim_is_as_good_as_librosas(real_audio, options, momentum, most)
 def test_digits_are_recognised_after_a_round_trip(real_audio):
     config = presets.for_dataset("spoken_digit", data__data_dir=str(real_audio("fsdd")))
     model = presets.for_model(config, "convnet", training__steps=150, training__seeds=1)
-    data = prepared.load(config)
+    data = dataset.load(config)
     subset = Subset("all")
     fitted = fit_source(model, data, subset_source(subset, np.arange(0), data, 0), None)
-    log_mel = normalize.invert(data.test.images, data.normalization)
+    log_mel = normalization.invert(data.test.images, data.normalization)
     found = inversion.invert(log_mel, data.features, key=jax.random.key(0))
     again = logmel.compute(found.waveforms, data.features)
-    images = normalize.apply(again, data.normalization)
+    images = normalization.apply(again, data.normalization)
     score = lambda split: evaluation.networks(fitted, split, "convnet", 10).mean
     original = score(data.test)
     assert original > 0.9

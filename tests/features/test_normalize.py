@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from audiodd_jax.features import normalize
+from audiodd_jax.features import normalization
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -14,8 +14,8 @@ def spectrograms(clips=1500, f=3, t=4):
 @pytest.mark.parametrize(("kind", "axes"), [("global", (0, 1, 2)), ("per_bin", (0, 2))])
 def test_training_clips_become_standard(kind, axes):
     features = spectrograms()
-    stats = normalize.fit(normalize.moments(features), kind)
-    images = np.asarray(normalize.apply(features, stats))[..., 0]
+    stats = normalization.fit(normalization.moments(features), kind)
+    images = np.asarray(normalization.apply(features, stats))[..., 0]
     np.testing.assert_allclose(images.mean(axes), 0, atol=2e-3)
     np.testing.assert_allclose(images.std(axes), 1, atol=2e-3)
     if kind == "global":
@@ -24,32 +24,33 @@ def test_training_clips_become_standard(kind, axes):
 
 def test_invert_undoes_apply():
     features = spectrograms(5)
-    stats = normalize.fit(normalize.moments(features), "per_bin")
-    back = normalize.invert(normalize.apply(features, stats), stats)
+    stats = normalization.fit(normalization.moments(features), "per_bin")
+    back = normalization.invert(normalization.apply(features, stats), stats)
     np.testing.assert_allclose(back, features.astype(np.float32), atol=1e-3)
 
 
 def test_a_bin_that_is_always_silent_stays_finite():
     features = spectrograms(5)
     features[:, 1] = -80
-    stats = normalize.fit(normalize.moments(features), "per_bin")
-    images = np.asarray(normalize.apply(features, stats))
+    stats = normalization.fit(normalization.moments(features), "per_bin")
+    images = np.asarray(normalization.apply(features, stats))
     assert np.isfinite(images).all()
     assert not images[:, 1].any()
 
 
 def test_unknown_kind():
     with pytest.raises(UserError, match="global or per_bin"):
-        normalize.fit(normalize.moments(spectrograms(5)), "per_clip")
+        normalization.fit(normalization.moments(spectrograms(5)), "per_clip")
 
 
 def test_moments_of_parts_are_those_of_the_whole():
     features = spectrograms(50)
     parts = np.concatenate(
-        [normalize.moments(features[:20]), normalize.moments(features[20:])], axis=1
+        [normalization.moments(features[:20]), normalization.moments(features[20:])],
+        axis=1,
     )
-    np.testing.assert_array_equal(parts, normalize.moments(features))
+    np.testing.assert_array_equal(parts, normalization.moments(features))
     every = features.astype(np.float64)
-    stats = normalize.fit(parts, "per_bin")
+    stats = normalization.fit(parts, "per_bin")
     np.testing.assert_allclose(stats.mean, every.mean((0, 2)), rtol=1e-6)
     np.testing.assert_allclose(stats.std, every.std((0, 2)), rtol=1e-6)

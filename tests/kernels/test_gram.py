@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import gram, infinite_width
-from audiodd_jax.runtime.interrupt import Interrupted
+from audiodd_jax.kernels import exact_matrix, infinite_width
+from audiodd_jax.runtime.signals import Interrupted
 
 CONFIG = RandomNetworkConfig(depth=1)
 
@@ -28,7 +28,7 @@ def exact(x1, x2, kind="nngp", config=CONFIG):
 def tiles(monkeypatch):
     """Numbers of tiles that matrices computed, one a call of the compiled program."""
     counts = []
-    make = gram._make_compute
+    make = exact_matrix._make_compute
 
     def counted(*arguments):
         compute = make(*arguments)
@@ -39,7 +39,7 @@ def tiles(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(gram, "_make_compute", counted)
+    monkeypatch.setattr(exact_matrix, "_make_compute", counted)
     return counts
 
 
@@ -55,21 +55,21 @@ def cut_after(monkeypatch, rounds):
 
         yield told
 
-    monkeypatch.setattr(gram, "noted_signals", noted)
+    monkeypatch.setattr(exact_matrix, "noted_signals", noted)
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
 @pytest.mark.parametrize("pairs", [5, 1000])
 def test_tiles_give_the_whole(kind, pairs):
     x1, x2 = inputs(7), inputs(5, seed=2)
-    found = gram.matrix(CONFIG, kind, x1, x2, pairs=pairs)
+    found = exact_matrix.matrix(CONFIG, kind, x1, x2, pairs=pairs)
     np.testing.assert_allclose(found, exact(x1, x2, kind), rtol=1e-5)
 
 
 @pytest.mark.parametrize("pairs", [4, 0])
 def test_a_gram_matrix_is_symmetric_and_no_tile_is_computed_twice(pairs, tiles):
     x = inputs(7)
-    found = gram.matrix(CONFIG, "nngp", x, pairs=pairs)
+    found = exact_matrix.matrix(CONFIG, "nngp", x, pairs=pairs)
     np.testing.assert_array_equal(found, found.T)
     np.testing.assert_allclose(found, exact(x, x), rtol=1e-5)
     assert sum(tiles) == (4 * 5 // 2 if pairs else 1)
@@ -78,7 +78,9 @@ def test_a_gram_matrix_is_symmetric_and_no_tile_is_computed_twice(pairs, tiles):
 @pytest.mark.parametrize("is_gram", [True, False])
 def test_cut_and_resumed_is_uninterrupted(is_gram, tmp_path, monkeypatch, tiles):
     x1, x2 = inputs(9), None if is_gram else inputs(8, seed=2)
-    call = lambda place: gram.matrix(CONFIG, "ntk", x1, x2, place=place, pairs=4)
+    call = lambda place: exact_matrix.matrix(
+        CONFIG, "ntk", x1, x2, place=place, pairs=4
+    )
     whole = call(tmp_path / "whole")
     number = sum(tiles)
     with monkeypatch.context() as patch:
@@ -95,7 +97,7 @@ def test_cut_and_resumed_is_uninterrupted(is_gram, tmp_path, monkeypatch, tiles)
 
 def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
     """So that a kill, which nothing notes, loses seconds alone."""
-    monkeypatch.setattr(gram, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(exact_matrix, "_SAVE_SECONDS", 0.0)
     x, calls = inputs(6), []
 
     def dies(path, **arrays):
@@ -104,9 +106,9 @@ def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
         if len(calls) == 2:
             raise MemoryError
 
-    save = gram.save_npz
-    monkeypatch.setattr(gram, "save_npz", dies)
-    call = lambda: gram.matrix(CONFIG, "nngp", x, place=tmp_path, pairs=4)
+    save = exact_matrix.save_npz
+    monkeypatch.setattr(exact_matrix, "save_npz", dies)
+    call = lambda: exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path, pairs=4)
     with pytest.raises(MemoryError):
         call()
     tiles.clear()
@@ -116,7 +118,7 @@ def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
 
 def test_other_inputs_and_settings_are_not_mixed_up(tmp_path):
     x1, x2 = inputs(3), inputs(3, seed=2)
-    kept = lambda *arguments, config=CONFIG: gram.matrix(
+    kept = lambda *arguments, config=CONFIG: exact_matrix.matrix(
         config, *arguments, place=tmp_path
     )
     kept("nngp", x1)
@@ -139,15 +141,15 @@ def test_other_inputs_and_settings_are_not_mixed_up(tmp_path):
 
 def test_a_damaged_file_is_computed_again(tmp_path, caplog):
     x = inputs(3)
-    whole = gram.matrix(CONFIG, "nngp", x, place=tmp_path)
+    whole = exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
     with caplog.at_level(logging.WARNING):
-        again = gram.matrix(CONFIG, "nngp", x, place=tmp_path)
+        again = exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path)
     np.testing.assert_array_equal(again, whole)
     assert "is damaged and is computed again" in caplog.text
 
 
 def test_pairs_are_counted_once():
-    assert gram.count_pairs(4, 5) == 20
-    assert gram.count_pairs(4) == 10
+    assert exact_matrix.count_pairs(4, 5) == 20
+    assert exact_matrix.count_pairs(4) == 10

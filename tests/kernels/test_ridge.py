@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import regression, ridge
+from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.kernels import ridge, ridge_scoring
 
 
 def problem(s, seed=0):
@@ -57,21 +58,21 @@ def test_predictions_do_not_depend_on_the_order_of_the_coreset(float64, s, seed)
 
 def test_centred_one_hot():
     np.testing.assert_allclose(
-        ridge.centred_one_hot(jnp.array([2]), 4), [[-0.25, -0.25, 0.75, -0.25]]
+        centred_one_hot(jnp.array([2]), 4), [[-0.25, -0.25, 0.75, -0.25]]
     )
 
 
 def test_score_by_hand():
     predictions = jnp.array([[0.5, -0.5], [0.5, -0.5]])
-    score = regression.score(predictions, jnp.array([0, 1]))
+    score = ridge_scoring.score(predictions, jnp.array([0, 1]))
     assert float(score.accuracy) == 0.5
     assert float(score.loss) == pytest.approx(0.25)  # half the mean of 0, 0, 1, 1
 
 
 def test_a_coreset_predicts_itself():
     x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
-    y = ridge.centred_one_hot(jnp.arange(6), 6)
-    predictions = regression.predict(
+    y = centred_one_hot(jnp.arange(6), 6)
+    predictions = ridge_scoring.predict(
         jax.random.key(1),
         x,
         x,

@@ -4,12 +4,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiodd_jax.networks import chunks
+from audiodd_jax.ops import chunked_map
 
 
 @given(rows=st.integers(1, 5000), most=st.integers(1, 5000))
 def test_chunks_are_equal_or_nearly_so(rows, most):
-    size = chunks.balanced(rows, most)
+    size = chunked_map.balanced(rows, most)
     count = -(-rows // size)
     assert 1 <= size <= most or size == rows
     assert count == -(-rows // most)
@@ -21,11 +21,11 @@ def test_chunks_are_equal_or_nearly_so(rows, most):
 def test_values_do_not_depend_on_the_chunk(rows, chunk):
     x = jnp.arange(rows * 2.0).reshape(rows, 2)
     f = lambda x: (x**2, x.sum(1))
-    for ours, whole in zip(chunks.in_chunks(f, x, chunk), f(x), strict=True):
+    for ours, whole in zip(chunked_map.in_chunks(f, x, chunk), f(x), strict=True):
         np.testing.assert_array_equal(ours, whole)
 
 
 def test_gradients_go_through_chunks():
     x = jnp.arange(10.0).reshape(5, 2)
-    f = lambda x: jnp.sum(jnp.sin(chunks.in_chunks(lambda r: r**2, x, 2)))
+    f = lambda x: jnp.sum(jnp.sin(chunked_map.in_chunks(lambda r: r**2, x, 2)))
     np.testing.assert_allclose(jax.grad(f)(x), 2 * x * jnp.cos(x**2), rtol=1e-6)

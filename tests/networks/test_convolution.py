@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.networks import convolution
+from audiodd_jax.ops import convolution
 
 
 def case(seed, b, f, t, channels, width, k, stride):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import ModelConfig
-from audiodd_jax.networks import models, sizes
+from audiodd_jax.networks import models, parameter_count
 
 SMALL = ModelConfig(depth=3, width=4, dropout=0.3)
 KEY = jax.random.key(0)
@@ -29,7 +29,7 @@ def test_any_size_gives_logits_and_the_counted_parameters(config, shape):
     model = models.make(config, 3)
     variables = jax.eval_shape(lambda: models.init(KEY, model, shape))
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(variables.params))
-    assert count == sizes.parameters(config, shape, 3)
+    assert count == parameter_count.parameters(config, shape, 3)
     images = jnp.zeros((2, *shape, 1))
     out = jax.eval_shape(lambda v: models.logits(model, v, images), variables)
     assert out.shape == (2, 3)
@@ -39,7 +39,10 @@ def test_the_published_sizes():
     """ResNet-18 has 11.69 M parameters with three channels and 1,000 classes."""
     config = ModelConfig("resnet18", readout="mean")
     extra_channels = 2 * 49 * 64
-    assert sizes.parameters(config, (224, 224), 1000) + extra_channels == 11_689_512
+    assert (
+        parameter_count.parameters(config, (224, 224), 1000) + extra_channels
+        == 11_689_512
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_batch_statistics_are_those_of_the_batch():
     variables = models.init(KEY, model, (4, 4))
     images = 3 + 2 * jax.random.normal(KEY, (6, 4, 4, 1))
     kernel = variables.params["Conv_0"]["kernel"]
-    from audiodd_jax.networks import convolution
+    from audiodd_jax.ops import convolution
 
     y = convolution.convolve(images, kernel)
     _, statistics = models.train_logits(model, variables, images, KEY)

@@ -5,7 +5,8 @@ import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import random_features
-from audiodd_jax.networks import precision, random_conv
+from audiodd_jax.networks import random_conv
+from audiodd_jax.ops import precision
 
 
 def network(width, **settings):

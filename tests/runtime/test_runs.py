@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from audiodd_jax.runtime import runs
 from audiodd_jax.runtime.errors import UserError, named
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.files import write_json
+from audiodd_jax.runtime.run_directory import RunDirectory
 
 CONFIG = {"seed": 0, "loop": {"steps": 5, "sizes": (1, 2)}}
 
@@ -106,9 +106,9 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
 
 
 def test_atomic_writes_leave_no_scratch(tmp_path):
-    runs.write_json(tmp_path / "a.json", {"x": 1})
+    write_json(tmp_path / "a.json", {"x": 1})
     with pytest.raises(TypeError):
-        runs.write_json(tmp_path / "a.json", {"x": object()})
+        write_json(tmp_path / "a.json", {"x": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.sweep import attempt, conduct, local, status
+from audiodd_jax.sweep import local, run_process, start, status
 from audiodd_jax.sweep.plan import Planned
 
 PLANS = [Planned("a", "distill", ("--seed=0",)), Planned("b", "distill", ("--seed=1",))]
@@ -33,12 +33,12 @@ def test_a_tpu_process_knows_that_it_is_alone():
 
 
 def test_states_are_read_from_the_record(tmp_path):
-    tell = lambda run, event, **more: attempt.record(tmp_path, run, event, **more)
+    tell = lambda run, event, **more: run_process.record(tmp_path, run, event, **more)
     tell("a", "queued")
     tell("a", "started", host="one", flags=["--seed=0"])
     tell("a", "started", host="two", flags=["--seed=0"])
     tell("other", "started", host="two", flags=[])
-    with (tmp_path / attempt.RECORD).open("a") as file:
+    with (tmp_path / run_process.RECORD).open("a") as file:
         file.write('{"run": "a", "ev\n')  # a line cut short
     a, b = status.read(PLANS, tmp_path)
     assert (a.what, a.attempts, a.host) == ("running", 2, "two")
@@ -51,25 +51,25 @@ def test_states_are_read_from_the_record(tmp_path):
 def test_finished_runs_are_left_and_others_wait(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text(json.dumps({"test_accuracy": 0.5}))
-    assert conduct.begin(PLANS, tmp_path) == [PLANS[1]]
+    assert start.begin(PLANS, tmp_path) == [PLANS[1]]
     made = status.table(status.read(PLANS, tmp_path), tmp_path)
     assert [row[1] for row in made.rows] == ["finished", "waiting"]
     assert made.rows[0][made.columns.index("test accuracy (%)")] == "50.0"
 
 
 def test_a_run_of_other_flags_is_refused(tmp_path):
-    attempt.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
+    run_process.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
     with pytest.raises(UserError, match=r"run a was begun with --seed=7, and now has"):
-        conduct.begin(PLANS, tmp_path)
+        start.begin(PLANS, tmp_path)
 
 
 def test_one_sweep_a_folder(tmp_path):
     again = pytest.raises(UserError, match="another sweep is running")
-    with conduct.held(tmp_path / "s"), again, conduct.held(tmp_path / "s"):
+    with start.held(tmp_path / "s"), again, start.held(tmp_path / "s"):
         pass
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds a run"), conduct.held(tmp_path / "run"):
+    with pytest.raises(UserError, match="holds a run"), start.held(tmp_path / "run"):
         pass
 
 

@@ -3,10 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import presets
-from audiodd_jax.distillation.coreset import CoresetArrays
-from audiodd_jax.features.prepared import Split
-from audiodd_jax.kernels.ridge import centred_one_hot
+from audiodd_jax.config import presets
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.training import evaluation
 from audiodd_jax.training.evaluation import Evaluation
 

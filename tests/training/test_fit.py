@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax import presets
-from audiodd_jax.features import normalize
-from audiodd_jax.features.normalize import Normalization
-from audiodd_jax.features.prepared import DeviceSplit, HostSplit, Split
+from audiodd_jax.config import presets
+from audiodd_jax.features import normalization
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import logits
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.interrupt import Interrupted
-from audiodd_jax.runtime.runs import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import fit, trainer
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
@@ -283,7 +284,7 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host(monkeypatch):
 
 def test_streamed_clips_train_as_those_on_the_device(tmp_path):
     real = clips()
-    decibel = np.asarray(normalize.invert(real.images, STATS)).astype(np.float16)
+    decibel = np.asarray(normalization.invert(real.images, STATS)).astype(np.float16)
     rows = np.arange(30)
     device = DeviceSplit(jnp.asarray(decibel), real.labels, STATS)
     host = HostSplit(decibel, rows, real.labels, STATS)
@@ -327,7 +328,7 @@ def test_centred_outputs_are_zero_before_the_first_step():
     model = models.make(config.model, 3)
     state = trainer.init(jax.random.key(0), model, (8, 8), config.training)
     images = clips().images
-    centred = trainer.predict(state.network, images, model, 7)
+    centred = logits(state.network, images, model, 7)
     np.testing.assert_allclose(centred, 0, atol=1e-6)
-    plain = trainer.predict(state.network._replace(start=None), images, model, 7)
+    plain = logits(state.network._replace(start=None), images, model, 7)
     assert np.abs(plain).max() > 0.1

@@ -8,10 +8,10 @@ import functools
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data.builders import records, tables
+from audiodd_jax.data.builders import listed, records
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.csv_tables import fold_number, read
 from audiodd_jax.data.recordings import Source
-from audiodd_jax.data.tables import fold_number, read
 
 VERSION = "2.0"
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
@@ -55,7 +55,7 @@ def find(folder: Path, only_esc10: bool) -> Found:
         for line, row in enumerate(rows, start=2)
         if not only_esc10 or row["esc10"] == "True"
     ]
-    return tables.present(clips, table, CLASS_NAMES, FOLDS)
+    return listed.present(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:

@@ -26,7 +26,7 @@ from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.builders import layout as layouts
 from audiodd_jax.data.builders.layout import Clip, Layout, Place
 from audiodd_jax.data.recordings import Decoded, Recordings, Source
-from audiodd_jax.runtime import arrays
+from audiodd_jax.runtime import files
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
 
@@ -154,7 +154,7 @@ def _read(
             _write(layout, place, config, cache_dir, folder)
     try:
         return _recordings(folder)
-    except (*arrays.DAMAGE, OSError) as error:
+    except (*files.DAMAGE, OSError) as error:
         raise UserError(
             f"the records in {folder} are damaged ({error}); delete that folder to "
             "make them anew"
@@ -276,7 +276,7 @@ class _Reader:
 
 
 def _recordings(folder: Path) -> Recordings:
-    index = arrays.load_npz(folder / "index.npz")
+    index = files.load_npz(folder / "index.npz")
     class_names = tuple(str(name) for name in index["class_names"])
     clips = index["part"] != _NOISE
     parts, lengths = [], []

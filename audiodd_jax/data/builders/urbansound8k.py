@@ -9,10 +9,10 @@ from pathlib import Path
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.builders import records, tables
+from audiodd_jax.data.builders import listed, records
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.csv_tables import fold_number, read
 from audiodd_jax.data.recordings import Source
-from audiodd_jax.data.tables import fold_number, read
 
 VERSION = "1.0"
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
@@ -54,7 +54,7 @@ def find(folder: Path) -> Found:
                 group=row["fsID"],
             )
         )
-    return tables.present(clips, table, CLASS_NAMES, FOLDS)
+    return listed.present(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:

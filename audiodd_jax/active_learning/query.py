@@ -1,0 +1,116 @@
+"""Which clips are labelled: the first by lot, the others by what a network says."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from audiodd_jax.active_learning import acquisition, monte_carlo
+from audiodd_jax.config import Config
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.networks.inference import Network
+from audiodd_jax.runtime.errors import UserError
+
+
+def seed_set(
+    key: Key[Array, ""],
+    labels: Int[Array, " b"],
+    count: int,
+    class_names: tuple[str, ...],
+    draw: str,
+) -> Int[np.ndarray, " l"]:
+    """Random clips to start from.
+
+    Args:
+      key: of the draw.
+      labels: of the pool.
+      count: clips.
+      class_names: the classes.
+      draw: ``uniform``, or ``balanced``: as many of each class, what does not divide
+        going to random classes.
+
+    Raises:
+      UserError: a class runs out.
+    """
+    order = np.asarray(jax.random.permutation(key, labels.size))
+    if draw == "uniform":
+        return order[:count]
+    shuffled = np.asarray(labels)[order]
+    classes = len(class_names)
+    sizes = np.bincount(shuffled, minlength=classes)
+    fewest = int(sizes.argmin())
+    if sizes[fewest] < count // classes:
+        raise UserError(
+            f"a balanced seed set of {count} clips needs {count // classes} of each "
+            f"class, but {class_names[fewest]!r} has {sizes[fewest]} that can be "
+            "labelled; lower --config.active.initial, or pass "
+            "--config.active.initial_draw=uniform"
+        )
+    by_class = np.argsort(shuffled, kind="stable")
+    rank = np.empty(labels.size, int)
+    rank[by_class] = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # Every class's first clip, in random order, then every class's second.
+    return order[np.argsort(rank, kind="stable")[:count]]
+
+
+def make_choose(
+    config: Config,
+    model: nn.Module,
+    clips: Split | DeviceSplit | HostSplit,
+    between: Callable[[], None],
+) -> Callable[..., Int[np.ndarray, " k"]]:
+    """What chooses clips: ``choose(networks, labelled, count, passes_key, key)``.
+
+    It returns the rows of the clips that make ``count`` labelled ones of those that
+    are, by the networks of one seed, stacked. The pool is put on the devices once.
+
+    Args:
+      config: acquisition function, passes, chunk.
+      model: the network.
+      clips: the pool.
+      between: called after each chunk; may raise.
+    """
+    settings = config.active
+    name = settings.acquisition
+    looks_at_features = name not in acquisition.SCORES
+
+    def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
+        if looks_at_features:
+            return monte_carlo.embed(model, network, images)
+        log_probs = monte_carlo.dropout_passes(
+            model, network, images, ids, key, settings.passes
+        )
+        return acquisition.SCORES[name](log_probs)
+
+    pool = monte_carlo.make_pool(of_clips, settings.chunk, between=between)
+    placed = pool.place(clips)
+    everything = np.arange(clips.labels.size)
+
+    def choose(
+        networks: Network,
+        labelled: Int[np.ndarray, " l"],
+        count: int,
+        passes_key: Key[Array, ""],
+        key: Key[Array, ""],
+    ) -> Int[np.ndarray, " k"]:
+        network = jax.tree.map(lambda x: x[0], networks)
+        free = np.setdiff1d(everything, labelled)
+        over = functools.partial(pool.over, placed, network, key=passes_key)
+        wanted, ids = count - labelled.size, jnp.asarray(free, jnp.int32)
+        if name == "random":
+            places = acquisition.top(jnp.zeros(free.size), wanted, ids, key)
+        elif name == "k_center":
+            known, found = over(rows=labelled)[0], over(rows=free)[0]
+            places = acquisition.k_center(found, known, wanted, ids, key)
+        elif name == "badge":
+            places = acquisition.badge(*over(rows=free), wanted, ids, key)
+        else:
+            places = acquisition.top(over(rows=free), wanted, ids, key)
+        return free[np.asarray(places)]
+
+    return choose

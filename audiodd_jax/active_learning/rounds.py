@@ -1,0 +1,240 @@
+"""The active-learning loop: train, score the pool, label what is worth most, again.
+
+A round trains a network on the labelled clips, tests it, and chooses the clips whose
+labels the next round will know. Only labels of chosen clips are ever read. Randomness
+is ``fold_in(root, purpose, round)``, so that every acquisition function starts from the
+same seed set and the same networks, and a resumed run is the uninterrupted one.
+"""
+
+import functools
+import hashlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from audiodd_jax.active_learning import acquisition, budgets, query
+from audiodd_jax.artifacts import networks_file
+from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import TRAINING
+from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import Network
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.run_log import RunLog
+from audiodd_jax.runtime.signals import Interrupted, noted_signals
+from audiodd_jax.training import evaluation, fit
+
+_log = logging.getLogger(__name__)
+
+# What each stream of randomness is folded with, under the run's key.
+_SEED_SET, _NETWORK, _PASSES, _CHOICE = range(4)
+
+
+class State(NamedTuple):
+    """Everything that a resumed run needs.
+
+    Attributes:
+      round: ``[]`` rounds that are finished.
+      key: the run's root key.
+      order: ``[b]`` rows of the pool in the order in which they were labelled; beyond
+        them -1.
+      count: ``[]`` how many are labelled.
+      network: the last round's, where the next one starts from it, else None.
+    """
+
+    round: Int[Array, ""]
+    key: Key[Array, ""]
+    order: Int[Array, " b"]
+    count: Int[Array, ""]
+    network: Network | None
+
+    @property
+    def labelled(self) -> Int[np.ndarray, " l"]:
+        """Rows of the labelled clips, in the order in which they were labelled."""
+        return np.asarray(self.order[: int(self.count)])
+
+
+class Learnt(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      labelled: rows of the labelled clips, in the order in which they were labelled.
+      rounds: a row a round: labelled clips, scores, seconds.
+    """
+
+    labelled: Int[np.ndarray, " l"]
+    rounds: list[dict[str, Any]]
+
+
+def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Learnt:
+    """Labels clips of ``data.train`` round by round, up to the last budget.
+
+    Args:
+      config: model, training, acquisition and the seed.
+      data: the prepared dataset; its training clips are the pool.
+      run: where to record, checkpoint and resume; None keeps all in memory.
+
+    Raises:
+      UserError: settings that the data cannot serve.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    settings = config.active
+    labels = data.train.labels
+    counted = data.validation.labels.size if settings.count_validation else 0
+    _check(config)
+    plan = budgets.plan(
+        settings.budgets,
+        settings.initial,
+        settings.batch,
+        num_train=data.num_train,
+        num_classes=data.num_classes,
+        pool=labels.size,
+        counted=counted,
+    )
+    dtype = jnp.dtype(config.training.precision)
+    model = models.make(config.model, data.num_classes, dtype)
+    key = jax.random.key(config.seed)
+    first = query.seed_set(
+        jax.random.fold_in(key, _SEED_SET),
+        labels,
+        plan[0],
+        data.class_names,
+        settings.initial_draw,
+    )
+    state = State(
+        jnp.int32(0),
+        key,
+        jnp.full(labels.size, -1, jnp.int32).at[: plan[0]].set(first),
+        jnp.int32(plan[0]),
+        _blank(model, data, config) if settings.warm_start else None,
+    )
+    with RunLog(run) as journal, noted_signals() as stop_signal:
+        done, state = journal.resume(state)
+
+        def heed() -> None:
+            if stop_signal():
+                raise Interrupted(stop_signal(), done)
+
+        choose = query.make_choose(config, model, data.train, heed)
+        while done < len(plan):
+            fitted, row = _round(config, data, state, run, counted)
+            began = time.perf_counter()
+            if done + 1 < len(plan):
+                state = _labelled(state, choose, fitted, plan[done + 1])
+            row["scoring_seconds"] = round(time.perf_counter() - began, 3)
+            network = fitted.networks if settings.warm_start else None
+            state = state._replace(round=state.round + 1, network=network)
+            done += 1
+            _log.info(
+                "round %d of %d: %s clips, test accuracy %.1f %%",
+                done,
+                len(plan),
+                f"{row['labelled']:,}",
+                100 * row["test_accuracy"],
+            )
+            journal.record({"step": done, **row})
+            journal.save(state, done)
+            if run:
+                # What the round's training needed to be resumed.
+                shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
+            heed()
+        return Learnt(state.labelled, journal.history)
+
+
+def _labelled(
+    state: State, choose: Callable[..., Array], fitted: fit.Fitted, count: int
+) -> State:
+    """The state with more labels, ``count`` in all."""
+    keys = _folded(state, _PASSES), _folded(state, _CHOICE)
+    chosen = choose(fitted.networks, state.labelled, count, *keys)
+    order = state.order.at[int(state.count) : count].set(chosen)
+    return state._replace(order=order, count=jnp.int32(count))
+
+
+def _check(config: Config) -> None:
+    """Refuses settings that no data could serve."""
+    if config.training.seeds != 1:
+        raise UserError(
+            "active learning trains one network a round: --config.training.seeds=1; "
+            "other seeds are other runs"
+        )
+    name = config.active.acquisition
+    by_passes = name in acquisition.SCORES and name != "random"
+    if by_passes and not config.model.dropout:
+        raise UserError(
+            f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
+            "above 0"
+        )
+
+
+def _blank(model: nn.Module, data: Prepared, config: Config) -> Network:
+    """What a network to start from looks like, before there is one."""
+    init = functools.partial(models.init, model=model, image_shape=data.image_shape)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    zeros = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), shapes)
+    return Network(zeros, zeros if config.training.centre_outputs else None)
+
+
+def _folder(run: RunDirectory, index: int) -> Any:
+    return run.path / "rounds" / f"{index + 1:02d}"
+
+
+def _round(
+    config: Config,
+    data: Prepared,
+    state: State,
+    run: RunDirectory | None,
+    counted: int,
+) -> tuple[fit.Fitted, dict[str, Any]]:
+    """Trains on what is labelled and tests it; the round's row."""
+    rows, index = state.labelled, int(state.round)
+    bits = jax.random.bits(_folded(state, _NETWORK), dtype=jnp.uint32)
+    own = fields.replace(config, {"seed": int(bits)})
+    training = fit.real_set(data.train.subset(rows), data.num_classes, own.training)
+    start = state.network if config.active.warm_start and index else None
+    learn = functools.partial(
+        fit.fit, own, training, data.validation, data.normalization, data.noise
+    )
+    if run is None:
+        fitted = learn(start=start)
+    else:
+        digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        record = fields.record(own, TRAINING)
+        with RunDirectory(_folder(run, index), {**record, "rows": digest}) as inner:
+            fitted = learn(run=inner, start=start)
+        networks_file.save(run.path / "networks.npz", fitted.networks, data, config)
+    scores = evaluation.networks(fitted, data.test, config.model.name, data.num_classes)
+    counts = np.bincount(
+        np.asarray(data.train.labels)[rows], minlength=data.num_classes
+    )
+    last = fitted.history[-1]
+    validated = {
+        name: last[name]
+        for name in ("validation_accuracy", "validation_loss")
+        if name in last
+    }
+    return fitted, {
+        "labelled": int(rows.size),
+        "counted": int(rows.size) + counted,
+        "fraction": (int(rows.size) + counted) / data.num_train,
+        "test_accuracy": scores.mean,
+        "macro_f1": scores.macro_f1,
+        **validated,
+        "class_counts": counts.tolist(),
+        "per_class_accuracy": [None if np.isnan(a) else a for a in scores.per_class],
+        "training_steps": fitted.steps,
+        "training_seconds": last["seconds"],
+    }
+
+
+def _folded(state: State, purpose: int) -> Key[Array, ""]:
+    return jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.round)

@@ -1,0 +1,1 @@
+"""The files that users take away: coresets and trained networks."""

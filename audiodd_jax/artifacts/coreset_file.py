@@ -1,0 +1,161 @@
+"""The coreset: on the device, the shape of the methods that learn it, the artefact."""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features import from_waveform, inversion
+from audiodd_jax.features import normalization as normalization_lib
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import DAMAGE, load_npz
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Coreset:
+    """The artefact: a coreset with everything that is needed to use it.
+
+    Attributes:
+      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms; of a
+        ``factor`` above 1, as they are stored.
+      labels: ``[s, c]`` float32, soft labels, centred.
+      class_names: ``c`` names.
+      metadata: dataset, feature settings, normalisation constants, method, settings.
+    """
+
+    images: Float[np.ndarray, "s f t 1"]
+    labels: Float[np.ndarray, "s c"]
+    class_names: tuple[str, ...]
+    metadata: dict[str, Any]
+
+    @property
+    def features(self) -> FeaturesConfig:
+        """The feature settings that the images were made with."""
+        return FeaturesConfig(**self.metadata["features"])
+
+    @property
+    def normalization(self) -> normalization_lib.Normalization:
+        """The statistics that the images were standardised with."""
+        stats = self.metadata["normalization"]
+        mean, std = (np.array(stats[name], np.float32) for name in ("mean", "std"))
+        return normalization_lib.Normalization(mean, std)
+
+    @property
+    def factor(self) -> int:
+        """Spectrograms that each stored one holds along time; see ``formation``."""
+        settings = self.metadata.get("settings", {})
+        return settings.get("coreset", {}).get("factor", 1)
+
+    def unfolded(self) -> CoresetArrays:
+        """What learners take, on the device: all spectrograms of full length."""
+        log_scale = math.log(self.metadata["platt_scale"])
+        stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
+        return CoresetArrays(*stored).unfolded(self.factor)
+
+    @property
+    def num_values(self) -> int:
+        """Numbers that are stored: of images and labels."""
+        return self.images.size + self.labels.size
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the images and labels."""
+        return self.images.nbytes + self.labels.nbytes
+
+    def normalize(
+        self, waveform: Float[np.ndarray, "..."], sample_rate: int
+    ) -> Float[Array, "b f t 1"]:
+        """Recordings as this coreset's networks expect them.
+
+        Args:
+          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
+          sample_rate: in Hz.
+        """
+        return from_waveform.standardized(
+            waveform, sample_rate, self.features, self.normalization
+        )
+
+    def sounds(
+        self, *, seed: int = 0, iterations: int = 64
+    ) -> Float[np.ndarray, "k samples"]:
+        """What the spectrograms sound like, a row each, at ``features.sample_rate``.
+
+        One of the many sounds that have these spectrograms: see ``features.inversion``.
+
+        Args:
+          seed: draws the phases that Griffin-Lim starts from.
+          iterations: of Griffin-Lim.
+
+        Raises:
+          UserError: fewer iterations than none.
+        """
+        log_mel = normalization_lib.invert(self.unfolded().images, self.normalization)
+        key, config = jax.random.key(seed), self.features
+        found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+        return found.waveforms
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
+        path = Path(path)
+        handle, scratch = tempfile.mkstemp(suffix=".npz", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(
+                    file,
+                    images=self.images,
+                    labels=self.labels,
+                    class_names=np.array(self.class_names),
+                    metadata=np.array(json.dumps(self.metadata)),
+                )
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+
+
+def load_coreset(path: str | os.PathLike) -> Coreset:
+    """Reads and checks an artefact.
+
+    Raises:
+      UserError: there is none, or it is damaged or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no coreset {path}")
+    try:
+        arrays = load_npz(path)
+        images, labels = arrays["images"], arrays["labels"]
+        class_names = tuple(str(name) for name in arrays["class_names"])
+        metadata = json.loads(str(arrays["metadata"]))
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                f"{path} is of format {metadata['format']}; this version reads {FORMAT}"
+            )
+        result = Coreset(images, labels, class_names, metadata)
+        size = result.features
+        well_formed = (
+            images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
+            and labels.shape[1] == len(class_names)
+            and size.frames % result.factor == 0
+            and result.normalization.mean.shape == (size.n_mels,)
+            and np.isfinite(images).all()
+            and np.isfinite(labels).all()
+        )
+    except DAMAGE as error:
+        raise UserError(f"{path} is not a coreset of audiodd_jax") from error
+    if not well_formed:
+        raise UserError(f"{path} is damaged: its arrays do not fit its metadata")
+    return result

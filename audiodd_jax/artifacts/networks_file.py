@@ -1,0 +1,161 @@
+"""Trained networks as a file: weights, and what it takes to use them on new sounds."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from audiodd_jax.config import Config, FeaturesConfig, ModelConfig
+from audiodd_jax.features import from_waveform
+from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import DAMAGE, load_npz
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedNetworks:
+    """Networks of several seeds that predict as one.
+
+    Attributes:
+      networks: their weights, stacked.
+      model: settings of what they are.
+      class_names: ``c`` names.
+      features: what their spectrograms are.
+      normalization: statistics that standardise those.
+    """
+
+    networks: Network
+    model: ModelConfig
+    class_names: tuple[str, ...]
+    features: FeaturesConfig
+    normalization: Normalization
+
+    def predict(
+        self, images: Float[Array | np.ndarray, "b f t 1"]
+    ) -> Float[Array, "b c"]:
+        """Probabilities of standardised spectrograms, mean over the networks."""
+        model = models.make(self.model, len(self.class_names))
+        images = jnp.asarray(images)
+
+        @jax.jit
+        def mean(networks: Network) -> Array:
+            one = lambda network: jax.nn.softmax(
+                logits(network, images, model, CLIPS_AT_ONCE)
+            )
+            return jax.lax.map(one, networks).mean(0)
+
+        return mean(self.networks)
+
+    def normalize(
+        self, waveform: Float[np.ndarray, "..."], sample_rate: int
+    ) -> Float[Array, "b f t 1"]:
+        """Recordings as ``predict`` takes them.
+
+        Args:
+          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
+          sample_rate: in Hz.
+        """
+        return from_waveform.standardized(
+            waveform, sample_rate, self.features, self.normalization
+        )
+
+
+def save(path: Path, networks: Network, data: Prepared, config: Config) -> None:
+    """Writes trained networks so that ``numpy.load(allow_pickle=False)`` reads them.
+
+    Args:
+      path: of the ``.npz``.
+      networks: of the seeds, stacked.
+      data: what they were trained on.
+      config: model and training.
+    """
+    stats = data.normalization
+    metadata = {
+        "format": FORMAT,
+        "dataset": data.name,
+        "licence": data.licence,
+        "class_names": data.class_names,
+        "model": dataclasses.asdict(config.model),
+        "features": dataclasses.asdict(data.features),
+        "normalization": {
+            name: np.asarray(getattr(stats, name)).tolist() for name in stats._fields
+        },
+    }
+    arrays = {
+        "/".join((part, *names)): np.asarray(value)
+        for part, tree in _trees(networks).items()
+        for names, value in flatten_dict(tree).items()
+    }
+    scratch = path.with_suffix(".tmp.npz")
+    try:
+        np.savez(scratch, metadata=np.array(json.dumps(metadata)), **arrays)
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _trees(networks: Network) -> dict[str, Any]:
+    found = {}
+    for name, variables in networks._asdict().items():
+        if variables is not None:
+            found |= {
+                f"{name}.{part}": tree for part, tree in variables._asdict().items()
+            }
+    return found
+
+
+def load_networks(path: str | os.PathLike) -> TrainedNetworks:
+    """Reads what ``audiodd train`` wrote as ``networks.npz``.
+
+    Raises:
+      UserError: there is none, or it is damaged or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there are no networks {path}")
+    try:
+        arrays = load_npz(path)
+        metadata = json.loads(str(arrays.pop("metadata")))
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                f"{path} is of format {metadata['format']}; this version reads {FORMAT}"
+            )
+        trees: dict[str, dict] = {}
+        for name, value in arrays.items():
+            part, *names = name.split("/")
+            trees.setdefault(part, {})[tuple(names)] = jnp.asarray(value)
+        variables = {
+            owner: Variables(
+                *(
+                    unflatten_dict(trees.get(f"{owner}.{part}", {}))
+                    for part in Variables._fields
+                )
+            )
+            for owner in {part.split(".")[0] for part in trees}
+        }
+        stats = metadata["normalization"]
+        mean, std = (
+            np.array(stats[name], np.float32) for name in Normalization._fields
+        )
+        return TrainedNetworks(
+            Network(variables["variables"], variables.get("start")),
+            ModelConfig(**metadata["model"]),
+            tuple(metadata["class_names"]),
+            FeaturesConfig(**metadata["features"]),
+            Normalization(mean, std),
+        )
+    except DAMAGE as error:
+        raise UserError(f"{path} holds no networks of audiodd_jax") from error

@@ -1,0 +1,98 @@
+"""What the commands share: where things lie, how they stop, how they print."""
+
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from audiodd_jax.config import Config
+from audiodd_jax.data import datasets
+from audiodd_jax.runtime.errors import UserError
+
+
+def start(values: Any, config: Config) -> None:
+    """Starts JAX as the flags ask for it; before anything is computed.
+
+    Raises:
+      UserError: devices or processes that are not there.
+    """
+    import jax
+
+    count = values.num_devices
+    if count is not None and count < 1:
+        raise UserError(f"--num_devices must be at least 1, not {count}")
+    # Only distillation is a run of several processes.
+    joins = "num_processes" in values
+    if count:
+        # Where there is but a CPU, that many are made of it.
+        own = max(1, count // ((joins and values.num_processes) or 1))
+        # A program that has used JAX already has as many as it has.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", own)
+    if config.rfad.kernel_precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+    keep_compiled(cache_dir(values))
+    from audiodd_jax.runtime import devices, multiprocess, supervisor
+
+    supervised = not supervisor.is_needed()
+    supervisor.follow()
+    if joins:
+        several = values.coordinator_address or multiprocess.found_by_jax()
+        if several and not supervised:
+            raise SystemExit(supervisor.supervise(sys.argv[1:]))
+        address = values.coordinator_address
+        multiprocess.join(address, values.num_processes, values.process_id)
+    if count:
+        devices.limit(count)
+    if not multiprocess.is_lead():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
+
+
+def keep_compiled(cache_dir: Path | None) -> None:
+    """Has JAX keep what it compiles on disk: a second run starts in seconds.
+
+    Under this machine's name, since a home folder may serve machines that differ.
+    """
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        place = (cache_dir or datasets.cache_root()) / "compiled" / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def cache_dir(values: Any) -> Path | None:
+    """Where ``--cache_dir`` has downloads and features kept, or None."""
+    return Path(values.cache_dir).expanduser() if values.cache_dir else None
+
+
+def percent(share: float) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.2f} %"
+
+
+@contextlib.contextmanager
+def continued(workdir: Path) -> Iterator[None]:
+    """Ends the program with a signal's code, saying how to go on, if one came."""
+    from audiodd_jax.runtime.signals import Interrupted
+
+    try:
+        yield
+    except Interrupted as stop:
+        print(f"{stop}; the same command continues {workdir}", file=sys.stderr)
+        raise SystemExit(128 + stop.signum) from None
+
+
+def names(text: str) -> list[str]:
+    """The names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def table(rows: Sequence[tuple[str, str]]) -> None:
+    """Prints rows of name and value."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}s}  {value}")

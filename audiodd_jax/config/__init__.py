@@ -1,0 +1,39 @@
+"""Every setting, its default, and what it may be; imports neither JAX nor NumPy."""
+
+from audiodd_jax.config.schema import (
+    ActiveConfig,
+    AugmentConfig,
+    Config,
+    CoresetConfig,
+    DataConfig,
+    EvaluationConfig,
+    FeaturesConfig,
+    KIPConfig,
+    LoopConfig,
+    MatchingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RandomNetworkConfig,
+    RFADConfig,
+    SiameseConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "ActiveConfig",
+    "AugmentConfig",
+    "Config",
+    "CoresetConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "FeaturesConfig",
+    "KIPConfig",
+    "LoopConfig",
+    "MatchingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "RFADConfig",
+    "RandomNetworkConfig",
+    "SiameseConfig",
+    "TrainingConfig",
+]

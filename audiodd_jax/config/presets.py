@@ -1,0 +1,201 @@
+"""What each dataset needs that differs from the defaults, and named presets.
+
+Like ``config``, it imports neither JAX nor NumPy.
+"""
+
+from typing import Any
+
+from audiodd_jax.config import Config, fields
+from audiodd_jax.runtime.errors import UserError
+
+# What a dataset needs that differs from the defaults, by dotted field name. Each
+# was chosen on validation clips; BUILD_NOTES.md says how.
+_CLIPS = {
+    "features.align": "center",
+    "features.top_db": 60.0,
+    "network.width": 32,
+    "network.readout": "time_mean",
+    "rfad.networks": 2,
+    "optimizer.learning_rate": 3e-2,
+    "optimizer.schedule": "cosine",
+    "loop.batch_size": 512,
+    "evaluation.width": 64,
+    "matching.width": 32,
+    "matching.real_per_class": 32,
+    "matching.inner_loop": 5,
+    "matching.learning_rate": 0.3,
+}
+# Sounds of several seconds, in which more happens.
+_SCENES = {
+    **_CLIPS,
+    "features.frames": 128,
+    "features.n_mels": 64,
+    "features.window_seconds": 0.046,
+    "features.top_db": 80.0,
+    "loop.steps": 200,
+}
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "tones": {
+        **_CLIPS,
+        "features.sample_rate": 8_000,
+        "loop.steps": 200,
+    },
+    "spoken_digit": {
+        **_CLIPS,
+        "features.sample_rate": 8_000,
+        "features.window_seconds": 0.064,
+        "loop.steps": 300,
+    },
+    "speech_commands": {**_CLIPS, "loop.steps": 300},
+    "urbansound8k": {
+        **_SCENES,
+        "features.sample_rate": 22_050,
+        "features.clip_seconds": 4.0,
+    },
+    "esc50": {
+        **_SCENES,
+        "features.sample_rate": 44_100,
+        "features.clip_seconds": 5.0,
+        "coreset.samples_per_class": 5,
+    },
+    "esc10": {
+        **_SCENES,
+        "features.sample_rate": 44_100,
+        "features.clip_seconds": 5.0,
+        "coreset.samples_per_class": 5,
+    },
+    "folder": {**_SCENES, "features.sample_rate": 0, "features.clip_seconds": 0.0},
+}
+
+# What a method needs that differs from a dataset's defaults. Matching learns images for
+# networks with hard labels, and kernel regression does not tell which are best of them.
+_FIXED_LABELS = {"coreset.learn_labels": False}
+_MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    # Exact kernels keep (f t)^2 values a pair of spectrograms: small ones, then.
+    "kip": {
+        "features.n_mels": 16,
+        "features.frames": 16,
+        "loop.batch_size": 32,
+        "loop.steps": 50,
+    },
+    "dc": _MATCHING,
+    "dsa": _MATCHING,
+    "dm": {**_MATCHING, "matching.learning_rate": 0.1},
+    "random": _FIXED_LABELS,
+    "herding": _FIXED_LABELS,
+    "k_center": _FIXED_LABELS,
+}
+
+# Named changes on top of a dataset's and a method's defaults.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    # Coresets that networks will be trained on: what is learnt goes into the images
+    # alone, under a kernel that knows when a sound happens.
+    "transfer": {"coreset.learn_labels": False, "network.readout": "flatten"},
+    # To try the engine: a tenth of the work.
+    "quick": {
+        "loop.steps": 50,
+        "loop.batch_size": 256,
+        "network.width": 16,
+        "matching.width": 16,
+        "matching.real_per_class": 16,
+    },
+    # The sizes of the published experiments, for an accelerator.
+    "source": {
+        "network.width": 256,
+        "rfad.networks": 8,
+        "loop.batch_size": 1280,
+        "evaluation.width": 0,
+        "matching.width": 128,
+        "matching.real_per_class": 256,
+        "matching.inner_loop": 0,
+        "matching.learning_rate": 0.1,
+        "features.n_mels": 64,
+        "features.frames": 128,
+    },
+}
+
+# The recipe of each network: chosen on validation clips for training on coresets, and
+# used for whatever it trains on. BUILD_NOTES.md says how.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    "convnet": {
+        "model.width": 32,
+        "model.readout": "flatten",
+        "training.steps": 300,
+        "training.augment.time_shift": 0.1,
+    },
+    # A deeper network gains by the images alone: learnt labels cost it four points.
+    "resnet18": {
+        "model.readout": "mean",
+        "training.steps": 200,
+        "training.labels": "hard",
+        "training.augment.time_shift": 0.1,
+    },
+    "linear": {"training.steps": 300, "training.augment.time_shift": 0.1},
+}
+
+
+# Over a network's recipe, where the network also chooses clips: one a round, with
+# dropout for its Monte-Carlo passes. Beside batch normalisation, dropout in every block
+# costs the ConvNet five points on validation clips; before the last layer, nothing.
+ACTIVE_DEFAULTS: dict[str, Any] = {
+    "model.dropout": 0.2,
+    "model.dropout_place": "head",
+    "training.seeds": 1,
+}
+
+
+def for_model(config: Config, model: str, **changes: Any) -> Config:
+    """A configuration with the recipe of a network.
+
+    Args:
+      config: everything else.
+      model: one of ``MODEL_DEFAULTS``.
+      **changes: fields by name, with ``__`` for the dot: ``training__steps=100``.
+
+    Raises:
+      UserError: an unknown model or field.
+    """
+    if model not in MODEL_DEFAULTS:
+        raise UserError(
+            f"there is no model {model!r}; there are {', '.join(MODEL_DEFAULTS)}"
+        )
+    settings = {"model.name": model, **MODEL_DEFAULTS[model], **_dotted(changes)}
+    return fields.replace(config, settings)
+
+
+def for_active(config: Config, model: str, **changes: Any) -> Config:
+    """A configuration of active learning with a network; the same arguments.
+
+    Raises:
+      UserError: an unknown model or field.
+    """
+    config = for_model(config, model)
+    return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
+
+
+def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("__", "."): value for name, value in changes.items()}
+
+
+def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
+    """The configuration of a dataset: its defaults, then a method's, then a preset's.
+
+    Args:
+      name: of the dataset.
+      preset: one of ``PRESETS``.
+      **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
+        The field ``method`` brings what that method needs.
+
+    Raises:
+      UserError: an unknown preset or field.
+    """
+    if preset not in PRESETS:
+        raise UserError(
+            f"there is no preset {preset!r}; there are {', '.join(PRESETS)}"
+        )
+    method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
+    base = {**DATASET_DEFAULTS.get(name, {}), **method, **PRESETS[preset]}
+    settings = {**base, **_dotted(changes)}
+    return fields.replace(Config(), {"data.name": name, **settings})

@@ -1,0 +1,158 @@
+"""What the matching methods share: one step on the images, class by class.
+
+A step draws real clips of every class, takes a loss between the real and the synthetic
+clips of each class under a network, and follows its gradient with respect to the images
+by SGD with momentum. Labels stay hard. Devices share the classes.
+
+References:
+  Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.config import Config
+from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.features import batches
+from audiodd_jax.features.dataset import Split
+from audiodd_jax.networks import models
+from audiodd_jax.networks.convnet import ConvNet
+from audiodd_jax.runtime.devices import NETWORKS, Grid
+
+# What a step's key is folded with: for changes of clips, for a fresh network, and for
+# its training.
+_CHANGE, _NETWORK, _TRAIN = range(3)
+
+
+class State(NamedTuple):
+    """State between steps: arrays only.
+
+    Attributes:
+      step: ``[]`` steps taken.
+      key: root key; step i draws from ``fold_in(key, i)``.
+      images: ``[s, f, t, 1]`` as they are stored, class by class.
+      labels: ``[s, c]`` centred, never changed.
+      opt_state: the images' momentum.
+      network: parameters of the network that is matched.
+    """
+
+    step: Int[Array, ""]
+    key: Key[Array, ""]
+    images: Float[Array, "s f t 1"]
+    labels: Float[Array, "s c"]
+    opt_state: optax.OptState
+    network: Any
+
+
+class Matched(NamedTuple):
+    """What makes a matching method of the common step.
+
+    Attributes:
+      network: ``(network, step, draw) -> network``, before the step; ``draw()`` is a
+        fresh one.
+      loss: ``(network, key, real, synthetic, class) -> loss`` of one class's clips.
+      after: ``(network, step, key, images) -> network``, with all synthetic clips.
+    """
+
+    network: Callable[[Any, Array, Callable[[], Any]], Any]
+    loss: Callable[[Any, Array, Array, Array, Array], Array]
+    after: Callable[[Any, Array, Array, Array], Any]
+
+
+def make_model(
+    config: Config, num_classes: int, dtype: DTypeLike = jnp.float32
+) -> nn.Module:
+    """The ConvNet that is matched, computing in ``dtype``."""
+    settings = config.matching
+    return ConvNet(
+        num_classes,
+        depth=settings.depth,
+        width=settings.width,
+        norm=settings.norm,
+        readout="flatten",
+        head="random",
+        dtype=dtype,
+    )
+
+
+def make(
+    config: Config, num_classes: int, grid: Grid, model: nn.Module, matched: Matched
+) -> Method:
+    """A matching method as ``init``, ``step`` and ``coreset``.
+
+    Args:
+      config: of the run.
+      num_classes: ``c``.
+      grid: of the devices over which ``step`` will be mapped.
+      model: the network that is matched.
+      matched: what is matched, and how the network changes.
+    """
+    settings = config.matching
+    tx = {
+        "sgd": lambda: optax.sgd(settings.learning_rate, settings.momentum),
+        "adam": lambda: optax.adam(settings.learning_rate, settings.momentum),
+    }[settings.optimizer]()
+
+    def fresh(key: Key[Array, ""], images: Array) -> Any:
+        """A network for such images."""
+        params = models.init(key, model, images.shape[1:3]).params
+        return jax.tree.map(lambda p: p.astype(images.dtype), params)
+
+    def init(key: Key[Array, ""], start: CoresetArrays) -> State:
+        first, opt_state = jnp.zeros((), jnp.int32), tx.init(start.images)
+        network = fresh(key, start.images)
+        return State(first, key, start.images, start.labels, opt_state, network)
+
+    def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
+        key = jax.random.fold_in(state.key, state.step)
+        change_key, network_key, train_key = (
+            jax.random.fold_in(key, of) for of in (_CHANGE, _NETWORK, _TRAIN)
+        )
+        draw = lambda: fresh(network_key, state.images)
+        network = matched.network(state.network, state.step, draw)
+        by_class = lambda x: x.reshape(num_classes, -1, *x.shape[1:])
+        real, stored = by_class(batch.images), by_class(state.images)
+
+        def of_class(label: Int[Array, ""]) -> tuple[Array, Array]:
+            def loss(images: Array) -> Array:
+                synthetic = multi_formation.stretch(images, config.coreset.factor)
+                own_key = jax.random.fold_in(change_key, label)
+                return matched.loss(network, own_key, real[label], synthetic, label)
+
+            return jax.value_and_grad(loss)(stored[label])
+
+        share = grid.share(NETWORKS, num_classes)
+        losses, grads = (
+            grid.gather(own, NETWORKS, num_classes)
+            for own in lax.map(of_class, share.numbers)
+        )
+        grads = grads.reshape(state.images.shape)
+        updates, opt_state = tx.update(grads, state.opt_state)
+        images = optax.apply_updates(state.images, updates)
+        network = matched.after(
+            network,
+            state.step,
+            train_key,
+            multi_formation.stretch(images, config.coreset.factor),
+        )
+        metrics = {"loss": losses.mean(), "gradient_norm": optax.global_norm(grads)}
+        taken = state.step + 1
+        state = State(taken, state.key, images, state.labels, opt_state, network)
+        return state, metrics
+
+    def coreset(state: State) -> CoresetArrays:
+        scale = jnp.zeros((), state.images.dtype)
+        return CoresetArrays(state.images, state.labels, scale)
+
+    draw = batches.balanced(num_classes, settings.real_per_class)
+    return Method(init, step, coreset, draw)

@@ -1,0 +1,50 @@
+"""The methods by name, as the loop runs them."""
+
+from collections.abc import Callable
+
+from jax.sharding import Mesh
+
+from audiodd_jax.config import Config
+from audiodd_jax.config.names import MATCHING
+from audiodd_jax.distillation import distribution_matching, gradient_matching, kip, rfad
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Method
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.devices import Grid
+
+# The methods that take steps; ``start.selected`` has the choices of real clips.
+METHODS: dict[str, Callable[[Config, Sizes, Normalization, Grid, Plan], Method]] = {
+    "rfad": lambda config, sizes, stats, grid, plan: rfad.make(config, grid, plan),
+    "kip": lambda config, sizes, stats, grid, plan: kip.make(
+        config, (sizes.f, sizes.t), grid
+    ),
+    "dm": lambda config, sizes, stats, grid, plan: distribution_matching.make(
+        config, sizes.c, stats, grid
+    ),
+    **dict.fromkeys(
+        ("dc", "dsa"),
+        lambda config, sizes, stats, grid, plan: gradient_matching.make(
+            config, sizes.c, stats, grid
+        ),
+    ),
+}
+
+
+def make_mesh(config: Config, num_classes: int) -> Mesh:
+    """All devices, divided by what a method's work consists of.
+
+    Args:
+      config: of the run: random networks share devices, or classes that are matched.
+      num_classes: ``c``.
+    """
+    if config.method in MATCHING:
+        return devices.make_mesh(num_classes)
+    return devices.make_mesh(config.rfad.networks if config.method == "rfad" else 1)
+
+
+def advice(method: str) -> str:
+    """What to change where a loss is not a number."""
+    if method in MATCHING:
+        return "lower --config.matching.learning_rate"
+    return "lower --config.optimizer.learning_rate or raise --config.rfad.regularizer"

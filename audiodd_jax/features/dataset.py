@@ -1,0 +1,265 @@
+"""A dataset ready for the device: standardised images, split, with their statistics."""
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jaxtyping import Array, Float, Int, Num
+
+from audiodd_jax.config import Config, FeaturesConfig
+from audiodd_jax.data import splits as data_splits
+from audiodd_jax.features import cache
+from audiodd_jax.features import normalization as normalization_lib
+
+_log = logging.getLogger(__name__)
+
+# Of the free memory, for training features; the rest is for the work on them.
+_DEVICE_SHARE = 0.4
+
+
+class Split(NamedTuple):
+    """Clips of one split, on the device.
+
+    Attributes:
+      images: ``[b, f, t, 1]`` standardised log-mel spectrograms.
+      labels: ``[b]``.
+    """
+
+    images: Float[Array, "b f t 1"]
+    labels: Int[Array, " b"]
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.images.shape[1:3]
+
+    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
+        """The images of some clips."""
+        return self.images[rows]
+
+    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "Split":
+        """Some clips as a split."""
+        return Split(self.images[rows], self.labels[rows])
+
+
+class DeviceSplit(NamedTuple):
+    """Clips of a split on the device as they lie in the cache, to be standardised.
+
+    Half the memory of a ``Split``, and a copy instead of a computation to load.
+
+    Attributes:
+      features: ``[b, f, t]`` float16, dB.
+      labels: ``[b]``.
+      normalization: what standardises them.
+    """
+
+    features: Num[Array, "b f t"]
+    labels: Int[Array, " b"]
+    normalization: normalization_lib.Normalization
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.features.shape[1:3]
+
+    @property
+    def images(self) -> Float[Array, "b f t 1"]:
+        """All standardised images, computed anew."""
+        return _standardize(self.features, self.normalization)
+
+    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
+        """The standardised images of some clips."""
+        return normalization_lib.apply(self.features[rows], self.normalization)
+
+    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "DeviceSplit":
+        """Some clips as a split."""
+        return self._replace(features=self.features[rows], labels=self.labels[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class HostSplit:
+    """Clips of a split whose features stay in the cache, read batch by batch.
+
+    Attributes:
+      features: ``[clips, f, t]`` float16, dB, of the whole dataset; memory-mapped.
+      clips: ``[b]`` which of them belong to the split.
+      labels: ``[b]``, on the device.
+      normalization: what standardises them.
+    """
+
+    features: Num[np.ndarray, "clips f t"]
+    clips: Int[np.ndarray, " b"]
+    labels: Int[Array, " b"]
+    normalization: normalization_lib.Normalization
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.features.shape[1:3]
+
+    def read(self, rows: Int[np.ndarray, "*rows"]) -> Num[np.ndarray, "*rows f t"]:
+        """Features of some clips, as they lie in the cache."""
+        return self.features[self.clips[rows]]
+
+    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
+        """The standardised images of some clips, on the device."""
+        return _standardize(self.read(np.asarray(rows)), self.normalization)
+
+    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "HostSplit":
+        """Some clips as a split, in the cache still."""
+        rows = np.asarray(rows)
+        return dataclasses.replace(
+            self, clips=self.clips[rows], labels=self.labels[rows]
+        )
+
+
+# One program a shape, wherever it is called from.
+_standardize = jax.jit(normalization_lib.apply)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Everything that distillation, training and evaluation need to know of the data.
+
+    Attributes:
+      train: the clips to learn from; on the host where they do not fit the device.
+      validation: held out of the training split; may be empty.
+      test: the official test clips.
+      class_names: the classes.
+      normalization: statistics of ``train``, or those that were given.
+      features: the resolved feature settings.
+      noise: background noise that came with the dataset, in dB, or None.
+      fold: that tests; 0 where there are no folds.
+      is_partial: whether clips of the published dataset may be missing.
+      name: of the dataset.
+      version: of the dataset.
+      licence: of the dataset.
+      train_bytes: the training recordings (validation included) as 16-bit mono audio.
+    """
+
+    train: Split | DeviceSplit | HostSplit
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    normalization: normalization_lib.Normalization
+    features: FeaturesConfig
+    noise: Num[Array, "pieces f t"] | None
+    fold: int
+    is_partial: bool
+    name: str
+    version: str
+    licence: str
+    train_bytes: int
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms."""
+        return self.train.image_shape
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes ``c``."""
+        return len(self.class_names)
+
+    @property
+    def num_train(self) -> int:
+        """Clips of the whole training split, validation included."""
+        return self.train.labels.size + self.validation.labels.size
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What results say of where they come from."""
+        return {
+            "dataset": self.name,
+            "dataset_version": self.version,
+            "licence": self.licence,
+            "fold": self.fold,
+            "is_partial": self.is_partial,
+        }
+
+
+def load(
+    config: Config,
+    cache_dir: Path | None = None,
+    normalization: normalization_lib.Normalization | None = None,
+) -> Prepared:
+    """Prepares ``config.data`` (from the cache where it can) and puts it on the device.
+
+    Args:
+      config: the run's configuration.
+      cache_dir: where downloads and features are kept.
+      normalization: statistics to use, such as a coreset's; None: those of the
+        training clips.
+
+    Raises:
+      UserError: the dataset cannot be prepared or split as asked.
+    """
+    found = cache.prepare(config, cache_dir)
+    indices = data_splits.assign(
+        found.labels, found.splits, found.folds, found.groups, config.data
+    )
+    kind = config.features.normalization
+    stats = normalization or normalization_lib.fit(
+        found.moments[:, indices.train], kind
+    )
+    labels = lambda clips: jnp.asarray(found.labels[clips], jnp.int32)
+
+    def on_device(clips: np.ndarray) -> Split:
+        return Split(_standardize(_rows(found.features, clips), stats), labels(clips))
+
+    train = indices.train
+    train_split = HostSplit(found.features, train, labels(train), stats)
+    if not _stays_on_host(config.data.storage, train.size * found.features[0].nbytes):
+        features = jnp.array(_rows(found.features, train))
+        train_split = DeviceSplit(features, train_split.labels, jax.device_put(stats))
+    in_training = np.concatenate([train, indices.validation])
+    return Prepared(
+        train=train_split,
+        validation=on_device(indices.validation),
+        test=on_device(indices.test),
+        class_names=found.class_names,
+        normalization=stats,
+        features=dataclasses.replace(found.config, normalization=kind),
+        noise=None if found.noise is None else jnp.asarray(found.noise),
+        fold=int(found.folds[indices.test[0]]),
+        is_partial=config.data.allow_partial,
+        name=config.data.name,
+        version=found.version,
+        licence=found.licence,
+        train_bytes=int(found.raw_bytes[in_training].sum()),
+    )
+
+
+def _rows(
+    features: Num[np.ndarray, "clips f t"], clips: Int[np.ndarray, " b"]
+) -> Num[np.ndarray, "b f t"]:
+    """Rows of the cache; not copied where they follow each other."""
+    if clips.size and clips[-1] - clips[0] + 1 == clips.size:
+        return features[clips[0] : clips[-1] + 1]
+    return features[clips]
+
+
+def _stays_on_host(storage: str, bytes_on_device: int) -> bool:
+    """Whether training features of that size are streamed."""
+    if storage != "auto":
+        return storage == "host"
+    device = jax.local_devices()[0]
+    known = device.memory_stats() if device.platform != "cpu" else None
+    if known and "bytes_limit" in known:
+        free = known["bytes_limit"] - known.get("bytes_in_use", 0)
+    else:
+        free = psutil.virtual_memory().available
+    too_large = bytes_on_device > _DEVICE_SHARE * free
+    if too_large:
+        _log.info(
+            "%.1f GB of training features are streamed, since %.1f GB are free on the "
+            "device",
+            bytes_on_device / 1e9,
+            free / 1e9,
+        )
+    return too_large

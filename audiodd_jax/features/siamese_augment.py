@@ -1,0 +1,141 @@
+"""Differentiable random changes, the same for all clips that one key is used for.
+
+Matching compares real clips with synthetic ones after the same change of both, and
+follows its gradient back through that change (differentiable Siamese augmentation).
+Each change is piecewise linear in the images. As in ``augment``, they are standardised,
+settings in dB are divided by the standard deviation, and silence is a clip's lowest
+value.
+
+References:
+  Zhao and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, ICML
+  2021, for pictures; here are the changes that leave a sound what it is.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from audiodd_jax.config import SiameseConfig
+from audiodd_jax.features.augment import random_band, silence
+from audiodd_jax.features.normalization import Normalization
+
+# A change: ``(key, images, strength, per_bin)``, the last being one over the standard
+# deviation of every mel bin, in dB.
+Change = Callable[[Key[Array, ""], Array, float, Array], Array]
+
+
+def _resample(
+    images: Float[Array, "b f t 1"], source: Float[Array, " size"], axis: int
+) -> Float[Array, "b f t 1"]:
+    """Values at positions ``source`` along an axis, linear between; outside, silence.
+
+    As a product with a matrix, whose transpose is the gradient.
+    """
+    size = images.shape[axis]
+    gap = jnp.abs(source[:, None] - jnp.arange(size))
+    weights = jnp.maximum(1 - gap, 0).astype(images.dtype)
+    spec = "gf,bftk->bgtk" if axis == 1 else "ut,bftk->bfuk"
+    moved = jnp.einsum(spec, weights, images, precision=lax.Precision.HIGHEST)
+    shape = [1, 1, 1, 1]
+    shape[axis] = size
+    outside = 1 - weights.sum(1).reshape(shape)
+    return moved + outside * silence(images)
+
+
+def _symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
+    return jax.random.uniform(key, (), minval=-largest, maxval=largest)
+
+
+def _shift(axis: int) -> Change:
+    def change(key: Array, images: Array, share: float, _: Array) -> Array:
+        size = images.shape[axis]
+        by = _symmetric(key, share * size)
+        return _resample(images, jnp.arange(size) - by, axis)
+
+    return change
+
+
+def _stretch(key: Array, images: Array, share: float, _: Array) -> Array:
+    size = images.shape[2]
+    rate = jnp.exp(_symmetric(key, 1.0) * jnp.log1p(share))
+    middle = (size - 1) / 2
+    return _resample(images, middle + (jnp.arange(size) - middle) * rate, axis=2)
+
+
+def _mask(axis: int) -> Change:
+    def change(key: Array, images: Array, share: float, _: Array) -> Array:
+        shape = [1, 1, 1, 1]
+        shape[axis] = images.shape[axis]
+        band = random_band(key, 1, images.shape[axis], share).reshape(shape)
+        return jnp.where(band, silence(images), images)
+
+    return change
+
+
+def _gain(key: Array, images: Array, decibel: float, per_bin: Array) -> Array:
+    return images + _symmetric(key, decibel).astype(images.dtype) * per_bin
+
+
+def _noise(key: Array, images: Array, decibel: float, per_bin: Array) -> Array:
+    level_key, noise_key = jax.random.split(key)
+    level = jax.random.uniform(level_key, (), maxval=decibel).astype(images.dtype)
+    noise = jax.random.normal(noise_key, images.shape[1:], images.dtype)
+    return images + level * noise * per_bin
+
+
+# By the name of the setting that switches each on.
+CHANGES: dict[str, Change] = {
+    "time_shift": _shift(2),
+    "time_stretch": _stretch,
+    "frequency_shift": _shift(1),
+    "gain_db": _gain,
+    "noise_db": _noise,
+    "time_mask": _mask(2),
+    "frequency_mask": _mask(1),
+}
+
+
+def change(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    config: SiameseConfig,
+    stats: Normalization,
+) -> Float[Array, "b f t 1"]:
+    """Changes all images alike: the key alone decides how.
+
+    Args:
+      key: the same for whatever is to be compared.
+      images: standardised spectrograms.
+      config: which changes, how large, and whether one of them or all.
+      stats: what the images were standardised with.
+    """
+    std = jnp.asarray(stats.std, images.dtype)
+    per_bin = jnp.broadcast_to(1 / std, images.shape[1:2])[None, :, None, None]
+    which_key, *keys = jax.random.split(key, 1 + len(CHANGES))
+    applied = [
+        lambda x, k=k, f=f, size=size: f(k, x, size, per_bin)
+        for k, (name, f) in zip(keys, CHANGES.items(), strict=True)
+        if (size := getattr(config, name))
+    ]
+    if not applied:
+        return images
+    if config.mode == "one":
+        which = jax.random.randint(which_key, (), 0, len(applied))
+        return lax.switch(which, applied, images)
+    for f in applied:
+        images = f(images)
+    return images
+
+
+def change_each(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    config: SiameseConfig,
+    stats: Normalization,
+) -> Float[Array, "b f t 1"]:
+    """Changes every image in a way of its own, for training; the same arguments."""
+    one = lambda key, image: change(key, image[None], config, stats)[0]
+    return jax.vmap(one)(jax.random.split(key, images.shape[0]), images)

@@ -1,0 +1,1 @@
+"""Command-line flags and how they become a configuration; does not import JAX."""

@@ -1,0 +1,196 @@
+"""Command lines to configurations: plain flags, and a ``--config.`` one a setting."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+from audiodd_jax.config import Config, presets
+from audiodd_jax.config import fields as fields_lib
+from audiodd_jax.data import datasets
+from audiodd_jax.flags.definitions import ARGUMENTS, COMMAND_FLAGS, Definition
+from audiodd_jax.runtime.errors import UserError
+
+# Plain flags that set fields of the configuration, and those of a command that set
+# others than the same flag elsewhere.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "dataset": ("data.name",),
+    "data_dir": ("data.data_dir",),
+    "variant": ("data.variant",),
+    "fold": ("data.fold",),
+    "allow_partial": ("data.allow_partial",),
+    "skip_bad_files": ("data.skip_bad_files",),
+    "method": ("method",),
+    "samples_per_class": ("coreset.samples_per_class",),
+    "steps": ("loop.steps",),
+    "precision": ("network.precision",),
+    "seed": ("seed",),
+    "num_seeds": ("evaluation.seeds", "training.seeds"),
+    "budgets": ("active.budgets",),
+}
+_OWN_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "train": {"steps": ("training.steps",), "samples_per_class": ()},
+    "evaluate": {"steps": ("training.steps",)},
+    "active": {"steps": ("training.steps",), "num_seeds": ()},
+}
+
+
+FlagsError = flags.Error
+
+
+def _defined(define: Sequence[Definition]) -> flags.FlagValues:
+    values = flags.FlagValues()
+    for definition in define:
+        definition(values)
+    return values
+
+
+class Parsed(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+      values: of the plain flags.
+      config: the configuration.
+      changes: the fields that were set, plainly or by ``--config.``, with their values.
+    """
+
+    values: flags.FlagValues
+    config: Config
+    changes: dict[str, Any]
+
+
+def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> Parsed:
+    """Parses flags onto the configuration that the plain ones choose.
+
+    The plain flags come first, since the dataset and the preset say what every
+    ``--config.`` flag defaults to.
+
+    Args:
+      command: its name.
+      argv: what follows it.
+      base: the configuration that the plain flags choose, before they set its fields.
+
+    Raises:
+      UserError: an unknown setting, or an argument that is no flag.
+      flags.Error: an unknown flag, or a value of the wrong type.
+    """
+    values = _defined(COMMAND_FLAGS[command])
+    if "method" in values:
+        # As the plain flag, so that it brings what the method needs.
+        argv = [re.sub(r"^--?config\.method=", "--method=", a) for a in argv]
+    # A --config flag with its value apart would leave that value as an argument.
+    plain = [a for a in argv if not re.match(r"--?config\.", a)]
+    split = [a for a in argv if re.match(r"--?config\.[^=]*$", a)]
+    if split:
+        raise UserError(f"write {split[0]}=VALUE, with an equals sign")
+    rest = values([command, *plain])[1:]
+    if rest:
+        raise UserError(f"{command} takes flags alone; what is {rest[0]!r}?")
+    fields = {**_FIELDS, **_OWN_FIELDS.get(command, {})}
+    set_fields = {
+        field: _field_value(flag, values[flag].value)
+        for flag, names in fields.items()
+        if flag in values and values[flag].present
+        for field in names
+    }
+    config = fields_lib.replace(base(values), set_fields)
+    settings = [a for a in argv if a not in plain]
+    names = list(fields_lib.names(config))
+    named = [re.split("[.=]", s, maxsplit=1)[1].split("=")[0] for s in settings]
+    for name in named:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {command} --help"
+            raise UserError(f"there is no setting config.{name}; {hint}")
+    holder = flags.FlagValues()
+    config_flags.DEFINE_config_dataclass(
+        "config", config, flag_values=holder, sys_argv=[command, *settings]
+    )
+    holder([command, *settings])
+    config = holder["config"].value
+    changes = {name: fields_lib.get(config, name) for name in (*set_fields, *named)}
+    return Parsed(values, config, changes)
+
+
+def parse_arguments(
+    command: str, argv: Sequence[str]
+) -> tuple[flags.FlagValues, list[str]]:
+    """The plain flags and the arguments of a command of ``ARGUMENTS``.
+
+    Raises:
+      UserError: there is no argument.
+      flags.Error: an unknown flag, or a value of the wrong type.
+    """
+    values = _defined(COMMAND_FLAGS[command])
+    values.set_gnu_getopt(True)
+    rest = values([command, *argv])[1:]
+    if not rest:
+        raise UserError(f"usage: audiodd {command} {ARGUMENTS[command]} [flags]")
+    return values, rest
+
+
+def _field_value(flag: str, value: Any) -> Any:
+    """What a plain flag sets its field to."""
+    if flag == "fold":
+        return _fold_number(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fold_number(fold: str) -> int:
+    """The number of the fold that tests; 0 for all, of which each is set in turn."""
+    if fold == "all":
+        return 0
+    if not fold.isdigit():
+        raise UserError(f"--fold is the number of a fold, or all, not {fold!r}")
+    return int(fold)
+
+
+def dataset_config(values: Any) -> Config:
+    """The configuration of ``--dataset`` under ``--method`` and ``--preset``."""
+    name = values.dataset or Config().data.name
+    datasets.lookup(name)
+    preset = values.preset if "preset" in values else None
+    method = values.method if "method" in values else None
+    changes = {"method": method} if method else {}
+    return presets.for_dataset(name, preset or "default", **changes)
+
+
+def help_text(command: str, summary: str, define: Sequence[Definition]) -> str:
+    """Every plain flag of a command, and every setting with its default."""
+    values = _defined(define)
+    arguments = f" {ARGUMENTS[command]}" if command in ARGUMENTS else ""
+    lines = [f"audiodd {command}{arguments} [flags]", "", summary, ""]
+    for name in values:
+        flag = values[name]
+        shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
+        lines.append(f"  {shown:28s} {flag.help}")
+    if command in ARGUMENTS:
+        return "\n".join(lines)
+    lines += ["", "Everything else, with the defaults before a dataset's own:", ""]
+    lines += list(_describe(Config(), "--config"))
+    return "\n".join(lines)
+
+
+def _describe(config: Any, prefix: str) -> Sequence[str]:
+    """A line a field, described by the ``Attributes`` of its dataclass."""
+    texts = _attribute_texts(type(config).__doc__ or "")
+    lines: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            lines += ["", *_describe(value, name)]
+        else:
+            shown = f"{name}={value}"
+            lines.append(f"  {shown:46s} {texts.get(field.name, '')}".rstrip())
+    return lines
+
+
+def _attribute_texts(docstring: str) -> dict[str, str]:
+    _, _, attributes = docstring.partition("Attributes:")
+    found = re.findall(r"^ {6}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text).replace("`", "") for name, text in found}

@@ -1,0 +1,140 @@
+"""The protocol of datasets with official folds: each tests once, the others train."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import DISTILLATION
+from audiodd_jax.features import cache
+from audiodd_jax.jobs import evaluate as evaluate_lib
+from audiodd_jax.jobs.coreset_data import coreset_config
+from audiodd_jax.jobs.distill import distill as distill_once
+from audiodd_jax.jobs.evaluate import Row
+from audiodd_jax.report import distill_card
+from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import read_json, write_atomically
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training.evaluation import Evaluation
+
+
+class FoldsRun(NamedTuple):
+    """A finished run of every fold.
+
+    Attributes:
+      result: what ``result.json`` holds: mean and deviation, and a row a fold.
+      path: the run directory, which holds one a fold.
+    """
+
+    result: dict[str, Any]
+    path: Path
+
+
+def distill(
+    config: Config, workdir: str | Path, cache_dir: Path | None = None
+) -> FoldsRun:
+    """Distils once a fold, each of them testing once, in ``workdir/fold1`` and so on.
+
+    The same call continues where it was cut; finished folds are not repeated.
+
+    Raises:
+      UserError: bad settings or data, or data without folds.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    fields.validate(config)
+    workdir = Path(workdir)
+    kept = fields.record(config, DISTILLATION)
+    with RunDirectory(workdir, {**kept, "folds": "all"}) as run:
+        if result := run.result():
+            return FoldsRun(result, workdir)
+        folds = np.unique(cache.prepare(config, cache_dir).folds)
+        folds = folds[folds > 0].tolist()
+        if len(folds) < 2:
+            raise UserError(
+                f"--fold=all needs data with folds; {config.data.name} has "
+                f"{len(folds) or 'none'} here"
+            )
+        run.start_from(-1)
+        rows = []
+        for fold in folds:
+            one = fields.replace(config, {"data.fold": fold})
+            found = distill_once(one, workdir / f"fold{fold}", cache_dir).result
+            rows.append(found)
+            accuracies = ("test_accuracy", "start_test_accuracy")
+            run.log({"step": fold, **{name: found[name] for name in accuracies}})
+        result = _summary(rows)
+        if multiprocess.is_lead():
+            write_atomically(workdir / "README.md", distill_card.render_folds(result))
+        run.finish(result)
+        return FoldsRun(result, workdir)
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    column = lambda name: [row[name] for row in rows]
+    same = ("dataset", "dataset_version", "licence", "method", "samples_per_class")
+    kept = ("fold", "num_samples", "num_train", "test_accuracy", "start_test_accuracy")
+    return {
+        **{name: rows[0][name] for name in (*same, "seed", "protocol", "start")},
+        "test_accuracy": statistics.fmean(column("test_accuracy")),
+        "test_accuracy_std": statistics.stdev(column("test_accuracy")),
+        "start_test_accuracy": statistics.fmean(column("start_test_accuracy")),
+        "start_test_accuracy_std": statistics.stdev(column("start_test_accuracy")),
+        "wall_seconds": sum(column("wall_seconds")),
+        "folds": [{name: row[name] for name in kept} for row in rows],
+    }
+
+
+def fold_directories(workdir: Path) -> list[Path]:
+    """The runs of a finished run of every fold; empty if ``workdir`` is none."""
+    file = workdir / "result.json"
+    if (workdir / "coreset.npz").exists() or not file.exists():
+        return []
+    folds = read_json(file).get("folds", [])
+    return [workdir / f"fold{row['fold']}" for row in folds]
+
+
+def evaluate(
+    workdir: Path,
+    protocols: Sequence[str] = ("krr",),
+    against: Sequence[str] = (),
+    config: Config | None = None,
+    changes: dict[str, Any] | None = None,
+    out: Path | None = None,
+    cache_dir: Path | None = None,
+) -> list[Row]:
+    """Scores each fold's coreset on the fold that it did not see; an accuracy a fold.
+
+    Args:
+      workdir: of a finished run of every fold.
+      protocols: as ``verdict.evaluate`` takes them.
+      against: what else to score, likewise.
+      config: where the data lies and how to evaluate; None: as it was distilled.
+      changes: settings of networks and training, over each protocol's recipe.
+      out: where trainings are recorded; None keeps all in memory.
+      cache_dir: where downloads and features are kept.
+    """
+    found = []
+    for folder in fold_directories(workdir):
+        coreset = load_coreset(folder / "coreset.npz")
+        fold = coreset.metadata["split"]["fold"]
+        one = config or coreset_config(coreset)
+        one = fields.replace(one, {"data.fold": fold})
+        place = out / f"fold{fold}" if out else None
+        found.append(
+            evaluate_lib.evaluate(
+                coreset, protocols, against, one, changes, place, cache_dir
+            )
+        )
+    return [_over_folds(rows) for rows in zip(*found, strict=True)]
+
+
+def _over_folds(rows: Sequence[Row]) -> Row:
+    """One line of the table, with the mean of each fold as its accuracies."""
+    means = tuple(row.scores.mean for row in rows)
+    scores = Evaluation(rows[0].protocol, means)
+    return rows[0]._replace(scores=scores, seconds=sum(row.seconds for row in rows))

@@ -1,0 +1,241 @@
+"""Distils a dataset to a coreset in a run directory, scores it and draws it."""
+
+import dataclasses
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from audiodd_jax.artifacts import coreset_file
+from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import DISTILLATION, SELECTION
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.data import datasets
+from audiodd_jax.distillation import loop
+from audiodd_jax.features import dataset, normalization
+from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.report import distill_card, figures
+from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime.files import write_atomically
+from audiodd_jax.runtime.memory import peak_bytes
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training import evaluation
+from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.version import __version__
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      coreset: the artefact.
+      result: what ``result.json`` holds.
+      path: the run directory.
+    """
+
+    coreset: Coreset
+    result: dict[str, Any]
+    path: Path
+
+
+def distill(
+    config: Config,
+    workdir: str | Path,
+    cache_dir: Path | None = None,
+    mesh: Mesh | None = None,
+) -> Run:
+    """Distils ``config.data`` to a coreset, scores it and draws it, in ``workdir``.
+
+    The same call continues a run that was cut, and returns a finished one.
+
+    Args:
+      config: of the run.
+      workdir: the run directory.
+      cache_dir: where downloads and features are kept.
+      mesh: the devices that share the work, as ``runtime.devices.make_mesh`` makes it;
+        None: all, of all processes. It changes results by rounding alone.
+
+    Raises:
+      UserError: bad settings or data, or a folder that holds something else.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    fields.validate(config)
+    datasets.lookup(config.data.name)
+    kept = fields.record(config, DISTILLATION)
+    with RunDirectory(workdir, kept) as run:
+        if result := run.result():
+            return Run(
+                coreset_file.load_coreset(run.path / "coreset.npz"), result, run.path
+            )
+        data = dataset.load(config, cache_dir)
+        distilled = loop.distill(config, data, run, mesh)
+        return _finish(run, distilled, data, config, mesh)
+
+
+def _finish(
+    run: RunDirectory,
+    distilled: loop.Distilled,
+    data: Prepared,
+    config: Config,
+    mesh: Mesh | None = None,
+) -> Run:
+    """Scores and draws what was distilled, and writes the artefact and the card."""
+    artefact = make_coreset(distilled.best, data, config)
+    both = [
+        arrays.unfolded(config.coreset.factor)
+        for arrays in (distilled.best, distilled.start)
+    ]
+    scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
+    result = _result(distilled, scores, artefact, data, config)
+    if multiprocess.is_lead():
+        artefact.save(run.path / "coreset.npz")
+        _draw(*both, distilled.history, data, config, run.path / "figures")
+        text = _card(result, scores, data, config)
+        write_atomically(run.path / "README.md", text)
+    run.finish(result)
+    return Run(artefact, result, run.path)
+
+
+def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Coreset:
+    """The artefact of a learnt coreset: its arrays, and what it takes to use it."""
+    settings = fields.record(config, DISTILLATION)
+    settings["data"]["data_dir"] = ""  # a path of this machine is nobody's business
+    settings["features"] = dataclasses.asdict(data.features)
+    metadata = {
+        "format": coreset_file.FORMAT,
+        "audiodd_jax": __version__,
+        "dataset": data.name,
+        "dataset_version": data.version,
+        "licence": data.licence,
+        "split": {
+            "num_train": data.num_train,
+            "fold": data.fold,
+            "is_partial": data.is_partial,
+        },
+        "sample_rate": data.features.sample_rate,
+        "features": settings["features"],
+        "normalization": {
+            "mean": data.normalization.mean.tolist(),
+            "std": data.normalization.std.tolist(),
+        },
+        "method": config.method,
+        "settings": settings,
+        "platt_scale": math.exp(float(arrays.log_scale)),
+        "regularizer": config.rfad.regularizer,
+    }
+    images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
+    return Coreset(images, labels, data.class_names, metadata)
+
+
+def _draw(
+    best: CoresetArrays,
+    start: CoresetArrays,
+    history: list[dict[str, Any]],
+    data: Prepared,
+    config: Config,
+    folder: Path,
+) -> None:
+    folder.mkdir(exist_ok=True)
+    title = f"{data.name}, {config.method}, {config.coreset.samples_per_class} a class"
+    if len(history) > 1:
+        figures.curves(history, title, folder / "curves.png")
+    decibel = [
+        np.asarray(normalization.invert(arrays.images, data.normalization))
+        for arrays in (start, best)
+    ]
+    path = folder / "coreset.png"
+    seconds = data.features.clip_seconds
+    is_choice = config.method in SELECTION
+    names = ("random clips", "chosen") if is_choice else ("start", "distilled")
+    figures.coreset_grid(*decibel, data.class_names, seconds, title, path, names)
+
+
+def _result(
+    distilled: loop.Distilled,
+    scores: list[Evaluation],
+    artefact: Coreset,
+    data: Prepared,
+    config: Config,
+) -> dict[str, Any]:
+    best, start = scores
+    size = artefact.labels.shape[0]
+    validation = [
+        row["validation_accuracy"]
+        for row in distilled.history
+        if row["step"] == distilled.best_step and "validation_accuracy" in row
+    ]
+    return {
+        **data.origin,
+        "method": config.method,
+        "samples_per_class": config.coreset.samples_per_class,
+        "num_samples": size,
+        "num_train": data.num_train,
+        "fraction_of_train": size / data.num_train,
+        "factor": artefact.factor,
+        "stored_values": artefact.num_values,
+        "bytes": artefact.num_bytes,
+        "train_bytes": data.train_bytes,
+        "seed": config.seed,
+        "steps": distilled.steps,
+        "best_step": distilled.best_step,
+        "wall_seconds": distilled.history[-1]["seconds"],
+        "peak_memory_bytes": peak_bytes(),
+        "validation_accuracy": validation[-1] if validation else None,
+        "protocol": best.protocol,
+        "test_accuracy": best.mean,
+        "test_accuracy_std": best.std,
+        "test_accuracies": best.accuracies,
+        "start": "real" if not distilled.steps else config.coreset.init,
+        "start_test_accuracy": start.mean,
+        "start_test_accuracies": start.accuracies,
+    }
+
+
+def _split(protocol: str, data: Prepared) -> str:
+    """The protocol of the test split, and what of it this run is."""
+    told = f"{protocol}; here fold {data.fold}" if data.fold else protocol
+    if data.is_partial:
+        told += "; of data that may be incomplete, so not the official protocol"
+    return told
+
+
+def _command() -> str:
+    """The command line of this process, as a user would type it."""
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":  # python -m audiodd_jax
+        program = "audiodd"
+    return shlex.join([program, *sys.argv[1:]])
+
+
+def _card(
+    result: dict[str, Any], scores: list[Evaluation], data: Prepared, config: Config
+) -> str:
+    entry = datasets.lookup(data.name)
+    classes = data.num_classes
+    noise = config.coreset.init == "noise"
+    per_class = result["samples_per_class"]
+    values = {
+        "title": f"{data.name}: {per_class} a class by {config.method}",
+        "classes": classes,
+        "version": data.version,
+        "percent": 100 * result["fraction_of_train"],
+        "test": str(scores[0]),
+        "start_test": str(scores[1]),
+        "start": "noise" if noise else "real clips",
+        "networks": config.evaluation.networks,
+        "width": config.evaluation.width or config.network.width,
+        "seeds": config.evaluation.seeds,
+        "keep": config.loop.keep,
+        "dataset_title": entry.title,
+        "licence": data.licence,
+        "split": _split(entry.split, data),
+        "images_shape": [result["num_samples"], *data.image_shape, 1],
+        "labels_shape": [result["num_samples"], classes],
+        "command": _command(),
+    }
+    return distill_card.render({**result, **values})

@@ -1,0 +1,93 @@
+"""What ``audiodd doctor`` finds: devices, versions, datasets, space, and advice."""
+
+import importlib.metadata
+import importlib.util
+import platform
+import shutil
+from pathlib import Path
+
+import psutil
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import datasets
+from audiodd_jax.runtime.environment import PACKAGES
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.version import __version__
+
+_LITTLE_SPACE = 2 << 30
+
+
+def examine(data: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, str]]:
+    """Rows of name and finding; those that ask for something say what to do."""
+    rows = [
+        ("audiodd_jax", f"{__version__}, Python {platform.python_version()}"),
+        *_versions(),
+        *_devices(),
+        *_space(cache_dir or datasets.cache_root()),
+        *(_dataset(name, data, cache_dir) for name in datasets.DATASETS),
+    ]
+    if importlib.util.find_spec("neural_tangents") is None:
+        rows.append(
+            (
+                "exact kernels",
+                "not installed; pip install 'audiodd_jax[exact]' adds them",
+            )
+        )
+    return rows
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} is missing: pip install {name}")
+    return [("packages", ", ".join(found))]
+
+
+def _devices() -> list[tuple[str, str]]:
+    import jax
+
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        advice = "set JAX_PLATFORMS=cpu, or install the jax build of your accelerator"
+        return [("devices", f"JAX finds none ({reason}); {advice}")]
+    kinds = ", ".join(sorted({device.device_kind for device in devices}))
+    rows = [("devices", f"{len(devices)} x {kinds} ({jax.default_backend()})")]
+    if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
+        rows.append(
+            ("advice", "there is an NVIDIA GPU that JAX does not use: pip install "
+             "'jax[cuda13]'")
+        )  # fmt: skip
+    return rows
+
+
+def _space(cache: Path) -> list[tuple[str, str]]:
+    memory = psutil.virtual_memory()
+    existing = next(p for p in (cache, *cache.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    little = "; make room before preparing a dataset" if free < _LITTLE_SPACE else ""
+    gib = lambda size: f"{size / 2**30:.1f} GiB"
+    return [
+        ("memory", f"{gib(memory.available)} of {gib(memory.total)} available"),
+        ("cache", f"{cache}, {gib(free)} free{little}"),
+    ]
+
+
+def _dataset(name: str, data: DataConfig, cache: Path | None) -> tuple[str, str]:
+    """Whether a dataset can be opened as it is configured."""
+    label = f"dataset {name}"
+    if datasets.lookup(name).needs_data_dir and name != data.name:
+        return label, "give --data_dir to use it"
+    chosen = data if name == data.name else DataConfig(name=name)
+    try:
+        source = datasets.open_source(chosen, cache)
+    except UserError as error:
+        return label, str(error)
+    where = f"found in {chosen.data_dir}" if chosen.data_dir else "built in"
+    if not chosen.data_dir and source.fingerprint.startswith("published"):
+        where = "is downloaded when it is first prepared, or give --data_dir"
+    return label, where

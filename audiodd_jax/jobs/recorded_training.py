@@ -1,0 +1,181 @@
+"""A training as a run: what it learns from, its directory, its scores."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from audiodd_jax.artifacts import networks_file
+from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import TRAINING
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.networks import parameter_count
+from audiodd_jax.report import figures, training_card
+from audiodd_jax.runtime.files import write_atomically
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.selection.subsets import Subset
+from audiodd_jax.training import evaluation, fit
+from audiodd_jax.training.evaluation import Evaluation
+
+
+class Source(NamedTuple):
+    """What a network learns from.
+
+    Attributes:
+      clips: a coreset, or real clips.
+      record: what tells it from others, for the run directory.
+    """
+
+    clips: CoresetArrays | Split | DeviceSplit | HostSplit
+    record: dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A finished training.
+
+    Attributes:
+      scores: on the test split.
+      result: what ``result.json`` holds.
+      path: the run directory, or None.
+    """
+
+    scores: Evaluation
+    result: dict[str, Any]
+    path: Path | None
+
+
+def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
+    """A coreset to learn from; its largest labels alone where the name is ``hard``."""
+    if name == "hard":
+        classes = coreset.labels.argmax(1).astype(jnp.int32)
+        labels = centred_one_hot(classes, coreset.labels.shape[1])
+        coreset = coreset._replace(labels=labels)
+    digest = hashlib.sha256()
+    for array in coreset[:2]:
+        digest.update(np.asarray(array).tobytes())
+    return Source(coreset, {"name": name, "digest": digest.hexdigest()[:16]})
+
+
+def subset_source(
+    subset: Subset, rows: np.ndarray, data: Prepared, draw: int
+) -> Source:
+    """Real clips to learn from.
+
+    Args:
+      subset: how they were chosen.
+      rows: which of ``data.train``.
+      data: the prepared dataset.
+      draw: the seed that chose them, where one did.
+    """
+    record = {**subset._asdict(), "indices": list(subset.indices), "draw": draw}
+    clips = data.train if subset.name == "all" else data.train.subset(rows)
+    return Source(clips, record)
+
+
+def support(source: Source, num_classes: int) -> CoresetArrays:
+    """What kernel regression learns from."""
+    clips = source.clips
+    if isinstance(clips, CoresetArrays):
+        return clips
+    images = clips.take(np.arange(clips.labels.size))
+    labels = centred_one_hot(clips.labels, num_classes, images.dtype)
+    return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
+
+
+def train(
+    config: Config, data: Prepared, source: Source, workdir: Path | None = None
+) -> Trained:
+    """Trains ``config.model`` on a source, scores it on the test split, records it.
+
+    The same call continues a run that was cut, and returns a finished one.
+
+    Args:
+      config: model, training, and the first seed.
+      data: the prepared dataset, for validation and the last score.
+      source: what to learn from.
+      workdir: where to record and resume; None keeps all in memory.
+
+    Raises:
+      UserError: bad settings, or a folder that holds something else.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    if workdir is None:
+        fitted = fit_source(config, data, source, None)
+        scores = _score(config, data, fitted)
+        return Trained(scores, _result(config, data, source, fitted, scores), None)
+    kept = fields.record(config, TRAINING)
+    with RunDirectory(workdir, {**kept, "learns_from": source.record}) as run:
+        if result := run.result():
+            return Trained(evaluation.from_summary(result), result, run.path)
+        fitted = fit_source(config, data, source, run)
+        scores = _score(config, data, fitted)
+        result = _result(config, data, source, fitted, scores)
+        networks_file.save(run.path / "networks.npz", fitted.networks, data, config)
+        folder = run.path / "figures"
+        folder.mkdir(exist_ok=True)
+        title = f"{data.name}, {config.model.name}, {result['learns_from']}"
+        figures.curves(fitted.history, title, folder / "curves.png")
+        figures.confusion(
+            scores.confusions.sum(0), data.class_names, title, folder / "confusion.png"
+        )
+        text = training_card.render(result, str(scores), config)
+        write_atomically(run.path / "README.md", text)
+        run.finish(result)
+        return Trained(scores, result, run.path)
+
+
+def fit_source(
+    config: Config, data: Prepared, source: Source, run: RunDirectory | None
+) -> fit.Fitted:
+    """Trains on a source; the test split is not read.
+
+    Args:
+      config: model, training, and the first seed.
+      data: the prepared dataset, for validation.
+      source: what to learn from.
+      run: where to record and resume, or None.
+    """
+    clips = source.clips
+    if isinstance(clips, CoresetArrays):
+        learnt = fit.coreset_set(clips.images, clips.labels, config.training)
+    else:
+        learnt = fit.real_set(clips, data.num_classes, config.training)
+    stats = data.normalization
+    return fit.fit(config, learnt, data.validation, stats, data.noise, run)
+
+
+def _score(config: Config, data: Prepared, fitted: fit.Fitted) -> Evaluation:
+    name, classes = config.model.name, data.num_classes
+    return evaluation.networks(fitted, data.test, name, classes)
+
+
+def _result(
+    config: Config,
+    data: Prepared,
+    source: Source,
+    fitted: fit.Fitted,
+    scores: Evaluation,
+) -> dict[str, Any]:
+    clips = source.clips.labels.shape[0]
+    last = fitted.history[-1]
+    return {
+        **data.origin,
+        "model": config.model.name,
+        "parameters": parameter_count.parameters(
+            config.model, data.image_shape, data.num_classes
+        ),
+        "learns_from": source.record["name"],
+        "num_samples": clips,
+        "num_train": data.num_train,
+        "fraction_of_train": clips / data.num_train,
+        "seed": config.seed,
+        "steps": fitted.steps,
+        "best_steps": fitted.best_steps,
+        "wall_seconds": last["seconds"],
+        "validation_accuracy": last.get("validation_accuracy"),
+        **scores.summary(data.class_names),
+    }

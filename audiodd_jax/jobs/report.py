@@ -1,0 +1,274 @@
+"""Run directories to a report: tables, figures, sounds, and a page of all of it."""
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.jobs import recorded_training, report_gallery
+from audiodd_jax.jobs.report_gallery import Options
+from audiodd_jax.report import figures, html_page, learning_curves, run_index, summary
+from audiodd_jax.report import tables as tables_lib
+from audiodd_jax.report.html_page import Gallery, Picture, Titled
+from audiodd_jax.report.learning_curves import Point
+from audiodd_jax.report.run_index import Group, Run
+from audiodd_jax.runtime.errors import UserError, named
+from audiodd_jax.runtime.files import read_json, write_atomically
+from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.version import __version__
+
+# Coresets that the summary tells of.
+_SENTENCES = 8
+_NOTE = (
+    "Accuracies are of the test split: mean ± sample standard deviation over seeds. A "
+    "percentage of the training clips is the true one; bytes are of 32-bit images and "
+    "labels, against the recordings as 16-bit mono audio."
+)
+
+
+class Report(NamedTuple):
+    """What was written.
+
+    Attributes:
+      page: the HTML file.
+      runs: that were found.
+      unfinished: of them.
+      galleries: of the coresets on the page.
+      sounds: a folder for each of them.
+      notes: what could not be shown, and why.
+    """
+
+    html_page: Path
+    runs: int
+    unfinished: int
+    galleries: list[Gallery]
+    sounds: list[Path]
+    notes: list[str]
+
+
+def report(
+    places: Sequence[str | Path],
+    out: str | Path,
+    options: Options = report_gallery.DEFAULT,
+    cache_dir: Path | None = None,
+) -> Report:
+    """Reports all runs in some folders: ``index.html``, tables, figures and sounds.
+
+    Args:
+      places: run directories, or folders that hold some at any depth.
+      out: where the report goes; what an earlier one left is replaced.
+      options: what of the coresets is shown.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: no runs, a damaged file, or an option that cannot be.
+    """
+    _check(options)
+    runs = run_index.find([Path(place) for place in places])
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is not a folder")
+    # Not ``.lock``, which is what tells a run's folder from others.
+    with exclusive(out / ".report", "writing a report there"), named(out):
+        return _write(runs, out, options, cache_dir)
+
+
+def _write(
+    runs: Sequence[Run], out: Path, options: Options, cache_dir: Path | None
+) -> Report:
+    """Writes all parts of a report, the page last."""
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    kinds = lambda kind: [run for run in runs if run.kind == kind]
+    distilled = sorted(run_index.grouped(kinds("distill")), key=_order)
+    trained = run_index.grouped(kinds("train"), _origins(distilled))
+    chosen = run_index.grouped(kinds("active"))
+    folds = run_index.grouped(kinds("folds"))
+    tables = _tables(distilled, trained, chosen, folds, runs)
+    for titled in tables:
+        tables_lib.write(titled.table, out / "tables" / tables_lib.stem(titled.title))
+    pictures = _figures(distilled, trained, chosen, out / "figures")
+    galleries, folders, notes = [], [], []
+    for group in _shown(distilled, options.galleries):
+        made, folder, note = report_gallery.make(
+            group, out / "sounds", options, cache_dir
+        )
+        galleries.append(made)
+        folders.append(folder)
+        notes += note
+    unfinished = sum(not run.result for run in runs)
+    names = sorted({run.config["data"]["name"] for run in runs})
+    content = html_page.Page(
+        f"Coresets of {', '.join(names)}"
+        if distilled
+        else f"Runs on {', '.join(names)}",
+        f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
+        f"{len(runs)} runs, {unfinished} of them unfinished",
+        _sentences(distilled),
+        _NOTE,
+        pictures,
+        tables,
+        galleries,
+        [*_origin(runs), *notes],
+    )
+    write_atomically(out / "index.html", html_page.render(content))
+    return Report(out / "index.html", len(runs), unfinished, galleries, folders, notes)
+
+
+def _sentences(distilled: Sequence[Group]) -> list[str]:
+    """A sentence for each of the best coresets; the tables have all of them."""
+    if not distilled:
+        return ["No finished distillation is among these runs; see the tables."]
+    told = [summary.sentence(group) for group in _shown(distilled, _SENTENCES)]
+    more = len(distilled) - len(told)
+    return told + [f"{more} more are in the tables."] * (more > 0)
+
+
+def _check(options: Options) -> None:
+    for name, least in (("galleries", 0), ("per_class", 0), ("iterations", 0)):
+        if getattr(options, name) < least:
+            raise UserError(
+                f"{name} must be at least {least}, not {getattr(options, name)}"
+            )
+
+
+def _order(group: Group) -> tuple[str, str, int]:
+    result = group.first.result
+    return result["dataset"], result["method"], result["samples_per_class"]
+
+
+def _origins(distilled: Sequence[Group]) -> dict[str, str]:
+    """What made the coresets, by the digests that trainings on them keep."""
+    found = {}
+    for group in distilled:
+        for run in group.runs:
+            arrays = load_coreset(run.path / "coreset.npz").unfolded()
+            for name in ("coreset", "hard"):
+                record = recorded_training.coreset_source(arrays, name).record
+                found[record["digest"]] = summary.name_of(group)
+    return found
+
+
+def _tables(
+    distilled: Sequence[Group],
+    trained: Sequence[Group],
+    chosen: Sequence[Group],
+    folds: Sequence[Group],
+    runs: Sequence[Run],
+) -> list[Titled]:
+    """The tables that have rows."""
+    found = [
+        Titled("Coresets", summary.coresets(distilled)),
+        Titled("Coresets, every fold", summary.folds(folds)),
+        Titled("Networks", summary.trainings(trained)),
+    ]
+    for (dataset, model), groups in _by_network(chosen).items():
+        first = groups[0].first.result
+        counts = [first["rounds"][0]["counted"], *first["budgets"].values()]
+        curves = [summary.curve(group) for group in groups]
+        table = learning_curves.cells(curves, (), counts, first["num_train"])
+        found.append(Titled(f"Active learning, {dataset}, {model}", table))
+    found.append(Titled("Unfinished runs", summary.unfinished(runs)))
+    return [titled for titled in found if titled.table.rows]
+
+
+def _by_network(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        result = group.first.result
+        found.setdefault((result["dataset"], result["model"]), []).append(group)
+    return found
+
+
+def _figures(
+    distilled: Sequence[Group],
+    trained: Sequence[Group],
+    chosen: Sequence[Group],
+    folder: Path,
+) -> list[Picture]:
+    """Draws the curves, and has them as data addresses."""
+    found = []
+
+    def keep(title: str, path: Path) -> None:
+        found.append(
+            Picture(title, html_page.data_address(path.read_bytes(), "image/png"))
+        )
+
+    for dataset in dict.fromkeys(group.first.result["dataset"] for group in distilled):
+        histories = {
+            summary.name_of(group): [run.history for run in group.runs]
+            for group in distilled
+            if group.first.result["dataset"] == dataset
+            and any(len(run.history) > 1 for run in group.runs)
+        }
+        if histories:
+            title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
+            figures.progress(histories, title, path)
+            keep(title, path)
+    on_coresets = [group for group in trained if group.origin and _is_coreset(group)]
+    points = _by_network(on_coresets)
+    for network, groups in _by_network(chosen).items():
+        dataset, model = network
+        title = f"{dataset}, {model}: accuracy against labels"
+        path = folder / f"{dataset}-{model}.png"
+        learning_curves.draw(
+            [summary.curve(group) for group in groups],
+            [_point(group) for group in points.get(network, ())],
+            groups[0].first.result["num_train"],
+            title,
+            path,
+        )
+        keep(title, path)
+    return found
+
+
+def _is_coreset(group: Group) -> bool:
+    return group.first.result["learns_from"] == "coreset"
+
+
+def _point(group: Group) -> Point:
+    """A network on a method's coresets of one size, for the picture."""
+    accuracies = [a for run in group.runs for a in run.result["test_accuracies"]]
+    method = group.origin.split(", ")[0]
+    return Point(
+        group.first.result["num_samples"],
+        tuple(accuracies),
+        group.mean("wall_seconds"),
+        f"coreset by {method}",
+    )
+
+
+def _shown(distilled: Sequence[Group], count: int) -> list[Group]:
+    """The coresets to look at: of each dataset and method the best, then the others."""
+    ranked = sorted(distilled, key=lambda group: -group.mean("test_accuracy"))
+    seen, first, later = set(), [], []
+    for group in ranked:
+        result = group.first.result
+        key = result["dataset"], result["method"]
+        (later if key in seen else first).append(group)
+        seen.add(key)
+    return [*first, *later][:count]
+
+
+def _origin(runs: Sequence[Run]) -> list[str]:
+    """Data, licences, versions and commands that the runs name."""
+    lines = []
+    for run in runs:
+        if run.result:
+            version, licence = run.result["dataset_version"], run.result["licence"]
+            line = f"Data: {run.result['dataset']} {version}. Licence: {licence}"
+            if line not in lines:
+                lines.append(line)
+    for run in runs:
+        file = run.path / "environment.json"
+        if file.exists():
+            there = read_json(file)
+            revision = f" at {there['revision']}" if there.get("revision") else ""
+            devices = ", ".join(dict.fromkeys(there["devices"]))
+            line = (
+                f"Made with audiodd_jax {there['audiodd_jax']}{revision}, jax "
+                f"{there['versions']['jax']} on {devices}"
+            )
+            if line not in lines:
+                lines.append(line)
+    return lines

@@ -1,0 +1,48 @@
+"""Trains a network on real clips or a coreset, in a run directory."""
+
+import dataclasses
+from pathlib import Path
+
+from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.config import Config, fields
+from audiodd_jax.features import dataset
+from audiodd_jax.jobs import recorded_training
+from audiodd_jax.jobs.coreset_data import load_data
+from audiodd_jax.jobs.recorded_training import Trained
+from audiodd_jax.selection import subsets
+from audiodd_jax.selection.subsets import Subset
+
+
+def train(
+    config: Config,
+    workdir: str | Path,
+    learns_from: Subset | Coreset | None = None,
+    cache_dir: Path | None = None,
+) -> Trained:
+    """Trains ``config.model`` on real clips or a coreset and scores it, in ``workdir``.
+
+    The same call continues a run that was cut, and returns a finished one.
+
+    Args:
+      config: data, model and training. With a coreset, the feature settings and the
+        normalisation are the coreset's.
+      workdir: the run directory.
+      learns_from: which clips; None: all that train.
+      cache_dir: where downloads and features are kept.
+
+    Raises:
+      UserError: bad settings or data, or a folder that holds something else.
+      Interrupted: SIGTERM or SIGINT came; the state is saved.
+    """
+    if isinstance(learns_from, Coreset):
+        config = dataclasses.replace(config, features=learns_from.features)
+    fields.validate(config)
+    if isinstance(learns_from, Coreset):
+        data = load_data(learns_from, config, False, cache_dir)
+        source = recorded_training.coreset_source(learns_from.unfolded())
+    else:
+        data = dataset.load(config, cache_dir)
+        subset = learns_from or Subset()
+        rows = subsets.choose(subset, data, config, config.seed)
+        source = recorded_training.subset_source(subset, rows, data, config.seed)
+    return recorded_training.train(config, data, source, Path(workdir))

@@ -1,0 +1,40 @@
+"""A network that predicts, and its logits for any number of clips."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.ops.chunked_map import in_chunks
+
+
+class Network(NamedTuple):
+    """A network that predicts.
+
+    Attributes:
+      variables: its weights and running statistics.
+      start: those of the network whose outputs are subtracted, or None.
+    """
+
+    variables: Variables
+    start: Variables | None
+
+
+def logits(
+    network: Network, images: Float[Array, "b f t 1"], model: nn.Module, chunk: int
+) -> Float[Array, "b c"]:
+    """Logits of one network for any number of clips, ``chunk`` at a time."""
+
+    def part(images: Array) -> Array:
+        out = models.logits(model, network.variables, images)
+        if network.start is not None:
+            out = out - models.logits(model, network.start, images)
+        return out
+
+    return in_chunks(part, images, chunk)
+
+
+# Clips that are scored at once.
+CLIPS_AT_ONCE = 256

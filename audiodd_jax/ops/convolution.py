@@ -1,0 +1,272 @@
+"""Two-dimensional convolution whose gradients are fast on every platform.
+
+XLA:CPU runs the two transposes that JAX derives from a convolution on its naive path,
+10 to 40 times slower than the convolution itself. Here they are written as what it
+runs fast: the input's as a convolution with the reversed kernel, the kernel's as
+matrix products with patches of a few images at a time. Accelerators, whose libraries
+have both, get JAX's own. BUILD_NOTES.md has the measurements.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from audiodd_jax.ops import winograd
+
+# Positions whose patches are gathered at once for the kernel's gradient on a CPU: few
+# enough to stay in its caches.
+_POSITIONS = 1024
+# Output positions below which XLA:CPU convolves on its naive path, 30 to 200 times
+# slower than the product of patches and kernel.
+_FEW = 16
+
+
+def convolve(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b f2 t2 w"]:
+    """Convolution with an odd kernel, padded by half of it: ``ceil(f / stride)`` rows.
+
+    Args:
+      x: images.
+      kernel: of odd size ``k``.
+      stride: along both axes.
+      precision: of the products; None: the platform's default.
+    """
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((half, half), (half, half)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+def input_gradient(
+    ct: Float[Array, "b f2 t2 w"],
+    kernel: Float[Array, "k k channels_in w"],
+    image_shape: tuple[int, int],
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+    on_cpu: bool = True,
+) -> Float[Array, "b f t channels_in"]:
+    """Transpose of ``convolve`` with respect to its input, fast on XLA:CPU.
+
+    A stride of 1 is a convolution with the reversed kernel, except for one input
+    channel, where one matrix product to the kernel's taps and their shifted sums take
+    a half to a fifth of the time, as they do for larger strides.
+
+    Args:
+      ct: gradient with respect to the output.
+      kernel: as it was convolved with.
+      image_shape: ``(f, t)`` of the input.
+      stride: as it was convolved with.
+      precision: of the products.
+      on_cpu: whether to do what is fast there alone.
+    """
+    k, _, channels, _ = kernel.shape
+    if stride == 1 and channels > 1:
+        reverse = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        few = ct.shape[1] * ct.shape[2] < _FEW
+        if on_cpu and winograd.pays(ct, reverse):
+            return winograd.convolve(ct, reverse)
+        product = _products if on_cpu and few else convolve
+        return product(ct, reverse, precision=precision)
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # what sums of bfloat16 need
+    taps = jnp.einsum(
+        "bftw,uviw->bftuvi",
+        ct,
+        kernel,
+        precision=precision,
+        preferred_element_type=wide,
+    )
+    half = k // 2
+    total = jnp.zeros((), wide)
+    for u in range(k):
+        for v in range(k):
+            # Where tap (u, v) of each output lies in the padded input.
+            spread = [(0, 0, 0)]
+            for first, out, size in zip(
+                (u, v), ct.shape[1:3], image_shape, strict=True
+            ):
+                last = size + 2 * half - first - (stride * (out - 1) + 1)
+                spread.append((first, last, stride - 1))
+            zero = jnp.zeros((), wide)
+            total += lax.pad(taps[:, :, :, u, v], zero, (*spread, (0, 0, 0)))
+    f, t = image_shape
+    return total[:, half : half + f, half : half + t]
+
+
+def kernel_gradient(
+    x: Float[Array, "b f t channels_in"],
+    ct: Float[Array, "b f2 t2 w"],
+    k: int,
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+) -> Float[Array, "k k channels_in w"]:
+    """Transpose of ``convolve`` with respect to its kernel, fast on XLA:CPU.
+
+    A few images at a time, their patches times the gradient of the output: the patches
+    of a whole batch would not stay in the caches, and take three times as long.
+
+    Args:
+      x: the input.
+      ct: gradient with respect to the output.
+      k: size of the kernel.
+      stride: as it was convolved with.
+      precision: of the products.
+    """
+    b, f2, t2, w = ct.shape
+    channels = x.shape[3]
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # what sums of bfloat16 need
+
+    def part(x: Array, ct: Array) -> Array:
+        return jnp.dot(
+            ct.reshape(-1, w).T,
+            _patches(x, k, stride).reshape(-1, k * k * channels),
+            precision=precision,
+            preferred_element_type=wide,
+        )
+
+    size = min(b, max(1, _POSITIONS // (f2 * t2)))
+    whole = b // size
+    split = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])
+    add = lambda total, images: (total + part(*images), None)
+    zeros = jnp.zeros((w, k * k * channels), wide)
+    total, _ = lax.scan(add, zeros, (split(x), split(ct)))
+    if whole * size < b:
+        total += part(x[whole * size :], ct[whole * size :])
+    # Else XLA turns the product around in some programs and not in others, and a seed
+    # would train to other bits alone than beside others.
+    total = lax.optimization_barrier(total)
+    return total.T.reshape(k, k, channels, w).astype(x.dtype)
+
+
+def _patches(
+    x: Float[Array, "b f t channels_in"], k: int, stride: int
+) -> Float[Array, "b f2 t2 taps"]:
+    """What each output position sees: ``k k channels_in`` values."""
+    half = k // 2
+    rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    taps = [
+        x[:, u : u + rows : stride, v : v + columns : stride]
+        for u in range(k)
+        for v in range(k)
+    ]
+    return jnp.concatenate(taps, axis=-1)
+
+
+def _products(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b f2 t2 w"]:
+    """``convolve`` as one product, fast on XLA:CPU where the output is small."""
+    k, _, _, w = kernel.shape
+    patches = _patches(x, k, stride)
+    return jnp.dot(patches, kernel.reshape(-1, w), precision=precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    stride: int = 1,
+) -> Float[Array, "b f2 t2 w"]:
+    """``convolve``, differentiable in both arguments and fast at it everywhere.
+
+    To any order: a convolution and its two transposes are each linear in what the
+    others' gradients are of, so that the three have each other as gradients.
+    """
+    plain = functools.partial(convolve, stride=stride)
+    out = jax.eval_shape(plain, x, kernel)
+    if out.shape[1] * out.shape[2] >= _FEW:
+        return plain(x, kernel)
+    products = functools.partial(_products, stride=stride)
+    return lax.platform_dependent(x, kernel, cpu=products, default=plain)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_input(
+    ct: Float[Array, "b f2 t2 w"],
+    kernel: Float[Array, "k k channels_in w"],
+    image_shape: tuple[int, int],
+    stride: int,
+) -> Float[Array, "b f t channels_in"]:
+    """``input_gradient`` where it is fast, JAX's own elsewhere."""
+
+    def derived(ct: Array, kernel: Array) -> Array:
+        shape = (ct.shape[0], *image_shape, kernel.shape[2])
+        x = jax.ShapeDtypeStruct(shape, ct.dtype)
+        transpose = jax.linear_transpose(lambda x: convolve(x, kernel, stride), x)
+        return transpose(ct)[0]
+
+    def written_out(ct: Array, kernel: Array) -> Array:
+        return input_gradient(ct, kernel, image_shape, stride).astype(ct.dtype)
+
+    return lax.platform_dependent(ct, kernel, cpu=written_out, default=derived)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_kernel(
+    x: Float[Array, "b f t channels_in"],
+    ct: Float[Array, "b f2 t2 w"],
+    k: int,
+    stride: int,
+) -> Float[Array, "k k channels_in w"]:
+    """``kernel_gradient`` where it is fast, JAX's own elsewhere."""
+
+    def derived(x: Array, ct: Array) -> Array:
+        shape = (k, k, x.shape[3], ct.shape[3])
+        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+        transpose = jax.linear_transpose(lambda k: convolve(x, k, stride), kernel)
+        return transpose(ct)[0]
+
+    def written_out(x: Array, ct: Array) -> Array:
+        return kernel_gradient(x, ct, k, stride)
+
+    return lax.platform_dependent(x, ct, cpu=written_out, default=derived)
+
+
+def _conv_forward(x, kernel, stride):
+    return conv(x, kernel, stride), (x, kernel)
+
+
+def _conv_backward(stride, residuals, ct):
+    x, kernel = residuals
+    return (
+        _to_input(ct, kernel, x.shape[1:3], stride),
+        _to_kernel(x, ct, kernel.shape[0], stride),
+    )
+
+
+def _to_input_forward(ct, kernel, image_shape, stride):
+    return _to_input(ct, kernel, image_shape, stride), (ct, kernel)
+
+
+def _to_input_backward(image_shape, stride, residuals, x):
+    ct, kernel = residuals
+    return conv(x, kernel, stride), _to_kernel(x, ct, kernel.shape[0], stride)
+
+
+def _to_kernel_forward(x, ct, k, stride):
+    return _to_kernel(x, ct, k, stride), (x, ct)
+
+
+def _to_kernel_backward(k, stride, residuals, kernel):
+    x, ct = residuals
+    return _to_input(ct, kernel, x.shape[1:3], stride), conv(x, kernel, stride)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+_to_input.defvjp(_to_input_forward, _to_input_backward)
+_to_kernel.defvjp(_to_kernel_forward, _to_kernel_backward)

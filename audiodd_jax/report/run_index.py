@@ -1,0 +1,202 @@
+"""Run directories found and grouped: what ran, with which settings, how far."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import read_json
+
+# What tells seeds of one experiment from each other, and where its data lay.
+_OF_A_SEED = ("seed", "learns_from.draw", "data.data_dir", "data.processes")
+# Clips by their numbers: many of them, and others with each seed.
+_INDICES = "learns_from.indices"
+
+
+class Run(NamedTuple):
+    """A run directory.
+
+    Attributes:
+      path: where it lies.
+      kind: ``distill``, ``train``, ``active`` or ``folds``.
+      config: what ``config.json`` holds.
+      result: what ``result.json`` holds; empty where the run was cut.
+      history: the rows of ``metrics.jsonl``.
+    """
+
+    path: Path
+    kind: str
+    config: dict[str, Any]
+    result: dict[str, Any]
+    history: list[dict[str, Any]]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.config["seed"]
+
+
+class Group(NamedTuple):
+    """Runs that differ by their seeds alone.
+
+    Attributes:
+      runs: by seed.
+      origin: what made the coreset that they learnt from; empty where none did.
+      settings: in which they differ from like groups, as ``name=value``.
+    """
+
+    runs: list[Run]
+    origin: str
+    settings: tuple[str, ...]
+
+    @property
+    def first(self) -> Run:
+        """The run of the first seed."""
+        return self.runs[0]
+
+    def column(self, name: str) -> list[Any]:
+        """A value of ``result.json``, of each run."""
+        return [run.result[name] for run in self.runs]
+
+    def mean(self, name: str) -> float:
+        """The mean of a value of ``result.json``."""
+        return statistics.fmean(self.column(name))
+
+
+def find(places: Sequence[Path]) -> list[Run]:
+    """The runs in some folders, at any depth, in the order of their paths.
+
+    Raises:
+      UserError: a place is no folder, or there is no run in any of them.
+    """
+    found: dict[Path, Run] = {}
+    for place in places:
+        if not place.is_dir():
+            raise UserError(f"there is no folder {place}")
+        for file in sorted(place.rglob("config.json")):
+            path = file.parent.resolve()
+            run = _read(file.parent) if path not in found else None
+            if run is not None:
+                found[path] = run
+    if not found:
+        told = ", ".join(map(str, places))
+        raise UserError(f"there is no run in {told}: a run holds config.json")
+    return list(found.values())
+
+
+def _read(path: Path) -> Run | None:
+    """A run, or None where the folder is none of a kind that is reported."""
+    config, result = read_json(path / "config.json"), {}
+    if not isinstance(config, dict):
+        return None
+    if (path / "result.json").exists():
+        result = read_json(path / "result.json")
+    kind = _kind(config, result)
+    return Run(path, kind, config, result, _history(path)) if kind else None
+
+
+def _kind(config: dict[str, Any], result: dict[str, Any]) -> str | None:
+    if "folds" in config:
+        return "folds"
+    if "active" in config:
+        return "active"
+    if "learns_from" in config and "model" in config:
+        return "train"
+    is_distillation = "method" in config and "coreset" in config
+    return "distill" if is_distillation and result.get("method", True) else None
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    file, rows = path / "metrics.jsonl", []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def grouped(
+    runs: Sequence[Run], origins: Mapping[str, str] | None = None
+) -> list[Group]:
+    """Finished runs of one kind, seeds together, with what tells groups apart.
+
+    Args:
+      runs: of one kind; those that were cut are left out.
+      origins: what made the coresets that trainings learnt from, by their digests.
+    """
+    members: dict[str, list[Run]] = {}
+    settings_of = {}
+    for run in runs:
+        if not run.result:
+            continue
+        settings = _flat(run.config)
+        # Of folders the place is the dataset; of published data it is where they lie.
+        place = settings.get("data.data_dir")
+        for name in _OF_A_SEED:
+            settings.pop(name, None)
+        if settings.get("data.name") == "folder":
+            settings["data.data_dir"] = place
+        if settings.get(_INDICES):
+            settings[_INDICES] = "given"
+        digest = settings.pop("learns_from.digest", None)
+        origin = (origins or {}).get(digest, digest or "")
+        key = json.dumps([settings, origin], sort_keys=True)
+        members.setdefault(key, []).append(run)
+        settings_of[key] = settings, origin
+    groups = []
+    for key, alike in members.items():
+        own, origin = settings_of[key]
+        rivals = [
+            other
+            for other, (settings, its) in settings_of.items()
+            if its == origin and _shown(settings) == _shown(own)
+        ]
+        names = [
+            name
+            for name in sorted(own)
+            if any(settings_of[other][0].get(name) != own[name] for other in rivals)
+        ]
+        told = tuple(f"{name}={own[name]}" for name in names)
+        # A copy of a run is no second seed.
+        once = {(run.seed, _digest(run)): run for run in reversed(alike)}
+        alike = sorted(once.values(), key=lambda run: run.seed)
+        groups.append(Group(alike, origin, told))
+    return groups
+
+
+# What a table has columns for, so that nothing else need tell it.
+_SHOWN = (
+    "method",
+    "data.name",
+    "data.variant",
+    "coreset.samples_per_class",
+    "coreset.factor",
+    "model.name",
+    "active.acquisition",
+    "learns_from.name",
+    "learns_from.per_class",
+    "learns_from.fraction",
+)
+
+
+def _digest(run: Run) -> str | None:
+    """Which coreset a training learnt from."""
+    return run.config.get("learns_from", {}).get("digest")
+
+
+def _shown(settings: dict[str, Any]) -> list[Any]:
+    """What a table shows of a group; only among equals must settings tell it."""
+    return [settings.get(name) for name in _SHOWN]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found

@@ -1,0 +1,62 @@
+"""The versions, devices and revision that a run was computed with."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from audiodd_jax.version import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
+
+
+def describe() -> dict[str, Any]:
+    """Versions, devices and revision that a run's numbers depend on."""
+    versions = {name: _installed_version(name) for name in PACKAGES}
+    return {
+        "audiodd_jax": __version__,
+        "revision": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "num_processes": jax.process_count(),
+        "cpus": os.cpu_count(),
+        "command": sys.argv,
+    }
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout that this package runs from, if it runs from one."""
+    package = Path(__file__).parents[1]
+    if not (package.parent / ".git").exists():
+        return None
+    try:
+        command = [
+            "git",
+            "-C",
+            package,
+            "describe",
+            "--always",
+            "--dirty",
+            "--abbrev=12",
+        ]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

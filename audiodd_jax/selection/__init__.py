@@ -1,0 +1,1 @@
+"""Choosing real clips: random, herding, k-center, and subsets of the training split."""

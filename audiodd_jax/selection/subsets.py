@@ -1,0 +1,130 @@
+"""Which part of the training clips a network learns from."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from audiodd_jax.config import Config
+from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.selection import clips as clips_lib
+
+# Draws of clips are no draws of networks, whatever the seeds.
+_DRAW = 0xC11B
+
+
+class Subset(NamedTuple):
+    """A way to choose training clips.
+
+    Attributes:
+      name: ``all``, ``random`` or ``herding`` (clips a class), ``fraction`` (random, of
+        the whole training split, class by class), or ``indices``.
+      per_class: clips a class.
+      fraction: of the training split, validation clips included.
+      indices: rows of the clips that train, as ``prepare`` orders them.
+    """
+
+    name: str = "all"
+    per_class: int = 0
+    fraction: float = 1.0
+    indices: tuple[int, ...] = ()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether another seed chooses other clips."""
+        return self.name in ("random", "fraction")
+
+
+def parse(text: str, per_class: int) -> Subset:
+    """A subset by its name: ``all``, ``random``, ``herding``, or a share as ``20%``.
+
+    Args:
+      text: the name.
+      per_class: clips a class, where the name asks for some.
+
+    Raises:
+      UserError: another name, or a share out of range.
+    """
+    if text in ("random", "herding"):
+        return Subset(text, per_class=per_class)
+    if text == "all":
+        return Subset()
+    if not re.fullmatch(r"\d+(\.\d+)?%", text):
+        raise UserError(
+            f"there is nothing to compare with named {text!r}; there are random, "
+            "herding, hard, all, and shares such as 20%"
+        )
+    return fraction_of(float(text[:-1]) / 100)
+
+
+def fraction_of(fraction: float) -> Subset:
+    """A random share of the training split.
+
+    Raises:
+      UserError: it is not above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"a fraction is above 0 and at most 1, not {fraction:g}")
+    return Subset("fraction", fraction=fraction)
+
+
+def read_indices(path: Path) -> Subset:
+    """The clips that a file lists: NumPy's ``.npy``, or whole numbers in a text file.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        if path.suffix == ".npy":
+            rows = np.load(path, allow_pickle=False)
+        else:
+            rows = np.array([int(word) for word in path.read_text().split()])
+    except (ValueError, EOFError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no list of whole numbers") from error
+    if rows.ndim != 1 or not rows.size or not np.issubdtype(rows.dtype, np.integer):
+        raise UserError(f"{path} is no list of whole numbers")
+    return Subset("indices", indices=tuple(rows.tolist()))
+
+
+def choose(
+    subset: Subset, data: Prepared, config: Config, seed: int
+) -> Int[np.ndarray, " b"]:
+    """Rows of ``data.train`` that belong to a subset.
+
+    Args:
+      subset: which.
+      data: the prepared dataset; only its training clips are looked at.
+      config: of the random networks that herding embeds clips with.
+      seed: of the draw.
+
+    Raises:
+      UserError: a class has too few clips, or an index is none of a training clip.
+    """
+    labels, count = data.train.labels, data.train.labels.size
+    key = jax.random.fold_in(jax.random.key(_DRAW), seed)
+    if subset.name == "random":
+        return clips_lib.random_rows(key, labels, data.class_names, subset.per_class)
+    if subset.name == "fraction":
+        clips = max(1, round(subset.fraction * data.num_train))
+        return clips_lib.random_fraction(key, labels, clips)
+    if subset.name == "herding":
+        networks = config.evaluation.networks
+        features = clips_lib.embed(key, data.train, config.network, networks)
+        return clips_lib.herding_rows(
+            features, labels, data.class_names, subset.per_class
+        )
+    if subset.name == "all":
+        return np.arange(count)
+    rows = np.array(subset.indices)
+    if rows.min() < 0 or rows.max() >= count:
+        raise UserError(
+            f"indices of training clips go from 0 to {count - 1}, and one is "
+            f"{rows.min() if rows.min() < 0 else rows.max()}"
+        )
+    if np.unique(rows).size < rows.size:
+        raise UserError("a training clip is listed twice among the indices")
+    return rows

@@ -1,0 +1,55 @@
+"""How a sweep begins: alone in its folder, with what is finished left as it is."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.sweep import run_process, status
+from audiodd_jax.sweep.plan import Planned
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Holds the sweep's folder for one process.
+
+    Raises:
+      UserError: another one sweeps there, or it is a run or a file.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is not a folder")
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds a run; a sweep needs a folder of its own")
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".sweep").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another sweep is running in {workdir}") from error
+        yield
+
+
+def begin(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
+    """The runs that are not finished yet, noted as waiting.
+
+    Raises:
+      UserError: a run of that name was begun with other flags.
+    """
+    todo = []
+    for plan, state in zip(plans, status.read(plans, workdir), strict=True):
+        if state.flags and state.flags != plan.flags:
+            one, other = set(state.flags) - set(plan.flags), set(plan.flags)
+            there = ", ".join(sorted(one)) or "fewer flags"
+            here = ", ".join(sorted(other - set(state.flags))) or "fewer"
+            raise UserError(
+                f"run {plan.name} was begun with {there}, and now has {here}: choose "
+                "another --workdir, or another name"
+            )
+        if run_process.is_finished(workdir, plan):
+            if state.what != "finished":
+                run_process.record(workdir, plan.name, "finished")
+        else:
+            run_process.record(workdir, plan.name, "queued")
+            todo.append(plan)
+    return todo
