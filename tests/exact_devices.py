@@ -20,7 +20,6 @@ from audiodd_jax.features.dataset import Split  # noqa: E402
 from audiodd_jax.features.labels import centred_one_hot  # noqa: E402
 from audiodd_jax.kernels import exact_matrix  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
-from audiodd_jax.runtime.devices import Grid  # noqa: E402
 
 SHAPE, CLASSES, SAMPLES, BATCH, STEPS = (8, 8), 3, 5, 11, 5
 
@@ -50,7 +49,7 @@ def steps(count):
     settings = {"method": "kip", "network.depth": 1, "kip.pairs": 4}
     config = fields.replace(Config(), {**settings, "rfad.loss": "platt"})
     mesh = mesh_of(count)
-    method = kip.make(config, SHAPE, Grid(1, count))
+    method = kip.make(config, SHAPE, mesh)
     labels = (jnp.arange(BATCH) % CLASSES).astype(jnp.int32)
     start = CoresetArrays(
         images(SAMPLES, 1),
@@ -59,7 +58,7 @@ def steps(count):
     )
     state = devices.replicate(method.init(jax.random.key(2), start), mesh)
     data = devices.replicate(Split(images(BATCH, 3), labels), mesh)
-    step = jax.jit(devices.over(mesh, method.step))
+    step = jax.jit(method.step, out_shardings=devices.replicated(mesh))
     for _ in range(STEPS):
         state, metrics = step(state, data)
     return [np.asarray(x) for x in (*method.coreset(state), metrics["loss"])]

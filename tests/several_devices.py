@@ -20,7 +20,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.coreset.initial import initial  # noqa: E402
 from audiodd_jax.distillation import memory_plan, registry, rfad, steps  # noqa: E402
 from audiodd_jax.distillation.memory_plan import Plan  # noqa: E402
-from audiodd_jax.features import batches, siamese_augment  # noqa: E402
+from audiodd_jax.features import siamese_augment  # noqa: E402
 from audiodd_jax.features.dataset import Split  # noqa: E402
 from audiodd_jax.features.labels import centred_one_hot  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
@@ -71,28 +71,11 @@ def by_mesh(config, grid, dtype, plan=PLAN):
     mesh = devices.make_mesh(
         devices=jax.devices()[: grid.networks * grid.batch], grid=grid
     )
-    method = rfad.make(config, grid, plan)
+    method = rfad.make(config, mesh, plan)
     chunk = steps.make_chunk(method, jax.random.key(2), stats(), config, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(1), start), mesh)
     state, _ = chunk(state, devices.replicate(data, mesh), STEPS)
     return np.asarray(method.coreset(state).images)
-
-
-def by_pmap(config, dtype):
-    """The same per-device step, mapped by ``jax.pmap``."""
-    start, data = problem(dtype)
-    method = rfad.make(config, Grid(8, 1))
-
-    def steps(_, state, data):
-        def body(state, _):
-            key = batches.step_keys(jax.random.key(2), state.step)[0]
-            return method.step(state, batches.gather(key, data, batches.uniform(BATCH)))
-
-        return jax.lax.scan(body, state, None, length=STEPS)[0]
-
-    mapped = jax.pmap(steps, axis_name=devices.NETWORKS, in_axes=(0, None, None))
-    state = mapped(np.arange(8), method.init(jax.random.key(1), start), data)
-    return np.asarray(method.coreset(state).images[5])
 
 
 def distances(dtype, networks):
@@ -101,8 +84,6 @@ def distances(dtype, networks):
     alone = by_mesh(config, Grid(), dtype)
     grid = devices.choose_grid(8, networks)
     found = {"chosen": by_mesh(config, grid, dtype)}
-    if grid.batch == 1:
-        found["pmap"] = by_pmap(config, dtype)
     if dtype == "float64":
         found["both"] = by_mesh(config, Grid(2, 4), dtype, Plan(4, 2, "nothing"))
     size = lambda x: (float(np.abs(x).max()), float(np.linalg.norm(x)))
@@ -123,9 +104,10 @@ def exchanged(grid, plan):
     config = settings(grid.networks)
     start, data = problem(jnp.float32)
     mesh = devices.make_mesh(grid=grid)
-    method = rfad.make(config, grid, plan)
-    step = jax.jit(devices.over(mesh, method.step))
-    state = method.init(jax.random.key(1), start)
+    method = rfad.make(config, mesh, plan)
+    step = jax.jit(method.step, out_shardings=devices.replicated(mesh))
+    state = devices.replicate(method.init(jax.random.key(1), start), mesh)
+    data = devices.replicate(data, mesh)
     text = step.lower(state, data).compile().as_text()
     total = 0
     for line in text.splitlines():
@@ -165,9 +147,10 @@ def scored():
             config=config.network,
             regularizer=5e-3,
             chunk=4,
-            grid=grid,
+            mesh=mesh,
         )
-        return np.asarray(jax.jit(devices.over(mesh, predict))(data.images))
+        images = devices.replicate(data.images, mesh)
+        return np.asarray(jax.jit(predict)(images))
 
     alone = predictions(Grid())
     return [
@@ -201,8 +184,7 @@ def matched(method):
     found = []
     for count in (1, 8):
         mesh = devices.make_mesh(CLASSES, jax.devices()[:count])
-        grid = devices.grid_of(mesh)
-        built = registry.METHODS[method](config, sizes, stats(), grid, Plan())
+        built = registry.METHODS[method](config, sizes, stats(), mesh, Plan())
         chunk = steps.make_chunk(built, jax.random.key(2), stats(), config, mesh=mesh)
         state = devices.replicate(
             built.init(jax.random.key(1), jax.tree.map(jnp.copy, start)), mesh

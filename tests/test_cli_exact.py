@@ -8,7 +8,7 @@ from test_cli import fails
 
 import audiodd_jax
 from audiodd_jax.cli import main
-from audiodd_jax.runtime import devices
+from audiodd_jax.kernels import infinite_width
 
 SMALL = [
     "--config.features.n_mels=8",
@@ -78,6 +78,6 @@ def test_a_coreset_alone_has_one_score_and_leaves_nothing(
 
 
 def test_what_does_not_fit_is_one_sentence(distilled, capsys, monkeypatch):
-    monkeypatch.setattr(devices, "memory_of", lambda device: 100_000)
+    monkeypatch.setattr(infinite_width, "memory_of", lambda device: 100_000)
     told = fails(capsys, "evaluate", f"--workdir={distilled}", "--protocol=ntk")
     assert "the exact kernel of one pair of spectrograms of 8 x 8 takes" in told

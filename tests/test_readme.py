@@ -1,16 +1,27 @@
-"""The README's Python works as printed."""
+"""What the documents print works as printed."""
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import soundfile
 
 import audiodd_jax
+from audiodd_jax.cli import main
+from audiodd_jax.config import fields
+from audiodd_jax.flags import parse
+from audiodd_jax.flags.definitions import ARGUMENTS
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-README = Path(__file__).parents[1] / "README.md"
+REPOSITORY = Path(__file__).parents[1]
+README = REPOSITORY / "README.md"
+DOCUMENTS = [
+    README,
+    *(REPOSITORY / name for name in ("launch/README.md", "experiments/RESULTS.md")),
+    REPOSITORY / "BUILD_NOTES.md",
+]
 
 
 @pytest.mark.slow
@@ -22,7 +33,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     )
     audiodd_jax.distill(config, "runs/quickstart")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) >= 5
+    assert len(blocks) == 4
     names: dict = {}
     for block in blocks:
         if "import torch" in block.replace("numpy as np, ", "") and not HAS_TORCH:
@@ -33,26 +44,56 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     assert " % " in capsys.readouterr().out.replace("%\n", "% ")
 
 
-def test_the_sweep_that_it_prints_is_the_example():
-    (printed,) = re.findall(r"```python\n(COMMON.*?)```", README.read_text(), re.DOTALL)
-    example = (README.parent / "launch" / "sweep" / "sizes.py").read_text()
-    assert printed in example
+def test_the_sweep_that_is_printed_is_the_example():
+    text = (REPOSITORY / "launch" / "README.md").read_text()
+    (printed,) = re.findall(r"```python\n(COMMON.*?)```", text, re.DOTALL)
+    assert printed in (REPOSITORY / "launch" / "sweep" / "sizes.py").read_text()
 
 
-def test_its_pictures_are_there():
-    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
-    assert pictures
-    assert all((README.parent / picture).is_file() for picture in pictures)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_pictures_links_and_scripts_are_there(document):
+    text = document.read_text()
+    links = re.findall(r"\]\((?!http)(.*?)\)", text)
+    scripts = re.findall(r"(?:experiments|launch)/[\w/]+\.(?:py|sh|sbatch)", text)
+    missing = [name for name in links if not (document.parent / name).exists()]
+    missing += [name for name in scripts if not (REPOSITORY / name).exists()]
+    assert not missing
 
 
-def test_the_commands_it_names_exist():
-    from audiodd_jax.cli import main
-
+def test_the_readme_has_pictures_and_fits_its_length():
     text = README.read_text()
-    named = set(re.findall(r"audiodd ([a-z]+)", text)) - {"help"}
-    assert named
-    assert named <= set(main.COMMANDS)
-    for flag in set(re.findall(r"--config\.([a-z_.]+)", text)) - {"group.field"}:
-        from audiodd_jax.config import Config, fields
+    assert re.findall(r"!\[.*?\]\((.*?)\)", text)
+    assert len(text.splitlines()) <= 220
+    notes = (REPOSITORY / "BUILD_NOTES.md").read_text()
+    assert len(notes.splitlines()) <= 500
 
-        assert flag in set(fields.names(Config()))
+
+def printed_commands():
+    """Every ``audiodd`` command line of a code block."""
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", " ")
+        for line in re.findall(r"^audiodd .*$", text, re.MULTILINE):
+            yield tuple(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("words", sorted(set(printed_commands())), ids=" ".join)
+def test_printed_commands_parse(words):
+    command, *arguments = words
+    if command == "help":
+        return
+    assert command in main.COMMANDS
+    if command in ARGUMENTS:
+        parse.parse_arguments(command, arguments)
+        return
+    base = lambda values: audiodd_jax.Config()
+    if command in ("prepare", "distill", "active", "train"):
+        base = parse.dataset_config
+    values, _, _ = parse.parse(command, arguments, base)
+    assert values
+
+
+def test_settings_that_are_named_exist():
+    names = set(fields.names(audiodd_jax.Config()))
+    for document in DOCUMENTS:
+        found = re.findall(r"--config\.([a-z_.]+)", document.read_text())
+        assert set(found) - {"group.field"} <= names, document

@@ -1,4 +1,4 @@
-"""``experiments/table.py``: what stands in which row, run or not."""
+"""``experiments/paper_tables.py``: what stands in which row, run or not."""
 
 import importlib
 import sys
@@ -27,17 +27,17 @@ DATA = SimpleNamespace(
 def script():
     sys.path.insert(0, str(EXPERIMENTS))
     try:
-        yield importlib.import_module("table")
+        yield importlib.import_module("paper_tables")
     finally:
         sys.path.remove(str(EXPERIMENTS))
-        for name in ("table", "source_tables"):
+        for name in ("paper_tables", "published_results"):
             for flag in list(flags.FLAGS.flags_by_module_dict().get(name, ())):
                 delattr(flags.FLAGS, flag.name)
             sys.modules.pop(name, None)
 
 
 def rows_of(script, tmp_path, monkeypatch, *arguments, results=(), reasons=()):
-    flags.FLAGS(["table", f"--workdir={tmp_path}", *arguments])
+    flags.FLAGS(["paper_tables", f"--workdir={tmp_path}", *arguments])
     monkeypatch.setattr(script, "loaded", lambda: DATA)
     found = script.Found()
     found.results.update(results)

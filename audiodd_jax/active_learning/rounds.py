@@ -117,8 +117,8 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
         jnp.int32(plan[0]),
         _blank(model, data, config) if settings.warm_start else None,
     )
-    with RunLog(run) as journal, noted_signals() as stop_signal:
-        done, state = journal.resume(state)
+    with RunLog(run) as log, noted_signals() as stop_signal:
+        done, state = log.resume(state)
 
         def heed() -> None:
             if stop_signal():
@@ -141,13 +141,13 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
                 f"{row['labelled']:,}",
                 100 * row["test_accuracy"],
             )
-            journal.record({"step": done, **row})
-            journal.save(state, done)
+            log.record({"step": done, **row})
+            log.save(state, done)
             if run:
                 # What the round's training needed to be resumed.
                 shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
             heed()
-        return Learnt(state.labelled, journal.history)
+        return Learnt(state.labelled, log.history)
 
 
 def _labelled(

@@ -20,6 +20,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -31,7 +32,6 @@ from audiodd_jax.features import siamese_augment
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
-from audiodd_jax.runtime.devices import Grid
 
 
 def matching_loss(
@@ -52,7 +52,7 @@ def make(
     config: Config,
     num_classes: int,
     stats: Normalization,
-    grid: Grid,
+    mesh: Mesh | None,
     dtype: DTypeLike = jnp.float32,
 ) -> Method:
     """DM as ``init``, ``step`` and ``coreset``.
@@ -61,7 +61,7 @@ def make(
       config: of the run.
       num_classes: ``c``.
       stats: what the images were standardised with.
-      grid: of the devices over which ``step`` will be mapped.
+      mesh: devices that share the classes; None: one device.
       dtype: of the network's computations.
     """
     model = matching_methods.make_model(config, num_classes, dtype)
@@ -82,5 +82,5 @@ def make(
         return params
 
     return matching_methods.make(
-        config, num_classes, grid, model, Matched(network, loss, after)
+        config, num_classes, mesh, model, Matched(network, loss, after)
     )

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
@@ -40,7 +41,6 @@ from audiodd_jax.features import batches, siamese_augment
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
-from audiodd_jax.runtime.devices import Grid
 
 # Published epochs of the inner loop by samples a class; between them a line, beyond
 # them the ends. The outer loop has as many steps as there are samples, up to 50.
@@ -151,7 +151,7 @@ def make(
     config: Config,
     num_classes: int,
     stats: Normalization,
-    grid: Grid,
+    mesh: Mesh | None,
     dtype: DTypeLike = jnp.float32,
 ) -> Method:
     """DC, or DSA by ``config.method``, as ``init``, ``step`` and ``coreset``.
@@ -160,7 +160,7 @@ def make(
       config: of the run.
       num_classes: ``c``.
       stats: what the images were standardised with.
-      grid: of the devices over which ``step`` will be mapped.
+      mesh: devices that share the classes; None: one device.
       dtype: of the network's computations.
     """
     model = matching_methods.make_model(config, num_classes, dtype)
@@ -186,5 +186,5 @@ def make(
         return lax.cond((step + 1) % outer == 0, lambda: params, trained)
 
     return matching_methods.make(
-        config, num_classes, grid, model, Matched(network, loss, after)
+        config, num_classes, mesh, model, Matched(network, loss, after)
     )

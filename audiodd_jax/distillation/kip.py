@@ -6,21 +6,17 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
    estimates from random ones,
        k_bs = k(x_B, x_S),   k_ss = k(x_S, x_S),   k the NNGP kernel or the NTK
    (``kernels.infinite_width``);
-2. goes on as RFAD does: ``inducing_points`` has the regression, its loss, and the
-   optimiser.
+2. continues as RFAD from step 3 on (``distillation.rfad``): ridge regression, the same
+   loss, AdaBelief.
 
-Nothing is drawn but the batch. A pair of clips takes ``(f t)^2`` numbers, so that pairs
-are computed some at a time, and again in the backward pass.
+Nothing is random but the batch. A pair of clips takes ``(f t)^2`` numbers, so pairs are
+computed a few at a time, and recomputed in the backward pass.
 
-Of the Gram matrix one side alone is differentiated. With G the loss's gradient in k_ss,
-and k symmetric,
+Only one argument of the Gram matrix is differentiated. With G the loss's gradient with
+respect to k_ss, and k symmetric,
 
     d loss = sum_ij G_ij (d_1 k(x_i, x_j) dx_i + d_2 k(x_i, x_j) dx_j)
            = sum_ij (G + G^T)_ij d_1 k(x_i, x_j) dx_i.
-
-Devices (``runtime.devices``) share the rows of batch and coreset: each computes its own
-rows of both kernels; those of the coreset are gathered, every device solves, pulls back
-what is of its own rows, and the gradients are added up.
 
 References:
   Nguyen, Chen, Lee, *Dataset Meta-Learning from Kernel Ridge-Regression*, ICLR 2021.
@@ -30,93 +26,60 @@ References:
 
 import functools
 
-import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation.kernel_methods import (
-    Gradients,
-    Kernels,
-    Params,
-    learner,
-    regression,
-    support,
-)
+from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.method import Method
-from audiodd_jax.features.dataset import Split
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.kernels.infinite_width import Kernel
-from audiodd_jax.runtime.devices import BATCH, Grid
+from audiodd_jax.kernels.random_kernels import KernelFunction, Kernels
+from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 
-_ALONE = Grid()
 
-
-def gradients(
-    params: Params,
+def make_kernels(
     kernel: Kernel,
-    batch: Split,
-    config: Config,
     pairs: int,
-    grid: Grid = _ALONE,
-) -> Gradients:
-    """The loss's gradients, on every device of a grid.
+    precision: DTypeLike = jnp.float32,
+    mesh: Mesh | None = None,
+) -> KernelFunction:
+    """Step 1 as ``kernels(key, x_b, x_s) -> (k_bs, k_ss)``; the key is not used.
 
     Args:
-      params: what is learnt.
       kernel: of all pairs of two sets of inputs.
-      batch: the whole of it.
-      config: of the run.
-      pairs: whose kernel is computed at once.
-      grid: how devices share the rows.
+      pairs: computed at once.
+      precision: least precision of the kernels.
+      mesh: devices that share the rows of batch and coreset; None: one device.
     """
-    b = batch.labels.shape[0]
-    own_b = grid.share(BATCH, b)
-    x_b, labels_b = (part[own_b.numbers] for part in batch)
-    is_own = jnp.ones(labels_b.shape) if own_b.is_own is None else own_b.is_own
-    weights = (is_own / b).astype(x_b.dtype)
+    some_rows = functools.partial(infinite_width.rows, kernel, pairs=pairs)
+    rows = devices.shared_rows(some_rows, mesh)
 
-    stored = lambda params: support(params, config).images
-    x_s, pull_back_images = jax.vjp(stored, params)
-    own_s = grid.share(BATCH, x_s.shape[0])
-    rows = functools.partial(infinite_width.rows, kernel, pairs=pairs)
-    k_bs, pull_back_bs = jax.vjp(lambda x: rows(x_b, x), x_s)
-    k_ss, pull_back_ss = jax.vjp(lambda x: rows(x, x_s), x_s[own_s.numbers])
+    def kernels(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
+        one_sided = rows(x_s, lax.stop_gradient(x_s))
+        # Adds nothing to the value, and the other argument's gradient by symmetry.
+        k_ss = one_sided + (one_sided.T - lax.stop_gradient(one_sided.T))
+        wide = jnp.promote_types(k_ss.dtype, precision)
+        return Kernels(rows(x_b, x_s).astype(wide), k_ss.astype(wide))
 
-    kernels = Kernels(k_bs, grid.gather(k_ss, BATCH, x_s.shape[0]))
-    wide = lambda k: k.astype(jnp.promote_types(k.dtype, config.rfad.kernel_precision))
-    loss_of = lambda kernels, params: regression(
-        jax.tree.map(wide, kernels), params, labels_b, config, weights, grid
-    )
-    (loss, y_hat), (ct, direct) = jax.value_and_grad(
-        loss_of, argnums=(0, 1), has_aux=True
-    )(kernels, params)
-    hits = jnp.sum(weights * (jnp.argmax(y_hat, axis=1) == labels_b))
-    loss, hits, log_scale = grid.total((loss, hits, direct.log_scale), BATCH)
-    direct = direct._replace(log_scale=log_scale)
-
-    # What comes back to the coreset's kernel is of all rows already.
-    ct_ss = (ct.ss + ct.ss.T)[own_s.numbers]
-    if own_s.is_own is not None:
-        ct_ss = jnp.where(own_s.is_own[:, None], ct_ss, 0)
-    (ct_images,) = pull_back_bs(ct.bs)
-    ct_images = ct_images.at[own_s.numbers].add(*pull_back_ss(ct_ss))
-    (through,) = pull_back_images(grid.total(ct_images, BATCH))
-    return Gradients(loss, hits, jax.tree.map(jnp.add, direct, through))
+    return kernels
 
 
-def make(config: Config, shape: tuple[int, int], grid: Grid = _ALONE) -> Method:
+def make(config: Config, shape: tuple[int, int], mesh: Mesh | None = None) -> Method:
     """KIP as ``init``, ``step`` and ``coreset`` closed over its settings.
 
     Args:
-      config: of the run.
+      config: run configuration.
       shape: ``(f, t)`` of the spectrograms.
-      grid: of the devices over which ``step`` will be mapped.
+      mesh: devices that share the rows of batch and coreset; None: one device.
 
     Raises:
       UserError: neural-tangents is not installed, a pair does not fit the memory, or
-        features of another precision are asked for.
+        features of reduced precision are asked for.
     """
     if config.network.precision != "float32":
         raise UserError(
@@ -126,8 +89,5 @@ def make(config: Config, shape: tuple[int, int], grid: Grid = _ALONE) -> Method:
     kernel = infinite_width.make_kernel(config.network, config.kip.kernel)
     at_most = infinite_width.pairs_at_once(shape, is_differentiated=True)
     pairs = config.kip.pairs or at_most
-
-    def find(key: Key[Array, ""], params: Params, batch: Split) -> Gradients:
-        return gradients(params, kernel, batch, config, pairs, grid)
-
-    return learner(config, find)
+    precision = jnp.dtype(config.rfad.kernel_precision)
+    return rfad.learn(config, make_kernels(kernel, pairs, precision, mesh))

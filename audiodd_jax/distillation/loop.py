@@ -148,9 +148,8 @@ def prepare(
     Raises:
       UserError: settings that the data cannot serve.
     """
-    grid = devices.grid_of(mesh)
     plan, sizes = plan_of(config, data, mesh)
-    method = METHODS[config.method](config, sizes, data.normalization, grid, plan)
+    method = METHODS[config.method](config, sizes, data.normalization, mesh, plan)
     stream = _streams(config)
     start = initial.initial(
         stream(_INITIAL), data.train, data.class_names, config.coreset
@@ -226,7 +225,7 @@ def _select(
     stream = _streams(config)
     mesh = mesh or make_mesh(config, data.num_classes)
     validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
-    with RunLog(run) as journal:
+    with RunLog(run) as log:
         if run:
             run.start_from(-1)
         chosen = initial.selected(
@@ -235,10 +234,10 @@ def _select(
         row = {"step": 0, "best": True}
         if validate:
             _score(validate, chosen, row)
-        journal.record(row)
+        log.record(row)
         random = dataclasses.replace(config.coreset, init="real")
         start = initial.initial(stream(_INITIAL), data.train, data.class_names, random)
-        return Distilled(start, chosen, 0, 0, journal.history)
+        return Distilled(start, chosen, 0, 0, log.history)
 
 
 def _worst() -> ridge_scoring.Score:

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
@@ -27,7 +27,7 @@ from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.runtime.devices import NETWORKS, Grid
+from audiodd_jax.runtime import devices
 
 # What a step's key is folded with: for changes of clips, for a fresh network, and for
 # its training.
@@ -86,14 +86,18 @@ def make_model(
 
 
 def make(
-    config: Config, num_classes: int, grid: Grid, model: nn.Module, matched: Matched
+    config: Config,
+    num_classes: int,
+    mesh: Mesh | None,
+    model: nn.Module,
+    matched: Matched,
 ) -> Method:
     """A matching method as ``init``, ``step`` and ``coreset``.
 
     Args:
       config: of the run.
       num_classes: ``c``.
-      grid: of the devices over which ``step`` will be mapped.
+      mesh: devices that share the classes; None: one device.
       model: the network that is matched.
       matched: what is matched, and how the network changes.
     """
@@ -123,18 +127,19 @@ def make(
         by_class = lambda x: x.reshape(num_classes, -1, *x.shape[1:])
         real, stored = by_class(batch.images), by_class(state.images)
 
-        def of_class(label: Int[Array, ""]) -> tuple[Array, Array]:
+        def of_class(own: Any, network: Any) -> tuple[Array, Array]:
+            label, real, stored = own
+
             def loss(images: Array) -> Array:
                 synthetic = multi_formation.stretch(images, config.coreset.factor)
                 own_key = jax.random.fold_in(change_key, label)
-                return matched.loss(network, own_key, real[label], synthetic, label)
+                return matched.loss(network, own_key, real, synthetic, label)
 
-            return jax.value_and_grad(loss)(stored[label])
+            return jax.value_and_grad(loss)(stored)
 
-        share = grid.share(NETWORKS, num_classes)
-        losses, grads = (
-            grid.gather(own, NETWORKS, num_classes)
-            for own in lax.map(of_class, share.numbers)
+        labels = jnp.arange(num_classes)
+        losses, grads = devices.each_slot(of_class, mesh)(
+            (labels, real, stored), network
         )
         grads = grads.reshape(state.images.shape)
         updates, opt_state = tx.update(grads, state.opt_state)

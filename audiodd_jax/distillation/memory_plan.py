@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from audiodd_jax.config import Config, RandomNetworkConfig
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv
 from audiodd_jax.ops import precision, winograd
 from audiodd_jax.runtime.devices import Grid
@@ -34,21 +35,6 @@ _STATE_COPIES = 5
 # What a process takes before its first step: Python, JAX, compiled programs.
 _PROCESS_BYTES = 680 << 20
 _LEAST_CHUNK = 8
-
-
-class Plan(NamedTuple):
-    """What a step computes at once, and what its backward pass keeps.
-
-    Attributes:
-      chunk: rows of the batch that a network processes at once; 0: all.
-      coreset_chunk: rows of the coreset, likewise.
-      keeps: the batch's ``features``, kept for the backward pass, or ``nothing``: they
-        are computed again. The coreset's pass is computed again network by network.
-    """
-
-    chunk: int = 0
-    coreset_chunk: int = 0
-    keeps: str = "features"
 
 
 class Sizes(NamedTuple):

@@ -11,21 +11,20 @@ from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.devices import Grid
 
-# The methods that take steps; ``start.selected`` has the choices of real clips.
-METHODS: dict[str, Callable[[Config, Sizes, Normalization, Grid, Plan], Method]] = {
-    "rfad": lambda config, sizes, stats, grid, plan: rfad.make(config, grid, plan),
-    "kip": lambda config, sizes, stats, grid, plan: kip.make(
-        config, (sizes.f, sizes.t), grid
+# The methods that take steps; ``coreset.initial.selected`` chooses real clips.
+METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]] = {
+    "rfad": lambda config, sizes, stats, mesh, plan: rfad.make(config, mesh, plan),
+    "kip": lambda config, sizes, stats, mesh, plan: kip.make(
+        config, (sizes.f, sizes.t), mesh
     ),
-    "dm": lambda config, sizes, stats, grid, plan: distribution_matching.make(
-        config, sizes.c, stats, grid
+    "dm": lambda config, sizes, stats, mesh, plan: distribution_matching.make(
+        config, sizes.c, stats, mesh
     ),
     **dict.fromkeys(
         ("dc", "dsa"),
-        lambda config, sizes, stats, grid, plan: gradient_matching.make(
-            config, sizes.c, stats, grid
+        lambda config, sizes, stats, mesh, plan: gradient_matching.make(
+            config, sizes.c, stats, mesh
         ),
     ),
 }

@@ -41,33 +41,17 @@ def make_chunk(
     the chunk.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
-    steps = make_steps(method, stats, config, noise)
+    draw = method.draw or batches.uniform(config.loop.batch_size)
 
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    @functools.partial(
+        jax.jit,
+        static_argnums=2,
+        donate_argnums=0,
+        out_shardings=devices.replicated(mesh),
+    )
     def chunk(
         state: Any, data: Split | DeviceSplit | Streamed, length: int, key: Array
     ) -> tuple[Any, dict[str, Array]]:
-        own = functools.partial(steps, length=length)
-        return devices.over(mesh, own)(state, data, key)
-
-    # The key is an argument, so that runs of other seeds find the program compiled.
-    return functools.partial(chunk, key=devices.replicate(key, mesh))
-
-
-def make_steps(
-    method: Method,
-    stats: Normalization,
-    config: Config,
-    noise: Num[Array, "pieces f t"] | None = None,
-) -> Callable[..., tuple[Any, dict[str, Array]]]:
-    """``steps(state, data, key, length)``, a scan, as ``make_chunk`` compiles it."""
-    draw = method.draw or batches.uniform(config.loop.batch_size)
-
-    def steps(
-        state: Any, data: Split | DeviceSplit | Streamed, key: Array, length: int
-    ) -> tuple[Any, dict[str, Array]]:
-        # Every device draws and changes the whole batch, whatever its share of it: so
-        # the batches do not depend on how many devices there are.
         def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
             index_key, augment_key = batches.step_keys(key, state.step)
             if drawn is None:
@@ -81,7 +65,8 @@ def make_steps(
         state, metrics = lax.scan(body, state, drawn, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    return steps
+    # The key is an argument, so that runs with other seeds find the program compiled.
+    return functools.partial(chunk, key=devices.replicate(key, mesh))
 
 
 # ``(coreset, validation clips, key, regularizer) -> score``, compiled.
@@ -108,11 +93,11 @@ def make_scorer(config: Config, mesh: Mesh) -> Scorer:
             config=config.network,
             regularizer=regularizer,
             chunk=settings.batch_size,
-            grid=devices.grid_of(mesh),
+            mesh=mesh,
         )
         return ridge_scoring.score(predictions, data.labels)
 
-    return jax.jit(devices.over(mesh, score))
+    return jax.jit(score, out_shardings=devices.replicated(mesh))
 
 
 def make_validate(
@@ -147,8 +132,7 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)
     stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
-    grid = devices.grid_of(mesh)
-    method = METHODS[config.method](config, sizes, stats, grid, plan)
+    method = METHODS[config.method](config, sizes, stats, mesh, plan)
     stored = sizes.s // config.coreset.factor
     start = CoresetArrays(
         array((stored, *image), jnp.float32),

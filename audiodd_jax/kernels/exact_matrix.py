@@ -16,7 +16,6 @@ from tqdm import tqdm
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.devices import BATCH
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 from audiodd_jax.runtime.signals import Interrupted, noted_signals
 
@@ -116,18 +115,17 @@ def _make_compute(
 
     What lies beyond the matrix repeats its last row or column.
     """
-    kernel, grid = infinite_width.make_kernel(config, kind), devices.grid_of(mesh)
+    kernel = infinite_width.make_kernel(config, kind)
 
     def cut(x: Array, start: Array, side: int) -> Array:
         return x[jnp.minimum(start + jnp.arange(side), x.shape[0] - 1)]
 
-    def tiles(starts: Int[Array, "k 2"], x1: Array, x2: Array) -> Array:
-        count = starts.shape[0]
-        parts = lambda start: map(cut, (x1, x2), start, sides)
-        own = starts[grid.share(BATCH, count).numbers]
-        return grid.gather(lax.map(lambda at: kernel(*parts(at)), own), BATCH, count)
+    def tiles(starts: Int[Array, "k 2"], inputs: tuple[Array, Array]) -> Array:
+        parts = lambda start: map(cut, inputs, start, sides)
+        return lax.map(lambda start: kernel(*parts(start)), starts)
 
-    return jax.jit(devices.over(mesh, tiles))
+    by_rows = devices.shared_rows(tiles, mesh)
+    return jax.jit(lambda starts, x1, x2: by_rows(starts, (x1, x2)))
 
 
 def _digest(

@@ -1,20 +1,20 @@
-"""Kernel ridge regression on a coreset with fresh random networks, for scoring."""
+"""Kernel ridge regression from a coreset with fresh random networks, for scoring."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.kernels import random_features, ridge
+from audiodd_jax.kernels.random_kernels import Kernels, sum_over_devices
 from audiodd_jax.networks import random_conv
 from audiodd_jax.ops.chunked_map import in_chunks
-from audiodd_jax.runtime.devices import BATCH, NETWORKS, Grid
-
-_ALONE = Grid()
+from audiodd_jax.runtime.devices import NETWORKS, Grid
 
 
 class Score(NamedTuple):
@@ -39,44 +39,50 @@ def predict(
     config: RandomNetworkConfig,
     regularizer: float | Float[Array, ""],
     chunk: int,
-    grid: Grid = _ALONE,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "b c"]:
     """Predictions of ``images`` from a coreset under ``n`` networks drawn by ``key``.
 
-    The networks are scanned, and images taken ``chunk`` at a time, so that memory does
-    not grow with either. On a grid of devices each takes its share of networks and
-    images, and all return all predictions.
+    The networks are scanned and the images processed ``chunk`` at a time, so that
+    memory grows with neither.
+
+    Args:
+      key: draws the networks.
+      images: inputs to predict.
+      x_support: the coreset's spectrograms.
+      y_support: their labels.
+      num_networks: ``n``.
+      config: settings of the random networks.
+      regularizer: lambda, relative to the kernel's mean diagonal.
+      chunk: inputs processed at once.
+      mesh: devices that share networks and images; None: one device.
     """
-    input_shape = images.shape[1:3]
-    b, s = images.shape[0], x_support.shape[0]
-    if grid.batch > 1:
-        images = images[grid.share(BATCH, b).numbers]
 
-    def add_network(sums, slot):
-        number, is_own = slot
-        network_key = jax.random.fold_in(key, number)
-        network = random_conv.init(network_key, input_shape, config, images.dtype)
-        phi = lambda part: random_conv.apply(network, part, config)
-        phi_s = in_chunks(phi, x_support, chunk)
-        rows = lambda part: random_features.accumulate(phi(part), phi_s)
-        products = (
-            in_chunks(rows, images, chunk),
-            random_features.accumulate(phi_s, phi_s),
-        )
-        if is_own is not None:
-            products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
-        return jax.tree.map(jnp.add, sums, products), None
+    def sums(key: Key[Array, ""], x_b: Array, x_s: Array, grid: Grid) -> Kernels:
+        def add_network(sums: Kernels, slot: Any) -> tuple[Kernels, None]:
+            number, is_own = slot
+            network_key = jax.random.fold_in(key, number)
+            network = random_conv.init(network_key, x_b.shape[1:3], config, x_b.dtype)
+            phi = lambda part: random_conv.apply(network, part, config)
+            phi_s = in_chunks(phi, x_s, chunk)
+            rows = lambda part: random_features.accumulate(phi(part), phi_s)
+            products = Kernels(
+                in_chunks(rows, x_b, chunk), random_features.accumulate(phi_s, phi_s)
+            )
+            if is_own is not None:
+                products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
+            return jax.tree.map(jnp.add, sums, products), None
 
-    sizes = ((images.shape[0], s), (s, s))
-    zeros = tuple(jnp.zeros(size, images.dtype) for size in sizes)
-    sums, _ = lax.scan(add_network, zeros, grid.share(NETWORKS, num_networks))
-    d = random_conv.num_features(input_shape, config)
+        b, s = x_b.shape[0], x_s.shape[0]
+        zeros = Kernels(jnp.zeros((b, s), x_b.dtype), jnp.zeros((s, s), x_b.dtype))
+        return lax.scan(add_network, zeros, grid.share(NETWORKS, num_networks))[0]
+
+    totals = sum_over_devices(sums, mesh)(key, images, x_support)
+    d = random_conv.num_features(images.shape[1:3], config)
     k_bs, k_ss = (
-        random_features.scale_kernel(k, num_networks, d, config)
-        for k in grid.total(sums, NETWORKS)
+        random_features.scale_kernel(k, num_networks, d, config) for k in totals
     )
-    own = ridge.predict(k_bs, k_ss, y_support, regularizer)
-    return grid.gather(own, BATCH, b)
+    return ridge.predict(k_bs, k_ss, y_support, regularizer)
 
 
 def score(predictions: Float[Array, "b c"], labels: Int[Array, " b"]) -> Score:

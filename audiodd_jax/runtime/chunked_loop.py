@@ -1,9 +1,8 @@
-"""Metrics and checkpoints of a run, and the loop of chunks that writes them."""
+"""The loop of a run: chunks of compiled steps, metrics, checkpoints, signals."""
 
-import contextlib
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array
@@ -19,11 +18,11 @@ _log = logging.getLogger(__name__)
 
 
 class Schedule(NamedTuple):
-    """How long a run is, and how often what happens, in steps.
+    """Length of a run, and the intervals of what recurs, in steps.
 
     Attributes:
-      steps: in all.
-      log_every: in one compiled chunk.
+      steps: in total.
+      log_every: per compiled chunk.
       eval_every: between validations; 0: only at the end.
       checkpoint_every: between checkpoints.
     """
@@ -38,12 +37,13 @@ class Job(NamedTuple):
     """What a run does, chunk by chunk.
 
     Attributes:
-      name: shown beside the progress bar.
+      name: shown next to the progress bar.
       begin: ``step -> advance``, where ``advance(state, length)`` takes that many
-        steps and returns the state and metrics, and ``step`` is the first one's number.
-      review: ``(state, row) -> state``: validates into the row, keeps what is best.
+        steps and returns the state and metrics; ``step`` is the number of steps taken.
+      review: ``(state, row) -> state``: writes the validation into the row, keeps the
+        best.
       is_done: ``(state, step) -> bool``: whether to stop early.
-      advice: what to change where the loss is not a number.
+      advice: what to change if the loss is not finite.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Where a run ended.
+    """The end of a run.
 
     Attributes:
       state: the last.
-      step: steps taken, fewer than asked for if it stopped early.
-      history: a row a chunk.
+      step: steps taken, fewer than scheduled if it stopped early.
+      history: one row per chunk.
     """
 
     state: Any
@@ -67,126 +67,131 @@ class Outcome(NamedTuple):
     history: list[dict[str, Any]]
 
 
-class Asked(NamedTuple):
-    """Steps that a run wants to be taken.
-
-    Attributes:
-      step: the last that it has taken.
-      state: after it.
-      length: steps to take.
-    """
-
-    step: int
-    state: Any
-    length: int
-
-
-# A run that asks for steps, is sent the state and metrics after them, and ends with its
-# outcome.
-Driven = Generator[Asked, tuple[Any, dict[str, Array]], Outcome]
-
-
 def drive(
     job: Job, state: Any, schedule: Schedule, run: RunDirectory | None = None
 ) -> Outcome:
-    """Runs a job to its end, from where it was cut if it was.
+    """Runs a job to its end, from its last checkpoint if it was interrupted.
 
     Chunks end on multiples of ``log_every``, so that a resumed run has the same ones.
 
     Args:
       job: what to do.
-      state: an array pytree to start from.
-      schedule: how long, and how often what.
-      run: where to record, checkpoint and resume; None keeps all in memory.
+      state: initial pytree of arrays.
+      schedule: length and intervals.
+      run: where to record, checkpoint and resume; None keeps everything in memory.
 
     Raises:
-      UserError: a loss that is not a number.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      UserError: the loss is not finite.
+      Interrupted: SIGTERM or SIGINT arrived; the state is saved.
     """
-    advance, taken = None, None
-    with (
-        noted_signals() as stop_signal,
-        contextlib.closing(driven(job, state, schedule, run, stop_signal)) as work,
+    with noted_signals() as stop_signal, RunLog(run) as log:
+        step, state = log.resume(state)
+        if not log.history:
+            state = _record_start(job, state, log)
+        advance = job.begin(step)
+        with _Progress(job.name, step, schedule.steps) as progress:
+            loop = _Loop(job, schedule, log, progress, step)
+            while not job.is_done(state, loop.step) and (length := loop.next_length()):
+                state = loop.after(*advance(state, length), length, stop_signal)
+    return Outcome(state, loop.step, log.history)
+
+
+def _record_start(job: Job, state: Any, log: RunLog) -> Any:
+    """Validates, records and saves the state before the first step."""
+    row: dict[str, Any] = {"step": 0}
+    state = job.review(state, row)
+    log.record(row)
+    log.save(state, 0)
+    return state
+
+
+class _Loop:
+    """What happens between two chunks of steps."""
+
+    def __init__(
+        self,
+        job: Job,
+        schedule: Schedule,
+        log: RunLog,
+        progress: "_Progress",
+        step: int,
     ):
-        try:
-            while True:
-                asked = work.send(taken)
-                advance = advance or job.begin(asked.step)
-                taken = advance(asked.state, asked.length)
-        except StopIteration as end:
-            return end.value
+        self.step = step
+        self._job, self._schedule = job, schedule
+        self._log, self._progress = log, progress
 
+    def next_length(self) -> int:
+        """Steps of the next chunk; 0 at the end of the schedule."""
+        return min(self._schedule.log_every, self._schedule.steps - self.step)
 
-def driven(
-    job: Job,
-    state: Any,
-    schedule: Schedule,
-    run: RunDirectory | None,
-    stop_signal: Callable[[], int],
-) -> Driven:
-    """``drive`` as a coroutine: who holds it takes the steps, of several runs at once.
+    def after(
+        self,
+        state: Any,
+        metrics: dict[str, Array],
+        length: int,
+        stop_signal: Callable[[], int],
+    ) -> Any:
+        """Validates, records and saves after a chunk; returns the state.
 
-    Args:
-      job: what to do, ``begin`` apart.
-      state: an array pytree to start from.
-      schedule: how long, and how often what.
-      run: where to record, checkpoint and resume; None keeps all in memory.
-      stop_signal: the signal that came, or 0.
-
-    Raises:
-      UserError: a loss that is not a number.
-      Interrupted: ``stop_signal`` told of one; the state is saved.
-    """
-    with RunLog(run) as journal:
-        step, state = journal.resume(state)
-        if not journal.history:
-            row: dict[str, Any] = {"step": 0}
-            state = job.review(state, row)
-            journal.record(row)
-            journal.save(state, 0)
-        # Where nobody looks at it, no bar is drawn; of several processes one draws.
-        bar = tqdm(
-            total=schedule.steps,
-            initial=step,
-            desc=job.name,
-            unit="step",
-            disable=None if multiprocess.is_lead() else True,
+        Raises:
+          UserError: the loss is not finite.
+          Interrupted: a signal arrived in some process; the state is saved.
+        """
+        before, self.step = self.step, self.step + length
+        is_last = self.step == self._schedule.steps
+        is_due = lambda every: (
+            is_last or (every and self.step // every > before // every)
         )
-        shown = {}
-        with bar:
-            while step < schedule.steps and not job.is_done(state, step):
-                length = min(schedule.log_every, schedule.steps - step)
-                state, metrics = yield Asked(step, state, length)
-                before, step = step, step + length
-                crosses = lambda every, a=before, b=step: (
-                    every and b // every > a // every
-                )
-                row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
-                if not all(map(math.isfinite, row.values())):
-                    raise UserError(
-                        "the loss or its gradient is not a finite number at step "
-                        f"{step}{journal.last_good()}; {job.advice}"
-                    )
-                last = step == schedule.steps
-                if last or crosses(schedule.eval_every):
-                    state = job.review(state, row)
-                    if bar.disable and multiprocess.is_lead():
-                        _log.info(_progress(row, schedule.steps))
-                journal.record(row)
-                bar.update(length)
-                shown["loss"] = f"{row['loss']:.4f}"
-                if "validation_accuracy" in row:
-                    shown["validation"] = f"{row['validation_accuracy']:.3f}"
-                bar.set_postfix(shown)
-                stopping = multiprocess.any_of(stop_signal())
-                if last or stopping or crosses(schedule.checkpoint_every):
-                    journal.save(state, step)
-                if stopping:
-                    raise Interrupted(stopping, step)
-        return Outcome(state, step, journal.history)
+        row = {"step": self.step, **{k: float(v) for k, v in metrics.items()}}
+        if not all(map(math.isfinite, row.values())):
+            raise UserError(
+                "the loss or its gradient is not a finite number at step "
+                f"{self.step}{self._log.last_good()}; {self._job.advice}"
+            )
+        is_reviewed = is_due(self._schedule.eval_every)
+        if is_reviewed:
+            state = self._job.review(state, row)
+        self._log.record(row)
+        self._progress.show(row, length, is_reviewed)
+        stopping = multiprocess.any_of(stop_signal())
+        if stopping or is_due(self._schedule.checkpoint_every):
+            self._log.save(state, self.step)
+        if stopping:
+            raise Interrupted(stopping, self.step)
+        return state
 
 
-def _progress(row: dict[str, Any], steps: int) -> str:
+class _Progress:
+    """A progress bar on a terminal, log lines elsewhere; in process 0 only."""
+
+    def __init__(self, name: str, step: int, steps: int):
+        self._steps = steps
+        self._is_shown = multiprocess.is_lead()
+        # tqdm draws no bar where the output is not a terminal if ``disable`` is None.
+        disable = None if self._is_shown else True
+        self._bar = tqdm(
+            total=steps, initial=step, desc=name, unit="step", disable=disable
+        )
+        self._postfix: dict[str, str] = {}
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, row: dict[str, Any], length: int, is_reviewed: bool) -> None:
+        """Shows the metrics of a chunk."""
+        if is_reviewed and self._bar.disable and self._is_shown:
+            _log.info(_line(row, self._steps))
+        self._postfix["loss"] = f"{row['loss']:.4f}"
+        if "validation_accuracy" in row:
+            self._postfix["validation"] = f"{row['validation_accuracy']:.3f}"
+        self._bar.update(length)
+        self._bar.set_postfix(self._postfix)
+
+
+def _line(row: dict[str, Any], steps: int) -> str:
     text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
     if "validation_accuracy" in row:
         text += f", validation accuracy {100 * row['validation_accuracy']:.1f} %"

@@ -1,9 +1,9 @@
 """One mesh for everything that runs on several devices.
 
-Its axes are ``networks`` and ``batch``. Functions of a device's share take a ``Grid``,
-the axes' sizes, and are mapped over the mesh by ``over``; on a grid of one device they
-hold no collective at all. What goes in and out is the same on every device, so that
-one program serves a laptop, a host with several accelerators, and many hosts.
+Its axes are ``networks`` and ``batch``. Programs are jitted as for one device, with
+arrays that every device holds whole; only the functions whose work is shared
+(``kernels.random_kernels``, ``shared_rows``, ``each_slot``, ``each_own``) are mapped
+over the mesh. On one device they hold no collective at all.
 """
 
 import contextvars
@@ -50,11 +50,11 @@ def limit(count: int) -> None:
 
 
 class Share(NamedTuple):
-    """What of some numbered things is a device's.
+    """This device's shard of the indices ``0 .. count - 1``.
 
     Attributes:
-      numbers: of its things; every device has as many.
-      is_own: which of them are more than padding; None: all.
+      numbers: the indices; the same number on every device.
+      is_own: which of them are not padding; None: all.
     """
 
     numbers: Int[Array, " share"]
@@ -62,18 +62,18 @@ class Share(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """How many devices share the networks, and how many the batch.
+    """The sizes of the mesh's axes.
 
     Attributes:
-      networks: devices along that axis.
-      batch: devices along that axis.
+      networks: devices that share the networks.
+      batch: devices that share the batch.
     """
 
     networks: int = 1
     batch: int = 1
 
     def share(self, axis: str, count: int) -> Share:
-        """This device's share of ``count`` things, divided along an axis."""
+        """This device's shard of ``count`` indices, divided along an axis."""
         size = getattr(self, axis)
         slots = -(-count // size)
         if size == 1:
@@ -82,23 +82,10 @@ class Grid(NamedTuple):
         is_own = None if slots * size == count else numbers < count
         return Share(jnp.minimum(numbers, count - 1), is_own)
 
-    def total(self, tree: Any, *axes: str) -> Any:
-        """Sums arrays over the devices along some axes."""
-        split = tuple(axis for axis in axes if getattr(self, axis) > 1)
-        return lax.psum(tree, split) if split else tree
-
-    def summed_back(self, x: Shaped[Array, "*any"], axis: str) -> Shaped[Array, "*any"]:
-        """``x``, which is the same along an axis; its gradients are summed along it."""
-        if getattr(self, axis) == 1:
-            return x
-        same = jax.custom_vjp(lambda x: x)
-        same.defvjp(lambda x: (x, None), lambda _, ct: (lax.psum(ct, axis),))
-        return same(x)
-
     def gather(
         self, rows: Shaped[Array, "share *rest"], axis: str, count: int
     ) -> Shaped[Array, "count *rest"]:
-        """All ``count`` rows, of which every device along an axis holds its share."""
+        """All ``count`` rows, gathered from the shards along an axis."""
         if getattr(self, axis) == 1:
             return rows
         return lax.all_gather(rows, axis, tiled=True)[:count]
@@ -150,19 +137,70 @@ def grid_of(mesh: Mesh) -> Grid:
     return Grid(mesh.shape[NETWORKS], mesh.shape[BATCH])
 
 
-def over(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function``, which works on a device's share, mapped over a mesh.
+def padded_rows(x: Shaped[Array, "rows *rest"], size: int) -> Shaped[Array, "..."]:
+    """Rows repeated at the end, so that ``size`` divides their number."""
+    count = x.shape[0]
+    padded = -(-count // size) * size
+    return x if padded == count else x[jnp.minimum(jnp.arange(padded), count - 1)]
+
+
+def shared_rows(
+    function: Callable[[Array, Any], Array], mesh: Mesh | None
+) -> Callable[[Array, Any], Array]:
+    """``function(x, y)``, whose rows depend on one row of ``x`` each, over a mesh.
+
+    The devices along the batch axis share the rows of ``x``; each has all of ``y``.
 
     Args:
-      mesh: where it runs.
-      function: of arrays that are the same on every device, to such arrays.
+      function: of an array and a pytree, to an array with a row for each of ``x``.
+      mesh: where it runs; None: one device.
     """
-    same = PartitionSpec()
-    # That outputs are the same everywhere is for tests to see: the check of older
-    # versions of JAX refuses what newer ones take.
-    return jax.shard_map(
-        function, mesh=mesh, in_specs=same, out_specs=same, check_vma=False
+    if mesh is None or mesh.size == 1:
+        return function
+    mapped = jax.shard_map(
+        function,
+        mesh=mesh,
+        in_specs=(PartitionSpec(BATCH), PartitionSpec()),
+        out_specs=PartitionSpec(BATCH),
+        check_vma=False,
     )
+    size = mesh.shape[BATCH]
+    return lambda x, y: mapped(padded_rows(x, size), y)[: x.shape[0]]
+
+
+def each_slot(
+    function: Callable[[Any, Any], Any], mesh: Mesh | None
+) -> Callable[[Any, Any], Any]:
+    """``function(slot, shared)`` for every row of stacked arrays, over a mesh.
+
+    The devices along the networks axis share the rows, each of which takes them one
+    after the other.
+
+    Args:
+      function: of one row of the stacked arrays, and of arrays that all share.
+      mesh: where it runs; None: one device.
+    """
+
+    def own(stacked: Any, shared: Any) -> Any:
+        return lax.map(lambda slot: function(slot, shared), stacked)
+
+    if mesh is None or mesh.size == 1:
+        return own
+    mapped = jax.shard_map(
+        own,
+        mesh=mesh,
+        in_specs=(PartitionSpec(NETWORKS), PartitionSpec()),
+        out_specs=PartitionSpec(NETWORKS),
+        check_vma=False,
+    )
+    size = mesh.shape[NETWORKS]
+
+    def padded(stacked: Any, shared: Any) -> Any:
+        count = jax.tree.leaves(stacked)[0].shape[0]
+        rows = jax.tree.map(lambda x: padded_rows(x, size), stacked)
+        return jax.tree.map(lambda y: y[:count], mapped(rows, shared))
+
+    return padded
 
 
 def each_own(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -204,9 +242,14 @@ def shared_batch(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays that every device of a mesh holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """Puts a copy of every array on every device of a mesh."""
-    sharding = NamedSharding(mesh, PartitionSpec())
+    sharding = replicated(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 

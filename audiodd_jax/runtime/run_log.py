@@ -1,6 +1,7 @@
 """The record of a run: metrics and checkpoints."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.runtime.run_directory import RunDirectory
 
+_log = logging.getLogger(__name__)
+
 
 class RunLog:
-    """Metrics and checkpoints of a run; in memory alone where there is no directory."""
+    """Metrics and checkpoints of a run; only in memory if it has no directory."""
 
     def __init__(self, run: RunDirectory | None):
         self._run = run
@@ -21,7 +24,7 @@ class RunLog:
         self._elapsed = 0.0
         self.history: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -29,7 +32,7 @@ class RunLog:
             self._checkpoints.close()
 
     def resume(self, state: Any) -> tuple[int, Any]:
-        """The step and state to go on from: the last checkpoint's, else the first."""
+        """The step and state to resume from: the last checkpoint's, else the first."""
         if not self._run:
             return 0, state
         saved = self._checkpoints.latest()
@@ -44,7 +47,7 @@ class RunLog:
         return saved or 0, state
 
     def record(self, row: dict[str, Any]) -> None:
-        """Keeps a row of metrics, with the seconds that the run has taken."""
+        """Records a row of metrics, with the seconds that the run has taken."""
         seconds = self._elapsed + time.perf_counter() - self._began
         row = {**row, "seconds": round(seconds, 3)}
         self.history.append(row)
@@ -57,7 +60,7 @@ class RunLog:
             self._checkpoints.save(step, state)
 
     def last_good(self) -> str:
-        """Where the last state lies that was saved, as the end of a sentence."""
+        """Names the last saved state, as the end of a sentence."""
         if not self._checkpoints:
             return ""
         path = self._checkpoints.path(self._checkpoints.latest() or 0)

@@ -170,11 +170,11 @@ def kernel_regression(
             config=network,
             regularizer=config.rfad.regularizer,
             chunk=settings.batch_size,
-            grid=devices.grid_of(mesh),
+            mesh=mesh,
         )
         return predictions.argmax(1)
 
-    predicted = jax.jit(devices.over(mesh, predicted))
+    predicted = jax.jit(predicted, out_shardings=devices.replicated(mesh))
     test, *coresets = devices.replicate([test, *coresets], mesh)
     seeds = range(settings.seeds) if seeds is None else seeds
     return [

@@ -7,12 +7,11 @@ import pytest
 from test_loop import Killed, assert_same, data, run, settings
 
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import kernel_methods, kip
+from audiodd_jax.distillation import kip, rfad
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.kernels import infinite_width
-from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 
@@ -40,7 +39,7 @@ def plain_loss(params, kernel, batch, config):
     """The loss from its formulas, all pairs at once."""
     images, labels = params.images, params.labels
     if config.coreset.factor > 1:
-        arrays = kernel_methods.support(params, config)
+        arrays = CoresetArrays(*params[:3]).unfolded(config.coreset.factor)
         images, labels = arrays.images, arrays.labels
     k_bs, k_ss = kernel(batch.images, images), kernel(images, images)
     s = k_ss.shape[0]
@@ -63,17 +62,17 @@ def test_gradients_are_those_of_the_formulas(kind, loss, factor, pairs, x64):
     )
     params, batch = problem(jnp.float64)
     kernel = infinite_width.make_kernel(config.network, kind)
-    found = jax.jit(lambda params: kip.gradients(params, kernel, batch, config, pairs))(
-        params
-    )
+    kernels = kip.make_kernels(kernel, pairs)
+    loss_of = lambda params: rfad.loss(
+        params, jax.random.key(0), batch, kernels, config.rfad, factor
+    )[0]
+    found, grads = jax.jit(jax.value_and_grad(loss_of))(params)
     value, expected = jax.jit(
         jax.value_and_grad(lambda params: plain_loss(params, kernel, batch, config))
     )(params)
-    assert float(found.loss) == pytest.approx(float(value), rel=1e-9)
-    assert (float(found.params.log_scale) != 0) == (loss == "platt")
-    for a, b in zip(
-        jax.tree.leaves(found.params), jax.tree.leaves(expected), strict=True
-    ):
+    assert float(found) == pytest.approx(float(value), rel=1e-9)
+    assert (float(grads.log_scale) != 0) == (loss == "platt")
+    for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
         scale = float(jnp.abs(b).max())
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * scale)
 
@@ -119,6 +118,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
 def test_what_cannot_be_is_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="precision=bfloat16 is for random networks"):
         kip.make(settings(**SMALL, network__precision="bfloat16"), (8, 8))
-    monkeypatch.setattr(devices, "memory_of", lambda device: 100_000)
+    monkeypatch.setattr(infinite_width, "memory_of", lambda device: 100_000)
     with pytest.raises(UserError, match="exact kernel of one pair of spectrograms"):
         kip.make(settings(**SMALL), (8, 8))

@@ -17,9 +17,7 @@ from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.runtime.devices import Grid
 
-ALONE = Grid()
 STATS = Normalization(np.zeros(8, np.float32), np.full(8, 10, np.float32))
 SMALL = {"matching__depth": 2, "matching__width": 4, "matching__real_per_class": 5}
 
@@ -91,11 +89,11 @@ def problem(dtype=np.float64, per_class=2, factor=1):
     return batch, CoresetArrays(start, labels, jnp.zeros((), dtype))
 
 
-def make(method, grid=ALONE, **changes):
+def make(method, mesh=None, **changes):
     config = presets.for_dataset("tones", method=method, **{**SMALL, **changes})
     module = distribution_matching if method == "dm" else gradient_matching
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
-    return module.make(config, 3, STATS, grid, dtype)
+    return module.make(config, 3, STATS, mesh, dtype)
 
 
 @pytest.mark.parametrize(("method", "factor"), [("dc", 1), ("dsa", 2), ("dm", 2)])

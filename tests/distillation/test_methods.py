@@ -12,7 +12,6 @@ from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
 from audiodd_jax.coreset.initial import initial
 from audiodd_jax.distillation import loop, memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Plan
-from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 
@@ -142,7 +141,7 @@ def test_a_program_serves_every_seed():
     for seed in (0, 1):
         config = changes("dm", seed=seed)
         sizes = memory_plan.sizes_of(config, (8, 8), 3, 30, 0)
-        built = method(config, sizes, prepared.normalization, Grid(), Plan())
+        built = method(config, sizes, prepared.normalization, None, Plan())
         key = jax.random.key(seed)
         chunk = steps.make_chunk(built, key, prepared.normalization, config)
         start = initial(key, prepared.train, prepared.class_names, config.coreset)

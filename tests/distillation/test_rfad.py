@@ -7,10 +7,11 @@ import pytest
 from audiodd_jax.config import Config, fields
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import rfad
+from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_one_hot
-from audiodd_jax.networks import random_conv
+from audiodd_jax.kernels import random_kernels
 
 SMALL = {
     "network.depth": 2,
@@ -37,12 +38,9 @@ def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):
     return start, Split(images, (jnp.arange(b) % c).astype(jnp.int32))
 
 
-def draw(config, dtype=jnp.float32):
-    """Networks by their number, drawn with one key."""
-    key = jax.random.key(1)
-    return lambda number: random_conv.init(
-        jax.random.fold_in(key, number), (8, 12), config.network, dtype
-    )
+def kernels_of(config, plan=Plan()):  # noqa: B008 (a NamedTuple)
+    settings = config.rfad
+    return random_kernels.make(config.network, settings.networks, plan=plan)
 
 
 @pytest.mark.parametrize("loss", ["mse", "platt"])
@@ -53,15 +51,18 @@ def test_gradient_by_finite_differences(loss, readout, preconditioner, x64):
     plan = Plan(4, 2, "nothing") if preconditioner else Plan()
     config = settings(rfad__loss=loss, network__readout=readout)
     start, batch = problem(dtype=jnp.float64)
-    params = rfad.Params(*start)
+    params = Params(*start)
     if preconditioner:
         rng = np.random.default_rng(0)
         near_identity = lambda n: jnp.asarray(np.eye(n) + 0.1 * rng.normal(size=(n, n)))
         params = params._replace(mel_map=near_identity(8), time_map=near_identity(12))
+    kernels, key = kernels_of(config, plan), jax.random.key(1)
     found = jax.jit(
-        lambda p: rfad.gradients(p, draw(config, jnp.float64), batch, config, plan=plan)
+        jax.value_and_grad(
+            lambda p: rfad.loss(p, key, batch, kernels, config.rfad)[0],
+        )
     )
-    f, grads = lambda p: found(p).loss, found(params).params
+    f, grads = lambda p: found(p)[0], found(params)[1]
     rng = np.random.default_rng(1)
     for _ in range(3):
         direction = jax.tree.map(
@@ -141,9 +142,9 @@ def test_predictions_do_not_depend_on_the_order_of_the_coreset():
     order = jnp.array([3, 0, 5, 1, 4, 2])
 
     def predict(arrays):
-        params = rfad.Params(*arrays)
-        sums = rfad.kernel_sums(params, draw(config), batch.images, config)
-        return rfad.objective(sums, params, batch.labels, config, jnp.ones(10))[1]
+        params = Params(*arrays)
+        kernels, key = kernels_of(config), jax.random.key(1)
+        return rfad.loss(params, key, batch, kernels, config.rfad)[1]
 
     shuffled = CoresetArrays(start.images[order], start.labels[order], start.log_scale)
     np.testing.assert_allclose(predict(start), predict(shuffled), rtol=1e-3, atol=1e-5)

@@ -10,8 +10,9 @@ from audiodd_jax.config import Config
 from audiodd_jax.distillation import kernel_methods, rfad
 from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.kernels import random_features
+from audiodd_jax.kernels import random_features, random_kernels
 from audiodd_jax.networks import random_conv
+from audiodd_jax.runtime.devices import Grid
 
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
@@ -38,7 +39,7 @@ def step(golden, dtype):
     config = Config()
     config.optimizer.learning_rate = 1e-3
     config.rfad.regularizer = float(numbers["regularizer"])
-    params = rfad.Params(
+    params = kernel_methods.Params(
         nhwc("x_coreset_nchw"),
         array(numbers["y_coreset"]),
         array(numbers["platt_log_scale"]),
@@ -68,22 +69,28 @@ def test_kernels(step):
 
 @pytest.mark.parametrize("loss", ["mse", "platt"])
 @pytest.mark.parametrize("plan", [Plan(), Plan(3, 2), Plan(3, 2, "nothing")], ids=str)
-def test_loss_gradients_and_update(step, loss, plan):
+def test_loss_gradients_and_update(step, loss, plan, dtype):
     networks, config, params, x_batch, labels, agree = step
     config.rfad.loss = loss
     config.rfad.networks, config.network.width = 2, networks.biases[0].shape[-1]
     draw = lambda number: jax.tree.map(lambda p: p[number], networks)
     batch = Split(x_batch, labels)
 
-    @jax.jit
-    def found(params):
-        sums = rfad.kernel_sums(params, draw, x_batch, config, plan=plan)
-        predictions = rfad.objective(
-            sums, params, labels, config, jnp.ones(len(labels))
-        )[1]
-        return predictions, rfad.gradients(params, draw, batch, config, plan=plan)
+    def kernels(key, x_b, x_s):
+        sums = random_kernels.network_sums(
+            draw, Grid().share("networks", 2), x_b, x_s, config.network, dtype, plan
+        )
+        d = random_conv.num_features(x_b.shape[1:3], config.network)
+        scale = lambda k: random_features.scale_kernel(k, 2, d, config.network)
+        return jax.tree.map(scale, sums)
 
-    predictions, (value, _, grads) = found(params)
+    found = jax.jit(
+        jax.value_and_grad(
+            lambda p: rfad.loss(p, jax.random.key(0), batch, kernels, config.rfad),
+            has_aux=True,
+        )
+    )
+    (value, predictions), grads = found(params)
     agree(predictions, "predictions")
     agree(value, f"{loss}/loss")
     agree(grads.images, f"{loss}/grad_x_nchw")

@@ -1,6 +1,6 @@
 """Seconds that the quickstart's run spends compiling: a first time, and with the cache.
 
-    python experiments/benchmark_compile.py
+    python experiments/benchmarks/compile.py
 
 Tracing and lowering count too; each run is a process of its own, the first with no
 cache yet.

@@ -1,6 +1,6 @@
 """Monte-Carlo passes a second over a pool, ours against a plain PyTorch loop.
 
-    pip install torch && python experiments/benchmark_acquisition.py
+    pip install torch && python experiments/benchmarks/acquisition.py
 
 Both score every clip of the pool by BALD from ``--passes`` passes with dropout of the
 default ConvNet, a part of the pool a turn; the turns alternate and medians are

@@ -1,14 +1,14 @@
 """Peak memory of RFAD steps: predicted before anything is allocated, and measured.
 
-    python experiments/benchmark_memory.py
+    python experiments/benchmarks/memory.py
 
 The prediction is that of ``audiodd distill --dry_run``. Each case, written as in
-benchmark_step.py, is measured in a process of its own.
+step.py, is measured in a process of its own.
 """
 
-import benchmark_step
+import step as step_benchmark
 from absl import app, flags, logging
-from benchmark_step import Case
+from step import Case
 
 from audiodd_jax.distillation import steps
 from audiodd_jax.runtime import devices
@@ -44,7 +44,7 @@ def main(_):
         plan = case.plan(grid)
         step = steps.compiled_bytes(case.config(), case.sizes(), mesh, plan)
         predicted = case.cost(grid).peak_bytes(step) / 1e6
-        measured = benchmark_step.alone(text)["megabytes"]
+        measured = step_benchmark.alone(text)["megabytes"]
         print(
             f"| {case.cells()} | {plan.chunk}, {plan.coreset_chunk}, {plan.keeps} "
             f"| {step / 1e6:.0f} | {predicted:.0f} | {measured:.0f} "

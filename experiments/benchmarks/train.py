@@ -1,6 +1,6 @@
 """Training steps a second, ours against PyTorch: same networks, shapes and machine.
 
-    pip install torch && python experiments/benchmark_train.py
+    pip install torch && python experiments/benchmarks/train.py
 
 Both train on the same batch with AdamW and cross-entropy, the networks being the
 default ConvNet and ResNet-18. The turns alternate, each of ``--steps`` steps; medians

@@ -1,6 +1,6 @@
 """Memory and time of preparing a dataset of Speech Commands' size, and of loading it.
 
-    python experiments/benchmark_prepare.py --place=/tmp/stand_in
+    python experiments/benchmarks/prepare.py --place=/tmp/stand_in
 
 Writes a stand-in of Speech Commands v0.02 (as many clips of each word, noise for sound,
 3.4 GB), prepares it in a process of its own with an empty cache (another 3.5 GB), and

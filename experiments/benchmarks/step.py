@@ -1,6 +1,6 @@
 """The speed of an RFAD step, in Markdown tables.
 
-    pip install "audiodd_jax[exact,benchmark]" && python experiments/benchmark_step.py
+    pip install "audiodd_jax[exact,benchmark]" && python experiments/benchmarks/step.py
 
 - Ours against a plain PyTorch step of the same shapes, float32, by turns, over widths,
   networks, batches and spectrogram sizes. Both draw a batch, draw fresh networks,
@@ -9,7 +9,7 @@
   (a fast convolution does less), as a share of the machine's largest matrix product.
 - Ours against a step of KIP, with the exact kernel (``--exact``), where that can run:
 
-    python experiments/benchmark_step.py --case= --devices= --exact=32,2,32,10,16,16
+    python experiments/benchmarks/step.py --case= --devices= --exact=32,2,32,10,16,16
 - Ours on 1, 2, 4 and 8 devices (``--devices``), simulated where there is but a CPU:
   then they share its cores, and what they exchange is what there is to see.
 
@@ -132,9 +132,9 @@ def ours(case, mesh=None, name="rfad"):
     config = case.config()
     grid = devices.grid_of(mesh)
     if name == "kip":
-        method = kip.make(config, (case.bins, case.frames), grid)
+        method = kip.make(config, (case.bins, case.frames), mesh)
     else:
-        method = rfad.make(config, grid, case.plan(grid))
+        method = rfad.make(config, mesh, case.plan(grid))
     data = Split(jnp.asarray(x), jnp.asarray(labels))
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
     zeros = np.zeros(case.bins, np.float32)

@@ -1,6 +1,6 @@
 """A gradient through a gradient: ours, and as JAX derives it from a convolution.
 
-    python experiments/benchmark_matching.py --turns=5
+    python experiments/benchmarks/matching.py --turns=5
 
 One class of gradient matching: the distance of the gradients of real and synthetic
 clips, and its gradient with respect to the synthetic ones. "Derived" is the same with
@@ -9,9 +9,9 @@ convolutions whose transposes are XLA's own. Alternating turns, medians.
 
 import statistics
 
+import alternate
 import jax
 import jax.numpy as jnp
-import turns
 from absl import app, flags
 
 from audiodd_jax.distillation import distribution_matching, gradient_matching
@@ -64,7 +64,7 @@ def main(_):
         layers.convolution = convolution
         seconds = {
             name: statistics.median(values)
-            for name, values in turns.measure(found, _TURNS.value, 1).items()
+            for name, values in alternate.measure(found, _TURNS.value, 1).items()
         }
         width, real, synthetic, bins, frames = sizes
         print(

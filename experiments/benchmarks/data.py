@@ -1,6 +1,6 @@
 """Recordings to log-mel features: clips a second against librosa, on the same cores.
 
-    python experiments/benchmark_data.py --clips=256 --turns=7
+    python experiments/benchmarks/data.py --clips=256 --turns=7
 
 Each case is files on disk as a dataset publishes them, and that dataset's default
 settings. Ours is what ``prepare`` runs on files: decoding, mixing, resampling, fitting

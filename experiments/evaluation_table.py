@@ -1,6 +1,7 @@
-"""The verdict over several distillation seeds: networks on coresets and on real clips.
+"""Networks on coresets and on real clips, over several distillation seeds.
 
-    python experiments/verdict_table.py --dataset=spoken_digit --data_dir=/data/fsdd \
+    python experiments/evaluation_table.py --dataset=spoken_digit \
+        --data_dir=/data/fsdd \
         --samples_per_class=10 --protocols=convnet,resnet18,linear,krr \
         --against=random,herding,hard,all
 

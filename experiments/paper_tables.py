@@ -1,6 +1,6 @@
 """The source's tables 1 and 2: coresets beside active learning, at equal budgets.
 
-    python experiments/table.py --dataset=spoken_digit --data_dir=/data/fsdd \
+    python experiments/paper_tables.py --dataset=spoken_digit --data_dir=/data/fsdd \
         --model=convnet --seeds=3
 
 One network learns from all training clips; from clips that acquisition functions chose,
@@ -20,7 +20,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
-import source_tables
+import published_results
 from absl import app, flags, logging
 
 import audiodd_jax
@@ -78,7 +78,7 @@ def sizes():
     return [
         int(size)
         for size in _PER_CLASS.value
-        or source_tables.SIZES.get(_DATASET.value.removesuffix("_mini"), usual)
+        or published_results.SIZES.get(_DATASET.value.removesuffix("_mini"), usual)
     ]
 
 
@@ -140,7 +140,7 @@ def of_coreset(method, per_class, seed):
 def ladder():
     """Budgets of active learning in rising order: the coresets' sizes, and shares."""
     count = lambda text: budgets.clips(text, loaded().num_train, loaded().num_classes)
-    texts = [f"{size}/class" for size in sizes()] + list(source_tables.SHARES)
+    texts = [f"{size}/class" for size in sizes()] + list(published_results.SHARES)
     found = {count(text): text for text in texts}
     return tuple(found[clips] for clips in sorted(found))
 
@@ -193,9 +193,9 @@ class Found:
         """The table's rows, in the source's order."""
         data, source = (
             loaded(),
-            source_tables.RESULTS.get((_MODEL.value, _DATASET.value)),
+            published_results.RESULTS.get((_MODEL.value, _DATASET.value)),
         )
-        label = source_tables.LABELS.get(_DATASET.value, "")
+        label = published_results.LABELS.get(_DATASET.value, "")
         raw = lambda clips: round(data.train_bytes * clips / data.num_train)
         count = lambda text: budgets.clips(text, data.num_train, data.num_classes)
         found, reason = self.of(of_everything)
@@ -203,15 +203,15 @@ class Found:
         everything = data.train.labels.size
         row = _row("all clips", "all", everything, raw(everything), found, reason)
         yield row._replace(published=source.everything if source else None)
-        for text in (*source_tables.SHARES, *(f"{size}/class" for size in sizes())):
+        for text in (*published_results.SHARES, *(f"{size}/class" for size in sizes())):
             clips = count(text)
             for name in _ACQUISITIONS.value:
                 found, reason = self.of(of_choice, name)
                 found = [(at[clips], s) for at, s in found if clips in at]
                 told, as_label = None, ""
                 if source and name in source.chosen:
-                    if text in source_tables.SHARES:
-                        told = source.chosen[name][source_tables.SHARES.index(text)]
+                    if text in published_results.SHARES:
+                        told = source.chosen[name][published_results.SHARES.index(text)]
                     elif text == f"{max(sizes())}/class":
                         told, as_label = source.fewest[name], label
                 size = text.replace("%", " %").replace("/", " a ")
