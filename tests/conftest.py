@@ -8,6 +8,15 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
+REPOSITORY = Path(__file__).parents[1]
+
+# Compiled programs are kept for all workers, subprocesses and sessions. In the
+# environment, before JAX is imported, so that processes that tests start use them too.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 # Before anything of the package is imported: its functions are wrapped as they load.
 install_import_hook("audiodd_jax", "beartype.beartype")
 
@@ -15,16 +24,6 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
-
-REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _compiled_once(tmp_path_factory):
-    """Programs that several tests share are compiled by the first alone."""
-    place = tmp_path_factory.getbasetemp() / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(place))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def pytest_configure():

@@ -139,9 +139,8 @@ class _Loop:
         """
         before, self.step = self.step, self.step + length
         is_last = self.step == self._schedule.steps
-        is_due = lambda every: (
-            is_last or (every and self.step // every > before // every)
-        )
+        crosses = lambda every: every > 0 and self.step // every > before // every
+        is_due = lambda every: is_last or crosses(every)
         row = {"step": self.step, **{k: float(v) for k, v in metrics.items()}}
         if not all(map(math.isfinite, row.values())):
             raise UserError(

@@ -41,11 +41,13 @@ def test_one_device_shares_nothing():
     np.testing.assert_array_equal(share.numbers, [0, 1, 2])
     assert share.is_own is None
     x = jnp.ones(3)
-    assert Grid().total(x, "networks", "batch") is x
     assert Grid().gather(x, "batch", 3) is x
-    mapped = devices.over(devices.make_mesh(grid=Grid()), lambda x: x + 1)
-    text = jax.jit(mapped).lower(x).compile().as_text()
-    assert "all-reduce" not in text
+    one = devices.make_mesh(grid=Grid(), devices=jax.devices()[:1])
+    rows = devices.shared_rows(lambda x, y: x + y, one)
+    slots = devices.each_slot(lambda slot, shared: slot + shared, one)
+    for mapped in (rows, slots):
+        text = jax.jit(mapped).lower(x, jnp.ones(())).compile().as_text()
+        assert "all-" not in text
 
 
 def test_a_grid_of_other_devices_is_refused():
