@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config import Config, fields, names, presets
+from audiodd_jax.config.constraints import constraint_of
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
 
@@ -56,3 +57,48 @@ def test_unknown_names():
         presets.for_dataset("tones", loop__stepz=1)
     with pytest.raises(UserError, match=r"no preset 'fast'; there are default"):
         presets.for_dataset("tones", "fast")
+
+
+def leaves(config, prefix=""):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field, value
+
+
+# Checked where the data is known, or free text.
+UNCONSTRAINED = {
+    *("data.name", "data.variant", "data.data_dir"),
+    *("data.test_fraction", "data.validation_fraction"),
+    *("features.sample_rate", "features.clip_seconds", "features.frames"),
+    *("features.n_mels", "features.window_seconds", "features.n_fft"),
+    *("features.f_min", "features.f_max", "network.weight_variance"),
+    *("augment.background_snr_db", "training.augment.background_snr_db"),
+    *("evaluation.width", "active.budgets", "active.initial"),
+}
+
+
+def test_every_setting_says_what_it_may_be():
+    free = {
+        name
+        for name, field, value in leaves(Config())
+        if constraint_of(field) is None and not isinstance(value, bool)
+    }
+    assert free == UNCONSTRAINED
+
+
+@pytest.mark.parametrize("place", list(leaves(Config())), ids=lambda leaf: leaf[0])
+def test_every_default_is_allowed(place):
+    name, field, value = place
+    constraint = constraint_of(field)
+    assert constraint is None or constraint.holds(value), name
+
+
+def test_names_agree_with_what_implements_them():
+    from audiodd_jax.active_learning import acquisition
+    from audiodd_jax.distillation import registry
+
+    assert set(names.REGRESSION + names.MATCHING) == set(registry.METHODS)
+    assert set(names.ACQUISITIONS) == set(acquisition.NAMES)

@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
-from audiodd_jax.cli import active, commands, report, sweep
+from audiodd_jax.cli import (
+    active,
+    distill,
+    doctor,
+    evaluate,
+    prepare,
+    report,
+    sweep,
+    train,
+)
 from audiodd_jax.flags import definitions, parse
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.version import __version__
@@ -18,7 +27,7 @@ from audiodd_jax.version import __version__
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A command: its name, what runs it, and what defines its flags."""
+    """A command: its name, its function, and the definitions of its flags."""
 
     name: str
     run: Callable[[Sequence[str]], None]
@@ -26,21 +35,21 @@ class Command:
 
     @property
     def summary(self) -> str:
-        """The first line of what the command says of itself."""
+        """The first line of the command's docstring."""
         return (self.run.__doc__ or "").splitlines()[0]
 
 
 COMMANDS = {
     run.__name__: Command(run.__name__, run, definitions.COMMAND_FLAGS[run.__name__])
     for run in (
-        commands.prepare,
-        commands.distill,
-        commands.train,
-        commands.evaluate,
+        prepare.prepare,
+        distill.distill,
+        train.train,
+        evaluate.evaluate,
         active.active,
         sweep.sweep,
         report.report,
-        commands.doctor,
+        doctor.doctor,
     )
 }
 
@@ -58,7 +67,7 @@ def _help() -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command that ``argv`` (without the program's name) asks for.
+    """Runs the command in ``argv`` (without the program's name).
 
     Raises:
       UserError: no such command, or what the command itself raises.
@@ -82,7 +91,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _explain(error: Exception) -> str | None:
-    """One sentence for an error that is not the program's fault, else None."""
+    """One sentence for an error that is not a fault of the program, else None."""
     if isinstance(error, flags.Error):
         return str(error).replace("FATAL Flags parsing error:", "").strip()
     if isinstance(error, UserError):
@@ -92,7 +101,7 @@ def _explain(error: Exception) -> str | None:
 
         if multiprocess.is_out_of_memory(error):
             return (
-                "the device has no memory left for this; lower --config.network.chunk "
+                "the device is out of memory; lower --config.network.chunk "
                 "or --config.evaluation.batch_size, or see audiodd distill --dry_run"
             )
         if multiprocess.lost(error):
@@ -111,15 +120,15 @@ def _explain(error: Exception) -> str | None:
 
 
 def run() -> None:
-    """The console script: ``main``, with errors told in a sentence."""
+    """The console script: ``main``, with one sentence for each error."""
     explained(lambda: main(sys.argv[1:]))
 
 
 def explained(work: Callable[[], None]) -> None:
-    """Does some work, and ends the program with a sentence for what goes wrong.
+    """Runs a function; an error ends the program with one sentence.
 
     Args:
-      work: of this process.
+      work: the function.
 
     Raises:
       SystemExit: something went wrong.

@@ -13,7 +13,7 @@ def sweep(argv: Sequence[str]) -> None:
     """Runs what a file lists or spans, each run in its directory, here or on Ray."""
     values, (file, *more) = parse.parse_arguments("sweep", argv)
     if more:
-        raise UserError(f"sweep takes one file; what is {more[0]!r}?")
+        raise UserError(f"unexpected argument {more[0]!r}: sweep takes one file")
     for name, least in (
         ("jobs", 0),
         ("retries", 0),

@@ -1,7 +1,6 @@
 """Names of methods and acquisition functions, and the settings of each kind of run."""
 
-# What a distillation and what a training depends on: a run of one does not care for
-# the other's settings.
+# The settings that each kind of run depends on, and records.
 DISTILLATION = (
     "method",
     "seed",
@@ -18,13 +17,8 @@ DISTILLATION = (
     "loop",
     "evaluation",
 )
-
-
 TRAINING = ("seed", "data", "features", "model", "training")
-
-
 ACTIVE = (*TRAINING, "active")
-
 
 ACQUISITIONS = (
     "random",
@@ -35,17 +29,9 @@ ACQUISITIONS = (
     "k_center",
     "badge",
 )
-
-
-# Distillation methods: of kernel regression, of matching (gradients, or features of
-# every class), and choices of real clips.
+# Distillation methods: by kernel regression, by matching gradients or features class by
+# class, and by selecting real clips.
 REGRESSION = ("rfad", "kip")
-
-
 MATCHING = ("dc", "dsa", "dm")
-
-
 SELECTION = ("random", "herding", "k_center")
-
-
 METHODS = (*REGRESSION, *MATCHING, *SELECTION)

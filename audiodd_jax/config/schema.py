@@ -6,6 +6,18 @@ so that ``audiodd help`` answers at once.
 
 import dataclasses
 
+from audiodd_jax.config.constraints import (
+    AT_LEAST_ONE,
+    BELOW_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    one_of,
+    setting,
+)
+from audiodd_jax.config.names import ACQUISITIONS, METHODS
+
 
 @dataclasses.dataclass
 class DataConfig:
@@ -13,32 +25,33 @@ class DataConfig:
 
     Attributes:
       name: a dataset of the registry.
-      variant: which configuration of a dataset that has several; empty: its first.
+      variant: configuration of a dataset that has several; empty: the first.
       data_dir: folder or published archive (or CSV, for ``folder``) with the
-        recordings; empty: the dataset's own place in the cache.
-      fold: the fold that tests, for datasets with folds; 0: the last one.
-      test_fraction: share of each class that tests where the data has no split.
-      validation_fraction: share of the training clips held out for model selection.
-      split_seed: of the validation split (and of the test split where there is none).
-      skip_bad_files: leave out files that cannot be decoded, instead of refusing.
-      allow_partial: use what is there of a published dataset, instead of refusing one
-        that is not complete.
-      processes: that decode and compute features; 0: as many as the work is worth.
-      storage: where training features lie: ``device``, ``host`` (batches are streamed
-        from the cache), or ``auto`` (on the device where they fit).
+        recordings; empty: the dataset's folder in the cache.
+      fold: test fold, for datasets with folds; 0: the last one.
+      test_fraction: share of each class in the test split if the data has no split.
+      validation_fraction: share of the training split held out for model selection.
+      split_seed: seed of the validation split (and of the test split if the data has
+        none).
+      skip_bad_files: leave out files that cannot be decoded, instead of refusing them.
+      allow_partial: accept an incomplete published dataset.
+      processes: worker processes for decoding and features; 0: chosen by the amount of
+        work.
+      storage: where training features are kept: ``device``, ``host`` (batches are
+        streamed from the cache), or ``auto`` (on the device if they fit).
     """
 
     name: str = "tones"
     variant: str = ""
     data_dir: str = ""
-    fold: int = 0
+    fold: int = setting(0, NOT_NEGATIVE)
     test_fraction: float = 0.2
     validation_fraction: float = 0.1
-    split_seed: int = 0
+    split_seed: int = setting(0, NOT_NEGATIVE)
     skip_bad_files: bool = False
     allow_partial: bool = False
-    processes: int = 0
-    storage: str = "auto"
+    processes: int = setting(0, NOT_NEGATIVE)
+    storage: str = setting("auto", one_of("auto", "device", "host"))
 
 
 @dataclasses.dataclass
@@ -46,20 +59,20 @@ class FeaturesConfig:
     """Waveform to log-mel spectrogram of ``n_mels`` x ``frames``.
 
     Attributes:
-      sample_rate: in Hz; 0: the most common rate of the recordings.
-      clip_seconds: length that every clip is padded or cut to; 0: the 95th percentile
-        of the recordings' lengths.
+      sample_rate: sample rate in Hz; 0: the most common rate of the recordings.
+      clip_seconds: length that every clip is padded or cropped to; 0: the 95th
+        percentile of the recordings' lengths.
       frames: number of frames ``t``; the hop is ``ceil(clip / frames)`` samples.
       n_mels: number of mel bins ``f``.
       window_seconds: length of the Hann window.
       n_fft: length of the Fourier transform; 0: the power of two that holds a window.
       f_min: lowest mel frequency in Hz.
-      f_max: highest, in Hz; 0: half the sample rate.
+      f_max: highest mel frequency in Hz; 0: half the sample rate.
       mel_scale: ``slaney`` or ``htk``.
       top_db: dynamic range kept below the clip's loudest bin, in dB.
       clip_reference: level of 0 dB: ``peak`` (each clip's loudest bin, so that the
         recording level does not matter) or ``absolute`` (a full-scale bin).
-      align: where a short clip lies and what of a long one is kept: ``start``,
+      align: position of a short clip, and part of a long one that is kept: ``start``,
         ``center``, or ``repeat`` (a short clip is repeated).
       normalization: statistics of the training split, ``global`` or ``per_bin``.
     """
@@ -72,16 +85,16 @@ class FeaturesConfig:
     n_fft: int = 0
     f_min: float = 20.0
     f_max: float = 0.0
-    mel_scale: str = "slaney"
-    top_db: float = 80.0
-    clip_reference: str = "peak"
-    align: str = "start"
-    normalization: str = "global"
+    mel_scale: str = setting("slaney", one_of("slaney", "htk"))
+    top_db: float = setting(80.0, POSITIVE)
+    clip_reference: str = setting("peak", one_of("peak", "absolute"))
+    align: str = setting("start", one_of("start", "center", "repeat"))
+    normalization: str = setting("global", one_of("global", "per_bin"))
 
 
 @dataclasses.dataclass
 class RandomNetworkConfig:
-    """The random networks that RFAD draws.
+    """The random networks of RFAD.
 
     Attributes:
       depth: blocks of [3x3 conv, ReLU, 2x2 average pool].
@@ -90,42 +103,42 @@ class RandomNetworkConfig:
       output_dim: outputs M of the dense head.
       weight_variance: kernels are N(0, weight_variance / fan_in).
       bias_std: biases are N(0, bias_std^2).
-      precision: of features: ``float32``, or ``tf32`` or ``bfloat16`` operands with
-        float32 sums; kernels and what follows are never less than float32.
-      chunk: inputs that a network processes at once; 0: as many as the device's
-        memory is predicted to hold.
+      precision: precision of the features: ``float32``, or ``tf32`` or ``bfloat16``
+        operands with float32 sums; kernels and solve are at least float32.
+      chunk: inputs that a network processes at once; 0: as many as are predicted to
+        fit the device's memory.
     """
 
-    depth: int = 3
-    width: int = 256
-    readout: str = "flatten"
-    output_dim: int = 4096
+    depth: int = setting(3, AT_LEAST_ONE)
+    width: int = setting(256, AT_LEAST_ONE)
+    readout: str = setting("flatten", one_of("flatten", "dense", "time_mean"))
+    output_dim: int = setting(4096, AT_LEAST_ONE)
     weight_variance: float = 2.0
-    bias_std: float = 0.1
-    precision: str = "float32"
-    chunk: int = 0
+    bias_std: float = setting(0.1, NOT_NEGATIVE)
+    precision: str = setting("float32", one_of("float32", "tf32", "bfloat16"))
+    chunk: int = setting(0, NOT_NEGATIVE)
 
 
 @dataclasses.dataclass
 class CoresetConfig:
-    """The coreset that is learnt.
+    """The coreset that is learned.
 
     Attributes:
-      samples_per_class: spectrograms a class (IPC).
+      samples_per_class: spectrograms per class (images per class, IPC).
       init: ``real`` (random training clips, class-balanced) or ``noise``.
       learn_labels: learn the soft labels too.
       preconditioner: learn the images through factored linear maps, mel x mel and
         time x time.
-      factor: spectrograms that each stored one holds, shorter along time and one after
-        the other; they are stretched to full length before use and share its label, so
-        that what is stored does not grow.
+      factor: shorter spectrograms that each stored one holds, one after the other along
+        time; they are stretched to full length before use and share its label: more
+        samples for the same storage.
     """
 
-    samples_per_class: int = 10
-    init: str = "real"
+    samples_per_class: int = setting(10, AT_LEAST_ONE)
+    init: str = setting("real", one_of("real", "noise"))
     learn_labels: bool = True
     preconditioner: bool = False
-    factor: int = 1
+    factor: int = setting(1, AT_LEAST_ONE)
 
 
 @dataclasses.dataclass
@@ -133,17 +146,17 @@ class RFADConfig:
     """The loss of random feature approximation distillation.
 
     Attributes:
-      networks: random networks a step.
+      networks: random networks per step.
       loss: ``mse`` or ``platt`` (cross-entropy of scaled predictions).
       regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
-      kernel_precision: of kernels, solve and loss: ``float32``, or ``float64`` where
-        the device has it.
+      kernel_precision: precision of kernels, solve and loss: ``float32``, or
+        ``float64`` if the device supports it.
     """
 
-    networks: int = 8
-    loss: str = "mse"
-    regularizer: float = 5e-3
-    kernel_precision: str = "float32"
+    networks: int = setting(8, AT_LEAST_ONE)
+    loss: str = setting("mse", one_of("mse", "platt"))
+    regularizer: float = setting(5e-3, POSITIVE)
+    kernel_precision: str = setting("float32", one_of("float32", "float64"))
 
 
 @dataclasses.dataclass
@@ -152,12 +165,12 @@ class KIPConfig:
 
     Attributes:
       kernel: ``nngp``, which RFAD approximates, or ``ntk``.
-      pairs: pairs of spectrograms whose kernel is computed at once; 0: as many as the
-        device's memory is predicted to hold.
+      pairs: pairs of spectrograms whose kernel is computed at once; 0: as many as are
+        predicted to fit the device's memory.
     """
 
-    kernel: str = "nngp"
-    pairs: int = 0
+    kernel: str = setting("nngp", one_of("nngp", "ntk"))
+    pairs: int = setting(0, NOT_NEGATIVE)
 
 
 @dataclasses.dataclass
@@ -165,42 +178,43 @@ class MatchingConfig:
     """Gradient matching (``dc``, ``dsa``) and distribution matching (``dm``).
 
     Attributes:
-      depth: blocks of the ConvNet that is matched.
-      width: its channels.
-      norm: ``instance`` as published, ``group`` or ``none``.
-      real_per_class: real clips of each class a step; repeated where there are fewer.
-      optimizer: of the images: ``sgd`` as published, or ``adam``, which needs fewer
-        steps.
-      learning_rate: of the images.
-      momentum: of the images; Adam's decay of the first moment.
-      outer_loop: steps with one network, trained on the coreset between them; 0: as
-        published for ``samples_per_class``.
-      inner_loop: epochs that it trains between two steps; 0: as published.
-      network_learning_rate: of those.
-      network_batch: spectrograms a batch of those.
+      depth: number of blocks of the matched ConvNet.
+      width: channels of the matched ConvNet.
+      norm: its normalisation: ``instance`` as published, ``group`` or ``none``.
+      real_per_class: real clips of each class per step; repeated if there are fewer.
+      optimizer: optimiser of the images: ``sgd`` as published, or ``adam``, which needs
+        fewer steps.
+      learning_rate: learning rate of the images.
+      momentum: momentum of the images, or Adam's decay of the first moment.
+      outer_loop: steps with one inner-loop network, which is trained on the coreset in
+        between; 0: as published for ``samples_per_class``.
+      inner_loop: training epochs of the network between two steps; 0: as published.
+      network_learning_rate: learning rate of the inner-loop network.
+      network_batch: batch size of the inner-loop network.
     """
 
-    depth: int = 3
-    width: int = 128
-    norm: str = "instance"
-    real_per_class: int = 256
-    optimizer: str = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.5
-    outer_loop: int = 0
-    inner_loop: int = 0
-    network_learning_rate: float = 0.01
-    network_batch: int = 256
+    depth: int = setting(3, AT_LEAST_ONE)
+    width: int = setting(128, AT_LEAST_ONE)
+    norm: str = setting("instance", one_of("instance", "group", "none"))
+    real_per_class: int = setting(256, AT_LEAST_ONE)
+    optimizer: str = setting("sgd", one_of("sgd", "adam"))
+    learning_rate: float = setting(0.1, POSITIVE)
+    momentum: float = setting(0.5, BELOW_ONE)
+    outer_loop: int = setting(0, NOT_NEGATIVE)
+    inner_loop: int = setting(0, NOT_NEGATIVE)
+    network_learning_rate: float = setting(0.01, POSITIVE)
+    network_batch: int = setting(256, AT_LEAST_ONE)
 
 
 @dataclasses.dataclass
 class SiameseConfig:
-    """Differentiable changes of real and synthetic clips alike, for ``dsa`` and ``dm``.
+    """Differentiable Siamese augmentation, for ``dsa`` and ``dm``.
 
-    Each is drawn once for all clips of a class; 0 switches one off.
+    Each transformation is drawn once for all real and synthetic clips of a class; 0
+    switches it off.
 
     Attributes:
-      mode: ``one`` of them a draw, as published, or ``all`` of them.
+      mode: apply ``one`` random transformation, as published, or ``all``.
       time_shift: largest shift along time, as a share of the frames.
       time_stretch: largest stretch or squeeze of time about the middle, as a share.
       frequency_shift: largest shift along frequency, as a share of the mel bins.
@@ -210,14 +224,14 @@ class SiameseConfig:
       noise_db: largest standard deviation of added noise, in dB.
     """
 
-    mode: str = "one"
-    time_shift: float = 0.15
-    time_stretch: float = 0.15
-    frequency_shift: float = 0.05
-    time_mask: float = 0.3
-    frequency_mask: float = 0.25
-    gain_db: float = 6.0
-    noise_db: float = 4.0
+    mode: str = setting("one", one_of("one", "all"))
+    time_shift: float = setting(0.15, SHARE)
+    time_stretch: float = setting(0.15, BELOW_ONE)
+    frequency_shift: float = setting(0.05, SHARE)
+    time_mask: float = setting(0.3, SHARE)
+    frequency_mask: float = setting(0.25, SHARE)
+    gain_db: float = setting(6.0, NOT_NEGATIVE)
+    noise_db: float = setting(4.0, NOT_NEGATIVE)
 
 
 @dataclasses.dataclass
@@ -225,63 +239,63 @@ class OptimizerConfig:
     """AdaBelief on the coreset, for ``rfad`` and ``kip``.
 
     Attributes:
-      learning_rate: of images and labels.
-      platt_learning_rate: of the log-scale of the Platt loss.
+      learning_rate: learning rate of images and labels.
+      platt_learning_rate: learning rate of the Platt loss's log-scale.
       schedule: ``constant`` or ``cosine`` (to zero at the last step).
     """
 
-    learning_rate: float = 1e-2
-    platt_learning_rate: float = 1e-2
-    schedule: str = "constant"
+    learning_rate: float = setting(1e-2, POSITIVE)
+    platt_learning_rate: float = setting(1e-2, NOT_NEGATIVE)
+    schedule: str = setting("constant", one_of("constant", "cosine"))
 
 
 @dataclasses.dataclass
 class AugmentConfig:
-    """Random changes of the real batch, each drawn anew a clip; 0 switches one off.
+    """Augmentation of the real batch, drawn for each clip; 0 switches one off.
 
     Attributes:
       time_shift: largest shift along time, as a share of the frames.
       gain_db: largest change of level, in dB.
       noise_db: largest standard deviation of added noise, in dB.
       background: share of the clips to which background noise is added, for datasets
-        that bring some.
-      background_snr_db: least level of such a clip's loudest bin over the noise's, in
-        dB; drawn up to 30 dB above it.
+        that include some.
+      background_snr_db: lowest ratio of the clip's loudest bin to the noise, in dB;
+        drawn up to 30 dB above it.
       time_mask: widest band of frames set to silence, as a share of the frames.
       frequency_mask: widest band of mel bins set to silence, as a share of the bins.
     """
 
-    time_shift: float = 0.0
-    gain_db: float = 0.0
-    noise_db: float = 0.0
-    background: float = 0.0
+    time_shift: float = setting(0.0, SHARE)
+    gain_db: float = setting(0.0, NOT_NEGATIVE)
+    noise_db: float = setting(0.0, NOT_NEGATIVE)
+    background: float = setting(0.0, SHARE)
     background_snr_db: float = 0.0
-    time_mask: float = 0.0
-    frequency_mask: float = 0.0
+    time_mask: float = setting(0.0, SHARE)
+    frequency_mask: float = setting(0.0, SHARE)
 
 
 @dataclasses.dataclass
 class LoopConfig:
-    """How long, and how often what is written.
+    """Length of a distillation, and its logging, validation and checkpoints.
 
     Attributes:
       steps: distillation steps.
-      batch_size: real clips a step (all of them where there are fewer).
-      log_every: steps in one compiled chunk, after which metrics reach the host.
+      batch_size: real clips per step (all of them if there are fewer).
+      log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
       patience: validations without improvement before stopping; 0: never stop early.
-      keep: the coreset of the ``best`` validation (by kernel regression), or the
-        ``last``.
+      keep: keep the coreset with the ``best`` validation score (by kernel regression),
+        or the ``last``.
     """
 
-    steps: int = 1000
-    batch_size: int = 1280
-    log_every: int = 10
-    eval_every: int = 50
-    checkpoint_every: int = 50
-    patience: int = 0
-    keep: str = "best"
+    steps: int = setting(1000, AT_LEAST_ONE)
+    batch_size: int = setting(1280, AT_LEAST_ONE)
+    log_every: int = setting(10, AT_LEAST_ONE)
+    eval_every: int = setting(50, NOT_NEGATIVE)
+    checkpoint_every: int = setting(50, AT_LEAST_ONE)
+    patience: int = setting(0, NOT_NEGATIVE)
+    keep: str = setting("best", one_of("best", "last"))
 
 
 @dataclasses.dataclass
@@ -289,16 +303,16 @@ class EvaluationConfig:
     """Kernel regression with fresh random networks.
 
     Attributes:
-      networks: random networks a seed.
-      width: their width; 0: that of ``network.width``.
-      seeds: independent draws of the networks; accuracy is their mean.
+      networks: random networks per seed.
+      width: width of those networks; 0: the same as ``network.width``.
+      seeds: independent draws of the networks; the reported accuracy is the mean.
       batch_size: clips scored at once.
     """
 
-    networks: int = 8
+    networks: int = setting(8, AT_LEAST_ONE)
     width: int = 0
-    seeds: int = 3
-    batch_size: int = 512
+    seeds: int = setting(3, AT_LEAST_ONE)
+    batch_size: int = setting(512, AT_LEAST_ONE)
 
 
 @dataclasses.dataclass
@@ -310,24 +324,26 @@ class ModelConfig:
       depth: blocks of the ConvNet.
       width: channels of the ConvNet's blocks, or of the ResNet's first stage.
       norm: ``batch``, ``instance``, ``group`` or ``none``.
-      readout: of the last feature map: ``flatten``, ``time_mean`` or ``mean``.
-      head: weights of the last layer at the start: ``zero``, so that all classes are
-        equally likely, or ``random``.
-      stem: of the ResNet: ``imagenet`` or ``small`` (for small spectrograms; slower).
-      dropout: rate.
+      readout: reduction of the last feature map: ``flatten``, ``time_mean`` or
+        ``mean``.
+      head: initial weights of the last layer: ``zero`` (all classes equally likely) or
+        ``random``.
+      stem: first layer of the ResNet: ``imagenet``, or ``small`` for small spectrograms
+        (slower).
+      dropout: dropout rate.
       dropout_place: ``everywhere`` (after blocks and before the logits) or ``head``
-        (before the logits alone).
+        (only before the logits).
     """
 
-    name: str = "convnet"
-    depth: int = 4
-    width: int = 64
-    norm: str = "batch"
-    readout: str = "time_mean"
-    head: str = "zero"
-    stem: str = "imagenet"
-    dropout: float = 0.0
-    dropout_place: str = "everywhere"
+    name: str = setting("convnet", one_of("convnet", "resnet18", "linear"))
+    depth: int = setting(4, AT_LEAST_ONE)
+    width: int = setting(64, AT_LEAST_ONE)
+    norm: str = setting("batch", one_of("batch", "instance", "group", "none"))
+    readout: str = setting("time_mean", one_of("flatten", "time_mean", "mean"))
+    head: str = setting("zero", one_of("zero", "random"))
+    stem: str = setting("imagenet", one_of("imagenet", "small"))
+    dropout: float = setting(0.0, BELOW_ONE)
+    dropout_place: str = setting("everywhere", one_of("everywhere", "head"))
 
 
 @dataclasses.dataclass
@@ -336,84 +352,85 @@ class TrainingConfig:
 
     Attributes:
       steps: optimisation steps.
-      batch_size: clips a step; fewer where there are fewer, all batches being equal.
-      seeds: networks that are trained, with the seeds ``seed``, ``seed + 1`` and on.
-      parallel: seeds that are trained at once; 0: on a CPU one, elsewhere as many as
-        fit the device's memory.
+      batch_size: clips per step; fewer if there are fewer, so that all batches are
+        equal.
+      seeds: number of networks, trained with the seeds ``seed``, ``seed + 1``, ...
+      parallel: seeds trained at once; 0: one on CPU, elsewhere as many as fit the
+        device's memory.
       optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum).
-      learning_rate: the highest.
-      weight_decay: decoupled; of kernels alone.
-      momentum: of SGD.
+      learning_rate: peak learning rate.
+      weight_decay: decoupled weight decay, of kernels only.
+      momentum: momentum of SGD.
       warmup: share of the steps over which the learning rate rises.
-      schedule: after that, ``cosine`` (to zero at the last step) or ``constant``.
+      schedule: after warm-up, ``cosine`` (to zero at the last step) or ``constant``.
       loss: ``cross_entropy`` or ``mse``.
-      labels: of a coreset: ``soft`` as learnt, or ``hard``: the largest alone.
-      label_scale: what soft (centred) labels are multiplied by: then they are the
-        target of ``mse``, and their softmax is that of ``cross_entropy``.
-      label_smoothing: share of a hard label that is spread over all classes.
-      centre_outputs: train the difference from the network's output at its start
-        (which is zero anyway from a ``zero`` head).
-      mixup: alpha of the Beta(alpha, alpha) that mixes clips in pairs; 0: none.
-      average: decay a step of the averaged weights that are used in the end; 0: none.
-      precision: of the blocks' products: ``float32`` or ``bfloat16``.
-      log_every: steps in one compiled chunk, after which metrics reach the host.
+      labels: labels of a coreset: ``soft`` as learned, or ``hard`` (the largest).
+      label_scale: factor of soft (centred) labels, before they are the targets of
+        ``mse``, or their softmax those of ``cross_entropy``.
+      label_smoothing: share of a hard label spread over all classes.
+      centre_outputs: subtract the output of the initial network (zero anyway with a
+        ``zero`` head).
+      mixup: alpha of mixup's Beta(alpha, alpha); 0: no mixup.
+      average: decay per step of the moving average of the weights; 0: no averaging.
+      precision: precision of the blocks' products: ``float32`` or ``bfloat16``.
+      log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
-      patience: validations without improvement before stopping, where the best weights
-        are kept; 0: never stop early, and keep the last.
-      augment: random changes of each batch.
+      patience: validations without improvement before stopping with the best weights;
+        0: never stop early, and keep the last.
+      augment: augmentation of each batch.
     """
 
-    steps: int = 500
-    batch_size: int = 128
-    seeds: int = 3
-    parallel: int = 0
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    momentum: float = 0.9
-    warmup: float = 0.1
-    schedule: str = "cosine"
-    loss: str = "cross_entropy"
-    labels: str = "soft"
-    label_scale: float = 5.0
-    label_smoothing: float = 0.1
+    steps: int = setting(500, AT_LEAST_ONE)
+    batch_size: int = setting(128, AT_LEAST_ONE)
+    seeds: int = setting(3, AT_LEAST_ONE)
+    parallel: int = setting(0, NOT_NEGATIVE)
+    optimizer: str = setting("adamw", one_of("adamw", "sgd"))
+    learning_rate: float = setting(2e-3, POSITIVE)
+    weight_decay: float = setting(0.05, NOT_NEGATIVE)
+    momentum: float = setting(0.9, BELOW_ONE)
+    warmup: float = setting(0.1, SHARE)
+    schedule: str = setting("cosine", one_of("cosine", "constant"))
+    loss: str = setting("cross_entropy", one_of("cross_entropy", "mse"))
+    labels: str = setting("soft", one_of("soft", "hard"))
+    label_scale: float = setting(5.0, POSITIVE)
+    label_smoothing: float = setting(0.1, SHARE)
     centre_outputs: bool = False
-    mixup: float = 0.0
-    average: float = 0.0
-    precision: str = "float32"
-    log_every: int = 25
-    eval_every: int = 0
-    checkpoint_every: int = 100
-    patience: int = 0
+    mixup: float = setting(0.0, NOT_NEGATIVE)
+    average: float = setting(0.0, BELOW_ONE)
+    precision: str = setting("float32", one_of("float32", "bfloat16"))
+    log_every: int = setting(25, AT_LEAST_ONE)
+    eval_every: int = setting(0, NOT_NEGATIVE)
+    checkpoint_every: int = setting(100, AT_LEAST_ONE)
+    patience: int = setting(0, NOT_NEGATIVE)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
 
 
 @dataclasses.dataclass
 class ActiveConfig:
-    """Active learning: which clips are labelled when.
+    """Active learning: acquisition function, budgets and query batches.
 
     Attributes:
       acquisition: ``random``, ``max_entropy``, ``variation_ratios``, ``bald``,
         ``margin``, ``k_center`` or ``badge``.
-      budgets: labelled clips at which rounds end, rising: shares of the training split
-        (``0.2`` or ``20%``), or clips a class (``10/class``).
-      initial: the seed set, likewise; drawn at random.
-      initial_draw: ``balanced`` (as many of each class) or ``uniform``.
-      batch: clips that a round labels at most; 0: as many as the next budget asks for.
-      passes: Monte-Carlo passes with dropout.
-      chunk: clips that a device scores at once.
-      warm_start: go on from the last round's network, instead of a fresh one.
-      count_validation: count the validation clips as labelled.
+      budgets: increasing sizes of the labelled pool: shares of the training split
+        (``0.2`` or ``20%``), or clips per class (``10/class``).
+      initial: size of the initial labelled pool, drawn at random.
+      initial_draw: ``balanced`` over classes, or ``uniform``.
+      batch: largest query batch; 0: up to the next budget.
+      passes: forward passes with Monte-Carlo dropout.
+      chunk: clips scored at once per device.
+      warm_start: continue from the last round's network, instead of a new one.
+      count_validation: count validation clips as labelled.
     """
 
-    acquisition: str = "bald"
+    acquisition: str = setting("bald", one_of(*ACQUISITIONS))
     budgets: tuple[str, ...] = ("20%", "30%", "40%", "60%")
     initial: str = "2/class"
-    initial_draw: str = "balanced"
-    batch: int = 0
-    passes: int = 20
-    chunk: int = 128
+    initial_draw: str = setting("balanced", one_of("balanced", "uniform"))
+    batch: int = setting(0, NOT_NEGATIVE)
+    passes: int = setting(20, AT_LEAST_ONE)
+    chunk: int = setting(128, AT_LEAST_ONE)
     warm_start: bool = False
     count_validation: bool = False
 
@@ -422,8 +439,8 @@ class ActiveConfig:
 class Config:
     """The whole configuration of a run; saved with it as ``config.json``."""
 
-    method: str = "rfad"
-    seed: int = 0
+    method: str = setting("rfad", one_of(*METHODS))
+    seed: int = setting(0, SEED)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     features: FeaturesConfig = dataclasses.field(default_factory=FeaturesConfig)
     network: RandomNetworkConfig = dataclasses.field(

@@ -1,4 +1,4 @@
-"""Command lines to configurations: plain flags, and a ``--config.`` one a setting."""
+"""Command lines to configurations: plain flags, and ``--config.`` flags."""
 
 import dataclasses
 import difflib
@@ -15,8 +15,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.flags.definitions import ARGUMENTS, COMMAND_FLAGS, Definition
 from audiodd_jax.runtime.errors import UserError
 
-# Plain flags that set fields of the configuration, and those of a command that set
-# others than the same flag elsewhere.
+# The settings of each plain flag, and those that differ for a command.
 _FIELDS: dict[str, tuple[str, ...]] = {
     "dataset": ("data.name",),
     "data_dir": ("data.data_dir",),
@@ -50,12 +49,12 @@ def _defined(define: Sequence[Definition]) -> flags.FlagValues:
 
 
 class Parsed(NamedTuple):
-    """What a command line asks for.
+    """A parsed command line.
 
     Attributes:
-      values: of the plain flags.
+      values: values of the plain flags.
       config: the configuration.
-      changes: the fields that were set, plainly or by ``--config.``, with their values.
+      changes: settings given by plain or ``--config.`` flags, with their values.
     """
 
     values: flags.FlagValues
@@ -70,12 +69,12 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
     ``--config.`` flag defaults to.
 
     Args:
-      command: its name.
-      argv: what follows it.
+      command: name of the command.
+      argv: the arguments after it.
       base: the configuration that the plain flags choose, before they set its fields.
 
     Raises:
-      UserError: an unknown setting, or an argument that is no flag.
+      UserError: an unknown setting, or an argument that is not a flag.
       flags.Error: an unknown flag, or a value of the wrong type.
     """
     values = _defined(COMMAND_FLAGS[command])
@@ -89,7 +88,7 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
         raise UserError(f"write {split[0]}=VALUE, with an equals sign")
     rest = values([command, *plain])[1:]
     if rest:
-        raise UserError(f"{command} takes flags alone; what is {rest[0]!r}?")
+        raise UserError(f"unexpected argument {rest[0]!r}")
     fields = {**_FIELDS, **_OWN_FIELDS.get(command, {})}
     set_fields = {
         field: _field_value(flag, values[flag].value)
@@ -160,7 +159,7 @@ def dataset_config(values: Any) -> Config:
 
 
 def help_text(command: str, summary: str, define: Sequence[Definition]) -> str:
-    """Every plain flag of a command, and every setting with its default."""
+    """The help of a command: every plain flag, and every setting with its default."""
     values = _defined(define)
     arguments = f" {ARGUMENTS[command]}" if command in ARGUMENTS else ""
     lines = [f"audiodd {command}{arguments} [flags]", "", summary, ""]
@@ -170,13 +169,13 @@ def help_text(command: str, summary: str, define: Sequence[Definition]) -> str:
         lines.append(f"  {shown:28s} {flag.help}")
     if command in ARGUMENTS:
         return "\n".join(lines)
-    lines += ["", "Everything else, with the defaults before a dataset's own:", ""]
+    lines += ["", "All settings, with their defaults before those of the dataset:", ""]
     lines += list(_describe(Config(), "--config"))
     return "\n".join(lines)
 
 
 def _describe(config: Any, prefix: str) -> Sequence[str]:
-    """A line a field, described by the ``Attributes`` of its dataclass."""
+    """One line per field, described by the ``Attributes`` of its dataclass."""
     texts = _attribute_texts(type(config).__doc__ or "")
     lines: list[str] = []
     for field in dataclasses.fields(config):

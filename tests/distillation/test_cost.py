@@ -104,8 +104,8 @@ def test_the_forecast_tells_of_everything(memory, monkeypatch):
     assert rows["kernels"] == "32 x 8 and 8 x 8, float32"
     assert rows["devices"].endswith("1 share 2 networks, 1 the batch")
     assert rows["at once"] == "the whole batch"
-    assert rows["memory"].startswith("1.00 GB a step, 1.7")
-    assert rows["exchange"].startswith("0.00 MB")
+    assert rows["memory"].startswith("1.00 GB per step, 1.7")
+    assert rows["communication"].startswith("0.00 MB")
     memory(1000)
     rows = dict(dry_run.rows(config, sizes, devices.make_mesh(2)))
-    assert "MORE than there is" in rows["memory"]
+    assert "MORE than available" in rows["memory"]

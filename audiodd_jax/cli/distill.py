@@ -1,0 +1,91 @@
+"""The command ``audiodd distill``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audiodd_jax.cli.common import cache_dir, continued, percent, start, table
+from audiodd_jax.config import fields
+from audiodd_jax.flags import parse
+
+
+def distill(argv: Sequence[str]) -> None:
+    """Distils a dataset to a coreset, scores it and draws it."""
+    values, config, _ = parse.parse("distill", argv, parse.dataset_config)
+    fields.validate(config)
+    from audiodd_jax.jobs import cross_validate
+    from audiodd_jax.jobs import distill as distill_job
+
+    start(values, config)
+    data = config.data
+    name = "-".join(filter(None, (data.name, data.variant)))
+    fold = f"-fold{values.fold}" if values.fold else ""
+    default = (
+        f"{name}{fold}-{config.method}-{config.coreset.samples_per_class}-"
+        f"seed{config.seed}"
+    )
+    workdir = Path(values.workdir or Path("runs") / default)
+    if values.dry_run:
+        from audiodd_jax.jobs import dry_run
+
+        table(dry_run.forecast(config, cache_dir(values)))
+        return
+    finished = (workdir / "result.json").exists()
+    with continued(workdir):
+        if values.fold == "all":
+            run = cross_validate.distill(config, workdir, cache_dir(values))
+        else:
+            run = distill_job.distill(config, workdir, cache_dir(values))
+    if finished:
+        print(f"{workdir} holds this run, finished already:")
+    if values.fold == "all":
+        _show_folds(run.result, run.path)
+    else:
+        _show_result(run.result, run.path)
+
+
+def _show_result(result: dict[str, Any], path: Path) -> None:
+    spread = f" ± {100 * result['test_accuracy_std']:.1f}"
+    start = "real clips" if result["start"] == "real" else "noise"
+    is_learnt, factor = result["steps"] > 0, result.get("factor", 1)
+    baseline = "the initial coreset" if is_learnt else "the same number of random clips"
+    held = f", {factor} in each" if factor > 1 else ""
+    rows = [
+        ("coreset", f"{result['num_samples']} spectrograms{held}, "
+         f"{result['samples_per_class']} per class: "
+         f"{percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
+        ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
+        (f"test accuracy, {'distilled' if is_learnt else 'selected clips'}",
+         f"{100 * result['test_accuracy']:.1f}{spread} %"),
+        (f"test accuracy, {start}",
+         f"{100 * result['start_test_accuracy']:.1f} % ({baseline})"),
+        ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
+        ("distillation", f"{result['method']}, {result['steps']} steps, "
+         f"{result['wall_seconds']:.0f} s"),
+        ("artefact", str(path / "coreset.npz")),
+        ("pictures", str(path / "figures")),
+        ("card", str(path / "README.md")),
+    ]  # fmt: skip
+    table(rows)
+
+
+def _show_folds(result: dict[str, Any], path: Path) -> None:
+    spread = lambda name: (
+        f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
+    )
+    start = "real clips" if result["start"] == "real" else "noise"
+    each = (f"{100 * row['test_accuracy']:.1f}" for row in result["folds"])
+    rows = [
+        ("folds", f"{len(result['folds'])}, each the test fold once"),
+        ("test accuracy, distilled", spread("test_accuracy")),
+        ("each fold", ", ".join(each) + " %"),
+        (f"test accuracy, {start}", spread("start_test_accuracy")),
+        ("protocol", result["protocol"]),
+        ("distillation", f"{result['wall_seconds']:.0f} s"),
+        (
+            "each fold's run",
+            str(path / f"fold{result['folds'][0]['fold']}") + " and so on",
+        ),
+        ("card", str(path / "README.md")),
+    ]
+    table(rows)

@@ -1,0 +1,142 @@
+"""The command ``audiodd evaluate``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from audiodd_jax.cli.common import cache_dir, continued, names, start, table
+from audiodd_jax.config import Config, fields
+from audiodd_jax.data import datasets
+from audiodd_jax.flags import parse
+from audiodd_jax.runtime.errors import UserError
+
+
+class Target(NamedTuple):
+    """What is evaluated.
+
+    Attributes:
+      coreset: the artefact; of a run over all folds, that of the first.
+      folder: its run directory; ``.`` for a coreset that is given as a file.
+      folds: run directories of the folds, for a run over all of them.
+      config: where its data lies, and the settings that it was distilled with.
+    """
+
+    coreset: Any
+    folder: Path
+    folds: list[Path]
+    config: Config
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Scores a coreset on the test split of its dataset, with baselines if asked."""
+    targets = []
+
+    def base(values: Any) -> Config:
+        targets.append(_resolve(values))
+        return targets[0].config
+
+    values, config, changes = parse.parse("evaluate", argv, base)
+    (target,) = targets
+    start(values, config)
+    out = _out(values, target)
+    rows = _run(values, config, changes, target, out)
+    _show(rows, target, out)
+
+
+def _resolve(values: Any) -> Target:
+    """Finds the coreset that the flags name.
+
+    Raises:
+      UserError: there is none, or an unknown protocol or dataset.
+    """
+    from audiodd_jax.artifacts.coreset_file import load_coreset
+    from audiodd_jax.jobs import cross_validate
+    from audiodd_jax.jobs.coreset_data import coreset_config
+    from audiodd_jax.jobs.evaluate import check_protocols
+
+    if bool(values.workdir) == bool(values.coreset):
+        raise UserError("evaluate needs either --workdir or --coreset")
+    check_protocols(names(values.protocol))
+    folder = Path(values.workdir or ".")
+    folds = cross_validate.fold_directories(folder) if values.workdir else []
+    first = folds[0] if folds else folder
+    coreset = load_coreset(values.coreset or first / "coreset.npz")
+    config = coreset_config(coreset)
+    if values.workdir and (first / "config.json").exists():
+        config = _with_places(config, first / "config.json")
+    if values.dataset and values.dataset != config.data.name:
+        datasets.lookup(values.dataset)
+    return Target(coreset, folder, folds, config)
+
+
+def _with_places(config: Config, file: Path) -> Config:
+    """The configuration, with the data where a run directory has it."""
+    from audiodd_jax.runtime.files import read_json
+
+    saved = fields.from_dict(read_json(file))
+    places = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
+    return fields.replace(config, {name: fields.get(saved, name) for name in places})
+
+
+def _out(values: Any, target: Target) -> Path | None:
+    """The folder for trainings, tables and pictures, if any.
+
+    Kernel regression without baselines leaves no folder behind.
+    """
+    if values.out:
+        return Path(values.out)
+    is_plain = names(values.protocol) == ["krr"] and not values.against
+    return target.folder / "evaluation" if values.workdir and not is_plain else None
+
+
+def _run(
+    values: Any,
+    config: Config,
+    changes: dict[str, Any],
+    target: Target,
+    out: Path | None,
+) -> list[Any]:
+    """Evaluates and writes tables and pictures; a row per protocol and baseline."""
+    from audiodd_jax.jobs import cross_validate
+    from audiodd_jax.jobs import evaluate as job
+
+    groups = ("model.", "training.")
+    asked = {
+        "protocols": names(values.protocol),
+        "against": names(values.against),
+        "config": config,
+        "changes": {k: v for k, v in changes.items() if k.startswith(groups)},
+        "out": out,
+        "cache_dir": cache_dir(values),
+    }
+    with continued(out or target.folder):
+        if target.folds:
+            rows = cross_validate.evaluate(target.folder, **asked)
+        else:
+            rows = job.evaluate(target.coreset, **asked)
+    if out:
+        job.write(rows, target.coreset.class_names, out)
+    return rows
+
+
+def _show(rows: list[Any], target: Target, out: Path | None) -> None:
+    """Prints the evaluation."""
+    from audiodd_jax.report import evaluation_table
+
+    coreset = target.coreset
+    size = f"{coreset.labels.shape[0]} spectrograms of {coreset.metadata['dataset']}"
+    lines = [("coreset", f"{size}, {len(coreset.class_names)} classes")]
+    if len(rows) == 1:
+        scores = rows[0].scores
+        each, count = "folds" if target.folds else "seeds", len(scores.accuracies)
+        number = f"{count} {each if count > 1 else each[:-1]}"
+        lines += [
+            ("protocol", f"{scores.protocol}, {number}"),
+            ("test accuracy", str(scores)),
+            (f"all {each}", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
+        ]
+    if out:
+        lines.append(("tables and pictures", str(out)))
+    table(lines)
+    if len(rows) > 1:
+        print("", evaluation_table.render(rows), sep="\n")

@@ -1,0 +1,103 @@
+"""The command ``audiodd train``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from audiodd_jax.cli.common import cache_dir, continued, percent, start, table
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.flags import parse
+from audiodd_jax.runtime.errors import UserError
+
+
+def train(argv: Sequence[str]) -> None:
+    """Trains a network on all clips, a subset, or a coreset, and scores it."""
+    found = {}
+
+    def base(values: Any) -> Config:
+        if values.coreset:
+            from audiodd_jax.artifacts.coreset_file import load_coreset
+            from audiodd_jax.jobs.coreset_data import coreset_config
+
+            found["coreset"] = load_coreset(values.coreset)
+            config = coreset_config(found["coreset"])
+        else:
+            config = parse.dataset_config(values)
+        return presets.for_model(config, values.model)
+
+    values, config, _ = parse.parse("train", argv, base)
+    fields.validate(config)
+    if values.fold == "all":
+        raise UserError("train uses one test fold: give --fold its number")
+    from audiodd_jax.jobs import train as train_job
+
+    if values.herding and values.samples_per_class is None:
+        raise UserError("--herding needs --samples_per_class")
+    learns_from, name_part = found.get("coreset"), "coreset"
+    if _only_one(values, "coreset", "samples_per_class", "fraction", "indices"):
+        learns_from, name_part = learns_from or _subset(values), _name_part(values)
+    else:
+        name_part = "all"
+    start(values, config)
+    name = f"{config.data.name}-{config.model.name}-{name_part}-seed{config.seed}"
+    workdir = Path(values.workdir or Path("runs") / name)
+    finished = (workdir / "result.json").exists()
+    with continued(workdir):
+        run = train_job.train(config, workdir, learns_from, cache_dir(values))
+    if finished:
+        print(f"{workdir} holds this run, finished already:")
+    result = run.result
+    half = result["test_accuracy_interval95"]
+    interval = "" if half is None else f" (95 % interval ± {100 * half:.1f})"
+    tested = {k: v for k, v in result["per_class_accuracy"].items() if v is not None}
+    worst = min(tested, key=tested.get)
+    rows = [
+        ("network", f"{result['model']}, {result['parameters']:,} parameters"),
+        ("trained on", f"{result['learns_from']}: {result['num_samples']:,} "
+         f"spectrograms, {percent(result['fraction_of_train'])} of "
+         f"{result['num_train']:,} clips"),
+        ("test accuracy", f"{run.scores}{interval}"),
+        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in run.scores.accuracies)),
+        ("macro F1", f"{result['macro_f1']:.3f}"),
+        ("hardest class", f"{worst}, {100 * tested[worst]:.1f} %"),
+        ("training", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
+        ("weights", str(workdir / "networks.npz")),
+        ("pictures", str(workdir / "figures")),
+        ("card", str(workdir / "README.md")),
+    ]  # fmt: skip
+    table(rows)
+
+
+def _only_one(values: Any, *names: str) -> bool:
+    """Whether one of the flags is given.
+
+    Raises:
+      UserError: several are given.
+    """
+    given = [name for name in names if values[name].present]
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]} exclude each other")
+    return bool(given)
+
+
+def _subset(values: Any) -> Any:
+    """The training clips that the flags select."""
+    from audiodd_jax.selection import subsets
+
+    if values.samples_per_class is not None:
+        if values.samples_per_class < 1:
+            raise UserError("samples_per_class must be at least 1")
+        kind = "herding" if values.herding else "random"
+        return subsets.Subset(kind, per_class=values.samples_per_class)
+    if values.fraction is not None:
+        return subsets.fraction_of(values.fraction)
+    return subsets.read_indices(Path(values.indices))
+
+
+def _name_part(values: Any) -> str:
+    """The training data, as a part of the run directory's name."""
+    if values.samples_per_class is not None:
+        return f"{'herding' if values.herding else 'random'}{values.samples_per_class}"
+    if values.fraction is not None:
+        return f"{100 * values.fraction:g}percent"
+    return "indices" if values.indices else "coreset"

@@ -1,0 +1,40 @@
+"""What a setting may be, kept with its field as metadata."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+
+class Constraint(NamedTuple):
+    """What a setting may be.
+
+    Attributes:
+      holds: whether a value is allowed.
+      text: what a value must be, for the error message.
+    """
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+AT_LEAST_ONE = Constraint(lambda value: value >= 1, "at least 1")
+POSITIVE = Constraint(lambda value: value > 0, "positive")
+NOT_NEGATIVE = Constraint(lambda value: value >= 0, "at least 0")
+SHARE = Constraint(lambda value: 0 <= value <= 1, "between 0 and 1")
+BELOW_ONE = Constraint(lambda value: 0 <= value < 1, "at least 0 and below 1")
+SEED = Constraint(lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
+
+
+def one_of(*choices: str) -> Constraint:
+    """One of some names."""
+    return Constraint(lambda value: value in choices, " or ".join(choices))
+
+
+def setting(default: Any, constraint: Constraint) -> Any:
+    """A dataclass field with its default and what it may be."""
+    return dataclasses.field(default=default, metadata={"constraint": constraint})
+
+
+def constraint_of(field: dataclasses.Field) -> Constraint | None:
+    """What a field may be; None if anything of its type."""
+    return field.metadata.get("constraint")
