@@ -1,9 +1,10 @@
 """Runs and artefacts of version 0.1.0, before the modules moved, still work.
 
-``runs.tar.gz`` holds five runs on ``tones`` (16 x 16 features, networks of width 4): two
-finished distillations (``rfad``, and ``factor2`` with ``coreset.factor=2``), the first of
-them interrupted after its checkpoint of step 4 (``interrupted``), a training and an
-active-learning run. Pictures, events and the checkpoints of finished runs were removed.
+``runs.tar.gz`` holds five runs on ``tones`` (16 x 16 features, networks of width 4):
+two finished distillations (``rfad``, and ``factor2`` with ``coreset.factor=2``), the
+first of them interrupted after its checkpoint of step 4 (``interrupted``), a training
+and an active-learning run. Pictures, events and the checkpoints of finished runs were
+removed, and paths of the machine that made them.
 """
 
 import json
