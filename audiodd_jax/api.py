@@ -46,7 +46,7 @@ def active(
 ) -> dict[str, Any]:
     """Labels clips round by round by ``config.active``; what ``result.json`` holds.
 
-    The same call continues a run that was cut, and returns a finished one.
+    The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: as ``for_active`` makes it.

@@ -157,7 +157,7 @@ def test_other_methods_leave_the_same_things(sound_folder, tmp_path, method):
     assert "Each stored spectrogram holds 2 shorter ones" in card
     assert (run / "figures/coreset.png").exists()
     is_learnt = method == "dm"
-    assert ("chosen clips" in card) != is_learnt
+    assert ("selected clips" in card) != is_learnt
     assert (run / "figures/curves.png").exists() == is_learnt
     scored = audiodd("evaluate", f"--workdir={run}")
     assert scored.returncode == 0, scored.stderr

@@ -126,9 +126,9 @@ def test_bad_arguments_are_named(arguments, told):
 
 
 def test_alone_there_is_nothing_to_agree_on():
-    assert multiprocess.is_lead()
+    assert multiprocess.is_process_zero()
     assert multiprocess.any_of(15) == 15
-    assert multiprocess.from_lead(lambda: {"a": 1}) == {"a": 1}
+    assert multiprocess.from_process_zero(lambda: {"a": 1}) == {"a": 1}
     assert not multiprocess.leaves_others_waiting(UserError())
     assert not multiprocess.lost(ValueError())
 

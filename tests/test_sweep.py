@@ -74,7 +74,7 @@ def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=100)[0].decode()
     assert process.returncode == 128 + signal.SIGTERM, told
-    assert "the same command continues" in told
+    assert "the same command resumes" in told
     assert events(workdir, "cut") == ["long"]
     assert events(workdir, "started") == ["long"]
     assert any((first / "checkpoints").iterdir())

@@ -30,7 +30,7 @@ from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
-from audiodd_jax.runtime.signals import Interrupted, noted_signals
+from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 from audiodd_jax.training import evaluation, fit
 
 _log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
         jnp.int32(plan[0]),
         _blank(model, data, config) if settings.warm_start else None,
     )
-    with RunLog(run) as log, noted_signals() as stop_signal:
+    with RunLog(run) as log, deferred_signals() as stop_signal:
         done, state = log.resume(state)
 
         def heed() -> None:

@@ -1,4 +1,4 @@
-"""What the commands share: where things lie, how they stop, how they print."""
+"""What the commands share: starting JAX, folders, interruption, printing."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ from audiodd_jax.runtime.errors import UserError
 
 
 def start(values: Any, config: Config) -> None:
-    """Starts JAX as the flags ask for it; before anything is computed.
+    """Starts JAX with the devices and processes of the flags.
 
     Raises:
-      UserError: devices or processes that are not there.
+      UserError: devices or processes that do not exist.
     """
     import jax
 
@@ -27,9 +27,9 @@ def start(values: Any, config: Config) -> None:
     # Only distillation is a run of several processes.
     joins = "num_processes" in values
     if count:
-        # Where there is but a CPU, that many are made of it.
+        # On CPU, that many devices are simulated.
         own = max(1, count // ((joins and values.num_processes) or 1))
-        # A program that has used JAX already has as many as it has.
+        # Too late in a program that has used JAX already.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", own)
     if config.rfad.kernel_precision == "float64":
@@ -47,7 +47,7 @@ def start(values: Any, config: Config) -> None:
         multiprocess.join(address, values.num_processes, values.process_id)
     if count:
         devices.limit(count)
-    if not multiprocess.is_lead():
+    if not multiprocess.is_process_zero():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
 
 
@@ -65,7 +65,7 @@ def keep_compiled(cache_dir: Path | None) -> None:
 
 
 def cache_dir(values: Any) -> Path | None:
-    """Where ``--cache_dir`` has downloads and features kept, or None."""
+    """The folder of ``--cache_dir``, or None."""
     return Path(values.cache_dir).expanduser() if values.cache_dir else None
 
 
@@ -76,13 +76,13 @@ def percent(share: float) -> str:
 
 @contextlib.contextmanager
 def continued(workdir: Path) -> Iterator[None]:
-    """Ends the program with a signal's code, saying how to go on, if one came."""
+    """Exits with a signal's code, saying how to resume, if one arrived."""
     from audiodd_jax.runtime.signals import Interrupted
 
     try:
         yield
     except Interrupted as stop:
-        print(f"{stop}; the same command continues {workdir}", file=sys.stderr)
+        print(f"{stop}; the same command resumes {workdir}", file=sys.stderr)
         raise SystemExit(128 + stop.signum) from None
 
 

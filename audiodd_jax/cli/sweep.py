@@ -29,14 +29,14 @@ def sweep(argv: Sequence[str]) -> None:
         table([(one.name, f"{one.command} {' '.join(one.flags)}") for one in plans])
         return
     from audiodd_jax.report import tables
-    from audiodd_jax.runtime.signals import noted_signals
+    from audiodd_jax.runtime.signals import deferred_signals
     from audiodd_jax.sweep import start, status
 
     with start.held(workdir):
         todo = start.begin(plans, workdir)
         board = status.Board(plans, workdir)
         board.update(now=True)
-        with noted_signals() as stop_signal:
+        with deferred_signals() as stop_signal:
             if todo and values.ray:
                 from audiodd_jax.sweep import on_ray
 
@@ -61,7 +61,7 @@ def sweep(argv: Sequence[str]) -> None:
     print(tables.markdown(status.table(states, workdir).without_empty_columns()))
     print(f"\nnext: audiodd report {workdir}")
     if signum:
-        print(f"stopped; the same command continues {workdir}", file=sys.stderr)
+        print(f"stopped; the same command resumes {workdir}", file=sys.stderr)
         raise SystemExit(128 + signum)
     bad = [state.name for state in states if state.what != "finished"]
     if bad:

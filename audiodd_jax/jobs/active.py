@@ -40,7 +40,7 @@ class Comparison(NamedTuple):
 def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
     """Runs one acquisition function over its budgets; what ``result.json`` holds.
 
-    The same call continues a run that was cut, and returns a finished one.
+    The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: model, training, acquisition and the seed.

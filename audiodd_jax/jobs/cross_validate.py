@@ -68,7 +68,7 @@ def distill(
             accuracies = ("test_accuracy", "start_test_accuracy")
             run.log({"step": fold, **{name: found[name] for name in accuracies}})
         result = _summary(rows)
-        if multiprocess.is_lead():
+        if multiprocess.is_process_zero():
             write_atomically(workdir / "README.md", distill_card.render_folds(result))
         run.finish(result)
         return FoldsRun(result, workdir)

@@ -51,7 +51,7 @@ def distill(
 ) -> Run:
     """Distils ``config.data`` to a coreset, scores it and draws it, in ``workdir``.
 
-    The same call continues a run that was cut, and returns a finished one.
+    The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: of the run.
@@ -92,7 +92,7 @@ def _finish(
     ]
     scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
     result = _result(distilled, scores, artefact, data, config)
-    if multiprocess.is_lead():
+    if multiprocess.is_process_zero():
         artefact.save(run.path / "coreset.npz")
         _draw(*both, distilled.history, data, config, run.path / "figures")
         text = _card(result, scores, data, config)
@@ -141,7 +141,9 @@ def _draw(
     folder: Path,
 ) -> None:
     folder.mkdir(exist_ok=True)
-    title = f"{data.name}, {config.method}, {config.coreset.samples_per_class} a class"
+    title = (
+        f"{data.name}, {config.method}, {config.coreset.samples_per_class} per class"
+    )
     if len(history) > 1:
         figures.curves(history, title, folder / "curves.png")
     decibel = [
@@ -151,7 +153,7 @@ def _draw(
     path = folder / "coreset.png"
     seconds = data.features.clip_seconds
     is_choice = config.method in SELECTION
-    names = ("random clips", "chosen") if is_choice else ("start", "distilled")
+    names = ("random clips", "selected") if is_choice else ("start", "distilled")
     figures.coreset_grid(*decibel, data.class_names, seconds, title, path, names)
 
 
@@ -220,7 +222,7 @@ def _card(
     noise = config.coreset.init == "noise"
     per_class = result["samples_per_class"]
     values = {
-        "title": f"{data.name}: {per_class} a class by {config.method}",
+        "title": f"{data.name}: {per_class} per class by {config.method}",
         "classes": classes,
         "version": data.version,
         "percent": 100 * result["fraction_of_train"],

@@ -91,7 +91,7 @@ def train(
 ) -> Trained:
     """Trains ``config.model`` on a source, scores it on the test split, records it.
 
-    The same call continues a run that was cut, and returns a finished one.
+    The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: model, training, and the first seed.

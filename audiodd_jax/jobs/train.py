@@ -21,7 +21,7 @@ def train(
 ) -> Trained:
     """Trains ``config.model`` on real clips or a coreset and scores it, in ``workdir``.
 
-    The same call continues a run that was cut, and returns a finished one.
+    The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: data, model and training. With a coreset, the feature settings and the

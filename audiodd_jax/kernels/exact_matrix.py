@@ -17,7 +17,7 @@ from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
-from audiodd_jax.runtime.signals import Interrupted, noted_signals
+from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def matrix(
         _log.info("%d of %d tiles are there already", done, len(starts))
     bar = tqdm(total=len(starts), initial=done, desc=kind, unit="tile", disable=None)
     saved = time.monotonic()
-    with noted_signals() as stop_signal, bar:
+    with deferred_signals() as stop_signal, bar:
         while left:
             now, left = left[: mesh.size], left[mesh.size :]
             # The last devices repeat a tile where there are fewer than devices.

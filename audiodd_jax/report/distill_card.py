@@ -1,11 +1,11 @@
-"""The card of a run: what the coreset is, where it comes from, how to use it."""
+"""The card of a distillation: the coreset, its origin, and how to use it."""
 
 from typing import Any
 
 _TEMPLATE = """\
 # {title}
 
-{num_samples} spectrograms ({samples_per_class} a class, {classes} classes) {made}
+{num_samples} spectrograms ({samples_per_class} per class, {classes} classes) {made}
 by {method} from the {num_train:,} training clips of {dataset} {version}:
 {percent:.2f} % of the clips, {bytes:,} bytes against {train_bytes:,} bytes of
 16-bit audio.{pieces}
@@ -25,7 +25,7 @@ split was read once, for this table.
 
 - Data: {dataset_title}, version {version}
 - Test split: {split}
-- Licence: {licence}; what is learnt from recordings may fall under theirs
+- Licence: {licence}; a coreset may fall under the licence of its recordings
 
 ## Use
 
@@ -49,15 +49,14 @@ are soft and centred (a one-hot label is `one_hot - 1/{classes}`).
 ## Limits
 
 The accuracy above is that of kernel regression with networks like those that distilled
-the coreset; other learners may gain less. Sounds unlike {dataset}, other microphones
-and classes beyond the {classes} named in the artefact are outside what it can serve.
+the coreset; other models may gain less. It does not cover sounds unlike {dataset},
+other microphones, or classes beyond the {classes} named in the artefact.
 """
 
 _PIECES = """
 
 Each stored spectrogram holds {factor} shorter ones along time, which share its label:
-`coreset.unfolded()` stretches them to full length, as everything here learnt from
-them."""
+`coreset.unfolded()` stretches them to full length, as all models here were trained."""
 _KEPT = {"best": "the best by validation", "last": "the last"}
 
 
@@ -65,43 +64,47 @@ def render(values: dict[str, Any]) -> str:
     """The card as Markdown."""
     steps, factor = values["steps"], values["factor"]
     rows = [("distilled coreset", values["test"])]
-    rows += [(f"the {values['start']} it started from", values["start_test"])]
+    rows += [(f"initial {values['start']}", values["start_test"])]
     kept = (
         f"Distillation: seed {values['seed']}, {steps} steps, "
         f"{values['wall_seconds']:.0f} s; the coreset is "
         f"{_KEPT[values['keep']]}, at step {values['best_step']}."
     )
     if not steps:
-        rows = [("chosen clips", values["test"]), ("random ones", values["start_test"])]
-        kept = f"Choice: seed {values['seed']}."
-    told = {
-        "made": "distilled" if steps else "chosen",
+        rows = [
+            ("selected clips", values["test"]),
+            ("random clips", values["start_test"]),
+        ]
+        kept = f"Selection: seed {values['seed']}."
+    fields = {
+        "made": "distilled" if steps else "selected",
         "pieces": _PIECES.format(factor=factor) if factor > 1 else "",
         "scores": "\n".join(f"| {name} | {value} |" for name, value in rows),
         "kept": kept,
         "curves": "![curves](figures/curves.png)" if steps else "",
     }
-    return _TEMPLATE.format(**{**values, **told})
+    return _TEMPLATE.format(**{**values, **fields})
 
 
 _FOLDS_TEMPLATE = """\
-# {dataset}: {samples_per_class} a class by {method}, every fold
+# {dataset}: {samples_per_class} per class by {method}, every fold
 
-Each of the {count} official folds tested once, by a coreset distilled from the others.
+Each of the {count} official folds is the test fold once, with a coreset distilled from
+the others.
 Mean ± standard deviation over folds, protocol `{protocol}`, seed {seed}.
 
 | | accuracy (%) |
 |---|---|
 | distilled coreset | {distilled} |
-| the {start} it started from | {started} |
+| initial {start} | {started} |
 
-| fold that tests | clips that train | distilled (%) | start (%) |
+| test fold | training clips | distilled (%) | initial (%) |
 |---|---|---|---|
 {rows}
 
 - Data: {dataset} {dataset_version}
-- Licence: {licence}; what is learnt from recordings may fall under theirs
-- Each fold's run, coreset and card lie in `fold1/` and so on
+- Licence: {licence}; a coreset may fall under the licence of its recordings
+- Each fold's run, coreset and card are in `fold1/` and so on
 """
 
 

@@ -38,7 +38,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
         self._manager = None
-        if not multiprocess.is_lead():
+        if not multiprocess.is_process_zero():
             return
         alone = {}
         if jax.process_count() > 1:
@@ -80,7 +80,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step that was saved, or None."""
-        return multiprocess.from_lead(lambda: self._manager.latest_step())
+        return multiprocess.from_process_zero(lambda: self._manager.latest_step())
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""
@@ -93,7 +93,7 @@ class Checkpoints:
         if self._manager is not None:
             args = ocp.args.StandardRestore(found)
             found = self._manager.restore(step, args=args)
-        found = multiprocess.arrays_from_lead(found)
+        found = multiprocess.arrays_from_process_zero(found)
         place = lambda x, like: jax.make_array_from_callback(
             x.shape, like.sharding, lambda at: x[at]
         )

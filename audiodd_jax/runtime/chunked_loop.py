@@ -12,7 +12,7 @@ from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
-from audiodd_jax.runtime.signals import Interrupted, noted_signals
+from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def drive(
       UserError: the loss is not finite.
       Interrupted: SIGTERM or SIGINT arrived; the state is saved.
     """
-    with noted_signals() as stop_signal, RunLog(run) as log:
+    with deferred_signals() as stop_signal, RunLog(run) as log:
         step, state = log.resume(state)
         if not log.history:
             state = _record_start(job, state, log)
@@ -165,7 +165,7 @@ class _Progress:
 
     def __init__(self, name: str, step: int, steps: int):
         self._steps = steps
-        self._is_shown = multiprocess.is_lead()
+        self._is_shown = multiprocess.is_process_zero()
         # tqdm draws no bar where the output is not a terminal if ``disable`` is None.
         disable = None if self._is_shown else True
         self._bar = tqdm(

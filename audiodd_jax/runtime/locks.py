@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""File locks: one process at a time."""
 
 import contextlib
 import fcntl
@@ -14,8 +14,8 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
     """Holds the lock file ``path``; waits while another process holds it.
 
     Args:
-      path: made if it is not there, and left.
-      doing: what the other process does, for the message to who waits.
+      path: created if needed, and left in place.
+      doing: what the other process is doing, for the log message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

@@ -1,7 +1,6 @@
-"""Several processes as one run: how they start, agree, and notice that one is gone.
+"""Several processes as one run: start, agreement, and loss of a process.
 
-The first process, the lead, alone reads and writes the run directory; the others
-learn from it what they must know.
+Only process 0 reads and writes the run directory, and broadcasts what others need.
 """
 
 import inspect
@@ -17,12 +16,12 @@ from jax.experimental import multihost_utils
 
 from audiodd_jax.runtime.errors import UserError
 
-# A process that hangs is given up after so many seconds.
+# Seconds without a heartbeat after which a process counts as lost.
 _HEARTBEAT_SECONDS = 60
 
 
 def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a cluster started this process as one of several, as JAX can tell.
+    """Whether a cluster that JAX recognises started this process as one of several.
 
     Slurm (a step of several tasks), Open MPI, and the hosts of a TPU pod.
     """
@@ -37,9 +36,9 @@ def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment for a run of one process, whatever started this one."""
-    told = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
-    return {name: value for name, value in environment.items() if name not in told}
+    """The environment for a run of one process, whatever started this one."""
+    names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+    return {name: value for name, value in environment.items() if name not in names}
 
 
 def join(
@@ -47,13 +46,12 @@ def join(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Joins the run's other processes; alone, and no cluster around, does nothing.
+    """Joins the other processes of the run; does nothing for a run of one process.
 
     Args:
-      coordinator_address: host and port of the first process; None: as the cluster
-        says.
-      num_processes: of the run.
-      process_id: of this one, from 0.
+      coordinator_address: host and port of process 0; None: as the cluster says.
+      num_processes: number of processes of the run.
+      process_id: index of this process, from 0.
 
     Raises:
       UserError: they cannot be joined, or the arguments do not fit each other.
@@ -90,13 +88,13 @@ def join(
         ) from error
 
 
-def is_lead() -> bool:
-    """Whether this process reads and writes for all."""
+def is_process_zero() -> bool:
+    """Whether this is process 0, which reads and writes for all."""
     return jax.process_index() == 0
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error is that another process of the run is gone."""
+    """Whether an error means that another process of the run is lost."""
     return (
         jax.process_count() > 1
         and isinstance(error, jax.errors.JaxRuntimeError)
@@ -105,7 +103,7 @@ def lost(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is that a device has no memory left."""
+    """Whether an error means that a device is out of memory."""
     is_jax = isinstance(error, jax.errors.JaxRuntimeError)
     return is_jax and "RESOURCE_EXHAUSTED" in str(error)
 
@@ -122,33 +120,33 @@ def any_of(value: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
-def from_lead(function: Callable[[], Any]) -> Any:
-    """What ``function`` returns, as JSON holds it, in the lead; told to all processes.
+def from_process_zero(function: Callable[[], Any]) -> Any:
+    """The JSON value that ``function`` returns in process 0, in every process.
 
     Raises:
       UserError: in every process, if ``function`` raises one.
     """
     if jax.process_count() == 1:
         return function()
-    told: dict[str, Any] = {}
-    if is_lead():
+    message: dict[str, Any] = {}
+    if is_process_zero():
         try:
-            told = {"value": function()}
+            message = {"value": function()}
         except UserError as error:
-            told = {"error": str(error)}
-    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
+            message = {"error": str(error)}
+    text = np.frombuffer(json.dumps(message).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
     text = np.resize(text, size)
-    told = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))))
-    if "error" in told:
-        error = UserError(told["error"])
+    message = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(text))))
+    if "error" in message:
+        error = UserError(message["error"])
         error.is_shared = True
         raise error
-    return told["value"]
+    return message["value"]
 
 
-def arrays_from_lead(tree: Any) -> Any:
-    """The lead's arrays, in every process; NumPy arrays of one structure."""
+def arrays_from_process_zero(tree: Any) -> Any:
+    """The arrays of process 0, in every process; NumPy arrays of one structure."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))

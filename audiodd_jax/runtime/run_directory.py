@@ -49,7 +49,7 @@ class RunDirectory:
         self._events = None
 
     def __enter__(self) -> "RunDirectory":
-        multiprocess.from_lead(self._open)
+        multiprocess.from_process_zero(self._open)
         return self
 
     def _open(self) -> None:
@@ -101,16 +101,16 @@ class RunDirectory:
         """The result of a finished run, or None."""
         file = self.path / "result.json"
         read = lambda: read_json(file) if file.exists() else None
-        return multiprocess.from_lead(read)
+        return multiprocess.from_process_zero(read)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes ``result.json``, which marks the run as finished."""
-        if multiprocess.is_lead():
+        if multiprocess.is_process_zero():
             write_json(self.path / "result.json", result)
 
     def history(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``; one cut short by a kill is left out."""
-        return multiprocess.from_lead(self._read_history)
+        return multiprocess.from_process_zero(self._read_history)
 
     def _read_history(self) -> list[dict[str, Any]]:
         file = self.path / "metrics.jsonl"
@@ -128,7 +128,7 @@ class RunDirectory:
         Only now is the folder that run's: one that is refused before, for its data or
         its settings, leaves it free for another.
         """
-        if not multiprocess.is_lead():
+        if not multiprocess.is_process_zero():
             return
         write_json(self.path / "config.json", self._config)
         write_json(self.path / "environment.json", describe())
@@ -142,7 +142,7 @@ class RunDirectory:
 
     def log(self, row: dict[str, Any]) -> None:
         """Appends a row, which has its ``step``, to the record and to TensorBoard."""
-        if not multiprocess.is_lead():
+        if not multiprocess.is_process_zero():
             return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")

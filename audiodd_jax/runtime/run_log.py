@@ -38,7 +38,7 @@ class RunLog:
         saved = self._checkpoints.latest()
         if saved is not None:
             state = self._checkpoints.restore(saved, state)
-            if multiprocess.is_lead():
+            if multiprocess.is_process_zero():
                 _log.info("resuming %s from step %d", self._run.path, saved)
         self._run.start_from(-1 if saved is None else saved)
         self.history = self._run.history()

@@ -1,4 +1,4 @@
-"""Stopping politely: a signal is noted, and acted on where the state can be saved."""
+"""Signals that ask to stop are deferred until the state can be saved."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
-    """The run was asked to stop, and saved its state."""
+    """The run was asked to stop, and has saved its state."""
 
     def __init__(self, signum: int, step: int, unit: str = "step"):
-        """Args: the signal's number, the last that was saved, and what is counted."""
+        """Args: the signal, the last step that was saved, and the unit of steps."""
         name = signal.Signals(signum).name
         super().__init__(f"stopped by {name} after {unit} {step}")
         self.signum = signum
@@ -20,14 +20,14 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
 
 @contextmanager
-def noted_signals() -> Iterator[Callable[[], int]]:
-    """While it lasts, SIGTERM and SIGINT are only noted.
+def deferred_signals() -> Iterator[Callable[[], int]]:
+    """Defers SIGTERM and SIGINT.
 
     Yields:
-      A function that tells the first signal that came, 0 for none.
+      A function that returns the first signal that arrived, or 0.
     """
     received: list[int] = []
-    # Signals reach the main thread alone; elsewhere there is nothing to install.
+    # Only the main thread receives signals.
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return

@@ -1,8 +1,8 @@
-"""Watches over one of a run's several processes, to tell how it ended.
+"""Supervises one process of a run of several, and explains how it ended.
 
 Where another process of the run dies, JAX's runtime aborts this one from a thread of
-its own, with a stack trace: no code of ours runs any more. So the work is done by a
-child process, and its parent, which has no part in the run, says what happened.
+its own, with a stack trace: none of our code runs any more. So a child process does the
+work, and its parent, which takes no part in the run, reports what happened.
 """
 
 import os
@@ -21,7 +21,7 @@ FOLLOWS = {_CHILD: "1"}
 _FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
 LOST = (
     "another process of this run is gone or cannot be reached; the run directory keeps "
-    "the last checkpoint, and the same command continues from it"
+    "the last checkpoint, and the same command resumes from it"
 )
 
 

@@ -55,7 +55,7 @@ def cut_after(monkeypatch, rounds):
 
         yield told
 
-    monkeypatch.setattr(exact_matrix, "noted_signals", noted)
+    monkeypatch.setattr(exact_matrix, "deferred_signals", noted)
 
 
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
