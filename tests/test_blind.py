@@ -18,6 +18,8 @@ from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.jobs import evaluate
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "features__n_mels": 8,
     "features__frames": 8,

@@ -187,6 +187,7 @@ def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_distilling_imports_no_tensorflow(tmp_path):
     code = (
         "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
@@ -309,6 +310,7 @@ def test_records_on_a_full_disk_are_one_sentence(capsys, tmp_path, small_disk):
     assert re.search(r"clips +100\b", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_with_the_same_bits(tmp_path):
     """SIGKILL at random moments, resumed each time, against one that ran through."""
     command = ["distill", *TINY, "--steps=120", "--samples_per_class=2"]

@@ -15,6 +15,8 @@ from audiodd_jax.cli import main
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 RUN = [
     "distill",
     "--dataset=tones",

@@ -8,7 +8,6 @@ from audiodd_jax.cli.common import cache_dir, continued, names, start, table
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import ACQUISITIONS
 from audiodd_jax.flags import parse
-from audiodd_jax.jobs.coreset_data import coreset_config
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -20,6 +19,7 @@ def active(argv: Sequence[str]) -> None:
         if not values.coreset:
             return presets.for_active(parse.dataset_config(values), values.model)
         from audiodd_jax.artifacts.coreset_file import load_coreset
+        from audiodd_jax.jobs.coreset_data import coreset_config
 
         coresets.extend(map(load_coreset, names(values.coreset)))
         return presets.for_active(coreset_config(coresets[0]), values.model)

@@ -39,7 +39,7 @@ class Report(NamedTuple):
       notes: what could not be shown, and why.
     """
 
-    html_page: Path
+    page: Path
     runs: int
     unfinished: int
     galleries: list[Gallery]

@@ -74,7 +74,8 @@ def test_an_interrupted_run_resumes_to_the_same_coreset(runs):
     scale = np.abs(theirs.images).max()
     np.testing.assert_allclose(ours.images, theirs.images, atol=1e-4 * scale)
     np.testing.assert_allclose(ours.labels, theirs.labels, atol=1e-4)
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert steps == [0, 2, 4, 6, 8]
 
 
