@@ -142,4 +142,4 @@ def test_a_device_without_memory_is_one_sentence(capsys, monkeypatch):
     monkeypatch.setattr(main, "main", full)
     with pytest.raises(SystemExit):
         main.run()
-    assert "the device has no memory left" in capsys.readouterr().err
+    assert "the device is out of memory" in capsys.readouterr().err

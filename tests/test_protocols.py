@@ -221,7 +221,7 @@ def test_a_cut_run_of_every_fold_goes_on(
     data = ["--dataset=folder", f"--data_dir={table}", "--fold=all"]
     whole = distill_and_evaluate(capsys, tmp_path / "whole", *data)
     assert len(whole["folds"]) == 3
-    real, calls = cross_validate.api.distill, []
+    real, calls = cross_validate.distill_once, []
 
     def die_in_the_second(*arguments):
         calls.append(0)
@@ -229,11 +229,11 @@ def test_a_cut_run_of_every_fold_goes_on(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(cross_validate.api, "distill", die_in_the_second)
+    monkeypatch.setattr(cross_validate, "distill_once", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(capsys, "distill", *data, *TINY, f"--workdir={tmp_path / 'cut'}")
     assert not (tmp_path / "cut" / "result.json").exists()
-    monkeypatch.setattr(cross_validate.api, "distill", real)
+    monkeypatch.setattr(cross_validate, "distill_once", real)
     resumed = distill_and_evaluate(capsys, tmp_path / "cut", *data)
     untimed = lambda result: {**result, "wall_seconds": 0}
     assert untimed(resumed) == untimed(whole)
