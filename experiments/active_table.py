@@ -21,7 +21,9 @@ from audiodd_jax.jobs import active
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
 _PRESET = flags.DEFINE_string("preset", "transfer", "of the distillation")
-_SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
+_SAMPLES = flags.DEFINE_integer(
+    "samples_per_class", 10, "coreset spectrograms per class"
+)
 _MODEL = flags.DEFINE_string("model", "convnet", "network")
 _ACQUISITIONS = flags.DEFINE_list(
     "acquisitions", list(ACQUISITIONS), "acquisition functions"

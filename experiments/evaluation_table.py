@@ -22,7 +22,9 @@ from audiodd_jax.training import evaluation
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
 _PRESET = flags.DEFINE_string("preset", "default", "of the distillation")
-_SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
+_SAMPLES = flags.DEFINE_integer(
+    "samples_per_class", 10, "coreset spectrograms per class"
+)
 _PROTOCOLS = flags.DEFINE_list("protocols", ["convnet"], "networks, and krr")
 _AGAINST = flags.DEFINE_list(
     "against", ["random"], "random, herding, hard, shares as 20%, all"

@@ -22,7 +22,7 @@ from audiodd_jax.config import fields, presets
 from audiodd_jax.data import audio
 from audiodd_jax.features import inversion, logmel, normalization
 from audiodd_jax.jobs import recorded_training
-from audiodd_jax.report import learning_curves, summary
+from audiodd_jax.report import summary
 from audiodd_jax.selection import subsets
 from audiodd_jax.training import evaluation
 
@@ -59,7 +59,7 @@ def heard(config, data):
         scores.append((score(data.test), score(after)))
     print("| accuracy before (%) | after (%) | spectral convergence | s |")
     print("|---|---|---|---|")
-    before, later = (learning_curves.told(c) for c in zip(*scores, strict=True))
+    before, later = (mean_std(c) for c in zip(*scores, strict=True))
     convergence = float(np.mean(found.convergence))
     print(f"| {before} | {later} | {convergence:.3f} | {seconds:.0f} |", flush=True)
 

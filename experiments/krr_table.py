@@ -65,7 +65,7 @@ def row(case, precision):
 def main(_):
     logging.set_verbosity(logging.WARNING)
     print(
-        "| data | a class | precision | of train | real clips (%) | distilled (%) "
+        "| data | per class | precision | of train | real clips (%) | distilled (%) "
         "| each | slowest run, s | s a step |"
     )
     print("|---|---|---|---|---|---|---|---|---|")

@@ -125,7 +125,7 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     common.keep_compiled(None)
     lines = [
-        f"| data, a class | method | kernel regression | "
+        f"| data, per class | method | kernel regression | "
         f"{' | '.join(_PROTOCOLS.value)} | steps | s | peak, GB | values | bytes |",
         "|---" * (8 + len(_PROTOCOLS.value)) + "|",
     ]

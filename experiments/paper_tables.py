@@ -19,9 +19,11 @@ real clips. Validation clips are nobody's budget: no label of theirs is learnt f
 import functools
 from pathlib import Path
 
+import budget_table
 import numpy as np
 import published_results
 from absl import app, flags, logging
+from budget_table import Row
 
 import audiodd_jax
 from audiodd_jax.active_learning import budgets
@@ -29,8 +31,7 @@ from audiodd_jax.cli import common
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import REGRESSION, SELECTION
 from audiodd_jax.jobs import active, recorded_training
-from audiodd_jax.report import budget_table, learning_curves, tables
-from audiodd_jax.report.budget_table import Row
+from audiodd_jax.report import learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
@@ -73,7 +74,7 @@ _TRAINS_AS_REAL = ("rfad", *SELECTION)
 
 
 def sizes():
-    """Spectrograms a class of the coresets, largest first."""
+    """Spectrograms per class of the coresets, largest first."""
     usual = (5, 3, 2) if _DATASET.value == "esc10" else (10, 5, 2)
     return [
         int(size)
@@ -214,7 +215,7 @@ class Found:
                         told = source.chosen[name][published_results.SHARES.index(text)]
                     elif text == f"{max(sizes())}/class":
                         told, as_label = source.fewest[name], label
-                size = text.replace("%", " %").replace("/", " a ")
+                size = text.replace("%", " %").replace("/", " per ")
                 row = _row(name, size, clips, raw(clips), found, reason)
                 yield row._replace(published=told, published_label=as_label)
         for method in _METHODS.value:
@@ -225,9 +226,8 @@ class Found:
                 stored = (
                     found[0][2] if found else 4 * clips * (f * t + data.num_classes)
                 )
-                row = _row(
-                    method.upper(), f"{per_class} a class", clips, stored, found, reason
-                )
+                size = f"{per_class} per class"
+                row = _row(method.upper(), size, clips, stored, found, reason)
                 if source and method == "rfad" and i < len(source.distilled):
                     row = row._replace(
                         published=source.distilled[i],

@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 
 SHARES = ("60%", "40%", "30%", "20%")
-# Spectrograms a class of the coresets, largest first.
+# Spectrograms per class of the coresets, largest first.
 SIZES = {
     "speech_commands": (50, 30, 20),
     "urbansound8k": (50, 30, 20),

@@ -25,7 +25,9 @@ from audiodd_jax.selection import subsets
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
 _PRESET = flags.DEFINE_string("preset", "default", "of the distillation")
-_SAMPLES = flags.DEFINE_integer("samples_per_class", 10, "coreset spectrograms a class")
+_SAMPLES = flags.DEFINE_integer(
+    "samples_per_class", 10, "coreset spectrograms per class"
+)
 _MODEL = flags.DEFINE_string("model", "convnet", "network")
 _SEEDS = flags.DEFINE_integer("seeds", 1, "networks a trial")
 _TRIALS = flags.DEFINE_list("trials", [], "names of trials; none: all")

@@ -31,6 +31,22 @@ def pytest_configure():
     jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Compiles with few optimisations, which halves the time of most tests.
+
+    Tests of numbers, precision, devices and resumed runs are marked ``optimized`` and
+    compile as users do, as all slow and GPU tests do.
+    """
+    marks = ("optimized", "slow", "gpu")
+    is_plain = not any(item.get_closest_marker(mark) for mark in marks)
+    value = str(int(is_plain))
+    if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != value:
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = value  # of child processes
+        jax.config.update("jax_disable_most_optimizations", is_plain)
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path_factory):
     """No test sees the user's cache, and all tests of a session share one."""

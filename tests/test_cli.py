@@ -213,7 +213,7 @@ def test_distilling_imports_no_tensorflow(tmp_path):
         (["prepare", "--fold=none"], "--fold is the number of a fold, or all"),
         (["prepare", "--config.data.storage=disk"], "data.storage must be auto or dev"),
         (["prepare", "--config.data.processes=-1"], "processes must be at least 0"),
-        (["distill", "--config.augment.background=0.5"], "tones brings none"),
+        (["distill", "--config.augment.background=0.5"], "tones does not have"),
         (["distill", "--preset=fast"], "there is no preset 'fast'; there are default"),
         (["distill", "--steps=0"], "loop.steps must be at least 1, not 0"),
         (["distill", "--steps=many"], "flag --steps=many"),
@@ -241,7 +241,7 @@ def test_distilling_imports_no_tensorflow(tmp_path):
         (["distill", "--fold=3"], "the data has no folds"),
         (["evaluate"], "evaluate needs either --workdir or --coreset"),
         (["evaluate", "--coreset=/nowhere.npz"], "there is no coreset /nowhere.npz"),
-        (["evaluate", "--workdir=x", "--protocol=cnn"], "there is no protocol 'cnn'"),
+        (["evaluate", "--workdir=x", "--protocol=cnn"], "unknown protocol 'cnn'"),
     ],
 )
 def test_bad_input_is_one_sentence(capsys, tmp_path, monkeypatch, arguments, sentence):

@@ -32,6 +32,7 @@ def distilled(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_exact_kernels_side_by_side(distilled, capsys, caplog):
     command = ["evaluate", f"--workdir={distilled}", "--protocol=krr,nngp"]
     command.append("--against=random")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.optimized
+
 SCRIPT = Path(__file__).parent / "exact_devices.py"
 
 

@@ -19,6 +19,7 @@ def notebook():
     return nbformat.read(LAUNCH / "colab_tpu.ipynb", as_version=4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Jupyter's own
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     """On the CPU, with few steps; that the package is there already is noticed."""

@@ -120,7 +120,7 @@ def test_a_dataset_that_cannot_be_had_leaves_nothing(
     archive.write_bytes(server.body)
     digest = published.checksum(archive, "sha256").split(":")[1]
     monkeypatch.setitem(speech_commands.CHECKSUMS, "v0.01", digest)
-    with pytest.raises(UserError, match="is not a sound archive"):
+    with pytest.raises(UserError, match="is a damaged archive"):
         run(capsys, *prepare)
     server.status = 503
     for file in (cache / "downloads").iterdir():
@@ -154,6 +154,7 @@ def test_urbansound8k_from_its_archive(capsys, cache, tmp_path, monkeypatch):
         run(capsys, "evaluate", f"--workdir={tmp_path / 'run'}", "--fold=5")
 
 
+@pytest.mark.slow
 def test_esc50_from_a_branch_that_has_moved_on(
     capsys, caplog, cache, tmp_path, monkeypatch, file_server
 ):
@@ -189,7 +190,7 @@ def test_every_fold_tests_once(capsys, cache, tmp_path, monkeypatch):
         alone = json.loads((workdir / f"fold{fold}" / "result.json").read_text())
         assert alone["test_accuracy"] == accuracies[fold - 1]
     card = (workdir / "README.md").read_text()
-    assert all(f"| {fold} | 160 |" in card for fold in range(1, 6))
+    assert all(re.search(rf"\| {fold} +\| 160 ", card) for fold in range(1, 6))
     # Again: nothing is done twice; another protocol is refused.
     rows = (workdir / "fold1" / "metrics.jsonl").read_text()
     again = run(capsys, "distill", *data, *TINY, f"--workdir={workdir}")
@@ -239,6 +240,7 @@ def test_a_cut_run_of_every_fold_goes_on(
     assert untimed(resumed) == untimed(whole)
 
 
+@pytest.mark.slow
 def test_real_clips_of_esc10(capsys, cache, tmp_path, real_audio):
     place = ["--dataset=esc10", f"--data_dir={real_audio('esc10')}"]
     out = run(capsys, "prepare", *place, *SMALL)

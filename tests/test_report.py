@@ -86,7 +86,7 @@ def test_seeds_are_one_row_with_mean_and_deviation(runs, report):
 
 def test_networks_say_which_coreset_they_learnt_from(report):
     found = [row["learns from"] for row in rows(report / "tables" / "networks.csv")]
-    assert sorted(found) == ["coreset of rfad, 2 a class", "real clips, random"]
+    assert sorted(found) == ["coreset of rfad, 2 per class", "real clips, random"]
 
 
 def test_cut_runs_are_named(report):
@@ -158,7 +158,7 @@ def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):
     (run / "config.json").write_text(json.dumps(config))
     out = tmp_path / "out"
     main.main(["report", str(run), f"--out={out}", "--iterations=0"])
-    assert "No real clips are shown beside tones, random" in capsys.readouterr().out
+    assert "No real clips are shown next to tones, random" in capsys.readouterr().out
     assert "real: " not in (out / "index.html").read_text()
 
 

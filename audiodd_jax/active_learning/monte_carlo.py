@@ -1,8 +1,8 @@
-"""MC-dropout over a pool: many random passes of a trained network, a chunk at a time.
+"""MC-dropout over a pool: stochastic forward passes of a trained network, in chunks.
 
-A clip's dropout masks belong to a key, the pass and the clip's number: neither the
-chunks nor the devices nor the other clips change its predictions. What comes before the
-first dropout is the same in every pass, and computed once.
+A clip's dropout masks depend on the key, the pass and the clip's index only: neither
+chunks nor devices nor other clips change its predictions. Layers before the first
+dropout give the same output in every pass and are computed once.
 
 References:
   Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016.
@@ -23,13 +23,12 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
-from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices as devices_lib
 from audiodd_jax.runtime.devices import BATCH
 from audiodd_jax.runtime.errors import UserError
 
-# A function of some clips: ``(network, images [b f t 1], ids [b], key)`` to an array,
-# or a pytree of arrays, with a row a clip.
+# ``(network, images [b f t 1], ids [b], key)`` to an array or pytree of arrays with one
+# row per clip.
 OfClips = Callable[[Network, Array, Array, Array], Any]
 
 
@@ -41,18 +40,18 @@ def dropout_passes(
     key: Key[Array, ""],
     passes: int,
 ) -> Float[Array, "p b c"]:
-    """Log-probabilities of ``passes`` random passes, one after the other.
+    """Log-probabilities of ``passes`` stochastic forward passes, one after the other.
 
     Args:
       model: with dropout.
-      network: trained.
+      network: its trained variables.
       images: clips.
-      ids: their numbers, which with the key and the pass decide their masks.
+      ids: indices of the clips in the pool, folded into the keys of their masks.
       key: of all passes.
       passes: ``p``.
 
     Raises:
-      UserError: there is no pass, or the network has no dropout.
+      UserError: ``passes`` is below 1, or the network has no dropout.
     """
     if passes < 1:
         raise UserError(f"passes must be at least 1, not {passes}")
@@ -60,14 +59,21 @@ def dropout_passes(
         raise UserError(
             "MC-dropout needs a network with dropout: set --config.model.dropout"
         )
-    known = _before_dropout(model, network.variables, images)
+    variables = network.variables
+    stem = models.stem(model, variables, images)
+    # Linear networks and dropout_place=head drop before the last layer only.
+    drops_inside = getattr(model, "block_dropout", 0) > 0
+    same = None if drops_inside else models.features(model, variables, stem)
     baseline = 0.0
     if network.start is not None:
         baseline = models.logits(model, network.start, images)
 
     def one(key: Key[Array, ""]) -> Float[Array, "b c"]:
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
-        out = _apply(model, network.variables, images, _Masks(keys, known))
+        drop = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
+        features = same
+        if features is None:
+            features = models.features(model, variables, stem, drop)
+        out = models.head(model, variables, features, drop)
         return jax.nn.log_softmax(out - baseline)
 
     index = jnp.arange(passes)
@@ -77,85 +83,19 @@ def dropout_passes(
 def embed(
     model: nn.Module, network: Network, images: Float[Array, "b f t 1"]
 ) -> tuple[Float[Array, "b d"], Float[Array, "b c"]]:
-    """What the last layer reads, and the log-probabilities it makes of that.
-
-    Both without dropout.
-    """
+    """Features of the last layer and log-probabilities, both without dropout."""
     features, out = models.embed(model, network.variables, images)
     if network.start is not None:
         out = out - models.logits(model, network.start, images)
     return features, jax.nn.log_softmax(out)
 
 
-def _drops(context: Any) -> bool:
-    """Whether a call is one of a dropout that drops anything."""
-    module = context.module
-    is_call = isinstance(module, nn.Dropout) and context.method_name == "__call__"
-    return is_call and module.rate > 0
-
-
-class _Masks:
-    """Draws each clip's masks from a key of its own, in the place of flax's dropout.
-
-    The first dropout reads ``known``, where that is given: whatever computed its input
-    is then unused, and the compiler drops it.
-    """
-
-    def __init__(self, keys: Key[Array, " b"], known: Array):
-        self._keys = keys
-        self._known = known
-        self._count = 0
-
-    def __call__(self, call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        layer = context.module
-        if not _drops(context):
-            return call(*args, **kwargs)
-        x = args[0] if self._count else self._known
-        shape = [
-            1 if axis in layer.broadcast_dims else size
-            for axis, size in enumerate(x.shape)
-        ][1:]
-        index = self._count
-        self._count += 1
-
-        def keep(key: Key[Array, ""]) -> Array:
-            key = jax.random.fold_in(key, index)
-            return jax.random.bernoulli(key, 1.0 - layer.rate, shape)
-
-        return jnp.where(jax.vmap(keep)(self._keys), x / (1.0 - layer.rate), 0.0)
-
-
-def _before_dropout(
-    model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
-) -> Array:
-    """What the first dropout of a network reads."""
-    seen = []
-
-    def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if _drops(context):
-            seen.append(args[0])
-            return args[0]
-        return call(*args, **kwargs)
-
-    _apply(model, variables, images, note)
-    return seen[0]
-
-
-def _apply(
-    model: nn.Module, variables: Variables, images: Array, interceptor: Callable
-) -> Float[Array, "b c"]:
-    """Logits with running statistics, every dropout being the interceptor's."""
-    collections = {"params": variables.params, "batch_stats": variables.statistics}
-    with nn.intercept_methods(interceptor):
-        return model.apply(collections, images, train=False, drop=True)
-
-
 class Pool(NamedTuple):
-    """A function that is applied to the clips of a pool.
+    """A function mapped over the clips of a pool.
 
     Attributes:
-      place: puts the pool where the function reads it; once, before all calls.
-      over: ``(placed, network, rows, key)`` to the function's values at those rows.
+      place: puts the pool where the function reads it; called once.
+      over: ``(placed, network, rows, key)`` to the function's values at these rows.
     """
 
     place: Callable[[Split | DeviceSplit | HostSplit], Any]
@@ -168,15 +108,15 @@ def make_pool(
     devices: list[jax.Device] | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> Pool:
-    """Applies a function of clips to a pool, in chunks of one shape, on all devices.
+    """Maps a function over a pool, in chunks of one shape, on all devices.
 
-    Clips are numbered by their rows. The last chunk is filled up with clips whose
-    values are thrown away.
+    A clip's index is its row. The last chunk is padded; the padding's values are
+    dropped.
 
     Args:
-      function: what to compute of each clip.
+      function: to map.
       chunk: clips at once on a device, which bounds the memory.
-      devices: which; None: all, of all processes.
+      devices: None: all, of all processes.
       between: called after each chunk; may raise.
     """
     mesh = devices_lib.make_mesh(devices=devices)

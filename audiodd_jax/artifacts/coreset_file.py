@@ -1,10 +1,9 @@
-"""The coreset: on the device, the shape of the methods that learn it, the artefact."""
+"""The coreset as a file that can be used without the run that made it."""
 
 import dataclasses
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,18 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import from_waveform, inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.files import DAMAGE, load_npz
+from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Coreset:
-    """The artefact: a coreset with everything that is needed to use it.
+    """A coreset with everything that is needed to use it.
 
     Attributes:
-      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms; of a
-        ``factor`` above 1, as they are stored.
+      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms as they are
+        stored (see ``factor``).
       labels: ``[s, c]`` float32, soft labels, centred.
       class_names: ``c`` names.
       metadata: dataset, feature settings, normalisation constants, method, settings.
@@ -42,42 +41,42 @@ class Coreset:
 
     @property
     def features(self) -> FeaturesConfig:
-        """The feature settings that the images were made with."""
+        """Feature settings of the images."""
         return FeaturesConfig(**self.metadata["features"])
 
     @property
     def normalization(self) -> normalization_lib.Normalization:
-        """The statistics that the images were standardised with."""
+        """Statistics that standardised the images."""
         stats = self.metadata["normalization"]
         mean, std = (np.array(stats[name], np.float32) for name in ("mean", "std"))
         return normalization_lib.Normalization(mean, std)
 
     @property
     def factor(self) -> int:
-        """Spectrograms that each stored one holds along time; see ``formation``."""
+        """Spectrograms per image along time (see ``coreset.multi_formation``)."""
         settings = self.metadata.get("settings", {})
         return settings.get("coreset", {}).get("factor", 1)
 
     def unfolded(self) -> CoresetArrays:
-        """What learners take, on the device: all spectrograms of full length."""
+        """All spectrograms at full length, on the device, as learners use them."""
         log_scale = math.log(self.metadata["platt_scale"])
         stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
         return CoresetArrays(*stored).unfolded(self.factor)
 
     @property
     def num_values(self) -> int:
-        """Numbers that are stored: of images and labels."""
+        """Number of stored values: images and labels."""
         return self.images.size + self.labels.size
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the images and labels."""
+        """Size of images and labels in bytes."""
         return self.images.nbytes + self.labels.nbytes
 
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
     ) -> Float[Array, "b f t 1"]:
-        """Recordings as this coreset's networks expect them.
+        """Spectrograms of recordings, standardised as the coreset is.
 
         Args:
           waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
@@ -90,16 +89,16 @@ class Coreset:
     def sounds(
         self, *, seed: int = 0, iterations: int = 64
     ) -> Float[np.ndarray, "k samples"]:
-        """What the spectrograms sound like, a row each, at ``features.sample_rate``.
+        """Waveforms of the spectrograms at ``features.sample_rate``.
 
-        One of the many sounds that have these spectrograms: see ``features.inversion``.
+        A spectrogram has many waveforms; ``features.inversion`` finds one.
 
         Args:
-          seed: draws the phases that Griffin-Lim starts from.
+          seed: draws the initial phases of Griffin-Lim.
           iterations: of Griffin-Lim.
 
         Raises:
-          UserError: fewer iterations than none.
+          UserError: ``iterations`` is negative.
         """
         log_mel = normalization_lib.invert(self.unfolded().images, self.normalization)
         key, config = jax.random.key(seed), self.features
@@ -108,29 +107,20 @@ class Coreset:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
-        path = Path(path)
-        handle, scratch = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    images=self.images,
-                    labels=self.labels,
-                    class_names=np.array(self.class_names),
-                    metadata=np.array(json.dumps(self.metadata)),
-                )
-            os.chmod(scratch, 0o644)
-            os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        save_npz(
+            Path(path),
+            images=self.images,
+            labels=self.labels,
+            class_names=np.array(self.class_names),
+            metadata=np.array(json.dumps(self.metadata)),
+        )
 
 
 def load_coreset(path: str | os.PathLike) -> Coreset:
-    """Reads and checks an artefact.
+    """Reads and checks a coreset file.
 
     Raises:
-      UserError: there is none, or it is damaged or of another format.
+      UserError: it does not exist, is damaged, or has another format.
     """
     path = Path(path)
     if not path.is_file():
@@ -142,7 +132,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
         metadata = json.loads(str(arrays["metadata"]))
         if metadata["format"] > FORMAT:
             raise UserError(
-                f"{path} is of format {metadata['format']}; this version reads {FORMAT}"
+                f"{path} has format {metadata['format']}; this version reads {FORMAT}"
             )
         result = Coreset(images, labels, class_names, metadata)
         size = result.features
@@ -157,5 +147,5 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     except DAMAGE as error:
         raise UserError(f"{path} is not a coreset of audiodd_jax") from error
     if not well_formed:
-        raise UserError(f"{path} is damaged: its arrays do not fit its metadata")
+        raise UserError(f"{path} is damaged: its arrays do not match its metadata")
     return result

@@ -1,4 +1,4 @@
-"""Trained networks as a file: weights, and what it takes to use them on new sounds."""
+"""Trained networks as a file that can be used on new sounds."""
 
 import dataclasses
 import json
@@ -20,21 +20,21 @@ from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.files import DAMAGE, load_npz
+from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedNetworks:
-    """Networks of several seeds that predict as one.
+    """An ensemble of the networks of several seeds.
 
     Attributes:
-      networks: their weights, stacked.
-      model: settings of what they are.
+      networks: their variables, stacked.
+      model: settings of the networks.
       class_names: ``c`` names.
-      features: what their spectrograms are.
-      normalization: statistics that standardise those.
+      features: feature settings.
+      normalization: statistics that standardise spectrograms.
     """
 
     networks: Network
@@ -46,7 +46,7 @@ class TrainedNetworks:
     def predict(
         self, images: Float[Array | np.ndarray, "b f t 1"]
     ) -> Float[Array, "b c"]:
-        """Probabilities of standardised spectrograms, mean over the networks."""
+        """Class probabilities of standardised spectrograms, averaged over networks."""
         model = models.make(self.model, len(self.class_names))
         images = jnp.asarray(images)
 
@@ -62,7 +62,7 @@ class TrainedNetworks:
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
     ) -> Float[Array, "b f t 1"]:
-        """Recordings as ``predict`` takes them.
+        """Spectrograms of recordings, as ``predict`` takes them.
 
         Args:
           waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
@@ -74,13 +74,13 @@ class TrainedNetworks:
 
 
 def save(path: Path, networks: Network, data: Prepared, config: Config) -> None:
-    """Writes trained networks so that ``numpy.load(allow_pickle=False)`` reads them.
+    """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them.
 
     Args:
       path: of the ``.npz``.
-      networks: of the seeds, stacked.
-      data: what they were trained on.
-      config: model and training.
+      networks: of all seeds, stacked.
+      data: their training data.
+      config: settings of model and training.
     """
     stats = data.normalization
     metadata = {
@@ -99,12 +99,7 @@ def save(path: Path, networks: Network, data: Prepared, config: Config) -> None:
         for part, tree in _trees(networks).items()
         for names, value in flatten_dict(tree).items()
     }
-    scratch = path.with_suffix(".tmp.npz")
-    try:
-        np.savez(scratch, metadata=np.array(json.dumps(metadata)), **arrays)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    save_npz(path, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
 def _trees(networks: Network) -> dict[str, Any]:
@@ -118,20 +113,20 @@ def _trees(networks: Network) -> dict[str, Any]:
 
 
 def load_networks(path: str | os.PathLike) -> TrainedNetworks:
-    """Reads what ``audiodd train`` wrote as ``networks.npz``.
+    """Reads the ``networks.npz`` of ``audiodd train``.
 
     Raises:
-      UserError: there is none, or it is damaged or of another format.
+      UserError: it does not exist, is damaged, or has another format.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there are no networks {path}")
+        raise UserError(f"there is no networks file {path}")
     try:
         arrays = load_npz(path)
         metadata = json.loads(str(arrays.pop("metadata")))
         if metadata["format"] > FORMAT:
             raise UserError(
-                f"{path} is of format {metadata['format']}; this version reads {FORMAT}"
+                f"{path} has format {metadata['format']}; this version reads {FORMAT}"
             )
         trees: dict[str, dict] = {}
         for name, value in arrays.items():
@@ -158,4 +153,4 @@ def load_networks(path: str | os.PathLike) -> TrainedNetworks:
             Normalization(mean, std),
         )
     except DAMAGE as error:
-        raise UserError(f"{path} holds no networks of audiodd_jax") from error
+        raise UserError(f"{path} is not a networks file of audiodd_jax") from error

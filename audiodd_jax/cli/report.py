@@ -18,7 +18,7 @@ def report(argv: Sequence[str]) -> None:
     )
     found = report_lib.report(places, values.out, options, cache_dir(values))
     for gallery in found.galleries:
-        print(f"{gallery.title}: {gallery.told}")
+        print(f"{gallery.title}: {gallery.caption}")
     for note in found.notes:
         print(note)
     unfinished = f", {found.unfinished} of them unfinished" * (found.unfinished > 0)

@@ -1,1 +1,1 @@
-"""The coreset as arrays: where it starts, and how several clips share one image."""
+"""The coreset as arrays: initialisation, and several spectrograms in one image."""

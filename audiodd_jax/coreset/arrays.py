@@ -8,12 +8,12 @@ from audiodd_jax.coreset import multi_formation
 
 
 class CoresetArrays(NamedTuple):
-    """A coreset on the device, as it is stored or as it is learnt from.
+    """A coreset on the device, stored or unfolded.
 
     Attributes:
       images: ``[s, f, t, 1]`` standardised log-mel spectrograms.
-      labels: ``[s, c]`` soft labels, centred: a one-hot label is ``one_hot - 1/c``.
-      log_scale: ``[]`` log of the learnt Platt scale; 0 where none is learnt.
+      labels: ``[s, c]`` soft labels, centred: a hard label is ``one_hot - 1/c``.
+      log_scale: ``[]`` log of the learnt Platt scale, or 0.
     """
 
     images: Float[Array, "s f t 1"]
@@ -21,7 +21,7 @@ class CoresetArrays(NamedTuple):
     log_scale: Float[Array, ""]
 
     def unfolded(self, factor: int) -> "CoresetArrays":
-        """What learners take of a stored coreset: ``s * factor`` images and labels."""
+        """The ``s * factor`` full-length images and labels that learners use."""
         images = multi_formation.stretch(self.images, factor)
         return self._replace(
             images=images, labels=multi_formation.shared(self.labels, factor)

@@ -1,4 +1,4 @@
-"""The coreset that a method starts from, and those that are a choice of real clips."""
+"""Initial coresets, and coresets that are a selection of real clips."""
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +20,17 @@ def initial(
     class_names: tuple[str, ...],
     config: CoresetConfig,
 ) -> CoresetArrays:
-    """The coreset to start from: ``samples_per_class`` of each class, in class order.
+    """An initial coreset of ``samples_per_class`` images per class, in class order.
 
     Args:
-      key: draws the clips (without replacement), or the noise.
+      key: draws clips without replacement, or noise.
       train: clips to draw from.
       class_names: the classes.
-      config: ``init`` is ``real`` or ``noise``; of real clips each stored spectrogram
-        holds ``factor``.
+      config: ``init`` is ``real`` or ``noise``; each image holds ``factor`` clips.
 
     Raises:
-      UserError: a class has fewer clips than asked for, or another ``init``, or a
-        factor that does not divide the frames.
+      UserError: a class has too few clips, ``init`` is unknown, or ``factor`` does not
+        divide the frames.
     """
     per_class = config.samples_per_class
     if per_class < 1:
@@ -54,17 +53,16 @@ def selected(
     class_names: tuple[str, ...],
     config: Config,
 ) -> CoresetArrays:
-    """Real clips that ``config.method`` chooses, as a coreset.
+    """Real clips chosen by ``config.method``, as a coreset.
 
     Args:
-      key: draws clips, or the random networks whose features clips are chosen by.
+      key: draws clips, or the random networks that embed them.
       train: clips to choose from.
       class_names: the classes.
       config: ``method`` is ``random``, ``herding`` or ``k_center``.
 
     Raises:
-      UserError: a class has fewer clips than asked for, or a factor that does not
-        divide the frames.
+      UserError: a class has too few clips, or ``factor`` does not divide the frames.
     """
     multi_formation.check(train.image_shape[1], config.coreset.factor)
     clips = config.coreset.samples_per_class * config.coreset.factor
@@ -87,13 +85,13 @@ def _of_clips(
     class_names: tuple[str, ...],
     config: CoresetConfig,
 ) -> CoresetArrays:
-    """The coreset that stores some clips, class by class."""
+    """A coreset of clips that are in class order."""
     images = multi_formation.shorten(train.take(rows), config.factor)
     return _labelled(images, len(class_names))
 
 
 def _labelled(images: Array, num_classes: int) -> CoresetArrays:
-    """Images in class order, as many of each, with centred labels."""
+    """Images in class order, with centred labels."""
     per_class = images.shape[0] // num_classes
     labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), per_class)
     targets = centred_one_hot(labels, num_classes, images.dtype)

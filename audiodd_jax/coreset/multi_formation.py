@@ -1,12 +1,12 @@
-"""Several shorter spectrograms in the place of one: more samples in as many numbers.
+"""Multi-formation along time: more samples for the same storage.
 
 A stored spectrogram ``[f, t]`` is cut along time into ``factor`` pieces of ``t/factor``
-frames, and each is stretched to ``t`` frames by linear interpolation before anything
-learns from it. All pieces share its label, so that what is stored does not grow.
+frames, and each is stretched to ``t`` frames by linear interpolation before learning.
+All pieces share its label.
 
 References:
   Kim et al., *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML
-  2022 (multi-formation, there along both axes of a picture).
+  2022, along both axes of an image.
 """
 
 import jax
@@ -18,7 +18,7 @@ from audiodd_jax.runtime.errors import UserError
 
 
 def check(frames: int, factor: int) -> None:
-    """Refuses a factor that does not divide the frames.
+    """Checks that the factor divides the frames.
 
     Raises:
       UserError: it does not.
@@ -31,20 +31,20 @@ def check(frames: int, factor: int) -> None:
 
 
 def stretch(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t 1"]:
-    """What stored spectrograms hold: ``k = s * factor`` of full length, in order.
+    """The ``k = s * factor`` full-length spectrograms of stored images, in order.
 
-    Linear in ``images``. At the ends the outermost frame is held.
+    Linear in ``images``; the outermost frames are held at the ends.
 
     Args:
-      images: as they are stored.
-      factor: pieces of each, which divides ``t``.
+      images: stored images.
+      factor: pieces per image; divides ``t``.
     """
     if factor == 1:
         return images
     s, f, t, _ = images.shape
     length = t // factor
     pieces = jnp.moveaxis(images.reshape(s, f, factor, length), 2, 1)
-    # A matrix instead of a gather: so is its transpose, the gradient.
+    # A matrix product instead of a gather, and so is its gradient.
     weights = jax.image.resize(
         jnp.eye(length, dtype=images.dtype), (t, length), "linear", antialias=False
     )
@@ -53,11 +53,11 @@ def stretch(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t
 
 
 def shorten(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t 1"]:
-    """Stores ``factor`` spectrograms in the place of each one, by means over frames.
+    """Stores ``factor`` spectrograms per image, by averaging frames.
 
     Args:
-      images: ``k = s * factor`` of them.
-      factor: how many become one, which divides ``t``.
+      images: ``k = s * factor`` full-length spectrograms.
+      factor: spectrograms per image; divides ``t``.
     """
     if factor == 1:
         return images
@@ -67,5 +67,5 @@ def shorten(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t
 
 
 def shared(labels: Float[Array, "s c"], factor: int) -> Float[Array, "k c"]:
-    """The label of every piece."""
+    """The labels of all pieces."""
     return labels if factor == 1 else jnp.repeat(labels, factor, axis=0)

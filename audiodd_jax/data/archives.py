@@ -1,14 +1,11 @@
-"""Unpacking a tar or zip archive without trusting it."""
+"""Unpacking of untrusted tar and zip archives."""
 
 import contextlib
 import errno
 import io
 import lzma
-import os
-import shutil
 import stat
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,9 +15,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from tqdm import tqdm
 
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import atomic_folder
 
 _BLOCK = 1 << 20
-# The largest dataset here has 105,835 files; an archive of millions is a bomb too.
+# The largest dataset here has 105,835 files; millions of files are an attack too.
 _MAX_FILES = 1_000_000
 _DAMAGE = (
     tarfile.TarError,
@@ -28,15 +26,15 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    RuntimeError,  # an encrypted zip member, or one packed in a way zipfile lacks
+    RuntimeError,  # a zip member that is encrypted or of an unknown compression
 )
-# What goes wrong whatever the archive holds.
+# Errors that are not the archive's fault.
 _OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @runtime_checkable
 class _Readable(Protocol):
-    """What an archive gives for a member: no common class, but it can be read."""
+    """An opened member; those of tar and zip have no common class."""
 
     def read(self, size: int, /) -> bytes:
         """At most ``size`` bytes."""
@@ -44,7 +42,7 @@ class _Readable(Protocol):
 
 
 class _Member(NamedTuple):
-    """A member of an archive: its name, size, kind, and how to read it."""
+    """A member of an archive."""
 
     name: str
     size: int
@@ -53,7 +51,7 @@ class _Member(NamedTuple):
 
 
 def is_archive(path: Path) -> bool:
-    """Whether ``path`` looks like a tar or zip archive that can be unpacked."""
+    """Whether ``path`` is a tar or zip archive."""
     if not path.is_file():
         return False
     try:
@@ -63,38 +61,33 @@ def is_archive(path: Path) -> bool:
 
 
 def extract(archive: Path, folder: Path, max_bytes: int) -> Path:
-    """Unpacks a tar or zip archive to ``folder``, wholly or not at all.
+    """Unpacks a tar or zip archive to ``folder``, atomically.
 
-    Only plain files and folders below ``folder`` are written: an archive with any
-    other member, or one that unpacks to more than ``max_bytes``, is refused.
+    Only regular files and folders below ``folder`` are written: an archive with any
+    other member, or of more than ``max_bytes``, is refused.
 
     Raises:
       UserError: a damaged, hostile or oversized archive.
     """
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
-        _unpack(archive, scratch, max_bytes)
-        os.replace(scratch, folder)
+        with atomic_folder(folder) as scratch:
+            _unpack(archive, scratch, max_bytes)
     except _DAMAGE as error:
         raise _unsound(archive, error) from error
     except OSError as error:
         if error.errno in _OUR_FAULT:
             raise
-        # A bad gzip header, a name twice, a name too long: the archive's fault.
+        # A bad gzip header, a duplicate name, a name too long: the archive's fault.
         raise _unsound(archive, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(scratch)
     return folder
 
 
 def _unsound(archive: Path, error: Exception) -> UserError:
     return UserError(
-        f"{archive} is not a sound archive ({error or type(error).__name__}); delete "
-        "it to download it anew"
+        f"{archive} is a damaged archive ({error or type(error).__name__}); delete it "
+        "to download it again"
     )
 
 
@@ -116,7 +109,7 @@ def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
                 raise UserError(f"{archive} unpacks to over {max_bytes} bytes")
             target.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, target.open("xb") as file:
-                # Never more than was announced, whatever the data expand to.
+                # Never more than the header announced.
                 written = _copy(source, file, member.size)
             if written != member.size:
                 raise EOFError(f"{member.name} has {written} of {member.size} bytes")
@@ -131,13 +124,13 @@ def _copy(source: _Readable, target: io.BufferedIOBase, size: int) -> int:
 
 
 def _target(archive: Path, member: _Member, folder: Path) -> Path:
-    """Where a member goes, which is below ``folder``."""
+    """The path of a member, below ``folder``."""
     name = PurePosixPath(member.name)
     if member.kind not in ("file", "folder"):
         raise UserError(f"{archive} is refused: {member.name} is a {member.kind}")
     outside = name.is_absolute() or ".." in name.parts
     if outside or "\\" in member.name or ":" in member.name or "\0" in member.name:
-        raise UserError(f"{archive} is refused: {member.name} lies outside of it")
+        raise UserError(f"{archive} is refused: {member.name} is outside of it")
     return folder / name
 
 
@@ -168,7 +161,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
         return "link"
     if info.is_dir():
         return "folder"
-    # Archives made elsewhere than on Unix carry no mode.
+    # Archives made on other systems than Unix have no mode.
     return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "device"
 
 

@@ -1,1 +1,1 @@
-"""Methods that learn a coreset, and the loop that runs them."""
+"""Distillation methods, and the loop that runs them."""

@@ -1,14 +1,14 @@
 """DM: dataset condensation by distribution matching, on one page.
 
-Each step draws a fresh ConvNet psi, never trained, and makes the mean features of the
-coreset resemble those of real clips, class by class: with real clips B and synthetic
-ones S, both after the same random change (``features.siamese_augment``),
+Each step draws a random ConvNet psi and matches the mean features of the coreset to
+those of real clips, class by class: with real clips B and synthetic clips S, both under
+the same augmentation (``features.siamese_augment``),
 
     D = || mean_B psi(x) - mean_S psi(x) ||^2,
 
-psi(x) being what the network's last layer reads. It follows grad_S D by SGD with
-momentum. There is no gradient through a gradient and no inner loop, so a step costs a
-fraction of gradient matching's.
+with psi(x) the input of the network's last layer. Images are updated by grad_S D, with
+SGD and momentum. Without second derivatives and an inner loop, a step costs a fraction
+of gradient matching's.
 
 References:
   Zhao and Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023.
@@ -60,9 +60,9 @@ def make(
     Args:
       config: of the run.
       num_classes: ``c``.
-      stats: what the images were standardised with.
+      stats: statistics that standardised the images.
       mesh: devices that share the classes; None: one device.
-      dtype: of the network's computations.
+      dtype: in which the network computes.
     """
     model = matching_methods.make_model(config, num_classes, dtype)
 

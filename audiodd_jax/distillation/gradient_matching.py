@@ -1,18 +1,18 @@
 r"""DC and DSA: dataset condensation by gradient matching, on one page.
 
-While a network theta is trained on the coreset, each step makes the coreset's gradient
-of every class resemble that of real clips:
+While a network theta is trained on the coreset, each step matches the coreset's
+gradient of every class to that of real clips:
 
 1. every ``outer_loop`` steps, draw a fresh ConvNet theta;
 2. for each class, with real clips B and synthetic ones S,
        g_B = grad_theta l(B, theta),  g_S = grad_theta l(S, theta),
-   l the mean cross-entropy; by DSA, of both after the same random change;
-3. take the distance, summed over layers and the rows (outputs j) of their weights,
+   l the mean cross-entropy; in DSA, both under the same augmentation;
+3. compute the distance, summed over layers and the outputs j of their weights,
        D = sum_layers sum_j 1 - <g_B[j], g_S[j]> / (||g_B[j]|| ||g_S[j]|| + 1e-6),
-   biases and norms left out;
-4. follow grad_S D, a gradient through a gradient, by SGD with momentum on the images;
-5. train theta on the coreset for ``inner_loop`` epochs of SGD (by DSA, each clip
-   changed at random), unless a fresh one comes next.
+   without biases and norms;
+4. update the images by grad_S D, with SGD and momentum;
+5. train theta on the coreset for ``inner_loop`` epochs of SGD (in DSA, on augmented
+   clips), unless the next step draws a fresh one.
 
 References:
   Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021; Zhao
@@ -42,18 +42,18 @@ from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 
-# Published epochs of the inner loop by samples a class; between them a line, beyond
-# them the ends. The outer loop has as many steps as there are samples, up to 50.
+# Published epochs of the inner loop by samples per class, interpolated linearly and
+# constant beyond. The outer loop has one step per sample, up to 50.
 _PUBLISHED = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 _SMALL = 1e-6
 
 
 def loops(samples_per_class: int, config: Config) -> tuple[int, int]:
-    """Steps with one network, and its epochs between two of them.
+    """Steps per network, and epochs of its training between two steps.
 
     Args:
       samples_per_class: of the coreset.
-      config: its ``matching`` group may set either.
+      config: may set either in ``matching``.
     """
     settings = config.matching
     known = list(_PUBLISHED)
@@ -68,26 +68,26 @@ def cross_entropy(
     images: Float[Array, "b f t 1"],
     labels: Int[Array, " b"],
 ) -> Float[Array, ""]:
-    """Mean over the clips."""
+    """Cross-entropy, averaged over the clips."""
     out = models.logits(model, Variables(params, {}), images)
     return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
 
 
 def distance(ours: Any, theirs: Any) -> Float[Array, ""]:
-    """Distance of two gradients of the same parameters, as in step 3."""
+    """Distance of two gradients of the same parameters (step 3)."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     return sum(_layer(a, b) for a, b in pairs if a.ndim > 1)
 
 
 def _layer(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
-    """Of one layer's weights, whose last axis is that of the outputs."""
+    """Distance of one layer's weights, whose last axis is the outputs."""
     a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
     norms = _norm(a) * _norm(b)
     return jnp.sum(1 - jnp.sum(a * b, 0) / (norms + _SMALL))
 
 
 def _norm(x: Float[Array, "rows w"]) -> Float[Array, " w"]:
-    """Of every column, with a gradient of zero where a column is."""
+    """Norm of each column; the gradient of a zero column is zero."""
     squares = jnp.sum(x**2, 0)
     is_zero = squares == 0
     return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squares)))
@@ -117,15 +117,15 @@ def train(
     config: Config,
     stats: Normalization,
 ) -> Any:
-    """Step 5: a network after some epochs on the coreset.
+    """Step 5: trains a network on the coreset.
 
     Args:
       params: of the network.
-      key: orders the clips, and changes them.
-      images: of the coreset, class by class, as many of each.
+      key: of the order and the augmentation.
+      images: of the coreset, in class order.
       model: the network.
       config: of the run.
-      stats: what the images were standardised with.
+      stats: statistics that standardised the images.
     """
     settings, c = config.matching, model.num_classes
     labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
@@ -154,14 +154,14 @@ def make(
     mesh: Mesh | None,
     dtype: DTypeLike = jnp.float32,
 ) -> Method:
-    """DC, or DSA by ``config.method``, as ``init``, ``step`` and ``coreset``.
+    """DC or DSA (``config.method``) as ``init``, ``step`` and ``coreset``.
 
     Args:
       config: of the run.
       num_classes: ``c``.
-      stats: what the images were standardised with.
+      stats: statistics that standardised the images.
       mesh: devices that share the classes; None: one device.
-      dtype: of the network's computations.
+      dtype: in which the network computes.
     """
     model = matching_methods.make_model(config, num_classes, dtype)
     outer, _ = loops(config.coreset.samples_per_class, config)

@@ -1,4 +1,4 @@
-"""What RFAD and KIP share: the parameters that are learned, and their optimiser.
+"""The learnt parameters of RFAD and KIP, and their optimiser.
 
 References:
   Nguyen, Chen, Lee, *Dataset Meta-Learning from Kernel Ridge-Regression*, ICLR 2021.
@@ -15,7 +15,7 @@ from audiodd_jax.config import Config
 
 
 class Params(NamedTuple):
-    """The parameters that are learned.
+    """The learnt parameters.
 
     Attributes:
       images: ``[s, f, t, 1]``, before the preconditioner is applied.
@@ -38,7 +38,7 @@ class State(NamedTuple):
     Attributes:
       step: ``[]`` number of steps taken.
       key: root key; step i uses ``fold_in(key, i)``.
-      params: what is learned.
+      params: learnt parameters.
       opt_state: optimiser state.
     """
 
@@ -49,7 +49,7 @@ class State(NamedTuple):
 
 
 def decode(params: Params) -> Float[Array, "s f t 1"]:
-    """The images as they are stored: ``mel_map @ image @ time_map^T``."""
+    """The stored images: ``mel_map @ image @ time_map^T``."""
     if params.mel_map is None:
         return params.images
     maps = (params.mel_map, params.time_map)

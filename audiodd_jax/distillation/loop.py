@@ -1,14 +1,14 @@
-"""The loop of every distillation method: chunks of steps, validation, checkpoints.
+"""The run of every distillation method: chunks of steps, validation, checkpoints.
 
-``log_every`` steps run as one compiled scan whose state is donated; nothing crosses to
-the host inside. Randomness is ``fold_in(root, step)``, so that a run that was killed
-and resumed from its last checkpoint ends with the bits of the uninterrupted one.
+``log_every`` steps run as one compiled scan with a donated state and no host transfer.
+Randomness is ``fold_in(root, step)``: a resumed run ends with the bits of an
+uninterrupted one.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -25,18 +25,18 @@ from audiodd_jax.distillation import memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.distillation.registry import METHODS, advice, make_mesh
-from audiodd_jax.distillation.steps import Scorer, make_chunk, make_validate
+from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import HostSplit, Prepared
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.chunked_loop import Job, Outcome, Schedule, drive
+from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.selection import clips
 
-# What each stream of randomness is folded with, under the run's seed.
+# Streams of randomness, folded into the key of the run's seed.
 _INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
 
 
@@ -44,11 +44,11 @@ class LoopState(NamedTuple):
     """Everything that a resumed run needs.
 
     Attributes:
-      method: the method's own state.
-      best: the best coreset so far, by validation.
-      best_step: ``[]`` when it was reached.
+      method: state of the method.
+      best: the best coreset so far by validation.
+      best_step: ``[]`` step at which it was reached.
       best_accuracy: ``[]`` on the validation clips.
-      best_loss: ``[]`` on the validation clips; decides between equal accuracies.
+      best_loss: ``[]`` on the validation clips; breaks ties of accuracy.
     """
 
     method: Any
@@ -62,11 +62,11 @@ class Distilled(NamedTuple):
     """The outcome of a run.
 
     Attributes:
-      start: the coreset that it started from, or random clips beside chosen ones.
-      best: the best by validation (the last, where nothing is held out).
-      best_step: when it was reached.
-      steps: steps taken, fewer than asked for if it stopped early.
-      history: a row a chunk.
+      start: the initial coreset; for a selection, random clips.
+      best: the best by validation; without validation clips, the last.
+      best_step: step at which it was reached.
+      steps: steps taken, fewer than scheduled after early stopping.
+      history: one row per chunk.
     """
 
     start: CoresetArrays
@@ -82,17 +82,17 @@ def distill(
     run: RunDirectory | None = None,
     mesh: Mesh | None = None,
 ) -> Distilled:
-    """Runs ``config.method`` on ``data`` to a coreset.
+    """Distils ``data`` to a coreset by ``config.method``.
 
     Args:
-      config: the run's configuration.
-      data: the prepared dataset; its test split is never touched.
-      run: where to record, checkpoint and resume; None keeps all in memory.
-      mesh: the devices that share the work; None: all, of all processes.
+      config: of the run.
+      data: the prepared dataset; its test split is not read.
+      run: the run directory; None: memory only.
+      mesh: devices of the run; None: all, of all processes.
 
     Raises:
-      UserError: settings that the data cannot serve, or a loss that is not a number.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      UserError: settings that the data does not allow, or a loss that is not finite.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     if config.rfad.kernel_precision == "float64" and not jax.config.jax_enable_x64:
         raise UserError(
@@ -102,89 +102,45 @@ def distill(
     if config.method in SELECTION:
         return _select(config, data, run, mesh)
     mesh = mesh or make_mesh(config, data.num_classes)
-    member = prepare(config, data, mesh)
-    outcome = drive(member.job, member.state, schedule_of(config), run)
-    return finished(member, outcome)
-
-
-class Member(NamedTuple):
-    """A distillation that is ready to take steps.
-
-    Attributes:
-      start: the coreset that it starts from.
-      state: before the first step.
-      job: what to do, chunk by chunk.
-    """
-
-    start: CoresetArrays
-    state: LoopState
-    job: Job
-
-
-def schedule_of(config: Config) -> Schedule:
-    """How long a distillation is, and how often what happens."""
-    return Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
-
-
-def finished(member: Member, outcome: Outcome) -> Distilled:
-    """What a distillation has come to."""
-    state, steps, history = outcome
-    # On this process's own device: what follows is no longer done by all together.
-    best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
-    return Distilled(member.start, best, int(state.best_step), steps, history)
-
-
-def prepare(
-    config: Config, data: Prepared, mesh: Mesh, score: Scorer | None = None
-) -> Member:
-    """A distillation of a method that takes steps, before its first one.
-
-    Args:
-      config: the run's configuration.
-      data: the prepared dataset; its test split is never touched.
-      mesh: the devices that share the work.
-      score: the program that validates, where several runs share one.
-
-    Raises:
-      UserError: settings that the data cannot serve.
-    """
-    plan, sizes = plan_of(config, data, mesh)
-    method = METHODS[config.method](config, sizes, data.normalization, mesh, plan)
     stream = _streams(config)
     start = initial.initial(
         stream(_INITIAL), data.train, data.class_names, config.coreset
     )
+    job, state = _prepare(config, data, mesh, start)
+    schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
+    state, steps, history = drive(job, state, schedule, run)
+    # On this process's own device: from here on each process works alone.
+    best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
+    return Distilled(start, best, int(state.best_step), steps, history)
+
+
+def _prepare(
+    config: Config, data: Prepared, mesh: Mesh, start: CoresetArrays
+) -> tuple[Job, LoopState]:
+    """The job of a method that takes steps, and its state before the first one."""
+    if config.augment.background and data.noise is None:
+        raise UserError(
+            "--config.augment.background needs background noise, which "
+            f"{data.name} does not have"
+        )
+    stream = _streams(config)
+    plan, sizes = plan_of(config, data, mesh)
+    method = METHODS[config.method](config, sizes, data.normalization, mesh, plan)
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
-    # A method's state is donated: what outlives it must not share its buffers.
+    # A method's state is donated: nothing else may share its buffers.
     state = LoopState(
         method.init(stream(_METHOD), _copy(start)),
         _copy(start),
         jnp.int32(0),
         *_worst(),
     )
-    state = devices.replicate(state, mesh)
-    if config.augment.background and data.noise is None:
-        raise UserError(
-            f"--config.augment.background needs background noise, and {data.name} "
-            "brings none"
-        )
     key, stats = stream(_BATCH), data.normalization
     chunk = make_chunk(method, key, stats, config, data.noise, mesh)
-    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh, score)
-    settings = config.loop
+    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
 
     def begin(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
-        if not isinstance(data.train, HostSplit):
-            drawn = itertools.repeat(devices.replicate(data.train, mesh))
-        else:
-            labels, root = np.asarray(data.train.labels), stream(_BATCH)
-            uniform = batches.uniform(settings.batch_size)
-            draw = functools.partial(
-                batches.draw_rows, labels=labels, draw=method.draw or uniform
-            )
-            span = (step, settings.steps, settings.log_every)
-            drawn = batches.stream(data.train, labels, draw, root, *span)
+        drawn = _batches(config, data, method, mesh, step)
 
         def advance(state: LoopState, length: int) -> tuple[LoopState, dict]:
             method_state, metrics = chunk(state.method, next(drawn), length)
@@ -196,16 +152,32 @@ def prepare(
         name=config.method,
         begin=begin,
         review=lambda state, row: _keep_best(
-            state, method, validate, row, settings.keep
+            state, method, validate, row, config.loop.keep
         ),
-        is_done=lambda state, step: _waits_in_vain(state, step, config),
+        is_done=lambda state, step: _is_patience_over(state, step, config),
         advice=advice(config.method),
     )
-    return Member(start, state, job)
+    return job, devices.replicate(state, mesh)
+
+
+def _batches(
+    config: Config, data: Prepared, method: Method, mesh: Mesh, step: int
+) -> Iterator[Any]:
+    """The data of each chunk from ``step`` on: the whole split, or streamed batches."""
+    if not isinstance(data.train, HostSplit):
+        return itertools.repeat(devices.replicate(data.train, mesh))
+    settings, labels = config.loop, np.asarray(data.train.labels)
+    draw = functools.partial(
+        batches.draw_rows,
+        labels=labels,
+        draw=method.draw or batches.uniform(settings.batch_size),
+    )
+    span = (step, settings.steps, settings.log_every)
+    return batches.stream(data.train, labels, draw, _streams(config)(_BATCH), *span)
 
 
 def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
-    """The memory plan of a step, and the sizes that it follows from."""
+    """The memory plan of a step, and the sizes that determine it."""
     scored = data.validation.labels.size + data.test.labels.size
     counts = (data.num_classes, data.train.labels.size, scored)
     sizes = memory_plan.sizes_of(config, data.image_shape, *counts)
@@ -213,7 +185,7 @@ def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
 
 
 def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
-    """The key of each stream of randomness, under the run's seed."""
+    """Keys of the streams of randomness, by number."""
     root = jax.random.key(config.seed)
     return lambda name: jax.random.fold_in(root, name)
 
@@ -221,7 +193,7 @@ def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
 def _select(
     config: Config, data: Prepared, run: RunDirectory | None, mesh: Mesh | None
 ) -> Distilled:
-    """A choice of real clips: no step, so a run that was cut begins anew."""
+    """A selection of real clips; an interrupted one starts again."""
     stream = _streams(config)
     mesh = mesh or make_mesh(config, data.num_classes)
     validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
@@ -241,7 +213,7 @@ def _select(
 
 
 def _worst() -> ridge_scoring.Score:
-    """Worse than any coreset's."""
+    """A score worse than any coreset's."""
     return ridge_scoring.Score(jnp.float32(-1), jnp.float32(jnp.inf))
 
 
@@ -254,7 +226,7 @@ def _score(
     arrays: CoresetArrays,
     row: dict[str, Any],
 ) -> ridge_scoring.Score:
-    """The validation of a coreset, written into ``row`` too."""
+    """Validates a coreset, also into ``row``."""
     score = validate(arrays)
     row["validation_accuracy"] = float(score.accuracy)
     row["validation_loss"] = float(score.loss)
@@ -268,7 +240,7 @@ def _keep_best(
     row: dict[str, Any],
     keep: str,
 ) -> LoopState:
-    """Validates the coreset into ``row``; keeps it if it is best, or ``last``."""
+    """Validates the coreset into ``row``; keeps it if it is the best, or ``last``."""
     candidate = method.coreset(state.method)
     score = ridge_scoring.Score(state.best_accuracy, state.best_loss)
     if validate:
@@ -278,12 +250,12 @@ def _keep_best(
     if worse and keep == "best":
         return state
     row["best"] = True
-    # An array like the one that it replaces, on as many devices.
+    # With the sharding of the array that it replaces.
     best_step = jnp.full_like(state.best_step, row["step"])
     return LoopState(state.method, _copy(candidate), best_step, *score)
 
 
-def _waits_in_vain(state: LoopState, step: int, config: Config) -> bool:
-    """Whether early stopping is on, and its patience is at an end."""
+def _is_patience_over(state: LoopState, step: int, config: Config) -> bool:
+    """Whether early stopping is enabled and its patience has run out."""
     patience = config.loop.patience * config.loop.eval_every
     return 0 < patience <= step - int(state.best_step)

@@ -1,8 +1,8 @@
-"""What the matching methods share: one step on the images, class by class.
+"""The common step of the matching methods, on the images, class by class.
 
-A step draws real clips of every class, takes a loss between the real and the synthetic
-clips of each class under a network, and follows its gradient with respect to the images
-by SGD with momentum. Labels stay hard. Devices share the classes.
+A step draws real clips of every class, computes a loss between the real and synthetic
+clips of each class under a network, and updates the images by SGD with momentum. Labels
+stay hard. Devices share the classes.
 
 References:
   Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.
@@ -29,8 +29,7 @@ from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
 from audiodd_jax.runtime import devices
 
-# What a step's key is folded with: for changes of clips, for a fresh network, and for
-# its training.
+# Folded into a step's key: for augmentation, for a fresh network, for its training.
 _CHANGE, _NETWORK, _TRAIN = range(3)
 
 
@@ -40,10 +39,10 @@ class State(NamedTuple):
     Attributes:
       step: ``[]`` steps taken.
       key: root key; step i draws from ``fold_in(key, i)``.
-      images: ``[s, f, t, 1]`` as they are stored, class by class.
-      labels: ``[s, c]`` centred, never changed.
-      opt_state: the images' momentum.
-      network: parameters of the network that is matched.
+      images: ``[s, f, t, 1]`` stored images, in class order.
+      labels: ``[s, c]`` centred, constant.
+      opt_state: momentum of the images.
+      network: parameters of the current network.
     """
 
     step: Int[Array, ""]
@@ -55,13 +54,14 @@ class State(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What makes a matching method of the common step.
+    """The parts in which matching methods differ.
 
     Attributes:
-      network: ``(network, step, draw) -> network``, before the step; ``draw()`` is a
-        fresh one.
+      network: ``(network, step, draw) -> network`` before the step; ``draw()`` returns
+        a fresh one.
       loss: ``(network, key, real, synthetic, class) -> loss`` of one class's clips.
-      after: ``(network, step, key, images) -> network``, with all synthetic clips.
+      after: ``(network, step, key, images) -> network`` after the step, from all
+        synthetic clips.
     """
 
     network: Callable[[Any, Array, Callable[[], Any]], Any]
@@ -72,7 +72,7 @@ class Matched(NamedTuple):
 def make_model(
     config: Config, num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
-    """The ConvNet that is matched, computing in ``dtype``."""
+    """The ConvNet whose gradients or features are matched."""
     settings = config.matching
     return ConvNet(
         num_classes,
@@ -98,8 +98,8 @@ def make(
       config: of the run.
       num_classes: ``c``.
       mesh: devices that share the classes; None: one device.
-      model: the network that is matched.
-      matched: what is matched, and how the network changes.
+      model: the network.
+      matched: the parts of the method.
     """
     settings = config.matching
     tx = {
@@ -108,7 +108,7 @@ def make(
     }[settings.optimizer]()
 
     def fresh(key: Key[Array, ""], images: Array) -> Any:
-        """A network for such images."""
+        """A network in the images' shape and type."""
         params = models.init(key, model, images.shape[1:3]).params
         return jax.tree.map(lambda p: p.astype(images.dtype), params)
 

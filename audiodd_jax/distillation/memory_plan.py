@@ -1,10 +1,10 @@
-"""What a step costs a device: memory, arithmetic, exchange; and the plan that fits.
+"""Memory, arithmetic and communication volume of a step; the plan that fits a device.
 
-All is plain arithmetic of the sizes, so that a plan is chosen before anything is
-compiled. The memory is a fit, within a half or so, to what XLA reports of compiled
-steps on a CPU (BUILD_NOTES.md), where a block's convolution and pooling are one loop;
-accelerators write the convolution's output, which is counted in full but was not
-measured. ``steps.compiled_bytes`` asks the compiler itself.
+All by arithmetic of the sizes, so that a plan is chosen before anything is compiled.
+The constants are fitted to XLA's memory analysis of steps compiled for CPU
+(BUILD_NOTES.md), where a block's convolution and pooling are one loop. Accelerators
+write the convolution's output, which is counted in full but was not measured.
+``steps.compiled_bytes`` asks the compiler.
 """
 
 import math
@@ -20,32 +20,32 @@ from audiodd_jax.ops import precision, winograd
 from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.memory import memory_of, memory_share
 
-# Memory of a row's forward pass, and of its forward and backward pass, in sizes of the
-# first block's activations.
+# Memory of a row's forward pass, and of its forward and backward pass, in multiples of
+# the first block's activations.
 _FORWARD = {"cpu": 0.5, "other": 2.5}
 _BACKWARD = {"cpu": 3.6, "other": 5.0}
 # Transforms of the tiles of a fast convolution.
 _TILES = 15
-# A loop over a single network is none to XLA, which then overlaps what it would not.
+# XLA removes a loop over a single network, and overlaps more of its body.
 _SINGLE = 2.2
-# Copies of the batch, and of the coreset beside its state.
+# Copies of the batch, and of the coreset in addition to the state.
 _BATCH_COPIES, _CORESET_COPIES = 2, 2
-# Its images, the optimiser's two moments, the first and the best.
+# Images, the optimiser's two moments, the initial and the best coreset.
 _STATE_COPIES = 5
-# What a process takes before its first step: Python, JAX, compiled programs.
+# Memory of a process before its first step: Python, JAX, compiled programs.
 _PROCESS_BYTES = 680 << 20
 _LEAST_CHUNK = 8
 
 
 class Sizes(NamedTuple):
-    """What the cost of a run depends on, beside its configuration.
+    """Sizes that the cost of a run depends on.
 
     Attributes:
       f: mel bins.
       t: frames.
       c: classes.
-      s: coreset samples that are learnt from: of each stored one, ``factor``.
-      b: clips of a batch.
+      s: spectrograms of the coreset, ``factor`` per stored one.
+      b: clips per batch.
       train: training clips on the device.
       scored: validation and test clips on the device.
     """
@@ -60,16 +60,16 @@ class Sizes(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a device is predicted to need.
+    """Predicted cost of a run per device.
 
     Attributes:
       parameters: of one random network.
-      features: that it returns of a clip.
-      flops: a step, all devices together, as plain convolutions and products.
-      step_bytes: memory that a step takes for itself.
-      base_bytes: what is there beside a step: data, state, on a CPU the process itself.
-      scoring_bytes: memory that scoring takes for itself, between steps.
-      exchanged_bytes: a step, that a device gives to be summed or gathered.
+      features: per clip and network.
+      flops: of a step on all devices, counted as direct convolutions and products.
+      step_bytes: memory of a step.
+      base_bytes: memory outside of steps: data, state, and on CPU the process itself.
+      scoring_bytes: memory of scoring, between steps.
+      exchanged_bytes: communication volume of a device per step.
     """
 
     parameters: int
@@ -81,7 +81,7 @@ class Cost(NamedTuple):
     exchanged_bytes: int
 
     def peak_bytes(self, step_bytes: int | None = None) -> int:
-        """Peak memory, with the compiler's figure for a step where that is known."""
+        """Peak memory; ``step_bytes`` replaces the prediction for a step."""
         step = self.step_bytes if step_bytes is None else step_bytes
         return self.base_bytes + max(step, self.scoring_bytes)
 
@@ -95,7 +95,7 @@ def sizes_of(
       config: of the run.
       shape: ``(f, t)`` of the spectrograms.
       classes: ``c``.
-      clips: that train.
+      clips: training clips.
       scored: validation and test clips.
     """
     on_device = 0 if config.data.storage == "host" else clips
@@ -113,57 +113,92 @@ def predict(
     Args:
       config: of the run.
       sizes: of its data.
-      grid: how devices share the work.
-      plan: what a step computes at once, and keeps.
-      kind: ``cpu`` or another platform.
+      grid: sizes of the mesh.
+      plan: memory plan of the step.
+      kind: platform of the devices.
     """
-    kind = kind if kind == "cpu" else "other"
-    network, shape = config.network, (sizes.f, sizes.t)
-    d, pixels = random_conv.num_features(shape, network), sizes.f * sizes.t
-    own_b, own_s = -(-sizes.b // grid.batch), -(-sizes.s // grid.batch)
-    own_n = -(-config.rfad.networks // grid.networks)
-    kept = jnp.dtype(precision.dtype(network.precision, jnp.float32)).itemsize
-    # CPUs compute in float32 whatever they round to.
-    row = 4 * pixels * network.width * (1 if kind == "cpu" else kept / 4)
-
-    def forward(rows: int, most: int, network_row: float = row) -> float:
-        return _FORWARD[kind] * min(rows, most or rows) * network_row
-
-    phi = own_n * own_b * d * kept if plan.keeps == "features" else own_b * d * kept
-    if plan.coreset_chunk and plan.keeps == "features":
-        phi += own_n * sizes.s * d * kept
-    backward = _BACKWARD[kind] * min(own_s, plan.coreset_chunk or own_s) * row
-    if plan.coreset_chunk:
-        backward += 2 * own_s * d * 4
-    if plan.keeps == "nothing":
-        backward += (own_n == 1) * _SINGLE * row * min(own_b, plan.chunk or own_b)
-    kernels = 4 * 4 * sizes.s * (own_b + sizes.s)
-    images = 4 * pixels * (_BATCH_COPIES * sizes.b + _CORESET_COPIES * sizes.s)
-    own = _parameters(shape, network)
-    step = phi + kernels + images + 8 * own
-    step += max(backward, forward(own_b, plan.chunk))
-    if kind == "cpu" and network.width >= winograd.CHANNELS:
-        step += _TILES * winograd.TILES * network.width * 4
-    data = pixels * (2 * sizes.train + 4 * sizes.scored)
-    scoring = config.evaluation
-    wide = row * (scoring.width or network.width) / network.width
-    scored = forward(sizes.scored, scoring.batch_size, wide)
-    scored += 4 * sizes.s * (sizes.scored + d * wide / row)
-    state = 4 * pixels * sizes.s * _STATE_COPIES
-    base = (_PROCESS_BYTES if kind == "cpu" else 0) + data + state
+    work = _Work(config, sizes, grid, plan, "cpu" if kind == "cpu" else "other")
     return Cost(
-        own,
-        d,
-        _flops(config, sizes, d, plan),
-        math.ceil(step),
-        math.ceil(base),
-        math.ceil(scored),
-        _exchanged(sizes, grid, own_n, own_b, own_s * d * kept, plan),
+        _parameters((sizes.f, sizes.t), config.network),
+        work.d,
+        _flops(config, sizes, work.d, plan),
+        math.ceil(work.step_bytes()),
+        math.ceil(work.base_bytes()),
+        math.ceil(work.scoring_bytes()),
+        _exchanged(sizes, grid, work.own_n, work.own_b, work.own_s * work.phi, plan),
     )
 
 
+class _Work:
+    """One device's share of the work, and the memory that it takes."""
+
+    def __init__(self, config: Config, sizes: Sizes, grid: Grid, plan: Plan, kind: str):
+        self.config, self.sizes, self.plan, self.kind = config, sizes, plan, kind
+        network, shape = config.network, (sizes.f, sizes.t)
+        self.d = random_conv.num_features(shape, network)
+        self.pixels = sizes.f * sizes.t
+        self.own_b, self.own_s = (-(-n // grid.batch) for n in (sizes.b, sizes.s))
+        self.own_n = -(-config.rfad.networks // grid.networks)
+        kept = jnp.dtype(precision.dtype(network.precision, jnp.float32)).itemsize
+        self.phi = self.d * kept  # bytes of a clip's features
+        # CPUs compute in float32 in every precision.
+        self.row = 4 * self.pixels * network.width * (1 if kind == "cpu" else kept / 4)
+
+    def forward(self, rows: int, most: int) -> int | float:
+        """The forward pass of ``rows`` clips, at most ``most`` at once (0: all)."""
+        return _FORWARD[self.kind] * min(rows, most or rows) * self.row
+
+    def backward(self) -> int | float:
+        """The forward and backward pass of the coreset."""
+        plan = self.plan
+        found = _BACKWARD[self.kind] * self.row
+        found *= min(self.own_s, plan.coreset_chunk or self.own_s)
+        if plan.coreset_chunk:
+            found += 2 * self.own_s * self.d * 4
+        if plan.keeps == "nothing" and self.own_n == 1:
+            found += _SINGLE * self.row * min(self.own_b, plan.chunk or self.own_b)
+        return found
+
+    def features(self) -> int | float:
+        """Features that are stored for the backward pass."""
+        plan = self.plan
+        if plan.keeps == "nothing":
+            return self.own_b * self.phi
+        found = self.own_n * self.own_b * self.phi
+        if plan.coreset_chunk:
+            found += self.own_n * self.sizes.s * self.phi
+        return found
+
+    def step_bytes(self) -> int | float:
+        """Memory of a step."""
+        sizes, network = self.sizes, self.config.network
+        kernels = 4 * 4 * sizes.s * (self.own_b + sizes.s)
+        copies = _BATCH_COPIES * sizes.b + _CORESET_COPIES * sizes.s
+        parameters = 8 * _parameters((sizes.f, sizes.t), network)
+        step = self.features() + kernels + 4 * self.pixels * copies + parameters
+        step += max(self.backward(), self.forward(self.own_b, self.plan.chunk))
+        if self.kind == "cpu" and network.width >= winograd.CHANNELS:
+            step += _TILES * winograd.TILES * network.width * 4
+        return step
+
+    def base_bytes(self) -> int | float:
+        """Memory of data, state, and on CPU of the process itself."""
+        sizes = self.sizes
+        data = self.pixels * (2 * sizes.train + 4 * sizes.scored)
+        state = 4 * self.pixels * sizes.s * _STATE_COPIES
+        return (_PROCESS_BYTES if self.kind == "cpu" else 0) + data + state
+
+    def scoring_bytes(self) -> int | float:
+        """Memory of validation and test scores."""
+        sizes, scoring = self.sizes, self.config.evaluation
+        width = self.config.network.width
+        wider = (scoring.width or width) / width
+        features = 4 * sizes.s * (sizes.scored + self.d * wider)
+        return wider * self.forward(sizes.scored, scoring.batch_size) + features
+
+
 def _parameters(shape: tuple[int, int], config: RandomNetworkConfig) -> int:
-    """Numbers of one random network."""
+    """Number of parameters of one random network."""
     w, channels, total = config.width, 1, 0
     for _ in range(config.depth):
         total += (9 * channels + 1) * w
@@ -175,7 +210,7 @@ def _parameters(shape: tuple[int, int], config: RandomNetworkConfig) -> int:
 
 
 def _flops(config: Config, sizes: Sizes, d: int, plan: Plan) -> int:
-    """Of a step: a multiplication and an addition are two."""
+    """Operations of a step; a multiply-add counts as two."""
     network, (f, t) = config.network, (sizes.f, sizes.t)
     one, channels = 0, 1
     for _ in range(network.depth):
@@ -184,8 +219,8 @@ def _flops(config: Config, sizes: Sizes, d: int, plan: Plan) -> int:
     if network.readout == "dense":
         one += 2 * f * t * network.width * d
     again = plan.keeps == "nothing"
-    # The coreset: forward, once more for the backward pass (twice in chunks of which
-    # no features are kept), and the gradient.
+    # The coreset: forward, recomputed in the backward pass (twice in chunks whose
+    # features are not stored), and the gradient.
     passes = 3 + (again and plan.coreset_chunk > 0)
     rows = sizes.b * (1 + again) + sizes.s * passes
     products = 2 * d * sizes.s * (2 * sizes.b + 3 * sizes.s)
@@ -196,7 +231,7 @@ def _flops(config: Config, sizes: Sizes, d: int, plan: Plan) -> int:
 def _exchanged(
     sizes: Sizes, grid: Grid, own_n: int, own_b: int, phi_s: int, plan: Plan
 ) -> int:
-    """Bytes that a device puts into the collectives of a step."""
+    """Communication volume of a device per step, in bytes."""
     size, s = 0, sizes.s
     if grid.networks > 1:
         size += 4 * s * (own_b + s)
@@ -204,8 +239,8 @@ def _exchanged(
         size += 4 * s * sizes.f * sizes.t
     if grid.batch > 1:
         size += 4 * (s * sizes.c + 3)
-        # Features of the coreset are gathered, again in the backward pass, and their
-        # gradients scattered.
+        # The coreset's features are gathered, again in the backward pass, and their
+        # gradients are scattered.
         again = plan.keeps == "nothing" or not plan.coreset_chunk
         size += own_n * phi_s * (1 + again + grid.batch)
     return size
@@ -217,15 +252,15 @@ def choose(
     grid: Grid,
     device: jax.Device | None = None,
 ) -> Plan:
-    """The plan that computes most at once and fits the device, by prediction.
+    """The plan with the largest chunks that is predicted to fit the device.
 
-    The least that there is, where none fits. ``config.network.chunk`` sets its chunks.
+    The smallest plan if none fits. ``config.network.chunk`` sets the chunks.
 
     Args:
       config: of the run.
       sizes: of its data.
-      grid: how devices share the work.
-      device: one of them; None: this process's first.
+      grid: sizes of the mesh.
+      device: of the mesh; None: the first local one.
     """
     device = device or jax.local_devices()[0]
     kind = "cpu" if device.platform == "cpu" else "other"
@@ -244,11 +279,11 @@ def choose(
 
 
 def _chunks(b: int, s: int) -> list[tuple[int, int]]:
-    """Chunks of batch and coreset, from all at once downwards."""
+    """Chunks of batch and coreset, from the largest to the smallest."""
     found, chunk = [(0, 0)], b
     while chunk > _LEAST_CHUNK:
         chunk //= 2
         found.append((chunk, 0))
-        # A row of the coreset takes several times what one of the batch does.
+        # A row of the coreset takes several times the memory of a row of the batch.
         found.append((chunk, chunk // 4 if chunk // 4 < s else 0))
     return [(a, c) for a, c in found if (a >= _LEAST_CHUNK or not a) and c != 1]

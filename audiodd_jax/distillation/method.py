@@ -11,13 +11,13 @@ from audiodd_jax.features.dataset import Split
 
 
 class Method(NamedTuple):
-    """The one shape of every distillation method: pure functions over its settings.
+    """A distillation method: pure functions that close over its settings.
 
     Attributes:
-      init: ``(key, start) -> state``, a pytree of arrays with ``step`` among them.
-      step: ``(state, batch) -> (state, metrics)``, to be jitted and scanned.
-      coreset: ``state -> CoresetArrays``, as they are stored.
-      draw: which clips a batch holds; None: ``loop.batch_size`` of all.
+      init: ``(key, start) -> state``, a pytree of arrays with a field ``step``.
+      step: ``(state, batch) -> (state, metrics)``; jitted and scanned by the loop.
+      coreset: ``state -> CoresetArrays``, as stored.
+      draw: draws a batch's clips; None: ``loop.batch_size`` of all.
     """
 
     init: Callable[[Key[Array, ""], CoresetArrays], Any]

@@ -1,4 +1,4 @@
-"""The methods by name, as the loop runs them."""
+"""The distillation methods by name."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
 
-# The methods that take steps; ``coreset.initial.selected`` chooses real clips.
+# Methods that take steps; those that choose real clips are in ``coreset.initial``.
 METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]] = {
     "rfad": lambda config, sizes, stats, mesh, plan: rfad.make(config, mesh, plan),
     "kip": lambda config, sizes, stats, mesh, plan: kip.make(
@@ -31,10 +31,10 @@ METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]]
 
 
 def make_mesh(config: Config, num_classes: int) -> Mesh:
-    """All devices, divided by what a method's work consists of.
+    """The mesh of all devices for a method: they share random networks, or classes.
 
     Args:
-      config: of the run: random networks share devices, or classes that are matched.
+      config: of the run.
       num_classes: ``c``.
     """
     if config.method in MATCHING:
@@ -43,7 +43,7 @@ def make_mesh(config: Config, num_classes: int) -> Mesh:
 
 
 def advice(method: str) -> str:
-    """What to change where a loss is not a number."""
+    """What to change if the loss is not finite."""
     if method in MATCHING:
         return "lower --config.matching.learning_rate"
     return "lower --config.optimizer.learning_rate or raise --config.rfad.regularizer"

@@ -1,4 +1,4 @@
-"""Steps and validation as compiled programs, the same for every method."""
+"""Compiled programs of every method: chunks of steps, and validation."""
 
 import dataclasses
 import functools
@@ -34,11 +34,10 @@ def make_chunk(
     noise: Num[Array, "pieces f t"] | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[Any, Split | DeviceSplit | Streamed, int], tuple[Any, dict[str, Array]]]:
-    """``chunk(state, data, length)``: ``length`` steps, jitted, the state donated.
+    """``chunk(state, data, length)``: ``length`` jitted steps; donates the state.
 
-    ``data`` is the whole training split, from which every step draws its batch, or the
-    streamed batches of just these steps. Returns the state and the metrics' means over
-    the chunk.
+    ``data`` is the training split, from which every step draws a batch, or the streamed
+    batches of these steps. Returns the state, and metrics averaged over the chunk.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
     draw = method.draw or batches.uniform(config.loop.batch_size)
@@ -65,16 +64,19 @@ def make_chunk(
         state, metrics = lax.scan(body, state, drawn, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    # The key is an argument, so that runs with other seeds find the program compiled.
+    # The key is an argument, so that other seeds find the program compiled.
     return functools.partial(chunk, key=devices.replicate(key, mesh))
 
 
-# ``(coreset, validation clips, key, regularizer) -> score``, compiled.
-Scorer = Callable[[CoresetArrays, Split, Array, float], ridge_scoring.Score]
+def make_validate(
+    key: Key[Array, ""], data: Split, config: Config, mesh: Mesh
+) -> Callable[[CoresetArrays], ridge_scoring.Score] | None:
+    """Scores a coreset on validation clips, always with the same networks.
 
-
-def make_scorer(config: Config, mesh: Mesh) -> Scorer:
-    """Scores coresets on held-out clips; one program for all seeds and regularisers."""
+    None if there are no validation clips.
+    """
+    if not data.labels.size:
+        return None
     settings = config.evaluation
 
     def score(
@@ -97,37 +99,22 @@ def make_scorer(config: Config, mesh: Mesh) -> Scorer:
         )
         return ridge_scoring.score(predictions, data.labels)
 
-    return jax.jit(score, out_shardings=devices.replicated(mesh))
-
-
-def make_validate(
-    key: Key[Array, ""],
-    data: Split,
-    config: Config,
-    mesh: Mesh,
-    score: Scorer | None = None,
-) -> Callable[[CoresetArrays], ridge_scoring.Score] | None:
-    """Scores a coreset on held-out clips with networks that stay the same.
-
-    None where nothing is held out.
-    """
-    if not data.labels.size:
-        return None
-    score = score or make_scorer(config, mesh)
+    # Keys are arguments, so that other seeds find the program compiled.
+    score = jax.jit(score, out_shardings=devices.replicated(mesh))
     data, key = devices.replicate((data, key), mesh)
     return lambda arrays: score(arrays, data, key, config.rfad.regularizer)
 
 
 def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
-    """Memory that a step takes for itself on each device, by the compiler's account.
+    """Memory of a step on each device, from the compiler's memory analysis.
 
-    It compiles the step, which takes seconds, and allocates nothing.
+    Compiling takes seconds; nothing is allocated.
 
     Args:
       config: of the run.
       sizes: of its data.
-      mesh: the devices that share the work.
-      plan: what a step computes at once, and keeps.
+      mesh: devices of the run.
+      plan: memory plan of the step.
     """
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)

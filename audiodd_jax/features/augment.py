@@ -1,8 +1,7 @@
-"""Random changes of real spectrograms, as pure functions of a key.
+"""Random augmentation of real spectrograms, as pure functions of a key.
 
-All act on log-mel in dB before normalisation is undone: that is, on standardised
-images, with settings in dB divided by the standard deviation. Silence, in a clip, is
-its lowest value.
+All functions act on standardised images; settings in dB are divided by the standard
+deviation. The silence of a clip is its lowest value.
 
 References:
   Park et al., *SpecAugment*, Interspeech 2019 (the masks).
@@ -17,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 from audiodd_jax.config import AugmentConfig
 from audiodd_jax.features.normalization import Normalization, apply, invert
 
-# Natural log of power a decibel, and how far above the least the drawn ratio goes.
+# Natural log of power per decibel, and the range of the drawn signal-to-noise ratio.
 _PER_DB = math.log(10) / 10
 _SNR_RANGE = 30.0
 
@@ -25,7 +24,7 @@ _SNR_RANGE = 30.0
 def time_shift(
     key: Key[Array, ""], images: Float[Array, "b f t 1"], share: float
 ) -> Float[Array, "b f t 1"]:
-    """Shifts each clip by up to ``share`` of its frames; silence comes in."""
+    """Shifts each clip by up to ``share`` of its frames and fills with silence."""
     b, _, t, _ = images.shape
     most = int(share * t)
     shift = jax.random.randint(key, (b, 1), -most, most + 1)
@@ -53,9 +52,9 @@ def add_background(
     config: AugmentConfig,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Mixes random pieces of noise into a share of the clips, as their powers add.
+    """Adds the power of random pieces of noise to a random fraction of the clips.
 
-    The loudest bin of a clip keeps its level, and its silence stays the floor.
+    The loudest bin of a clip keeps its level, and its lowest value stays the floor.
     """
     which_key, level_key, share_key = jax.random.split(key, 3)
     b = images.shape[0]
@@ -82,14 +81,14 @@ def augment(
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None = None,
 ) -> Float[Array, "b f t 1"]:
-    """Applies what ``config`` switches on, with fresh draws for every clip.
+    """Applies the augmentations that ``config`` enables, drawn for each clip.
 
     Args:
       key: typed PRNG key.
       images: standardised spectrograms.
-      config: which changes, and how large.
-      stats: what the images were standardised with.
-      noise: background noise, in dB; needed for ``config.background``.
+      config: strength of each augmentation.
+      stats: statistics that standardised the images.
+      noise: background noise in dB; required by ``config.background``.
     """
     keys = jax.random.split(key, 5)
     b = images.shape[0]
@@ -122,7 +121,7 @@ def silence(images: Float[Array, "b f t 1"]) -> Float[Array, "b 1 1 1"]:
 def random_band(
     key: Key[Array, ""], count: int, size: int, share: float
 ) -> Bool[Array, "b size"]:
-    """A band a clip: its width uniform up to ``share * size``, its place uniform."""
+    """A band per clip: uniform width up to ``share * size``, uniform position."""
     width_key, place_key = jax.random.split(key)
     width: Int[Array, "b 1"] = jax.random.randint(
         width_key, (count, 1), 0, int(share * size) + 1

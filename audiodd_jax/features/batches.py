@@ -1,7 +1,7 @@
-"""Random batches of training clips: on the device, or streamed from the cache.
+"""Random batches of training clips, from the device or streamed from the cache.
 
-Step ``i`` draws from ``fold_in(root, i)``, so that both ways give the same batches for
-the same key, and a run that goes on at step ``i`` those of one that ran through.
+Step ``i`` draws from ``fold_in(root, i)``: both storages give the same batches for the
+same key, and a resumed run gets the batches of an uninterrupted one.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,11 +22,11 @@ _AHEAD = 2
 
 
 class Streamed(NamedTuple):
-    """Batches of several steps, as they lie in the cache.
+    """Batches of several steps, as they are stored in the cache.
 
     Attributes:
       features: ``[steps, b, f, t]`` float16, dB.
-      labels: ``[steps, b]``, or whatever else belongs to the clips.
+      labels: ``[steps, b]``, or the clips' rows of another table.
     """
 
     features: Num[np.ndarray | Array, "steps *b f t"]
@@ -46,7 +46,7 @@ Draw = Callable[[Key[Array, ""], Int[Array, " clips"]], Int[Array, " b"]]
 
 
 def uniform(size: int) -> Draw:
-    """Draws ``size`` clips without replacement; all of them if there are fewer."""
+    """Draws ``size`` clips without replacement, or all if there are fewer."""
 
     def draw(key: Key[Array, ""], labels: Int[Array, " clips"]) -> Int[Array, " b"]:
         clips = labels.shape[0]
@@ -56,13 +56,13 @@ def uniform(size: int) -> Draw:
 
 
 def balanced(num_classes: int, per_class: int) -> Draw:
-    """Draws ``per_class`` clips of each class, class by class.
+    """Draws ``per_class`` clips of each class, in class order.
 
-    Without replacement where a class has as many; else its clips in turn.
+    Without replacement; a smaller class repeats its clips in turn.
 
     Args:
-      num_classes: ``c``, each of which has a clip.
-      per_class: clips of each; ``b = c * per_class``.
+      num_classes: ``c``; every class has a clip.
+      per_class: clips per class; ``b = c * per_class``.
     """
 
     def draw(key: Key[Array, ""], labels: Int[Array, " clips"]) -> Int[Array, " b"]:
@@ -89,13 +89,13 @@ def draw_rows(
 
 
 def gather(key: Key[Array, ""], data: Split | DeviceSplit, draw: Draw) -> Split:
-    """A batch of a split that lies on the device."""
+    """A batch of a split that is on the device."""
     indices = draw(key, data.labels)
     return Split(data.take(indices), data.labels[indices])
 
 
 def standardized(batch: Streamed, stats: normalization.Normalization) -> Split:
-    """One step's batch as the device's own would be."""
+    """One step's streamed batch, standardised."""
     return Split(normalization.apply(batch.features, stats), batch.labels)
 
 
@@ -106,17 +106,17 @@ def epoch_rows(
     first: Int[Array, ""] | int,
     length: int,
 ) -> Int[Array, "steps b"]:
-    """Indices of the batches of ``length`` steps, each epoch in a new order.
+    """Indices of the batches of ``length`` steps; each epoch is shuffled anew.
 
-    Batches are equal and hold at most ``size`` clips: all of them where there are
-    fewer. What does not divide is left out, other clips in each epoch.
+    Batches have equal sizes of at most ``size`` clips. Each epoch drops a different
+    remainder.
 
     Args:
-      key: epoch ``e`` is ordered by ``fold_in(key, e)``.
-      clips: to draw from.
-      size: clips a batch, at most.
-      first: the number of the first step.
-      length: steps.
+      key: epoch ``e`` is shuffled by ``fold_in(key, e)``.
+      clips: number of clips to draw from.
+      size: largest batch.
+      first: index of the first step.
+      length: number of steps.
     """
     count = -(-clips // size)
     b = clips // count
@@ -137,24 +137,24 @@ def stream(
 ) -> Iterator[Streamed]:
     """Batches of the steps ``first`` to ``last``, ``together`` steps at a time.
 
-    Read ahead by grain in threads; the last chunk may hold fewer steps.
+    grain's threads read ahead; the last chunk may hold fewer steps.
 
     Args:
       split: the clips to draw from.
-      table: what belongs to each clip: its label.
+      table: one row per clip, such as its label.
       draw: ``(root, step)`` to the indices of a step's clips.
-      root: what the batches come from: a key, or several.
-      first: step.
-      last: step, not included.
-      together: steps in a chunk.
+      root: key or keys of the batches.
+      first: first step.
+      last: end of the steps, exclusive.
+      together: steps per chunk.
     """
-    import grain  # a second that only streaming runs pay
+    import grain  # takes a second; only streaming runs need it
 
     cpu = jax.local_devices(backend="cpu")[0]
     root, draw = jax.device_put(root, cpu), jax.jit(draw)
 
     class Steps:
-        """The source that grain reads: a step's batch by its number."""
+        """Data source of grain: a step's batch by its index."""
 
         def __len__(self) -> int:
             return last

@@ -1,14 +1,14 @@
-"""Features on disk: computed once, memory-mapped after, never stale.
+"""The feature cache: computed once, memory-mapped afterwards, never stale.
 
 An entry is a folder named by a digest of everything that its numbers depend on: the
-recordings' fingerprint, the feature settings and this module's format. It is written
-under another name and renamed when it is whole.
+recordings' fingerprint, the feature settings and the format's version. It is written
+under a temporary name and renamed when it is complete.
 
     features.npy   [clips, f, t] float16, log-mel in dB, not normalised
     moments.npy    [2, clips, f] mean and mean square over each clip's frames
-    noise.npy      [pieces, f, t] background noise, where the dataset brings some
+    noise.npy      [pieces, f, t] background noise, if the dataset has any
     index.npz      labels, splits, folds, groups, names, seconds, rates
-    meta.json      class names, resolved settings, what was skipped
+    meta.json      class names, resolved settings, skipped recordings
 """
 
 import collections
@@ -16,8 +16,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +29,20 @@ from audiodd_jax.runtime import files
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.locks import exclusive
 
-# Raise it whenever the numbers of the same settings change.
+# To be raised whenever the numbers of the same settings change.
 FORMAT = 2
-# The first share of each noise recording is used; the rest may be in another split.
+# Fraction of each noise recording that is used; the rest may be in another split.
 _NOISE_SHARE = 0.8
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSet:
-    """Log-mel features of a whole dataset, and its index.
+    """Log-mel features of a dataset, and its index.
 
     Attributes:
       features: ``[clips, f, t]`` float16, dB; memory-mapped.
       moments: ``[2, clips, f]`` mean and mean square over each clip's frames.
-      noise: ``[pieces, f, t]`` float16, dB, or None where the dataset brings no noise.
+      noise: ``[pieces, f, t]`` float16, dB, or None.
       labels: ``[clips]``.
       splits: ``[clips]``, as ``Recordings``.
       folds: ``[clips]``, as ``Recordings``.
@@ -53,10 +51,10 @@ class FeatureSet:
       seconds: ``[clips]`` length of each recording.
       rates: ``[clips]`` sample rate of each recording in Hz.
       class_names: the classes.
-      config: the feature settings, with everything left to the data filled in.
+      config: resolved feature settings.
       version: of the dataset.
       licence: of the dataset.
-      skipped: recordings left out because they could not be decoded, with reasons.
+      skipped: recordings that could not be decoded, with reasons.
       path: the cache entry.
     """
 
@@ -79,12 +77,12 @@ class FeatureSet:
 
     @property
     def raw_bytes(self) -> Float[np.ndarray, " clips"]:
-        """Bytes of each recording as 16-bit mono samples at its own rate."""
+        """Size of each recording as 16-bit mono audio at its own sample rate."""
         return 2.0 * self.seconds * self.rates
 
 
 def prepare(config: Config, cache_dir: Path | None = None) -> FeatureSet:
-    """Features of ``config.data``, from the cache or computed into it.
+    """Features of ``config.data``, from the cache or computed now.
 
     Raises:
       UserError: the dataset or its recordings cannot be used.
@@ -125,8 +123,8 @@ def _open(entry: Path) -> FeatureSet:
         found = _read(entry)
     except (*files.DAMAGE, OSError) as error:
         raise UserError(
-            f"the features in {entry} are damaged ({error}); delete that folder to "
-            "compute them anew"
+            f"the features in {entry} are damaged ({error}); delete this folder to "
+            "compute them again"
         ) from error
     return found
 
@@ -138,7 +136,7 @@ def _read(entry: Path) -> FeatureSet:
     moments = np.load(entry / "moments.npy")
     clips = index["labels"].size
     if features.shape[0] != clips or moments.shape[1] != clips:
-        raise ValueError("its arrays do not fit each other")
+        raise ValueError("its arrays have different lengths")
     noise = entry / "noise.npy"
     return FeatureSet(
         features=features,
@@ -155,16 +153,11 @@ def _read(entry: Path) -> FeatureSet:
 
 
 def _compute(source: Source, config: Config, entry: Path) -> None:
-    """Makes ``entry``, wholly or not at all."""
+    """Computes ``entry`` atomically."""
     recordings = source.read()
     seconds, rates, bad = recordings.measure()
     settings = _resolve(config.features, seconds, rates)
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    # Nobody else writes this entry, and what a killed process left is of no use.
-    for leftover in entry.parent.glob(entry.name + ".part-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=entry.name + ".part-", dir=entry.parent))
-    try:
+    with files.atomic_folder(entry) as scratch:
         _make_store(scratch / "all.npy", len(recordings), settings)
         todo = [i for i in range(len(recordings)) if i not in bad]
         work = float(np.minimum(seconds, settings.clip_seconds).sum())
@@ -179,7 +172,7 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
         )
         if (counts == 0).any():
             empty = recordings.class_names[int(np.argmin(counts))]
-            raise UserError(f"the class {empty!r} has no recording that can be used")
+            raise UserError(f"the class {empty!r} has no usable recording")
         if bad:
             _copy_rows(place, scratch / "features.npy", kept, settings)
             place.unlink()
@@ -195,14 +188,11 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
             "licence": source.licence,
             "skipped": [str(error) for error in bad.values()],
         }
-        (scratch / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        os.rename(scratch, entry)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        files.write_json(scratch / "meta.json", meta)
 
 
 def _make_store(path: Path, clips: int, settings: FeaturesConfig) -> None:
-    """A float16 ``.npy`` of ``[clips, f, t]`` whose room on the disk is taken."""
+    """Creates a float16 ``.npy`` of ``[clips, f, t]`` with its disk space reserved."""
     shape = (clips, settings.n_mels, settings.frames)
     np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
     _reserve(path)
@@ -211,7 +201,7 @@ def _make_store(path: Path, clips: int, settings: FeaturesConfig) -> None:
 def _write_index(
     scratch: Path, recordings: Recordings, kept: np.ndarray, **columns: np.ndarray
 ) -> None:
-    """What is known of the recordings whose features were kept."""
+    """Writes the index of the recordings that were kept."""
     columns |= {
         "labels": recordings.labels,
         "splits": recordings.splits,
@@ -229,14 +219,14 @@ def _copy_rows(
     _make_store(target, rows.size, settings)
     for start in range(0, rows.size, 1024):
         part = slice(start, start + 1024)
-        # Opened anew each time: pages of a closed map are no longer counted as ours.
+        # Reopened for each part, so that written pages leave the resident memory.
         np.load(target, mmap_mode="r+")[part] = np.load(source, mmap_mode="r")[
             rows[part]
         ]
 
 
 def _write_moments(scratch: Path) -> None:
-    """First and second moment of every clip, so that no split needs another pass."""
+    """Writes each clip's moments, from which the statistics of any split follow."""
     file = scratch / "features.npy"
     clips = np.load(file, mmap_mode="r").shape[0]
     parts = [
@@ -249,14 +239,14 @@ def _write_moments(scratch: Path) -> None:
 def _write_noise(
     scratch: Path, recordings: Recordings, settings: FeaturesConfig
 ) -> None:
-    """Features of the dataset's background noise, in pieces of a clip's length."""
+    """Writes features of the dataset's background noise, cut to the clips' length."""
     if recordings.load_noise is None:
         return
     samples = logmel.frontend(settings).samples
     pieces = []
     for waveform, rate in recordings.load_noise():
         waveform = audio.resample(waveform, rate, settings.sample_rate)
-        # What comes late in a recording may be a clip of silence that tests.
+        # The end of a recording may be a test clip of the class silence.
         waveform = waveform[: int(_NOISE_SHARE * waveform.size)]
         count = waveform.size // samples
         pieces.append(waveform[: count * samples].reshape(count, samples))
@@ -267,9 +257,9 @@ def _write_noise(
 
 
 def _reserve(path: Path) -> None:
-    """Takes a sparse file's room on the disk now.
+    """Allocates a sparse file's disk space.
 
-    A memory-mapped write to a full disk would kill the process; this raises OSError.
+    Writing to a memory map on a full disk would kill the process; this raises OSError.
     """
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
@@ -282,7 +272,7 @@ def _reserve(path: Path) -> None:
 def _resolve(
     config: FeaturesConfig, seconds: np.ndarray, rates: np.ndarray
 ) -> FeaturesConfig:
-    """Fills in the sample rate and the clip length that were left to the data."""
+    """Fills in the sample rate and clip length that are automatic."""
     good = rates > 0
     if not good.any():
         return dataclasses.replace(config, sample_rate=1, clip_seconds=1.0)
@@ -292,5 +282,5 @@ def _resolve(
     if not length:
         length = round(float(np.percentile(seconds[good], 95)), 3)
     settings = dataclasses.replace(config, sample_rate=rate, clip_seconds=length)
-    logmel.mel_filter_bank(settings)  # bad settings are told before any decoding
+    logmel.mel_filter_bank(settings)  # raises on bad settings before decoding
     return settings

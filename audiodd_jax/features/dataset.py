@@ -1,4 +1,4 @@
-"""A dataset ready for the device: standardised images, split, with their statistics."""
+"""A prepared dataset: its splits as standardised images, and their statistics."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ from audiodd_jax.features import normalization as normalization_lib
 
 _log = logging.getLogger(__name__)
 
-# Of the free memory, for training features; the rest is for the work on them.
+# Fraction of the free memory that training features may take.
 _DEVICE_SHARE = 0.4
 
 
@@ -48,14 +48,14 @@ class Split(NamedTuple):
 
 
 class DeviceSplit(NamedTuple):
-    """Clips of a split on the device as they lie in the cache, to be standardised.
+    """Clips of a split on the device in float16, standardised when they are read.
 
-    Half the memory of a ``Split``, and a copy instead of a computation to load.
+    Takes half the memory of a ``Split``, and loads without computation.
 
     Attributes:
       features: ``[b, f, t]`` float16, dB.
       labels: ``[b]``.
-      normalization: what standardises them.
+      normalization: statistics that standardise them.
     """
 
     features: Num[Array, "b f t"]
@@ -69,7 +69,7 @@ class DeviceSplit(NamedTuple):
 
     @property
     def images(self) -> Float[Array, "b f t 1"]:
-        """All standardised images, computed anew."""
+        """All standardised images, computed at each call."""
         return _standardize(self.features, self.normalization)
 
     def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
@@ -87,9 +87,9 @@ class HostSplit:
 
     Attributes:
       features: ``[clips, f, t]`` float16, dB, of the whole dataset; memory-mapped.
-      clips: ``[b]`` which of them belong to the split.
+      clips: ``[b]`` rows of ``features`` that belong to the split.
       labels: ``[b]``, on the device.
-      normalization: what standardises them.
+      normalization: statistics that standardise them.
     """
 
     features: Num[np.ndarray, "clips f t"]
@@ -103,7 +103,7 @@ class HostSplit:
         return self.features.shape[1:3]
 
     def read(self, rows: Int[np.ndarray, "*rows"]) -> Num[np.ndarray, "*rows f t"]:
-        """Features of some clips, as they lie in the cache."""
+        """Features of some clips, as stored in the cache."""
         return self.features[self.clips[rows]]
 
     def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
@@ -111,35 +111,35 @@ class HostSplit:
         return _standardize(self.read(np.asarray(rows)), self.normalization)
 
     def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "HostSplit":
-        """Some clips as a split, in the cache still."""
+        """Some clips as a split; their features stay in the cache."""
         rows = np.asarray(rows)
         return dataclasses.replace(
             self, clips=self.clips[rows], labels=self.labels[rows]
         )
 
 
-# One program a shape, wherever it is called from.
+# Compiled once per shape.
 _standardize = jax.jit(normalization_lib.apply)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Everything that distillation, training and evaluation need to know of the data.
+    """A dataset as distillation, training and evaluation use it.
 
     Attributes:
-      train: the clips to learn from; on the host where they do not fit the device.
-      validation: held out of the training split; may be empty.
-      test: the official test clips.
+      train: training clips; on the host if they do not fit the device.
+      validation: clips held out of the training split; may be empty.
+      test: test clips.
       class_names: the classes.
-      normalization: statistics of ``train``, or those that were given.
-      features: the resolved feature settings.
-      noise: background noise that came with the dataset, in dB, or None.
-      fold: that tests; 0 where there are no folds.
+      normalization: statistics of ``train``, or the given ones.
+      features: resolved feature settings.
+      noise: background noise of the dataset in dB, or None.
+      fold: test fold; 0: the dataset has no folds.
       is_partial: whether clips of the published dataset may be missing.
       name: of the dataset.
       version: of the dataset.
       licence: of the dataset.
-      train_bytes: the training recordings (validation included) as 16-bit mono audio.
+      train_bytes: of the training split, validation included, as 16-bit mono audio.
     """
 
     train: Split | DeviceSplit | HostSplit
@@ -168,12 +168,12 @@ class Prepared:
 
     @property
     def num_train(self) -> int:
-        """Clips of the whole training split, validation included."""
+        """Number of clips in the training split, validation included."""
         return self.train.labels.size + self.validation.labels.size
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What results say of where they come from."""
+        """The dataset's fields of a result."""
         return {
             "dataset": self.name,
             "dataset_version": self.version,
@@ -188,16 +188,16 @@ def load(
     cache_dir: Path | None = None,
     normalization: normalization_lib.Normalization | None = None,
 ) -> Prepared:
-    """Prepares ``config.data`` (from the cache where it can) and puts it on the device.
+    """Prepares ``config.data``, from the cache if possible, and loads it to the device.
 
     Args:
       config: the run's configuration.
-      cache_dir: where downloads and features are kept.
+      cache_dir: folder of downloads and features.
       normalization: statistics to use, such as a coreset's; None: those of the
         training clips.
 
     Raises:
-      UserError: the dataset cannot be prepared or split as asked.
+      UserError: the dataset cannot be prepared or split.
     """
     found = cache.prepare(config, cache_dir)
     indices = data_splits.assign(
@@ -238,14 +238,14 @@ def load(
 def _rows(
     features: Num[np.ndarray, "clips f t"], clips: Int[np.ndarray, " b"]
 ) -> Num[np.ndarray, "b f t"]:
-    """Rows of the cache; not copied where they follow each other."""
+    """Rows of the cache; consecutive rows are not copied."""
     if clips.size and clips[-1] - clips[0] + 1 == clips.size:
         return features[clips[0] : clips[-1] + 1]
     return features[clips]
 
 
 def _stays_on_host(storage: str, bytes_on_device: int) -> bool:
-    """Whether training features of that size are streamed."""
+    """Whether training features of this size are streamed from the host."""
     if storage != "auto":
         return storage == "host"
     device = jax.local_devices()[0]
@@ -257,8 +257,8 @@ def _stays_on_host(storage: str, bytes_on_device: int) -> bool:
     too_large = bytes_on_device > _DEVICE_SHARE * free
     if too_large:
         _log.info(
-            "%.1f GB of training features are streamed, since %.1f GB are free on the "
-            "device",
+            "%.1f GB of training features are streamed from the host; %.1f GB are free "
+            "on the device",
             bytes_on_device / 1e9,
             free / 1e9,
         )

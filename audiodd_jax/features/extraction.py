@@ -1,4 +1,4 @@
-"""Recordings to rows of log-mel features, in chunks, by one process or several."""
+"""Extraction of log-mel features from recordings, by one process or several."""
 
 import itertools
 import json
@@ -23,26 +23,25 @@ from audiodd_jax.features import logmel
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 
-# Waveforms that a thread decodes, then transforms, at once: little enough to stay in
-# a processor's caches.
+# Bytes of waveforms that a thread decodes and transforms at once; they fit the cache.
 _CHUNK_BYTES = 8 << 20
 _MOST_CLIPS = 512
-# A process costs 2 s and 0.3 GB to start: this much sound (in seconds) is worth one
-# more, and three of them and their parent stay under 2 GB.
+# Starting a process costs 2 s and 0.3 GB: another one pays off for this many seconds of
+# audio, and three of them and their parent stay under 2 GB.
 _WORTH_A_PROCESS = 20_000.0
 _MOST_PROCESSES = 3
 
 
 def chunk_size(settings: FeaturesConfig, clips: int) -> int:
-    """How many of ``clips`` are decoded and transformed at once, in one shape."""
+    """Number of clips that are decoded and transformed at once, in one shape."""
     samples, block = logmel.frontend(settings).samples, logmel.block_size(settings)
     most = max(1, min(_MOST_CLIPS, _CHUNK_BYTES // (4 * samples), clips))
-    # Whole blocks: a batch that must be padded to them is copied first.
+    # Whole blocks: padding a batch to them would copy it.
     return most - most % block or most
 
 
 def num_processes(seconds: float, asked_for: int) -> int:
-    """Processes to use for ``seconds`` of sound; ``asked_for`` 0 leaves the choice."""
+    """Number of processes for ``seconds`` of audio; ``asked_for`` 0: automatic."""
     if asked_for:
         return asked_for
     worth = int(seconds // _WORTH_A_PROCESS)
@@ -64,22 +63,22 @@ def fill(
       load: decodes a recording.
       settings: resolved feature settings.
       path: a float16 ``.npy`` of ``[clips, f, t]`` in dB; rows of recordings that
-        cannot be decoded stay as they are.
+        cannot be decoded are left unchanged.
       indices: of the recordings.
-      size: clips in a chunk.
-      done: told of how many clips are finished, chunk by chunk.
-      threads: each decodes and transforms chunks of its own.
+      size: clips per chunk.
+      done: called with the number of clips in each finished chunk.
+      threads: number of threads.
 
     Returns:
-      What is wrong with those that cannot be decoded.
+      Error messages of the recordings that cannot be decoded, by index.
     """
     samples = logmel.frontend(settings).samples
     local = threading.local()
-    # Each thread computes on a device of its own, as far as there are such.
+    # Each thread computes on its own device, if there are enough.
     own_devices = itertools.cycle(devices.make_mesh().local_mesh.devices.flat)
 
     def one(chunk: Sequence[int]) -> dict[int, str]:
-        if not hasattr(local, "buffer"):  # used again: new memory costs as much as work
+        if not hasattr(local, "buffer"):  # reused: allocating takes as long as decoding
             local.buffer = np.zeros((size, samples), np.float32)
             local.device = next(own_devices)
         rows, errors = [], {}
@@ -94,7 +93,7 @@ def fill(
             rows.append(row)
         with jax.default_device(local.device):
             values = np.asarray(logmel.compute(local.buffer, settings))
-        # Opened anew each time: pages of a closed map are no longer counted as ours.
+        # Reopened for each chunk, so that written pages leave the resident memory.
         store = np.load(path, mmap_mode="r+")
         store[np.asarray(chunk)[rows]] = values[rows]
         done(len(chunk))
@@ -118,15 +117,14 @@ def extract(
     """Fills the rows ``indices`` of the memory-mapped array at ``path``.
 
     Args:
-      recordings: what to decode.
+      recordings: to decode.
       settings: resolved feature settings.
       path: a float16 ``.npy`` of ``[clips, f, t]``.
       indices: of the recordings.
-      processes: one works in this process, on its device; more are started, and work
-        on the CPU.
+      processes: 1: this process, on its devices; more: child processes, on the CPU.
 
     Returns:
-      What is wrong with those that cannot be decoded.
+      Errors of the recordings that cannot be decoded, by index.
 
     Raises:
       UserError: a process died.
@@ -136,10 +134,10 @@ def extract(
         if processes == 1:
             size = chunk_size(settings, len(indices))
             arguments = (path, indices, size, bar.update, audio.num_threads())
-            told = fill(recordings.load, settings, *arguments)
+            bad = fill(recordings.load, settings, *arguments)
         else:
-            told = _by_processes(recordings, settings, path, indices, processes, bar)
-    return {index: audio.BadAudioError(told[index]) for index in sorted(told)}
+            bad = _by_processes(recordings, settings, path, indices, processes, bar)
+    return {index: audio.BadAudioError(bad[index]) for index in sorted(bad)}
 
 
 def _by_processes(
@@ -150,12 +148,12 @@ def _by_processes(
     processes: int,
     bar: tqdm,
 ) -> dict[int, str]:
-    # Whole chunks each, and a chunk at least.
+    # Each process gets a whole number of chunks, at least one.
     size = chunk_size(settings, math.ceil(len(indices) / processes))
     share = size * math.ceil(len(indices) / processes / size)
     parts = [indices[i : i + share] for i in range(0, len(indices), share)]
     started: list[subprocess.Popen] = []
-    told: dict[int, str] = {}
+    bad: dict[int, str] = {}
     lock = threading.Lock()
 
     def follow(process: subprocess.Popen) -> None:
@@ -163,7 +161,7 @@ def _by_processes(
             message = json.loads(line)
             with lock:
                 if "bad" in message:
-                    told.update((int(i), text) for i, text in message["bad"].items())
+                    bad.update((int(i), text) for i, text in message["bad"].items())
                 else:
                     bar.update(message["done"])
 
@@ -176,20 +174,20 @@ def _by_processes(
         for process in started:
             if process.wait() != 0:
                 raise UserError(
-                    f"a process that computes features ended with {process.returncode} "
-                    "(-9: most likely too little memory; --config.data.processes=1 "
-                    "needs least)"
+                    "a process that computes features ended with exit code "
+                    f"{process.returncode} (-9: most likely out of memory; "
+                    "--config.data.processes=1 needs the least)"
                 )
     finally:
         for process in started:
             process.kill()
             process.wait()
             process.stdout.close()
-    return told
+    return bad
 
 
 def _start(job: tuple) -> subprocess.Popen:
-    # A plain child process: multiprocessing would run the caller's script again.
+    # Not by multiprocessing, which would run the caller's script again.
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

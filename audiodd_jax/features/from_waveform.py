@@ -1,4 +1,4 @@
-"""Recordings in memory as a coreset or a network expects them."""
+"""Waveforms in memory to standardised spectrograms."""
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -20,7 +20,7 @@ def standardized(
       waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
       sample_rate: in Hz.
       config: resolved feature settings.
-      stats: what standardises them.
+      stats: statistics that standardise them.
     """
     samples = logmel.frontend(config).samples
     rows = [

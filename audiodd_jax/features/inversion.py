@@ -1,14 +1,14 @@
-r"""Log-mel spectrograms back to sound: least squares over the mel filters, Griffin-Lim.
+r"""Inversion of log-mel spectrograms: least squares over the mel filters, Griffin-Lim.
 
-A log-mel spectrogram keeps neither the phase, nor what lies between two mel bins or
-between two frames. What is heard is one sound of many that have it:
+A log-mel spectrogram holds neither phase nor the detail between mel bins and frames;
+one of the many sounds that have it is found in three steps:
 
 1. decibels are interpolated along time, to frames a quarter of a window apart;
 2. linear power x of each frame: min ||A x - y||^2 over x >= 0, A the filter bank and y
    the mel power, by multiplicative updates from x = A^T y,
        x <- x (A^T y) / (A^T A x);
-3. phases phi by fast Griffin-Lim, from random ones: with S = sqrt(x) and P the STFT of
-   the inverse STFT,
+3. phases phi by fast Griffin-Lim from random phases: with S = sqrt(x) and P the STFT
+   of the inverse STFT,
        c_i = P(S exp(i phi)),  phi <- angle(c_i + momentum (c_i - c_(i-1))).
 
 References:
@@ -33,25 +33,25 @@ from audiodd_jax.features import logmel
 from audiodd_jax.features.logmel import Frontend
 from audiodd_jax.runtime.errors import UserError
 
-# Spectrograms that become sound at once, where there are many.
+# Spectrograms inverted at once.
 _PORTION = 32
-# Frames a window: enough of them that neighbours determine each other's phases.
+# Frames per window; enough for neighbours to determine each other's phases.
 _OVERLAP = 4
 _UPDATES = 200
-# Of 0.9 to 1.1 the best for recorded digits after 32 and after 64 iterations.
+# The best of 0.9 to 1.1 for recorded digits after 32 and 64 iterations.
 _MOMENTUM = 0.95
 _SMALL = 1e-12
-# In dB above the floor: what rounding may add to it.
+# dB above the floor that rounding may add.
 _NEARLY_SILENT = 0.1
-# Of the loudest sample, in a waveform that is heard.
+# Peak of a waveform that is not silent.
 _PEAK = 0.9
 
 
 class Inverted(NamedTuple):
-    """Sounds that have a log-mel spectrogram.
+    """Sounds of log-mel spectrograms.
 
     Attributes:
-      waveforms: ``[b, samples]``, the loudest sample at 0.9; zeros where silent.
+      waveforms: ``[b, samples]``, peak 0.9; zeros for silence.
       convergence: ``[b]`` spectral convergence after the last iteration.
     """
 
@@ -60,7 +60,7 @@ class Inverted(NamedTuple):
 
 
 def synthesis(config: FeaturesConfig) -> Frontend:
-    """The front end's sizes with frames close enough to be put together again."""
+    """The front end's sizes with a hop small enough for synthesis."""
     size = logmel.frontend(config)
     hop = max(1, size.window // _OVERLAP)
     return size._replace(hop=hop, frames=size.samples // hop + 1)
@@ -69,9 +69,9 @@ def synthesis(config: FeaturesConfig) -> Frontend:
 def inverse_stft(
     spectrum: Complex[Array, "b t bins"], size: Frontend
 ) -> Float[Array, "b samples"]:
-    """Waveforms whose STFT is nearest to ``spectrum``: ``logmel.stft`` backwards.
+    """Waveforms whose STFT is nearest to ``spectrum``: inverse of ``logmel.stft``.
 
-    Frames are windowed again and added, over the sum of the squared windows.
+    Frames are windowed again, added, and divided by the sum of the squared windows.
     """
     window = logmel.hann_window(size)
     frames = jnp.fft.irfft(spectrum, size.n_fft) * window
@@ -83,7 +83,7 @@ def inverse_stft(
 def _overlap_add(
     frames: Float[Array | np.ndarray, "b t n_fft"], size: Frontend
 ) -> Float[Array, "b samples"]:
-    """Sum of frames, each where it lies."""
+    """Sum of frames at their positions."""
     pieces = math.ceil(size.n_fft / size.hop)
     frames = jnp.pad(frames, ((0, 0), (0, 0), (0, pieces * size.hop - size.n_fft)))
     frames = frames.reshape(*frames.shape[:2], pieces, size.hop)
@@ -100,9 +100,9 @@ def _overlap_add(
 def linear_power(
     mel_power: Float[Array, "b f t"], config: FeaturesConfig
 ) -> Float[Array, "b bins t"]:
-    """Non-negative power of the Fourier bins that have ``mel_power``, or nearly.
+    """Step 2: non-negative power of Fourier bins with nearly this mel power.
 
-    Step 2 above; bins that no filter hears are zero.
+    Bins outside of all filters are zero.
     """
     filters = logmel.mel_filter_bank(config)
     product = functools.partial(jnp.einsum, precision="highest")
@@ -121,8 +121,8 @@ def magnitude(
     """Steps 1 and 2: magnitudes of the frames of ``synthesis(config)``.
 
     Args:
-      log_mel: in dB, relative to whatever reference.
-      config: the features' settings.
+      log_mel: in dB, relative to any reference.
+      config: feature settings.
     """
     size, dense = logmel.frontend(config), synthesis(config)
     places = np.arange(dense.frames) * dense.hop / size.hop
@@ -141,14 +141,14 @@ def griffin_lim(
     iterations: int = 64,
     momentum: float = _MOMENTUM,
 ) -> Float[Array, "b samples"]:
-    """Step 3: waveforms whose STFT has nearly that magnitude.
+    """Step 3: waveforms whose STFT has nearly this magnitude.
 
     Args:
       magnitude: of ``size.frames`` frames.
       size: of the STFT.
-      key: draws the first phases.
-      iterations: each an inverse STFT and an STFT.
-      momentum: of the phases; 0 is Griffin and Lim's own algorithm.
+      key: draws the initial phases.
+      iterations: of an inverse STFT and an STFT each.
+      momentum: of the phases; 0: the original Griffin-Lim algorithm.
     """
 
     def projected(phases: Array) -> Array:
@@ -171,7 +171,7 @@ def spectral_convergence(
     magnitude: Float[Array, "b t bins"],
     size: Frontend,
 ) -> Float[Array, " b"]:
-    """``||abs(STFT(x)) - S|| / ||S||`` in Frobenius norms: 0 where S is met."""
+    """``||abs(STFT(x)) - S|| / ||S||`` in Frobenius norms; 0 is an exact match."""
     error = jnp.abs(logmel.stft(waveforms, size)) - magnitude
     norm = lambda x: jnp.sqrt(jnp.sum(x**2, (1, 2)))
     return norm(error) / jnp.maximum(norm(magnitude), _SMALL)
@@ -183,7 +183,7 @@ def _invert(log_mel, settings, key, iterations):
     size, target = synthesis(config), magnitude(log_mel, config)
     waveforms = griffin_lim(target, size, key=key, iterations=iterations)
     convergence = spectral_convergence(waveforms, target, size)
-    # A clip that is at the floor everywhere is silence, not the loudest noise.
+    # A clip at the floor everywhere is silence; normalising it would make it loud.
     is_heard = log_mel.max((1, 2)) > _NEARLY_SILENT - config.top_db
     peak = jnp.abs(waveforms).max(1)
     gain = jnp.where(is_heard, _PEAK / jnp.maximum(peak, _SMALL), 0.0)
@@ -197,16 +197,16 @@ def invert(
     key: Key[Array, ""],
     iterations: int = 64,
 ) -> Inverted:
-    """Sounds that have these log-mel spectrograms, as nearly as steps 1 to 3 find them.
+    """Sounds with nearly these log-mel spectrograms, by steps 1 to 3.
 
     Args:
-      log_mel: in dB, as ``logmel.log_mel`` and ``normalize.invert`` give them.
-      config: what they were made with.
-      key: draws the first phases.
-      iterations: of Griffin-Lim; 0 leaves the first phases.
+      log_mel: in dB, from ``logmel.log_mel`` or ``normalization.invert``.
+      config: their feature settings.
+      key: draws the initial phases.
+      iterations: of Griffin-Lim; 0 keeps the initial phases.
 
     Raises:
-      UserError: fewer than none.
+      UserError: ``iterations`` is negative.
     """
     if iterations < 0:
         raise UserError(f"iterations must be at least 0, not {iterations}")
@@ -220,9 +220,9 @@ def invert_many(
     key: Key[Array, ""],
     iterations: int = 64,
 ) -> Inverted:
-    """``invert`` of any number of spectrograms, in portions by one program.
+    """``invert`` of any number of spectrograms in chunks, compiled once.
 
-    The same arguments and errors; the arrays are the host's.
+    Same arguments and errors; returns NumPy arrays.
     """
     count = log_mel.shape[0]
     filled = jnp.pad(log_mel, ((0, -count % _PORTION), (0, 0), (0, 0)), "edge")

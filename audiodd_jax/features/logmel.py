@@ -1,10 +1,8 @@
 """Log-mel spectrograms on the device: framing, window, rFFT, mel filter bank, log.
 
-Frame-count contract: a clip is ``frames * hop`` samples long, and frame ``i`` is
-centred on sample ``i * hop`` (zeros beyond the ends), so that there are
-``frames = ceil(samples / hop)`` of them. The values are those of librosa's
-``melspectrogram`` with ``center=True``; librosa returns one frame more where the hop
-divides the length.
+Frame-count contract: a clip has ``frames * hop`` samples, and frame ``i`` is centred on
+sample ``i * hop``, with zeros beyond the ends. The values are those of librosa's
+``melspectrogram`` with ``center=True``, which returns one more frame.
 
 References:
   McFee et al., *librosa*, SciPy 2015; Slaney, *Auditory Toolbox*, 1998; Young et al.,
@@ -26,14 +24,14 @@ from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.runtime.errors import UserError
 
 _BANDS = 4
-# Power below which a bin counts as silence, far under the last bit of 24.
+# Power below which a bin is silent, far below the last bit of 24-bit audio.
 SILENCE = 1e-20
-# Half the time of the whole batch at once.
+# Blocks of this size take half the time of a whole batch on CPU.
 _BLOCK_BYTES = 2 << 20
 
 
 class Frontend(NamedTuple):
-    """The front end's sizes, in samples, all derived from the feature settings.
+    """Sizes of the front end in samples, derived from the feature settings.
 
     Attributes:
       sample_rate: in Hz.
@@ -55,7 +53,7 @@ class Frontend(NamedTuple):
 
 
 def frontend(config: FeaturesConfig) -> Frontend:
-    """Sizes in samples of the front end.
+    """Sizes of the front end.
 
     Raises:
       UserError: settings that leave no frame, no bin or no mel filter.
@@ -111,7 +109,7 @@ def mel_filter_bank(config: FeaturesConfig) -> Float[np.ndarray, "f bins"]:
     """Triangular filters of unit area in Hz, ``[n_mels, n_fft // 2 + 1]``.
 
     Raises:
-      UserError: a filter is narrower than the Fourier bins and would hold nothing.
+      UserError: a filter is narrower than the Fourier bins and would be empty.
     """
     size = frontend(config)
     bins = np.fft.rfftfreq(size.n_fft, 1.0 / size.sample_rate)
@@ -167,7 +165,7 @@ def mel_power(
     _check_length(waveforms, size)
     spectrum = stft(waveforms, size)
     power = spectrum.real**2 + spectrum.imag**2
-    # Most of the filter bank is zeros: a few bands of filters, each over its own bins.
+    # Most of the filter bank is zero: it is applied in bands, each over its own bins.
     bands = []
     for filters in np.array_split(mel_filter_bank(config), _BANDS):
         heard = np.flatnonzero(filters.any(axis=0))
@@ -189,14 +187,14 @@ def log_mel(
     if config.clip_reference == "absolute":
         return jnp.maximum(decibel, -config.top_db)
     peak = decibel.max(axis=(1, 2), keepdims=True)
-    # A silent clip is silence everywhere, not a peak everywhere.
+    # A silent clip is at the floor everywhere, not at its peak.
     is_heard = power.max(axis=(1, 2), keepdims=True) > SILENCE
     relative = jnp.where(is_heard, decibel - peak, -jnp.inf)
     return jnp.maximum(relative, -config.top_db)
 
 
 def block_size(config: FeaturesConfig) -> int:
-    """Clips that a CPU transforms at once: their frames stay in its caches."""
+    """Clips transformed at once on CPU; their frames fit its caches."""
     size = frontend(config)
     return max(1, _BLOCK_BYTES // (4 * size.frames * size.n_fft))
 
@@ -223,9 +221,9 @@ def _compiled(settings: tuple, blocked: bool) -> jax.stages.Wrapped:
 def compute(
     waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
-    """``log_mel``, compiled once for each setting and batch shape.
+    """``log_mel``, compiled once per settings and batch shape.
 
-    On a CPU the batch is transformed in blocks of ``block_size``.
+    On CPU the batch is transformed in blocks of ``block_size``.
     """
     blocked = jax.default_backend() == "cpu"
     return _compiled(dataclasses.astuple(config), blocked)(waveforms)

@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, Num
 
 from audiodd_jax.runtime.errors import UserError
 
-# Below this spread, in dB, a mel bin is silent in every clip.
+# Least standard deviation in dB; below it a mel bin is silent in every clip.
 _LEAST_STD = 1e-3
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation in dB, over all bins or a bin each.
+    """Mean and standard deviation in dB, of all bins or of each bin.
 
     Attributes:
       mean: ``[f]``.
@@ -31,10 +31,10 @@ def moments(log_mel: Num[np.ndarray, "b f t"]) -> Float[np.ndarray, "2 b f"]:
 
 
 def fit(clip_moments: Float[np.ndarray, "2 b f"], kind: str) -> Normalization:
-    """Statistics of training spectrograms: ``global``, or ``per_bin`` of mel.
+    """Statistics of training spectrograms.
 
     Args:
-      clip_moments: those of the training clips, as ``moments`` gives them.
+      clip_moments: ``moments`` of the training clips.
       kind: ``global`` or ``per_bin``.
 
     Raises:
@@ -53,7 +53,7 @@ def fit(clip_moments: Float[np.ndarray, "2 b f"], kind: str) -> Normalization:
 def apply(
     log_mel: Num[Array | np.ndarray, "b f t"], stats: Normalization
 ) -> Float[Array, "b f t 1"]:
-    """Standardised spectrograms in float32, with their channel axis."""
+    """Standardised spectrograms in float32, with a channel axis."""
     values = jnp.asarray(log_mel).astype(jnp.float32)
     scaled = (values - stats.mean[:, None]) / stats.std[:, None]
     return scaled[..., None]

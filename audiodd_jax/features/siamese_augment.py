@@ -1,14 +1,13 @@
-"""Differentiable random changes, the same for all clips that one key is used for.
+"""Differentiable Siamese augmentation: the key alone decides, whatever the clips.
 
-Matching compares real clips with synthetic ones after the same change of both, and
-follows its gradient back through that change (differentiable Siamese augmentation).
-Each change is piecewise linear in the images. As in ``augment``, they are standardised,
-settings in dB are divided by the standard deviation, and silence is a clip's lowest
-value.
+Matching compares real and synthetic clips under the same augmentation, and
+differentiates through it. Each augmentation is piecewise linear in the images. As in
+``augment``, images are standardised, settings in dB are divided by the standard
+deviation, and the silence of a clip is its lowest value.
 
 References:
   Zhao and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, ICML
-  2021, for pictures; here are the changes that leave a sound what it is.
+  2021, whose augmentations are for images; these are for spectrograms.
 """
 
 from collections.abc import Callable
@@ -22,17 +21,17 @@ from audiodd_jax.config import SiameseConfig
 from audiodd_jax.features.augment import random_band, silence
 from audiodd_jax.features.normalization import Normalization
 
-# A change: ``(key, images, strength, per_bin)``, the last being one over the standard
-# deviation of every mel bin, in dB.
+# ``(key, images, strength, per_bin)`` to images; ``per_bin`` is one over the standard
+# deviation of each mel bin in dB.
 Change = Callable[[Key[Array, ""], Array, float, Array], Array]
 
 
 def _resample(
     images: Float[Array, "b f t 1"], source: Float[Array, " size"], axis: int
 ) -> Float[Array, "b f t 1"]:
-    """Values at positions ``source`` along an axis, linear between; outside, silence.
+    """Linear interpolation at positions ``source`` of an axis; silence outside of it.
 
-    As a product with a matrix, whose transpose is the gradient.
+    A matrix product: its gradient is the product with the transpose.
     """
     size = images.shape[axis]
     gap = jnp.abs(source[:, None] - jnp.arange(size))
@@ -86,7 +85,7 @@ def _noise(key: Array, images: Array, decibel: float, per_bin: Array) -> Array:
     return images + level * noise * per_bin
 
 
-# By the name of the setting that switches each on.
+# By the name of the setting of each one's strength.
 CHANGES: dict[str, Change] = {
     "time_shift": _shift(2),
     "time_stretch": _stretch,
@@ -104,13 +103,13 @@ def change(
     config: SiameseConfig,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Changes all images alike: the key alone decides how.
+    """Augments all images alike.
 
     Args:
-      key: the same for whatever is to be compared.
+      key: the same for all images that are compared.
       images: standardised spectrograms.
-      config: which changes, how large, and whether one of them or all.
-      stats: what the images were standardised with.
+      config: strength of each augmentation, and whether to apply one of them or all.
+      stats: statistics that standardised the images.
     """
     std = jnp.asarray(stats.std, images.dtype)
     per_bin = jnp.broadcast_to(1 / std, images.shape[1:2])[None, :, None, None]
@@ -136,6 +135,6 @@ def change_each(
     config: SiameseConfig,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Changes every image in a way of its own, for training; the same arguments."""
+    """Augments each image independently, for training; same arguments."""
     one = lambda key, image: change(key, image[None], config, stats)[0]
     return jax.vmap(one)(jax.random.split(key, images.shape[0]), images)

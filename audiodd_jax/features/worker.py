@@ -8,7 +8,7 @@ from audiodd_jax.features import extraction
 
 
 def main() -> None:
-    """Fills its rows of the memory-mapped features; ends when its parent is gone."""
+    """Fills its rows of the memory-mapped features; ends when its parent ends."""
     load, settings, path, indices, size = pickle.load(sys.stdin.buffer)
 
     def tell(**message: object) -> None:

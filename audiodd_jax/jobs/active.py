@@ -1,4 +1,4 @@
-"""Active learning as runs: a function in its directory, or several beside coresets."""
+"""The jobs of ``audiodd active``: one acquisition function, or a comparison."""
 
 import dataclasses
 import statistics
@@ -16,7 +16,7 @@ from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.jobs import recorded_training
 from audiodd_jax.jobs.coreset_data import check_coreset, load_data
-from audiodd_jax.report import learning_curves
+from audiodd_jax.report import cards, learning_curves
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import write_atomically, write_json
@@ -24,12 +24,12 @@ from audiodd_jax.runtime.run_directory import RunDirectory
 
 
 class Comparison(NamedTuple):
-    """Acquisition functions beside coresets.
+    """Acquisition functions compared with each other and with coresets.
 
     Attributes:
       curves: of the functions.
-      points: of the coresets, by their size.
-      table: as Markdown, with a sentence a coreset.
+      points: of the coresets, by size.
+      table: as Markdown, with a sentence per coreset.
     """
 
     curves: list[Curve]
@@ -38,9 +38,12 @@ class Comparison(NamedTuple):
 
 
 def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
-    """Runs one acquisition function over its budgets; what ``result.json`` holds.
+    """Runs one acquisition function over its budgets.
 
     The same call resumes an interrupted run, and returns a finished one.
+
+    Returns:
+      The contents of ``result.json``.
 
     Args:
       config: model, training, acquisition and the seed.
@@ -49,7 +52,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
 
     Raises:
       UserError: bad settings, or a folder that holds something else.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     fields.validate(config)
     kept = fields.record(config, ACTIVE)
@@ -68,7 +71,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
             f"{data.name}, {config.model.name}",
             folder / "learning_curve.png",
         )
-        text = learning_curves.card(result, config)
+        text = cards.active_learning(result, config.active)
         write_atomically(run.path / "README.md", text)
         run.finish(result)
         return result
@@ -101,16 +104,16 @@ def _result(config: Config, data: Prepared, learnt: rounds.Learnt) -> dict[str, 
 def load(
     config: Config, coresets: Sequence[Coreset], cache_dir: Path | None = None
 ) -> Prepared:
-    """The dataset, with the preprocessing of the coresets that it is to be beside.
+    """The dataset, preprocessed as the coresets that it is compared with.
 
     Args:
-      config: where the data lies; with coresets, its features are theirs.
-      coresets: may be none.
-      cache_dir: where downloads and features are kept.
+      config: of the data; with coresets, their feature settings are used.
+      coresets: may be empty.
+      cache_dir: folder of downloads and features.
 
     Raises:
-      UserError: the dataset cannot be used, or a coreset is of another one or of
-        another preprocessing than the first.
+      UserError: the dataset cannot be used, or a coreset has another dataset or other
+        preprocessing than the first.
     """
     fields.validate(config)
     if not coresets:
@@ -125,8 +128,8 @@ def load(
         check_coreset(other, data)
         if not same:
             raise UserError(
-                "the coresets were made with different features or normalisations, so "
-                "that no pool of clips can stand beside all of them"
+                "the coresets have different features or normalisations, so no pool "
+                "of clips can be compared with all of them"
             )
     return data
 
@@ -141,20 +144,21 @@ def compare(
 ) -> Comparison:
     """Runs several functions and seeds, and trains on coresets by the same recipe.
 
-    Finished runs are not repeated, and cut ones continue. Several coresets of one size
-    stand for seeds: each trains one network. A single one trains a network a seed.
+    Finished runs are not repeated, and interrupted ones resume. Several coresets of one
+    size count as seeds: each trains one network. A single one trains a network per
+    seed.
 
     Args:
       config: model, training, budgets and the first seed.
       acquisitions: names of functions.
-      num_seeds: of each, from the first on.
-      coresets: to stand beside them; may be none.
-      data: what ``load`` loaded.
-      workdir: where the runs, the table and the picture go.
+      num_seeds: of each function.
+      coresets: to compare with; may be empty.
+      data: as ``load`` returns it.
+      workdir: folder of the runs, the table and the figure.
 
     Raises:
       UserError: bad settings, or a folder that holds something else.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     if (workdir / ".lock").exists():
         raise UserError(
@@ -165,7 +169,7 @@ def compare(
     seeds = [config.seed + i for i in range(num_seeds)]
     points = _points(config, coresets, seeds, data, workdir)
     found: dict[str, list[dict]] = {name: [] for name in acquisitions}
-    # Seeds outside, so that a cut comparison has every function.
+    # Seeds in the outer loop, so that an interrupted comparison has every function.
     for seed in seeds:
         for name in acquisitions:
             changes = {"active.acquisition": name, "seed": seed}
@@ -175,7 +179,7 @@ def compare(
     first = found[acquisitions[0]][0]
     counts = [first["rounds"][0]["counted"], *first["budgets"].values()]
     table = learning_curves.table(curves, points, counts, data.num_train)
-    table = "\n\n".join([table, *learning_curves.verdicts(curves, points)])
+    table = "\n\n".join([table, *learning_curves.summary_sentences(curves, points)])
     _write(config, data, curves, points, table, workdir)
     return Comparison(curves, points, table)
 
@@ -187,7 +191,7 @@ def _points(
     data: Prepared,
     workdir: Path,
 ) -> list[Point]:
-    """Networks trained on coresets, grouped by the coresets' sizes."""
+    """Networks trained on coresets, grouped by size."""
     sizes: dict[int, list[Coreset]] = {}
     for coreset in coresets:
         sizes.setdefault(coreset.labels.shape[0], []).append(coreset)
@@ -217,7 +221,7 @@ def _write(
     table: str,
     workdir: Path,
 ) -> None:
-    """Writes ``comparison.json``, ``README.md`` and the picture."""
+    """Writes ``comparison.json``, ``README.md`` and the figure."""
     workdir.mkdir(parents=True, exist_ok=True)
     title = f"{data.name}, {config.model.name}"
     learning_curves.draw(
@@ -236,8 +240,8 @@ def _write(
     write_json(workdir / "comparison.json", values)
     parts = [
         f"# {title}: which clips to label",
-        "Accuracy on the test split in %, mean ± standard deviation over seeds; s is "
-        "one run over all budgets, or one training on the coreset.",
+        "Accuracy on the test split in %, mean ± standard deviation over seeds; s: "
+        "seconds of one run over all budgets, or of one training on the coreset.",
         table,
         "![accuracy against labels](learning_curves.png)",
         f"Licence of the data: {data.licence}",

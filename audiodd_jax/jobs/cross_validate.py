@@ -1,4 +1,4 @@
-"""The protocol of datasets with official folds: each tests once, the others train."""
+"""The protocol of official folds: each is the test fold once, the others train."""
 
 import statistics
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from audiodd_jax.jobs import evaluate as evaluate_lib
 from audiodd_jax.jobs.coreset_data import coreset_config
 from audiodd_jax.jobs.distill import distill as distill_once
 from audiodd_jax.jobs.evaluate import Row
-from audiodd_jax.report import distill_card
+from audiodd_jax.report import cards
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import read_json, write_atomically
@@ -27,8 +27,8 @@ class FoldsRun(NamedTuple):
     """A finished run of every fold.
 
     Attributes:
-      result: what ``result.json`` holds: mean and deviation, and a row a fold.
-      path: the run directory, which holds one a fold.
+      result: of ``result.json``: mean and deviation, and one row per fold.
+      path: the run directory, with a run directory per fold.
     """
 
     result: dict[str, Any]
@@ -38,13 +38,13 @@ class FoldsRun(NamedTuple):
 def distill(
     config: Config, workdir: str | Path, cache_dir: Path | None = None
 ) -> FoldsRun:
-    """Distils once a fold, each of them testing once, in ``workdir/fold1`` and so on.
+    """Distils once per test fold, in ``workdir/fold1`` and so on.
 
-    The same call continues where it was cut; finished folds are not repeated.
+    The same call resumes an interrupted run; finished folds are not repeated.
 
     Raises:
       UserError: bad settings or data, or data without folds.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     fields.validate(config)
     workdir = Path(workdir)
@@ -69,7 +69,7 @@ def distill(
             run.log({"step": fold, **{name: found[name] for name in accuracies}})
         result = _summary(rows)
         if multiprocess.is_process_zero():
-            write_atomically(workdir / "README.md", distill_card.render_folds(result))
+            write_atomically(workdir / "README.md", cards.folds(result))
         run.finish(result)
         return FoldsRun(result, workdir)
 
@@ -90,7 +90,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def fold_directories(workdir: Path) -> list[Path]:
-    """The runs of a finished run of every fold; empty if ``workdir`` is none."""
+    """The folds' run directories in a finished run of every fold, or none."""
     file = workdir / "result.json"
     if (workdir / "coreset.npz").exists() or not file.exists():
         return []
@@ -107,16 +107,16 @@ def evaluate(
     out: Path | None = None,
     cache_dir: Path | None = None,
 ) -> list[Row]:
-    """Scores each fold's coreset on the fold that it did not see; an accuracy a fold.
+    """Scores each fold's coreset on its own test fold; one accuracy per fold.
 
     Args:
       workdir: of a finished run of every fold.
-      protocols: as ``verdict.evaluate`` takes them.
-      against: what else to score, likewise.
-      config: where the data lies and how to evaluate; None: as it was distilled.
-      changes: settings of networks and training, over each protocol's recipe.
-      out: where trainings are recorded; None keeps all in memory.
-      cache_dir: where downloads and features are kept.
+      protocols: as in ``evaluate.evaluate``.
+      against: as in ``evaluate.evaluate``.
+      config: data and evaluation; None: as it was distilled.
+      changes: settings that override each protocol's recipe.
+      out: folder of the trainings; None: memory only.
+      cache_dir: folder of downloads and features.
     """
     found = []
     for folder in fold_directories(workdir):
@@ -134,7 +134,7 @@ def evaluate(
 
 
 def _over_folds(rows: Sequence[Row]) -> Row:
-    """One line of the table, with the mean of each fold as its accuracies."""
+    """One row of the table; its accuracies are the means of the folds."""
     means = tuple(row.scores.mean for row in rows)
     scores = Evaluation(rows[0].protocol, means)
     return rows[0]._replace(scores=scores, seconds=sum(row.seconds for row in rows))

@@ -1,4 +1,4 @@
-"""Distils a dataset to a coreset in a run directory, scores it and draws it."""
+"""The job of ``audiodd distill``: a coreset in a run directory, scored and drawn."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
-from audiodd_jax.report import distill_card, figures
+from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.memory import peak_bytes
@@ -33,8 +33,8 @@ class Run(NamedTuple):
     """A finished run.
 
     Attributes:
-      coreset: the artefact.
-      result: what ``result.json`` holds.
+      coreset: the coreset.
+      result: of ``result.json``.
       path: the run directory.
     """
 
@@ -49,20 +49,20 @@ def distill(
     cache_dir: Path | None = None,
     mesh: Mesh | None = None,
 ) -> Run:
-    """Distils ``config.data`` to a coreset, scores it and draws it, in ``workdir``.
+    """Distils ``config.data`` to a coreset in ``workdir``, scores and draws it.
 
     The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: of the run.
       workdir: the run directory.
-      cache_dir: where downloads and features are kept.
-      mesh: the devices that share the work, as ``runtime.devices.make_mesh`` makes it;
-        None: all, of all processes. It changes results by rounding alone.
+      cache_dir: folder of downloads and features.
+      mesh: devices of the run (``runtime.devices.make_mesh``); None: all, of all
+        processes. It changes results by rounding only.
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     fields.validate(config)
     datasets.lookup(config.data.name)
@@ -84,7 +84,7 @@ def _finish(
     config: Config,
     mesh: Mesh | None = None,
 ) -> Run:
-    """Scores and draws what was distilled, and writes the artefact and the card."""
+    """Scores and draws a learnt coreset, and writes its file and card."""
     artefact = make_coreset(distilled.best, data, config)
     both = [
         arrays.unfolded(config.coreset.factor)
@@ -102,9 +102,9 @@ def _finish(
 
 
 def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Coreset:
-    """The artefact of a learnt coreset: its arrays, and what it takes to use it."""
+    """A learnt coreset with its metadata, ready to be saved."""
     settings = fields.record(config, DISTILLATION)
-    settings["data"]["data_dir"] = ""  # a path of this machine is nobody's business
+    settings["data"]["data_dir"] = ""  # coresets are shared; local paths are private
     settings["features"] = dataclasses.asdict(data.features)
     metadata = {
         "format": coreset_file.FORMAT,
@@ -199,11 +199,11 @@ def _result(
 
 
 def _split(protocol: str, data: Prepared) -> str:
-    """The protocol of the test split, and what of it this run is."""
-    told = f"{protocol}; here fold {data.fold}" if data.fold else protocol
+    """The protocol of the test split, with this run's fold and deviations."""
+    text = f"{protocol}; here fold {data.fold}" if data.fold else protocol
     if data.is_partial:
-        told += "; of data that may be incomplete, so not the official protocol"
-    return told
+        text += "; of data that may be incomplete, so not the official protocol"
+    return text
 
 
 def _command() -> str:
@@ -226,6 +226,7 @@ def _card(
         "classes": classes,
         "version": data.version,
         "percent": 100 * result["fraction_of_train"],
+        "factor": result["factor"],
         "test": str(scores[0]),
         "start_test": str(scores[1]),
         "start": "noise" if noise else "real clips",
@@ -240,4 +241,4 @@ def _card(
         "labels_shape": [result["num_samples"], classes],
         "command": _command(),
     }
-    return distill_card.render({**result, **values})
+    return cards.distillation({**result, **values})

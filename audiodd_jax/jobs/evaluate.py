@@ -1,7 +1,7 @@
-"""The verdict on a coreset: what learns from it, beside what learns from real clips.
+"""The job of ``audiodd evaluate``: a coreset compared with real clips.
 
-Every protocol trains on the coreset and on each thing that it is compared with by one
-recipe, and the test split is read once, by what was trained in the end.
+Every protocol learns from the coreset and from each baseline by the same recipe; the
+test split is read once, after training.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
 
 
 class Row(NamedTuple):
-    """A line of the table.
+    """A row of the comparison.
 
     Attributes:
       protocol: ``krr``, an exact kernel, or a network's name.
-      learns_from: ``coreset``, ``hard`` (its images, hard labels), or a subset.
-      clips: spectrograms or clips that were learnt from.
+      learns_from: ``coreset``, ``hard`` (its images with hard labels), or a subset.
+      clips: number of spectrograms or clips in the training set.
       fraction: of the training split.
       scores: on the test split.
-      seconds: of training, when it was done; of kernel regression, now.
+      seconds: of the original training, or of this kernel regression.
     """
 
     protocol: str
@@ -57,22 +57,22 @@ def evaluate(
     out: Path | None = None,
     cache_dir: Path | None = None,
 ) -> list[Row]:
-    """Scores a coreset, and what it is compared with, on its dataset's test split.
+    """Scores a coreset and baselines on the test split of its dataset.
 
     Args:
-      coreset: the artefact.
+      coreset: to score.
       protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``.
-      against: ``random``, ``herding`` (real clips, as many a class), ``hard`` (the
-        coreset's images with hard labels), ``20%`` and so on, ``all``.
-      config: where the data lies and how to evaluate; None: as it was distilled. The
-        feature settings and normalisation are always the coreset's.
-      changes: settings of networks and training, over each protocol's recipe.
-      out: where trainings and exact kernels are recorded and resumed; None keeps all
-        in memory.
-      cache_dir: where downloads and features are kept.
+      against: baselines: ``random``, ``herding`` (the same number of real clips per
+        class), ``hard`` (the coreset's images with hard labels), ``20%`` and so on,
+        ``all``.
+      config: data and evaluation; None: as it was distilled. Feature settings and
+        normalisation are always the coreset's.
+      changes: settings that override each protocol's recipe.
+      out: folder of trainings and exact kernels, which resume; None: memory only.
+      cache_dir: folder of downloads and features.
 
     Raises:
-      UserError: the dataset cannot be used or has other classes, or an unknown name.
+      UserError: the dataset cannot be used or has other classes, or a name is unknown.
     """
     per_class = math.ceil(coreset.labels.shape[0] / len(coreset.class_names))
     wanted = {
@@ -99,15 +99,15 @@ def evaluate(
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """Refuses a protocol that there is not.
+    """Checks the protocols' names.
 
     Raises:
-      UserError: naming it.
+      UserError: a protocol is unknown.
     """
     for protocol in protocols:
         if protocol not in PROTOCOLS:
             raise UserError(
-                f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}"
+                f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}"
             )
 
 
@@ -120,10 +120,10 @@ def _row(
     config: Config,
     place: Path | None,
 ) -> Row:
-    """Trains on one thing, once a seed, and scores it."""
+    """Learns from one training set, once per seed, and scores it."""
     is_network = protocol in presets.MODEL_DEFAULTS
     seeds = (config.training if is_network else config.evaluation).seeds
-    # Each seed learns from its own draw of clips; what is not drawn has one.
+    # Each seed learns from its own draw of clips.
     drawn = subset is not None and subset.is_drawn
     found, seconds = [], 0.0
     for i in range(seeds if drawn else 1):
@@ -156,7 +156,7 @@ def _row(
         trained = recorded_training.train(one, data, source, folder)
         found.append(trained.scores)
         seconds += trained.result["wall_seconds"]
-    # Of a coreset, what is stored, however many spectrograms that holds.
+    # Stored spectrograms, whatever the coreset's factor.
     learnt = coreset.labels if subset is None else source.clips.labels
     clips = learnt.shape[0]
     scores = evaluation.joined(found)
@@ -167,9 +167,9 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     """Writes ``verdict.json``, ``README.md`` and the confusion matrices.
 
     Args:
-      rows: the comparison.
+      rows: of the comparison.
       class_names: the classes.
-      out: the folder.
+      out: folder.
     """
     out.mkdir(parents=True, exist_ok=True)
     values = [
@@ -188,14 +188,14 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
         if row.scores.confusions is None:
             continue
         name = f"{row.protocol}-{row.learns_from.rstrip('%')}.png"
-        title = f"{row.protocol}, learnt from {row.learns_from}"
+        title = f"{row.protocol}, trained on {row.learns_from}"
         figures.confusion(row.scores.confusions.sum(0), class_names, title, out / name)
         pictures.append(f"![{title}]({name})")
     parts = [
-        "# Verdict",
+        "# Evaluation",
         "Accuracy on the test split, mean ± standard deviation over seeds.",
         evaluation_table.render(rows),
-        # Means of folds have no confusion matrices to tell classes by.
+        # Means of folds have no confusion matrices.
         *([evaluation_table.render_classes(rows, class_names)] if pictures else []),
         *pictures,
     ]

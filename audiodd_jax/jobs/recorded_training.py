@@ -1,4 +1,4 @@
-"""A training as a run: what it learns from, its directory, its scores."""
+"""A training as a run: its training set, run directory and scores."""
 
 import hashlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.networks import parameter_count
-from audiodd_jax.report import figures, training_card
+from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.selection.subsets import Subset
@@ -23,11 +23,11 @@ from audiodd_jax.training.evaluation import Evaluation
 
 
 class Source(NamedTuple):
-    """What a network learns from.
+    """A training set.
 
     Attributes:
       clips: a coreset, or real clips.
-      record: what tells it from others, for the run directory.
+      record: identifies it in ``config.json``.
     """
 
     clips: CoresetArrays | Split | DeviceSplit | HostSplit
@@ -39,7 +39,7 @@ class Trained(NamedTuple):
 
     Attributes:
       scores: on the test split.
-      result: what ``result.json`` holds.
+      result: of ``result.json``.
       path: the run directory, or None.
     """
 
@@ -49,7 +49,7 @@ class Trained(NamedTuple):
 
 
 def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
-    """A coreset to learn from; its largest labels alone where the name is ``hard``."""
+    """A coreset as a training set; with hard labels if the name is ``hard``."""
     if name == "hard":
         classes = coreset.labels.argmax(1).astype(jnp.int32)
         labels = centred_one_hot(classes, coreset.labels.shape[1])
@@ -63,13 +63,13 @@ def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
 def subset_source(
     subset: Subset, rows: np.ndarray, data: Prepared, draw: int
 ) -> Source:
-    """Real clips to learn from.
+    """Real clips as a training set.
 
     Args:
       subset: how they were chosen.
-      rows: which of ``data.train``.
+      rows: of ``data.train``.
       data: the prepared dataset.
-      draw: the seed that chose them, where one did.
+      draw: seed of the choice.
     """
     record = {**subset._asdict(), "indices": list(subset.indices), "draw": draw}
     clips = data.train if subset.name == "all" else data.train.subset(rows)
@@ -77,7 +77,7 @@ def subset_source(
 
 
 def support(source: Source, num_classes: int) -> CoresetArrays:
-    """What kernel regression learns from."""
+    """A training set as the support of kernel regression."""
     clips = source.clips
     if isinstance(clips, CoresetArrays):
         return clips
@@ -89,19 +89,19 @@ def support(source: Source, num_classes: int) -> CoresetArrays:
 def train(
     config: Config, data: Prepared, source: Source, workdir: Path | None = None
 ) -> Trained:
-    """Trains ``config.model`` on a source, scores it on the test split, records it.
+    """Trains ``config.model``, scores it on the test split, and records the run.
 
     The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: model, training, and the first seed.
-      data: the prepared dataset, for validation and the last score.
-      source: what to learn from.
-      workdir: where to record and resume; None keeps all in memory.
+      data: the prepared dataset, for validation and test.
+      source: the training set.
+      workdir: the run directory; None: memory only.
 
     Raises:
       UserError: bad settings, or a folder that holds something else.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     if workdir is None:
         fitted = fit_source(config, data, source, None)
@@ -122,7 +122,7 @@ def train(
         figures.confusion(
             scores.confusions.sum(0), data.class_names, title, folder / "confusion.png"
         )
-        text = training_card.render(result, str(scores), config)
+        text = cards.training(result, str(scores), config)
         write_atomically(run.path / "README.md", text)
         run.finish(result)
         return Trained(scores, result, run.path)
@@ -131,13 +131,13 @@ def train(
 def fit_source(
     config: Config, data: Prepared, source: Source, run: RunDirectory | None
 ) -> fit.Fitted:
-    """Trains on a source; the test split is not read.
+    """Trains without reading the test split.
 
     Args:
       config: model, training, and the first seed.
       data: the prepared dataset, for validation.
-      source: what to learn from.
-      run: where to record and resume, or None.
+      source: the training set.
+      run: the run directory, or None.
     """
     clips = source.clips
     if isinstance(clips, CoresetArrays):

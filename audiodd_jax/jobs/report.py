@@ -1,4 +1,4 @@
-"""Run directories to a report: tables, figures, sounds, and a page of all of it."""
+"""The job of ``audiodd report``: tables, figures, sounds and a page, from runs."""
 
 import datetime
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ from audiodd_jax.runtime.files import read_json, write_atomically
 from audiodd_jax.runtime.locks import exclusive
 from audiodd_jax.version import __version__
 
-# Coresets that the summary tells of.
+# Coresets in the summary.
 _SENTENCES = 8
 _NOTE = (
-    "Accuracies are of the test split: mean ± sample standard deviation over seeds. A "
-    "percentage of the training clips is the true one; bytes are of 32-bit images and "
-    "labels, against the recordings as 16-bit mono audio."
+    "Accuracies are on the test split: mean ± sample standard deviation over seeds. "
+    "Bytes are those of 32-bit images and labels, compared with the recordings as "
+    "16-bit mono audio."
 )
 
 
 class Report(NamedTuple):
-    """What was written.
+    """A written report.
 
     Attributes:
       page: the HTML file.
-      runs: that were found.
-      unfinished: of them.
+      runs: number of runs.
+      unfinished: number of unfinished runs.
       galleries: of the coresets on the page.
-      sounds: a folder for each of them.
+      sounds: folder of each gallery.
       notes: what could not be shown, and why.
     """
 
@@ -53,23 +53,25 @@ def report(
     options: Options = report_gallery.DEFAULT,
     cache_dir: Path | None = None,
 ) -> Report:
-    """Reports all runs in some folders: ``index.html``, tables, figures and sounds.
+    """Writes a report of all runs in some folders.
+
+    ``index.html``, tables, figures and sounds.
 
     Args:
-      places: run directories, or folders that hold some at any depth.
-      out: where the report goes; what an earlier one left is replaced.
-      options: what of the coresets is shown.
-      cache_dir: where downloads and features are kept.
+      places: run directories, or folders with runs at any depth.
+      out: folder of the report; an earlier report is replaced.
+      options: which coresets to show, and how.
+      cache_dir: folder of downloads and features.
 
     Raises:
-      UserError: no runs, a damaged file, or an option that cannot be.
+      UserError: no runs, a damaged file, or a bad option.
     """
     _check(options)
     runs = run_index.find([Path(place) for place in places])
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder")
-    # Not ``.lock``, which is what tells a run's folder from others.
+    # Not ``.lock``, which marks run directories.
     with exclusive(out / ".report", "writing a report there"), named(out):
         return _write(runs, out, options, cache_dir)
 
@@ -116,12 +118,12 @@ def _write(
 
 
 def _sentences(distilled: Sequence[Group]) -> list[str]:
-    """A sentence for each of the best coresets; the tables have all of them."""
+    """A sentence for each of the best coresets."""
     if not distilled:
         return ["No finished distillation is among these runs; see the tables."]
-    told = [summary.sentence(group) for group in _shown(distilled, _SENTENCES)]
-    more = len(distilled) - len(told)
-    return told + [f"{more} more are in the tables."] * (more > 0)
+    lines = [summary.sentence(group) for group in _shown(distilled, _SENTENCES)]
+    more = len(distilled) - len(lines)
+    return lines + [f"{more} more are in the tables."] * (more > 0)
 
 
 def _check(options: Options) -> None:
@@ -138,7 +140,7 @@ def _order(group: Group) -> tuple[str, str, int]:
 
 
 def _origins(distilled: Sequence[Group]) -> dict[str, str]:
-    """What made the coresets, by the digests that trainings on them keep."""
+    """Names of coresets, by the digests that trainings on them record."""
     found = {}
     for group in distilled:
         for run in group.runs:
@@ -186,7 +188,7 @@ def _figures(
     chosen: Sequence[Group],
     folder: Path,
 ) -> list[Picture]:
-    """Draws the curves, and has them as data addresses."""
+    """Draws the curves, and returns them as data URLs."""
     found = []
 
     def keep(title: str, path: Path) -> None:
@@ -227,7 +229,7 @@ def _is_coreset(group: Group) -> bool:
 
 
 def _point(group: Group) -> Point:
-    """A network on a method's coresets of one size, for the picture."""
+    """A network on a method's coresets of one size, for the figure."""
     accuracies = [a for run in group.runs for a in run.result["test_accuracies"]]
     method = group.origin.split(", ")[0]
     return Point(
@@ -239,7 +241,7 @@ def _point(group: Group) -> Point:
 
 
 def _shown(distilled: Sequence[Group], count: int) -> list[Group]:
-    """The coresets to look at: of each dataset and method the best, then the others."""
+    """The coresets to show: the best per dataset and method, then the others."""
     ranked = sorted(distilled, key=lambda group: -group.mean("test_accuracy"))
     seen, first, later = set(), [], []
     for group in ranked:
@@ -251,7 +253,7 @@ def _shown(distilled: Sequence[Group], count: int) -> list[Group]:
 
 
 def _origin(runs: Sequence[Run]) -> list[str]:
-    """Data, licences, versions and commands that the runs name."""
+    """Data, licences and versions of the runs."""
     lines = []
     for run in runs:
         if run.result:

@@ -1,4 +1,4 @@
-"""A coreset in a report: heard, beside the nearest real clips, which are heard too."""
+"""A coreset in a report: its spectrograms and sounds, next to nearest real clips."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,18 +13,18 @@ from audiodd_jax.report.html_page import Card, Gallery, Side
 from audiodd_jax.report.run_index import Group
 from audiodd_jax.runtime.errors import UserError
 
-# Spectrograms of a coreset on the page, unless told.
+# Spectrograms of a coreset on the page by default.
 _CARDS = 100
 
 
 class Options(NamedTuple):
-    """What of the coresets is shown and made audible.
+    """What the report shows of coresets.
 
     Attributes:
-      galleries: coresets at most, the best of each dataset and method first.
-      per_class: spectrograms of a class at most; 0: a hundred of all classes.
+      galleries: most coresets, the best per dataset and method first.
+      per_class: most spectrograms per class; 0: a hundred in total.
       iterations: of Griffin-Lim.
-      seed: of its first phases.
+      seed: of its initial phases.
     """
 
     galleries: int = 4
@@ -39,13 +39,13 @@ DEFAULT = Options()
 def make(
     group: Group, place: Path, options: Options, cache_dir: Path | None
 ) -> tuple[Gallery, Path, list[str]]:
-    """A coreset on the page, its folder of sounds, and what could not be shown.
+    """The gallery of a coreset, its folder of sounds, and what could not be shown.
 
     Args:
       group: of distillations; its first run is shown.
-      place: where the folder of sounds goes.
+      place: parent of the folder of sounds.
       options: what is shown.
-      cache_dir: where downloads and features are kept.
+      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the coreset is damaged.
@@ -61,23 +61,24 @@ def make(
     folder = place / tables.stem(title)
     names = gallery.write_sounds(own, coreset, folder)
     labels = np.asarray(arrays.labels)
-    # A page holds all that it shows: sounds of seconds are a hundred times a picture.
+    # The page embeds all that it shows, and a sound is a hundred times an image.
     each = options.per_class or max(1, _CARDS // len(coreset.class_names))
     shown = _first_of_each(labels.argmax(1), each)
     error = lambda heard: summary.spread(heard.convergence.tolist())
-    told = f"Spectral convergence of the inversion {error(own)}"
+    caption = f"Spectral convergence of the inversion {error(own)}"
     notes, near = [], None
     try:
         near = _near(arrays.images[shown], coreset, run, listen, cache_dir)
-        told += f"; of the real clips beside them {error(near[0])}"
+        caption += f"; of the nearest real clips {error(near[0])}"
     except UserError as reason:
-        notes.append(f"No real clips are shown beside {title}: {reason}")
+        notes.append(f"No real clips are shown next to {title}: {reason}")
     hidden = len(labels) - len(shown)
     if hidden:
-        told += f". {hidden} more spectrograms are among the WAV files"
-    told += f". WAV files: {folder.relative_to(place.parent)}/metadata.csv lists them."
+        caption += f". {hidden} more spectrograms are among the WAV files"
+    listing = folder.relative_to(place.parent) / "metadata.csv"
+    caption += f". {listing} lists the WAV files."
     cards = _cards(own, near, shown, labels, names, coreset)
-    return Gallery(title, told, cards), folder, notes
+    return Gallery(title, caption, cards), folder, notes
 
 
 def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:
@@ -87,10 +88,10 @@ def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:
 
 
 def _near(images, coreset, run, listen, cache_dir):
-    """The nearest real clips, heard, and which they are.
+    """The nearest real clips with their sounds.
 
     Raises:
-      UserError: the dataset is not there, or not as it was.
+      UserError: the dataset cannot be found, or has changed.
     """
     config = fields.from_dict(run.config)
     data = load_data(coreset, config, True, cache_dir)
@@ -99,17 +100,17 @@ def _near(images, coreset, run, listen, cache_dir):
 
 
 def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
-    """A card a spectrogram, all on one scale of decibels."""
+    """One card per spectrogram, all on the same scale in dB."""
     heard = [own.log_mel[shown]] + ([near[0].log_mel] if near else [])
     limits = tuple(np.percentile(np.concatenate(heard), [1, 99.8]).tolist())
     rate = coreset.features.sample_rate
 
-    def side(sounds, place, title, told, shares=()) -> Side:
+    def side(sounds, place, title, caption, shares=()) -> Side:
         picture = gallery.picture(sounds.log_mel[place], limits)
         sound, media_type = gallery.sound(sounds.waveforms[place], rate)
         return Side(
             title,
-            told,
+            caption,
             html_page.data_address(picture, "image/png"),
             html_page.data_address(sound, media_type),
             shares,
@@ -127,7 +128,7 @@ def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
                 clips,
                 i,
                 f"real: {coreset.class_names[which.labels[i]]}",
-                f"nearest, {which.distances[i]:.2f} deviations a bin away",
+                f"nearest, {which.distances[i]:.2f} standard deviations per bin",
             )
         cards.append(Card(left, right))
     return cards

@@ -1,8 +1,7 @@
-"""Whole matrices of an exact kernel, tile by tile, over all devices, and resumable."""
+"""Exact kernel matrices, tile by tile on all devices, resumable."""
 
 import hashlib
 import logging
-import time
 from pathlib import Path
 
 import jax
@@ -15,18 +14,15 @@ from tqdm import tqdm
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import infinite_width
+from audiodd_jax.kernels.tile_store import TileStore
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 
 _log = logging.getLogger(__name__)
 
-# Finished tiles are written once in so many seconds.
-_SAVE_SECONDS = 30.0
-
 
 def count_pairs(a: int, b: int | None = None) -> int:
-    """Pairs whose kernel is needed: those of a Gram matrix count once."""
+    """Number of distinct pairs; with ``a`` alone, of a Gram matrix."""
     return a * (a + 1) // 2 if b is None else a * b
 
 
@@ -40,24 +36,23 @@ def matrix(
     mesh: Mesh | None = None,
     pairs: int = 0,
 ) -> Float[np.ndarray, "a b"]:
-    """The kernel of every pair; with ``x1`` alone, its Gram matrix.
+    """The kernel matrix of ``x1`` and ``x2``; with ``x1`` alone, its Gram matrix.
 
-    The same call goes on where it was cut, to the same bits: finished tiles lie in a
-    file whose name depends on the inputs and the settings.
+    An interrupted call resumes with the same bits: finished tiles are saved in a file
+    whose name depends on the inputs and the settings.
 
     Args:
       config: of the random networks.
       kind: ``nngp`` or ``ntk``.
-      x1: inputs, a row each.
-      x2: inputs, a column each; None: ``x1``, and only one of two mirrored tiles is
-        computed.
-      place: folder for finished tiles; None keeps all in memory.
-      mesh: the devices that share the tiles; None: all.
-      pairs: at once on a device; 0: as many as its memory holds.
+      x1: inputs of the rows.
+      x2: inputs of the columns; None: ``x1``, and only the upper triangle is computed.
+      place: folder for finished tiles; None: memory only.
+      mesh: devices that share the tiles; None: all.
+      pairs: computed at once on a device; 0: as many as its memory holds.
 
     Raises:
-      UserError: neural-tangents is not installed, or a pair does not fit the memory.
-      Interrupted: SIGTERM or SIGINT came; finished tiles are saved.
+      UserError: neural-tangents is not installed, or one pair exceeds the memory.
+      Interrupted: on SIGTERM or SIGINT; finished tiles are saved.
     """
     x1 = np.asarray(x1, np.float32)
     is_gram = x2 is None
@@ -75,45 +70,34 @@ def matrix(
     inputs = devices.replicate((x1, x2), mesh)
 
     file = place / f"{kind}-{_digest(config, kind, x1, x2)}.npz" if place else None
-    found = _saved(file, shape)
-    tile = lambda i, j: (slice(i, i + a), slice(j, j + b))
-    starts = [
-        (i, j)
-        for i in range(0, shape[0], a)
-        for j in range(i if is_gram else 0, shape[1], b)
-    ]
-    left = [start for start in starts if np.isnan(found[tile(*start)]).any()]
-    done = len(starts) - len(left)
+    store = TileStore(file, shape, (a, b), is_gram)
+    missing, count = store.missing(), len(store.tiles)
+    done = count - len(missing)
     if done:
-        _log.info("%d of %d tiles are there already", done, len(starts))
-    bar = tqdm(total=len(starts), initial=done, desc=kind, unit="tile", disable=None)
-    saved = time.monotonic()
+        _log.info("%d of %d tiles are already computed", done, count)
+    bar = tqdm(total=count, initial=done, desc=kind, unit="tile", disable=None)
     with deferred_signals() as stop_signal, bar:
-        while left:
-            now, left = left[: mesh.size], left[mesh.size :]
-            # The last devices repeat a tile where there are fewer than devices.
+        while missing:
+            now, missing = missing[: mesh.size], missing[mesh.size :]
+            # Devices without a tile of their own repeat one.
             padded = (now * mesh.size)[: mesh.size]
             values = np.asarray(compute(np.array(padded, np.int32), *inputs))
-            for start, value in zip(now, values[: len(now)], strict=True):
-                own = found[tile(*start)]
-                own[...] = value[: own.shape[0], : own.shape[1]]
+            for tile, value in zip(now, values[: len(now)], strict=True):
+                store.put(tile, value)
             bar.update(len(now))
-            stopping, late = stop_signal(), time.monotonic() - saved > _SAVE_SECONDS
-            if file and (stopping or late or not left):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                save_npz(file, kernel=found)
-                saved = time.monotonic()
+            stopping = stop_signal()
+            store.save(at_once=bool(stopping) or not missing)
             if stopping:
-                raise Interrupted(stopping, len(starts) - len(left), "tile")
-    return np.triu(found) + np.triu(found, 1).T if is_gram else found
+                raise Interrupted(stopping, count - len(missing), "tile")
+    return store.matrix()
 
 
 def _make_compute(
     config: RandomNetworkConfig, kind: str, sides: tuple[int, int], mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """``(starts, x1, x2) -> tiles``: a tile a device, told by its first row and column.
+    """``(starts, x1, x2) -> tiles``: a tile per device, from its first row and column.
 
-    What lies beyond the matrix repeats its last row or column.
+    Beyond the matrix, its last row or column is repeated.
     """
     kernel = infinite_width.make_kernel(config, kind)
 
@@ -131,7 +115,7 @@ def _make_compute(
 def _digest(
     config: RandomNetworkConfig, kind: str, x1: np.ndarray, x2: np.ndarray
 ) -> str:
-    """What tells one matrix from others: settings that the kernel knows, and inputs."""
+    """Digest of the inputs and of the settings that change the kernel."""
     readout = "time_mean" if config.readout == "time_mean" else "flatten"
     own = (config.depth, config.weight_variance, config.bias_std, readout)
     text = repr((infinite_width.VERSION, kind, *own, x1.shape, x2.shape, x1 is x2))
@@ -139,15 +123,3 @@ def _digest(
     for x in (x1, x2):
         digest.update(np.ascontiguousarray(x).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _saved(file: Path | None, shape: tuple[int, int]) -> Float[np.ndarray, "a b"]:
-    """What is there of a matrix; the rest is NaN."""
-    if file and file.exists():
-        try:
-            found = load_npz(file)["kernel"]
-            if found.shape == shape and found.dtype == np.float32:
-                return found
-        except DAMAGE:
-            _log.warning("%s is damaged and is computed again", file)
-    return np.full(shape, np.nan, np.float32)

@@ -1,14 +1,12 @@
 """Exact kernels of the infinitely wide random networks, NNGP and NTK.
 
 ``kernels.random_features`` estimates the NNGP kernel by drawing networks; as their
-width, or their number, grows, it tends to the kernel that is computed here, layer by
-layer, by neural-tangents (up to what a finite width biases). The readouts are those of
-the random networks: ``flatten``, ``time_mean``, and ``dense``, which has the kernel of
-``flatten`` in expectation.
+width grows, it converges to the kernel that neural-tangents computes here layer by
+layer. The readouts are those of the random networks: ``flatten``, ``time_mean``, and
+``dense``, whose expected kernel is that of ``flatten``.
 
-A convolution followed by a pooling mixes the covariances of all pairs of positions, so
-that every pair of inputs takes ``(f t)^2`` numbers in memory: pairs are computed some
-at a time.
+A convolution followed by pooling mixes the covariances of all pairs of positions: a
+pair of inputs takes ``(f t)^2`` numbers of memory, and pairs are computed in chunks.
 
 References:
   Novak et al., *Bayesian Deep Convolutional Networks with Many Channels are Gaussian
@@ -41,24 +39,24 @@ Kernel = Callable[
     [Float[Array, "a f t 1"], Float[Array, "b f t 1"]], Float[Array, "a b"]
 ]
 
-# Memory of a pair, in numbers for every pair of its positions, at the most: that is for
-# one pair alone, which needs the covariances of both inputs with themselves; of many
-# pairs each takes about half. By the compiler's account on a CPU.
+# Upper bound of the memory of a pair, in numbers per pair of positions. It is reached
+# with one pair, which needs the covariances of both inputs with themselves; with many
+# pairs each takes about half. Measured by the compiler's memory analysis on CPU.
 _FORWARD, _BACKWARD = 6, 14
-# More numbers than these at once gain no speed, and only delay what a tile's end
-# brings: progress, and the answer to a signal.
+# Larger tiles are not faster, and delay the progress bar and the response to signals.
 _MOST_NUMBERS = 1 << 26
 
 
 @functools.cache
 def _stax() -> Any:
-    """neural-tangents' layers, past its ``__init__``, which today's JAX breaks.
+    """neural-tangents' layers, without running its ``__init__``.
 
-    The package is registered with its place and left unexecuted, so that of its
-    modules only the layers are imported: neither what is broken nor TensorFlow.
+    The ``__init__`` fails with current JAX and imports TensorFlow. The package is
+    registered in ``sys.modules`` without being executed, and only its layers are
+    imported.
 
     Raises:
-      UserError: it is not installed.
+      UserError: neural-tangents is not installed.
     """
     name = "neural_tangents"
     is_new = name not in sys.modules
@@ -74,24 +72,24 @@ def _stax() -> Any:
             sys.modules.pop(name, None)
         raise UserError(
             "exact kernels need neural-tangents: pip install frozendict && pip install "
-            f"--no-deps neural-tangents=={VERSION} (pip install 'audiodd_jax[exact]' "
-            "does it too, and brings TensorFlow, which is not used)"
+            f"--no-deps neural-tangents=={VERSION} (or pip install "
+            "'audiodd_jax[exact]', which also installs TensorFlow)"
         ) from error
     return stax
 
 
 def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
-    """The kernel of all pairs at once: pure, and differentiable in its inputs.
+    """The kernel function of all pairs at once: pure and differentiable.
 
     Args:
       config: of the random networks; their width does not matter.
       kind: ``nngp`` or ``ntk``, of the network with its dense readout.
 
     Raises:
-      UserError: neural-tangents is not installed, or a kernel that there is not.
+      UserError: neural-tangents is not installed, or the kernel is unknown.
     """
     if kind not in KERNELS:
-        raise UserError(f"there is no kernel {kind!r}; there are {', '.join(KERNELS)}")
+        raise UserError(f"unknown kernel {kind!r}; choose from {', '.join(KERNELS)}")
     stax = _stax()
     own = {"W_std": config.weight_variance**0.5, "b_std": config.bias_std}
     block = (
@@ -109,7 +107,7 @@ def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
             layers += (stax.AvgPool((1, frames), (1, frames)),)
         _, _, of_pairs = stax.serial(*layers, stax.Flatten(), stax.Dense(1, **own))
         with jax.default_matmul_precision("highest"):
-            # Where float64 is on it computes in float64, whatever it is given.
+            # With float64 enabled it computes in float64, whatever its inputs.
             return of_pairs(x1, x2, kind).astype(x1.dtype)
 
     return kernel
@@ -121,15 +119,15 @@ def pairs_at_once(
     is_differentiated: bool,
     memory: int | None = None,
 ) -> int:
-    """Pairs whose kernel is computed at once: as many as the memory is sure to hold.
+    """Number of pairs computed at once: as many as are sure to fit the memory.
 
     Args:
       image_shape: ``(f, t)`` of the inputs.
       is_differentiated: whether a backward pass follows.
-      memory: bytes for it; None: this process's first device's share.
+      memory: bytes available; None: a share of the first local device's memory.
 
     Raises:
-      UserError: there is no room for a single pair.
+      UserError: a single pair does not fit.
     """
     if memory is None:
         device = jax.local_devices()[0]
@@ -141,18 +139,17 @@ def pairs_at_once(
     if one > memory:
         raise UserError(
             f"the exact kernel of one pair of spectrograms of {image_shape[0]} x "
-            f"{image_shape[1]} takes {one / 1e9:.1f} GB, and there are "
-            f"{memory / 1e9:.1f} GB for it: use smaller spectrograms, or random "
-            "networks (krr, rfad)"
+            f"{image_shape[1]} takes {one / 1e9:.1f} GB, but {memory / 1e9:.1f} GB are "
+            "available; use smaller spectrograms, or random networks (krr, rfad)"
         )
     return min(memory // one, max(1, _MOST_NUMBERS // positions))
 
 
 def tile_shape(pairs: int, rows: int, columns: int) -> tuple[int, int]:
-    """Sides of a tile of at most ``pairs`` pairs, about square where it can be.
+    """Sides of a tile of at most ``pairs`` pairs, as square as possible.
 
     Args:
-      pairs: at once.
+      pairs: computed at once.
       rows: of the whole matrix.
       columns: of the whole matrix.
     """
@@ -168,13 +165,13 @@ def rows(
     x2: Float[Array, "b f t 1"],
     pairs: int,
 ) -> Float[Array, "a b"]:
-    """``kernel(x1, x2)``, some pairs at a time, differentiable in the same memory.
+    """``kernel(x1, x2)`` in tiles; its gradient takes no more memory.
 
     Args:
-      kernel: of all pairs.
-      x1: inputs, a row each.
-      x2: inputs, a column each.
-      pairs: at once; in the backward pass they are computed again.
+      kernel: kernel function.
+      x1: inputs of the rows.
+      x2: inputs of the columns.
+      pairs: computed at once; the backward pass recomputes them.
     """
     a, b = tile_shape(pairs, x1.shape[0], x2.shape[0])
     tile = jax.checkpoint(kernel)

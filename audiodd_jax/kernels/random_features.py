@@ -27,7 +27,7 @@ from audiodd_jax.ops.chunked_map import in_chunks
 
 
 def network_keys(key: Key[Array, ""], num_networks: int) -> Key[Array, "n"]:
-    """A key a network, folded by its index: the first n networks never change."""
+    """One key per network, folded by its index: the first n do not depend on ``n``."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_networks))
 
 
@@ -49,14 +49,13 @@ def features(
     config: RandomNetworkConfig,
     chunk: int = 0,
 ) -> Float[Array, "n b d"]:
-    """Features of ``x`` under every network, one network after the other.
+    """Features of ``x`` under every network, one network at a time.
 
     Args:
       networks: ``n`` stacked networks.
       x: inputs.
       config: of the networks.
-      chunk: inputs processed at once, which bounds the memory that the first layer
-        takes; 0 processes all at once.
+      chunk: inputs processed at once, which bounds the first layer's memory; 0: all.
     """
 
     def one_network(params: random_conv.ConvParams) -> Array:
@@ -68,7 +67,7 @@ def features(
 def accumulate(
     phi_a: Float[Array, "a d"], phi_b: Float[Array, "b d"]
 ) -> Float[Array, "a b"]:
-    """One network's share of the kernel sum, in full precision whatever they are in."""
+    """One network's term of the kernel sum, in float32 or wider at full precision."""
     wide = jnp.promote_types(phi_a.dtype, jnp.float32)
     phi_a, phi_b = phi_a.astype(wide), phi_b.astype(wide)
     return jnp.dot(phi_a, phi_b.T, precision=lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""Kernel ridge regression from a coreset with fresh random networks, for scoring."""
+"""Scores of kernel ridge regression on a coreset, under fresh random networks."""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Score(NamedTuple):
     """Quality of predictions.
 
     Attributes:
-      accuracy: share of clips whose largest prediction is right.
+      accuracy: fraction of clips whose largest prediction is correct.
       loss: 1/2 mean squared error against ``one_hot - 1/c``.
     """
 
@@ -43,8 +43,7 @@ def predict(
 ) -> Float[Array, "b c"]:
     """Predictions of ``images`` from a coreset under ``n`` networks drawn by ``key``.
 
-    The networks are scanned and the images processed ``chunk`` at a time, so that
-    memory grows with neither.
+    Networks are scanned and images processed in chunks: memory grows with neither.
 
     Args:
       key: draws the networks.

@@ -1,1 +1,1 @@
-"""The networks: random convolutional networks, and Flax models to train."""
+"""Networks: random convolutional networks, and Flax modules to train."""

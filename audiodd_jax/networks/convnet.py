@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks.layers import Conv, Head, make_norm
+from audiodd_jax.networks.layers import Conv, Drop, Dropout, Head, make_norm, norm_name
 from audiodd_jax.ops.pooling import pool_any
 
 
@@ -19,15 +19,15 @@ class ConvNet(nn.Module):
 
     Attributes:
       num_classes: ``c``.
-      depth: blocks.
-      width: channels of each.
+      depth: number of blocks.
+      width: channels of each block.
       norm: ``batch``, ``instance``, ``group`` or ``none``.
-      readout: what the logits are read from: ``flatten`` (the whole last feature map),
+      readout: what the head reads: ``flatten`` (the whole last feature map),
         ``time_mean`` (its mean over time), or ``mean`` (over time and frequency).
-      dropout: rate before the logits.
+      dropout: rate before the last layer.
       block_dropout: rate after each block, of whole channels.
-      head: weights of the last layer at the start, ``zero`` or ``random``.
-      dtype: of the blocks' computations.
+      head: initial weights of the last layer, ``zero`` or ``random``.
+      dtype: in which the blocks compute.
     """
 
     num_classes: int
@@ -40,29 +40,55 @@ class ConvNet(nn.Module):
     head: str = "zero"
     dtype: DTypeLike = jnp.float32
 
+    def setup(self) -> None:
+        """Makes what several methods use, under the names of ``nn.compact``."""
+        rate = self.block_dropout
+        # Whole channels: neighbouring bins of a channel are highly correlated.
+        self.Dropout = [Dropout(rate, i, shared_axes=(1, 2)) for i in range(self.depth)]
+        index = self.depth if rate else 0
+        self.Head_0 = Head(self.num_classes, self.dropout, self.head, index)
+
     @nn.compact
+    def _block(self, x: Array, i: int, train: bool) -> Array:
+        no_norm = self.norm == "none"
+        conv = Conv(self.width, use_bias=no_norm, dtype=self.dtype, name=f"Conv_{i}")
+        norm = make_norm(self.norm, train, self.dtype)(**norm_name(self.norm, i))
+        return pool_any(nn.relu(norm(conv(x))))
+
+    def stem(
+        self, x: Float[Array, "b f t 1"], *, train: bool
+    ) -> Float[Array, "b f2 t2 w"]:
+        """The first block: what no dropout changes."""
+        return self._block(x, 0, train)
+
+    def features(
+        self, stem: Float[Array, "b f2 t2 w"], *, train: bool, drop: Drop = False
+    ) -> Float[Array, "b d"]:
+        """What the last layer reads."""
+        x = self.Dropout[0](stem, drop)
+        for i in range(1, self.depth):
+            x = self.Dropout[i](self._block(x, i, train), drop)
+        return read(x, self.readout)
+
+    def logits(
+        self, features: Float[Array, "b d"], *, drop: Drop = False
+    ) -> Float[Array, "b c"]:
+        """Logits of features."""
+        return self.Head_0(features, drop)
+
     def __call__(
-        self, x: Float[Array, "b f t 1"], *, train: bool, drop: bool | None = None
+        self, x: Float[Array, "b f t 1"], *, train: bool, drop: Drop | None = None
     ) -> Float[Array, "b c"]:
         """Logits.
 
         Args:
           x: standardised spectrograms.
           train: normalise by the batch's statistics, and update the running ones.
-          drop: whether dropout is on; None: in training alone.
+          drop: dropout masks (``layers.Drop``); None: the batch's, in training only.
         """
         drop = train if drop is None else drop
-        norm = make_norm(self.norm, train, self.dtype)
-        for _ in range(self.depth):
-            x = Conv(self.width, use_bias=self.norm == "none", dtype=self.dtype)(x)
-            x = pool_any(nn.relu(norm()(x)))
-            # Whole channels: neighbouring bins of one say nearly the same.
-            x = nn.Dropout(self.block_dropout, broadcast_dims=(1, 2))(
-                x, deterministic=not drop
-            )
-        return Head(self.num_classes, self.dropout, self.head)(
-            read(x, self.readout), drop=drop
-        )
+        stem = self.stem(x, train=train)
+        return self.logits(self.features(stem, train=train, drop=drop), drop=drop)
 
 
 def read(x: Float[Array, "b f t w"], readout: str) -> Float[Array, "b d"]:

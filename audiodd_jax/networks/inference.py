@@ -1,4 +1,4 @@
-"""A network that predicts, and its logits for any number of clips."""
+"""Inference with a trained network, for any number of clips."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,16 @@ from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.ops.chunked_map import in_chunks
 
+# Clips scored at once by default.
+CLIPS_AT_ONCE = 256
+
 
 class Network(NamedTuple):
-    """A network that predicts.
+    """A trained network.
 
     Attributes:
-      variables: its weights and running statistics.
-      start: those of the network whose outputs are subtracted, or None.
+      variables: parameters and running statistics.
+      start: variables at initialisation, whose logits are subtracted, or None.
     """
 
     variables: Variables
@@ -34,7 +37,3 @@ def logits(
         return out
 
     return in_chunks(part, images, chunk)
-
-
-# Clips that are scored at once.
-CLIPS_AT_ONCE = 256

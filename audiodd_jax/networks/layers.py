@@ -1,22 +1,23 @@
-"""Layers that the trained networks share."""
+"""Layers shared by the networks that are trained."""
 
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from audiodd_jax.ops import convolution
 
-# Channels that group normalisation takes together, at most.
+# Most groups of group normalisation.
 _GROUPS = 8
 
 
 class Conv(nn.Module):
-    """A convolution of odd size, He-initialised, whose gradients are fast on CPU.
+    """A convolution of odd size, He-initialised, with fast gradients on CPU.
 
     A 1x1 kernel is a matrix product, which XLA:CPU runs six times faster.
     """
@@ -46,9 +47,12 @@ class Conv(nn.Module):
 def make_norm(
     kind: str, train: bool, dtype: DTypeLike
 ) -> Callable[..., Callable[[Array], Array]]:
-    """What makes normalisation layers: ``batch``, ``instance``, ``group`` or ``none``.
+    """A constructor of normalisation layers of this kind; statistics are float32.
 
-    Statistics are float32 whatever ``dtype`` is.
+    Args:
+      kind: ``batch``, ``instance``, ``group`` or ``none``.
+      train: normalise by the batch's statistics, not by the running ones.
+      dtype: of the outputs.
     """
     if kind == "batch":
         return functools.partial(
@@ -63,8 +67,14 @@ def make_norm(
     return lambda **_: lambda x: x
 
 
+def norm_name(kind: str, index: int) -> dict[str, str]:
+    """The name that ``nn.compact`` gives to a network's norm of this index."""
+    names = {"batch": "BatchNorm", "instance": "GroupNorm", "group": "_GroupNorm"}
+    return {"name": f"{names[kind]}_{index}"} if kind in names else {}
+
+
 class _GroupNorm(nn.Module):
-    """Group normalisation in as many groups as divide the channels, up to eight."""
+    """Group normalisation in the largest number of groups that fits, up to eight."""
 
     dtype: DTypeLike
     scale_init: Any = nn.initializers.ones
@@ -77,22 +87,63 @@ class _GroupNorm(nn.Module):
         )(x)
 
 
-class Head(nn.Module):
-    """Dropout and a dense layer to the logits, in float32 at least.
+# Which dropout masks a network draws: False: none; True: the batch's, from the random
+# stream "dropout"; a key per clip: each clip's own, whatever else is in the batch.
+Drop = bool | Key[Array, " b"]
 
-    From zero weights every class is equally likely before the first step, whatever the
-    features' scale; random ones are LeCun's.
+
+class Dropout(nn.Module):
+    """Dropout.
+
+    Attributes:
+      rate: probability that a value is set to zero.
+      index: number of this layer in its network, folded into the clips' keys.
+      shared_axes: axes along which values share a mask.
+    """
+
+    rate: float
+    index: int = 0
+    shared_axes: tuple[int, ...] = ()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *rest"], drop: Drop) -> Array:
+        """``x`` with values set to zero, and the others divided by ``1 - rate``."""
+        if drop is False or not self.rate:
+            return x
+        shape = [1 if i in self.shared_axes else side for i, side in enumerate(x.shape)]
+        if drop is True:
+            keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+        else:
+            own = lambda key: jax.random.bernoulli(
+                jax.random.fold_in(key, self.index), 1 - self.rate, shape[1:]
+            )
+            keep = jax.vmap(own)(drop)
+        return jnp.where(keep, x / (1 - self.rate), 0)
+
+
+class Head(nn.Module):
+    """Dropout and a dense layer to the logits, in float32 or wider.
+
+    With zero weights every class is equally likely before the first step, whatever the
+    scale of the features; random weights are LeCun's.
+
+    Attributes:
+      num_classes: ``c``.
+      dropout: rate.
+      start: initial weights, ``zero`` or ``random``.
+      dropout_index: number of dropout layers before this one.
     """
 
     num_classes: int
     dropout: float
     start: str = "zero"
+    dropout_index: int = 0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b d"], *, drop: bool) -> Float[Array, "b c"]:
+    def __call__(self, x: Float[Array, "b d"], drop: Drop) -> Float[Array, "b c"]:
         """Logits of features."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        x = nn.Dropout(self.dropout, deterministic=not drop)(x)
+        x = Dropout(self.dropout, self.dropout_index)(x, drop)
         draw = {
             "zero": nn.initializers.zeros,
             "random": nn.initializers.lecun_normal(),

@@ -1,6 +1,5 @@
-"""The networks that are trained, by name, and their variables."""
+"""Networks to train: made by name, their variables and outputs."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -10,17 +9,17 @@ from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import ModelConfig
 from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.networks.layers import Head
+from audiodd_jax.networks.layers import Drop
 from audiodd_jax.networks.linear import Linear
 from audiodd_jax.networks.resnet import ResNet18
 
 
 class Variables(NamedTuple):
-    """What a network holds.
+    """The variables of a network.
 
     Attributes:
-      params: a pytree of arrays, that is learnt.
-      statistics: running means and variances of batch normalisation; else empty.
+      params: pytree of trainable arrays.
+      statistics: running means and variances of batch normalisation, or empty.
     """
 
     params: Any
@@ -39,18 +38,18 @@ def make(
     }
     same["block_dropout"] = config.dropout * (config.dropout_place == "everywhere")
     if config.name == "resnet18":
-        return ResNet18(num_classes, stem=config.stem, dtype=dtype, **same)
+        return ResNet18(num_classes, stem_kind=config.stem, dtype=dtype, **same)
     return ConvNet(num_classes, depth=config.depth, dtype=dtype, **same)
 
 
 def init(
     key: Key[Array, ""], model: nn.Module, image_shape: tuple[int, int]
 ) -> Variables:
-    """Draws a network's variables.
+    """Initialises a network.
 
     Args:
       key: typed PRNG key.
-      model: what ``make`` made.
+      model: the network.
       image_shape: ``(f, t)`` of the spectrograms.
     """
     images = jnp.zeros((1, *image_shape, 1))
@@ -58,28 +57,60 @@ def init(
     return Variables(found["params"], found.get("batch_stats", {}))
 
 
+def _apply(
+    model: nn.Module, variables: Variables, method: str, *args: Array, **options: Any
+) -> Array:
+    collections = {"params": variables.params, "batch_stats": variables.statistics}
+    return model.apply(collections, *args, method=method, **options)
+
+
 def logits(
     model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
 ) -> Float[Array, "b c"]:
-    """Logits as they are at inference: running statistics, no dropout."""
-    collections = {"params": variables.params, "batch_stats": variables.statistics}
-    return model.apply(collections, images, train=False)
+    """Logits at inference: running statistics, no dropout."""
+    return _apply(model, variables, "__call__", images, train=False)
+
+
+def stem(
+    model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
+) -> Float[Array, "b *rest"]:
+    """What the network computes before its first dropout, at inference."""
+    return _apply(model, variables, "stem", images, train=False)
+
+
+def features(
+    model: nn.Module,
+    variables: Variables,
+    stem: Float[Array, "b *rest"],
+    drop: Drop = False,
+) -> Float[Array, "b d"]:
+    """What the last layer reads, by running statistics.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      stem: output of ``stem``.
+      drop: dropout masks (``layers.Drop``).
+    """
+    return _apply(model, variables, "features", stem, train=False, drop=drop)
+
+
+def head(
+    model: nn.Module,
+    variables: Variables,
+    features: Float[Array, "b d"],
+    drop: Drop = False,
+) -> Float[Array, "b c"]:
+    """The last layer's logits of ``features``, with the same arguments."""
+    return _apply(model, variables, "logits", features, drop=drop)
 
 
 def embed(
     model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
 ) -> tuple[Float[Array, "b d"], Float[Array, "b c"]]:
-    """What the last layer reads, and the logits it makes of that, at inference."""
-    seen = []
-
-    def note(call: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        if isinstance(context.module, Head) and context.method_name == "__call__":
-            seen.append(args[0])
-        return call(*args, **kwargs)
-
-    with nn.intercept_methods(note):
-        out = logits(model, variables, images)
-    return seen[0], out
+    """Features of the last layer and its logits, at inference."""
+    found = features(model, variables, stem(model, variables, images))
+    return found, head(model, variables, found)
 
 
 def train_logits(
@@ -88,13 +119,13 @@ def train_logits(
     images: Float[Array, "b f t 1"],
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "b c"], Any]:
-    """Logits as they are in training, and the new running statistics.
+    """Logits in training, and the updated running statistics.
 
     Args:
       model: the network.
       variables: its variables.
-      images: a batch, whose statistics normalise it.
-      key: of the dropout.
+      images: a batch, normalised by its own statistics.
+      key: of the dropout masks.
     """
     collections = {"params": variables.params, "batch_stats": variables.statistics}
     out, updated = model.apply(

@@ -1,22 +1,22 @@
-"""How many parameters a network has, from its settings alone.
+"""Number of parameters of a network, from its settings alone.
 
-Plain arithmetic, so that ``--help`` can tell before JAX starts; a test compares it with
-the networks themselves.
+Plain arithmetic, so that ``--help`` can print it without importing JAX; a test compares
+it with the networks themselves.
 """
 
 from audiodd_jax.config import ModelConfig
 
-# Blocks of each stage of a ResNet-18.
+# Number of blocks in each stage of a ResNet-18.
 STAGES = (2, 2, 2, 2)
 
 
 def parameters(
     config: ModelConfig, image_shape: tuple[int, int], num_classes: int
 ) -> int:
-    """Learnt numbers of a network.
+    """Number of trainable parameters of a network.
 
     Args:
-      config: of the network.
+      config: settings of the network.
       image_shape: ``(f, t)`` of the spectrograms.
       num_classes: ``c``.
     """

@@ -1,36 +1,35 @@
 """The random convolutional network whose features approximate the NNGP kernel.
 
 ``depth`` blocks of [3x3 convolution, padding SAME, ReLU, 2x2 average pool] with
-fresh Gaussian parameters and no normalisation layers, then a readout. Nothing here
-is trained: a network is drawn, used for one step and dropped.
+Gaussian parameters and no normalisation layers, then a readout. Nothing here is
+trained: a network is drawn, used for one step and dropped.
 
 References:
   Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation Using Random Feature
   Approximation*, NeurIPS 2022, section 3.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.ops import convolution, winograd
+from audiodd_jax.networks import random_block
 from audiodd_jax.ops import precision as precision_lib
-from audiodd_jax.ops.pooling import POOL, average_pool, spread
+from audiodd_jax.ops.pooling import POOL
 from audiodd_jax.runtime.errors import UserError
 
 
 class ConvParams(NamedTuple):
-    """Parameters of one random network (or of ``n``, stacked in front).
+    """Parameters of one random network, or of ``n`` stacked along a leading axis.
 
     Attributes:
-      kernels: one ``[3, 3, channels_in, width]`` array a block.
-      biases: one ``[width]`` array a block.
+      kernels: one ``[3, 3, channels_in, width]`` array per block.
+      biases: one ``[width]`` array per block.
       head_kernel: ``[d, output_dim]`` for the dense readout, else None.
       head_bias: ``[output_dim]`` for the dense readout, else None.
     """
@@ -106,104 +105,23 @@ def init(
     )
 
 
-def _pooled(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "3 3 channels_in w"],
-    bias: Float[Array, " w"],
-    precision: str,
-    with_open: bool,
-) -> tuple[Float[Array, "b f2 t2 w"], Bool[Array, "b f3 t3 w"] | None]:
-    """Convolution, ReLU and average pool, and where the ReLU is open if asked for."""
-    kept = precision_lib.dtype(precision, x.dtype)
-    f, t = (side // POOL * POOL for side in x.shape[1:3])
-
-    def finish(activation: Array) -> tuple[Array, Array | None]:
-        pooled = average_pool(jax.nn.relu(activation)).astype(kept)
-        return pooled, (activation > 0)[:, :f, :t] if with_open else None
-
-    def on_cpu(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
-        x, kernel = (precision_lib.rounded(a, precision) for a in (x, kernel))
-        if not winograd.pays(x, kernel):
-            highest = lax.Precision.HIGHEST
-            return finish(convolution.convolve(x, kernel, precision=highest) + bias)
-        pooled, is_open = winograd.pooled(x, kernel, bias, with_open)
-        return pooled.astype(kept), is_open
-
-    def elsewhere(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
-        x, kernel = (precision_lib.operand(a, precision) for a in (x, kernel))
-        products = precision_lib.PRECISIONS[precision].products
-        return finish(convolution.convolve(x, kernel, precision=products) + bias)
-
-    return lax.platform_dependent(x, kernel, bias, cpu=on_cpu, default=elsewhere)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _block(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "3 3 channels_in w"],
-    bias: Float[Array, " w"],
-    precision: str,
-) -> Float[Array, "b f2 t2 w"]:
-    """Convolution, ReLU and average pool; differentiable once, in ``x``.
-
-    What the backward pass keeps is one byte an activation: where the ReLU is open.
-    """
-    return _pooled(x, kernel, bias, precision, False)[0]
-
-
-def _block_forward(x, kernel, bias, precision):
-    pooled, is_open = _pooled(x, kernel, bias, precision, True)
-    # An array without an element, for its shape and type alone.
-    like = jnp.zeros((0, *x.shape[1:3]), x.dtype)
-    return pooled, (is_open, kernel, bias, like)
-
-
-def _block_backward(precision, residuals, ct):
-    is_open, kernel, bias, like = residuals
-    (f, t), (f3, t3) = like.shape[1:3], is_open.shape[1:3]
-    ct = jnp.where(is_open, spread(ct, (f3, t3)), 0)
-    if (f, t) != (f3, t3):
-        ct = jnp.pad(ct, ((0, 0), (0, f - f3), (0, t - t3), (0, 0)))
-
-    def on_cpu(ct: Array, kernel: Array) -> Array:
-        ct, kernel = (precision_lib.rounded(a, precision) for a in (ct, kernel))
-        highest = lax.Precision.HIGHEST
-        grad = convolution.input_gradient(ct, kernel, (f, t), precision=highest)
-        return grad.astype(like.dtype)
-
-    def elsewhere(ct: Array, kernel: Array) -> Array:
-        ct, kernel = (precision_lib.operand(a, precision) for a in (ct, kernel))
-        products = precision_lib.PRECISIONS[precision].products
-        grad = convolution.input_gradient(
-            ct, kernel, (f, t), precision=products, on_cpu=False
-        )
-        return grad.astype(like.dtype)
-
-    grad = lax.platform_dependent(ct, kernel, cpu=on_cpu, default=elsewhere)
-    return grad, jnp.zeros_like(kernel), jnp.zeros_like(bias)
-
-
-_block.defvjp(_block_forward, _block_backward)
-
-
 def apply(
     params: ConvParams, x: Float[Array, "b f t 1"], config: RandomNetworkConfig
 ) -> Float[Array, "b d"]:
     """Features of ``x`` under one network, not yet scaled by ``1/sqrt(n d)``.
 
-    Differentiable in ``x``; the parameters are drawn, never learnt, and carry no
-    gradient.
+    Differentiable in ``x``; no gradient flows to the parameters.
 
     Readouts: ``flatten`` keeps the whole last feature map, ``time_mean`` averages it
     over time, ``dense`` applies the random head of ``output_dim`` outputs.
     """
-    feature_map_shape(x.shape[1:3], config)  # refuses what pooling would empty
+    feature_map_shape(x.shape[1:3], config)  # raises where pooling leaves nothing
     params = lax.stop_gradient(params)
     for kernel, bias in zip(params.kernels, params.biases, strict=True):
-        x = _block(x, kernel, bias, config.precision)
+        x = random_block.block(x, kernel, bias, config.precision)
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     if config.readout == "time_mean":
-        # As a product: XLA:CPU fuses a mean with the pooling before it, into a loop
+        # As a product: XLA:CPU would fuse a mean with the pooling before it into a loop
         # that takes twice as long as the rest of the network.
         share = jnp.full((x.shape[2],), 1.0 / x.shape[2], wide)
         x = jnp.einsum(

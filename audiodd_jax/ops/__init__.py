@@ -1,1 +1,1 @@
-"""Array functions tuned for the CPU, and the plain ones used elsewhere."""
+"""Array operations with implementations tuned for XLA:CPU."""

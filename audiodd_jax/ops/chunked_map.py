@@ -1,4 +1,4 @@
-"""Functions of rows, some rows at a time, so that memory does not grow with them."""
+"""Row-wise functions in chunks, so that memory does not grow with the rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,20 +10,20 @@ from jaxtyping import Array, Shaped
 
 
 def balanced(rows: int, most: int) -> int:
-    """Rows a chunk, at most ``most``, so that chunks are equal or nearly so."""
+    """Rows per chunk, at most ``most``, for chunks of nearly equal size."""
     return -(-rows // -(-rows // max(1, most)))
 
 
 def in_chunks(
     f: Callable[[Array], Any], x: Shaped[Array, "b *rest"], chunk: int
 ) -> Any:
-    """``f(x)`` for a function of rows, at most ``chunk`` rows at a time.
+    """``f(x)`` for a row-wise function, at most ``chunk`` rows at a time.
 
-    What does not divide is filled up with zeros, whose values are dropped: ``f`` is
+    The last chunk is padded with zeros, whose results are dropped, so that ``f`` is
     compiled once.
 
     Args:
-      f: to an array, or several, whose every row depends on that row alone.
+      f: returns an array or a pytree of arrays; each row depends on that row only.
       x: rows.
       chunk: rows at once; 0: all.
     """

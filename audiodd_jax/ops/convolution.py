@@ -1,10 +1,10 @@
 """Two-dimensional convolution whose gradients are fast on every platform.
 
 XLA:CPU runs the two transposes that JAX derives from a convolution on its naive path,
-10 to 40 times slower than the convolution itself. Here they are written as what it
-runs fast: the input's as a convolution with the reversed kernel, the kernel's as
-matrix products with patches of a few images at a time. Accelerators, whose libraries
-have both, get JAX's own. BUILD_NOTES.md has the measurements.
+10 to 40 times slower than the convolution itself. Here they are written as operations
+that it runs fast: the gradient of the input as a convolution with the reversed kernel,
+that of the kernel as matrix products with the patches of a few images at a time. On
+accelerators JAX's own transposes are used. BUILD_NOTES.md has the measurements.
 """
 
 import functools
@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 
 from audiodd_jax.ops import winograd
 
-# Positions whose patches are gathered at once for the kernel's gradient on a CPU: few
-# enough to stay in its caches.
+# Positions whose patches are gathered at once for the kernel's gradient on CPU; few
+# enough to stay in cache.
 _POSITIONS = 1024
 # Output positions below which XLA:CPU convolves on its naive path, 30 to 200 times
 # slower than the product of patches and kernel.
@@ -30,7 +30,7 @@ def convolve(
     stride: int = 1,
     precision: lax.Precision | None = None,
 ) -> Float[Array, "b f2 t2 w"]:
-    """Convolution with an odd kernel, padded by half of it: ``ceil(f / stride)`` rows.
+    """Convolution with an odd kernel, padding SAME: ``ceil(f / stride)`` rows.
 
     Args:
       x: images.
@@ -59,17 +59,17 @@ def input_gradient(
 ) -> Float[Array, "b f t channels_in"]:
     """Transpose of ``convolve`` with respect to its input, fast on XLA:CPU.
 
-    A stride of 1 is a convolution with the reversed kernel, except for one input
-    channel, where one matrix product to the kernel's taps and their shifted sums take
-    a half to a fifth of the time, as they do for larger strides.
+    With stride 1 it is a convolution with the reversed kernel. For one input channel,
+    and for larger strides, one matrix product with the kernel's taps and a sum of their
+    shifts takes a half to a fifth of the time.
 
     Args:
       ct: gradient with respect to the output.
-      kernel: as it was convolved with.
+      kernel: of the convolution.
       image_shape: ``(f, t)`` of the input.
-      stride: as it was convolved with.
+      stride: of the convolution.
       precision: of the products.
-      on_cpu: whether to do what is fast there alone.
+      on_cpu: whether to take the paths that are fast on CPU only.
     """
     k, _, channels, _ = kernel.shape
     if stride == 1 and channels > 1:
@@ -79,7 +79,7 @@ def input_gradient(
             return winograd.convolve(ct, reverse)
         product = _products if on_cpu and few else convolve
         return product(ct, reverse, precision=precision)
-    wide = jnp.promote_types(ct.dtype, jnp.float32)  # what sums of bfloat16 need
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
     taps = jnp.einsum(
         "bftw,uviw->bftuvi",
         ct,
@@ -91,7 +91,7 @@ def input_gradient(
     total = jnp.zeros((), wide)
     for u in range(k):
         for v in range(k):
-            # Where tap (u, v) of each output lies in the padded input.
+            # Position of tap (u, v) of each output in the padded input.
             spread = [(0, 0, 0)]
             for first, out, size in zip(
                 (u, v), ct.shape[1:3], image_shape, strict=True
@@ -113,19 +113,19 @@ def kernel_gradient(
 ) -> Float[Array, "k k channels_in w"]:
     """Transpose of ``convolve`` with respect to its kernel, fast on XLA:CPU.
 
-    A few images at a time, their patches times the gradient of the output: the patches
-    of a whole batch would not stay in the caches, and take three times as long.
+    Products of patches and output gradients, a few images at a time: the patches of a
+    whole batch would not fit the caches and take three times as long.
 
     Args:
       x: the input.
       ct: gradient with respect to the output.
       k: size of the kernel.
-      stride: as it was convolved with.
+      stride: of the convolution.
       precision: of the products.
     """
     b, f2, t2, w = ct.shape
     channels = x.shape[3]
-    wide = jnp.promote_types(ct.dtype, jnp.float32)  # what sums of bfloat16 need
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
 
     def part(x: Array, ct: Array) -> Array:
         return jnp.dot(
@@ -143,8 +143,8 @@ def kernel_gradient(
     total, _ = lax.scan(add, zeros, (split(x), split(ct)))
     if whole * size < b:
         total += part(x[whole * size :], ct[whole * size :])
-    # Else XLA turns the product around in some programs and not in others, and a seed
-    # would train to other bits alone than beside others.
+    # Without it XLA transposes the product in some programs and not in others, and a
+    # seed's bits would depend on how many seeds are trained together.
     total = lax.optimization_barrier(total)
     return total.T.reshape(k, k, channels, w).astype(x.dtype)
 
@@ -152,7 +152,7 @@ def kernel_gradient(
 def _patches(
     x: Float[Array, "b f t channels_in"], k: int, stride: int
 ) -> Float[Array, "b f2 t2 taps"]:
-    """What each output position sees: ``k k channels_in`` values."""
+    """The ``k k channels_in`` inputs of each output position."""
     half = k // 2
     rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
@@ -170,7 +170,7 @@ def _products(
     stride: int = 1,
     precision: lax.Precision | None = None,
 ) -> Float[Array, "b f2 t2 w"]:
-    """``convolve`` as one product, fast on XLA:CPU where the output is small."""
+    """``convolve`` as one matrix product, fast on XLA:CPU for small outputs."""
     k, _, _, w = kernel.shape
     patches = _patches(x, k, stride)
     return jnp.dot(patches, kernel.reshape(-1, w), precision=precision)
@@ -182,10 +182,9 @@ def conv(
     kernel: Float[Array, "k k channels_in w"],
     stride: int = 1,
 ) -> Float[Array, "b f2 t2 w"]:
-    """``convolve``, differentiable in both arguments and fast at it everywhere.
+    """``convolve`` with gradients to any order that are fast on every platform.
 
-    To any order: a convolution and its two transposes are each linear in what the
-    others' gradients are of, so that the three have each other as gradients.
+    A convolution and its two transposes are the gradients of each other.
     """
     plain = functools.partial(convolve, stride=stride)
     out = jax.eval_shape(plain, x, kernel)
@@ -202,7 +201,7 @@ def _to_input(
     image_shape: tuple[int, int],
     stride: int,
 ) -> Float[Array, "b f t channels_in"]:
-    """``input_gradient`` where it is fast, JAX's own elsewhere."""
+    """``input_gradient`` on CPU, JAX's own transpose elsewhere."""
 
     def derived(ct: Array, kernel: Array) -> Array:
         shape = (ct.shape[0], *image_shape, kernel.shape[2])
@@ -223,7 +222,7 @@ def _to_kernel(
     k: int,
     stride: int,
 ) -> Float[Array, "k k channels_in w"]:
-    """``kernel_gradient`` where it is fast, JAX's own elsewhere."""
+    """``kernel_gradient`` on CPU, JAX's own transpose elsewhere."""
 
     def derived(x: Array, ct: Array) -> Array:
         shape = (k, k, x.shape[3], ct.shape[3])

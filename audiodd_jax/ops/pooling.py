@@ -18,13 +18,13 @@ def average_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
     By ``reduce_window``, which XLA:CPU runs three times faster than a reshape-mean.
     """
     window = (1, POOL, POOL, 1)
-    # A NumPy zero: JAX must see a constant to know the sum.
+    # A NumPy zero: JAX recognises a window sum by its constant.
     zero = np.zeros((), x.dtype)
     return lax.reduce_window(x, zero, lax.add, window, window, "VALID") / POOL**2
 
 
 def _forward(x: Array) -> tuple[Array, Array]:
-    # An array without an element, for its shape and type alone.
+    # An empty array carries the input's shape and type.
     return average_pool(x), jnp.zeros((0, *x.shape[1:3]), x.dtype)
 
 
@@ -43,7 +43,7 @@ def spread(
 
     Args:
       ct: gradient with respect to the output.
-      shape: ``(f, t)`` of the input; what the pooling dropped gets zeros.
+      shape: ``(f, t)`` of the input; rows and columns dropped by pooling get zeros.
     """
     (b, f2, t2, w), (f, t) = ct.shape, shape
     ct = (ct / POOL**2)[:, :, None, :, None, :]
@@ -60,12 +60,12 @@ def _spread_backward(shape: tuple[int, int], _: None, x: Array) -> tuple[Array]:
     return (average_pool(x),)
 
 
-# Each is the other's transpose, so that gradients of any order are fast.
+# Each is the other's transpose: gradients of any order are fast.
 spread.defvjp(_spread_forward, _spread_backward)
 
 
 def pool_any(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
-    """``average_pool``, along the axes that are long enough for it."""
+    """``average_pool`` along the axes of at least two bins."""
     f, t = x.shape[1:3]
     if f == t == 1:
         return x
@@ -77,8 +77,8 @@ def pool_any(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
 def max_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
     """3x3 maximum pooling of stride 2, padded by one: ``ceil(f / 2)`` rows.
 
-    As a maximum of nine slices, since XLA:CPU scatters the gradient of a window's
-    maximum value by value.
+    As a maximum of nine slices: XLA:CPU computes the gradient of a window maximum by a
+    slow scatter.
     """
     f, t = ((side + 1) // 2 for side in x.shape[1:3])
     low = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)

@@ -1,14 +1,14 @@
 r"""3x3 convolutions of many channels by Winograd's F(2x2, 3x3), for CPUs.
 
-Four outputs of a 3x3 convolution take 36 multiplications a pair of channels; from 4x4
-tiles of the input they take 16:
+Four outputs of a 3x3 convolution take 36 multiplications per pair of channels; by
+transforming 4x4 tiles of the input they take 16:
 
     y = A^T [(G k G^T) * (B^T x B)] A,
 
 where the product in the middle is a matrix product over channels for each of the 16
 positions, and the transforms around it are sums. In float32 its error is that of the
-plain sum. A tile of outputs is a window of the 2x2 pooling, so that what follows the
-convolution in a random network needs no full-size activation.
+direct sum. A tile of outputs is a window of the 2x2 pooling, so that a block of a
+random network needs no full-size activation.
 
 Accelerators' libraries choose such algorithms themselves. BUILD_NOTES.md has the
 measurements.
@@ -28,9 +28,9 @@ from jaxtyping import Array, Bool, Float
 
 from audiodd_jax.ops.chunked_map import in_chunks
 
-# Fewer channels than this, and the transforms cost more than the products save.
+# With fewer channels the transforms cost more than the products save.
 CHANNELS = 64
-# Tiles that are transformed at once: few enough to stay in the caches.
+# Tiles transformed at once; few enough to stay in cache.
 TILES = 2048
 _HIGHEST = lax.Precision.HIGHEST
 
@@ -38,13 +38,13 @@ _Tiles = list[list[Array]]
 
 
 def pays(x: Array, kernel: Array) -> bool:
-    """Whether this is the faster way on a CPU."""
+    """Whether Winograd is faster than a direct convolution on CPU."""
     few = min(x.shape[1:3]) < 4
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= CHANNELS and not few
 
 
 def _input_tiles(x: Float[Array, "b f t c"]) -> _Tiles:
-    """``B^T x B`` of every 4x4 tile, a ``[b, f/2, t/2, c]`` array a position."""
+    """``B^T x B`` of every 4x4 tile: a ``[b, f/2, t/2, c]`` array per position."""
     f, t = (side // 2 for side in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     at = lambda u, v: x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
@@ -63,9 +63,9 @@ def _kernel_tiles(kernel: Float[Array, "3 3 c w"]) -> Float[Array, "4 4 c w"]:
 def _outputs(
     x: Float[Array, "b f t c"], tiles: Float[Array, "4 4 c w"]
 ) -> tuple[Array, Array, Array, Array]:
-    """The outputs of every 2x2 tile, row by row, ``[b, f/2, t/2, w]`` each."""
+    """Outputs of every 2x2 tile in row-major order, ``[b, f/2, t/2, w]`` each."""
     v = _input_tiles(x)
-    # Sixteen products rather than a batched one, whose operands would be copied.
+    # Sixteen products: one batched product would copy its operands.
     m = [
         [jnp.dot(v[i][j], tiles[i, j], precision=_HIGHEST) for j in range(4)]
         for i in range(4)
@@ -77,14 +77,14 @@ def _outputs(
 
 
 def _whole(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """Tiles of four laid out as the image that they are of."""
+    """The image whose 2x2 tiles have these four positions."""
     rows = (jnp.stack(pair, 3) for pair in ((a, b), (c, d)))
     y = jnp.stack(list(rows), 2)
     return y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], y.shape[5])
 
 
 def _by_tiles(f: Callable[[Array], Any], x: Array) -> Any:
-    """``f`` of some images at a time."""
+    """``f`` of as many images at once as ``TILES`` allows."""
     tiles = (x.shape[1] // 2) * (x.shape[2] // 2)
     return in_chunks(f, x, max(1, TILES // tiles))
 
@@ -92,9 +92,9 @@ def _by_tiles(f: Callable[[Array], Any], x: Array) -> Any:
 def convolve(
     x: Float[Array, "b f t c"], kernel: Float[Array, "3 3 c w"]
 ) -> Float[Array, "b f t w"]:
-    """A 3x3 convolution, padded by one."""
+    """3x3 convolution, padding SAME."""
     f, t = x.shape[1:3]
-    # What is added to make the sides even is zero, as the padding is.
+    # Sides are made even by zeros, as in the padding.
     x = jnp.pad(x, ((0, 0), (0, f % 2), (0, t % 2), (0, 0)))
     tiles = _kernel_tiles(kernel)
     return _by_tiles(lambda part: _whole(*_outputs(part, tiles)), x)[:, :f, :t]
@@ -106,13 +106,13 @@ def pooled(
     bias: Float[Array, " w"],
     with_open: bool,
 ) -> tuple[Float[Array, "b f2 t2 w"], Bool[Array, "b f3 t3 w"] | None]:
-    """Convolution, bias, ReLU and 2x2 average pool, odd last rows being dropped.
+    """Convolution, bias, ReLU and 2x2 average pool, which drops an odd last row.
 
     Args:
       x: images.
       kernel: of the convolution.
-      bias: a channel.
-      with_open: return also where the ReLU is open, but for what is dropped.
+      bias: per channel.
+      with_open: also return where the ReLU is open, without what is dropped.
     """
     tiles = _kernel_tiles(kernel)
 

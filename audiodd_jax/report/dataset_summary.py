@@ -1,4 +1,4 @@
-"""What a prepared dataset holds, as rows to print."""
+"""The summary of a prepared dataset, as rows to print."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str
     folds = np.unique(found.folds[found.folds > 0])
     rates = ", ".join(map(str, np.unique(found.rates)))
     noise = [] if found.noise is None else [("noise", f"{len(found.noise)} pieces")]
-    tests = f"; fold {found.folds[parts.test[0]]} tests" if folds.size else ""
+    tests = f"; test fold {found.folds[parts.test[0]]}" if folds.size else ""
     return [
         ("dataset", f"{entry.title}, {found.version}"),
         ("licence", found.licence),
@@ -36,13 +36,13 @@ def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str
 
 
 def class_counts(found: FeatureSet, parts: SplitIndices) -> list[str]:
-    """A line a class: its clips in each split, and in each fold where there are any."""
+    """A line per class: its clips in each split and fold."""
     classes = len(found.class_names)
     count = lambda clips: np.bincount(found.labels[clips], minlength=classes)
     splits = [count(part) for part in parts]
     folds = np.unique(found.folds[found.folds > 0]).tolist()
     in_folds = [count(found.folds == fold) for fold in folds]
-    head = "clips a class (train / validation / test"
+    head = "clips per class (train / validation / test"
     lines = [
         f"{head}; in folds {', '.join(map(str, folds))}):" if folds else f"{head}):"
     ]

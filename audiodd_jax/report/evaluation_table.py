@@ -1,11 +1,13 @@
-"""The verdict on a coreset as tables: accuracies side by side, and class by class."""
+"""The evaluation of a coreset as tables: accuracies, and accuracy per class."""
 
 import math
 from collections.abc import Sequence
 
+from audiodd_jax.report import tables
+from audiodd_jax.report.tables import Table
 from audiodd_jax.training.evaluation import Evaluation
 
-_WHAT = {
+_NAMES = {
     "coreset": "coreset",
     "hard": "coreset, hard labels",
     "random": "real clips, random",
@@ -13,43 +15,54 @@ _WHAT = {
     "all": "all training clips",
 }
 
-# Protocol, what was learnt from, clips, share of the training split, scores, seconds.
+# Protocol, training set, clips, fraction of the training split, scores, seconds.
 Line = tuple[str, str, int, float, Evaluation, float]
 
 
-def told(learns_from: str) -> str:
-    """What was learnt from, in words."""
-    return _WHAT.get(learns_from, f"real clips, {learns_from}")
+def learned_from(name: str) -> str:
+    """A training set in words, from its name."""
+    return _NAMES.get(name, f"real clips, {name}")
 
 
 def render(lines: Sequence[Line]) -> str:
-    """The comparison as a Markdown table, a line a protocol and thing learnt from."""
-    text = [
-        "| protocol | learns from | clips | of train | accuracy (%) | 95 % interval "
-        "| macro F1 | each seed | s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for protocol, learns_from, clips, fraction, scores, seconds in lines:
-        what = told(learns_from)
+    """The comparison as a Markdown table, one line per protocol and training set."""
+    columns = (
+        "protocol",
+        "learns from",
+        "clips",
+        "of train",
+        "accuracy (%)",
+        "95 % interval",
+        "macro F1",
+        "each seed",
+        "s",
+    )
+    rows = []
+    for protocol, name, clips, fraction, scores, seconds in lines:
         half = scores.interval
-        interval = "" if math.isnan(half) else f"± {100 * half:.1f}"
-        f1 = "" if scores.confusions is None else f"{scores.macro_f1:.3f}"
-        each = ", ".join(f"{100 * a:.1f}" for a in scores.accuracies)
-        text.append(
-            f"| {protocol} | {what} | {clips:,} | {100 * fraction:.2f} % "
-            f"| {str(scores).removesuffix(' %')} | {interval} | {f1} | {each} "
-            f"| {seconds:.0f} |"
+        rows.append(
+            (
+                protocol,
+                learned_from(name),
+                f"{clips:,}",
+                f"{100 * fraction:.2f} %",
+                str(scores).removesuffix(" %"),
+                "" if math.isnan(half) else f"± {100 * half:.1f}",
+                "" if scores.confusions is None else f"{scores.macro_f1:.3f}",
+                ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
+                f"{seconds:.0f}",
+            )
         )
-    return "\n".join(text)
+    return tables.markdown(Table(columns, rows))
 
 
 def render_classes(lines: Sequence[Line], class_names: Sequence[str]) -> str:
-    """Accuracy of each class, a column a protocol and thing learnt from."""
+    """Accuracy per class, one column per protocol and training set."""
     lines = [line for line in lines if line[4].confusions is not None]
-    head = [f"{protocol}, {learns_from}" for protocol, learns_from, *_ in lines]
-    text = [f"| class | {' | '.join(head)} |", "|---" * (len(lines) + 1) + "|"]
+    head = [f"{protocol}, {name}" for protocol, name, *_ in lines]
     share = lambda value: "none" if math.isnan(value) else f"{100 * value:.1f}"
-    for label, name in enumerate(class_names):
-        row = [share(line[4].per_class[label]) for line in lines]
-        text.append(f"| {name} | {' | '.join(row)} |")
-    return "\n".join(text)
+    rows = [
+        (class_name, *(share(line[4].per_class[label]) for line in lines))
+        for label, class_name in enumerate(class_names)
+    ]
+    return tables.markdown(Table(("class", *head), rows))

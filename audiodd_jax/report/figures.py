@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and its coreset before and after."""
+"""Figures of a run: curves, the coreset before and after, confusion matrices."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
-# Spectrograms of a class that a picture shows, before and after each.
+# Most spectrograms per class in a figure, before and after each.
 MAX_COLUMNS = 8
-# Classes up to which a confusion matrix has its numbers written in.
+# Most classes for which a confusion matrix is annotated with numbers.
 MAX_WRITTEN_CLASSES = 20
 
 
@@ -19,8 +19,8 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
     Args:
       history: rows of ``metrics.jsonl``.
-      title: above the picture.
-      path: where the PNG goes.
+      title: of the figure.
+      path: of the PNG.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -54,12 +54,12 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 def progress(
     histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]], title: str, path: Path
 ) -> None:
-    """Draws validation accuracy against steps, a line a name: the mean over seeds.
+    """Draws validation accuracy against steps, one line per name (mean over seeds).
 
     Args:
       histories: by name, the rows of ``metrics.jsonl`` of each seed.
-      title: above the picture.
-      path: where the PNG goes.
+      title: of the figure.
+      path: of the PNG.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -91,29 +91,29 @@ def coreset_grid(
     path: Path,
     names: tuple[str, str] = ("start", "distilled"),
 ) -> None:
-    """Draws a coreset as a grid of spectrograms, a class a row, before and after.
+    """Draws a coreset as a grid of spectrograms, one row per class.
 
     Args:
-      before: the starting spectrograms in dB, in class order.
-      after: the learnt ones.
+      before: initial spectrograms in dB, in class order.
+      after: learnt spectrograms.
       class_names: ``c`` names; ``s`` is a multiple of ``c``.
       seconds: length of a clip.
-      title: above the picture.
-      path: where the PNG goes.
-      names: of what is on the left and on the right.
+      title: of the figure.
+      path: of the PNG.
+      names: of the left and right halves.
     """
     rows = len(class_names)
     per_class = before.shape[0] // rows
     columns = min(per_class, MAX_COLUMNS)
     f, t = before.shape[1:]
-    # Cells keep the shape of a spectrogram, within what can still be looked at.
+    # Cells have the aspect ratio of a spectrogram, within limits.
     width = 1.1 if columns > 1 else 2.2
     height = width * min(1.0, max(0.45, f / t))
     figure = Figure(
         figsize=(max(4.5, 2 * columns * width + 2.2), rows * height + 1.0),
         layout="constrained",
     )
-    # Before, a gap, after: one grid, so that both halves have the same cells.
+    # Before, a gap, after: in one grid, so that all cells have the same size.
     grid = figure.subplots(
         rows,
         2 * columns + 1,
@@ -143,7 +143,7 @@ def coreset_grid(
         grid[row, 0].set_ylabel(
             class_names[row], rotation=0, ha="right", va="center", fontsize=8
         )
-    shown = f" ({columns} of {per_class} a class)" if columns < per_class else ""
+    shown = f" ({columns} of {per_class} per class)" if columns < per_class else ""
     grid[0, 0].set_title(names[0] + shown, loc="left", fontsize=10)
     grid[0, columns + 1].set_title(names[1], loc="left", fontsize=10)
     bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.02)
@@ -156,13 +156,13 @@ def coreset_grid(
 def confusion(
     counts: Int[np.ndarray, "c c"], class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draws a confusion matrix: which class's clips are taken for which.
+    """Draws a confusion matrix.
 
     Args:
       counts: clips by class (rows) and prediction (columns).
       class_names: ``c`` names.
-      title: above the picture.
-      path: where the PNG goes.
+      title: of the figure.
+      path: of the PNG.
     """
     classes = len(class_names)
     total = counts.sum(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""A coreset to look at and listen to: its spectrograms, labels, sounds, neighbours."""
+"""Spectrograms, labels, sounds and nearest real clips of a coreset."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ from audiodd_jax.features import inversion, normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.runtime.files import write_atomically
 
-# Training clips that are compared with a coreset at once.
+# Training clips compared with a coreset at once.
 _COMPARED_AT_ONCE = 4096
 # Sample rates of MPEG 1, 2 and 2.5.
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 class Heard(NamedTuple):
-    """Spectrograms and what they sound like.
+    """Spectrograms and their sounds.
 
     Attributes:
       log_mel: ``[k, f, t]`` in dB.
@@ -40,10 +40,10 @@ class Heard(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """The training clip that is nearest to each spectrogram.
+    """The training clip nearest to each spectrogram.
 
     Attributes:
-      rows: ``[s]`` of the clips that train.
+      rows: ``[s]`` of the training clips.
       labels: ``[s]`` their classes.
       distances: ``[s]`` root mean square, in standard deviations.
     """
@@ -66,11 +66,11 @@ def _distances(
 def nearest(
     images: Float[Array, "s f t 1"], train: Split | DeviceSplit | HostSplit
 ) -> Nearest:
-    """The nearest of the clips that train, of whatever class.
+    """The nearest training clips, of any class.
 
     Args:
       images: standardised spectrograms.
-      train: the clips, with the same preprocessing.
+      train: training clips with the same preprocessing.
     """
     labels, parts = np.asarray(train.labels), []
     for first in range(0, labels.size, _COMPARED_AT_ONCE):
@@ -88,12 +88,12 @@ def nearest(
 def listen(
     images: Float[Array, "k f t 1"], coreset: Coreset, *, seed: int, iterations: int
 ) -> Heard:
-    """Spectrograms as sound, by ``features.inversion``.
+    """Sounds of spectrograms, by ``features.inversion``.
 
     Args:
-      images: standardised as the coreset's are.
-      coreset: has the features' settings and the normalisation.
-      seed: draws the phases that Griffin-Lim starts from.
+      images: standardised as the coreset.
+      coreset: for its feature settings and normalisation.
+      seed: draws the initial phases of Griffin-Lim.
       iterations: of Griffin-Lim.
     """
     log_mel = normalization.invert(images, coreset.normalization)
@@ -103,11 +103,11 @@ def listen(
 
 
 def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> bytes:
-    """A spectrogram as a PNG, a pixel a bin, low frequencies below.
+    """A spectrogram as a PNG with one pixel per bin, low frequencies at the bottom.
 
     Args:
       log_mel: in dB.
-      limits: dB of the darkest and of the brightest colour.
+      limits: dB of the darkest and brightest colour.
     """
     file = io.BytesIO()
     low, high = limits
@@ -116,7 +116,7 @@ def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> b
 
 
 def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, str]:
-    """A sound for a page, and its media type: MP3, or WAV where none can be written.
+    """A sound for a page, and its media type: MP3 if possible, else WAV.
 
     Args:
       waveform: in [-1, 1].
@@ -130,14 +130,14 @@ def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, st
 def _encoded(
     waveform: Float[np.ndarray, " samples"], rate: int, file_format: str
 ) -> bytes:
-    """A sound as the bytes of a file, with 16 bits a sample where it is WAV."""
+    """A sound as the bytes of a file; WAV has 16 bits per sample."""
     file = io.BytesIO()
     soundfile.write(file, waveform, rate, format=file_format)
     return file.getvalue()
 
 
 def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
-    """A file name a spectrogram: a folder a class, numbers within it."""
+    """A file name per spectrogram: a folder per class, numbered files."""
     counts: dict[str, int] = {}
     names = []
     for label in labels.argmax(1):
@@ -148,24 +148,24 @@ def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> lis
 
 
 def write_sounds(heard: Heard, coreset: Coreset, folder: Path) -> list[str]:
-    """Writes a coreset as an audio folder: WAV files, a folder a class, a table.
+    """Writes a coreset as an audio folder: WAV files by class, and a table.
 
-    ``metadata.csv`` has a row a file: ``file_name``, ``label``, and a column a class
-    with the learnt label (one-hot where labels were fixed).
+    ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
+    class with the label's value (one-hot if labels were not learnt).
 
     Args:
       heard: all spectrograms of the coreset.
-      coreset: whose they are.
-      folder: where they go.
+      coreset: the coreset.
+      folder: to write to.
 
     Returns:
-      The files' names in the folder.
+      File names in the folder.
     """
     labels = np.asarray(coreset.unfolded().labels)
     names = files(labels, coreset.class_names)
     for name, waveform in zip(names, heard.waveforms, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        # Not by libsndfile, to which a full disk is an error like any other.
+        # Not written by libsndfile, which does not report a full disk as such.
         sound_file = _encoded(waveform, coreset.features.sample_rate, "WAV")
         (folder / name).write_bytes(sound_file)
     text = io.StringIO()
@@ -183,12 +183,12 @@ def write_sounds(heard: Heard, coreset: Coreset, folder: Path) -> list[str]:
 def strongest(
     label: Float[np.ndarray, " c"], class_names: tuple[str, ...], count: int = 3
 ) -> Iterator[tuple[str, float]]:
-    """The classes of a label with the largest values, and those: 1 for a hard label.
+    """The classes of a label with the largest values; 1 for a hard label.
 
     Args:
       label: centred.
       class_names: ``c`` names.
-      count: how many at most; those below a hundredth are left out.
+      count: most classes; values below 0.01 are left out.
     """
     values = label + 1 / label.size
     for place in np.argsort(-values, kind="stable")[:count]:

@@ -1,4 +1,4 @@
-"""The report as one HTML page with its pictures and sounds within it."""
+"""The report as one HTML page with embedded images and sounds."""
 
 import base64
 from collections.abc import Sequence
@@ -13,29 +13,29 @@ class Side(NamedTuple):
     """A spectrogram on the page.
 
     Attributes:
-      title: what it is.
-      told: a line under it.
-      picture: a data address.
-      sound: a data address.
-      labels: names and shares of its label; empty for a real clip.
+      title: its class.
+      caption: a line under it.
+      picture: data URL.
+      sound: data URL.
+      labels: class names and values of its label; empty for a real clip.
     """
 
     title: str
-    told: str
+    caption: str
     picture: str
     sound: str
     labels: Sequence[tuple[str, float]] = ()
 
 
 class Card(NamedTuple):
-    """A spectrogram of a coreset, and the real clip nearest to it, if it is known."""
+    """A spectrogram of a coreset, and the nearest real clip, if known."""
 
     own: Side
     near: Side | None
 
     @property
     def sides(self) -> list[Side]:
-        """Both, or the one that there is."""
+        """The sides that exist."""
         return [side for side in self if side]
 
 
@@ -43,7 +43,7 @@ class Gallery(NamedTuple):
     """A coreset on the page."""
 
     title: str
-    told: str
+    caption: str
     cards: Sequence[Card]
 
 
@@ -55,20 +55,20 @@ class Titled(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure's title and its data address."""
+    """A figure's title and its data URL."""
 
     title: str
     source: str
 
 
 class Page(NamedTuple):
-    """What the page holds, from top to bottom.
+    """The content of the page, from top to bottom.
 
     Attributes:
       title: of the page.
-      made: when and of what.
-      summary: a sentence a coreset.
-      note: how to read them.
+      made: version, date and number of runs.
+      summary: one sentence per coreset.
+      note: how to read the numbers.
       figures: curves.
       tables: with titles.
       galleries: of coresets.
@@ -86,12 +86,12 @@ class Page(NamedTuple):
 
 
 def data_address(content: bytes, media_type: str) -> str:
-    """Content as an address that holds it (RFC 2397)."""
+    """Content as a data URL (RFC 2397)."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def render(page: Page) -> str:
-    """The page as HTML; every text in it is escaped."""
+    """The page as HTML; all text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("audiodd_jax.report"),
         autoescape=True,

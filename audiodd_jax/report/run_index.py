@@ -1,4 +1,4 @@
-"""Run directories found and grouped: what ran, with which settings, how far."""
+"""Finds runs in folders, and groups the seeds of each experiment."""
 
 import json
 import statistics
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import read_json
 
-# What tells seeds of one experiment from each other, and where its data lay.
+# Settings that differ between seeds of one experiment, or between machines.
 _OF_A_SEED = ("seed", "learns_from.draw", "data.data_dir", "data.processes")
-# Clips by their numbers: many of them, and others with each seed.
+# Indices of clips, which differ between seeds.
 _INDICES = "learns_from.indices"
 
 
@@ -19,11 +19,11 @@ class Run(NamedTuple):
     """A run directory.
 
     Attributes:
-      path: where it lies.
+      path: the directory.
       kind: ``distill``, ``train``, ``active`` or ``folds``.
-      config: what ``config.json`` holds.
-      result: what ``result.json`` holds; empty where the run was cut.
-      history: the rows of ``metrics.jsonl``.
+      config: of ``config.json``.
+      result: of ``result.json``; empty for an unfinished run.
+      history: rows of ``metrics.jsonl``.
     """
 
     path: Path
@@ -39,12 +39,12 @@ class Run(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Runs that differ by their seeds alone.
+    """Runs that differ in their seeds only.
 
     Attributes:
       runs: by seed.
-      origin: what made the coreset that they learnt from; empty where none did.
-      settings: in which they differ from like groups, as ``name=value``.
+      origin: name of the coreset that they were trained on, or empty.
+      settings: ``name=value`` of what distinguishes them from similar groups.
     """
 
     runs: list[Run]
@@ -57,7 +57,7 @@ class Group(NamedTuple):
         return self.runs[0]
 
     def column(self, name: str) -> list[Any]:
-        """A value of ``result.json``, of each run."""
+        """A value of each run's ``result.json``."""
         return [run.result[name] for run in self.runs]
 
     def mean(self, name: str) -> float:
@@ -66,10 +66,10 @@ class Group(NamedTuple):
 
 
 def find(places: Sequence[Path]) -> list[Run]:
-    """The runs in some folders, at any depth, in the order of their paths.
+    """The runs in some folders, at any depth, sorted by path.
 
     Raises:
-      UserError: a place is no folder, or there is no run in any of them.
+      UserError: a folder does not exist, or none holds a run.
     """
     found: dict[Path, Run] = {}
     for place in places:
@@ -81,13 +81,13 @@ def find(places: Sequence[Path]) -> list[Run]:
             if run is not None:
                 found[path] = run
     if not found:
-        told = ", ".join(map(str, places))
-        raise UserError(f"there is no run in {told}: a run holds config.json")
+        names = ", ".join(map(str, places))
+        raise UserError(f"there is no run in {names}: a run has a config.json")
     return list(found.values())
 
 
 def _read(path: Path) -> Run | None:
-    """A run, or None where the folder is none of a kind that is reported."""
+    """A run, or None if the folder holds no run that can be reported."""
     config, result = read_json(path / "config.json"), {}
     if not isinstance(config, dict):
         return None
@@ -121,11 +121,11 @@ def _history(path: Path) -> list[dict[str, Any]]:
 def grouped(
     runs: Sequence[Run], origins: Mapping[str, str] | None = None
 ) -> list[Group]:
-    """Finished runs of one kind, seeds together, with what tells groups apart.
+    """Groups finished runs of one kind by experiment.
 
     Args:
-      runs: of one kind; those that were cut are left out.
-      origins: what made the coresets that trainings learnt from, by their digests.
+      runs: of one kind; unfinished ones are left out.
+      origins: names of the coresets that networks were trained on, by digest.
     """
     members: dict[str, list[Run]] = {}
     settings_of = {}
@@ -133,7 +133,7 @@ def grouped(
         if not run.result:
             continue
         settings = _flat(run.config)
-        # Of folders the place is the dataset; of published data it is where they lie.
+        # The path identifies a folder's dataset, but not a published one.
         place = settings.get("data.data_dir")
         for name in _OF_A_SEED:
             settings.pop(name, None)
@@ -159,15 +159,15 @@ def grouped(
             for name in sorted(own)
             if any(settings_of[other][0].get(name) != own[name] for other in rivals)
         ]
-        told = tuple(f"{name}={own[name]}" for name in names)
-        # A copy of a run is no second seed.
+        differing = tuple(f"{name}={own[name]}" for name in names)
+        # A copy of a run is not another seed.
         once = {(run.seed, _digest(run)): run for run in reversed(alike)}
         alike = sorted(once.values(), key=lambda run: run.seed)
-        groups.append(Group(alike, origin, told))
+        groups.append(Group(alike, origin, differing))
     return groups
 
 
-# What a table has columns for, so that nothing else need tell it.
+# Settings that have columns of their own in the tables.
 _SHOWN = (
     "method",
     "data.name",
@@ -183,12 +183,12 @@ _SHOWN = (
 
 
 def _digest(run: Run) -> str | None:
-    """Which coreset a training learnt from."""
+    """Digest of the coreset that a network was trained on."""
     return run.config.get("learns_from", {}).get("digest")
 
 
 def _shown(settings: dict[str, Any]) -> list[Any]:
-    """What a table shows of a group; only among equals must settings tell it."""
+    """The values of a group's own columns; equal groups are told apart by settings."""
     return [settings.get(name) for name in _SHOWN]
 
 

@@ -1,25 +1,25 @@
-"""What runs found, as tables: coresets, trainings, active learning, cut runs."""
+"""Results of runs as tables: coresets, trainings, active learning, unfinished runs."""
 
 import statistics
 from collections.abc import Sequence
 
 from audiodd_jax.report import evaluation_table, learning_curves
-from audiodd_jax.report.learning_curves import Curve, told
+from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.run_index import Group, Run
-from audiodd_jax.report.tables import Table
+from audiodd_jax.report.tables import Table, mean_std
 
 _PROTOCOLS = {"krr": "kernel regression"}
 
 
 def name_of(group: Group) -> str:
-    """A coreset's method and size in words: ``rfad, 10 a class``."""
+    """A coreset's method and size: ``rfad, 10 per class``."""
     result = group.first.result
     factor = result.get("factor", 1)
     return ", ".join(
         [
             result["method"],
-            f"{result['samples_per_class']} a class",
-            *([f"{factor} in each"] if factor > 1 else []),
+            f"{result['samples_per_class']} per class",
+            *([f"factor {factor}"] if factor > 1 else []),
             *group.settings,
         ]
     )
@@ -30,12 +30,12 @@ def _percent(share: float) -> str:
 
 
 def _accuracies(group: Group) -> list[float]:
-    """Of all seeds: a run's own ones where it had several."""
+    """Accuracies of all seeds of all runs."""
     return [a for run in group.runs for a in run.result["test_accuracies"]]
 
 
 def coresets(groups: Sequence[Group]) -> Table:
-    """Coresets: their sizes, and kernel regression on them, mean ± deviation in %.
+    """Coresets: their sizes, and accuracies of kernel regression.
 
     Args:
       groups: of distillations.
@@ -43,7 +43,7 @@ def coresets(groups: Sequence[Group]) -> Table:
     columns = (
         "dataset",
         "method",
-        "a class",
+        "per class",
         "settings",
         "of train",
         "bytes",
@@ -68,8 +68,8 @@ def coresets(groups: Sequence[Group]) -> Table:
                 _percent(result["fraction_of_train"]),
                 f"{result['bytes']:,}",
                 f"{result['train_bytes'] / result['bytes']:.3g}",
-                told(group.column("test_accuracy")),
-                told(group.column("start_test_accuracy"))
+                mean_std(group.column("test_accuracy")),
+                mean_std(group.column("start_test_accuracy"))
                 if result["start"] == "real"
                 else "",
                 result["protocol"],
@@ -82,7 +82,7 @@ def coresets(groups: Sequence[Group]) -> Table:
 
 
 def trainings(groups: Sequence[Group]) -> Table:
-    """Networks by what they learnt from, mean ± deviation in %.
+    """Networks and their training sets, with accuracies.
 
     Args:
       groups: of trainings.
@@ -103,7 +103,7 @@ def trainings(groups: Sequence[Group]) -> Table:
     for group in groups:
         result = group.first.result
         accuracies = _accuracies(group)
-        what = evaluation_table.told(result["learns_from"])
+        what = evaluation_table.learned_from(result["learns_from"])
         rows.append(
             (
                 result["dataset"],
@@ -112,7 +112,7 @@ def trainings(groups: Sequence[Group]) -> Table:
                 ", ".join(group.settings),
                 f"{result['num_samples']:,}",
                 _percent(result["fraction_of_train"]),
-                told(accuracies),
+                mean_std(accuracies),
                 f"{group.mean('macro_f1'):.3f}",
                 str(len(accuracies)),
                 f"{group.mean('wall_seconds'):.0f}",
@@ -122,11 +122,11 @@ def trainings(groups: Sequence[Group]) -> Table:
 
 
 def folds(groups: Sequence[Group]) -> Table:
-    """Coresets whose folds tested once each, mean ± deviation over folds in %."""
+    """Coresets of runs of every fold, with accuracies over folds."""
     columns = (
         "dataset",
         "method",
-        "a class",
+        "per class",
         "settings",
         "folds",
         "accuracy (%)",
@@ -144,8 +144,8 @@ def folds(groups: Sequence[Group]) -> Table:
                     str(result["samples_per_class"]),
                     ", ".join((*group.settings, f"seed={run.seed}")),
                     str(len(each)),
-                    told([row["test_accuracy"] for row in each]),
-                    told([row["start_test_accuracy"] for row in each]),
+                    mean_std([row["test_accuracy"] for row in each]),
+                    mean_std([row["start_test_accuracy"] for row in each]),
                     f"{result['wall_seconds']:.0f}",
                 )
             )
@@ -159,7 +159,7 @@ def curve(group: Group) -> Curve:
 
 
 def unfinished(runs: Sequence[Run]) -> Table:
-    """Runs without a result: how far they came."""
+    """Runs without a result, and their last steps."""
     rows = []
     for run in runs:
         if not run.result:
@@ -170,27 +170,26 @@ def unfinished(runs: Sequence[Run]) -> Table:
 
 
 def sentence(group: Group) -> str:
-    """A coreset in a sentence: its share, its bytes, its accuracy."""
+    """A coreset in a sentence: relative size, bytes, accuracy."""
     result = group.first.result
     share = _percent(result["fraction_of_train"])
     less = result["train_bytes"] / result["bytes"]
     real = ""
     if result["start"] == "real" and result["steps"]:
-        real = (
-            f"; as many real clips give {told(group.column('start_test_accuracy'))} %"
-        )
+        start = mean_std(group.column("start_test_accuracy"))
+        real = f"; the same number of real clips gives {start} %"
     count = len(group.runs)
     return (
         f"{result['dataset']}, {name_of(group)}: {result['num_samples']} spectrograms, "
         f"{share} of {result['num_train']:,} clips, {result['bytes']:,} bytes "
-        f"({less:.3g} times less than raw audio). Test accuracy by "
+        f"(1/{less:.3g} of the raw audio). Test accuracy by "
         f"{_PROTOCOLS.get(result['protocol'], result['protocol'])} "
-        f"{told(group.column('test_accuracy'))} % over {count} "
+        f"{mean_std(group.column('test_accuracy'))} % over {count} "
         f"seed{'s' * (count > 1)}{real}."
     )
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and range of some errors."""
+    """Mean and range of errors."""
     mean = statistics.fmean(values)
     return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"

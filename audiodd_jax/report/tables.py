@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,43 +18,55 @@ class Table(NamedTuple):
 
     Attributes:
       columns: the headings.
-      rows: a cell a column each.
+      rows: one cell per column each.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def without_empty_columns(self) -> "Table":
-        """The table less the columns in which no row has anything."""
+        """The table without columns whose cells are all empty."""
         kept = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
         pick = lambda cells: [cells[i] for i in kept]
         return Table(pick(self.columns), [pick(row) for row in self.rows])
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown (a pipe table)."""
+    """The table as Markdown (a pipe table), with aligned columns."""
     cell = lambda text: text.replace("|", "\\|").replace("\n", " ")
-    line = lambda cells: "| " + " | ".join(map(cell, cells)) + " |"
-    rule = "|---" * len(table.columns) + "|"
-    return "\n".join([line(table.columns), rule, *map(line, table.rows)])
+    row = lambda cells: list(map(cell, cells))
+    return tabulate.tabulate(
+        list(map(row, table.rows)),
+        row(table.columns),
+        tablefmt="github",
+        disable_numparse=True,
+    )
 
 
 def comma_separated(table: Table) -> str:
-    """The table as CSV, its headings first."""
+    """The table as CSV, with a header row."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
     return text.getvalue()
 
 
 def latex(table: Table) -> str:
-    """The table as LaTeX's ``tabular`` (with the package booktabs)."""
+    """The table as a LaTeX ``tabular`` (package booktabs)."""
     return tabulate.tabulate(
         table.rows, table.columns, tablefmt="latex_booktabs", disable_numparse=True
     )
 
 
+def mean_std(accuracies: Sequence[float]) -> str:
+    """Mean ± sample standard deviation in %; a single value without deviation."""
+    mean = f"{100 * statistics.fmean(accuracies):.1f}"
+    if len(accuracies) < 2:
+        return mean
+    return f"{mean} ± {100 * statistics.stdev(accuracies):.1f}"
+
+
 def stem(title: str) -> str:
-    """A title as a file name without an ending."""
+    """A file name without suffix, from a title."""
     return re.sub(r"[^\w]+", "_", title.lower()).strip("_")
 
 

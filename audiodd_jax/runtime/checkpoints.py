@@ -1,6 +1,6 @@
-"""Checkpoints of array pytrees by orbax: whole or absent, restored bit for bit.
+"""Checkpoints of array pytrees by orbax: atomic, and restored bit for bit.
 
-Of several processes the lead alone writes and reads; arrays are the same on all.
+Of several processes only process 0 writes and reads; arrays are the same on all.
 """
 
 import errno
@@ -16,7 +16,7 @@ from audiodd_jax.runtime import multiprocess
 
 
 def _to_arrays(tree: Any) -> Any:
-    """Typed keys as their raw words, which any version of orbax stores."""
+    """Typed keys as raw words, which any version of orbax stores."""
     is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
@@ -33,7 +33,7 @@ def _like(arrays: Any, tree: Any) -> Any:
 
 
 class Checkpoints:
-    """The checkpoints of a run, one a step number; the newest ``keep`` stay."""
+    """The checkpoints of a run, by step; the newest ``keep`` are kept."""
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
@@ -48,16 +48,16 @@ class Checkpoints:
         # Synchronous: the state is small, and the next chunk donates its buffers.
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            create=False,  # orbax makes no folder for some of the processes alone
+            create=False,  # orbax cannot create it for some of the processes
             enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,  # what a killed write left
+            cleanup_tmp_directories=True,  # remains of killed processes
             **alone,
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
     def save(self, step: int, state: Any) -> None:
-        """Writes ``state`` as the checkpoint of ``step``, wholly or not at all.
+        """Writes ``state`` as the checkpoint of ``step``, atomically.
 
         Raises:
           OSError: the disk is full, or the folder cannot be written.
@@ -72,7 +72,7 @@ class Checkpoints:
             self._manager.save(step, args=args, force=True)
             self._manager.wait_until_finished()
         except ValueError as error:
-            # The storage below orbax tells a full disk as a ValueError.
+            # The storage below orbax reports a full disk as a ValueError.
             full = os.strerror(errno.ENOSPC)
             if full not in str(error):
                 raise

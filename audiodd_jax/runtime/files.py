@@ -1,18 +1,58 @@
-"""Files that are never seen half-written: text, JSON, arrays."""
+"""Files and folders that are never seen half-written: text, JSON, arrays."""
 
+import contextlib
 import json
 import os
-import tempfile
+import shutil
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
 
 from audiodd_jax.runtime.errors import UserError
 
-# What reading raises for a file that is cut, is something else, or lacks an array.
+# Exceptions of reading a file that is truncated, of another format, or lacks an array.
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, BadZipFile)
+
+_PART = ".part-"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that replaces ``path`` when the block ends without an error."""
+    scratch = _scratch(path)
+    try:
+        with scratch.open("wb") as file:
+            yield file
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder that is renamed to ``path`` when the block ends without an error.
+
+    The caller holds a lock: remains of killed processes are removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f"{path.name}{_PART}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = _scratch(path)
+    scratch.mkdir()
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch(path: Path) -> Path:
+    # Created by open and mkdir, which respect the umask; tempfile's are private.
+    return path.with_name(f"{path.name}{_PART}{uuid.uuid4().hex[:12]}")
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
@@ -21,35 +61,21 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
       One of ``DAMAGE``, or OSError: it cannot be read.
     """
-    # Opened here, since NumPy leaves a file open that turns out to be no archive.
+    # Opened here: NumPy does not close a file that turns out to be no archive.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Writes a ``.npz`` that is never seen half-written."""
-    handle, scratch = tempfile.mkstemp(suffix=".npz", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    """Writes a ``.npz`` atomically."""
+    with atomic(path) as file:
+        np.savez(file, **arrays)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file that is never seen half-written."""
-    handle, scratch = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    """Writes a text file atomically, in UTF-8."""
+    with atomic(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,6 +90,6 @@ def read_json(path: Path) -> Any:
       UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is damaged: it is not JSON") from error

@@ -1,10 +1,11 @@
 """File locks: one process at a time."""
 
 import contextlib
-import fcntl
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+
+import filelock
 
 _log = logging.getLogger(__name__)
 
@@ -18,10 +19,26 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
       doing: what the other process is doing, for the log message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.info("waiting for another process that is %s", doing)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        _log.info("waiting for another process that is %s", doing)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def hold(path: Path) -> filelock.BaseFileLock | None:
+    """Takes the lock file ``path`` at once, or returns None if it is held.
+
+    The caller releases it.
+    """
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    return lock

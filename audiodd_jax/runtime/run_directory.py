@@ -1,6 +1,5 @@
-"""The run directory: one run, its configuration, its record and its results."""
+"""The run directory: a run's configuration, metrics and results."""
 
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -10,10 +9,11 @@ from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.files import read_json, write_atomically, write_json
+from audiodd_jax.runtime.locks import hold
 
 
 def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    """Fields in which two nested configurations differ, as ``name: there, here``."""
+    """Fields in which two nested configurations differ, in words."""
     found = []
     for name in sorted({*there, *here}):
         old, new = there.get(name), here.get(name)
@@ -27,8 +27,8 @@ def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
 class RunDirectory:
     """A run's folder, held by one process at a time.
 
-    Of the processes of one run the lead alone touches it; the others are told what it
-    reads, and what they write goes nowhere.
+    In a run of several processes only process 0 reads and writes it; the others receive
+    what it reads, and do not write.
 
     Use it as a context manager:
 
@@ -37,10 +37,10 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike, config: dict[str, Any]):
-        """Opens or makes the folder for the run that ``config`` describes.
+        """Opens or creates the folder of the run with this configuration.
 
         Raises:
-          UserError: the folder holds something else, or a run with another
+          UserError: the folder holds something else or a run with another
             configuration, or another process is writing it.
         """
         self.path = Path(path)
@@ -60,23 +60,20 @@ class RunDirectory:
         if alien:
             raise UserError(f"{path} is not empty and holds no run; choose another")
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = (path / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise UserError(f"another process is writing {path}") from error
+        self._lock = hold(path / ".lock")
+        if self._lock is None:
+            raise UserError(f"another process is writing {path}")
         try:
             self._check_config()
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     def _check_config(self) -> None:
         file = self.path / "config.json"
         if not file.exists():
             return
-        # As JSON reads it back: tuples have become lists.
+        # Through JSON, which turns tuples into lists.
         here = json.loads(json.dumps(self._config))
         found = differences(read_json(file), here)
         if found:
@@ -95,7 +92,7 @@ class RunDirectory:
                     self._events.close()
         finally:
             if self._lock is not None:
-                self._lock.close()
+                self._lock.release()
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
@@ -109,7 +106,7 @@ class RunDirectory:
             write_json(self.path / "result.json", result)
 
     def history(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``; one cut short by a kill is left out."""
+        """The rows of ``metrics.jsonl``, without an incomplete last line."""
         return multiprocess.from_process_zero(self._read_history)
 
     def _read_history(self) -> list[dict[str, Any]]:
@@ -123,10 +120,10 @@ class RunDirectory:
         return rows
 
     def start_from(self, step: int) -> None:
-        """Writes configuration and describe, drops what came after ``step``.
+        """Writes configuration and environment, and drops rows after ``step``.
 
-        Only now is the folder that run's: one that is refused before, for its data or
-        its settings, leaves it free for another.
+        Before this call the folder belongs to no run: one that is refused for its data
+        or settings leaves the folder free.
         """
         if not multiprocess.is_process_zero():
             return
@@ -135,18 +132,18 @@ class RunDirectory:
         rows = [row for row in self._read_history() if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(self.path / "metrics.jsonl", text)
-        # Imported here: it takes a second, which only a writing run should pay.
+        # Imported here, since it takes a second.
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(self.path), purge_step=step + 1)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Appends a row, which has its ``step``, to the record and to TensorBoard."""
+        """Appends a row, which has a ``step``, to ``metrics.jsonl`` and TensorBoard."""
         if not multiprocess.is_process_zero():
             return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
         for name, value in row.items():
-            # TensorBoard draws numbers; lists are for readers of the file.
+            # TensorBoard takes scalars only.
             if name != "step" and isinstance(value, int | float):
                 self._events.add_scalar(name, value, row["step"])

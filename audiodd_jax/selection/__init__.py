@@ -1,1 +1,1 @@
-"""Choosing real clips: random, herding, k-center, and subsets of the training split."""
+"""Selection of real clips: random, herding, k-center, subsets of the training split."""

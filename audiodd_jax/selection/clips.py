@@ -1,8 +1,8 @@
-"""Choosing real clips: what a coreset of the same size is compared with.
+"""Selection of real clips: the baselines of a coreset of the same size.
 
 References:
   Welling, *Herding Dynamical Weights to Learn*, ICML 2009; Rebuffi et al., *iCaRL*,
-  CVPR 2017 (herding as a choice of exemplars). Sener and Savarese, *Active Learning for
+  CVPR 2017 (herding selects exemplars). Sener and Savarese, *Active Learning for
   Convolutional Neural Networks: A Core-Set Approach*, ICLR 2018 (k-center).
 """
 
@@ -20,7 +20,7 @@ from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.errors import UserError
 
-# Clips whose features are computed at once.
+# Clips embedded at once.
 _CHUNK = 512
 
 
@@ -46,14 +46,14 @@ def random_rows(
 def random_fraction(
     key: Key[Array, ""], labels: Int[Array, " b"], clips: int
 ) -> Int[np.ndarray, " s"]:
-    """``clips`` random ones, as many of each class as its share of all.
+    """``clips`` random clips, stratified by class, or all if there are fewer.
 
-    What does not divide goes to random classes. All clips, where there are fewer.
+    Remainders go to random classes.
     """
     clips = min(clips, labels.size)
     order = np.asarray(jax.random.permutation(key, labels.size))
     shuffled = np.asarray(labels)[order]
-    # The rank of each clip within its class, as a share of it: cut where it suffices.
+    # Each clip's rank within its class, as a fraction of it; the lowest are kept.
     by_class = np.argsort(shuffled, kind="stable")
     counts = np.bincount(shuffled)
     ranks = np.arange(labels.size) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -68,13 +68,12 @@ def herding_rows(
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
-    """Clips of each class whose mean follows the class's mean, greedily.
+    """Clips of each class whose mean approximates the class's mean, greedily.
 
-    Each next clip is the one that brings the mean of the chosen nearest to that of the
-    class: ``argmin || mu - (sum + phi) / (i + 1) ||``.
+    Each step adds the clip that minimises ``|| mu - (sum + phi) / (i + 1) ||``.
 
     Raises:
-      UserError: a class has fewer clips than asked for.
+      UserError: a class has fewer than ``per_class`` clips.
     """
     check_counts(labels, class_names, per_class)
 
@@ -85,7 +84,7 @@ def herding_rows(
 
         def next_clip(carry: tuple, i: Array) -> tuple[tuple, Array]:
             total, free = carry
-            # || (i + 1) mu - total - phi ||^2, less what no clip changes.
+            # || (i + 1) mu - total - phi ||^2, without constant terms.
             target = (i + 1) * mean - total
             gap = norms - 2 * jnp.dot(features, target, precision="highest")
             row = jnp.argmin(jnp.where(free, gap, jnp.inf))
@@ -104,12 +103,12 @@ def k_center_rows(
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
-    """Clips of each class that cover it: each is the farthest from all before it.
+    """Clips that cover each class: each is the farthest from the ones before it.
 
-    The first is the one nearest to the class's mean.
+    The first is nearest to the class's mean.
 
     Raises:
-      UserError: a class has fewer clips than asked for.
+      UserError: a class has fewer than ``per_class`` clips.
     """
     check_counts(labels, class_names, per_class)
     chosen = []
@@ -117,7 +116,7 @@ def k_center_rows(
         mine = labels == label
         mean = jnp.sum(jnp.where(mine[:, None], features, 0), 0) / mine.sum()
         nearness = 1 / (1 + squared_distances(features, mean))
-        # Clips of other classes are as if chosen already.
+        # Clips of other classes count as chosen.
         gaps = jnp.where(mine, jnp.inf, -1.0)
         chosen.append(farthest_first(features, gaps, nearness, per_class))
     return np.concatenate([np.asarray(rows) for rows in chosen])
@@ -126,14 +125,14 @@ def k_center_rows(
 def squared_distances(
     features: Float[Array, "b d"], centres: Float[Array, "*k d"]
 ) -> Float[Array, "b *k"]:
-    """``||h - centre||^2``, by products."""
+    """``||h - centre||^2``, by matrix products."""
     products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
     norms = jnp.sum(features**2, 1).reshape(-1, *(1,) * (centres.ndim - 1))
     return jnp.maximum(norms + jnp.sum(centres**2, -1) - 2 * products, 0.0)
 
 
 def highest(scores: Float[Array, " b"], noise: Float[Array, " b"]) -> Int[Array, ""]:
-    """Place of the highest score; of equals, that of the highest noise, above -1."""
+    """Index of the highest score; ties are broken by the highest noise, above -1."""
     return jnp.argmax(jnp.where(scores == scores.max(), noise, -1.0))
 
 
@@ -144,13 +143,12 @@ def farthest_first(
     noise: Float[Array, " b"],
     count: int,
 ) -> Int[Array, " count"]:
-    """Greedy k-center, from the squared distances to the centres so far.
+    """Greedy k-center, given the squared distances to the centres so far.
 
     Args:
       features: of the clips.
-      gaps: squared distances; infinite where there is no centre yet, -1 for a clip that
-        is not to be chosen.
-      noise: above -1; the highest decides between equals.
+      gaps: squared distances; infinite without a centre, -1 for excluded clips.
+      noise: above -1; the highest breaks ties.
       count: clips to choose.
     """
 
@@ -159,7 +157,7 @@ def farthest_first(
         gaps = jnp.minimum(gaps, squared_distances(features, features[place]))
         return gaps.at[place].set(-1.0), place
 
-    # What is chosen has a gap of -1, below the 0 of what lies on a centre.
+    # Chosen clips have a gap of -1, below the 0 of duplicates of a centre.
     return lax.scan(choose, gaps, None, count)[1]
 
 
@@ -169,13 +167,13 @@ def embed(
     config: RandomNetworkConfig,
     num_networks: int,
 ) -> Float[Array, "b d"]:
-    """Features of clips under random networks, scaled to length one.
+    """Features of clips under random networks, scaled to unit length.
 
     Args:
       key: draws the networks.
-      clips: real ones.
+      clips: real clips.
       config: of the networks.
-      num_networks: how many.
+      num_networks: number of networks.
     """
     networks = random_features.sample_networks(
         key, num_networks, clips.image_shape, config, jnp.float32
@@ -198,7 +196,7 @@ def embed(
 def check_counts(
     labels: Int[Array, " b"], class_names: tuple[str, ...], per_class: int = 1
 ) -> Int[np.ndarray, " c"]:
-    """Clips of each class, of which each has ``per_class`` at least.
+    """The number of clips in each class, at least ``per_class``.
 
     Raises:
       UserError: a class has fewer.

@@ -1,4 +1,4 @@
-"""Which part of the training clips a network learns from."""
+"""Subsets of the training clips, as training sets of baselines."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.selection import clips as clips_lib
 
-# Draws of clips are no draws of networks, whatever the seeds.
+# Folded into the key, so that draws of clips differ from draws of networks.
 _DRAW = 0xC11B
 
 
@@ -21,11 +21,11 @@ class Subset(NamedTuple):
     """A way to choose training clips.
 
     Attributes:
-      name: ``all``, ``random`` or ``herding`` (clips a class), ``fraction`` (random, of
-        the whole training split, class by class), or ``indices``.
-      per_class: clips a class.
+      name: ``all``, ``random`` or ``herding`` (``per_class``), ``fraction`` (random and
+        stratified), or ``indices``.
+      per_class: clips per class.
       fraction: of the training split, validation clips included.
-      indices: rows of the clips that train, as ``prepare`` orders them.
+      indices: rows of the training clips, in the order of ``prepare``.
     """
 
     name: str = "all"
@@ -35,19 +35,19 @@ class Subset(NamedTuple):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether another seed chooses other clips."""
+        """Whether it depends on the seed."""
         return self.name in ("random", "fraction")
 
 
 def parse(text: str, per_class: int) -> Subset:
-    """A subset by its name: ``all``, ``random``, ``herding``, or a share as ``20%``.
+    """A subset from its name: ``all``, ``random``, ``herding``, or ``20%`` and so on.
 
     Args:
       text: the name.
-      per_class: clips a class, where the name asks for some.
+      per_class: clips per class of ``random`` and ``herding``.
 
     Raises:
-      UserError: another name, or a share out of range.
+      UserError: an unknown name, or a percentage out of range.
     """
     if text in ("random", "herding"):
         return Subset(text, per_class=per_class)
@@ -55,17 +55,17 @@ def parse(text: str, per_class: int) -> Subset:
         return Subset()
     if not re.fullmatch(r"\d+(\.\d+)?%", text):
         raise UserError(
-            f"there is nothing to compare with named {text!r}; there are random, "
-            "herding, hard, all, and shares such as 20%"
+            f"unknown baseline {text!r}; choose from random, herding, hard, all, and "
+            "percentages such as 20%"
         )
     return fraction_of(float(text[:-1]) / 100)
 
 
 def fraction_of(fraction: float) -> Subset:
-    """A random share of the training split.
+    """A random fraction of the training split.
 
     Raises:
-      UserError: it is not above 0 and at most 1.
+      UserError: it is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise UserError(f"a fraction is above 0 and at most 1, not {fraction:g}")
@@ -73,10 +73,10 @@ def fraction_of(fraction: float) -> Subset:
 
 
 def read_indices(path: Path) -> Subset:
-    """The clips that a file lists: NumPy's ``.npy``, or whole numbers in a text file.
+    """The clips listed in a file: a ``.npy``, or integers in a text file.
 
     Raises:
-      UserError: there is no such file, or it holds something else.
+      UserError: the file holds something else.
     """
     try:
         if path.suffix == ".npy":
@@ -84,9 +84,9 @@ def read_indices(path: Path) -> Subset:
         else:
             rows = np.array([int(word) for word in path.read_text().split()])
     except (ValueError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no list of whole numbers") from error
+        raise UserError(f"{path} is not a list of integers") from error
     if rows.ndim != 1 or not rows.size or not np.issubdtype(rows.dtype, np.integer):
-        raise UserError(f"{path} is no list of whole numbers")
+        raise UserError(f"{path} is not a list of integers")
     return Subset("indices", indices=tuple(rows.tolist()))
 
 
@@ -96,13 +96,13 @@ def choose(
     """Rows of ``data.train`` that belong to a subset.
 
     Args:
-      subset: which.
-      data: the prepared dataset; only its training clips are looked at.
-      config: of the random networks that herding embeds clips with.
+      subset: to choose.
+      data: the prepared dataset; only its training clips are used.
+      config: of the random networks that embed clips for herding.
       seed: of the draw.
 
     Raises:
-      UserError: a class has too few clips, or an index is none of a training clip.
+      UserError: a class has too few clips, or an index is out of range.
     """
     labels, count = data.train.labels, data.train.labels.size
     key = jax.random.fold_in(jax.random.key(_DRAW), seed)
@@ -122,9 +122,9 @@ def choose(
     rows = np.array(subset.indices)
     if rows.min() < 0 or rows.max() >= count:
         raise UserError(
-            f"indices of training clips go from 0 to {count - 1}, and one is "
+            f"indices of training clips are from 0 to {count - 1}, not "
             f"{rows.min() if rows.min() < 0 else rows.max()}"
         )
     if np.unique(rows).size < rows.size:
-        raise UserError("a training clip is listed twice among the indices")
+        raise UserError("a training clip is listed twice in the indices")
     return rows

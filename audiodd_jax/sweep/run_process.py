@@ -1,6 +1,5 @@
-"""One attempt at a run: a process of its own, and a record of how it ended."""
+"""One attempt at a run of a sweep: its process, and the record of how it ended."""
 
-import fcntl
 import json
 import os
 import platform
@@ -13,29 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from audiodd_jax.runtime import multiprocess, supervisor
+from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep.plan import Planned
 
 RECORD = "sweep.jsonl"
 LOGS = "logs"
-# Seconds that a process whose parent died has to leave its run directory.
+# Seconds in which a process whose parent died must release its run directory.
 _PATIENCE = 120.0
 _PREFIX = "audiodd: error: "
 
 
 def record(workdir: Path, run: str, event: str, **more: Any) -> None:
-    """Appends what happened to a run to the sweep's record; one line, one write."""
+    """Appends an event of a run to the sweep's record."""
     row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
     with (workdir / RECORD).open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
 def is_finished(workdir: Path, plan: Planned) -> bool:
-    """Whether the run has its result."""
+    """Whether the run has a result."""
     return (workdir / plan.name / "result.json").exists()
 
 
 class Attempt:
-    """The process of a run, until it has ended."""
+    """A process that runs one run of a sweep."""
 
     def __init__(
         self,
@@ -44,16 +44,16 @@ class Attempt:
         folder: Path,
         environment: Mapping[str, str] | None = None,
     ):
-        """Starts the process, which resumes the run where it was interrupted.
+        """Starts the process, which resumes an interrupted run.
 
         Args:
           plan: the run.
-          workdir: the sweep's.
-          folder: where relative paths among the flags begin.
-          environment: over this process's own.
+          workdir: of the sweep.
+          folder: working directory, to which relative paths in the flags refer.
+          environment: variables in addition to this process's.
         """
         self.plan, self._workdir = plan, workdir
-        self._began, self._is_told = time.monotonic(), False
+        self._began, self._is_stopping = time.monotonic(), False
         self._log = workdir / LOGS / f"{plan.name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
         record(workdir, plan.name, "started", host=platform.node(), flags=plan.flags)
@@ -78,9 +78,9 @@ class Attempt:
         return [*command, f"--workdir={self._workdir / plan.name}"]
 
     def poll(self) -> str | None:
-        """How the run ended, once the process has.
+        """How the process ended, or None while it runs.
 
-        ``finished``, ``failed``, ``cut`` or ``killed``.
+        ``finished``, ``failed``, ``cut`` (interrupted) or ``killed``.
         """
         code = self._process.poll()
         if code is None:
@@ -94,39 +94,36 @@ class Attempt:
         if is_finished(self._workdir, self.plan):
             return "finished", ""
         if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
-            return "cut", "stopped; its state is saved"
+            return "cut", "interrupted; its state is saved"
         if code < 0:
             return "killed", f"killed by signal {-code}"
         with self._log.open(errors="replace") as log:
             log.seek(self._begin)
             lines = [line.strip() for line in log if line.strip()]
         for prefix in (_PREFIX, ""):
-            told = [line for line in lines if line.startswith(prefix)]
-            if told:
-                return "failed", told[-1].removeprefix(prefix)
+            found = [line for line in lines if line.startswith(prefix)]
+            if found:
+                return "failed", found[-1].removeprefix(prefix)
         return "failed", f"exit code {code}"
 
     def stop(self) -> None:
-        """Asks the process to save its state and end; once, so that it can."""
-        if self._process.poll() is None and not self._is_told:
-            self._is_told = True
+        """Sends SIGTERM, once: the process saves its state and ends."""
+        if self._process.poll() is None and not self._is_stopping:
+            self._is_stopping = True
             self._process.send_signal(signal.SIGTERM)
 
 
 def wait_until_free(directory: Path) -> None:
-    """Waits until no process holds a run directory, for a while.
+    """Waits until no process holds a run directory, up to a time limit.
 
-    Where a worker was killed, its run's process takes a moment to notice.
+    When a worker is killed, its run's process takes a moment to notice.
     """
-    lock, until = directory / ".lock", time.monotonic() + _PATIENCE
-    while lock.exists() and time.monotonic() < until:
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                time.sleep(0.2)
-            else:
-                return
+    path, until = directory / ".lock", time.monotonic() + _PATIENCE
+    while path.exists() and time.monotonic() < until:
+        if lock := hold(path):
+            lock.release()
+            return
+        time.sleep(0.2)
 
 
 def perform(
@@ -136,16 +133,17 @@ def perform(
     retries: int,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs a run to its end, as the body of a task; the sweep's record says how.
+    """Runs one run to its end: the body of a cluster task.
 
-    A finished run is not run again, and a killed one is retried.
+    A finished run is skipped, and a killed one is retried. The outcome is in the
+    sweep's record.
 
     Args:
       plan: the run.
-      workdir: the sweep's.
-      folder: where relative paths among the flags begin.
-      retries: after which a run that is killed counts as failed.
-      environment: over this process's own.
+      workdir: of the sweep.
+      folder: working directory, to which relative paths in the flags refer.
+      retries: of a killed process.
+      environment: variables in addition to this process's.
     """
     wait_until_free(workdir / plan.name)
     for _ in range(retries + 1):

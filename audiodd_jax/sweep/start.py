@@ -1,11 +1,11 @@
-"""How a sweep begins: alone in its folder, with what is finished left as it is."""
+"""The start of a sweep: its folder is locked, and finished runs are left alone."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep import run_process, status
 from audiodd_jax.sweep.plan import Planned
 
@@ -15,26 +15,27 @@ def held(workdir: Path) -> Iterator[None]:
     """Holds the sweep's folder for one process.
 
     Raises:
-      UserError: another one sweeps there, or it is a run or a file.
+      UserError: another sweep holds it, or it is a run or a file.
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is not a folder")
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; a sweep needs a folder of its own")
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".sweep").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another sweep is running in {workdir}") from error
+    lock = hold(workdir / ".sweep")
+    if lock is None:
+        raise UserError(f"another sweep is running in {workdir}")
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def begin(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
-    """The runs that are not finished yet, noted as waiting.
+    """The runs that are not finished, recorded as waiting.
 
     Raises:
-      UserError: a run of that name was begun with other flags.
+      UserError: a run of the same name was started with other flags.
     """
     todo = []
     for plan, state in zip(plans, status.read(plans, workdir), strict=True):
@@ -43,8 +44,8 @@ def begin(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
             there = ", ".join(sorted(one)) or "fewer flags"
             here = ", ".join(sorted(other - set(state.flags))) or "fewer"
             raise UserError(
-                f"run {plan.name} was begun with {there}, and now has {here}: choose "
-                "another --workdir, or another name"
+                f"run {plan.name} was started with {there} and now has {here}; choose "
+                "another --workdir or another name"
             )
         if run_process.is_finished(workdir, plan):
             if state.what != "finished":

@@ -1,1 +1,1 @@
-"""Training networks and scoring what they, or a coreset, have learned."""
+"""Training of networks, and evaluation of networks and coresets."""

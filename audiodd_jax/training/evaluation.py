@@ -1,4 +1,4 @@
-"""How well a learner serves: its scores on the test split, over seeds."""
+"""Scores on the test split over seeds, of networks and of kernel regression."""
 
 import dataclasses
 import logging
@@ -24,18 +24,18 @@ from audiodd_jax.training.fit import Fitted
 
 _log = logging.getLogger(__name__)
 
-# Networks that score are never those that distilled, whatever the seeds.
+# Folded into the key, so that evaluation never uses the networks of distillation.
 _EVALUATION = 0x7E57
 
 
 class Evaluation(NamedTuple):
-    """Scores of one learner by one protocol.
+    """Scores of one protocol.
 
     Attributes:
       protocol: its name.
-      accuracies: one a seed (or a fold).
-      confusions: ``[k, c, c]`` clips by class (rows) and prediction, of each seed; None
-        where the accuracies are means already.
+      accuracies: one per seed or fold.
+      confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None if
+        the accuracies are means.
     """
 
     protocol: str
@@ -49,17 +49,17 @@ class Evaluation(NamedTuple):
 
     @property
     def std(self) -> float:
-        """Sample standard deviation over seeds; 0 for a single one."""
+        """Sample standard deviation over seeds; 0 for a single seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
 
     @property
     def interval(self) -> float:
-        """Half of the 95 % confidence interval of the mean; NaN for a single seed."""
+        """Half width of the 95 % confidence interval; NaN for a single seed."""
         return metrics.interval95(self.accuracies)
 
     @property
     def per_class(self) -> Float[np.ndarray, " c"]:
-        """Accuracy of each class, over all seeds."""
+        """Accuracy per class, over all seeds."""
         return metrics.per_class_accuracy(self.confusions.sum(0))
 
     @property
@@ -73,7 +73,7 @@ class Evaluation(NamedTuple):
         return f"{100 * self.mean:.1f}{deviation} %"
 
     def summary(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """All scores, as JSON takes them."""
+        """All scores as JSON values."""
         interval = self.interval
         result = {
             "protocol": self.protocol,
@@ -107,12 +107,12 @@ def from_predictions(
     labels: Int[Array | np.ndarray, " b"],
     num_classes: int,
 ) -> Evaluation:
-    """The evaluation of predicted classes, a row a seed.
+    """The evaluation of predicted classes, one row per seed.
 
     Args:
       protocol: its name.
       predicted: classes.
-      labels: the right ones.
+      labels: true classes.
       num_classes: ``c``.
     """
     labels = np.asarray(labels)
@@ -127,7 +127,7 @@ def from_predictions(
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation over the seeds of several."""
+    """The evaluation over the seeds of several evaluations."""
     return Evaluation(
         parts[0].protocol,
         tuple(accuracy for part in parts for accuracy in part.accuracies),
@@ -144,19 +144,19 @@ def kernel_regression(
 ) -> list[Evaluation]:
     """Kernel ridge regression with fresh random networks (``--protocol=krr``).
 
-    The coresets share the networks, so that they are compared on the same draws, and
-    the program where they have one shape.
+    All coresets are scored with the same networks, and coresets of one shape by one
+    compiled program.
 
     Args:
-      coresets: to learn from.
-      test: the test clips.
-      config: the networks, and how many seeds.
+      coresets: support sets.
+      test: test clips.
+      config: of the networks and the evaluation.
       seeds: draws of the networks; None: ``0`` to ``config.evaluation.seeds - 1``.
-      mesh: the devices that share the work; None: all, of all processes.
+      mesh: devices; None: all, of all processes.
     """
     settings = config.evaluation
     mesh = mesh or devices.make_mesh(settings.networks)
-    # Whatever the precision that it was distilled in, a coreset is scored in one.
+    # Scores are in float32, whatever the precision of the distillation.
     own = {"width": settings.width or config.network.width, "precision": "float32"}
     network = dataclasses.replace(config.network, **own)
 
@@ -198,22 +198,22 @@ def exact_regression(
 ) -> Evaluation:
     """Kernel ridge regression with an exact kernel (``--protocol=nngp`` or ``ntk``).
 
-    Nothing is drawn: there is one score. The same call goes on where it was cut.
+    Nothing is random: there is one score. An interrupted call resumes.
 
     Args:
-      support: to learn from.
-      test: the test clips.
+      support: support set.
+      test: test clips.
       kind: of the kernel.
-      config: the networks, of infinite width, and the regulariser.
-      place: folder for what is computed; None keeps all in memory.
-      mesh: the devices that share the work; None: all.
+      config: of the networks and the regulariser.
+      place: folder of finished tiles; None: memory only.
+      mesh: devices; None: all.
 
     Raises:
-      UserError: neural-tangents is not installed, or a pair does not fit the memory.
-      Interrupted: SIGTERM or SIGINT came; finished tiles are saved.
+      UserError: neural-tangents is not installed, or one pair exceeds the memory.
+      Interrupted: on SIGTERM or SIGINT; finished tiles are saved.
     """
     network, shape = config.network, test.images.shape[1:3]
-    infinite_width.make_kernel(network, kind)  # refuses before anything is told
+    infinite_width.make_kernel(network, kind)  # raises before the log line
     at_once = infinite_width.pairs_at_once(shape, is_differentiated=False)
     s, b = support.labels.shape[0], test.labels.shape[0]
     pairs = exact_matrix.count_pairs(s) + exact_matrix.count_pairs(b, s)
@@ -237,12 +237,12 @@ def exact_regression(
 def networks(
     fitted: Fitted, test: Split, protocol: str, num_classes: int
 ) -> Evaluation:
-    """Scores trained networks: the one place where their test clips are read.
+    """Scores trained networks on the test clips.
 
     Args:
-      fitted: the networks of the seeds.
-      test: the test clips.
-      protocol: the model's name.
+      fitted: networks of all seeds.
+      test: test clips.
+      protocol: name of the model.
       num_classes: ``c``.
     """
 

@@ -1,4 +1,4 @@
-"""A whole training: seeds, validation, early stopping, resume."""
+"""A training run: seeds, validation, early stopping, resumption."""
 
 import functools
 import itertools
@@ -26,21 +26,21 @@ from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import losses, trainer
 from audiodd_jax.training.trainer import State, TrainingSet
 
-# Of a device's free memory, for seeds that are trained at once, and how much a seed
-# takes beyond its state: some activations of a batch for every parameter's gradient.
+# Fraction of a device's free memory for seeds that are trained at once, and an estimate
+# of the activations per clip and channel that a seed's backward pass stores.
 _DEVICE_SHARE = 0.5
 _ACTIVATIONS_A_CLIP = 64
 
 
 class FitState(NamedTuple):
-    """Everything that a resumed training needs; seeds ``k`` are stacked in front.
+    """Everything that a resumed training needs, for ``k`` stacked seeds.
 
     Attributes:
-      states: those of the seeds.
+      states: of the seeds.
       best: the best networks so far by validation, or None without early stopping.
-      best_step: ``[k]`` when each was reached.
+      best_step: ``[k]`` steps at which they were reached.
       best_accuracy: ``[k]`` on the validation clips.
-      best_loss: ``[k]`` on the validation clips; decides between equal accuracies.
+      best_loss: ``[k]`` on the validation clips; breaks ties of accuracy.
     """
 
     states: State
@@ -55,10 +55,10 @@ class Fitted(NamedTuple):
 
     Attributes:
       networks: of the seeds, stacked.
-      model: what they are.
-      best_steps: when each was reached.
+      model: their module.
+      best_steps: steps at which they were reached.
       steps: steps taken.
-      history: a row a chunk.
+      history: one row per chunk.
     """
 
     networks: Network
@@ -99,59 +99,28 @@ def fit(
 
     Args:
       config: model, training, and the first seed.
-      data: what to learn from.
-      validation: clips for early stopping and the record; may be empty.
-      stats: what the images were standardised with.
-      noise: background noise, in dB, for that augmentation.
-      run: where to record, checkpoint and resume; None keeps all in memory.
-      start: networks to go on from, one a seed; None: fresh ones.
-      mesh: the devices that share the work; None: all, of all processes.
+      data: the training set.
+      validation: clips for early stopping and metrics; may be empty.
+      stats: statistics that standardised the images.
+      noise: background noise in dB, for augmentation.
+      run: the run directory; None: memory only.
+      start: networks to fine-tune, one per seed; None: random initialisation.
+      mesh: devices of the run; None: all, of all processes.
 
     Raises:
-      UserError: settings that the data cannot serve, or a loss that is not a number.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      UserError: settings that the data does not allow, or a loss that is not finite.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    settings = config.training
-    if settings.augment.background and noise is None:
-        raise UserError(
-            "--config.training.augment.background needs background noise, which this "
-            "dataset or coreset does not bring"
-        )
-    if settings.patience and not validation.labels.size:
-        raise UserError(
-            "--config.training.patience needs validation clips; raise "
-            "--config.data.validation_fraction"
-        )
+    settings, shape = config.training, data.clips.image_shape
+    _check(settings, validation, noise)
     dtype = jnp.dtype(settings.precision)
     model = models.make(config.model, data.targets.shape[1], dtype)
     keys = jax.vmap(jax.random.key)(config.seed + np.arange(settings.seeds))
-    shape = data.clips.image_shape
-    begin_one = functools.partial(
-        trainer.init, model=model, image_shape=shape, config=settings
-    )
-    states = jax.jit(lambda keys: jax.lax.map(begin_one, keys))(keys)
-    if start is not None:
-        states = states.starting_from(start)
-    states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
+    states = _initial(keys, model, shape, settings, start)
     parallel = settings.parallel or _seeds_at_once(states, config, shape)
     mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
     chunk = trainer.make_chunk(model, settings, stats, noise, parallel, mesh)
     validate = make_validate(model, devices.replicate(validation, mesh), settings)
-    worst = jnp.full(settings.seeds, jnp.inf)
-    state = FitState(
-        states,
-        jax.tree.map(jnp.copy, states.final) if settings.patience else None,
-        jnp.zeros(settings.seeds, jnp.int32),
-        -jnp.ones(settings.seeds),
-        worst,
-    )
-    state = devices.replicate(state, mesh)
-    waited = settings.patience * settings.eval_every
-    if settings.patience and not settings.eval_every:
-        raise UserError(
-            "--config.training.patience counts validations: set "
-            "--config.training.eval_every"
-        )
 
     def begin(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
         parts = _parts(data, keys, first, settings, mesh)
@@ -162,40 +131,103 @@ def fit(
 
         return advance
 
-    def review(state: FitState, row: dict[str, Any]) -> FitState:
-        if validate is None:
-            return state
-        accuracy, loss = validate(state.states.final)
-        row["validation_accuracy"] = float(accuracy.mean())
-        row["validation_loss"] = float(loss.mean())
-        if not settings.patience:
-            return state
-        # A seed that has waited long enough is at its end, whatever the others do.
-        alive = row["step"] - state.best_step <= waited
-        better = (accuracy > state.best_accuracy) | (
-            (accuracy == state.best_accuracy) & (loss <= state.best_loss)
-        )
-        return _keep(state, alive & better, row["step"], accuracy, loss)
-
+    patience = settings.patience * settings.eval_every
     job = Job(
         name=config.model.name,
         begin=begin,
-        review=review,
-        is_done=lambda state, step: 0 < waited <= step - int(jnp.max(state.best_step)),
+        review=lambda state, row: _review(state, row, validate, patience),
+        is_done=lambda state, step: 0 < patience <= step - int(state.best_step.max()),
         advice="lower --config.training.learning_rate",
     )
     schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
+    state = devices.replicate(_before_first_step(states, settings), mesh)
     state, steps, history = drive(job, state, schedule, run)
     networks, best = state.states.final, (steps,) * settings.seeds
     if state.best is not None:
         networks, best = state.best, tuple(map(int, state.best_step))
-    # On this process's own device: what follows is no longer done by all together.
+    # On this process's own device: from here on each process works alone.
     networks = jax.tree.map(jnp.asarray, jax.device_get(networks))
     return Fitted(networks, model, best, steps, history)
 
 
+def _check(settings: TrainingConfig, validation: Split, noise: Array | None) -> None:
+    """Checks settings that depend on the data.
+
+    Raises:
+      UserError: the data lacks background noise or validation clips.
+    """
+    if settings.augment.background and noise is None:
+        raise UserError(
+            "--config.training.augment.background needs background noise, which this "
+            "dataset or coreset does not have"
+        )
+    if settings.patience and not validation.labels.size:
+        raise UserError(
+            "--config.training.patience needs validation clips; raise "
+            "--config.data.validation_fraction"
+        )
+    if settings.patience and not settings.eval_every:
+        raise UserError(
+            "--config.training.patience counts validations: set "
+            "--config.training.eval_every"
+        )
+
+
+def _initial(
+    keys: Key[Array, " k"],
+    model: nn.Module,
+    image_shape: tuple[int, int],
+    settings: TrainingConfig,
+    start: Network | None,
+) -> State:
+    """The stacked states of all seeds before the first step."""
+    one = functools.partial(
+        trainer.init, model=model, image_shape=image_shape, config=settings
+    )
+    states = jax.jit(lambda keys: jax.lax.map(one, keys))(keys)
+    if start is not None:
+        states = states.starting_from(start)
+    return jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
+
+
+def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
+    return FitState(
+        states,
+        jax.tree.map(jnp.copy, states.final) if settings.patience else None,
+        jnp.zeros(settings.seeds, jnp.int32),
+        -jnp.ones(settings.seeds),
+        jnp.full(settings.seeds, jnp.inf),
+    )
+
+
+def _review(
+    state: FitState, row: dict[str, Any], validate: Callable | None, patience: int
+) -> FitState:
+    """Validates into ``row``; with early stopping, keeps each seed's best network.
+
+    Args:
+      state: of the training.
+      row: of the metrics.
+      validate: of ``make_validate``.
+      patience: steps without improvement that end a seed's training; 0: none do.
+    """
+    if validate is None:
+        return state
+    accuracy, loss = validate(state.states.final)
+    row["validation_accuracy"] = float(accuracy.mean())
+    row["validation_loss"] = float(loss.mean())
+    if not patience:
+        return state
+    # A seed whose patience has run out is finished, whatever the others do.
+    is_alive = row["step"] - state.best_step <= patience
+    is_better = (accuracy > state.best_accuracy) | (
+        (accuracy == state.best_accuracy) & (loss <= state.best_loss)
+    )
+    return _keep(state, is_alive & is_better, row["step"], accuracy, loss)
+
+
 def seed_grid(seeds: int) -> devices.Grid:
-    """Devices for some seeds: as many along the networks' axis as divide them."""
+    """The mesh for ``seeds``: the networks axis has as many devices as divide them."""
     count = devices.make_mesh().size
     own = math.gcd(seeds, count)
     return devices.Grid(own, count // own)
@@ -229,7 +261,7 @@ def _parts(
     config: TrainingConfig,
     mesh: Mesh,
 ) -> Any:
-    """What each chunk is given: the whole set, or its batches streamed."""
+    """The data of each chunk: the whole set, or its streamed batches."""
     if not isinstance(data.clips, HostSplit):
         return itertools.repeat(devices.replicate(data, mesh))
     one = functools.partial(
@@ -244,10 +276,7 @@ def _parts(
 def make_validate(
     model: nn.Module, data: Split, config: TrainingConfig
 ) -> Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None:
-    """Accuracy and cross-entropy of stacked networks on held-out clips.
-
-    None where nothing is held out.
-    """
+    """Accuracy and loss of stacked networks on validation clips; None without clips."""
     if not data.labels.size:
         return None
 
@@ -265,9 +294,9 @@ def make_validate(
 
 
 def _seeds_at_once(states: State, config: Config, shape: tuple[int, int]) -> int:
-    """How many seeds ``vmap`` takes together where the settings leave it open.
+    """Number of seeds that are trained at once by ``vmap``, if it is automatic.
 
-    On a CPU one: its cores are busy with that, and batched convolutions are slow.
+    One on CPU: a single seed keeps the cores busy, and batched convolutions are slow.
     """
     device = jax.local_devices()[0]
     known = device.memory_stats() if device.platform != "cpu" else None

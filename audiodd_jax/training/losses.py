@@ -1,8 +1,8 @@
-"""Targets and losses of networks that train on hard or soft labels.
+"""Targets and losses of networks trained on hard or soft labels.
 
-A coreset's labels are centred, as kernel regression learns them: a one-hot label is
-``one_hot - 1/c``, and learnt ones are whatever serves. ``label_scale`` makes targets of
-them.
+A coreset's labels are centred, as kernel regression learns them: a hard label is
+``one_hot - 1/c``, learnt labels are unconstrained. Targets are their multiples by
+``label_scale``.
 """
 
 import jax
@@ -17,7 +17,7 @@ from audiodd_jax.features.labels import centred_one_hot
 def hard_targets(
     labels: Int[Array, " b"], num_classes: int, config: TrainingConfig
 ) -> Float[Array, "b c"]:
-    """Targets of labels: smoothed one-hot probabilities, or scaled centred ones.
+    """Targets of classes: smoothed one-hot labels, or scaled centred ones for ``mse``.
 
     Args:
       labels: classes.
@@ -36,8 +36,8 @@ def soft_targets(
 ) -> Float[Array, "s c"]:
     """Targets of a coreset's centred labels.
 
-    With ``labels = "hard"`` those of their largest class alone, so that what a coreset
-    gains by its images can be told from what it gains by its labels.
+    With ``labels = "hard"``, targets of the largest class, which separates the gain by
+    the images from the gain by the labels.
     """
     if config.labels == "hard":
         return hard_targets(labels.argmax(1), labels.shape[1], config)
@@ -48,7 +48,7 @@ def soft_targets(
 def loss(
     logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
 ) -> Float[Array, ""]:
-    """Mean over the batch of the cross-entropy, or of half the squared error."""
+    """Cross-entropy, or half the squared error, averaged over the batch."""
     if kind == "mse":
         return 0.5 * jnp.mean(jnp.sum((logits - targets) ** 2, axis=1))
     return optax.softmax_cross_entropy(logits, targets).mean()
@@ -60,7 +60,7 @@ def mixup(
     targets: Float[Array, "b c"],
     alpha: float,
 ) -> tuple[Float[Array, "b f t 1"], Float[Array, "b c"]]:
-    """Convex combinations of clips in pairs, with a Beta(alpha, alpha) draw each.
+    """Convex combinations of pairs of clips, with weights from Beta(alpha, alpha).
 
     References:
       Zhang, Cisse, Dauphin, Lopez-Paz, *mixup*, ICLR 2018.

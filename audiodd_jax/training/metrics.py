@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy, per class, macro F1, intervals over seeds."""
+"""Metrics of predictions: confusion matrix, accuracy per class, macro F1, interval."""
 
 import math
 import statistics
@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 def confusion_matrix(
     predicted: Int[np.ndarray, " b"], labels: Int[np.ndarray, " b"], num_classes: int
 ) -> Int[np.ndarray, "c c"]:
-    """Clips by their class (rows) and the class predicted for them (columns)."""
+    """Number of clips by class (rows) and predicted class (columns)."""
     pairs = labels.astype(np.int64) * num_classes + predicted
     counts = np.bincount(pairs, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def per_class_accuracy(confusion: Int[np.ndarray, "c c"]) -> Float[np.ndarray, " c"]:
-    """Share of each class's clips that are recognised; NaN for a class without any."""
+    """Fraction of each class's clips that is recognised; NaN for an empty class."""
     total = confusion.sum(1)
     hits = np.diag(confusion).astype(float)
     return np.divide(hits, total, out=np.full(len(total), np.nan), where=total > 0)
@@ -28,16 +28,16 @@ def per_class_accuracy(confusion: Int[np.ndarray, "c c"]) -> Float[np.ndarray, "
 def macro_f1(confusion: Int[np.ndarray, "c c"]) -> float:
     """Mean over classes of ``2 hits / (clips + predictions)``.
 
-    Classes that neither have clips nor are predicted do not count.
+    Classes without clips and predictions do not count.
     """
     size = confusion.sum(0) + confusion.sum(1)
     return float(np.mean(2 * np.diag(confusion)[size > 0] / size[size > 0]))
 
 
 def interval95(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of the mean, by Student's t.
+    """Half width of the 95 % confidence interval of the mean, by Student's t.
 
-    NaN for fewer than two values, from which no spread can be told.
+    NaN for fewer than two values.
     """
     count = len(values)
     if count < 2:

@@ -1,9 +1,8 @@
-"""Training a network, as ``init`` and ``step`` over stacked seeds, in jitted chunks.
+"""Training of networks: ``init`` and ``step`` over stacked seeds, in jitted chunks.
 
-A step draws its batch, changes it at random, and follows the loss's gradient. All
-seeds advance together: one after the other inside one program, or several at once by
-``vmap``. Randomness is ``fold_in(seed's key, step)``, so that neither the other seeds
-nor a resume change a number.
+A step draws a batch, augments it, and takes a gradient step. All seeds advance in one
+program: one after the other, or several at once by ``vmap``. Randomness is
+``fold_in(seed's key, step)``: neither the other seeds nor a resumption change a number.
 """
 
 import functools
@@ -30,18 +29,18 @@ from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices
 from audiodd_jax.training import losses
 
-# What each stream of randomness is folded with, under a seed's key.
+# Streams of randomness, folded into a seed's key.
 _INITIAL, _ORDER, _STEP = range(3)
-# Steps over which the average's decay rises to its own.
+# Steps over which the decay of the moving average ramps up.
 _AVERAGE_WARMUP = 10
 
 
 class TrainingSet(NamedTuple):
-    """Clips to learn from, and what to learn of each.
+    """A training set.
 
     Attributes:
       clips: real ones, or a coreset's.
-      targets: ``[b, c]``, as ``losses`` makes them.
+      targets: ``[b, c]`` of ``losses``.
     """
 
     clips: Split | DeviceSplit | HostSplit
@@ -49,14 +48,14 @@ class TrainingSet(NamedTuple):
 
 
 class State(NamedTuple):
-    """State between steps, of one seed (or of several, stacked in front).
+    """State of one seed, or of ``k`` stacked along a leading axis.
 
     Attributes:
       step: ``[]`` steps taken.
       key: the seed's root key.
-      network: what is trained, with where it started if that is subtracted.
+      network: the network, with its initial variables if they are subtracted.
       average: moving average of its variables, or None.
-      opt_state: the optimiser's.
+      opt_state: of the optimiser.
     """
 
     step: Int[Array, "*k"]
@@ -67,17 +66,17 @@ class State(NamedTuple):
 
     @property
     def final(self) -> Network:
-        """The network to logits with: the averaged one where there is one."""
+        """The network for inference: with averaged variables, if there are any."""
         return self.network._replace(variables=self.average or self.network.variables)
 
     def starting_from(self, network: Network) -> "State":
-        """A state before its first step, with another network."""
+        """This initial state with another network."""
         average = network.variables if self.average is not None else None
         return self._replace(network=network, average=average)
 
 
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    """AdamW or SGD with Nesterov momentum, warm-up, then cosine or constant rate."""
+    """AdamW or SGD with Nesterov momentum; warm-up, then a cosine or constant rate."""
     warmup = round(config.warmup * config.steps)
     after = {
         "cosine": lambda: optax.cosine_decay_schedule(
@@ -86,7 +85,7 @@ def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
         "constant": lambda: optax.constant_schedule(config.learning_rate),
     }[config.schedule]()
     rise = optax.linear_schedule(0.0, config.learning_rate, max(1, warmup))
-    # The first step is not lost to a rate of zero.
+    # Shifted by one, so that the first step's rate is not zero.
     rate = lambda step: jnp.where(step < warmup, rise(step + 1), after(step - warmup))
     kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     return optax.chain(
@@ -107,7 +106,7 @@ def init(
     """The state of one seed before its first step.
 
     Args:
-      key: the seed's.
+      key: of the seed.
       model: the network.
       image_shape: ``(f, t)`` of the spectrograms.
       config: of the training.
@@ -129,7 +128,7 @@ def step(
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """One step of one seed on a batch; the new state, its loss and its accuracy."""
+    """One step of one seed on a batch: the new state, loss and accuracy."""
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     augment_key, mixup_key, dropout_key, start_key = jax.random.split(key, 4)
     images = augment(augment_key, images, config.augment, stats, noise)
@@ -138,7 +137,7 @@ def step(
     network, start = state.network.variables, state.network.start
     before = 0.0
     if start is not None:
-        # Its running statistics follow the data too, so that it predicts as it does.
+        # Its running statistics are updated too, for inference.
         before, statistics = models.train_logits(model, start, images, start_key)
         start = start._replace(statistics=statistics)
 
@@ -176,7 +175,7 @@ def rows(
     clips: int,
     size: int,
 ) -> Int[Array, "steps b"]:
-    """The clips of one seed's batches, from step ``first`` on."""
+    """Indices of one seed's batches from step ``first`` on."""
     return batches.epoch_rows(
         jax.random.fold_in(key, _ORDER), clips, size, first, length
     )
@@ -190,20 +189,20 @@ def make_chunk(
     parallel: int,
     mesh: Mesh | None = None,
 ) -> Callable[..., tuple[State, dict[str, Array]]]:
-    """``chunk(states, data, length)``: steps of all seeds, jitted, the state donated.
+    """``chunk(states, data, length)``: jitted steps of all seeds; donates the states.
 
-    ``data`` is the training set, from which every step draws its batch, or the
-    streamed batches of just these steps, with the seeds on their second axis. Returns
-    the states and the metrics' means over the chunk and the seeds.
+    ``data`` is the training set, from which every step draws a batch, or the streamed
+    batches of these steps with seeds on the second axis. Returns the states, and
+    metrics averaged over the chunk and the seeds.
 
     Args:
       model: the network.
       config: of the training.
-      stats: what the images were standardised with.
-      noise: background noise, for that augmentation.
-      parallel: seeds that advance at once on a device.
-      mesh: the devices that share the work: seeds along its networks, each batch along
-        the rest; None: this process's first.
+      stats: statistics that standardised the images.
+      noise: background noise, for augmentation.
+      parallel: seeds that are trained at once on a device.
+      mesh: devices: seeds are shared along its networks axis, batches along the other;
+        None: the first local device.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
     on_mesh = functools.partial(devices.shared_batch, mesh)
@@ -255,5 +254,5 @@ def make_chunk(
 
 
 def in_groups(function: Callable[[Any], Any], stacked: Any, size: int) -> Any:
-    """``function`` of each seed's part of ``stacked``, ``size`` seeds at once."""
+    """``function`` of each seed's slice of ``stacked``, ``size`` seeds at once."""
     return lax.map(function, stacked, batch_size=size if size > 1 else None)

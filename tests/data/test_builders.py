@@ -353,7 +353,7 @@ def test_damaged_records_are_named(environment, tmp_path, size):
     [folder] = (tmp_path / "datasets" / "esc10").iterdir()
     index = folder / "index.npz"
     index.write_bytes(index.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"are damaged .*; delete that folder"):
+    with pytest.raises(UserError, match=r"are damaged .*; delete this folder"):
         read("esc10", environment, tmp_path)
     shutil.rmtree(folder)
     assert len(read("esc10", environment, tmp_path)) == 100

@@ -174,7 +174,7 @@ def _rewrite(path, metadata=None, **arrays):
         (_cut, "is not a coreset"),
         (_text, "is not a coreset"),
         (_other_arrays, "is not a coreset"),
-        (_future, "is of format 99"),
+        (_future, "has format 99"),
         (_wrong_shape, "is damaged"),
         (_not_finite, "is damaged"),
     ],

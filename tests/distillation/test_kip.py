@@ -98,6 +98,7 @@ def test_it_learns_and_settings_reach_it():
     assert steps["nngp"] != steps["ntk"]
 
 
+@pytest.mark.optimized
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     config = settings(**SMALL, loop__checkpoint_every=2, loop__eval_every=2)
     whole = run(tmp_path / "whole", config)

@@ -80,6 +80,7 @@ class Killed(BaseException):
     """Stands for a kill that no code can handle."""
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("killed_at", [2, 6, 10])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, killed_at):
     whole = run(tmp_path / "whole")
@@ -260,7 +261,7 @@ def test_a_streamed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
 
 def test_background_noise_needs_noise():
     config = settings(augment__background=0.5)
-    with pytest.raises(UserError, match="tones brings none"):
+    with pytest.raises(UserError, match="tones does not have"):
         loop.distill(config, data())
     noise = jnp.asarray(np.random.default_rng(0).uniform(-60, 0, (5, 8, 8)))
     with_noise = dataclasses.replace(data(), noise=noise)

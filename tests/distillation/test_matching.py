@@ -22,6 +22,7 @@ STATS = Normalization(np.zeros(8, np.float32), np.full(8, 10, np.float32))
 SMALL = {"matching__depth": 2, "matching__width": 4, "matching__real_per_class": 5}
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("kind", ["float64", "float32"])
 def test_golden_numbers(golden, float64, kind):
     numbers = golden("gradient_matching.npz")
@@ -96,6 +97,7 @@ def make(method, mesh=None, **changes):
     return module.make(config, 3, STATS, mesh, dtype)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("method", "factor"), [("dc", 1), ("dsa", 2), ("dm", 2)])
 def test_a_step_follows_the_gradient_by_finite_differences(x64, method, factor):
     """The images' first change is the loss's slope, through both differentiations."""

@@ -30,6 +30,7 @@ def changes(method, **more):
     return settings(method=method, **{**own, **more})
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", ["dsa", "dm"])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, method):
     config = changes(method)

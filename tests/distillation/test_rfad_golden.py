@@ -14,6 +14,8 @@ from audiodd_jax.kernels import random_features, random_kernels
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import Grid
 
+pytestmark = pytest.mark.optimized
+
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 
 

@@ -127,7 +127,7 @@ def test_bad_files_are_named_and_refused_or_skipped(sound_folder, tmp_path):
 def test_a_class_whose_every_file_is_bad_is_named(sound_folder, tmp_path):
     for file in (sound_folder / "low").iterdir():
         file.write_bytes(b"x" * 100)
-    with pytest.raises(UserError, match="'low' has no recording"):
+    with pytest.raises(UserError, match="'low' has no usable recording"):
         cache.prepare(
             settings(sound_folder, data__skip_bad_files=True), tmp_path / "cache"
         )
@@ -211,6 +211,6 @@ def _other_size(path):
 def test_a_damaged_entry_is_named(sound_folder, tmp_path, name, damage):
     entry = cache.prepare(settings(sound_folder), tmp_path).path
     damage(entry / name)
-    with pytest.raises(UserError, match=r"are damaged .*; delete that folder") as told:
+    with pytest.raises(UserError, match=r"are damaged .*; delete this folder") as told:
         cache.prepare(settings(sound_folder), tmp_path)
     assert str(entry) in str(told.value)

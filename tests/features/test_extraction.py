@@ -83,7 +83,7 @@ def test_a_process_that_is_killed_is_told_and_leaves_nothing(
 
     monkeypatch.setattr(extraction, "_start", start_and_kill)
     config = settings(sound_folder, data__processes=2)
-    with pytest.raises(UserError, match="computes features ended with -9"):
+    with pytest.raises(UserError, match="computes features ended with exit code -9"):
         cache.prepare(config, tmp_path)
     assert not list((tmp_path / "features").iterdir())
     assert len(started) == 2

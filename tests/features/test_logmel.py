@@ -11,6 +11,8 @@ from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime.errors import UserError
 
+pytestmark = pytest.mark.optimized
+
 
 def clip(samples, seed=0):
     """A chirp in noise: energy in every bin."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import exact_matrix, infinite_width
+from audiodd_jax.kernels import exact_matrix, infinite_width, tile_store
 from audiodd_jax.runtime.signals import Interrupted
 
 CONFIG = RandomNetworkConfig(depth=1)
@@ -97,7 +97,7 @@ def test_cut_and_resumed_is_uninterrupted(is_gram, tmp_path, monkeypatch, tiles)
 
 def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
     """So that a kill, which nothing notes, loses seconds alone."""
-    monkeypatch.setattr(exact_matrix, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(tile_store, "_SAVE_SECONDS", 0.0)
     x, calls = inputs(6), []
 
     def dies(path, **arrays):
@@ -106,8 +106,8 @@ def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
         if len(calls) == 2:
             raise MemoryError
 
-    save = exact_matrix.save_npz
-    monkeypatch.setattr(exact_matrix, "save_npz", dies)
+    save = tile_store.save_npz
+    monkeypatch.setattr(tile_store, "save_npz", dies)
     call = lambda: exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path, pairs=4)
     with pytest.raises(MemoryError):
         call()
@@ -147,7 +147,7 @@ def test_a_damaged_file_is_computed_again(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         again = exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path)
     np.testing.assert_array_equal(again, whole)
-    assert "is damaged and is computed again" in caplog.text
+    assert "is damaged; it is computed again" in caplog.text
 
 
 def test_pairs_are_counted_once():

@@ -239,7 +239,7 @@ def test_tiles_are_of_few_enough_pairs(pairs, shape):
 
 def test_what_cannot_be_is_one_sentence(monkeypatch):
     config = RandomNetworkConfig(depth=2)
-    with pytest.raises(UserError, match="there is no kernel 'nngk'; there are nngp"):
+    with pytest.raises(UserError, match="unknown kernel 'nngk'; choose from nngp"):
         infinite_width.make_kernel(config, "nngk")
     deep = infinite_width.make_kernel(RandomNetworkConfig(depth=4), "nngp")
     with pytest.raises(UserError, match="too small for 4 poolings"):

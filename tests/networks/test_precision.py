@@ -8,6 +8,8 @@ from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
 from audiodd_jax.ops import precision
 
+pytestmark = pytest.mark.optimized
+
 
 def network(width, **settings):
     config = RandomNetworkConfig(depth=2, width=width, **settings)

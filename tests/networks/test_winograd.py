@@ -6,6 +6,8 @@ import pytest
 from audiodd_jax.ops import convolution, winograd
 from audiodd_jax.ops.pooling import average_pool
 
+pytestmark = pytest.mark.optimized
+
 
 def arrays(b, f, t, c, w, dtype=jnp.float64):
     keys = jax.random.split(jax.random.key(b * f + t), 3)

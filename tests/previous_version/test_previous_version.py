@@ -17,6 +17,8 @@ import pytest
 import audiodd_jax
 from audiodd_jax.cli import main
 
+pytestmark = pytest.mark.optimized
+
 ARCHIVE = Path(__file__).parent / "runs.tar.gz"
 
 

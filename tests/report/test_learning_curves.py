@@ -1,11 +1,14 @@
 """Active learning as a table, sentences and a picture."""
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from audiodd_jax.report import learning_curves
 from audiodd_jax.report.learning_curves import Curve, Point
+from audiodd_jax.report.tables import mean_std
 
 RANDOM = Curve("random", (10, 20, 40), np.array([[0.5, 0.7, 0.8], [0.6, 0.7, 0.9]]), 5)
 BALD = Curve("bald", (10, 20, 40), np.array([[0.5, 0.6, 0.8], [0.6, 0.8, 0.9]]), 7)
@@ -14,15 +17,15 @@ CORESET = Point(20, (0.9, 0.8), 3)
 
 def test_a_table_by_hand():
     text = learning_curves.table([RANDOM, BALD], [CORESET], [10, 40], 200)
-    assert text.splitlines() == [
+    lines = [re.sub(" +", " ", line) for line in text.splitlines()]
+    assert [lines[0], *lines[2:]] == [
         "| labels chosen by | 10 clips, 5.0 % | 20 clips, 10.0 % | 40 clips, 20.0 % "
         "| s |",
-        "|---|---|---|---|---|",
         "| random | 55.0 ± 7.1 | 70.0 ± 0.0 | 85.0 ± 7.1 | 5 |",
         "| bald | 55.0 ± 7.1 | 70.0 ± 14.1 | 85.0 ± 7.1 | 7 |",
-        "| distilled coreset |  | 85.0 ± 7.1 |  | 3 |",
+        "| distilled coreset | | 85.0 ± 7.1 | | 3 |",
     ]
-    assert learning_curves.told([0.5]) == "50.0"
+    assert mean_std([0.5]) == "50.0"
 
 
 @pytest.mark.parametrize(
@@ -30,13 +33,13 @@ def test_a_table_by_hand():
     [((0.9,), "20.0 points above"), ((0.6,), "10.0 points below")],
 )
 def test_a_sentence_says_how_far_the_coreset_is(accuracies, told):
-    (line,) = learning_curves.verdicts([RANDOM], [Point(20, accuracies, 1)])
+    (line,) = learning_curves.summary_sentences([RANDOM], [Point(20, accuracies, 1)])
     assert told in line
     assert "(random, 70.0 %)" in line
 
 
 def test_a_coreset_of_another_size_is_told():
-    (line,) = learning_curves.verdicts([RANDOM], [Point(30, (0.9,), 1)])
+    (line,) = learning_curves.summary_sentences([RANDOM], [Point(30, (0.9,), 1)])
     assert line.startswith("No acquisition function was tested at 30 clips")
 
 

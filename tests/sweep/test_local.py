@@ -59,7 +59,7 @@ def test_finished_runs_are_left_and_others_wait(tmp_path):
 
 def test_a_run_of_other_flags_is_refused(tmp_path):
     run_process.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
-    with pytest.raises(UserError, match=r"run a was begun with --seed=7, and now has"):
+    with pytest.raises(UserError, match=r"run a was started with --seed=7 and now has"):
         start.begin(PLANS, tmp_path)
 
 

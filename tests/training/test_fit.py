@@ -81,6 +81,7 @@ def strip(history):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "changes",
     [
@@ -127,6 +128,7 @@ def test_a_signal_saves_and_stops(tmp_path, monkeypatch):
     assert_same(train(path=tmp_path / "run").networks, train().networks)
 
 
+@pytest.mark.optimized
 def test_seeds_are_what_they_are_alone_one_by_one_and_at_once():
     together = train(settings(seed=5))
     alone = train(settings(seed=6, training__seeds=1))
@@ -205,6 +207,7 @@ def test_a_coreset_smaller_than_a_batch_is_one_batch_without_padding():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_early_stopping_keeps_each_seeds_best(tmp_path):
     config = settings(
         training__steps=400,

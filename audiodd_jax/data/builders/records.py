@@ -12,7 +12,6 @@ import io
 import logging
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,34 +155,26 @@ def _read(
         return _recordings(folder)
     except (*files.DAMAGE, OSError) as error:
         raise UserError(
-            f"the records in {folder} are damaged ({error}); delete that folder to "
-            "make them anew"
+            f"the records in {folder} are damaged ({error}); delete this folder to "
+            "make them again"
         ) from error
 
 
 def _write(
     layout: Layout, place: Place, config: DataConfig, cache_dir: Path, folder: Path
 ) -> None:
-    """Makes ``folder``, wholly or not at all."""
+    """Writes ``folder`` atomically."""
     datasets.show_licence(layout.name, cache_dir)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     origin = layouts.unpacked(layout, place, config, cache_dir)
     found = layout.find(origin)
     clips = layouts.check(layout, found, origin, config)
-    # Nobody else writes here, and what a killed process left is of no use.
-    for leftover in folder.parent.glob(folder.name + ".part-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".part-", dir=folder.parent))
-    try:
+    with files.atomic_folder(folder) as scratch:
         builder = ClipsBuilder(layout, clips, found.noise, data_dir=scratch)
         with _full_disk_named(scratch):
             index = _write_records(builder, len(clips) + len(found.noise))
         audio.report_bad(builder.bad, config.skip_bad_files)
         _write_index(scratch, builder, index)
-        os.replace(scratch, folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    # The records hold all of it now; the archive stays, for another variant.
+    # The records hold all of it now; the archive is kept for other variants.
     if not place.folder:
         shutil.rmtree(cache_dir / "unpacked" / f"{layout.name}-{place.fingerprint}")
 

@@ -1,23 +1,22 @@
-"""What each budget of clips is worth: coresets and chosen clips in one table."""
+"""The accuracy of each budget of clips: coresets and chosen clips in one table."""
 
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from audiodd_jax.report.learning_curves import told
-from audiodd_jax.report.tables import Table
+from audiodd_jax.report.tables import Table, mean_std
 
 
 class Row(NamedTuple):
     """A network, trained on a number of clips or on as many spectrograms of a coreset.
 
     Attributes:
-      learns_from: what chose the clips, or made the coreset.
-      size: as it was asked for: ``10 a class``, ``20 %``.
+      learns_from: method that chose the clips or made the coreset.
+      size: as requested: ``10 per class``, ``20 %``.
       clips: how many.
-      stored: bytes of the coreset, or of so many real clips as 16-bit audio (their mean
-        size times their number).
-      accuracies: on the test split, one a seed; empty where nothing was run.
+      stored: bytes of the coreset, or of so many real clips as 16-bit audio (their
+        mean size times their number).
+      accuracies: on the test split, one per seed; empty if nothing was run.
       seconds: of the runs behind each of ``accuracies``.
       reason: why nothing was run.
       published: accuracy in % that a source reports, or None.
@@ -50,13 +49,13 @@ def table(
         "learns from",
         "budget",
         "clips",
-        "clips a class",
+        "clips per class",
         "of train (%)",
         "bytes",
         "raw audio / bytes",
         "accuracy (%)",
         "seeds",
-        "s a seed",
+        "s per seed",
         "published (%)",
         "published as",
     )
@@ -73,7 +72,7 @@ def table(
                 f"{100 * row.clips / num_train:.3g}",
                 f"{row.stored:,}",
                 f"{train_bytes / row.stored:.3g}",
-                told(row.accuracies) if row.accuracies else row.reason,
+                mean_std(row.accuracies) if row.accuracies else row.reason,
                 str(len(row.accuracies)) if row.accuracies else "",
                 f"{statistics.fmean(row.seconds):.0f}" if row.seconds else "",
                 published,
@@ -84,7 +83,7 @@ def table(
 
 
 def matrix(rows: Sequence[Row], num_train: int) -> Table:
-    """Accuracies alone, in %: a row a contender, a column a budget; empty: no such row.
+    """Accuracies in %: a row per contender, a column per budget.
 
     Args:
       rows: of one network on one dataset.
@@ -93,8 +92,8 @@ def matrix(rows: Sequence[Row], num_train: int) -> Table:
     sizes = list(dict.fromkeys((row.size, row.clips) for row in rows))
     found: dict[str, dict[str, str]] = {}
     for row in rows:
-        told_of = told(row.accuracies) if row.accuracies else row.reason
-        found.setdefault(row.learns_from.replace("_", " "), {})[row.size] = told_of
+        cell = mean_std(row.accuracies) if row.accuracies else row.reason
+        found.setdefault(row.learns_from.replace("_", " "), {})[row.size] = cell
     head = [
         f"{size} ({clips:,} clips, {100 * clips / num_train:.3g} %)"
         if not size.endswith("%")

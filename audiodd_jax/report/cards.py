@@ -1,0 +1,156 @@
+"""Cards: a run's README from its result, by a Markdown template per kind of run."""
+
+from typing import Any
+
+import jinja2
+
+from audiodd_jax.config import ActiveConfig, Config
+from audiodd_jax.report import tables
+from audiodd_jax.report.evaluation_table import learned_from
+from audiodd_jax.report.tables import Table, mean_std
+
+_KEPT = {"best": "the best by validation", "last": "the last"}
+
+
+def distillation(values: dict[str, Any]) -> str:
+    """The card of a distillation or selection.
+
+    Args:
+      values: of ``result.json``, and what ``templates/distill.md`` names beside.
+    """
+    rows = [
+        ("distilled coreset", values["test"]),
+        (f"initial {values['start']}", values["start_test"]),
+    ]
+    if not values["steps"]:
+        rows = [
+            ("selected clips", values["test"]),
+            ("random clips", values["start_test"]),
+        ]
+    scores = tables.markdown(Table(("", "accuracy on the test split"), rows))
+    return _render("distill.md", values, scores=scores, kept=_KEPT[values["keep"]])
+
+
+def folds(result: dict[str, Any]) -> str:
+    """The card of a run of every fold.
+
+    Args:
+      result: of ``result.json``.
+    """
+    percent = lambda share: f"{100 * share:.1f}"
+    spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
+    start = "real clips" if result["start"] == "real" else "noise"
+    scores = Table(
+        ("", "accuracy (%)"),
+        [
+            ("distilled coreset", spread("test_accuracy")),
+            (f"initial {start}", spread("start_test_accuracy")),
+        ],
+    )
+    by_fold = Table(
+        ("test fold", "training clips", "distilled (%)", "initial (%)"),
+        [
+            (
+                str(row["fold"]),
+                f"{row['num_train']:,}",
+                percent(row["test_accuracy"]),
+                percent(row["start_test_accuracy"]),
+            )
+            for row in result["folds"]
+        ],
+    )
+    return _render(
+        "folds.md",
+        result,
+        scores=tables.markdown(scores),
+        by_fold=tables.markdown(by_fold),
+    )
+
+
+def training(result: dict[str, Any], accuracy: str, config: Config) -> str:
+    """The card of a training.
+
+    Args:
+      result: of ``result.json``.
+      accuracy: mean and deviation.
+      config: model and training.
+    """
+    settings = {**vars(config.model), **vars(config.training)}
+    augment = vars(settings.pop("augment"))
+    settings |= {name: value for name, value in augment.items() if value}
+    share = lambda value: "none" if value is None else f"{100 * value:.1f}"
+    interval = result["test_accuracy_interval95"]
+    scores = Table(
+        ("", "on the test split"),
+        [
+            ("accuracy", accuracy),
+            (
+                "95 % interval of the mean",
+                "one seed" if interval is None else f"± {100 * interval:.1f} %",
+            ),
+            ("macro F1", f"{result['macro_f1']:.3f}"),
+            (
+                "each seed",
+                ", ".join(f"{100 * a:.1f} %" for a in result["test_accuracies"]),
+            ),
+        ],
+    )
+    classes = Table(
+        ("class", "accuracy (%)"),
+        [(name, share(a)) for name, a in result["per_class_accuracy"].items()],
+    )
+    return _render(
+        "training.md",
+        result,
+        what=learned_from(result["learns_from"]),
+        scores=tables.markdown(scores),
+        classes=tables.markdown(classes),
+        recipe=", ".join(f"{name} {value}" for name, value in settings.items()),
+    )
+
+
+def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
+    """The card of one run of active learning.
+
+    Args:
+      result: of ``result.json``.
+      config: settings of active learning.
+    """
+    rounds = Table(
+        (
+            "labelled",
+            "of train",
+            "test accuracy (%)",
+            "macro F1",
+            "fewest and most per class",
+            "s",
+        ),
+        [
+            (
+                f"{row['labelled']:,}",
+                f"{100 * row['fraction']:.1f} %",
+                mean_std([row["test_accuracy"]]),
+                f"{row['macro_f1']:.3f}",
+                f"{min(row['class_counts'])}, {max(row['class_counts'])}",
+                f"{row['training_seconds'] + row['scoring_seconds']:.0f}",
+            )
+            for row in result["rounds"]
+        ],
+    )
+    own = {
+        name: getattr(config, name)
+        for name in ("initial", "initial_draw", "warm_start", "count_validation")
+    }
+    return _render("active.md", result, **own, rounds=tables.markdown(rounds))
+
+
+def _render(template: str, result: dict[str, Any], **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("audiodd_jax.report"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown; the tables escape their cells
+    )
+    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["fixed"] = lambda number, digits: f"{number:.{digits}f}"
+    return environment.get_template(template).render({**result, **values})
