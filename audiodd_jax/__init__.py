@@ -8,7 +8,7 @@
 
 Axis letters, used in every shape of the package: ``n`` networks, ``s`` coreset samples,
 ``b`` batch (or clips), ``d`` features, ``c`` classes, ``f`` mel bins, ``t`` frames,
-``p`` Monte-Carlo passes, ``w`` channels (the width of a network), ``m`` outputs of a
+``p`` Monte Carlo passes, ``w`` channels (the width of a network), ``m`` outputs of a
 dense head.
 """
 

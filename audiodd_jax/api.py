@@ -1,4 +1,4 @@
-"""The public functions: one a command of the command line, without flags."""
+"""The public functions: one per command of the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ def evaluate(
     """Scores a coreset by kernel regression on the test split of its dataset.
 
     Args:
-      coreset: the artefact.
-      config: where the data lies and how to evaluate; None: as it was distilled. The
-        feature settings and normalisation are always the coreset's.
-      cache_dir: where downloads and features are kept.
+      coreset: to score.
+      config: data and evaluation; None: as it was distilled. Feature settings and
+        normalisation are always the coreset's.
+      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the dataset cannot be used, or has other classes.
@@ -44,18 +44,18 @@ def evaluate(
 def active(
     config: Config, workdir: str | Path, cache_dir: Path | None = None
 ) -> dict[str, Any]:
-    """Labels clips round by round by ``config.active``; what ``result.json`` holds.
+    """Runs active learning; returns the contents of ``result.json``.
 
     The same call resumes an interrupted run, and returns a finished one.
 
     Args:
       config: as ``for_active`` makes it.
       workdir: the run directory.
-      cache_dir: where downloads and features are kept.
+      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     data = active_lib.load(config, (), cache_dir)
     return active_lib.learn(config, data, Path(workdir))

@@ -125,7 +125,7 @@ def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
     ]
     main.main(command)
     printed = capsys.readouterr().out
-    assert printed.count("\n| convnet |") == 4
+    assert printed.count("\n| convnet ") == 4
     assert "coreset, hard labels" in printed
     rows = json.loads((out / "verdict.json").read_text())
     assert len(rows) == 8
@@ -178,7 +178,10 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--protocol=knn"], "no protocol 'knn'; there are krr, nngp, ntk, convnet"),
+        (
+            ["--protocol=knn"],
+            "unknown protocol 'knn'; choose from krr, nngp, ntk, convnet",
+        ),
         (["--against=best"], "unknown baseline 'best'"),
         (["--against=0%"], "a fraction is above 0"),
     ],

@@ -142,7 +142,7 @@ def test_urbansound8k_from_its_archive(capsys, cache, tmp_path, monkeypatch):
     counts = dict.fromkeys(urbansound8k.CLASS_NAMES, (2,) * 10)
     monkeypatch.setattr(urbansound8k, "PUBLISHED_CLIPS", counts)
     out = run(capsys, "prepare", "--dataset=urbansound8k", *SMALL)
-    assert value(out, "folds") == "10; fold 10 tests"
+    assert value(out, "folds") == "10; test fold 10"
     assert "8000, 11025, 16000, 22050, 24000, 32000, 44100, 48000, 96000" in out
     assert re.search(r"siren +\d+ / \d+ / 2 +2 +2 +2 +2 +2 +2 +2 +2 +2 +2$", out, re.M)
     result = distill_and_evaluate(
@@ -245,7 +245,7 @@ def test_real_clips_of_esc10(capsys, cache, tmp_path, real_audio):
     place = ["--dataset=esc10", f"--data_dir={real_audio('esc10')}"]
     out = run(capsys, "prepare", *place, *SMALL)
     assert value(out, "clips") == "400"
-    assert value(out, "folds") == "5; fold 5 tests"
+    assert value(out, "folds") == "5; test fold 5"
     assert re.search(r"rain +\d+ / \d+ / 8 +8 +8 +8 +8 +8$", out, re.MULTILINE)
     result = distill_and_evaluate(capsys, tmp_path / "run", *place)
     assert (result["num_train"], result["is_partial"]) == (320, False)

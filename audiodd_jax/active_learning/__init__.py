@@ -1,1 +1,1 @@
-"""Active learning: which clips to label next, and what a network learns from them."""
+"""Active learning: acquisition functions, queries, and the loop."""

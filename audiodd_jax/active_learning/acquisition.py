@@ -1,9 +1,8 @@
-"""Acquisition functions: which unlabelled clips are worth a label.
+"""Acquisition functions: which unlabelled clips to label.
 
-Those of Monte-Carlo predictions give each clip a score, the higher the more worth, and
-``top`` takes the best. ``k_center`` and ``badge`` choose a batch together, so that it
-does not say the same thing twice. Ties are broken by noise that belongs to a key and a
-clip's number, so that no order of the pool is preferred.
+Functions of Monte Carlo predictions score each clip, and ``top`` takes the highest
+scores. ``k_center`` and ``badge`` choose a diverse batch. Ties are broken by noise from
+a key and the clip's index, which prefers no order of the pool.
 
 References:
   Max entropy: Shannon, 1948. Variation ratios: Freeman, *Elementary Applied
@@ -26,7 +25,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.selection.clips import farthest_first, highest, squared_distances
 
-# Labelled clips whose distances to the pool are computed at once.
+# Labelled clips compared with the pool at once.
 _CENTRES = 256
 
 
@@ -38,7 +37,7 @@ def mean_log_probs(log_probs: Float[Array, "p b c"]) -> Float[Array, "b c"]:
     """
     passes = log_probs.shape[0]
     if not passes:
-        raise UserError("Monte-Carlo predictions need at least one pass, not zero")
+        raise UserError("Monte Carlo predictions need at least one pass, not zero")
     return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(passes)
 
 
@@ -48,12 +47,12 @@ def _entropy(log_probs: Float[Array, "... c"]) -> Float[Array, "..."]:
 
 
 def _weighted(log_probs: Array, values: Array) -> Array:
-    """``p * values``, which is 0 where ``p`` is, whatever the value."""
+    """``p * values``, and 0 where ``p`` is 0."""
     return jnp.where(log_probs == -jnp.inf, 0.0, jnp.exp(log_probs) * values)
 
 
 def random(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-    """The same score for every clip, so that the tie-break alone decides."""
+    """The same score for every clip: the tie-break decides."""
     return jnp.zeros(log_probs.shape[1])
 
 
@@ -67,10 +66,10 @@ def max_entropy(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
 
 
 def variation_ratios(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-    """How little the likeliest class is expected: ``1 - max_c mean_p p_c``.
+    """``1 - max_c mean_p p_c``.
 
-    The expected share of draws from the predictions that differ from their mode; of
-    finitely many votes it would be known in steps of one pass alone.
+    The expected fraction of draws from the predictions that differ from their mode.
+    Counting the votes of the passes would resolve it in steps of one pass only.
 
     Raises:
       UserError: there are no passes.
@@ -79,10 +78,10 @@ def variation_ratios(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
 
 
 def bald(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-    """What the label would tell of the network, in nats: ``H[mean_p p] - mean_p H[p]``.
+    """Mutual information of label and parameters: ``H[mean_p p] - mean_p H[p]``, nats.
 
-    Computed as the mean divergence of a pass from the mean, ``mean_p KL(p || mean)``,
-    which is the same and keeps its digits where the passes agree.
+    Computed as the mean divergence ``mean_p KL(p || mean)``, which is the same and does
+    not cancel where the passes agree.
 
     Raises:
       UserError: there are no passes.
@@ -93,7 +92,7 @@ def bald(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
 
 
 def margin(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-    """How near the two likeliest classes are: minus the gap of their probabilities.
+    """Minus the difference of the two largest mean probabilities.
 
     Raises:
       UserError: there are no passes.
@@ -102,7 +101,7 @@ def margin(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
     return best[:, 1] - best[:, 0]
 
 
-# Scores of Monte-Carlo predictions, by name.
+# Scores of Monte Carlo predictions, by name.
 SCORES: dict[str, Callable[[Array], Array]] = {
     function.__name__: function
     for function in (random, max_entropy, variation_ratios, bald, margin)
@@ -110,29 +109,29 @@ SCORES: dict[str, Callable[[Array], Array]] = {
 
 
 def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
-    """Uniform noise that a key and a clip's number decide, wherever the clip lies."""
+    """Uniform noise from a key and the clips' indices."""
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(ids)
 
 
 def _check(count: int, pool: int) -> None:
-    """Refuses a batch of fewer than one clip, or of more than there are."""
+    """Checks the size of a query batch."""
     if count < 1:
-        raise UserError(f"an acquisition takes at least one clip, not {count}")
+        raise UserError(f"a query batch has at least one clip, not {count}")
     if count > pool:
         raise UserError(
-            f"{count} clips are to be labelled, but {pool} unlabelled ones are left"
+            f"{count} clips are to be labelled, but the unlabelled pool has {pool}"
         )
 
 
 def top(
     scores: Float[Array, " b"], count: int, ids: Int[Array, " b"], key: Key[Array, ""]
 ) -> Int[Array, " count"]:
-    """Places of the ``count`` highest scores, the highest first.
+    """Positions of the ``count`` highest scores, the highest first.
 
     Args:
       scores: of the pool.
       count: clips to choose.
-      ids: numbers of the clips, by which ties are broken.
+      ids: indices of the clips, by which ties are broken.
       key: of the tie-break.
 
     Raises:
@@ -179,19 +178,19 @@ def badge(
     ids: Int[Array, " b"],
     key: Key[Array, ""],
 ) -> Int[Array, " count"]:
-    """Places of clips whose gradients are large and differ, by k-means++ seeding.
+    """Positions of clips with large and diverse gradients, by k-means++ seeding.
 
-    The gradient of the last layer under the likeliest label is ``(p - e_y) h^T`` for
-    the features ``h`` that the layer reads. The first clip has the longest; each next
-    one is drawn with the squared distance to the nearest before it. The outer products
-    are never formed: ``<r h, r' h'> = <r, r'> <h, h'>``.
+    The last layer's gradient under the predicted label is ``(p - e_y) h^T`` with the
+    layer's input ``h``. The first clip has the longest gradient; each further one is
+    drawn with probability proportional to the squared distance to the nearest before
+    it. Outer products are not formed: ``<r h, r' h'> = <r, r'> <h, h'>``.
 
     Args:
       features: ``h`` of the pool.
       log_probs: log-probabilities of the pool.
       count: clips to choose.
-      ids: numbers of the clips, by which ties are broken and draws are made.
-      key: of both.
+      ids: indices of the clips, for ties and draws.
+      key: of ties and draws.
 
     Raises:
       UserError: the pool has fewer clips, or none are asked for.
@@ -217,11 +216,11 @@ def _seeding(
     def choose(state: tuple[Array, Array], i: Array) -> tuple[tuple, Array]:
         gaps, free = state
         uniform = tie_break(jax.random.fold_in(key, i), ids)
-        # The highest of log(weight) + Gumbel noise is a draw by the weights.
+        # Gumbel-max trick: the argmax of log(weight) + noise is a draw by the weights.
         gumbel = -jnp.log(-jnp.log(jnp.maximum(uniform, jnp.finfo(jnp.float32).tiny)))
         drawn = jnp.where(free & (gaps > 0), jnp.log(gaps) + gumbel, -jnp.inf)
         drawn = jnp.where(i == 0, norms, drawn)
-        # Where no weight is left, any free clip.
+        # If no weight is left, any free clip.
         drawn = jnp.where(drawn.max() > -jnp.inf, drawn, 0.0)
         place = highest(jnp.where(free, drawn, -jnp.inf), uniform)
         return (jnp.minimum(gaps, squared(place)), free.at[place].set(False)), place
@@ -230,5 +229,5 @@ def _seeding(
     return lax.scan(choose, start, jnp.arange(count))[1]
 
 
-# All acquisition functions; the last two look at features.
+# All acquisition functions; the last two use features.
 NAMES = (*SCORES, k_center.__name__, badge.__name__)

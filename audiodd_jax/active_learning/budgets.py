@@ -1,4 +1,4 @@
-"""How many clips are labelled when: budgets as shares or clips a class."""
+"""Budgets of labelled clips, as percentages or clips per class, and their rounds."""
 
 import re
 from collections.abc import Sequence
@@ -7,15 +7,15 @@ from audiodd_jax.runtime.errors import UserError
 
 
 def clips(text: str, num_train: int, num_classes: int) -> int:
-    """The number of clips that a budget means.
+    """The number of clips of a budget.
 
     Args:
-      text: ``10/class``, or a share of the training split as ``0.2`` or ``20%``.
-      num_train: clips of the whole training split, validation included.
+      text: ``10/class``, or a fraction of the training split as ``0.2`` or ``20%``.
+      num_train: clips of the training split, validation included.
       num_classes: ``c``.
 
     Raises:
-      UserError: it is none of these, or no clip, or more than the split.
+      UserError: another format, or a fraction outside (0, 1].
     """
     if found := re.fullmatch(r"([1-9]\d*)/class", text):
         return int(found[1]) * num_classes
@@ -23,8 +23,8 @@ def clips(text: str, num_train: int, num_classes: int) -> int:
     share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
     if not 0 < share <= 1:
         raise UserError(
-            f"a budget is a share above 0 and at most 1, such as 0.2 or 20%, or clips "
-            f"a class, such as 10/class, not {text!r}"
+            f"a budget is a fraction above 0 and at most 1, such as 0.2 or 20%, or "
+            f"clips per class, such as 10/class, not {text!r}"
         )
     return max(1, round(share * num_train))
 
@@ -42,16 +42,16 @@ def plan(
     """The number of labelled clips of the pool in each round, from the seed set on.
 
     Args:
-      budgets: in rising order; a round ends on each.
-      initial: the seed set's.
-      batch: clips that a round labels at most; 0: as many as the next budget asks for.
-      num_train: clips of the whole training split, validation included.
+      budgets: increasing; each is the size of a round.
+      initial: size of the seed set.
+      batch: largest query batch; 0: up to the next budget.
+      num_train: clips of the training split, validation included.
       num_classes: ``c``.
-      pool: clips that can be labelled.
-      counted: validation clips that the budgets include; 0 where they do not.
+      pool: clips in the pool.
+      counted: validation clips that count towards the budgets.
 
     Raises:
-      UserError: budgets that shrink or exceed the pool, or a seed set that does.
+      UserError: budgets that do not increase, or exceed the pool.
     """
     if not budgets:
         raise UserError("active learning needs at least one budget")
@@ -64,14 +64,14 @@ def plan(
         if count < before or (i > 1 and count == before):
             less = f" (less {counted:,} validation clips)" if counted else ""
             raise UserError(
-                f"budgets rise: {name} is {max(count, 0):,} clips{less}, after "
-                f"{before:,} of {names[i - 1]}"
+                f"budgets must increase: {name} is {max(count, 0):,} clips{less}, "
+                f"after {before:,} of {names[i - 1]}"
             )
         if count > pool:
-            held = f", {num_train - pool:,} of which validate" * (pool < num_train)
+            held = f", {num_train - pool:,} for validation" * (pool < num_train)
             raise UserError(
-                f"{name} is {count:,} clips, but {pool:,} can be labelled (the "
-                f"training split has {num_train:,}{held})"
+                f"{name} is {count:,} clips, but the pool has {pool:,} (the training "
+                f"split has {num_train:,}{held})"
             )
     rounds = [counts[0]]
     for count in counts[1:]:

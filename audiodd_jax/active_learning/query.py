@@ -1,4 +1,4 @@
-"""Which clips are labelled: the first by lot, the others by what a network says."""
+"""Choice of the clips to label: the random seed set, then queries by a network."""
 
 import functools
 from collections.abc import Callable
@@ -24,18 +24,18 @@ def seed_set(
     class_names: tuple[str, ...],
     draw: str,
 ) -> Int[np.ndarray, " l"]:
-    """Random clips to start from.
+    """The random clips that are labelled first.
 
     Args:
       key: of the draw.
       labels: of the pool.
-      count: clips.
+      count: clips to draw.
       class_names: the classes.
-      draw: ``uniform``, or ``balanced``: as many of each class, what does not divide
-        going to random classes.
+      draw: ``uniform``, or ``balanced``: the same number per class, with remainders in
+        random classes.
 
     Raises:
-      UserError: a class runs out.
+      UserError: a class has too few clips.
     """
     order = np.asarray(jax.random.permutation(key, labels.size))
     if draw == "uniform":
@@ -46,15 +46,14 @@ def seed_set(
     fewest = int(sizes.argmin())
     if sizes[fewest] < count // classes:
         raise UserError(
-            f"a balanced seed set of {count} clips needs {count // classes} of each "
-            f"class, but {class_names[fewest]!r} has {sizes[fewest]} that can be "
-            "labelled; lower --config.active.initial, or pass "
-            "--config.active.initial_draw=uniform"
+            f"a balanced seed set of {count} clips needs {count // classes} per class, "
+            f"but {class_names[fewest]!r} has {sizes[fewest]} in the pool; lower "
+            "--config.active.initial, or pass --config.active.initial_draw=uniform"
         )
     by_class = np.argsort(shuffled, kind="stable")
     rank = np.empty(labels.size, int)
     rank[by_class] = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    # Every class's first clip, in random order, then every class's second.
+    # The first clip of every class in random order, then the second, and so on.
     return order[np.argsort(rank, kind="stable")[:count]]
 
 
@@ -64,13 +63,14 @@ def make_choose(
     clips: Split | DeviceSplit | HostSplit,
     between: Callable[[], None],
 ) -> Callable[..., Int[np.ndarray, " k"]]:
-    """What chooses clips: ``choose(networks, labelled, count, passes_key, key)``.
+    """Returns ``choose(networks, labelled, count, passes_key, key)``.
 
-    It returns the rows of the clips that make ``count`` labelled ones of those that
-    are, by the networks of one seed, stacked. The pool is put on the devices once.
+    It returns the rows of the clips to label, so that ``count`` clips are labelled in
+    total; ``networks`` are stacked, and the first is used. The pool is put on the
+    devices once.
 
     Args:
-      config: acquisition function, passes, chunk.
+      config: of the acquisition function.
       model: the network.
       clips: the pool.
       between: called after each chunk; may raise.

@@ -1,9 +1,9 @@
-"""The active-learning loop: train, score the pool, label what is worth most, again.
+"""The active-learning loop: train, score the pool, label, repeat.
 
-A round trains a network on the labelled clips, tests it, and chooses the clips whose
-labels the next round will know. Only labels of chosen clips are ever read. Randomness
-is ``fold_in(root, purpose, round)``, so that every acquisition function starts from the
-same seed set and the same networks, and a resumed run is the uninterrupted one.
+A round trains a network on the labelled clips, tests it, and queries the clips to label
+for the next round. Only labels of queried clips are read. Randomness is ``fold_in(root,
+purpose, round)``: every acquisition function starts from the same seed set and
+networks, and a resumed run equals an uninterrupted one.
 """
 
 import functools
@@ -35,7 +35,7 @@ from audiodd_jax.training import evaluation, fit
 
 _log = logging.getLogger(__name__)
 
-# What each stream of randomness is folded with, under the run's key.
+# Streams of randomness, folded into the run's key.
 _SEED_SET, _NETWORK, _PASSES, _CHOICE = range(4)
 
 
@@ -43,12 +43,11 @@ class State(NamedTuple):
     """Everything that a resumed run needs.
 
     Attributes:
-      round: ``[]`` rounds that are finished.
+      round: ``[]`` finished rounds.
       key: the run's root key.
-      order: ``[b]`` rows of the pool in the order in which they were labelled; beyond
-        them -1.
-      count: ``[]`` how many are labelled.
-      network: the last round's, where the next one starts from it, else None.
+      order: ``[b]`` rows of the pool in the order of labelling, padded with -1.
+      count: ``[]`` number of labelled clips.
+      network: of the last round, if the next one starts from it, else None.
     """
 
     round: Int[Array, ""]
@@ -59,7 +58,7 @@ class State(NamedTuple):
 
     @property
     def labelled(self) -> Int[np.ndarray, " l"]:
-        """Rows of the labelled clips, in the order in which they were labelled."""
+        """Rows of the labelled clips, in the order of labelling."""
         return np.asarray(self.order[: int(self.count)])
 
 
@@ -67,8 +66,8 @@ class Learnt(NamedTuple):
     """A finished run.
 
     Attributes:
-      labelled: rows of the labelled clips, in the order in which they were labelled.
-      rounds: a row a round: labelled clips, scores, seconds.
+      labelled: rows of the labelled clips, in the order of labelling.
+      rounds: one row per round: labelled clips, scores, seconds.
     """
 
     labelled: Int[np.ndarray, " l"]
@@ -81,11 +80,11 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     Args:
       config: model, training, acquisition and the seed.
       data: the prepared dataset; its training clips are the pool.
-      run: where to record, checkpoint and resume; None keeps all in memory.
+      run: the run directory; None: memory only.
 
     Raises:
-      UserError: settings that the data cannot serve.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      UserError: settings that the data does not allow.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     settings = config.active
     labels = data.train.labels
@@ -144,7 +143,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             log.record({"step": done, **row})
             log.save(state, done)
             if run:
-                # What the round's training needed to be resumed.
+                # They are needed only to resume the round's training.
                 shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
             heed()
         return Learnt(state.labelled, log.history)
@@ -153,7 +152,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
 def _labelled(
     state: State, choose: Callable[..., Array], fitted: fit.Fitted, count: int
 ) -> State:
-    """The state with more labels, ``count`` in all."""
+    """The state with ``count`` labelled clips."""
     keys = _folded(state, _PASSES), _folded(state, _CHOICE)
     chosen = choose(fitted.networks, state.labelled, count, *keys)
     order = state.order.at[int(state.count) : count].set(chosen)
@@ -161,11 +160,11 @@ def _labelled(
 
 
 def _check(config: Config) -> None:
-    """Refuses settings that no data could serve."""
+    """Checks settings that do not depend on the data."""
     if config.training.seeds != 1:
         raise UserError(
-            "active learning trains one network a round: --config.training.seeds=1; "
-            "other seeds are other runs"
+            "active learning trains one network per round: --config.training.seeds=1; "
+            "use --num_seeds for more runs"
         )
     name = config.active.acquisition
     by_passes = name in acquisition.SCORES and name != "random"
@@ -177,7 +176,7 @@ def _check(config: Config) -> None:
 
 
 def _blank(model: nn.Module, data: Prepared, config: Config) -> Network:
-    """What a network to start from looks like, before there is one."""
+    """A placeholder for the network of the last round."""
     init = functools.partial(models.init, model=model, image_shape=data.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     zeros = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), shapes)
@@ -195,7 +194,7 @@ def _round(
     run: RunDirectory | None,
     counted: int,
 ) -> tuple[fit.Fitted, dict[str, Any]]:
-    """Trains on what is labelled and tests it; the round's row."""
+    """Trains on the labelled clips and tests; the networks and the round's row."""
     rows, index = state.labelled, int(state.round)
     bits = jax.random.bits(_folded(state, _NETWORK), dtype=jnp.uint32)
     own = fields.replace(config, {"seed": int(bits)})

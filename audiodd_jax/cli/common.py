@@ -1,4 +1,4 @@
-"""What the commands share: starting JAX, folders, interruption, printing."""
+"""Helpers of all commands: starting JAX, folders, interruption, printing."""
 
 import contextlib
 import os
@@ -52,9 +52,9 @@ def start(values: Any, config: Config) -> None:
 
 
 def keep_compiled(cache_dir: Path | None) -> None:
-    """Has JAX keep what it compiles on disk: a second run starts in seconds.
+    """Enables JAX's persistent compilation cache, so that a second run starts fast.
 
-    Under this machine's name, since a home folder may serve machines that differ.
+    In a folder per machine, since a home folder may be shared by different machines.
     """
     import jax
 
@@ -70,7 +70,7 @@ def cache_dir(values: Any) -> Path | None:
 
 
 def percent(share: float) -> str:
-    """A share in per cent."""
+    """A fraction as a percentage."""
     return f"{100 * share:.2f} %"
 
 
@@ -87,7 +87,7 @@ def continued(workdir: Path) -> Iterator[None]:
 
 
 def names(text: str) -> list[str]:
-    """The names in a list with commas."""
+    """The names in a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 

@@ -10,7 +10,7 @@ from audiodd_jax.runtime.errors import UserError
 
 
 def sweep(argv: Sequence[str]) -> None:
-    """Runs what a file lists or spans, each run in its directory, here or on Ray."""
+    """Runs the list or grid of a file, on this machine or on a Ray cluster."""
     values, (file, *more) = parse.parse_arguments("sweep", argv)
     if more:
         raise UserError(f"unexpected argument {more[0]!r}: sweep takes one file")
@@ -35,8 +35,7 @@ def sweep(argv: Sequence[str]) -> None:
     with start.held(workdir):
         todo = start.begin(plans, workdir)
         board = status.Board(plans, workdir)
-        board.update(now=True)
-        with deferred_signals() as stop_signal:
+        with board, deferred_signals() as stop_signal:
             if todo and values.ray:
                 from audiodd_jax.sweep import on_ray
 
@@ -56,7 +55,6 @@ def sweep(argv: Sequence[str]) -> None:
                     *(board.update, stop_signal),
                 )
             signum = stop_signal()
-    board.update(now=True)
     states = status.read(plans, workdir)
     print(tables.markdown(status.table(states, workdir).without_empty_columns()))
     print(f"\nnext: audiodd report {workdir}")
@@ -67,6 +65,6 @@ def sweep(argv: Sequence[str]) -> None:
     if bad:
         raise UserError(
             f"{len(bad)} of {len(plans)} runs have no result ({'; '.join(bad[:3])}"
-            f"{'; ...' * (len(bad) > 3)}); their logs lie in {workdir / 'logs'}, and "
-            "the same command tries them again"
+            f"{'; ...' * (len(bad) > 3)}); their logs are in {workdir / 'logs'}, and "
+            "the same command retries them"
         )

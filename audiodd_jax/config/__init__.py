@@ -1,4 +1,4 @@
-"""Every setting, its default, and what it may be; imports neither JAX nor NumPy."""
+"""Every setting, its default and its constraint; imports neither JAX nor NumPy."""
 
 from audiodd_jax.config.schema import (
     ActiveConfig,

@@ -1,4 +1,4 @@
-"""What a setting may be, kept with its field as metadata."""
+"""Constraints of settings, as metadata of their fields."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Constraint(NamedTuple):
-    """What a setting may be.
+    """A constraint of a setting.
 
     Attributes:
       holds: whether a value is allowed.
@@ -31,10 +31,10 @@ def one_of(*choices: str) -> Constraint:
 
 
 def setting(default: Any, constraint: Constraint) -> Any:
-    """A dataclass field with its default and what it may be."""
+    """A dataclass field with a default and a constraint."""
     return dataclasses.field(default=default, metadata={"constraint": constraint})
 
 
 def constraint_of(field: dataclasses.Field) -> Constraint | None:
-    """What a field may be; None if anything of its type."""
+    """The constraint of a field, if any."""
     return field.metadata.get("constraint")

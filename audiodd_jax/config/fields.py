@@ -1,4 +1,4 @@
-"""Settings by their dotted names: listing, changing and checking them.
+"""Settings by dotted names: listing, changing and checking them.
 
 Like ``config``, it imports neither JAX nor NumPy.
 """
@@ -39,20 +39,20 @@ def replace(config: Config, changes: dict[str, Any]) -> Config:
     """A copy of ``config`` with fields changed by their dotted names.
 
     Raises:
-      UserError: there is no such field.
+      UserError: a field does not exist.
     """
     result = from_dict(dataclasses.asdict(config))
     known = set(names(config))
     for name, value in changes.items():
         if name not in known:
-            raise UserError(f"there is no setting {name!r}")
+            raise UserError(f"unknown setting {name!r}")
         *groups, field = name.split(".")
         setattr(get(result, ".".join(groups)) if groups else result, field, value)
     return result
 
 
 def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
-    """Some groups of settings, as a run directory keeps them."""
+    """Some groups of settings, as recorded in ``config.json``."""
     values = dataclasses.asdict(config)
     return {name: values[name] for name in groups}
 
@@ -76,7 +76,7 @@ def validate(config: Config) -> None:
     """Checks every setting that can be checked without the data.
 
     Raises:
-      UserError: naming the first setting that cannot be, and what it may be.
+      UserError: the first setting whose constraint does not hold.
     """
     for name, field in _leaves(config):
         constraint = constraint_of(field)
@@ -89,6 +89,6 @@ def validate(config: Config) -> None:
         for name in ("coreset.learn_labels", "coreset.preconditioner"):
             if get(config, name):
                 raise UserError(
-                    f"{config.method} learns images alone, with fixed labels: {name} "
+                    f"{config.method} learns images only, with fixed labels: {name} "
                     f"is for {' and '.join(REGRESSION)}"
                 )

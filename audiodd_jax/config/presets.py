@@ -1,4 +1,4 @@
-"""What each dataset needs that differs from the defaults, and named presets.
+"""Defaults by dataset, method and network, and named presets.
 
 Like ``config``, it imports neither JAX nor NumPy.
 """
@@ -8,8 +8,8 @@ from typing import Any
 from audiodd_jax.config import Config, fields
 from audiodd_jax.runtime.errors import UserError
 
-# What a dataset needs that differs from the defaults, by dotted field name. Each
-# was chosen on validation clips; BUILD_NOTES.md says how.
+# Settings of a dataset that differ from the defaults, by dotted field name. They were
+# chosen on validation clips; BUILD_NOTES.md says how.
 _CLIPS = {
     "features.align": "center",
     "features.top_db": 60.0,
@@ -25,7 +25,7 @@ _CLIPS = {
     "matching.inner_loop": 5,
     "matching.learning_rate": 0.3,
 }
-# Sounds of several seconds, in which more happens.
+# Acoustic scenes of several seconds.
 _SCENES = {
     **_CLIPS,
     "features.frames": 128,
@@ -67,12 +67,12 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "folder": {**_SCENES, "features.sample_rate": 0, "features.clip_seconds": 0.0},
 }
 
-# What a method needs that differs from a dataset's defaults. Matching learns images for
-# networks with hard labels, and kernel regression does not tell which are best of them.
+# Settings of a method that differ from a dataset's defaults. Matching learns images for
+# networks trained on hard labels; validation by kernel regression does not select them.
 _FIXED_LABELS = {"coreset.learn_labels": False}
 _MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
-    # Exact kernels keep (f t)^2 values a pair of spectrograms: small ones, then.
+    # Exact kernels take (f t)^2 values per pair of spectrograms: small spectrograms.
     "kip": {
         "features.n_mels": 16,
         "features.frames": 16,
@@ -90,10 +90,10 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 # Named changes on top of a dataset's and a method's defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # Coresets that networks will be trained on: what is learnt goes into the images
-    # alone, under a kernel that knows when a sound happens.
+    # Coresets to train networks on: only the images are learnt, under a kernel that is
+    # sensitive to time.
     "transfer": {"coreset.learn_labels": False, "network.readout": "flatten"},
-    # To try the engine: a tenth of the work.
+    # For a first try: a tenth of the work.
     "quick": {
         "loop.steps": 50,
         "loop.batch_size": 256,
@@ -116,8 +116,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# The recipe of each network: chosen on validation clips for training on coresets, and
-# used for whatever it trains on. BUILD_NOTES.md says how.
+# The recipe of each network, chosen on validation clips for training on coresets, and
+# used for all training sets. BUILD_NOTES.md says how.
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "convnet": {
         "model.width": 32,
@@ -125,7 +125,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "training.steps": 300,
         "training.augment.time_shift": 0.1,
     },
-    # A deeper network gains by the images alone: learnt labels cost it four points.
+    # Learnt labels cost this deeper network four points.
     "resnet18": {
         "model.readout": "mean",
         "training.steps": 200,
@@ -136,9 +136,9 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-# Over a network's recipe, where the network also chooses clips: one a round, with
-# dropout for its Monte-Carlo passes. Beside batch normalisation, dropout in every block
-# costs the ConvNet five points on validation clips; before the last layer, nothing.
+# Changes to a network's recipe for active learning: one network per round, with dropout
+# for Monte Carlo passes. With batch normalisation, dropout in every block costs the
+# ConvNet five points on validation clips; before the last layer it costs nothing.
 ACTIVE_DEFAULTS: dict[str, Any] = {
     "model.dropout": 0.2,
     "model.dropout_place": "head",
@@ -159,7 +159,7 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
     """
     if model not in MODEL_DEFAULTS:
         raise UserError(
-            f"there is no model {model!r}; there are {', '.join(MODEL_DEFAULTS)}"
+            f"unknown model {model!r}; choose from {', '.join(MODEL_DEFAULTS)}"
         )
     settings = {"model.name": model, **MODEL_DEFAULTS[model], **_dotted(changes)}
     return fields.replace(config, settings)
@@ -186,15 +186,13 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
       name: of the dataset.
       preset: one of ``PRESETS``.
       **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
-        The field ``method`` brings what that method needs.
+        ``method`` also applies the method's defaults.
 
     Raises:
       UserError: an unknown preset or field.
     """
     if preset not in PRESETS:
-        raise UserError(
-            f"there is no preset {preset!r}; there are {', '.join(PRESETS)}"
-        )
+        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
     base = {**DATASET_DEFAULTS.get(name, {}), **method, **PRESETS[preset]}
     settings = {**base, **_dotted(changes)}

@@ -1,1 +1,1 @@
-"""Dataset names to waveforms and splits."""
+"""Datasets: from names to waveforms, labels and splits."""

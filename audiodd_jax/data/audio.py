@@ -1,4 +1,4 @@
-"""Recordings to waveforms: decode, mix to mono, resample, fit to length."""
+"""Decoding of recordings: mono, resampled, of fixed length."""
 
 import collections
 import contextlib
@@ -19,14 +19,14 @@ from audiodd_jax.runtime.errors import UserError
 _log = logging.getLogger(__name__)
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".oga", ".opus", ".aif", ".aiff")
-# A clip is seconds long; a header that claims hours is damaged or not a clip.
+# Longer recordings are damaged, or are not clips.
 MAX_SECONDS = 600.0
-# Ten minutes in stereo at 48 kHz; 268 MB as float32, whatever a header claims.
+# Ten minutes in stereo at 48 kHz; 268 MB as float32.
 _MAX_SAMPLES = 1 << 26
 _RATES = (100, 1_000_000)
-# Full scale is 1; a floating-point file far beyond it was not written as sound.
+# Full scale is 1; floating-point files far beyond are not sound.
 _MAX_LEVEL = 1e6
-# What libsndfile decodes to 16 bits or fewer, exactly.
+# Subtypes of at most 16 bits.
 _SHORT = frozenset(("PCM_16", "PCM_S8", "PCM_U8", "IMA_ADPCM", "MS_ADPCM"))
 
 
@@ -35,12 +35,12 @@ class BadAudioError(UserError):
 
 
 class Headers(NamedTuple):
-    """What the headers of recordings say.
+    """The headers of recordings.
 
     Attributes:
       seconds: ``[clips]`` lengths.
       rates: ``[clips]`` sample rates in Hz; 0 for a bad one.
-      bad: index -> what is wrong with it.
+      bad: index -> error.
     """
 
     seconds: Float[np.ndarray, " clips"]
@@ -69,7 +69,7 @@ def headers(sources: Sequence[str | os.PathLike]) -> Headers:
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """The opened recording, with every way in which it may be bad named."""
+    """An opened recording; errors name the file and the reason."""
     try:
         with soundfile.SoundFile(source) as file:
             _check_header(source, file)
@@ -84,7 +84,7 @@ def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
 
 
 def _check_header(source: str | os.PathLike, file: soundfile.SoundFile) -> None:
-    """Refuses headers that no clip has, before anything of their size is allocated."""
+    """Checks a header before memory of its size is allocated."""
     rate, frames = file.samplerate, file.frames
     if not _RATES[0] <= rate <= _RATES[1]:
         raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
@@ -101,15 +101,15 @@ def _check_header(source: str | os.PathLike, file: soundfile.SoundFile) -> None:
 def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], int]:
     """Decodes a recording to mono float32 in [-1, 1] and its sample rate in Hz.
 
-    Channels are averaged. Floating-point files may go beyond 1 and are kept so.
+    Channels are averaged. Floating-point files may exceed 1.
 
     Raises:
-      BadAudioError: missing, empty, truncated to nothing, too long, or not audio.
+      BadAudioError: missing, empty, truncated, too long, or not audio.
     """
     with _opened(source) as file:
         rate, expected = file.samplerate, file.frames
-        # Samples of at most 16 bits are read as such: libsndfile takes four times as
-        # long to make floats of them, which come out the same.
+        # Samples of at most 16 bits are read as integers: libsndfile's conversion to
+        # floats gives the same values in four times the time.
         is_short = file.subtype in _SHORT
         dtype = "int16" if is_short else "float32"
         samples = file.read(dtype=dtype, always_2d=True)
@@ -124,8 +124,8 @@ def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], in
         if is_short:
             mono = np.multiply(mono, scale, dtype=np.float32)
     else:
-        # A mean over so short an axis takes NumPy ten times as long as a product.
-        with np.errstate(all="ignore"):  # what is not finite is named below
+        # NumPy's mean over a short axis takes ten times as long as a product.
+        with np.errstate(all="ignore"):  # non-finite values are reported below
             share = np.full(channels, scale / channels, np.float32)
             mono = samples.astype(np.float32, copy=False) @ share
     if not is_short:
@@ -144,9 +144,9 @@ def _check_level(source: str | os.PathLike, mono: np.ndarray) -> None:
 def decode_all(
     sources: Iterable[str | os.PathLike],
 ) -> Iterator[tuple[Float[np.ndarray, " samples"], int] | BadAudioError]:
-    """``decode`` of each source, in order, a few ahead of the caller in threads.
+    """``decode`` of each source, in order; threads decode ahead.
 
-    What cannot be decoded comes as the error that names it.
+    Yields an error instead of a recording that cannot be decoded.
     """
 
     def one(source: str | os.PathLike) -> object:
@@ -186,10 +186,10 @@ def fit(
 
     Args:
       waveform: mono.
-      samples: the length wanted.
-      align: ``start`` keeps the beginning, ``center`` the middle, ``repeat`` fills a
-        short clip with repetitions and keeps the beginning of a long one.
-      out: where to write it; None: a new array.
+      samples: length of the result.
+      align: ``start`` keeps the beginning, ``center`` the middle, ``repeat`` repeats a
+        short clip and keeps the beginning of a long one.
+      out: array for the result; None: a new one.
     """
     length = waveform.shape[0]
     out = np.empty(samples, np.float32) if out is None else out
@@ -214,15 +214,15 @@ def load(
 
 
 def num_threads() -> int:
-    """Threads for decoding: libsndfile and soxr release the interpreter's lock."""
+    """Number of decoding threads; libsndfile and soxr release the GIL."""
     return min(32, os.cpu_count() or 1)
 
 
 def report_bad(bad: list[BadAudioError], skip: bool) -> None:
-    """Names and counts unusable recordings, as a warning if they are to be skipped.
+    """Reports unusable recordings: a warning if they are skipped, else an error.
 
     Raises:
-      UserError: there are any, and they are not to be skipped.
+      UserError: there are any, and they are not skipped.
     """
     if not bad:
         return
@@ -230,7 +230,7 @@ def report_bad(bad: list[BadAudioError], skip: bool) -> None:
     more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
     if not skip:
         raise UserError(
-            f"{len(bad)} recordings cannot be used: {shown}{more}; mend them or pass "
+            f"{len(bad)} recordings cannot be used: {shown}{more}; repair them or pass "
             "--skip_bad_files"
         )
     _log.warning("skipped %d recordings: %s%s", len(bad), shown, more)

@@ -1,6 +1,6 @@
-"""The registry of datasets: what each one is, and where its reader lies.
+"""The registry of datasets: titles, licences, and the modules that read them.
 
-Nothing heavy is imported until a dataset is opened, so that the command line can name
+Nothing heavy is imported before a dataset is opened, so that the command line can list
 the datasets at once.
 """
 
@@ -27,13 +27,13 @@ class Dataset:
     """An entry of the registry.
 
     Attributes:
-      title: its full name.
+      title: full name.
       version: as published.
-      licence: its terms.
-      homepage: where to read more.
-      module: of the function ``open_source(config, cache_dir) -> Source``.
+      licence: terms.
+      homepage: URL.
+      module: with the function ``open_source(config, cache_dir) -> Source``.
       split: the protocol of its test split, in words.
-      needs_data_dir: True if the user must say where the recordings lie.
+      needs_data_dir: whether the user must give the folder of the recordings.
       variants: its configurations, the default first; empty for a single one.
       folds: number of official folds; 0 for a fixed split.
     """
@@ -51,12 +51,12 @@ class Dataset:
 
 DATASETS = {
     "tones": Dataset(
-        title="Tones: ten procedural sound classes, made on the spot",
+        title="Tones: ten procedural sound classes",
         version="1.0.0",
         licence="Apache-2.0 (generated)",
         homepage="",
         module="audiodd_jax.data.synthetic",
-        split="200 clips a class train, 40 test, drawn from one seed",
+        split="200 training and 40 test clips per class, drawn from one seed",
     ),
     "spoken_digit": Dataset(
         title="Free Spoken Digit Dataset",
@@ -64,7 +64,7 @@ DATASETS = {
         licence="CC BY-SA 4.0, Zohar Jackson et al.",
         homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
         module="audiodd_jax.data.builders.spoken_digit",
-        split="official: takes 0-4 of each speaker and digit test, 5-49 train",
+        split="official: test takes 0-4 of each speaker and digit, train takes 5-49",
     ),
     "speech_commands": Dataset(
         title="Google Speech Commands",
@@ -72,7 +72,7 @@ DATASETS = {
         licence="CC BY 4.0, Pete Warden, Google",
         homepage="https://arxiv.org/abs/1804.03209",
         module="audiodd_jax.data.builders.speech_commands",
-        split="official: testing_list.txt tests, validation_list.txt validates",
+        split="official: testing_list.txt and validation_list.txt",
         variants=("v0.01", "v0.02", "mini", "twelve"),
     ),
     "urbansound8k": Dataset(
@@ -81,7 +81,7 @@ DATASETS = {
         licence="CC BY-NC 3.0, Justin Salamon, Christopher Jacoby, Juan Pablo Bello",
         homepage="https://urbansounddataset.weebly.com/download-urbansound8k.html",
         module="audiodd_jax.data.builders.urbansound8k",
-        split="ten official folds: one tests (by default 10), nine train",
+        split="ten official folds: one for test (by default 10), nine for training",
         folds=10,
     ),
     "esc50": Dataset(
@@ -90,7 +90,7 @@ DATASETS = {
         licence="CC BY-NC 3.0, Karol J. Piczak",
         homepage="https://github.com/karolpiczak/ESC-50",
         module="audiodd_jax.data.builders.esc50",
-        split="five official folds: one tests (by default 5), four train",
+        split="five official folds: one for test (by default 5), four for training",
         folds=5,
     ),
     "esc10": Dataset(
@@ -99,7 +99,7 @@ DATASETS = {
         licence="CC BY 3.0, Karol J. Piczak",
         homepage="https://github.com/karolpiczak/ESC-50",
         module="audiodd_jax.data.builders.esc50",
-        split="five official folds: one tests (by default 5), four train",
+        split="five official folds: one for test (by default 5), four for training",
         folds=5,
     ),
     "folder": Dataset(
@@ -108,7 +108,7 @@ DATASETS = {
         licence="that of the recordings",
         homepage="",
         module="audiodd_jax.data.folder",
-        split="a CSV's split or fold column, train/ and test/ folders, or at random",
+        split="a CSV's split or fold column, train/ and test/ folders, or random",
         needs_data_dir=True,
     ),
 }
@@ -118,18 +118,18 @@ def lookup(name: str) -> Dataset:
     """The registry's entry for ``name``.
 
     Raises:
-      UserError: there is none; the nearest names are offered.
+      UserError: there is none; the message suggests similar names.
     """
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "there are"
+    hint = f"did you mean {' or '.join(near)}?" if near else "choose from"
     listed = "" if near else f" {', '.join(DATASETS)}"
-    raise UserError(f"there is no dataset {name!r}; {hint}{listed}")
+    raise UserError(f"unknown dataset {name!r}; {hint}{listed}")
 
 
 def cache_root() -> Path:
-    """Where downloads and features go: ``$AUDIODD_CACHE``, or the user's cache."""
+    """Folder of downloads and features: ``$AUDIODD_CACHE``, or the user's cache."""
     if place := os.environ.get("AUDIODD_CACHE"):
         return Path(place).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -137,15 +137,15 @@ def cache_root() -> Path:
 
 
 def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":
-    """Finds a dataset's recordings, downloading nothing yet.
+    """Finds a dataset's recordings, without downloading.
 
     Raises:
-      UserError: unknown dataset, or no recordings where the settings say.
+      UserError: unknown dataset, or no recordings at the given place.
     """
     entry = lookup(config.name)
     if entry.needs_data_dir and not config.data_dir:
         raise UserError(
-            f"--dataset={config.name} needs --data_dir: where the recordings lie"
+            f"--dataset={config.name} needs --data_dir, the folder of the recordings"
         )
     if config.variant and config.variant not in entry.variants:
         known = ", ".join(entry.variants) or "none"
@@ -157,11 +157,11 @@ def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":
 
 
 def show_licence(name: str, cache_dir: Path) -> None:
-    """Tells a dataset's terms, the first time that it is prepared in this cache."""
+    """Logs a dataset's licence, the first time that it is prepared in this cache."""
     entry = lookup(name)
-    told = cache_dir / "licences" / name
-    if told.exists():
+    shown = cache_dir / "licences" / name
+    if shown.exists():
         return
     _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
-    told.parent.mkdir(parents=True, exist_ok=True)
-    told.write_text(f"{entry.licence}\n")
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.write_text(f"{entry.licence}\n")

@@ -1,4 +1,4 @@
-"""Fetching a published archive: resumed where it was cut, checked when it is whole."""
+"""Downloads of published archives, resumed when interrupted, verified by checksum."""
 
 import hashlib
 import http.client
@@ -16,24 +16,24 @@ _log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 60
-# A cut connection is taken up again this often, as long as bytes keep coming.
+# Attempts after lost connections, as long as bytes keep coming.
 _ATTEMPTS = 5
 
 
 def fetch(url: str, target: Path, checksum: str = "") -> Path:
-    """Downloads ``url`` to ``target``, continuing what an earlier call left.
+    """Downloads ``url`` to ``target``, resuming an earlier download.
 
-    The bytes gather in ``target`` with ``.part`` appended, which becomes ``target``
-    only when the server's length has arrived and the checksum agrees.
+    Bytes are written to ``target`` with ``.part`` appended, which is renamed when it
+    has the server's length and the right checksum.
 
     Args:
       url: http or https.
-      target: where the file goes; nothing is done if it is there.
+      target: path of the file; nothing is done if it exists.
       checksum: ``algorithm:hexdigest``, or empty.
 
     Raises:
-      UserError: the server cannot be reached, refuses, sends less than it said, or
-        another file.
+      UserError: the server cannot be reached, refuses, or sends an incomplete or
+        different file.
     """
     if target.exists():
         return target
@@ -48,12 +48,12 @@ def fetch(url: str, target: Path, checksum: str = "") -> Path:
         if size == before or attempt == _ATTEMPTS - 1:
             raise UserError(
                 f"the download of {url} ended after {size} of {total} bytes; the same "
-                "command continues it"
+                "command resumes it"
             )
-        _log.info("the connection was cut after %d of %d bytes; again", size, total)
+        _log.info("connection lost after %d of %d bytes; retrying", size, total)
     if wrong := mismatch(part, checksum):
         part.unlink()
-        raise UserError(f"what {url} sent is not what was published: {wrong}")
+        raise UserError(f"{url} sent another file than was published: {wrong}")
     os.replace(part, target)
     return target
 
@@ -63,7 +63,7 @@ def _size(path: Path) -> int:
 
 
 def _continue(url: str, part: Path, name: str) -> int | None:
-    """One request for what ``part`` lacks; returns the whole length, if it is told."""
+    """Requests the rest of ``part``; returns the total length, if it is known."""
     have = _size(part)
     request = urllib.request.Request(url)
     if have:
@@ -88,12 +88,12 @@ def _continue(url: str, part: Path, name: str) -> int | None:
                         file.write(block)
                         bar.update(len(block))
                 except (http.client.HTTPException, ConnectionError, TimeoutError):
-                    # What has come is kept; who knows the length asks for the rest.
+                    # Received bytes are kept; the caller requests the rest.
                     if total is None:
                         raise
             return total
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # what is there does not fit the server's file
+        if error.code == 416 and have:  # longer than the server's file
             part.unlink()
             return _continue(url, part, name)
         raise UserError(f"{url} answered {error.code} {error.reason}") from error
@@ -105,9 +105,9 @@ def _continue(url: str, part: Path, name: str) -> int | None:
 
 
 def mismatch(file: Path, checksum: str) -> str:
-    """How ``file`` differs from ``algorithm:hexdigest``; empty if it does not.
+    """How ``file`` differs from ``algorithm:hexdigest``; empty if it matches.
 
-    An empty checksum fits every file.
+    An empty checksum matches every file.
     """
     if not checksum:
         return ""

@@ -1,4 +1,4 @@
-"""What every dataset turns into: an index of recordings, each decoded on demand."""
+"""The index of a dataset's recordings, which are decoded on demand."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from audiodd_jax.data import audio
 
-# Marks of the split column. Clips without one are split at random, by config.
+# Values of the split column; clips with an empty one are split at random.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 # A mono waveform in [-1, 1], and its sample rate in Hz.
@@ -24,18 +24,17 @@ class Recordings:
 
     Attributes:
       class_names: the classes, in the order of the labels.
-      names: a name a recording, for messages.
+      names: name of each recording, for messages.
       labels: ``[clips]`` class of each recording.
-      splits: ``[clips]`` train, validation or test, or empty where the data says
-        nothing.
-      folds: ``[clips]`` fold, counted from 1; 0 where the data has no folds.
-      groups: ``[clips]`` what a recording was cut from; clips of one group never lie on
-        both sides of a validation split. Empty: a group of its own.
+      splits: ``[clips]`` train, validation or test, or empty if it is not given.
+      folds: ``[clips]`` fold, from 1; 0: no folds.
+      groups: ``[clips]`` source recording or speaker; a group is never divided by a
+        validation split. Empty: a group of its own.
       load: index -> (mono waveform in [-1, 1], sample rate in Hz); raises
-        ``BadAudioError``. It can be pickled, so that other processes may decode.
-      measure: lengths and rates of all recordings, cheaply.
-      load_noise: ``[(waveform, sample rate), ...]``: background noise that comes with
-        the dataset and belongs to no class; None where there is none.
+        ``BadAudioError``. Can be pickled for other processes.
+      measure: reads lengths and sample rates of all recordings.
+      load_noise: ``[(waveform, sample rate), ...]`` of background noise that belongs to
+        no class, or None.
     """
 
     class_names: tuple[str, ...]
@@ -54,13 +53,13 @@ class Recordings:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A dataset found, but not read yet.
+    """A dataset that was found, but not read yet.
 
     Attributes:
       name: of the registry.
       version: of the dataset as published.
-      licence: its terms.
-      fingerprint: changes whenever the recordings may have; cheap to compute.
+      licence: terms.
+      fingerprint: changes when the recordings may have changed; cheap to compute.
       read: builds the index, which may take a while the first time.
     """
 
@@ -72,7 +71,7 @@ class Source:
 
 
 def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
-    """Digest of the names, sizes and times of change of ``files`` below ``root``."""
+    """Digest of names, sizes and modification times of ``files`` below ``root``."""
     root = root.resolve()
     digest = hashlib.sha256(str(root).encode())
     for file in sorted(map(os.fspath, files)):
@@ -83,7 +82,7 @@ def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
 
 
 def fingerprint_tree(root: Path) -> str:
-    """``fingerprint_files`` of every file below ``root``, fast for 100,000 of them."""
+    """``fingerprint_files`` of every file below ``root``, fast for 100,000 files."""
     digest = hashlib.sha256(str(root.resolve()).encode())
     folders, seen = [os.fspath(root)], set()
     while folders:

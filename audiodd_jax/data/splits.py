@@ -1,4 +1,4 @@
-"""Which clips train, which select the model, which test."""
+"""Assignment of clips to training, validation and test."""
 
 import logging
 from typing import NamedTuple
@@ -34,11 +34,11 @@ def hold_out(
     fraction: float,
     rng: np.random.Generator,
 ) -> Int[np.ndarray, " held_out"]:
-    """Draws ``fraction`` of each class of ``candidates``, whole groups at a time.
+    """Draws ``fraction`` of each class of ``candidates``, in whole groups.
 
-    A group is never divided, and every class keeps at least one clip outside.
+    Every class keeps at least one clip.
     """
-    # A clip without a group is a group of its own; \0 occurs in no group's name.
+    # A clip without a group is a group of its own; no name contains \0.
     named = np.array([groups[i] or f"\0{i}" for i in candidates], dtype=object)
     by_group: dict[str, list[int]] = {}
     for index, name in zip(candidates, named, strict=True):
@@ -50,7 +50,7 @@ def hold_out(
     order = rng.permutation(sorted(by_group))
     for name in order:
         members = by_group[name]
-        if len(members) == 1:  # the same rule, without arrays: groups may be many
+        if len(members) == 1:  # the same rule without arrays, for many small groups
             label = labels[members[0]]
             if taken[label] < wanted[label] and taken[label] + 1 < sizes[label]:
                 held.append(members[0])
@@ -60,7 +60,7 @@ def hold_out(
         after = taken + counts
         present = counts > 0
         fits = (taken[present] < wanted[present]).all()
-        # Half a group beyond the share is nearer to it than without the group.
+        # Up to half a group too many is nearer to the fraction than without the group.
         near = (after[present] <= wanted[present] + counts[present] / 2).all()
         if fits and near and (after[present] < sizes[present]).all():
             held.extend(members)
@@ -75,19 +75,18 @@ def assign(
     groups: Shaped[np.ndarray, " clips"],
     config: DataConfig,
 ) -> SplitIndices:
-    """Splits the clips: by fold, else as the data says, else at random.
+    """Splits the clips by fold, by the given split, or at random.
 
-    Validation clips are those of the official list, else whole groups (recordings,
-    speakers) of the training clips, drawn class by class with ``split_seed``.
+    Validation clips are the given ones, or whole groups (recordings, speakers) of
+    training clips, stratified by class and drawn with ``split_seed``.
 
     Raises:
-      UserError: a fold that the data does not have, a fraction outside [0, 1), or a
-        split left empty.
+      UserError: an unknown fold, a fraction outside [0, 1), or an empty split.
     """
     for name in ("validation_fraction", "test_fraction"):
         value = getattr(config, name)
         if not 0 <= value < 1:
-            raise UserError(f"{name} must lie in [0, 1), not {value:g}")
+            raise UserError(f"{name} must be in [0, 1), not {value:g}")
     rng = np.random.default_rng(config.split_seed)
     clips = np.arange(labels.size)
     if folds.any():
@@ -99,21 +98,19 @@ def assign(
         if is_test.all():
             if not config.allow_partial:
                 raise UserError(
-                    f"fold {fold} is all there is, so that no clip is left to train; "
+                    f"the data has fold {fold} only, which leaves no training clips; "
                     "--allow_partial splits it by source recording"
                 )
             _log.warning(
-                "fold %d is all there is: %g of it tests, whole source recordings at a "
-                "time, which is not the official protocol",
+                "the data has fold %d only: %g of it, in whole source recordings, is "
+                "the test split, which is not the official protocol",
                 fold,
                 config.test_fraction,
             )
             held = hold_out(clips, labels, groups, config.test_fraction, rng)
             is_test = np.isin(clips, held)
     elif config.fold:
-        raise UserError(
-            f"--fold={config.fold} was asked for, but the data has no folds"
-        )
+        raise UserError(f"--fold={config.fold} needs data with folds")
     elif (splits == TEST).any():
         is_test = splits == TEST
     else:

@@ -1,7 +1,7 @@
 """The embedded dataset ``tones``: ten procedural sound classes.
 
-Every clip has a random pitch, onset, length and level and lies in coloured noise, so
-that one clip says little about its class and a hundred say nearly all.
+Every clip has a random pitch, onset, length and level, and coloured noise: one clip
+tells little about its class, a hundred tell nearly everything.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from audiodd_jax.data.recordings import TEST, TRAIN, Decoded, Recordings, Source
 
 SAMPLE_RATE = 8_000
 SECONDS = 1.0
-TRAIN_CLIPS, TEST_CLIPS = 200, 40  # a class
+TRAIN_CLIPS, TEST_CLIPS = 200, 40  # per class
 SEED = 20_220
 
 CLASS_NAMES = (

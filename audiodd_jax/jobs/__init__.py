@@ -1,1 +1,1 @@
-"""One job per command: its work in a run directory, without flags or printing."""
+"""One job per command, without flags or printing."""

@@ -1,4 +1,4 @@
-"""The dataset that a coreset was distilled from, with the coreset's preprocessing."""
+"""The dataset of a coreset, with the coreset's preprocessing."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from audiodd_jax.runtime.errors import UserError
 
 
 def coreset_config(coreset: Coreset) -> Config:
-    """The configuration that a coreset was distilled with, less where its data lay."""
+    """The configuration that a coreset was distilled with, without paths."""
     return fields.from_dict(coreset.metadata["settings"])
 
 
@@ -20,16 +20,16 @@ def load_data(
     """The coreset's dataset, with the coreset's preprocessing.
 
     Args:
-      coreset: the artefact.
-      config: where the data lies.
-      needs_train: whether real clips will train, or stay where they are.
-      cache_dir: where downloads and features are kept.
+      coreset: the coreset.
+      config: of the data.
+      needs_train: whether the training clips are needed.
+      cache_dir: folder of downloads and features.
 
     Raises:
-      UserError: it has other classes, or the coreset learnt from its test clips.
+      UserError: it has other classes, or the coreset was made of its test clips.
     """
     if not needs_train:
-        # Only the other splits are read: the training clips stay where they are.
+        # Training clips stay in the cache.
         config = fields.replace(config, {"data.storage": "host"})
     data = dataset.load(config, cache_dir, coreset.normalization)
     check_coreset(coreset, data)
@@ -37,21 +37,22 @@ def load_data(
 
 
 def check_coreset(coreset: Coreset, data: Prepared) -> None:
-    """Refuses a coreset that is none of a dataset's training clips.
+    """Checks that a coreset was made of a dataset's training clips.
 
     Raises:
-      UserError: it has other classes, or learnt from the test clips.
+      UserError: it has other classes, or was made of the test clips.
     """
     if data.class_names != coreset.class_names:
         raise UserError(
-            f"this coreset is of {coreset.metadata['dataset']} with the classes "
+            f"this coreset of {coreset.metadata['dataset']} has the classes "
             f"{_some(coreset.class_names)}; {data.name} has "
             f"{_some(data.class_names)}"
         )
     own = coreset.metadata["split"]["fold"]
     if own and data.fold != own:
         raise UserError(
-            f"fold {own} tests this coreset, which learnt from fold {data.fold}"
+            f"the test fold of this coreset is {own}; fold {data.fold} was used to "
+            "distil it"
         )
 
 

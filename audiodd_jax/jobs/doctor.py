@@ -1,4 +1,4 @@
-"""What ``audiodd doctor`` finds: devices, versions, datasets, space, and advice."""
+"""The job of ``audiodd doctor``: devices, versions, datasets, space, and advice."""
 
 import importlib.metadata
 import importlib.util
@@ -18,7 +18,7 @@ _LITTLE_SPACE = 2 << 30
 
 
 def examine(data: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, str]]:
-    """Rows of name and finding; those that ask for something say what to do."""
+    """Rows of name and finding; problems come with advice."""
     rows = [
         ("audiodd_jax", f"{__version__}, Python {platform.python_version()}"),
         *_versions(),
@@ -59,8 +59,7 @@ def _devices() -> list[tuple[str, str]]:
     rows = [("devices", f"{len(devices)} x {kinds} ({jax.default_backend()})")]
     if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
         rows.append(
-            ("advice", "there is an NVIDIA GPU that JAX does not use: pip install "
-             "'jax[cuda13]'")
+            ("advice", "JAX does not use the NVIDIA GPU: pip install 'jax[cuda13]'")
         )  # fmt: skip
     return rows
 
@@ -69,7 +68,7 @@ def _space(cache: Path) -> list[tuple[str, str]]:
     memory = psutil.virtual_memory()
     existing = next(p for p in (cache, *cache.absolute().parents) if p.exists())
     free = shutil.disk_usage(existing).free
-    little = "; make room before preparing a dataset" if free < _LITTLE_SPACE else ""
+    little = "; free some space before preparing data" if free < _LITTLE_SPACE else ""
     gib = lambda size: f"{size / 2**30:.1f} GiB"
     return [
         ("memory", f"{gib(memory.available)} of {gib(memory.total)} available"),
@@ -78,10 +77,10 @@ def _space(cache: Path) -> list[tuple[str, str]]:
 
 
 def _dataset(name: str, data: DataConfig, cache: Path | None) -> tuple[str, str]:
-    """Whether a dataset can be opened as it is configured."""
+    """Whether a dataset can be opened with the given settings."""
     label = f"dataset {name}"
     if datasets.lookup(name).needs_data_dir and name != data.name:
-        return label, "give --data_dir to use it"
+        return label, "needs --data_dir"
     chosen = data if name == data.name else DataConfig(name=name)
     try:
         source = datasets.open_source(chosen, cache)
@@ -89,5 +88,5 @@ def _dataset(name: str, data: DataConfig, cache: Path | None) -> tuple[str, str]
         return label, str(error)
     where = f"found in {chosen.data_dir}" if chosen.data_dir else "built in"
     if not chosen.data_dir and source.fingerprint.startswith("published"):
-        where = "is downloaded when it is first prepared, or give --data_dir"
+        where = "downloaded when it is first prepared, or give --data_dir"
     return label, where

@@ -1,4 +1,4 @@
-"""Trains a network on real clips or a coreset, in a run directory."""
+"""The job of ``audiodd train``: networks trained on real clips or a coreset."""
 
 import dataclasses
 from pathlib import Path
@@ -19,7 +19,7 @@ def train(
     learns_from: Subset | Coreset | None = None,
     cache_dir: Path | None = None,
 ) -> Trained:
-    """Trains ``config.model`` on real clips or a coreset and scores it, in ``workdir``.
+    """Trains ``config.model`` in ``workdir``, and scores it on the test split.
 
     The same call resumes an interrupted run, and returns a finished one.
 
@@ -27,12 +27,12 @@ def train(
       config: data, model and training. With a coreset, the feature settings and the
         normalisation are the coreset's.
       workdir: the run directory.
-      learns_from: which clips; None: all that train.
-      cache_dir: where downloads and features are kept.
+      learns_from: training set; None: all training clips.
+      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
-      Interrupted: SIGTERM or SIGINT came; the state is saved.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     if isinstance(learns_from, Coreset):
         config = dataclasses.replace(config, features=learns_from.features)

@@ -1,9 +1,9 @@
 """One mesh for everything that runs on several devices.
 
 Its axes are ``networks`` and ``batch``. Programs are jitted as for one device, with
-arrays that every device holds whole; only the functions whose work is shared
-(``kernels.random_kernels``, ``shared_rows``, ``each_slot``, ``each_own``) are mapped
-over the mesh. On one device they hold no collective at all.
+replicated arrays; only the functions whose work is shared (``kernels.random_kernels``,
+``shared_rows``, ``each_slot``, ``each_own``) are mapped over the mesh. On one device
+they contain no collectives.
 """
 
 import contextvars
@@ -20,22 +20,22 @@ from jaxtyping import Array, Bool, Int, Shaped
 from audiodd_jax.runtime.errors import UserError
 
 NETWORKS, BATCH = "networks", "batch"
-# Devices that wait for others are worth less than what splitting the batch exchanges:
-# this share of them at least must have a network to work on.
+# Least fraction of devices with a network to work on. Below it, sharing the batch costs
+# less communication than idle devices.
 _BUSY = 0.6
 
 
-# How many devices this process's work may use; None: all.
+# Most devices in use; None: all.
 _limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
     "limit", default=None
 )
 
 
 def limit(count: int) -> None:
-    """Has meshes made from here on hold the first ``count`` devices alone.
+    """Restricts later meshes to the first ``count`` devices.
 
     Raises:
-      UserError: there are fewer.
+      UserError: there are fewer devices.
     """
     there = len(jax.devices())
     if not 1 <= count <= there:
@@ -92,13 +92,13 @@ class Grid(NamedTuple):
 
 
 def choose_grid(devices: int, networks: int) -> Grid:
-    """The most devices along the networks' axis that leave few without a network.
+    """The grid with the most devices along the networks axis and few of them idle.
 
-    Networks exchange kernels alone; the batch's axis exchanges features, and takes the
-    devices that are left.
+    That axis exchanges kernels only; the batch axis exchanges features, and has the
+    remaining devices.
 
     Args:
-      devices: in all.
+      devices: in total.
       networks: to be shared.
     """
     for size in range(devices, 0, -1):
@@ -116,18 +116,19 @@ def make_mesh(
     """The mesh for work on some networks.
 
     Args:
-      networks: to be shared among devices; 1: all devices share the batch.
-      devices: which; None: all, of all processes, up to ``limit``.
-      grid: how they share; None: as ``choose_grid`` does.
+      networks: shared by the devices; 1: all devices share the batch.
+      devices: None: all, of all processes, up to ``limit``.
+      grid: None: chosen by ``choose_grid``.
 
     Raises:
-      UserError: the grid is of another number of devices.
+      UserError: the grid has another number of devices.
     """
     devices = jax.devices()[: _limit.get()] if devices is None else list(devices)
     grid = grid or choose_grid(len(devices), networks)
     if grid.networks * grid.batch != len(devices):
         raise UserError(
-            f"{grid.networks} x {grid.batch} devices were asked for, of {len(devices)}"
+            f"a grid of {grid.networks} x {grid.batch} does not fit {len(devices)} "
+            "devices"
         )
     return Mesh(np.array(devices).reshape(grid), (NETWORKS, BATCH))
 
@@ -138,7 +139,7 @@ def grid_of(mesh: Mesh) -> Grid:
 
 
 def padded_rows(x: Shaped[Array, "rows *rest"], size: int) -> Shaped[Array, "..."]:
-    """Rows repeated at the end, so that ``size`` divides their number."""
+    """Rows padded by the last one to a multiple of ``size``."""
     count = x.shape[0]
     padded = -(-count // size) * size
     return x if padded == count else x[jnp.minimum(jnp.arange(padded), count - 1)]
@@ -147,13 +148,13 @@ def padded_rows(x: Shaped[Array, "rows *rest"], size: int) -> Shaped[Array, "...
 def shared_rows(
     function: Callable[[Array, Any], Array], mesh: Mesh | None
 ) -> Callable[[Array, Any], Array]:
-    """``function(x, y)``, whose rows depend on one row of ``x`` each, over a mesh.
+    """Maps a row-wise ``function(x, y)`` over a mesh.
 
-    The devices along the batch axis share the rows of ``x``; each has all of ``y``.
+    Devices along the batch axis share the rows of ``x``; each has all of ``y``.
 
     Args:
-      function: of an array and a pytree, to an array with a row for each of ``x``.
-      mesh: where it runs; None: one device.
+      function: of an array and a pytree; each row of its result depends on one of ``x``
+      mesh: None: one device.
     """
     if mesh is None or mesh.size == 1:
         return function
@@ -171,14 +172,13 @@ def shared_rows(
 def each_slot(
     function: Callable[[Any, Any], Any], mesh: Mesh | None
 ) -> Callable[[Any, Any], Any]:
-    """``function(slot, shared)`` for every row of stacked arrays, over a mesh.
+    """Maps ``function(slot, shared)`` over the rows of stacked arrays and a mesh.
 
-    The devices along the networks axis share the rows, each of which takes them one
-    after the other.
+    Devices along the networks axis share the rows; each processes its own one by one.
 
     Args:
-      function: of one row of the stacked arrays, and of arrays that all share.
-      mesh: where it runs; None: one device.
+      function: of one row of the stacked arrays, and of shared arrays.
+      mesh: None: one device.
     """
 
     def own(stacked: Any, shared: Any) -> Any:
@@ -204,14 +204,13 @@ def each_slot(
 
 
 def each_own(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of stacked things and shared ones, each device with its own things.
+    """Maps ``function(stacked, shared)`` over the networks axis: a shard per device.
 
-    Only the networks' axis is mapped; along the other the compiler divides what
-    ``shared_batch`` marks.
+    The other axis is left to the compiler, by ``shared_batch``.
 
     Args:
-      mesh: where it runs; its networks' axis divides the number of things.
-      function: ``(stacked, shared)`` to results that are stacked likewise.
+      mesh: its networks axis divides the length of the stacked arrays.
+      function: returns arrays that are stacked likewise.
     """
     if mesh.size == 1:
         return function
@@ -227,10 +226,7 @@ def each_own(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def shared_batch(mesh: Mesh, tree: Any) -> Any:
-    """Has the compiler divide rows among the devices along the batch's axis.
-
-    Where they do not divide evenly, every device keeps them all.
-    """
+    """Constrains rows to be sharded along the batch axis, if they divide evenly."""
     size = mesh.shape[BATCH]
 
     def one(x: Array) -> Array:
@@ -243,7 +239,7 @@ def shared_batch(mesh: Mesh, tree: Any) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays that every device of a mesh holds whole."""
+    """The sharding of replicated arrays."""
     return NamedSharding(mesh, PartitionSpec())
 
 

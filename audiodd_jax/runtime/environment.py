@@ -1,4 +1,4 @@
-"""The versions, devices and revision that a run was computed with."""
+"""Versions, devices and revision of a run."""
 
 import importlib.metadata
 import os
@@ -40,7 +40,7 @@ def _installed_version(name: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout that this package runs from, if it runs from one."""
+    """Revision of the checkout that this package runs from, if any."""
     package = Path(__file__).parents[1]
     if not (package.parent / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The one exception whose text is written for the user."""
+"""The exception whose message is written for the user."""
 
 import contextlib
 import os
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 
 class UserError(Exception):
-    """Something the user can mend, told in one sentence and shown without traceback."""
+    """An error that the user can correct; one sentence, shown without a traceback."""
 
 
 @contextlib.contextmanager
 def named(place: str | os.PathLike) -> Iterator[None]:
-    """Names ``place`` in an OSError that names no file, such as one of a write."""
+    """Adds ``place`` to an OSError without a file name, such as that of a write."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Device memory: how much there is, and how much has been used."""
+"""Device memory: total and peak."""
 
 import re
 import resource
@@ -8,16 +8,16 @@ from pathlib import Path
 import jax
 import psutil
 
-# Of a device's memory, how much work may be predicted to take.
+# Fraction of a device's memory that plans may use.
 _MEMORY_SHARE = {"cpu": 0.6, "other": 0.9}
 
 
 def memory_of(device: jax.Device) -> int:
-    """Bytes of memory that a device has, or its share of the host's."""
+    """Bytes of memory of a device, or its share of the host's memory."""
     known = device.memory_stats() if device.platform != "cpu" else None
     if known and "bytes_limit" in known:
         return known["bytes_limit"]
-    # The whole, not what is free now: a resumed run must find the same plan.
+    # Total, not free memory: a resumed run must find the same plan.
     total = psutil.virtual_memory().total
     limit = Path("/sys/fs/cgroup/memory.max")  # of a container
     if limit.exists() and limit.read_text().strip().isdigit():
@@ -26,17 +26,17 @@ def memory_of(device: jax.Device) -> int:
 
 
 def memory_share(platform: str) -> float:
-    """Of a device's memory, how much work may be predicted to take."""
+    """Fraction of a device's memory that plans may use."""
     return _MEMORY_SHARE["cpu" if platform == "cpu" else "other"]
 
 
 def peak_bytes() -> int:
-    """Most memory held so far: by a device, or on a CPU by this process."""
+    """Peak memory so far, of a device or, on CPU, of this process."""
     device = jax.local_devices()[0]
     known = device.memory_stats() if device.platform != "cpu" else None
     if known and "peak_bytes_in_use" in known:
         return known["peak_bytes_in_use"]
-    status = Path("/proc/self/status")  # of Linux: unlike getrusage, not the parent's
+    status = Path("/proc/self/status")  # Linux; getrusage would include the parent's
     if status.exists():
         found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
         if found:

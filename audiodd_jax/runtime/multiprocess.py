@@ -114,7 +114,7 @@ def leaves_others_waiting(error: BaseException) -> bool:
 
 
 def any_of(value: int) -> int:
-    """The largest of the processes' values: whether any was told to stop."""
+    """The largest value of all processes, such as the signal that one received."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())

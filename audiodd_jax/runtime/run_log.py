@@ -84,6 +84,6 @@ def last_step(directory: Path) -> int | None:
 
 
 def test_accuracy(directory: Path) -> float | None:
-    """The test test_accuracy of a finished run."""
+    """The test accuracy of a finished run."""
     file = directory / "result.json"
     return read_json(file).get("test_accuracy") if file.exists() else None

@@ -1,1 +1,1 @@
-"""Many runs planned in a file, each in its own run directory."""
+"""Sweeps: many runs from one file, each in its own run directory."""

@@ -1,5 +1,6 @@
-"""A sweep on this machine: one run after the other, or one on each device."""
+"""A sweep on this machine: one run at a time, or one per device."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,12 +11,12 @@ from audiodd_jax.sweep import run_process
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.sweep.run_process import Attempt
 
-# How a process is given some of a machine's accelerators, by JAX's platform.
+# Variables that select a machine's accelerators, by JAX's platform.
 _VISIBLE = {
     "gpu": ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
     "tpu": ("TPU_VISIBLE_CHIPS",),
 }
-# A TPU process that has some of a host's chips must be told that it is alone.
+# Further variables of a TPU process that has some of a host's chips.
 _ALONE = {
     1: {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"},
     2: {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,2,1", "TPU_PROCESS_BOUNDS": "1,1,1"},
@@ -24,10 +25,12 @@ _ALONE = {
 
 
 def devices() -> tuple[str, int]:
-    """JAX's platform and the number of its devices, asked of another process.
+    """JAX's platform and number of devices, found by another process.
 
-    This one must not take them: the runs need them.
+    This process must not occupy the accelerators, which the runs need.
     """
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
+        return "cpu", 1
     code = "import jax; print(jax.default_backend(), jax.local_device_count())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -39,13 +42,13 @@ def devices() -> tuple[str, int]:
 def slots(
     platform: str, count: int, jobs: int, devices_per_run: int
 ) -> list[dict[str, str]]:
-    """What the environment of each of the runs at a time is to say.
+    """Environment variables of each of the concurrent runs.
 
     Args:
-      platform: JAX's.
+      platform: JAX's platform.
       count: devices of the machine.
-      jobs: runs at a time; 0: as many as the devices serve, and one on a CPU.
-      devices_per_run: of an accelerator.
+      jobs: runs at a time; 0: as many as the devices allow, and one on CPU.
+      devices_per_run: accelerators per run.
     """
     if platform not in _VISIBLE:
         return [{}] * max(1, jobs)
@@ -71,13 +74,13 @@ def run(
     """Runs all, as many at a time as there are environments.
 
     Args:
-      plans: the runs, in the order in which they are started.
-      workdir: the sweep's.
-      folder: where relative paths among the flags begin.
-      environments: of the runs at a time.
-      retries: of a run that is killed.
-      show: called between looks at the processes.
-      stopping: the signal that came, or 0; runs are then told to save and end.
+      plans: the runs, in the order of their start.
+      workdir: of the sweep.
+      folder: working directory, to which relative paths in the flags refer.
+      environments: of the concurrent runs.
+      retries: of a killed run.
+      show: called repeatedly.
+      stopping: the signal that arrived, or 0; running processes are then stopped.
     """
     waiting = list(plans)
     tries = {plan.name: 0 for plan in plans}

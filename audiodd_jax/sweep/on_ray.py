@@ -1,7 +1,7 @@
-"""A sweep on a Ray cluster: a task a run, tried again where a worker dies.
+"""A sweep on a Ray cluster: one task per run, retried when a worker dies.
 
-All nodes must have the package, and see the sweep's folder and the data under the same
-paths. A run whose worker died goes on from its last checkpoint.
+All nodes need the package, and the sweep's folder and the data under the same paths. A
+run whose worker died resumes from its last checkpoint.
 """
 
 import logging
@@ -17,11 +17,11 @@ from audiodd_jax.sweep.plan import Planned
 
 
 class Resources(NamedTuple):
-    """What a run takes of the cluster.
+    """Resources of a run.
 
     Attributes:
       cpus: cores.
-      gpus: GPUs; less than one shares one.
+      gpus: GPUs; fractions share one.
       tpus: TPU chips.
     """
 
@@ -40,20 +40,20 @@ def run(
     show: Callable[[], None],
     stopping: Callable[[], int],
 ) -> None:
-    """Runs all on a cluster; how each ended is in the sweep's record.
+    """Runs all on a cluster; the outcomes are in the sweep's record.
 
     Args:
       plans: the runs.
-      workdir: the sweep's, on a file system that all nodes share.
-      folder: where relative paths among the flags begin.
-      address: of the cluster: ``auto``, ``HOST:PORT``, or ``local`` to begin one here.
+      workdir: of the sweep, on a file system that all nodes share.
+      folder: working directory, to which relative paths in the flags refer.
+      address: of the cluster: ``auto``, ``HOST:PORT``, or ``local`` to start one here.
       resources: of a run.
       retries: of a run whose worker, node or process dies.
-      show: called between looks at the tasks.
-      stopping: the signal that came, or 0; runs are then told to save and end.
+      show: called repeatedly.
+      stopping: the signal that arrived, or 0; running tasks are then cancelled.
 
     Raises:
-      UserError: Ray is not installed, or there is no such cluster.
+      UserError: Ray is not installed, or the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -62,7 +62,7 @@ def run(
         raise UserError(
             "a sweep on a cluster needs Ray: pip install 'audiodd_jax[sweep]'"
         ) from error
-    _refuse_where_nobody_listens(address)
+    _check_address(address)
     try:
         ray.init(
             address=None if address == "local" else address,
@@ -73,8 +73,8 @@ def run(
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"there is no Ray cluster at {address}: {error}") from error
     try:
-        _refuse_what_never_fits(ray.cluster_resources(), resources)
-        # A share of a GPU must not be taken whole by the first run that comes.
+        _check_resources(ray.cluster_resources(), resources)
+        # Otherwise the first run would allocate all of a shared GPU's memory.
         environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         task = ray.remote(
             num_cpus=resources.cpus,
@@ -86,10 +86,10 @@ def run(
         waiting = {
             task.remote(plan, workdir, folder, retries, extra): plan for plan in plans
         }
-        told = False
+        is_cancelled = False
         while waiting:
-            if stopping() and not told:
-                told = True
+            if stopping() and not is_cancelled:
+                is_cancelled = True
                 for reference in waiting:
                     ray.cancel(reference)
             done, _ = ray.wait(list(waiting), timeout=0.5)
@@ -100,11 +100,11 @@ def run(
         ray.shutdown()
 
 
-def _refuse_where_nobody_listens(address: str) -> None:
-    """Refuses ``HOST:PORT`` where nothing is, on which Ray would wait for minutes.
+def _check_address(address: str) -> None:
+    """Checks that something listens at ``HOST:PORT``; Ray would wait for minutes.
 
     Raises:
-      UserError: naming it.
+      UserError: a bad address, or no answer.
     """
     if address in ("auto", "local"):
         return
@@ -118,7 +118,7 @@ def _refuse_where_nobody_listens(address: str) -> None:
 
 
 def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
-    """Records how a task ended whose worker could not."""
+    """Records the outcome of a task whose worker could not."""
     try:
         ray.get(reference)
     except ray.exceptions.TaskCancelledError:
@@ -129,15 +129,15 @@ def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
             run_process.record(workdir, plan.name, "failed", reason=reason)
 
 
-def _refuse_what_never_fits(there: dict[str, float], wanted: Resources) -> None:
-    """Refuses resources that the whole cluster has not, for which Ray would wait.
+def _check_resources(there: dict[str, float], wanted: Resources) -> None:
+    """Checks that the cluster has the resources of a run; Ray would wait forever.
 
     Raises:
-      UserError: naming the resource.
+      UserError: a resource is missing.
     """
     for name, count in zip(("CPU", "GPU", "TPU"), wanted, strict=True):
         if count > there.get(name, 0):
             raise UserError(
-                f"a run asks for {count:g} {name}, and the cluster has "
+                f"a run needs {count:g} {name}, but the cluster has "
                 f"{there.get(name, 0):g}"
             )

@@ -1,9 +1,9 @@
-"""Which runs a sweep has: a Python file with a list of them, or a grid.
+"""The runs of a sweep, from a Python file with a list or a grid.
 
-A run is the flags of a command, by their names: ``{"dataset": "tones", "seed": 1,
-"config.optimizer.learning_rate": 0.01}``. The file has ``RUNS``, a list of such, or
-``GRID``, lists of values by flag, all of whose combinations are run; and ``COMMON``,
-flags that all have, if it likes. ``command`` is ``distill`` unless it says otherwise.
+A run is a dictionary of flags: ``{"dataset": "tones", "seed": 1,
+"config.optimizer.learning_rate": 0.01}``. The file defines ``RUNS``, a list of them, or
+``GRID``, lists of values by flag whose combinations are run, and optionally ``COMMON``,
+flags of all runs. The key ``command`` is ``distill`` by default.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
 
 COMMANDS = ("distill", "train", "active")
-# Keys of a run that are no flags.
+# Keys of a run that are not flags.
 _OWN = ("command", "name")
 
 
@@ -26,9 +26,9 @@ class Planned(NamedTuple):
     """A run of a sweep.
 
     Attributes:
-      name: of its directory in the sweep's.
+      name: of its directory in the sweep's folder.
       command: of ``audiodd``.
-      flags: as the command line has them, less the run directory.
+      flags: as on the command line, without the run directory.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Planned(NamedTuple):
 
 
 def read(path: Path) -> list[Planned]:
-    """The runs of a sweep file, each checked as its command would check it.
+    """The runs of a sweep file, checked as their commands would check them.
 
     Raises:
-      UserError: no such file, none or both of ``RUNS`` and ``GRID``, flags that a
-        command does not take, or two runs of one name.
+      UserError: no such file, none or both of ``RUNS`` and ``GRID``, bad flags, or two
+        runs with one name.
     """
     if not path.is_file():
         raise UserError(f"there is no sweep file {path}")
@@ -49,16 +49,18 @@ def read(path: Path) -> list[Planned]:
         found = runpy.run_path(str(path))
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} is no sweep file: {what}") from error
+        raise UserError(f"{path} is not a sweep file: {what}") from error
     if ("RUNS" in found) == ("GRID" in found):
-        raise UserError(f"{path} has RUNS, a list of runs, or GRID, lists of values")
+        raise UserError(
+            f"{path} must define RUNS, a list of runs, or GRID, lists of values"
+        )
     common = found.get("COMMON", {})
     listed = found["RUNS"] if "RUNS" in found else _product(found["GRID"], path)
     if not isinstance(listed, list) or not all(isinstance(r, dict) for r in listed):
-        raise UserError(f"RUNS of {path} is a list of dictionaries, flag by name")
+        raise UserError(f"RUNS of {path} must be a list of dictionaries of flags")
     if not listed or not isinstance(common, dict):
         raise UserError(
-            f"{path} has no run" if not listed else "COMMON is a dictionary"
+            f"{path} has no runs" if not listed else "COMMON must be a dictionary"
         )
     runs = [{**common, **run} for run in listed]
     plans = [
@@ -75,7 +77,7 @@ def _product(grid: Any, path: Path) -> list[dict[str, Any]]:
         isinstance(values, list | tuple | range) for values in grid.values()
     )
     if not lists:
-        raise UserError(f"GRID of {path} is a dictionary of lists, flag by name")
+        raise UserError(f"GRID of {path} must be a dictionary of lists by flag")
     return [
         dict(zip(grid, values, strict=True))
         for values in itertools.product(*grid.values())
@@ -99,27 +101,27 @@ def _text(value: Any) -> str:
 
 
 def _names(runs: Sequence[dict[str, Any]]) -> Iterable[str]:
-    """What tells each run from the others, as a folder can be called."""
+    """Names of the runs: given, or made of the flags in which they differ."""
     keys = dict.fromkeys(key for run in runs for key in run if key != "name")
-    # As text: of values that a set could not hold.
-    telling = [key for key in keys if len({repr(run.get(key)) for run in runs}) > 1]
+    # By their text, since values may not be hashable.
+    differing = [key for key in keys if len({repr(run.get(key)) for run in runs}) > 1]
     names = []
     for run in runs:
         parts = [
-            f"{key.split('.')[-1]}={_text(run[key])}" for key in telling if key in run
+            f"{key.split('.')[-1]}={_text(run[key])}" for key in differing if key in run
         ]
         name = str(run.get("name") or ",".join(parts) or "run")
         names.append(re.sub(r"[^\w.=,+-]", "_", name).lstrip("."))
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two runs are called {name}: give each a name of its own")
+            raise UserError(f"two runs have the name {name}; give each its own name")
         if not 0 < len(name) <= 200:
-            raise UserError(f"{name!r} cannot be a folder's name: give the run a name")
+            raise UserError(f"{name!r} cannot be a folder's name; give the run a name")
     return names
 
 
 def _check(plan: Planned) -> None:
-    """Refuses what the command would refuse, before anything has run.
+    """Checks a run's flags, before anything has run.
 
     Raises:
       UserError: naming the run.
@@ -129,22 +131,20 @@ def _check(plan: Planned) -> None:
             f"run {plan.name}: a sweep runs {', '.join(COMMANDS)}, not {plan.command!r}"
         )
     if any(flag.startswith("--workdir=") for flag in plan.flags):
-        raise UserError(
-            f"run {plan.name}: the sweep says where its runs go, no workdir"
-        )
+        raise UserError(f"run {plan.name}: workdir is set by the sweep")
 
     try:
         fields.validate(parsed(plan).config)
     except (UserError, parse.FlagsError) as error:
-        told = str(error).replace("FATAL Flags parsing error:", "").strip()
-        raise UserError(f"run {plan.name}: {told}") from error
+        reason = str(error).replace("FATAL Flags parsing error:", "").strip()
+        raise UserError(f"run {plan.name}: {reason}") from error
 
 
 def parsed(plan: Planned) -> parse.Parsed:
-    """A run's flags, as its command reads them.
+    """A run's flags, parsed as its command parses them.
 
     Raises:
-      UserError: an unknown setting, or an argument that is no flag.
+      UserError: an unknown setting, or an argument that is not a flag.
       flags.Error: an unknown flag, or a value of the wrong type.
     """
 

@@ -1,4 +1,4 @@
-"""The state of all runs of a sweep, from their directories and the sweep's record."""
+"""The states of a sweep's runs, from their directories and the sweep's record."""
 
 import json
 import sys
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import rich.console
+import rich.live
+import rich.markup
+import rich.table
+
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime.files import write_atomically
@@ -14,21 +19,22 @@ from audiodd_jax.runtime.run_log import last_step, test_accuracy
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.sweep.run_process import RECORD
 
-# Seconds between two looks at the runs' steps.
+# Seconds between updates.
 _EVERY = 2.0
 
 
 class State(NamedTuple):
-    """How far a run is.
+    """The state of a run.
 
     Attributes:
       name: of the run.
-      what: ``waiting``, ``running``, ``finished``, ``failed``, ``cut`` or ``killed``.
-      attempts: processes that were started for it, in all.
-      host: where the last one ran.
-      flags: of the last one.
+      what: ``waiting``, ``running``, ``finished``, ``failed``, ``cut`` (interrupted) or
+        ``killed``.
+      attempts: number of processes started for it.
+      host: of the last attempt.
+      flags: of the last attempt.
       reason: why it ended without a result.
-      seconds: that its last attempt took, once it has ended.
+      seconds: duration of the last attempt, once it has ended.
     """
 
     name: str
@@ -41,14 +47,14 @@ class State(NamedTuple):
 
 
 def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
-    """The states of a sweep's runs, as its record has them."""
+    """The states of a sweep's runs, from its record."""
     states = {plan.name: State(plan.name) for plan in plans}
     file = workdir / RECORD
     for line in file.read_text().splitlines() if file.exists() else ():
         try:
             row = json.loads(line)
         except ValueError:
-            continue  # cut short by a full disk or a kill
+            continue  # incomplete, after a full disk or a kill
         state = states.get(row["run"])
         if state is None:
             continue
@@ -72,7 +78,7 @@ def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
 
 
 def table(states: Sequence[State], workdir: Path) -> Table:
-    """The states with the runs' steps and accuracies."""
+    """The states, with the runs' steps and accuracies, as a table."""
     columns = (
         "run",
         "state",
@@ -105,27 +111,43 @@ def table(states: Sequence[State], workdir: Path) -> Table:
 
 
 class Board:
-    """Shows the states while a sweep runs, and keeps them in ``status.md``.
+    """Shows the states while a sweep runs, and writes them to ``status.md``.
 
-    On a terminal the table is drawn over itself; elsewhere a line tells each change.
+    On a terminal the table is redrawn in place; elsewhere each change is one line.
     """
 
     def __init__(self, plans: Sequence[Planned], workdir: Path):
         self._plans, self._workdir = plans, workdir
-        self._drawn = 0
         self._shown: dict[str, str] = {}
         self._next = 0.0
+        console = rich.console.Console(stderr=True)
+        self._live = (
+            rich.live.Live(console=console, auto_refresh=False)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> "Board":
+        if self._live:
+            self._live.start()
+        self.update(now=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.update(now=True)
+        if self._live:
+            self._live.stop()
 
     def update(self, now: bool = False) -> None:
-        """Looks at the runs again, if it is time to."""
+        """Reads the states again, if they are due."""
         if not now and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _EVERY
         states = read(self._plans, self._workdir)
         made = table(states, self._workdir)
         write_atomically(self._workdir / "status.md", tables.markdown(made) + "\n")
-        if sys.stderr.isatty():
-            self._draw(made)
+        if self._live:
+            self._live.update(_drawn(made.without_empty_columns()), refresh=True)
             return
         for state in states:
             if self._shown.get(state.name) != state.what:
@@ -134,16 +156,12 @@ class Board:
                     print(f"{state.name}: {state.what}{reason}", file=sys.stderr)
                 self._shown[state.name] = state.what
 
-    def _draw(self, made: Table) -> None:
-        cells = [made.columns, *made.rows]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(made.columns))]
-        lines = [
-            "  ".join(
-                text.ljust(width) for text, width in zip(row, widths, strict=True)
-            )
-            for row in cells
-        ]
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        text = "".join(f"\x1b[2K{line.rstrip()}\n" for line in lines)
-        print(up + text, end="", file=sys.stderr, flush=True)
-        self._drawn = len(lines)
+
+def _drawn(made: Table) -> rich.table.Table:
+    """The table for a terminal of any width; long cells wrap."""
+    drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in made.columns:
+        drawn.add_column(name, overflow="fold")
+    for row in made.rows:
+        drawn.add_row(*map(rich.markup.escape, row))
+    return drawn

@@ -36,7 +36,7 @@ ESC10_NAMES = (
 
 
 def find(folder: Path, only_esc10: bool) -> Found:
-    """The clips that ``meta/esc50.csv`` lists; clips of one freesound recording group.
+    """The clips in ``meta/esc50.csv``; groups are freesound recordings.
 
     Raises:
       UserError: the table is damaged.

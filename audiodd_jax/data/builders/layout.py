@@ -1,4 +1,4 @@
-"""What a published dataset looks like, where it lies, and whether it is complete."""
+"""The layout of a published dataset: finding it, unpacking it, checking it."""
 
 import collections
 import dataclasses
@@ -20,13 +20,12 @@ class Clip(NamedTuple):
     """A clip of a dataset as published.
 
     Attributes:
-      path: of the file that holds it.
+      path: of its file.
       name: unique in the dataset, as published.
       class_name: its class.
-      part: the part of the official protocol: ``train``, ``validation``, ``test``, or
-        ``fold3``.
-      group: the recording or speaker that it comes from; empty where that is unknown.
-      start: where in the file it begins, in seconds.
+      part: of the official protocol: ``train``, ``validation``, ``test``, or ``fold3``.
+      group: source recording or speaker; empty if unknown.
+      start: offset in the file, in seconds.
       seconds: its length; 0 for the whole file.
       gain: factor on the waveform.
     """
@@ -42,11 +41,11 @@ class Clip(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a folder holds of a dataset.
+    """The clips of a dataset that are in a folder.
 
     Attributes:
       clips: in a fixed order.
-      missing: names that the dataset's own lists have and the folder has not.
+      missing: names in the dataset's lists without a file.
       noise: recordings of background noise, which belong to no class.
     """
 
@@ -57,16 +56,16 @@ class Found(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """The archive as published.
+    """A published archive.
 
     Attributes:
-      file_name: what it is called.
-      url: where it is downloaded from; empty where it must be asked for.
-      checksum: ``algorithm:hexdigest``; empty where none is published.
-      max_bytes: it unpacks to less.
-      advice: how to come by it otherwise.
-      may_change: the address serves the head of a branch, so that another checksum
-        than the known one is told, not refused.
+      file_name: its name.
+      url: to download it from; empty if it must be requested.
+      checksum: ``algorithm:hexdigest``, or empty.
+      max_bytes: upper limit of its unpacked size.
+      advice: how to get it otherwise.
+      may_change: whether the URL serves the head of a branch; another checksum is then
+        logged instead of refused.
     """
 
     file_name: str
@@ -79,19 +78,18 @@ class Archive:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A dataset, or a configuration of one, as published.
+    """A dataset, or a variant of one, as published.
 
     Attributes:
       name: of the registry.
       version: of the dataset, with its variant.
       class_names: in the order of the labels.
       parts: of the official protocol, in order.
-      marker: a file or folder that only this dataset's folder has.
-      holds: what the folder should hold, in words.
+      marker: a file or folder that identifies the dataset's folder.
+      holds: content of the folder, in words.
       archive: the published archive.
-      find: folder -> what is there of the dataset.
-      published: (class, part) -> number of clips; an empty class or part stands for
-        all of them.
+      find: folder -> the clips in it.
+      published: (class, part) -> number of clips; an empty class or part means all.
     """
 
     name: str
@@ -106,12 +104,12 @@ class Layout:
 
 
 class Place(NamedTuple):
-    """Where a dataset lies.
+    """The location of a dataset.
 
     Attributes:
       folder: with the recordings, or None.
-      archive: as published, on this machine, or None.
-      fingerprint: changes whenever the recordings may have.
+      archive: the local archive, or None.
+      fingerprint: changes when the recordings may have changed.
     """
 
     folder: Path | None
@@ -120,22 +118,22 @@ class Place(NamedTuple):
 
 
 def locate(layout: Layout, config: DataConfig, cache_dir: Path) -> Place:
-    """Finds the folder or the archive that ``--data_dir`` points at, or the cache's.
+    """Finds the folder or archive of ``--data_dir``, or the archive in the cache.
 
-    With neither a folder nor an archive, the dataset is to be downloaded.
+    A location with neither must be downloaded.
 
     Raises:
-      UserError: ``--data_dir`` holds nothing of the dataset, or it cannot be downloaded
-        and is not there.
+      UserError: ``--data_dir`` does not hold the dataset, or the dataset cannot be
+        downloaded and is not in the cache.
     """
     if config.data_dir:
         return _given(layout, Path(config.data_dir).expanduser())
     archive = cache_dir / "downloads" / layout.archive.file_name
     if not layout.archive.url and not archive.is_file():
         raise UserError(
-            f"{datasets.lookup(layout.name).title} must be asked for: "
+            f"{datasets.lookup(layout.name).title} must be requested: "
             f"{layout.archive.advice}; then put {layout.archive.file_name} into "
-            f"{archive.parent}, or pass --data_dir with it or the unpacked folder"
+            f"{archive.parent}, or pass it or the unpacked folder with --data_dir"
         )
     if layout.archive.url:
         known = layout.archive.checksum.rpartition(":")[2] or layout.version
@@ -148,7 +146,7 @@ def _of_archive(archive: Path) -> str:
 
 
 def _given(layout: Layout, place: Path) -> Place:
-    """The place that ``--data_dir`` names: a folder, one above it, or the archive."""
+    """The location in ``--data_dir``: a folder, one above it, or the archive."""
     what = f"{layout.holds}, or the archive {layout.archive.file_name}"
     if place.is_file():
         if not archives.is_archive(place):
@@ -167,7 +165,7 @@ def _given(layout: Layout, place: Path) -> Place:
 
 
 def inside(place: Path, marker: str) -> Path | None:
-    """``place``, or the folder above or the one folder in it, that has ``marker``."""
+    """The folder with ``marker``: ``place``, its parent, or its only such subfolder."""
     if (place / marker).exists():
         return place
     if place.name == Path(marker).parts[0] and (place.parent / marker).exists():
@@ -177,12 +175,12 @@ def inside(place: Path, marker: str) -> Path | None:
 
 
 def unpacked(layout: Layout, place: Place, config: DataConfig, cache_dir: Path) -> Path:
-    """The dataset's folder; downloads and unpacks where there is none yet.
+    """The dataset's folder; downloads and unpacks the archive if needed.
 
-    What is unpacked lies under the cache's ``unpacked`` and may be deleted after use.
+    Archives are unpacked in the cache, in ``unpacked``, and may be deleted after use.
 
     Raises:
-      UserError: the archive cannot be had, or is not the published one.
+      UserError: the archive cannot be downloaded, or is not the published one.
     """
     if place.folder:
         return place.folder
@@ -191,14 +189,14 @@ def unpacked(layout: Layout, place: Place, config: DataConfig, cache_dir: Path) 
     wrong = download.mismatch(archive, known) if place.archive else ""
     if wrong and not (config.allow_partial or layout.archive.may_change):
         raise UserError(
-            f"{archive} is not the archive as published ({wrong}); get it anew, or "
+            f"{archive} is not the published archive ({wrong}); download it again, or "
             "pass --allow_partial to use what it holds"
         )
     target = cache_dir / "unpacked" / f"{layout.name}-{place.fingerprint}"
     archives.extract(archive, target, layout.archive.max_bytes)
     folder = inside(target, layout.marker)
     if folder is None:
-        raise UserError(f"{archive} holds no {layout.marker}; it is no {layout.name}")
+        raise UserError(f"{archive} holds no {layout.marker}; it is not {layout.name}")
     return folder
 
 
@@ -214,19 +212,18 @@ def _download(layout: Layout, cache_dir: Path) -> Path:
         raise UserError(f"{error}; or {published.advice}") from error
     if published.may_change and download.mismatch(archive, published.checksum):
         _log.info(
-            "%s has changed since its checksum was noted; its own checksums and the "
-            "published counts decide",
+            "%s has changed since its checksum was recorded; it is checked by its own "
+            "checksums and the published counts",
             published.url,
         )
     return archive
 
 
 def check(layout: Layout, found: Found, folder: Path, config: DataConfig) -> list[Clip]:
-    """The clips, after a comparison with the published lists and counts.
+    """The clips, compared with the published lists and counts.
 
     Raises:
-      UserError: something is missing or too many, and ``allow_partial`` is not set;
-        each is named.
+      UserError: counts differ, and ``allow_partial`` is not set.
     """
     wrong = [*_names(found.missing), *_counts(layout.published, found.clips)]
     title = datasets.lookup(layout.name).title
@@ -235,12 +232,12 @@ def check(layout: Layout, found: Found, folder: Path, config: DataConfig) -> lis
             f"{folder} holds no clip of {title}; it should hold {layout.holds}"
         )
     if wrong:
-        told = f"{folder} is not the whole of {title}: {'; '.join(wrong)}"
+        text = f"{folder} is not all of {title}: {'; '.join(wrong)}"
         if not config.allow_partial:
             raise UserError(
-                f"{told}; complete it, or pass --allow_partial to use what is there"
+                f"{text}; complete it, or pass --allow_partial to use what is there"
             )
-        _log.warning("%s; going on with what is there", told)
+        _log.warning("%s; using what is there", text)
     return found.clips
 
 

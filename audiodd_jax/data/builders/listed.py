@@ -1,4 +1,4 @@
-"""Clips that a published dataset's table lists."""
+"""Clips listed in the table of a published dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,21 +10,25 @@ from audiodd_jax.runtime.errors import UserError
 def present(
     clips: list[Clip], table: Path, class_names: Sequence[str], folds: int
 ) -> Found:
-    """Those of the listed clips whose file is there, and the names of the others.
+    """The listed clips whose files exist, and the names of the others.
 
     Raises:
-      UserError: a class or a fold that the dataset does not have, or a clip twice.
+      UserError: an unknown class or fold, or a duplicate clip.
     """
     names = set()
     for clip in clips:
         if clip.class_name not in class_names:
-            raise UserError(f"{table}: {clip.name} is of no class, {clip.class_name!r}")
+            raise UserError(
+                f"{table}: {clip.name} has the unknown class {clip.class_name!r}"
+            )
         if not 1 <= int(clip.part.removeprefix("fold")) <= folds:
-            raise UserError(f"{table}: {clip.name} is of no fold, {clip.part!r}")
+            raise UserError(f"{table}: {clip.name} has the unknown {clip.part!r}")
         if clip.name in names or Path(clip.name).name != clip.name:
-            raise UserError(f"{table}: {clip.name} is there twice, or is no file name")
+            raise UserError(
+                f"{table}: {clip.name} is listed twice, or is not a file name"
+            )
         names.add(clip.name)
-    # One listing a folder: 100,000 questions of the disk take seconds.
+    # One listing per folder: 100,000 calls of stat take seconds.
     listed = {
         folder: {entry.name for entry in folder.iterdir()}
         for folder in {clip.path.parent for clip in clips}

@@ -31,7 +31,7 @@ from audiodd_jax.runtime.locks import exclusive
 
 _log = logging.getLogger(__name__)
 
-# Raise it whenever records of the same recordings change.
+# To be raised whenever records of the same recordings change.
 FORMAT = 2
 _NOISE = "background_noise"
 _SHARD = 4096
@@ -53,7 +53,7 @@ with tfds.core.registered.skip_registration():
         def __init__(
             self, layout: Layout, clips: list[Clip], noise: tuple[Path, ...], **kwargs
         ):
-            """A builder of ``clips``; what cannot be decoded gathers in ``bad``."""
+            """A builder of ``clips``; decoding errors are collected in ``bad``."""
             self.name = layout.name
             self.bad: list[audio.BadAudioError] = []
             self._layout, self._clips, self._noise = layout, clips, noise
@@ -62,7 +62,7 @@ with tfds.core.registered.skip_registration():
         def _info(self) -> tfds.core.DatasetInfo:
             entry = datasets.lookup(self._layout.name)
             features = {
-                # As bytes: TFDS would keep a list of integers, ten times as slow.
+                # As bytes: a list of integers would be ten times as slow.
                 "audio": tfds.features.Tensor(
                     shape=(None,), dtype=np.int16, encoding="bytes"
                 ),
@@ -82,7 +82,7 @@ with tfds.core.registered.skip_registration():
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            """A generator a part, noise last; parts without a clip are left out."""
+            """A generator per part, noise last; empty parts are left out."""
             parts = {
                 part: [clip for clip in self._clips if clip.part == part]
                 for part in self._layout.parts
@@ -120,16 +120,16 @@ def _excerpt(waveform: np.ndarray, rate: int, clip: Clip) -> np.ndarray:
 
 
 def _quantize(waveform: np.ndarray) -> np.ndarray:
-    """As int16; a floating-point recording beyond full scale is scaled, not clipped."""
+    """As int16; floating-point audio beyond full scale is scaled, not clipped."""
     scaled = waveform * (_FULL_SCALE / max(1.0, float(np.abs(waveform).max(initial=0))))
     return np.clip(np.round(scaled), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
 def open_source(layout: Layout, config: DataConfig, cache_dir: Path) -> Source:
-    """The dataset that ``layout`` describes, found where ``config`` says.
+    """Finds the dataset that ``layout`` describes.
 
     Raises:
-      UserError: it is neither there nor to be downloaded.
+      UserError: it is not there, and cannot be downloaded.
     """
     place = layouts.locate(layout, config, cache_dir)
     marks = [place.fingerprint, layout.version.replace(" ", "-").replace(",", "")]
@@ -147,7 +147,7 @@ def _read(
     layout: Layout, place: Place, config: DataConfig, cache_dir: Path, fingerprint: str
 ) -> Recordings:
     folder = cache_dir / "datasets" / layout.name / f"{fingerprint}-{FORMAT}"
-    # One lock for all variants: they share what is unpacked.
+    # One lock for all variants, which share the unpacked archive.
     with exclusive(cache_dir / "locks" / layout.name, "preparing this dataset"):
         if not folder.is_dir():
             _write(layout, place, config, cache_dir, folder)
@@ -181,7 +181,7 @@ def _write(
 
 @contextlib.contextmanager
 def _full_disk_named(folder: Path) -> Iterator[None]:
-    """The record writer tells of a full disk in its own words."""
+    """Raises an ``OSError`` if the record writer fails for a full disk."""
     try:
         yield
     except UserError:
@@ -197,7 +197,7 @@ def _write_records(builder: ClipsBuilder, total: int) -> dict[str, list]:
     columns: dict[str, list] = {"part": [], "name": [], "label": [], "group": []}
     columns |= {"seconds": [], "rate": []}
     os.makedirs(builder.data_dir)
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what we say better
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints to stdout
         writer = tfds.core.SequentialWriter(
             builder.info, _SHARD, file_format="array_record"
         )
@@ -224,7 +224,7 @@ def _write_records(builder: ClipsBuilder, total: int) -> dict[str, list]:
 def _write_index(
     scratch: Path, builder: ClipsBuilder, columns: dict[str, list]
 ) -> None:
-    # A partial dataset may lack classes; those that are there keep their order.
+    # A partial dataset may lack classes.
     there = set(columns["label"])
     present = [name for name in builder._layout.class_names if name in there]
     np.savez(
@@ -241,7 +241,7 @@ def _write_index(
 
 
 class _Reader:
-    """index -> (waveform, rate) from the records; opened anew in another process."""
+    """index -> (waveform, rate) from the records; reopened in other processes."""
 
     def __init__(self, records: Path, parts: list[tuple[str, int]]):
         self._records, self._parts = records, parts

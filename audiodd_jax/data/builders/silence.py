@@ -1,4 +1,4 @@
-"""Clips of silence, cut from recordings of background noise."""
+"""Clips of the class silence, cut from recordings of background noise."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
 
 SEED = 59_185
 SECONDS = 1.0
-# Each noise recording is divided along time, so that no two parts share a sample.
+# Each noise recording is divided along time: parts share no samples.
 SHARES = {TRAIN: (0.0, 0.8), VALIDATION: (0.8, 0.9), TEST: (0.9, 1.0)}
 
 
 def cut(
     noise: Sequence[Path], counts: Mapping[str, int], class_name: str
 ) -> list[Clip]:
-    """``counts[part]`` one-second clips a part, at random places and levels.
+    """``counts[part]`` one-second clips per part, at random offsets and levels.
 
-    The draw is the same every time. Recordings too short for a part are left out of it.
+    The draw has a fixed seed. Recordings too short for a part are left out of it.
     """
     rng = np.random.default_rng(SEED)
     seconds = audio.headers(noise).seconds

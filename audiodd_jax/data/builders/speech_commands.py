@@ -4,10 +4,10 @@ Configurations (``--variant``):
 
 - ``v0.01``: 30 words, 64,721 clips, 51,088 of them for training;
 - ``v0.02``: 35 words, 105,829 clips;
-- ``mini``: eight words of v0.02, or the published archive of that name, whose clips
-  the official hash of the speaker splits, since it has no lists;
+- ``mini``: eight words of v0.02, or the published archive of this name, which has no
+  lists and is split by the official hash of the speaker;
 - ``twelve``: ten words of v0.02, ``_unknown_`` (the other words) and ``_silence_``
-  (background noise), both as large as a word.
+  (background noise), each as large as a word.
 
 References:
   Warden, *Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition*,
@@ -112,15 +112,15 @@ CHECKSUMS = {
     "v0.02": "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
 }
 MINI_WORDS = ("down", "go", "left", "no", "right", "stop", "up", "yes")
-MINI_CLIPS = 1_000  # a word, in the archive of that name
+MINI_CLIPS = 1_000  # per word, in the archive of this name
 COMMANDS = (*MINI_WORDS, "off", "on")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 
 
 def official_part(file_name: str) -> str:
-    """The part that the dataset's published hash of the speaker puts a clip in.
+    """The part of a clip by the published hash of its speaker.
 
-    A tenth of the speakers validates, a tenth tests.
+    A tenth of the speakers is for validation, a tenth for test.
     """
     speaker = file_name.split("_nohash_")[0]
     most = 2**27 - 1
@@ -136,8 +136,8 @@ def find(folder: Path, words: tuple[str, ...], hashed: bool = False) -> Found:
 
     Args:
       folder: the unpacked archive.
-      words: those to look for.
-      hashed: where there are no lists, the official hash splits.
+      words: to look for.
+      hashed: split by the official hash if there are no lists.
 
     Raises:
       UserError: a list is missing.
@@ -169,7 +169,7 @@ def find(folder: Path, words: tuple[str, ...], hashed: bool = False) -> Found:
 def find_twelve(folder: Path, words: tuple[str, ...]) -> Found:
     """The ten commands, the other words as ``_unknown_``, noise as ``_silence_``.
 
-    Each of the last two has as many clips a part as the commands have on average.
+    Each of the last two has as many clips per part as the commands have on average.
 
     Raises:
       UserError: as ``find``, or no background noise.
@@ -182,7 +182,7 @@ def find_twelve(folder: Path, words: tuple[str, ...]) -> Found:
     others = [clip for clip in found.clips if clip.class_name not in COMMANDS]
     sizes = collections.Counter(clip.part for clip in commands)
     share = {part: round(sizes[part] / len(COMMANDS)) for part in PARTS}
-    # In the order of a digest of their names: a draw that never changes.
+    # In the order of a digest of their names: a fixed draw.
     others.sort(key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
     unknown = [
         clip._replace(class_name=UNKNOWN)
@@ -225,7 +225,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         class_names=names,
         parts=PARTS,
         marker=words[-1] if variant == "mini" else "testing_list.txt",
-        holds="a folder a word, validation_list.txt and testing_list.txt",
+        holds="a folder per word, validation_list.txt and testing_list.txt",
         archive=Archive(
             file_name=file_name,
             url=f"{URL}/{file_name}",

@@ -35,7 +35,7 @@ FOLDS = 10
 
 
 def find(folder: Path) -> Found:
-    """The clips that the table lists; clips of one freesound recording group.
+    """The clips in the table; groups are freesound recordings.
 
     Raises:
       UserError: the table is damaged.
@@ -58,7 +58,7 @@ def find(folder: Path) -> Found:
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The dataset from its folder or archive, which must be asked for by a form."""
+    """The dataset from its folder or archive, which must be requested by a form."""
     layout = Layout(
         name="urbansound8k",
         version=VERSION,
