@@ -30,7 +30,7 @@ _AGAINST = flags.DEFINE_list(
     "against", ["random"], "random, herding, hard, shares as 20%, all"
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/verdict", "where the runs go")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/evaluation", "where the runs go")
 
 
 def name():
@@ -72,7 +72,7 @@ def main(_):
     found = [rows_of_seed(seed) for seed in range(_SEEDS.value)]
     lines = [over_seeds(rows) for rows in zip(*(f[0] for f in found), strict=True)]
     print(evaluation_table.render(lines))
-    out = Path(_WORKDIR.value) / f"{name()}-verdict"
+    out = Path(_WORKDIR.value) / f"{name()}-evaluation"
     evaluate.write(lines, found[0][1], out)
     print(f"\nclass by class, and confusion matrices: {out}")
 

@@ -1,7 +1,7 @@
 """No decision reads the test split: with noise for test labels, all stay as they were.
 
 A whole path runs twice: distillation, training on a coreset and on chosen real clips,
-the verdict with everything that it can be asked to compare with. The second time test
+the evaluation with every baseline. The second time test
 labels are random, and test images too. Only the last scores may differ.
 """
 
@@ -73,7 +73,7 @@ def whole_path(folder):
         AGAINST,
         config=config,
         changes=RECIPE,
-        out=folder / "verdict",
+        out=folder / "evaluation",
     )
     return [row.scores.accuracies for row in rows]
 

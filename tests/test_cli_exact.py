@@ -43,7 +43,7 @@ def test_exact_kernels_side_by_side(distilled, capsys, caplog):
     pairs = 10 * 11 // 2 + 400 * 10
     assert f"nngp: {pairs:,} pairs of spectrograms, at most " in caplog.text
     out = distilled / "evaluation"
-    rows = json.loads((out / "verdict.json").read_text())
+    rows = json.loads((out / "evaluation.json").read_text())
     found = {(row["protocol"], row["learns_from"]): row for row in rows}
     # Nothing is drawn but the real clips.
     assert len(found["nngp", "coreset"]["test_accuracies"]) == 1

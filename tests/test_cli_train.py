@@ -1,4 +1,4 @@
-"""``audiodd train`` and the verdict of ``audiodd evaluate``, as a user runs them."""
+"""``audiodd train`` and ``audiodd evaluate``, as a user runs them."""
 
 import json
 
@@ -113,8 +113,8 @@ def test_training_on_a_coreset_uses_its_preprocessing(distilled, tmp_path):
     np.testing.assert_array_equal(networks.normalization.mean, want.mean)
 
 
-def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
-    out = tmp_path / "verdict"
+def test_protocols_and_baselines_side_by_side(distilled, tmp_path, capsys):
+    out = tmp_path / "evaluation"
     command = [
         "evaluate",
         f"--workdir={distilled}",
@@ -127,7 +127,7 @@ def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("\n| convnet ") == 4
     assert "coreset, hard labels" in printed
-    rows = json.loads((out / "verdict.json").read_text())
+    rows = json.loads((out / "evaluation.json").read_text())
     assert len(rows) == 8
     assert {row["num_samples"] for row in rows} == {20, 400}
     assert all(len(row["test_accuracies"]) == 2 for row in rows)
@@ -145,7 +145,10 @@ def test_the_verdict_side_by_side(distilled, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--model=resnet19"], "no model 'resnet19'; there are convnet, resnet18"),
+        (
+            ["--model=resnet19"],
+            "unknown model 'resnet19'; choose from convnet",
+        ),
         (["--fraction=0"], "a fraction is above 0 and at most 1"),
         (["--fraction=0.1", "--samples_per_class=2"], "exclude each other"),
         (["--herding"], "needs --samples_per_class"),
@@ -180,13 +183,13 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, words):
     [
         (
             ["--protocol=knn"],
-            "unknown protocol 'knn'; choose from krr, nngp, ntk, convnet",
+            "unknown protocol 'knn'; choose from krr, nngp, ntk",
         ),
         (["--against=best"], "unknown baseline 'best'"),
         (["--against=0%"], "a fraction is above 0"),
     ],
 )
-def test_bad_verdicts_are_one_sentence(distilled, capsys, arguments, words):
+def test_bad_evaluations_are_one_sentence(distilled, capsys, arguments, words):
     assert words in fails(capsys, "evaluate", f"--workdir={distilled}", *arguments)
 
 

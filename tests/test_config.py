@@ -53,9 +53,9 @@ def test_bad_settings_are_named(name, value, words):
 
 
 def test_unknown_names():
-    with pytest.raises(UserError, match=r"no setting 'loop\.stepz'"):
+    with pytest.raises(UserError, match=r"unknown setting 'loop\.stepz'"):
         presets.for_dataset("tones", loop__stepz=1)
-    with pytest.raises(UserError, match=r"no preset 'fast'; there are default"):
+    with pytest.raises(UserError, match=r"unknown preset 'fast'; choose from default"):
         presets.for_dataset("tones", "fast")
 
 

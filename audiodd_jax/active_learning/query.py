@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import acquisition, monte_carlo
-from audiodd_jax.config import Config
+from audiodd_jax.config import ActiveConfig
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime.errors import UserError
@@ -58,7 +58,7 @@ def seed_set(
 
 
 def make_choose(
-    config: Config,
+    config: ActiveConfig,
     model: nn.Module,
     clips: Split | DeviceSplit | HostSplit,
     between: Callable[[], None],
@@ -70,24 +70,23 @@ def make_choose(
     devices once.
 
     Args:
-      config: of the acquisition function.
+      config: acquisition function, passes and chunk.
       model: the network.
       clips: the pool.
       between: called after each chunk; may raise.
     """
-    settings = config.active
-    name = settings.acquisition
+    name = config.acquisition
     looks_at_features = name not in acquisition.SCORES
 
     def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         if looks_at_features:
             return monte_carlo.embed(model, network, images)
         log_probs = monte_carlo.dropout_passes(
-            model, network, images, ids, key, settings.passes
+            model, network, images, ids, key, config.passes
         )
         return acquisition.SCORES[name](log_probs)
 
-    pool = monte_carlo.make_pool(of_clips, settings.chunk, between=between)
+    pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)
     placed = pool.place(clips)
     everything = np.arange(clips.labels.size)
 

@@ -123,7 +123,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        choose = query.make_choose(config, model, data.train, heed)
+        choose = query.make_choose(settings, model, data.train, heed)
         while done < len(plan):
             fitted, row = _round(config, data, state, run, counted)
             began = time.perf_counter()
@@ -210,7 +210,9 @@ def _round(
         record = fields.record(own, TRAINING)
         with RunDirectory(_folder(run, index), {**record, "rows": digest}) as inner:
             fitted = learn(run=inner, start=start)
-        networks_file.save(run.path / "networks.npz", fitted.networks, data, config)
+        networks_file.save(
+            run.path / "networks.npz", fitted.networks, data, config.model
+        )
     scores = evaluation.networks(fitted, data.test, config.model.name, data.num_classes)
     counts = np.bincount(
         np.asarray(data.train.labels)[rows], minlength=data.num_classes

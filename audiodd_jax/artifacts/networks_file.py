@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
-from audiodd_jax.config import Config, FeaturesConfig, ModelConfig
+from audiodd_jax.config import FeaturesConfig, ModelConfig
 from audiodd_jax.features import from_waveform
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.features.normalization import Normalization
@@ -73,14 +73,14 @@ class TrainedNetworks:
         )
 
 
-def save(path: Path, networks: Network, data: Prepared, config: Config) -> None:
+def save(path: Path, networks: Network, data: Prepared, model: ModelConfig) -> None:
     """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them.
 
     Args:
       path: of the ``.npz``.
       networks: of all seeds, stacked.
       data: their training data.
-      config: settings of model and training.
+      model: settings of the networks.
     """
     stats = data.normalization
     metadata = {
@@ -88,7 +88,7 @@ def save(path: Path, networks: Network, data: Prepared, config: Config) -> None:
         "dataset": data.name,
         "licence": data.licence,
         "class_names": data.class_names,
-        "model": dataclasses.asdict(config.model),
+        "model": dataclasses.asdict(model),
         "features": dataclasses.asdict(data.features),
         "normalization": {
             name: np.asarray(getattr(stats, name)).tolist() for name in stats._fields

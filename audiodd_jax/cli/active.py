@@ -34,7 +34,7 @@ def active(argv: Sequence[str]) -> None:
     fields.validate(config)
     from audiodd_jax.jobs import active as active_lib
 
-    start(values, config)
+    start(values)
     several = len(chosen) > 1 or values.num_seeds > 1 or coresets
     what = f"{'comparison' if several else chosen[0]}-seed{config.seed}"
     default = Path("runs") / f"{config.data.name}-active-{config.model.name}-{what}"

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
 
 
-def start(values: Any, config: Config) -> None:
+def start(values: Any, *, float64: bool = False) -> None:
     """Starts JAX with the devices and processes of the flags.
+
+    Args:
+      values: of the flags.
+      float64: enable 64-bit types.
 
     Raises:
       UserError: devices or processes that do not exist.
@@ -32,8 +35,11 @@ def start(values: Any, config: Config) -> None:
         # Too late in a program that has used JAX already.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", own)
-    if config.rfad.kernel_precision == "float64":
-        jax.config.update("jax_enable_x64", True)
+    # Numbers must not depend on the environment's settings of JAX.
+    jax.config.update("jax_enable_x64", float64)
+    jax.config.update("jax_default_prng_impl", "threefry2x32")
+    with contextlib.suppress(AttributeError):  # the only behaviour of later versions
+        jax.config.update("jax_threefry_partitionable", True)
     keep_compiled(cache_dir(values))
     from audiodd_jax.runtime import devices, multiprocess, supervisor
 
@@ -45,10 +51,30 @@ def start(values: Any, config: Config) -> None:
             raise SystemExit(supervisor.supervise(sys.argv[1:]))
         address = values.coordinator_address
         multiprocess.join(address, values.num_processes, values.process_id)
+    _check_devices()
     if count:
         devices.limit(count)
     if not multiprocess.is_process_zero():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
+
+
+def _check_devices() -> None:
+    """Starts JAX's backend.
+
+    Raises:
+      UserError: it cannot start on the platforms of ``JAX_PLATFORMS``.
+    """
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = (str(error).splitlines() or ["no such device"])[0]
+        raise UserError(
+            f"JAX cannot start on JAX_PLATFORMS={platforms!r} ({reason}); set "
+            "JAX_PLATFORMS=cpu, or install the jax build of the accelerator"
+        ) from error
 
 
 def keep_compiled(cache_dir: Path | None) -> None:

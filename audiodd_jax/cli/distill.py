@@ -16,7 +16,7 @@ def distill(argv: Sequence[str]) -> None:
     from audiodd_jax.jobs import cross_validate
     from audiodd_jax.jobs import distill as distill_job
 
-    start(values, config)
+    start(values, float64=config.rfad.kernel_precision == "float64")
     data = config.data
     name = "-".join(filter(None, (data.name, data.variant)))
     fold = f"-fold{values.fold}" if values.fold else ""

@@ -37,7 +37,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
     values, config, changes = parse.parse("evaluate", argv, base)
     (target,) = targets
-    start(values, config)
+    start(values, float64=config.rfad.kernel_precision == "float64")
     out = _out(values, target)
     rows = _run(values, config, changes, target, out)
     _show(rows, target, out)

@@ -1,8 +1,10 @@
 """The command line: ``audiodd COMMAND [flags]``."""
 
+import codecs
 import dataclasses
 import difflib
 import errno
+import io
 import logging
 import os
 import sys
@@ -115,13 +117,33 @@ def _explain(error: Exception) -> str | None:
             "same command continues once there is room"
         )
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
-        return f"{error.filename}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return None
 
 
 def run() -> None:
     """The console script: ``main``, with one sentence for each error."""
     explained(lambda: main(sys.argv[1:]))
+
+
+_ASCII = {"±": "+-", "…": "..."}
+
+
+def _substitute(error: UnicodeError) -> tuple[str, int]:
+    """Replaces characters that an output cannot encode."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    plain = "".join(_ASCII.get(c, ascii(c)[1:-1]) for c in text)
+    return plain, error.end
+
+
+def _print_anything() -> None:
+    """Lets outputs of any encoding print all characters, some of them escaped."""
+    codecs.register_error("audiodd", _substitute)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="audiodd")
 
 
 def explained(work: Callable[[], None]) -> None:
@@ -133,6 +155,7 @@ def explained(work: Callable[[], None]) -> None:
     Raises:
       SystemExit: something went wrong.
     """
+    _print_anything()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
     log = logging.getLogger("audiodd_jax")

@@ -16,7 +16,7 @@ def prepare(argv: Sequence[str]) -> None:
     from audiodd_jax.features import cache
     from audiodd_jax.report import dataset_summary
 
-    start(values, config)
+    start(values)
     began = time.perf_counter()
     found = cache.prepare(config, cache_dir(values))
     parts = splits.assign(
@@ -25,3 +25,5 @@ def prepare(argv: Sequence[str]) -> None:
     rows = dataset_summary.summary(config.data.name, found, parts)
     table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
     print("", *dataset_summary.class_counts(found, parts), sep="\n")
+    if lines := dataset_summary.left_out(found):
+        print("", *lines, sep="\n")

@@ -38,7 +38,7 @@ def train(argv: Sequence[str]) -> None:
         learns_from, name_part = learns_from or _subset(values), _name_part(values)
     else:
         name_part = "all"
-    start(values, config)
+    start(values)
     name = f"{config.data.name}-{config.model.name}-{name_part}-seed{config.seed}"
     workdir = Path(values.workdir or Path("runs") / name)
     finished = (workdir / "result.json").exists()

@@ -418,7 +418,7 @@ class ActiveConfig:
       initial: size of the initial labelled pool, drawn at random.
       initial_draw: ``balanced`` over classes, or ``uniform``.
       batch: largest query batch; 0: up to the next budget.
-      passes: forward passes with Monte-Carlo dropout.
+      passes: forward passes with Monte Carlo dropout.
       chunk: clips scored at once per device.
       warm_start: continue from the last round's network, instead of a new one.
       count_validation: count validation clips as labelled.

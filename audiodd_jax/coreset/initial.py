@@ -43,7 +43,10 @@ def initial(
     if config.init != "real":
         raise UserError(f"coreset.init is real or noise, not {config.init!r}")
     clips = per_class * config.factor
-    rows = clips_lib.random_rows(key, train.labels, class_names, clips)
+    try:
+        rows = clips_lib.random_rows(key, train.labels, class_names, clips)
+    except UserError as error:
+        raise UserError(f"{error}, or pass --config.coreset.init=noise") from error
     return _of_clips(train, rows, class_names, config)
 
 

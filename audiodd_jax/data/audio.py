@@ -14,11 +14,16 @@ import soundfile
 import soxr
 from jaxtyping import Float, Int
 
+from audiodd_jax.data import mp3, riff
 from audiodd_jax.runtime.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".oga", ".opus", ".aif", ".aiff")
+# File names of recordings that can be decoded.
+SUFFIXES = (
+    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+    *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
+)
 # Longer recordings are damaged, or are not clips.
 MAX_SECONDS = 600.0
 # Ten minutes in stereo at 48 kHz; 268 MB as float32.
@@ -28,6 +33,8 @@ _RATES = (100, 1_000_000)
 _MAX_LEVEL = 1e6
 # Subtypes of at most 16 bits.
 _SHORT = frozenset(("PCM_16", "PCM_S8", "PCM_U8", "IMA_ADPCM", "MS_ADPCM"))
+# Samples read at once from files whose length is unknown.
+_BLOCK = 1 << 16
 
 
 class BadAudioError(UserError):
@@ -49,16 +56,16 @@ class Headers(NamedTuple):
 
 
 def headers(sources: Sequence[str | os.PathLike]) -> Headers:
-    """Reads the headers of recordings, without decoding them."""
+    """Lengths and sample rates of recordings, decoding only where headers lack them."""
     result = Headers(
         np.zeros(len(sources), np.float32), np.zeros(len(sources), np.int32), {}
     )
 
     def read(index: int) -> None:
         try:
-            with _opened(sources[index]) as file:
-                result.seconds[index] = file.frames / file.samplerate
-                result.rates[index] = file.samplerate
+            rate, frames = _measure(sources[index])
+            result.seconds[index] = frames / rate
+            result.rates[index] = rate
         except BadAudioError as error:
             result.bad[index] = error
 
@@ -67,20 +74,49 @@ def headers(sources: Sequence[str | os.PathLike]) -> Headers:
     return result._replace(bad=dict(sorted(result.bad.items())))
 
 
+def _measure(source: str | os.PathLike) -> tuple[int, int]:
+    """Sample rate and number of samples of a recording."""
+    if mp3.has_unknown_length(source):
+        waveform, rate = decode(source)
+        return rate, waveform.size
+    with _opened(source) as file:
+        if not _is_length_unknown(file):
+            return file.samplerate, file.frames
+    waveform, rate = decode(source)
+    return rate, waveform.size
+
+
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     """An opened recording; errors name the file and the reason."""
     try:
-        with soundfile.SoundFile(source) as file:
+        # As bytes, since names need not be UTF-8.
+        with soundfile.SoundFile(os.fsencode(source)) as file:
             _check_header(source, file)
             yield file
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
-        if not os.path.isfile(source):
-            raise BadAudioError(f"{source} does not exist") from error
-        if os.path.getsize(source) == 0:
-            raise BadAudioError(f"{source} is an empty file") from error
-        reason = str(error).rstrip(".").split(": ")[-1]
-        raise BadAudioError(f"{source} is not readable audio ({reason})") from error
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
+    """The reason why a recording cannot be read, from the library's error."""
+    name = str(source).encode(errors="backslashreplace").decode()
+    if os.path.isdir(source):
+        return BadAudioError(f"{name} is a folder")
+    if not os.path.isfile(source):
+        link = " (a broken link)" if os.path.islink(source) else ""
+        return BadAudioError(f"{name} does not exist{link}")
+    if os.path.getsize(source) == 0:
+        return BadAudioError(f"{name} is an empty file")
+    reason = str(error).rstrip(".").split(": ")[-1]
+    if "does not exist" in reason:  # of libsndfile's MPEG reader, for other content
+        reason = "format not recognised"
+    return BadAudioError(f"{name} is not readable audio ({reason})")
+
+
+def _is_length_unknown(file: soundfile.SoundFile) -> bool:
+    """Whether the header has no length, as of FLAC that was written to a pipe."""
+    return file.frames > MAX_SECONDS * file.samplerate * 1000 or not file.seekable()
 
 
 def _check_header(source: str | os.PathLike, file: soundfile.SoundFile) -> None:
@@ -88,11 +124,11 @@ def _check_header(source: str | os.PathLike, file: soundfile.SoundFile) -> None:
     rate, frames = file.samplerate, file.frames
     if not _RATES[0] <= rate <= _RATES[1]:
         raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
-    if frames > MAX_SECONDS * rate:
+    if frames > MAX_SECONDS * rate and not _is_length_unknown(file):
         raise BadAudioError(
             f"{source} claims {frames / rate:.0f} s, over {MAX_SECONDS:.0f} s"
         )
-    if frames * file.channels > _MAX_SAMPLES:
+    if frames * file.channels > _MAX_SAMPLES and not _is_length_unknown(file):
         raise BadAudioError(
             f"{source} claims {frames} samples of {file.channels} channels, too many"
         )
@@ -106,18 +142,33 @@ def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], in
     Raises:
       BadAudioError: missing, empty, truncated, too long, or not audio.
     """
+    if mp3.has_unknown_length(source):
+        return _decode_mp3(source)
     with _opened(source) as file:
         rate, expected = file.samplerate, file.frames
         # Samples of at most 16 bits are read as integers: libsndfile's conversion to
         # floats gives the same values in four times the time.
         is_short = file.subtype in _SHORT
         dtype = "int16" if is_short else "float32"
-        samples = file.read(dtype=dtype, always_2d=True)
-    frames, channels = samples.shape
-    if frames == 0:
-        raise BadAudioError(f"{source} holds no samples")
+        if _is_length_unknown(file):
+            samples = _read_blocks(source, file, dtype)
+            expected = samples.shape[0]
+        else:
+            samples = file.read(dtype=dtype, always_2d=True)
+    if missing := riff.missing_bytes(source):
+        raise BadAudioError(f"{source} is truncated: its last {missing} bytes are gone")
+    frames = samples.shape[0]
     if frames < expected:
         raise BadAudioError(f"{source} is truncated: {frames} of {expected} samples")
+    return _mono(source, samples), rate
+
+
+def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
+    """The mean of the channels as float32; integers are scaled to [-1, 1]."""
+    frames, channels = samples.shape
+    is_short = samples.dtype == np.int16
+    if frames == 0:
+        raise BadAudioError(f"{source} holds no samples")
     scale = np.float32(1 / 32768 if is_short else 1)
     if channels == 1:
         mono = samples[:, 0]
@@ -130,7 +181,34 @@ def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], in
             mono = samples.astype(np.float32, copy=False) @ share
     if not is_short:
         _check_level(source, mono)
-    return mono, rate
+    return mono
+
+
+def _read_blocks(
+    source: str | os.PathLike, file: soundfile.SoundFile, dtype: str
+) -> np.ndarray:
+    """All samples of a file of unknown length."""
+    blocks, total = [np.zeros((0, file.channels), dtype)], 0
+    # Every read would seek, which fails without a length.
+    file.seekable = lambda: False
+    while (block := file.read(_BLOCK, dtype=dtype, always_2d=True)).size:
+        blocks.append(block)
+        total += block.shape[0]
+        is_long = total > MAX_SECONDS * file.samplerate
+        if is_long or total * file.channels > _MAX_SAMPLES:
+            raise BadAudioError(f"{source} is over {MAX_SECONDS:.0f} s long")
+        if block.shape[0] < _BLOCK:
+            break
+    return np.concatenate(blocks)
+
+
+def _decode_mp3(source: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """Decodes an MP3 without a length in its header."""
+    try:
+        samples, rate = mp3.decode(source, MAX_SECONDS)
+    except ValueError as error:
+        raise _unreadable(source, error) from error
+    return _mono(source, samples), rate
 
 
 def _check_level(source: str | os.PathLike, mono: np.ndarray) -> None:

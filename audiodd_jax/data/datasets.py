@@ -129,11 +129,22 @@ def lookup(name: str) -> Dataset:
 
 
 def cache_root() -> Path:
-    """Folder of downloads and features: ``$AUDIODD_CACHE``, or the user's cache."""
+    """Folder of downloads and features: ``$AUDIODD_CACHE``, or the user's cache.
+
+    Raises:
+      UserError: neither is known.
+    """
     if place := os.environ.get("AUDIODD_CACHE"):
         return Path(place).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "audiodd_jax"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "audiodd_jax"
+    try:
+        return Path.home() / ".cache" / "audiodd_jax"
+    except RuntimeError as error:
+        raise UserError(
+            "this user has no home folder for the cache: set AUDIODD_CACHE, or pass "
+            "--cache_dir"
+        ) from error
 
 
 def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":

@@ -1,15 +1,17 @@
-"""Any labelled folder of sounds: ``class_name/*.wav``, or a CSV of path and label."""
+"""Any labelled folder of sounds: folders of classes, or a CSV of paths and labels."""
 
+import logging
+import os
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, csv_tables, datasets
+from audiodd_jax.data import audio, csv_tables, datasets, identical, tree
+from audiodd_jax.data.files_found import LeftOut
 from audiodd_jax.data.recordings import (
-    TEST,
-    TRAIN,
-    VALIDATION,
     Decoded,
     Recordings,
     Source,
@@ -17,16 +19,14 @@ from audiodd_jax.data.recordings import (
 )
 from audiodd_jax.runtime.errors import UserError
 
-_SPLIT_NAMES = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "validation": VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "dev": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-    "eval": TEST,
+_log = logging.getLogger(__name__)
+
+_ALIASES = {
+    "path": ("file_name", "filename", "file", "filepath", "file_path", "audio"),
+    "label": ("class", "category", "class_name"),
+    "split": ("subset", "partition"),
+    "fold": (),
+    "group": ("speaker", "speaker_id"),
 }
 
 
@@ -34,116 +34,160 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
     """Finds the recordings of ``config.data_dir``, a folder or a CSV.
 
     Raises:
-      UserError: nothing there, or a table that cannot be understood.
+      UserError: nothing is there, or a table cannot be understood.
     """
-    place = Path(config.data_dir).expanduser()
+    place, left_out = Path(config.data_dir).expanduser(), LeftOut()
+    tables: list[Path] = []
     if place.is_dir():
-        rows = _rows_of_tree(place)
-        files = [row["path"] for row in rows]
-        root = place
+        rows = []
+        for folder, mark in tree.split_folders(place, left_out).items():
+            table = folder / tree.METADATA
+            if table.is_file():
+                tables.append(table)
+                rows += _rows_of_table(table, mark)
+            else:
+                rows += tree.rows(folder, mark, left_out)
     elif place.is_file():
-        rows = _rows_of_table(place)
-        files = [row["path"] for row in rows if row["path"].is_file()]
-        # Relative to /, since a table may name files anywhere.
-        files, root = [f.resolve() for f in {*files, place}], Path("/")
+        tables.append(place)
+        rows = _rows_of_table(place, {})
     else:
         raise UserError(
             f"--data_dir={config.data_dir} is neither a folder nor a CSV; give a "
             "folder of class_name/*.wav, or a CSV with the columns path and label"
         )
-    num_classes = len({row["label"] for row in rows})
-    if num_classes < 2:
+    rows = _checked(rows, place)
+    if not any(row["path"].is_file() for row in rows):
         raise UserError(
-            f"{place} holds {num_classes} classes of sounds; at least "
-            "two are needed, as folders class_name/*.wav or labels of a CSV"
+            f"{place}: none of the {len(rows)} listed files exists, such as "
+            f"{rows[0]['path']}; paths are relative to the table's folder"
         )
+    # Relative to /, since a table may name files anywhere.
+    files = [row["path"] for row in rows]
+    root = Path("/") if tables else place
+    fingerprint = fingerprint_files([*map(_absolute, files), *tables], root)
     entry = datasets.lookup("folder")
-    fingerprint = fingerprint_files(files, root)
     return Source(
-        "folder", entry.version, entry.licence, fingerprint, lambda: _index(rows, place)
+        "folder",
+        entry.version,
+        entry.licence,
+        fingerprint,
+        lambda: _index(rows, place, left_out),
     )
 
 
-def _rows_of_tree(root: Path) -> list[dict]:
-    """``[split/]class/**/file``: a row a recording, in a fixed order."""
-    folders = sorted(p for p in root.iterdir() if _is_visible_folder(p))
-    splits = {p: _SPLIT_NAMES.get(p.name.lower()) for p in folders}
-    # train/ and test/ folders hold classes only if every folder is named so.
-    if folders and all(splits.values()) and TEST in splits.values():
-        classes = [
-            (splits[folder], child)
-            for folder in folders
-            for child in sorted(folder.iterdir())
-            if _is_visible_folder(child)
-        ]
-    else:
-        classes = [("", folder) for folder in folders]
-    rows = []
-    for split, folder in classes:
-        files = [
-            file
-            for file in sorted(folder.rglob("*"))
-            if file.suffix.lower() in audio.SUFFIXES and not file.name.startswith(".")
-        ]
-        if not files:
-            raise UserError(
-                f"the class folder {folder} holds no sound file "
-                f"({', '.join(s[1:] for s in audio.SUFFIXES)})"
-            )
-        rows += [
-            {"path": f, "label": folder.name, "split": split, "fold": 0, "group": ""}
-            for f in files
-        ]
-    return rows
+def _absolute(path: Path) -> Path:
+    return path.resolve() if path.exists() else path.absolute()
 
 
-def _is_visible_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
-
-
-def _rows_of_table(table: Path) -> list[dict]:
+def _rows_of_table(table: Path, mark: dict[str, Any]) -> list[dict[str, Any]]:
     """A CSV with ``path,label`` and optionally ``split``, ``fold`` and ``group``."""
     rows = []
-    for line, record in enumerate(csv_tables.read(table, ("path", "label")), start=2):
+    records = csv_tables.read(table, ("path", "label"), _ALIASES)
+    for line, record in enumerate(records, start=2):
         split = (record.get("split") or "").strip().lower()
-        if split and split not in _SPLIT_NAMES:
+        if split and split not in tree.SPLIT_NAMES:
             raise UserError(
                 f"{table}, line {line}: the split is train, validation or test, "
                 f"not {split}"
             )
         rows.append(
             {
-                # Relative paths are relative to the table; absolute ones stay.
-                "path": table.parent / record["path"].strip(),
+                "path": _path(table, record["path"].strip()),
                 "label": record["label"].strip(),
-                "split": _SPLIT_NAMES.get(split, ""),
+                "split": tree.SPLIT_NAMES.get(split, ""),
                 "fold": csv_tables.fold_number(record.get("fold") or "", table, line),
                 "group": (record.get("group") or "").strip(),
+                **mark,
             }
         )
-    with_fold = sum(row["fold"] > 0 for row in rows)
-    if 0 < with_fold < len(rows):
-        raise UserError(f"{table}: {len(rows) - with_fold} rows lack their fold")
     return rows
 
 
-def _index(rows: list[dict], place: Path) -> Recordings:
+def _path(table: Path, text: str) -> Path:
+    """A path of a table, relative to it; Windows' separators are read too."""
+    path = table.parent / Path(text).expanduser()
+    if "\\" in text and not path.exists():
+        return table.parent / text.replace("\\", "/")
+    return path
+
+
+def _checked(rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
+    """The rows with equal ones merged and folds numbered from 1.
+
+    Raises:
+      UserError: fewer than two classes, missing folds, or contradictory rows.
+    """
+    blank = {"split": "", "fold": None, "group": ""}
+    rows = [{**blank, **row, "label": _class_name(row["label"])} for row in rows]
+    rows = _without_repeats(rows, place)
+    num_classes = len({row["label"] for row in rows})
+    if num_classes < 2:
+        raise UserError(
+            f"{place} holds {num_classes} classes of sounds; at least two are needed, "
+            "as folders class_name/*.wav or labels of a CSV"
+        )
+    folds = [row["fold"] for row in rows if row["fold"] is not None]
+    if folds and len(folds) < len(rows):
+        raise UserError(f"{place}: {len(rows) - len(folds)} rows lack their fold")
+    first = min(folds, default=1)
+    if first == 0:
+        last = max(folds)
+        _log.info("folds 0 to %d of %s are folds 1 to %d here", last, place, last + 1)
+    for row in rows:
+        row["fold"] = 0 if row["fold"] is None else row["fold"] + (first == 0)
+    return rows
+
+
+def _class_name(label: str) -> str:
+    """A class name in one Unicode form; bytes that are not UTF-8 are escaped."""
+    name = label.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return unicodedata.normalize("NFC", name)
+
+
+def _without_repeats(rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
+    """Each file once.
+
+    Raises:
+      UserError: a file with two labels, splits, folds or groups.
+    """
+    kept: dict[str, dict[str, Any]] = {}
+    repeats = 0
+    for row in rows:
+        name = os.path.normpath(row["path"])
+        other = kept.setdefault(name, row)
+        for key in ("label", "split", "fold", "group"):
+            if other[key] != row[key]:
+                raise UserError(
+                    f"{place}: {row['path']} is listed with the {key} {other[key]} and "
+                    f"again with the {key} {row[key]}"
+                )
+        repeats += other is not row
+    if repeats:
+        _log.warning("%s: %d rows repeat a file and are read once", place, repeats)
+    return list(kept.values())
+
+
+def _index(rows: list[dict[str, Any]], place: Path, left_out: LeftOut) -> Recordings:
     class_names = tuple(sorted({row["label"] for row in rows}))
     base = place if place.is_dir() else place.parent
     paths = [row["path"] for row in rows]
     column = lambda name, dtype: np.array([row[name] for row in rows], dtype)
+    labels = np.searchsorted(class_names, column("label", str)).astype(np.int32)
+    names = tuple(
+        str(path.relative_to(base) if path.is_relative_to(base) else path)
+        for path in paths
+    )
+    groups = identical.grouped(paths, names, column("group", str), labels)
     return Recordings(
         class_names=class_names,
-        names=tuple(
-            str(path.relative_to(base) if path.is_relative_to(base) else path)
-            for path in paths
-        ),
-        labels=np.searchsorted(class_names, column("label", str)).astype(np.int32),
+        names=names,
+        labels=labels,
         splits=column("split", str),
         folds=column("fold", np.int32),
-        groups=column("group", str),
+        groups=groups,
         load=_Decoder(paths),
         measure=lambda: audio.headers(paths),
+        left_out=left_out.rows(),
     )
 
 

@@ -35,6 +35,7 @@ class Recordings:
       measure: reads lengths and sample rates of all recordings.
       load_noise: ``[(waveform, sample rate), ...]`` of background noise that belongs to
         no class, or None.
+      left_out: ``(reason, count, example)`` of files that are not used.
     """
 
     class_names: tuple[str, ...]
@@ -46,6 +47,7 @@ class Recordings:
     load: Callable[[int], Decoded]
     measure: Callable[[], audio.Headers]
     load_noise: Callable[[], list[Decoded]] | None = None
+    left_out: tuple[tuple[str, int, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -75,9 +77,13 @@ def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
     root = root.resolve()
     digest = hashlib.sha256(str(root).encode())
     for file in sorted(map(os.fspath, files)):
-        status = os.stat(file)
         name = os.path.relpath(os.path.abspath(file), root)
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        try:
+            status = os.stat(file)
+            line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        except OSError:  # missing, or a broken link; decoding names it
+            line = f"{name}\0missing\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
@@ -99,7 +105,10 @@ def fingerprint_tree(root: Path) -> str:
             if entry.is_dir():
                 folders.append(entry.path)
                 continue
-            status = entry.stat()
+            try:
+                status = entry.stat()
+            except OSError:  # a broken link
+                continue
             line = f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

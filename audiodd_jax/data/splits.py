@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from audiodd_jax.config import DataConfig
+from audiodd_jax.data import identical
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
 from audiodd_jax.runtime.errors import UserError
 
@@ -114,7 +115,19 @@ def assign(
     elif (splits == TEST).any():
         is_test = splits == TEST
     else:
-        held = hold_out(clips, labels, groups, config.test_fraction, rng)
+        # Validation clips that are given are no candidates.
+        candidates = clips[splits != VALIDATION]
+        held = hold_out(candidates, labels, groups, config.test_fraction, rng)
+        if config.test_fraction and not held.size:
+            # Copies of a few recordings: no honest split, but a first try works.
+            is_copy = np.char.startswith(groups.astype(str), identical.PREFIX)
+            groups = np.where(is_copy, "", groups)
+            held = hold_out(candidates, labels, groups, config.test_fraction, rng)
+            if held.size:
+                _log.warning(
+                    "each class consists of copies of one recording: the test clips "
+                    "are copies of training clips"
+                )
         is_test = np.isin(clips, held)
     is_validation = (splits == VALIDATION) & ~is_test
     if not is_validation.any():
@@ -128,4 +141,39 @@ def assign(
     for name in (TRAIN, TEST):
         if not getattr(result, name).size:
             raise UserError(f"no clip is left for the {name} split")
+    _warn(result, labels, groups)
     return result
+
+
+def _warn(
+    parts: SplitIndices,
+    labels: Int[np.ndarray, " clips"],
+    groups: Shaped[np.ndarray, " clips"],
+) -> None:
+    """Logs groups on both sides of the split, and classes that cannot be tested."""
+    known = [{g for g in groups[part].tolist() if g} for part in parts]
+    train, validation, test = known
+    if shared := sorted((train | validation) & test):
+        _log.warning(
+            "%d groups of recordings have clips on both sides of the given test split, "
+            "which makes test scores too high: %s",
+            len(shared),
+            _some(shared),
+        )
+    elif shared := sorted(train & validation):
+        _log.warning(
+            "%d groups of recordings have training and validation clips: %s",
+            len(shared),
+            _some(shared),
+        )
+    counts = [np.bincount(labels[part], minlength=labels.max() + 1) for part in parts]
+    if count := int(((counts[2] == 0) & (counts[0] > 0)).sum()):
+        _log.warning(
+            "%d of %d classes have no test clips: accuracies are of the others",
+            count,
+            counts[0].size,
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")

@@ -64,7 +64,7 @@ def make(
       mesh: devices that share the classes; None: one device.
       dtype: in which the network computes.
     """
-    model = matching_methods.make_model(config, num_classes, dtype)
+    model = matching_methods.make_model(config.matching, num_classes, dtype)
 
     def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
         return draw()

@@ -33,7 +33,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, MatchingConfig
 from audiodd_jax.distillation import matching_methods
 from audiodd_jax.distillation.matching_methods import Matched
 from audiodd_jax.distillation.method import Method
@@ -48,18 +48,17 @@ _PUBLISHED = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 _SMALL = 1e-6
 
 
-def loops(samples_per_class: int, config: Config) -> tuple[int, int]:
+def loops(samples_per_class: int, config: MatchingConfig) -> tuple[int, int]:
     """Steps per network, and epochs of its training between two steps.
 
     Args:
       samples_per_class: of the coreset.
-      config: may set either in ``matching``.
+      config: may set either.
     """
-    settings = config.matching
     known = list(_PUBLISHED)
-    outer = settings.outer_loop or min(samples_per_class, known[-1])
+    outer = config.outer_loop or min(samples_per_class, known[-1])
     inner = np.interp(samples_per_class, known, list(_PUBLISHED.values()))
-    return outer, settings.inner_loop or round(float(inner))
+    return outer, config.inner_loop or round(float(inner))
 
 
 def cross_entropy(
@@ -130,7 +129,7 @@ def train(
     settings, c = config.matching, model.num_classes
     labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
     batch = settings.network_batch
-    _, epochs = loops(config.coreset.samples_per_class, config)
+    _, epochs = loops(config.coreset.samples_per_class, config.matching)
     steps = epochs * math.ceil(images.shape[0] / batch)
     rows = batches.epoch_rows(key, images.shape[0], batch, 0, steps)
 
@@ -163,8 +162,8 @@ def make(
       mesh: devices that share the classes; None: one device.
       dtype: in which the network computes.
     """
-    model = matching_methods.make_model(config, num_classes, dtype)
-    outer, _ = loops(config.coreset.samples_per_class, config)
+    model = matching_methods.make_model(config.matching, num_classes, dtype)
+    outer, _ = loops(config.coreset.samples_per_class, config.matching)
 
     def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
         return lax.cond(step % outer == 0, draw, lambda: params)

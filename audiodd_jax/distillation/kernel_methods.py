@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import OptimizerConfig
 
 
 class Params(NamedTuple):
@@ -58,16 +58,16 @@ def decode(params: Params) -> Float[Array, "s f t 1"]:
     )
 
 
-def optimizer(config: Config) -> optax.GradientTransformation:
+def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """AdaBelief, with a separate learning rate for the Platt scale."""
     peak = {
-        "coreset": config.optimizer.learning_rate,
-        "platt": config.optimizer.platt_learning_rate,
+        "coreset": config.learning_rate,
+        "platt": config.platt_learning_rate,
     }
     schedule = {
         "constant": optax.constant_schedule,
-        "cosine": lambda rate: optax.cosine_decay_schedule(rate, config.loop.steps),
-    }[config.optimizer.schedule]
+        "cosine": lambda rate: optax.cosine_decay_schedule(rate, steps),
+    }[config.schedule]
     transforms = {
         group: optax.adabelief(schedule(rate), eps=1e-16, eps_root=1e-16)
         for group, rate in peak.items()

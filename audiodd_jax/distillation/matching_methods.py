@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, MatchingConfig
 from audiodd_jax.coreset import multi_formation
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.method import Method
@@ -70,15 +70,14 @@ class Matched(NamedTuple):
 
 
 def make_model(
-    config: Config, num_classes: int, dtype: DTypeLike = jnp.float32
+    config: MatchingConfig, num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
     """The ConvNet whose gradients or features are matched."""
-    settings = config.matching
     return ConvNet(
         num_classes,
-        depth=settings.depth,
-        width=settings.width,
-        norm=settings.norm,
+        depth=config.depth,
+        width=config.width,
+        norm=config.norm,
         readout="flatten",
         head="random",
         dtype=dtype,

@@ -3,7 +3,7 @@ r"""RFAD: random feature approximation distillation, on one page.
 Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 
 1. draws ``n`` fresh random convolutional networks phi_1..phi_n;
-2. forms the kernels, a Monte-Carlo estimate of the NNGP kernel,
+2. forms the kernels, a Monte Carlo estimate of the NNGP kernel,
        k_bs = w/(n d) sum_i phi_i(x_B) phi_i(x_S)^T + b^2,   k_ss likewise
    (``kernels.random_features`` describes the readouts);
 3. predicts the batch by kernel ridge regression from the coreset,
@@ -11,8 +11,8 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 4. computes the loss
        mse    1/2 mean (y_B - y_hat_B)^2,  y = one_hot - 1/c
        platt  mean cross-entropy of softmax(exp(log_scale) y_hat_B);
-5. follows its gradient with respect to x_S, y_S and log_scale by AdaBelief. The
-   features of B carry no gradient.
+5. updates x_S, y_S and log_scale by its gradient, with AdaBelief. The features of B
+   carry no gradient.
 
 ``kernels.random_kernels`` computes steps 1 and 2, whatever the devices; KIP replaces
 them by an exact kernel and shares the rest.
@@ -50,12 +50,12 @@ def loss(
     """Steps 1 to 4: the loss of a batch, and its predictions ``[b, c]``.
 
     Args:
-      params: what is learned.
+      params: learnt parameters.
       key: draws the networks.
       batch: real clips.
       kernels: ``(key, x_b, x_s) -> (k_bs, k_ss)``.
       settings: loss and regulariser.
-      factor: spectrograms that each stored one holds.
+      factor: spectrograms per stored image.
     """
     stored = CoresetArrays(decode(params), params.labels, params.log_scale)
     coreset = stored.unfolded(factor)
@@ -73,7 +73,7 @@ def loss(
 
 def learn(config: Config, kernels: KernelFunction) -> Method:
     """Step 5, and the method as ``init``, ``step`` and ``coreset``, for any kernel."""
-    tx = optimizer(config)
+    tx = optimizer(config.optimizer, config.loop.steps)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         f, t = start.images.shape[1:3]

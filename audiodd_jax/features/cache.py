@@ -30,7 +30,7 @@ from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.locks import exclusive
 
 # To be raised whenever the numbers of the same settings change.
-FORMAT = 2
+FORMAT = 3
 # Fraction of each noise recording that is used; the rest may be in another split.
 _NOISE_SHARE = 0.8
 
@@ -55,6 +55,7 @@ class FeatureSet:
       version: of the dataset.
       licence: of the dataset.
       skipped: recordings that could not be decoded, with reasons.
+      left_out: ``(reason, count, example)`` of files that are not used.
       path: the cache entry.
     """
 
@@ -73,6 +74,7 @@ class FeatureSet:
     version: str
     licence: str
     skipped: tuple[str, ...]
+    left_out: tuple[tuple[str, int, str], ...]
     path: Path
 
     @property
@@ -147,6 +149,7 @@ def _read(entry: Path) -> FeatureSet:
         version=meta["version"],
         licence=meta["licence"],
         skipped=tuple(meta["skipped"]),
+        left_out=tuple(map(tuple, meta["left_out"])),
         path=entry,
         **index,
     )
@@ -156,6 +159,8 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
     """Computes ``entry`` atomically."""
     recordings = source.read()
     seconds, rates, bad = recordings.measure()
+    if not rates.any():  # whatever --skip_bad_files says
+        audio.report_bad(list(bad.values()), skip=False)
     settings = _resolve(config.features, seconds, rates)
     with files.atomic_folder(entry) as scratch:
         _make_store(scratch / "all.npy", len(recordings), settings)
@@ -187,6 +192,7 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
             "version": source.version,
             "licence": source.licence,
             "skipped": [str(error) for error in bad.values()],
+            "left_out": recordings.left_out,
         }
         files.write_json(scratch / "meta.json", meta)
 
@@ -274,8 +280,6 @@ def _resolve(
 ) -> FeaturesConfig:
     """Fills in the sample rate and clip length that are automatic."""
     good = rates > 0
-    if not good.any():
-        return dataclasses.replace(config, sample_rate=1, clip_seconds=1.0)
     rate, length = config.sample_rate, config.clip_seconds
     if not rate:
         rate = collections.Counter(rates[good].tolist()).most_common(1)[0][0]

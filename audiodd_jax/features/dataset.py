@@ -1,8 +1,9 @@
 """A prepared dataset: its splits as standardised images, and their statistics."""
 
 import dataclasses
+import hashlib
 import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import jax
@@ -139,6 +140,8 @@ class Prepared:
       name: of the dataset.
       version: of the dataset.
       licence: of the dataset.
+      clips_digest: of all clips and their splits; identifies the data of a run.
+      test_digest: of the test clips, if they are not those of a published split.
       train_bytes: of the training split, validation included, as 16-bit mono audio.
     """
 
@@ -154,6 +157,8 @@ class Prepared:
     name: str
     version: str
     licence: str
+    clips_digest: str
+    test_digest: str
     train_bytes: int
 
     @property
@@ -217,6 +222,8 @@ def load(
     if not _stays_on_host(config.data.storage, train.size * found.features[0].nbytes):
         features = jnp.array(_rows(found.features, train))
         train_split = DeviceSplit(features, train_split.labels, jax.device_put(stats))
+    is_drawn = not found.folds.any() and not (found.splits == data_splits.TEST).any()
+    is_published = config.data.name != "folder" and not is_drawn
     in_training = np.concatenate([train, indices.validation])
     return Prepared(
         train=train_split,
@@ -231,8 +238,24 @@ def load(
         name=config.data.name,
         version=found.version,
         licence=found.licence,
+        clips_digest=_digest(found, *indices),
+        test_digest="" if is_published else _digest(found, indices.test),
         train_bytes=int(found.raw_bytes[in_training].sum()),
     )
+
+
+def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " b"]) -> str:
+    """Digest of the clips of some splits: file names, classes, lengths and rates."""
+    digest = hashlib.sha256()
+    for part in parts:
+        lines = sorted(
+            f"{PurePath(str(found.names[i])).name}\0"
+            f"{found.class_names[found.labels[i]]}\0"
+            f"{found.seconds[i]:.4f}\0{found.rates[i]}"
+            for i in part
+        )
+        digest.update("\n".join([*lines, ""]).encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def _rows(

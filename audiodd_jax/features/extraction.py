@@ -194,11 +194,18 @@ def _start(job: tuple) -> subprocess.Popen:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "audiodd_jax.features.worker"],
+        [sys.executable, "-P", "-m", "audiodd_jax.features.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
     )
-    with process.stdin as stream:
-        pickle.dump(job, stream)
+    try:
+        with process.stdin as stream:
+            pickle.dump(job, stream)
+    except BrokenPipeError as error:
+        process.kill()
+        raise UserError(
+            "a process that computes features died at its start; "
+            "--config.data.processes=1 needs none"
+        ) from error
     return process

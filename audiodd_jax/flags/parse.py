@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ _OWN_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "active": {"steps": ("training.steps",), "num_seeds": ()},
 }
 
+_PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "out")
 
 FlagsError = flags.Error
 
@@ -89,6 +91,7 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
     rest = values([command, *plain])[1:]
     if rest:
         raise UserError(f"unexpected argument {rest[0]!r}")
+    _expand_paths(values)
     fields = {**_FIELDS, **_OWN_FIELDS.get(command, {})}
     set_fields = {
         field: _field_value(flag, values[flag].value)
@@ -129,7 +132,32 @@ def parse_arguments(
     rest = values([command, *argv])[1:]
     if not rest:
         raise UserError(f"usage: audiodd {command} {ARGUMENTS[command]} [flags]")
-    return values, rest
+    _expand_paths(values)
+    return values, [_local_path(command, path) for path in rest]
+
+
+def _expand_paths(values: flags.FlagValues) -> None:
+    """Expands ``~`` in the flags that are paths, and refuses URLs."""
+    for name in _PATHS:
+        if name in values and values[name].value:
+            # Several coresets are separated by commas.
+            parts = values[name].value.split(",")
+            parts = [_local_path(f"--{name}", part) for part in parts]
+            values[name].value = ",".join(parts)
+
+
+def _local_path(what: str, text: str) -> str:
+    """A path with ``~`` expanded.
+
+    Raises:
+      UserError: a URL, or a home folder that is not known.
+    """
+    if "://" in text:
+        raise UserError(f"{what}: {text} is not a local path; mount or copy it first")
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise UserError(f"{what}: the home folder of {text} is not known")
+    return path
 
 
 def _field_value(flag: str, value: Any) -> Any:

@@ -59,6 +59,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
     with RunDirectory(workdir, kept) as run:
         if result := run.result():
             return result
+        run.use_data(data.clips_digest)
         learnt = rounds.run(config, data, run)
         np.save(run.path / "labelled.npy", learnt.labelled)
         result = _result(config, data, learnt)

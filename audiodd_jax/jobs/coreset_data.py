@@ -54,6 +54,13 @@ def check_coreset(coreset: Coreset, data: Prepared) -> None:
             f"the test fold of this coreset is {own}; fold {data.fold} was used to "
             "distil it"
         )
+    test = coreset.metadata["split"].get("test_digest")
+    if test and data.test_digest and test != data.test_digest:
+        raise UserError(
+            "the test clips are not those of the coreset's run, so that training clips "
+            f"could be among them: {data.name} has changed, or is split in another "
+            "way; restore its files and the settings config.data"
+        )
 
 
 def _some(names: tuple[str, ...]) -> str:

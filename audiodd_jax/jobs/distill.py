@@ -73,6 +73,7 @@ def distill(
                 coreset_file.load_coreset(run.path / "coreset.npz"), result, run.path
             )
         data = dataset.load(config, cache_dir)
+        run.use_data(data.clips_digest)
         distilled = loop.distill(config, data, run, mesh)
         return _finish(run, distilled, data, config, mesh)
 
@@ -116,6 +117,7 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
             "num_train": data.num_train,
             "fold": data.fold,
             "is_partial": data.is_partial,
+            "test_digest": data.test_digest,
         },
         "sample_rate": data.features.sample_rate,
         "features": settings["features"],

@@ -23,9 +23,13 @@ def examine(data: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, 
         ("audiodd_jax", f"{__version__}, Python {platform.python_version()}"),
         *_versions(),
         *_devices(),
-        *_space(cache_dir or datasets.cache_root()),
-        *(_dataset(name, data, cache_dir) for name in datasets.DATASETS),
     ]
+    try:
+        cache_dir = cache_dir or datasets.cache_root()
+    except UserError as error:
+        return [*rows, ("cache", str(error))]
+    rows += _space(cache_dir)
+    rows += [_dataset(name, data, cache_dir) for name in datasets.DATASETS]
     if importlib.util.find_spec("neural_tangents") is None:
         rows.append(
             (
@@ -51,8 +55,8 @@ def _devices() -> list[tuple[str, str]]:
 
     try:
         devices = jax.devices()
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["no such device"])[0]
         advice = "set JAX_PLATFORMS=cpu, or install the jax build of your accelerator"
         return [("devices", f"JAX finds none ({reason}); {advice}")]
     kinds = ", ".join(sorted({device.device_kind for device in devices}))

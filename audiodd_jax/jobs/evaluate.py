@@ -164,7 +164,7 @@ def _row(
 
 
 def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
-    """Writes ``verdict.json``, ``README.md`` and the confusion matrices.
+    """Writes ``evaluation.json``, ``README.md`` and the confusion matrices.
 
     Args:
       rows: of the comparison.
@@ -182,7 +182,7 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
         }
         for row in rows
     ]
-    write_json(out / "verdict.json", values)
+    write_json(out / "evaluation.json", values)
     pictures = []
     for row in rows:
         if row.scores.confusions is None:

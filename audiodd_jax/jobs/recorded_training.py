@@ -111,10 +111,13 @@ def train(
     with RunDirectory(workdir, {**kept, "learns_from": source.record}) as run:
         if result := run.result():
             return Trained(evaluation.from_summary(result), result, run.path)
+        run.use_data(data.clips_digest)
         fitted = fit_source(config, data, source, run)
         scores = _score(config, data, fitted)
         result = _result(config, data, source, fitted, scores)
-        networks_file.save(run.path / "networks.npz", fitted.networks, data, config)
+        networks_file.save(
+            run.path / "networks.npz", fitted.networks, data, config.model
+        )
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)
         title = f"{data.name}, {config.model.name}, {result['learns_from']}"
@@ -122,7 +125,7 @@ def train(
         figures.confusion(
             scores.confusions.sum(0), data.class_names, title, folder / "confusion.png"
         )
-        text = cards.training(result, str(scores), config)
+        text = cards.training(result, str(scores), config.model, config.training)
         write_atomically(run.path / "README.md", text)
         run.finish(result)
         return Trained(scores, result, run.path)

@@ -1,4 +1,4 @@
-"""Monte-Carlo estimate of the NNGP kernel from random convolutional networks.
+"""Monte Carlo estimate of the NNGP kernel from random convolutional networks.
 
 With features phi_n(x) of ``d`` numbers from each of ``n`` networks, the analytic
 readouts (``flatten``, ``time_mean``) give

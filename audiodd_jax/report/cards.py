@@ -4,7 +4,7 @@ from typing import Any
 
 import jinja2
 
-from audiodd_jax.config import ActiveConfig, Config
+from audiodd_jax.config import ActiveConfig, ModelConfig, TrainingConfig
 from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.tables import Table, mean_std
@@ -67,15 +67,18 @@ def folds(result: dict[str, Any]) -> str:
     )
 
 
-def training(result: dict[str, Any], accuracy: str, config: Config) -> str:
+def training(
+    result: dict[str, Any], accuracy: str, model: ModelConfig, recipe: TrainingConfig
+) -> str:
     """The card of a training.
 
     Args:
       result: of ``result.json``.
       accuracy: mean and deviation.
-      config: model and training.
+      model: settings of the network.
+      recipe: settings of the training.
     """
-    settings = {**vars(config.model), **vars(config.training)}
+    settings = {**vars(model), **vars(recipe)}
     augment = vars(settings.pop("augment"))
     settings |= {name: value for name, value in augment.items() if value}
     share = lambda value: "none" if value is None else f"{100 * value:.1f}"

@@ -35,6 +35,17 @@ def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str
     ]
 
 
+def left_out(found: FeatureSet) -> list[str]:
+    """A line per reason why files are not used, with their number and an example."""
+    if not found.left_out and not found.skipped:
+        return []
+    rows = [(f"{count:,}", why, example) for why, count, example in found.left_out]
+    rows += [("1", "cannot be decoded", reason) for reason in found.skipped[:20]]
+    if more := len(found.skipped) - 20:
+        rows += [(f"{more:,}", "cannot be decoded", "")] * (more > 0)
+    return ["left out:", *(f"  {n:>8s}  {why}: {what}" for n, why, what in rows)]
+
+
 def class_counts(found: FeatureSet, parts: SplitIndices) -> list[str]:
     """A line per class: its clips in each split and fold."""
     classes = len(found.class_names)

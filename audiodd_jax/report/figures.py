@@ -10,8 +10,22 @@ from matplotlib.figure import Figure
 
 # Most spectrograms per class in a figure, before and after each.
 MAX_COLUMNS = 8
+# Most classes in a figure of a coreset.
+MAX_ROWS = 25
+# Most classes that are named at the axes of a confusion matrix.
+_MAX_TICKS = 120
+# Most characters of a class name.
+_MAX_NAME = 40
 # Most classes for which a confusion matrix is annotated with numbers.
 MAX_WRITTEN_CLASSES = 20
+
+
+def plain(text: str) -> str:
+    """Text of users for matplotlib: without formulas, control characters and length."""
+    text = "".join(c if c.isprintable() else " " for c in text)
+    if len(text) > _MAX_NAME * 3:
+        text = text[: _MAX_NAME * 3] + "..."
+    return text.replace("$", r"\$")
 
 
 def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
@@ -47,7 +61,7 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     figure.savefig(path, dpi=120)
 
 
@@ -73,12 +87,12 @@ def progress(
             continue
         steps = sorted(at)
         values = [100 * sum(at[step]) / len(at[step]) for step in steps]
-        axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=name)
+        axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=plain(name))
     axes.set(xlabel="step", ylabel="validation accuracy (%)")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     figure.savefig(path, dpi=120)
 
 
@@ -102,8 +116,8 @@ def coreset_grid(
       path: of the PNG.
       names: of the left and right halves.
     """
-    rows = len(class_names)
-    per_class = before.shape[0] // rows
+    per_class = before.shape[0] // len(class_names)
+    rows = min(len(class_names), MAX_ROWS)
     columns = min(per_class, MAX_COLUMNS)
     f, t = before.shape[1:]
     # Cells have the aspect ratio of a spectrogram, within limits.
@@ -121,7 +135,9 @@ def coreset_grid(
         gridspec_kw={"width_ratios": [1] * columns + [0.15] + [1] * columns},
     )
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    low, high = np.percentile(np.concatenate([before, after]), [1, 99.8])
+    drawn = slice(0, rows * per_class)
+    shown_values = np.concatenate([before[drawn], after[drawn]])
+    low, high = np.percentile(shown_values, [1, 99.8])
     for row in range(rows):
         grid[row, columns].set_axis_off()
         for column in range(columns):
@@ -141,7 +157,7 @@ def coreset_grid(
                 axes.set_xticks([])
                 axes.set_yticks([])
         grid[row, 0].set_ylabel(
-            class_names[row], rotation=0, ha="right", va="center", fontsize=8
+            plain(class_names[row]), rotation=0, ha="right", va="center", fontsize=8
         )
     shown = f" ({columns} of {per_class} per class)" if columns < per_class else ""
     grid[0, 0].set_title(names[0] + shown, loc="left", fontsize=10)
@@ -149,7 +165,9 @@ def coreset_grid(
     bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.02)
     bar.set_label("dB", fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    figure.suptitle(f"{title}: {f} mel bins x {seconds:.3g} s", fontsize=11)
+    if rows < len(class_names):
+        title = f"{title}, {rows} of {len(class_names)} classes"
+    figure.suptitle(f"{plain(title)}: {f} mel bins x {seconds:.3g} s", fontsize=11)
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
 
 
@@ -173,8 +191,10 @@ def confusion(
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     ticks = range(classes)
-    axes.set_xticks(ticks, class_names, rotation=60, ha="right", fontsize=small)
-    axes.set_yticks(ticks, class_names, fontsize=small)
+    names = [plain(name) for name in class_names]
+    if classes <= _MAX_TICKS:
+        axes.set_xticks(ticks, names, rotation=60, ha="right", fontsize=small)
+        axes.set_yticks(ticks, names, fontsize=small)
     axes.set(xlabel="predicted", ylabel="class of the clip")
     if classes <= MAX_WRITTEN_CLASSES:
         for row, column in zip(*np.nonzero(counts), strict=True):
@@ -190,5 +210,5 @@ def confusion(
             )
     bar = figure.colorbar(picture, ax=axes, shrink=0.7)
     bar.set_label("of the class's clips (%)")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     figure.savefig(path, dpi=120)

@@ -21,6 +21,8 @@ from audiodd_jax.runtime.files import write_atomically
 
 # Training clips compared with a coreset at once.
 _COMPARED_AT_ONCE = 4096
+# Most bytes of a class's folder name.
+_MAX_FOLDER = 100
 # Sample rates of MPEG 1, 2 and 2.5.
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -138,13 +140,29 @@ def _encoded(
 
 def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
     """A file name per spectrogram: a folder per class, numbered files."""
+    folders = _folders(class_names)
     counts: dict[str, int] = {}
     names = []
     for label in labels.argmax(1):
-        folder = re.sub(r"[^\w.+-]", "_", class_names[label]).lstrip(".") or "_"
+        folder = folders[label]
         names.append(f"{folder}/{counts.get(folder, 0):04d}.wav")
         counts[folder] = counts.get(folder, 0) + 1
     return names
+
+
+def _folders(class_names: tuple[str, ...]) -> list[str]:
+    """Folder names of classes, unique also on file systems that ignore case."""
+    taken: set[str] = set()
+    result = []
+    for name in class_names:
+        base = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+        base = base.encode()[:_MAX_FOLDER].decode(errors="ignore")
+        folder, number = base, 2
+        while folder.lower() in taken:
+            folder, number = f"{base}-{number}", number + 1
+        taken.add(folder.lower())
+        result.append(folder)
+    return result
 
 
 def write_sounds(heard: Heard, coreset: Coreset, folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from matplotlib.figure import Figure
 
 from audiodd_jax.report import tables
+from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
 
 
@@ -80,7 +81,9 @@ def draw(
     for i, curve in enumerate(curves):
         mean = 100 * curve.accuracies.mean(0)
         style = {"color": f"C{i}", "marker": "osv^DPX"[i % 7], "ms": 4}
-        axes.plot(curve.counts, mean, label=curve.name.replace("_", " "), **style)
+        axes.plot(
+            curve.counts, mean, label=plain(curve.name.replace("_", " ")), **style
+        )
         if len(curve.accuracies) > 1:
             half = 100 * curve.accuracies.std(0, ddof=1)
             axes.fill_between(
@@ -101,7 +104,7 @@ def draw(
             color=("black", "saddlebrown", "deeppink", "teal")[i % 4],
             capsize=3,
             zorder=3,
-            label=name,
+            label=plain(name),
         )
     axes.set_xscale("log")
     counts = sorted({c for curve in curves for c in curve.counts})
@@ -116,7 +119,7 @@ def draw(
     axes.set(ylabel="test accuracy (%)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="lower right")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     figure.savefig(path, dpi=120)
 
 

@@ -4,7 +4,9 @@ Of several processes only process 0 writes and reads; arrays are the same on all
 """
 
 import errno
+import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 def _to_arrays(tree: Any) -> Any:
@@ -81,6 +86,35 @@ class Checkpoints:
     def latest(self) -> int | None:
         """The newest step that was saved, or None."""
         return multiprocess.from_process_zero(lambda: self._manager.latest_step())
+
+    def restore_latest(self, like: Any) -> tuple[int, Any] | None:
+        """The newest step whose checkpoint can be read, and its state; or None.
+
+        Damaged checkpoints are removed, so that the resumed run can write them again.
+
+        Raises:
+          UserError: there are checkpoints, and all of them are damaged.
+        """
+        if jax.process_count() > 1:
+            step = self.latest()
+            return None if step is None else (step, self.restore(step, like))
+        damaged = []
+        while (step := self._manager.latest_step()) is not None:
+            try:
+                state = self.restore(step, like)
+            except Exception as error:  # orbax raises those of several libraries
+                _log.warning("the checkpoint of step %d is damaged: %s", step, error)
+                damaged.append(step)
+                shutil.rmtree(self.path(step), ignore_errors=True)
+                self._manager.reload()
+                continue
+            return step, state
+        if damaged:
+            raise UserError(
+                f"all checkpoints in {self.folder} are damaged; delete the run's "
+                "folder to start again"
+            )
+        return None
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""

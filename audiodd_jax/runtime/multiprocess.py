@@ -96,9 +96,9 @@ def is_process_zero() -> bool:
 def lost(error: BaseException) -> bool:
     """Whether an error means that another process of the run is lost."""
     return (
-        jax.process_count() > 1
-        and isinstance(error, jax.errors.JaxRuntimeError)
+        isinstance(error, jax.errors.JaxRuntimeError)
         and not is_out_of_memory(error)
+        and jax.process_count() > 1
     )
 
 
@@ -110,7 +110,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def leaves_others_waiting(error: BaseException) -> bool:
     """Whether this process fails while the others of its run may wait for it."""
-    return jax.process_count() > 1 and not getattr(error, "is_shared", False)
+    try:
+        count = jax.process_count()
+    except (RuntimeError, AssertionError):  # JAX could not start
+        return False
+    return count > 1 and not getattr(error, "is_shared", False)
 
 
 def any_of(value: int) -> int:

@@ -47,6 +47,7 @@ class RunDirectory:
         self._config = config
         self._lock = None
         self._events = None
+        self._data: str | None = None
 
     def __enter__(self) -> "RunDirectory":
         multiprocess.from_process_zero(self._open)
@@ -119,6 +120,23 @@ class RunDirectory:
                 break
         return rows
 
+    def use_data(self, digest: str) -> None:
+        """Sets the data of the run, and compares it with an interrupted run's.
+
+        Raises:
+          UserError: the run was started with other data, or another split.
+        """
+        self._data = digest
+        multiprocess.from_process_zero(lambda: self._check_data(digest))
+
+    def _check_data(self, digest: str) -> None:
+        file = self.path / "data.json"
+        if file.exists() and read_json(file).get("digest") != digest:
+            raise UserError(
+                f"the data of {self.path} or its split has changed since the run was "
+                "started; restore it, or choose another --workdir"
+            )
+
     def start_from(self, step: int) -> None:
         """Writes configuration and environment, and drops rows after ``step``.
 
@@ -129,6 +147,8 @@ class RunDirectory:
             return
         write_json(self.path / "config.json", self._config)
         write_json(self.path / "environment.json", describe())
+        if self._data:
+            write_json(self.path / "data.json", {"digest": self._data})
         rows = [row for row in self._read_history() if row["step"] <= step]
         text = "".join(json.dumps(row) + "\n" for row in rows)
         write_atomically(self.path / "metrics.jsonl", text)

@@ -35,9 +35,10 @@ class RunLog:
         """The step and state to resume from: the last checkpoint's, else the first."""
         if not self._run:
             return 0, state
-        saved = self._checkpoints.latest()
-        if saved is not None:
-            state = self._checkpoints.restore(saved, state)
+        found = self._checkpoints.restore_latest(state)
+        saved = None
+        if found is not None:
+            saved, state = found
             if multiprocess.is_process_zero():
                 _log.info("resuming %s from step %d", self._run.path, saved)
         self._run.start_from(-1 if saved is None else saved)

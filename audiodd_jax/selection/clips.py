@@ -209,7 +209,6 @@ def check_counts(
             raise UserError(f"the class {name!r} has 0 training clips")
         raise UserError(
             f"samples_per_class={per_class}, but the class {name!r} has {there} "
-            "training clips; lower it (or --config.coreset.factor, which multiplies "
-            "it), or pass --config.coreset.init=noise"
+            "training clips; lower it (or --config.coreset.factor, which multiplies it)"
         )
     return counts

@@ -65,6 +65,7 @@ class Attempt:
                 env={
                     **multiprocess.alone(os.environ),
                     **supervisor.FOLLOWS,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                     **(environment or {}),
                 },
                 stdin=subprocess.DEVNULL,
@@ -74,7 +75,7 @@ class Attempt:
 
     def _command(self) -> list[str]:
         plan = self.plan
-        command = [sys.executable, "-m", "audiodd_jax", plan.command, *plan.flags]
+        command = [sys.executable, "-P", "-m", "audiodd_jax", plan.command, *plan.flags]
         return [*command, f"--workdir={self._workdir / plan.name}"]
 
     def poll(self) -> str | None:

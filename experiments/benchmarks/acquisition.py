@@ -1,4 +1,4 @@
-"""Monte-Carlo passes a second over a pool, ours against a plain PyTorch loop.
+"""Monte Carlo passes a second over a pool, ours against a plain PyTorch loop.
 
     pip install torch && python experiments/benchmarks/acquisition.py
 
@@ -29,7 +29,7 @@ from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
 
 _CLIPS = flags.DEFINE_integer("clips", 10_000, "of the pool")
-_PASSES = flags.DEFINE_integer("passes", 20, "Monte-Carlo passes")
+_PASSES = flags.DEFINE_integer("passes", 20, "Monte Carlo passes")
 _WIDTH = flags.DEFINE_integer("width", 64, "channels")
 _DEPTH = flags.DEFINE_integer("depth", 4, "blocks")
 _BINS = flags.DEFINE_integer("bins", 64, "mel bins")

@@ -232,7 +232,7 @@ def test_certain_predictions_have_finite_scores():
 @pytest.mark.parametrize("count", [0, 7])
 def test_a_batch_is_at_least_one_clip_and_at_most_the_pool(count):
     ids, h = jnp.arange(6), jnp.ones((6, 2))
-    message = "at least one clip" if not count else "6 unlabelled ones are left"
+    message = "at least one clip" if not count else "the unlabelled pool has 6"
     for choose in (
         lambda: acquisition.top(h[:, 0], count, ids, KEY),
         lambda: acquisition.k_center(h, h, count, ids, KEY),

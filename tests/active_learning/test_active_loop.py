@@ -277,7 +277,7 @@ def test_a_balanced_seed_set(count):
 
 def test_a_class_that_runs_out_is_named():
     labels = jnp.array([0] * 20 + [1] * 2 + [2] * 15)
-    with pytest.raises(UserError, match=r"needs 3 of each .* 'b' has 2 .*uniform"):
+    with pytest.raises(UserError, match=r"needs 3 per class, .* 'b' has 2 .*uniform"):
         query.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "balanced")
     rows = query.seed_set(jax.random.key(0), labels, 9, ("a", "b", "c"), "uniform")
     assert len(set(rows.tolist())) == 9
@@ -298,11 +298,11 @@ def test_acquisition_goes_on_where_a_class_runs_out():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"active__budgets": ("4/class", "2/class")}, "budgets rise"),
-        ({"active__budgets": ("95%",)}, r"44 clips, but 40 can be labelled"),
+        ({"active__budgets": ("4/class", "2/class")}, "budgets must increase"),
+        ({"active__budgets": ("95%",)}, r"44 clips, but the pool has 40"),
         ({"active__initial": "20/class"}, "seed set"),
         ({"model__dropout": 0.0}, r"bald scores clips by MC-dropout"),
-        ({"training__seeds": 2}, "one network a round"),
+        ({"training__seeds": 2}, "one network per round"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):

@@ -35,7 +35,7 @@ def test_what_a_budget_means(text, expected):
     "text", ["0", "0/class", "-1", "1.5", "120%", "ten", "10/clas", "", "200", "nan"]
 )
 def test_what_is_no_budget(text):
-    with pytest.raises(UserError, match="a budget is a share"):
+    with pytest.raises(UserError, match="a budget is a fraction"):
         budgets.clips(text, 200, 10)
 
 
@@ -50,13 +50,21 @@ def test_rounds_end_on_budgets():
     ("texts", "options", "message"),
     [
         ((), {}, "at least one budget"),
-        (("40%", "20%"), {}, r"budgets rise: the budget 20% is 40 clips, after 80"),
-        (("20%", "20%"), {}, "budgets rise"),
+        (
+            ("40%", "20%"),
+            {},
+            r"must increase: the budget 20% is 40 clips, after 80",
+        ),
+        (("20%", "20%"), {}, "budgets must increase"),
         (("1%",), {}, "after 10 of the seed set 1/class"),
-        (("100%",), {}, r"200 clips, but 180 can be .* 20 of which validate"),
+        (("100%",), {}, r"200 clips, but the pool has 180 .* 20 for validation"),
         (("20/class",), {"pool": 200, "initial": "0.5"}, None),
-        (("30/class",), {"pool": 200}, r"300 clips, but 200 can be labelled"),
-        (("20%",), {"initial": "20/class"}, "seed set 20/class is 200 clips, but 180"),
+        (("30/class",), {"pool": 200}, r"300 clips, but the pool has 200"),
+        (
+            ("20%",),
+            {"initial": "20/class"},
+            "is 200 clips, but the pool has 180",
+        ),
         (("10%",), {"counted": 20}, r"0 clips \(less 20 validation clips\)"),
     ],
 )

@@ -256,10 +256,10 @@ def test_a_recording_that_cannot_be_decoded(environment, tmp_path):
             lambda text: text.replace(",1,", ",one,", 1),
             "line 2: the fold is a number, not 'one'",
         ),
-        (lambda text: text.replace(",1,", ",7,", 1), "is of no fold, 'fold7'"),
-        (lambda text: text.replace(",dog,", ",wolf,", 1), "is of no class, 'wolf'"),
+        (lambda text: text.replace(",1,", ",7,", 1), "has the unknown 'fold7'"),
+        (lambda text: text.replace(",dog,", ",wolf,", 1), "has the unknown class 'wolf'"),
         (lambda text: text.replace(",dog,", ",,", 1), "line 2 lacks its category"),
-        (lambda text: text + text.splitlines()[1] + "\n", "is there twice"),
+        (lambda text: text + text.splitlines()[1] + "\n", "is listed twice"),
         (lambda text: "\x00\xff" + text, "is not a CSV|lacks the column"),
     ],
 )

@@ -36,7 +36,7 @@ def test_a_cut_connection_is_taken_up_again(server, tmp_path):
 def test_the_same_command_continues_what_another_left(server, tmp_path):
     server.cuts = [400_000] + [0] * 10
     target = tmp_path / "archive.bin"
-    with pytest.raises(UserError, match="the same command continues it"):
+    with pytest.raises(UserError, match="the same command resumes it"):
         download.fetch(server.url, target, SHA256)
     assert not target.exists()
     server.cuts = []
@@ -57,7 +57,7 @@ def test_a_wrong_checksum_is_named_and_leaves_nothing(server, tmp_path):
     target = tmp_path / "archive.bin"
     wrong = "md5:" + 32 * "0"
     with pytest.raises(
-        UserError, match=r"not what was published: its md5 is \w+, not 0"
+        UserError, match=r"another file than was published: its md5 is \w+, not 0"
     ):
         download.fetch(server.url, target, wrong)
     assert not list(tmp_path.iterdir())

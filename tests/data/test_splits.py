@@ -78,7 +78,7 @@ def test_folds():
     assert first.test.size == 10
     with pytest.raises(UserError, match="no fold 4; the data has folds 1, 2, 3"):
         assign(labels, folds=folds, fold=4)
-    with pytest.raises(UserError, match="the data has no folds"):
+    with pytest.raises(UserError, match="needs data with folds"):
         assign(labels, fold=1)
 
 
@@ -88,7 +88,7 @@ def test_no_validation_when_none_is_asked_for():
 
 @pytest.mark.parametrize("name", ["validation_fraction", "test_fraction"])
 def test_fractions_out_of_range(name):
-    with pytest.raises(UserError, match=rf"{name} must lie in \[0, 1\)"):
+    with pytest.raises(UserError, match=rf"{name} must be in \[0, 1\)"):
         assign([0, 1] * 10, **{name: 1.0})
 
 
@@ -100,7 +100,7 @@ def test_a_split_left_empty_is_named():
 def test_a_single_fold_is_divided_only_when_asked_for():
     labels, groups = np.repeat([0, 1, 2], 12), np.repeat(np.arange(18), 2).astype(str)
     folds = np.full(36, 3)
-    with pytest.raises(UserError, match="fold 3 is all there is"):
+    with pytest.raises(UserError, match="the data has fold 3 only"):
         assign(labels, folds=folds, groups=groups)
     parts = assign(labels, folds=folds, groups=groups, allow_partial=True)
     assert min(part.size for part in parts) > 0

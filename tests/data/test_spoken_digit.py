@@ -90,7 +90,7 @@ def test_the_published_archive(checkout, tmp_path, monkeypatch):
     packed = tmp_path / "packed.tar.gz"
     pack_tar(checkout, packed, f"free-spoken-digit-dataset-{spoken_digit.VERSION}")
     monkeypatch.setattr(download, "fetch", lambda url, *_: packed)
-    with pytest.raises(UserError, match="is not the whole of Free Spoken Digit"):
+    with pytest.raises(UserError, match="is not all of Free Spoken Digit"):
         read("", tmp_path / "cache", allow_partial=False)
     published = {
         (digit, part): clips

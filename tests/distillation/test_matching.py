@@ -161,9 +161,9 @@ def test_clips_of_a_class_touch_that_class_alone():
 )
 def test_published_loops_for_any_number_of_samples(per_class, loops):
     config = presets.for_dataset("tones", method="dc", matching__inner_loop=0)
-    assert gradient_matching.loops(per_class, config) == loops
+    assert gradient_matching.loops(per_class, config.matching) == loops
     config.matching.outer_loop, config.matching.inner_loop = 3, 7
-    assert gradient_matching.loops(per_class, config) == (3, 7)
+    assert gradient_matching.loops(per_class, config.matching) == (3, 7)
 
 
 def test_the_network_is_trained_between_steps_and_renewed():
@@ -177,7 +177,7 @@ def test_the_network_is_trained_between_steps_and_renewed():
     )
     step = jax.jit(built.step)
     config = presets.for_dataset("tones", **SMALL)
-    model = matching_methods.make_model(config, 3)
+    model = matching_methods.make_model(config.matching, 3)
     classes = start.labels.argmax(1)
     state, losses = built.init(jax.random.key(0), start), []
     for _ in range(6):
@@ -200,14 +200,18 @@ def test_dm_draws_a_network_a_step_and_never_trains_it():
     state = built.init(jax.random.key(0), start)
     state, _ = jax.jit(built.step)(state, batch)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 0), 1)
-    model = matching_methods.make_model(presets.for_dataset("tones", **SMALL), 3)
+    model = matching_methods.make_model(
+        presets.for_dataset("tones", **SMALL).matching, 3
+    )
     drawn = models.init(key, model, (8, 8)).params
     jax.tree.map(np.testing.assert_array_equal, state.network, drawn)
 
 
 def test_dm_by_hand():
     batch, start = problem(np.float32)
-    model = matching_methods.make_model(presets.for_dataset("tones", **SMALL), 3)
+    model = matching_methods.make_model(
+        presets.for_dataset("tones", **SMALL).matching, 3
+    )
     variables = models.init(jax.random.key(0), model, (8, 8))
     features = lambda x: models.embed(model, variables, x)[0]
     real, synthetic = batch.images[:5], start.images[:2]

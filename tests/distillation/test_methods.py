@@ -128,7 +128,7 @@ def test_every_method_brings_its_defaults(method):
 def test_what_a_method_cannot_have_is_named():
     for name in ("learn_labels", "preconditioner"):
         config = presets.for_dataset("tones", method="dc", **{f"coreset__{name}": True})
-        with pytest.raises(UserError, match=f"dc learns images alone.*{name}"):
+        with pytest.raises(UserError, match=f"dc learns images only.*{name}"):
             fields.validate(config)
     config = presets.for_dataset("tones", method="dm", loop__patience=3)
     with pytest.raises(UserError, match=r"it needs loop\.keep=best"):

@@ -51,7 +51,7 @@ def test_one_device_shares_nothing():
 
 
 def test_a_grid_of_other_devices_is_refused():
-    with pytest.raises(UserError, match="2 x 3 devices were asked for, of 1"):
+    with pytest.raises(UserError, match="a grid of 2 x 3 does not fit 1"):
         devices.make_mesh(grid=Grid(2, 3))
     with pytest.raises(UserError, match="--num_devices is from 1 to"):
         devices.limit(len(jax.devices()) + 1)

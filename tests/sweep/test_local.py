@@ -94,5 +94,5 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path, address, told):
 def test_what_a_cluster_never_has_is_refused():
     from audiodd_jax.sweep import on_ray
 
-    with pytest.raises(UserError, match="asks for 1 GPU, and the cluster has 0"):
-        on_ray._refuse_what_never_fits({"CPU": 4.0}, on_ray.Resources(1, 1, 0))
+    with pytest.raises(UserError, match="needs 1 GPU, but the cluster has 0"):
+        on_ray._check_resources({"CPU": 4.0}, on_ray.Resources(1, 1, 0))

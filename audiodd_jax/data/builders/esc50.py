@@ -49,7 +49,7 @@ def find(folder: Path, only_esc10: bool) -> Found:
             path=folder / "audio" / row["filename"],
             name=row["filename"],
             class_name=row["category"],
-            part=f"fold{fold_number(row['fold'], table, line)}",
+            part=f"fold{fold_number(row['fold'], table, line) or 0}",
             group=row["src_file"],
         )
         for line, row in enumerate(rows, start=2)

@@ -44,7 +44,7 @@ def find(folder: Path) -> Found:
     table = folder / TABLE
     clips = []
     for line, row in enumerate(read(table, columns), start=2):
-        fold = f"fold{fold_number(row['fold'], table, line)}"
+        fold = f"fold{fold_number(row['fold'], table, line) or 0}"
         clips.append(
             Clip(
                 path=folder / "audio" / fold / row["slice_file_name"],
