@@ -140,9 +140,9 @@ class Prepared:
       name: of the dataset.
       version: of the dataset.
       licence: of the dataset.
+      train_bytes: of the training split, validation included, as 16-bit mono audio.
       clips_digest: of all clips and their splits; identifies the data of a run.
       test_digest: of the test clips, if they are not those of a published split.
-      train_bytes: of the training split, validation included, as 16-bit mono audio.
     """
 
     train: Split | DeviceSplit | HostSplit
@@ -157,9 +157,9 @@ class Prepared:
     name: str
     version: str
     licence: str
-    clips_digest: str
-    test_digest: str
     train_bytes: int
+    clips_digest: str = ""
+    test_digest: str = ""
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -244,7 +244,7 @@ def load(
     )
 
 
-def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " b"]) -> str:
+def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:
     """Digest of the clips of some splits: file names, classes, lengths and rates."""
     digest = hashlib.sha256()
     for part in parts:

@@ -228,7 +228,7 @@ def test_a_list_names_a_clip_that_is_missing(commands, tmp_path):
         read("speech_commands", folder, tmp_path / "cache")
     (folder / "testing_list.txt").unlink()
     with pytest.raises(
-        UserError, match=r"holds no testing_list\.txt; it should hold a folder a word"
+        UserError, match=r"holds no testing_list\.txt; it should hold a folder per word"
     ):
         read("speech_commands", folder, tmp_path / "cache")
 
@@ -254,10 +254,13 @@ def test_a_recording_that_cannot_be_decoded(environment, tmp_path):
         ),
         (
             lambda text: text.replace(",1,", ",one,", 1),
-            "line 2: the fold is a number, not 'one'",
+            "line 2: the fold is a number up to 9999, not 'one'",
         ),
         (lambda text: text.replace(",1,", ",7,", 1), "has the unknown 'fold7'"),
-        (lambda text: text.replace(",dog,", ",wolf,", 1), "has the unknown class 'wolf'"),
+        (
+            lambda text: text.replace(",dog,", ",wolf,", 1),
+            "has the unknown class 'wolf'",
+        ),
         (lambda text: text.replace(",dog,", ",,", 1), "line 2 lacks its category"),
         (lambda text: text + text.splitlines()[1] + "\n", "is listed twice"),
         (lambda text: "\x00\xff" + text, "is not a CSV|lacks the column"),
@@ -299,7 +302,7 @@ def test_urbansound8k_must_be_asked_for(urban, tmp_path, monkeypatch):
         assert words in str(told.value)
     place.parent.mkdir()
     published.pack_tar(urban, place, "UrbanSound8K")
-    with pytest.raises(UserError, match="not the archive as published"):
+    with pytest.raises(UserError, match="not the published archive"):
         source("urbansound8k", "", tmp_path).read()
     assert not (tmp_path / "unpacked").exists()
     # As if this were the published one, and complete.
