@@ -91,7 +91,7 @@ def write_urbansound8k(folder, per_fold=2, seed=0):
         "class",
     ]
     count = 0
-    with (folder / urbansound8k.TABLE).open("w", newline="") as file:
+    with (folder / urbansound8k.TABLES[0]).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(columns)
         for fold in range(1, 11):
@@ -120,7 +120,7 @@ def write_esc50(folder, per_fold=1, seed=0):
     (folder / "meta").mkdir()
     for name in ("README.md", "LICENSE", "meta/esc50-human.xlsx"):
         (folder / name).write_text("ESC-50\n")
-    with (folder / esc50.TABLE).open("w", newline="") as file:
+    with (folder / esc50.TABLES[0]).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(
             ["filename", "fold", "target", "category", "esc10", "src_file", "take"]

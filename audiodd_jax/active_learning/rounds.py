@@ -208,7 +208,9 @@ def _round(
     else:
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         record = fields.record(own, TRAINING)
-        with RunDirectory(_folder(run, index), {**record, "rows": digest}) as inner:
+        record["rows"] = digest
+        options = fields.run_options(TRAINING)
+        with RunDirectory(_folder(run, index), record, **options) as inner:
             fitted = learn(run=inner, start=start)
         networks_file.save(
             run.path / "networks.npz", fitted.networks, data, config.model

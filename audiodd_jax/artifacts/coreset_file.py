@@ -41,8 +41,10 @@ class Coreset:
 
     @property
     def features(self) -> FeaturesConfig:
-        """Feature settings of the images."""
-        return FeaturesConfig(**self.metadata["features"])
+        """Feature settings of the images; those of later versions are ignored."""
+        known = {field.name for field in dataclasses.fields(FeaturesConfig)}
+        values = self.metadata["features"]
+        return FeaturesConfig(**{k: v for k, v in values.items() if k in known})
 
     @property
     def normalization(self) -> normalization_lib.Normalization:
@@ -59,7 +61,7 @@ class Coreset:
 
     def unfolded(self) -> CoresetArrays:
         """All spectrograms at full length, on the device, as learners use them."""
-        log_scale = math.log(self.metadata["platt_scale"])
+        log_scale = math.log(self.metadata.get("platt_scale", 1.0))
         stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
         return CoresetArrays(*stored).unfolded(self.factor)
 
@@ -137,8 +139,11 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
         result = Coreset(images, labels, class_names, metadata)
         size = result.features
         well_formed = (
-            images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
+            images.dtype == labels.dtype == np.float32
+            and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
             and labels.shape[1] == len(class_names)
+            and isinstance(result.factor, int)
+            and result.factor >= 1
             and size.frames % result.factor == 0
             and result.normalization.mean.shape == (size.n_mels,)
             and np.isfinite(images).all()

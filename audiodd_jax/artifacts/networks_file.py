@@ -1,11 +1,13 @@
 """Trained networks as a file that can be used on new sounds."""
 
 import dataclasses
+import functools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,16 +50,7 @@ class TrainedNetworks:
     ) -> Float[Array, "b c"]:
         """Class probabilities of standardised spectrograms, averaged over networks."""
         model = models.make(self.model, len(self.class_names))
-        images = jnp.asarray(images)
-
-        @jax.jit
-        def mean(networks: Network) -> Array:
-            one = lambda network: jax.nn.softmax(
-                logits(network, images, model, CLIPS_AT_ONCE)
-            )
-            return jax.lax.map(one, networks).mean(0)
-
-        return mean(self.networks)
+        return _mean_probabilities(self.networks, jnp.asarray(images), model)
 
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
@@ -71,6 +64,15 @@ class TrainedNetworks:
         return from_waveform.standardized(
             waveform, sample_rate, self.features, self.normalization
         )
+
+
+# Compiled once per model and number of clips.
+@functools.partial(jax.jit, static_argnums=2)
+def _mean_probabilities(
+    networks: Network, images: Float[Array, "b f t 1"], model: nn.Module
+) -> Float[Array, "b c"]:
+    one = lambda network: jax.nn.softmax(logits(network, images, model, CLIPS_AT_ONCE))
+    return jax.lax.map(one, networks).mean(0)
 
 
 def save(path: Path, networks: Network, data: Prepared, model: ModelConfig) -> None:
@@ -100,6 +102,12 @@ def save(path: Path, networks: Network, data: Prepared, model: ModelConfig) -> N
         for names, value in flatten_dict(tree).items()
     }
     save_npz(path, metadata=np.array(json.dumps(metadata)), **arrays)
+
+
+def _known(kind: type, values: dict[str, Any]) -> Any:
+    """Settings from a file, without those of later versions."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def _trees(networks: Network) -> dict[str, Any]:
@@ -147,9 +155,9 @@ def load_networks(path: str | os.PathLike) -> TrainedNetworks:
         )
         return TrainedNetworks(
             Network(variables["variables"], variables.get("start")),
-            ModelConfig(**metadata["model"]),
+            _known(ModelConfig, metadata["model"]),
             tuple(metadata["class_names"]),
-            FeaturesConfig(**metadata["features"]),
+            _known(FeaturesConfig, metadata["features"]),
             Normalization(mean, std),
         )
     except DAMAGE as error:

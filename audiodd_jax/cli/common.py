@@ -1,6 +1,7 @@
 """Helpers of all commands: starting JAX, folders, interruption, printing."""
 
 import contextlib
+import hashlib
 import os
 import platform
 import sys
@@ -80,14 +81,22 @@ def _check_devices() -> None:
 def keep_compiled(cache_dir: Path | None) -> None:
     """Enables JAX's persistent compilation cache, so that a second run starts fast.
 
-    In a folder per machine, since a home folder may be shared by different machines.
+    In a folder per processor type, since different machines may share the cache.
     """
     import jax
 
     if not jax.config.jax_compilation_cache_dir:
-        place = (cache_dir or datasets.cache_root()) / "compiled" / platform.node()
+        place = (cache_dir or datasets.cache_root()) / "compiled" / _processor()
         jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def _processor() -> str:
+    """Digest of the processor's instruction sets."""
+    file = Path("/proc/cpuinfo")
+    text = file.read_text() if file.exists() else platform.processor()
+    flags = next((line for line in text.splitlines() if "flags" in line.lower()), text)
+    return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
 
 
 def cache_dir(values: Any) -> Path | None:

@@ -20,6 +20,17 @@ DISTILLATION = (
 TRAINING = ("seed", "data", "features", "model", "training")
 ACTIVE = (*TRAINING, "active")
 
+# Settings that change no number of a run: it may be resumed with other values.
+PRESERVING = (
+    "data.data_dir",
+    "data.processes",
+    "data.storage",
+    "network.chunk",
+    "evaluation.seeds",
+    "evaluation.width",
+    "evaluation.batch_size",
+)
+
 ACQUISITIONS = (
     "random",
     "max_entropy",

@@ -8,6 +8,7 @@ uninterrupted one.
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import HostSplit, Prepared
 from audiodd_jax.kernels import ridge_scoring
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, multiprocess
 from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -181,7 +182,9 @@ def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
     scored = data.validation.labels.size + data.test.labels.size
     counts = (data.num_classes, data.train.labels.size, scored)
     sizes = memory_plan.sizes_of(config, data.image_shape, *counts)
-    return memory_plan.choose(config, sizes, devices.grid_of(mesh)), sizes
+    choose = lambda: list(memory_plan.choose(config, sizes, devices.grid_of(mesh)))
+    # Hosts may have different memory, and must run the same program.
+    return Plan(*multiprocess.from_process_zero(choose)), sizes
 
 
 def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
@@ -245,7 +248,10 @@ def _keep_best(
     score = ridge_scoring.Score(state.best_accuracy, state.best_loss)
     if validate:
         score = _score(validate, candidate, row)
-    rank = lambda accuracy, loss: (float(accuracy), -float(loss))
+    rank = lambda accuracy, loss: (
+        float(accuracy),
+        -math.inf if math.isnan(loss) else -float(loss),
+    )
     worse = rank(*score) < rank(state.best_accuracy, state.best_loss)
     if worse and keep == "best":
         return state

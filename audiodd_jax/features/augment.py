@@ -1,7 +1,7 @@
 """Random augmentation of real spectrograms, as pure functions of a key.
 
 All functions act on standardised images; settings in dB are divided by the standard
-deviation. The silence of a clip is its lowest value.
+deviation. The silence of a clip is its lowest level in dB.
 
 References:
   Park et al., *SpecAugment*, Interspeech 2019 (the masks).
@@ -11,6 +11,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num
 
 from audiodd_jax.config import AugmentConfig
@@ -22,7 +23,10 @@ _SNR_RANGE = 30.0
 
 
 def time_shift(
-    key: Key[Array, ""], images: Float[Array, "b f t 1"], share: float
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    share: float,
+    stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
     """Shifts each clip by up to ``share`` of its frames and fills with silence."""
     b, _, t, _ = images.shape
@@ -33,16 +37,20 @@ def time_shift(
     moved = jnp.take_along_axis(
         images, jnp.clip(source, 0, t - 1)[:, None, :, None], axis=2
     )
-    return jnp.where(inside[:, None, :, None], moved, silence(images))
+    return jnp.where(inside[:, None, :, None], moved, silence(images, stats))
 
 
 def mask(
-    key: Key[Array, ""], images: Float[Array, "b f t 1"], share: float, axis: int
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    share: float,
+    axis: int,
+    stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
     """Silences one band, up to ``share`` wide, of mel bins (axis 1) or frames (2)."""
     band = random_band(key, images.shape[0], images.shape[axis], share)
     band = band[:, :, None, None] if axis == 1 else band[:, None, :, None]
-    return jnp.where(band, silence(images), images)
+    return jnp.where(band, silence(images, stats), images)
 
 
 def add_background(
@@ -97,7 +105,7 @@ def augment(
         noise_key = jax.random.fold_in(key, 5)
         images = add_background(noise_key, images, noise, config, stats)
     if config.time_shift:
-        images = time_shift(keys[0], images, config.time_shift)
+        images = time_shift(keys[0], images, config.time_shift, stats)
     if config.gain_db:
         gain = jax.random.uniform(keys[1], (b, 1, 1, 1), minval=-1.0, maxval=1.0)
         images = images + config.gain_db * gain * per_bin
@@ -107,15 +115,27 @@ def augment(
         noise = jax.random.normal(noise_key, images.shape, images.dtype)
         images = images + level * noise * per_bin
     if config.time_mask:
-        images = mask(keys[3], images, config.time_mask, axis=2)
+        images = mask(keys[3], images, config.time_mask, 2, stats)
     if config.frequency_mask:
-        images = mask(keys[4], images, config.frequency_mask, axis=1)
+        images = mask(keys[4], images, config.frequency_mask, 1, stats)
     return images
 
 
-def silence(images: Float[Array, "b f t 1"]) -> Float[Array, "b 1 1 1"]:
-    """The lowest value of each clip."""
-    return images.min(axis=(1, 2, 3), keepdims=True)
+def silence(
+    images: Float[Array, "b f t 1"], stats: Normalization
+) -> Float[Array, "b _ 1 1"]:
+    """The lowest level of each clip: a value per bin if bins have their own statistics.
+
+    Args:
+      images: standardised spectrograms.
+      stats: statistics that standardised them.
+    """
+    mean, std = (np.asarray(values) for values in stats)
+    if (mean == mean[0]).all() and (std == std[0]).all():
+        return images.min(axis=(1, 2, 3), keepdims=True)
+    mean, std = (jnp.asarray(values, images.dtype)[:, None, None] for values in stats)
+    floor = (images * std + mean).min(axis=(1, 2, 3), keepdims=True)
+    return (floor - mean) / std
 
 
 def random_band(

@@ -177,6 +177,12 @@ class Prepared:
         return self.train.labels.size + self.validation.labels.size
 
     @property
+    def untested_classes(self) -> list[str]:
+        """Classes without test clips, of which accuracies say nothing."""
+        counts = np.bincount(np.asarray(self.test.labels), minlength=self.num_classes)
+        return [self.class_names[i] for i in np.flatnonzero(counts == 0)]
+
+    @property
     def origin(self) -> dict[str, Any]:
         """The dataset's fields of a result."""
         return {
@@ -185,6 +191,8 @@ class Prepared:
             "licence": self.licence,
             "fold": self.fold,
             "is_partial": self.is_partial,
+            "num_classes": self.num_classes,
+            "untested_classes": self.untested_classes,
         }
 
 

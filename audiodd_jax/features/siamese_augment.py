@@ -3,7 +3,7 @@
 Matching compares real and synthetic clips under the same augmentation, and
 differentiates through it. Each augmentation is piecewise linear in the images. As in
 ``augment``, images are standardised, settings in dB are divided by the standard
-deviation, and the silence of a clip is its lowest value.
+deviation, and the silence of a clip is its lowest level.
 
 References:
   Zhao and Bilen, *Dataset Condensation with Differentiable Siamese Augmentation*, ICML
@@ -21,13 +21,15 @@ from audiodd_jax.config import SiameseConfig
 from audiodd_jax.features.augment import random_band, silence
 from audiodd_jax.features.normalization import Normalization
 
-# ``(key, images, strength, per_bin)`` to images; ``per_bin`` is one over the standard
-# deviation of each mel bin in dB.
-Change = Callable[[Key[Array, ""], Array, float, Array], Array]
+# ``(key, images, strength, stats)`` to images.
+Change = Callable[[Key[Array, ""], Array, float, Normalization], Array]
 
 
 def _resample(
-    images: Float[Array, "b f t 1"], source: Float[Array, " size"], axis: int
+    images: Float[Array, "b f t 1"],
+    source: Float[Array, " size"],
+    axis: int,
+    stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
     """Linear interpolation at positions ``source`` of an axis; silence outside of it.
 
@@ -41,7 +43,13 @@ def _resample(
     shape = [1, 1, 1, 1]
     shape[axis] = size
     outside = 1 - weights.sum(1).reshape(shape)
-    return moved + outside * silence(images)
+    return moved + outside * silence(images, stats)
+
+
+def _per_bin(images: Array, stats: Normalization) -> Array:
+    """One over the standard deviation in dB of each bin, for images."""
+    std = jnp.asarray(stats.std, images.dtype)
+    return jnp.broadcast_to(1 / std, images.shape[1:2])[None, :, None, None]
 
 
 def _symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
@@ -49,40 +57,41 @@ def _symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
 
 
 def _shift(axis: int) -> Change:
-    def change(key: Array, images: Array, share: float, _: Array) -> Array:
+    def change(key: Array, images: Array, share: float, stats: Normalization) -> Array:
         size = images.shape[axis]
         by = _symmetric(key, share * size)
-        return _resample(images, jnp.arange(size) - by, axis)
+        return _resample(images, jnp.arange(size) - by, axis, stats)
 
     return change
 
 
-def _stretch(key: Array, images: Array, share: float, _: Array) -> Array:
+def _stretch(key: Array, images: Array, share: float, stats: Normalization) -> Array:
     size = images.shape[2]
     rate = jnp.exp(_symmetric(key, 1.0) * jnp.log1p(share))
     middle = (size - 1) / 2
-    return _resample(images, middle + (jnp.arange(size) - middle) * rate, axis=2)
+    return _resample(images, middle + (jnp.arange(size) - middle) * rate, 2, stats)
 
 
 def _mask(axis: int) -> Change:
-    def change(key: Array, images: Array, share: float, _: Array) -> Array:
+    def change(key: Array, images: Array, share: float, stats: Normalization) -> Array:
         shape = [1, 1, 1, 1]
         shape[axis] = images.shape[axis]
         band = random_band(key, 1, images.shape[axis], share).reshape(shape)
-        return jnp.where(band, silence(images), images)
+        return jnp.where(band, silence(images, stats), images)
 
     return change
 
 
-def _gain(key: Array, images: Array, decibel: float, per_bin: Array) -> Array:
-    return images + _symmetric(key, decibel).astype(images.dtype) * per_bin
+def _gain(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
+    gain = _symmetric(key, decibel).astype(images.dtype)
+    return images + gain * _per_bin(images, stats)
 
 
-def _noise(key: Array, images: Array, decibel: float, per_bin: Array) -> Array:
+def _noise(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
     level_key, noise_key = jax.random.split(key)
     level = jax.random.uniform(level_key, (), maxval=decibel).astype(images.dtype)
     noise = jax.random.normal(noise_key, images.shape[1:], images.dtype)
-    return images + level * noise * per_bin
+    return images + level * noise * _per_bin(images, stats)
 
 
 # By the name of the setting of each one's strength.
@@ -111,11 +120,9 @@ def change(
       config: strength of each augmentation, and whether to apply one of them or all.
       stats: statistics that standardised the images.
     """
-    std = jnp.asarray(stats.std, images.dtype)
-    per_bin = jnp.broadcast_to(1 / std, images.shape[1:2])[None, :, None, None]
     which_key, *keys = jax.random.split(key, 1 + len(CHANGES))
     applied = [
-        lambda x, k=k, f=f, size=size: f(k, x, size, per_bin)
+        lambda x, k=k, f=f, size=size: f(k, x, size, stats)
         for k, (name, f) in zip(keys, CHANGES.items(), strict=True)
         if (size := getattr(config, name))
     ]

@@ -56,7 +56,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
     """
     fields.validate(config)
     kept = fields.record(config, ACTIVE)
-    with RunDirectory(workdir, kept) as run:
+    with RunDirectory(workdir, kept, **fields.run_options(ACTIVE)) as run:
         if result := run.result():
             return result
         run.use_data(data.clips_digest)

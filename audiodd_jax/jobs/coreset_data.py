@@ -11,7 +11,13 @@ from audiodd_jax.runtime.errors import UserError
 
 def coreset_config(coreset: Coreset) -> Config:
     """The configuration that a coreset was distilled with, without paths."""
-    return fields.from_dict(coreset.metadata["settings"])
+    settings = coreset.metadata.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(
+            "this coreset does not say how it was made: it has no settings; pass the "
+            "configuration of its data"
+        )
+    return fields.from_dict(settings)
 
 
 def load_data(

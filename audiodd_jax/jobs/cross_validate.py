@@ -49,7 +49,8 @@ def distill(
     fields.validate(config)
     workdir = Path(workdir)
     kept = fields.record(config, DISTILLATION)
-    with RunDirectory(workdir, {**kept, "folds": "all"}) as run:
+    options = fields.run_options(DISTILLATION)
+    with RunDirectory(workdir, {**kept, "folds": "all"}, **options) as run:
         if result := run.result():
             return FoldsRun(result, workdir)
         folds = np.unique(cache.prepare(config, cache_dir).folds)

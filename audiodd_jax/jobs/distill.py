@@ -67,7 +67,8 @@ def distill(
     fields.validate(config)
     datasets.lookup(config.data.name)
     kept = fields.record(config, DISTILLATION)
-    with RunDirectory(workdir, kept) as run:
+    options = fields.run_options(DISTILLATION)
+    with RunDirectory(workdir, kept, **options) as run:
         if result := run.result():
             return Run(
                 coreset_file.load_coreset(run.path / "coreset.npz"), result, run.path
@@ -213,6 +214,8 @@ def _command() -> str:
     program = Path(sys.argv[0]).name
     if program == "__main__.py":  # python -m audiodd_jax
         program = "audiodd"
+    if program != "audiodd":
+        return "audiodd_jax.distill(config, workdir), from Python"
     return shlex.join([program, *sys.argv[1:]])
 
 

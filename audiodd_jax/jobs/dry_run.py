@@ -6,6 +6,7 @@ from jax.sharding import Mesh
 
 from audiodd_jax.config import Config
 from audiodd_jax.config.names import SELECTION
+from audiodd_jax.coreset import multi_formation
 from audiodd_jax.data import splits
 from audiodd_jax.distillation import memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Sizes
@@ -34,6 +35,7 @@ def forecast(config: Config, cache_dir: Path | None = None) -> list[tuple[str, s
     parts = splits.assign(
         found.labels, found.splits, found.folds, found.groups, config.data
     )
+    multi_formation.check(found.features.shape[2], config.coreset.factor)
     scored = parts.validation.size + parts.test.size
     shape, classes = found.features.shape[1:3], len(found.class_names)
     sizes = memory_plan.sizes_of(config, shape, classes, parts.train.size, scored)

@@ -108,7 +108,8 @@ def train(
         scores = _score(config, data, fitted)
         return Trained(scores, _result(config, data, source, fitted, scores), None)
     kept = fields.record(config, TRAINING)
-    with RunDirectory(workdir, {**kept, "learns_from": source.record}) as run:
+    kept["learns_from"] = source.record
+    with RunDirectory(workdir, kept, **fields.run_options(TRAINING)) as run:
         if result := run.result():
             return Trained(evaluation.from_summary(result), result, run.path)
         run.use_data(data.clips_digest)

@@ -71,6 +71,10 @@ def report(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / ".report").exists():
+        raise UserError(
+            f"{out} is not empty and holds no report; choose another folder with --out"
+        )
     # Not ``.lock``, which marks run directories.
     with exclusive(out / ".report", "writing a report there"), named(out):
         return _write(runs, out, options, cache_dir)

@@ -70,7 +70,7 @@ def make(
     try:
         near = _near(arrays.images[shown], coreset, run, listen, cache_dir)
         caption += f"; of the nearest real clips {error(near[0])}"
-    except UserError as reason:
+    except (UserError, OSError) as reason:
         notes.append(f"No real clips are shown next to {title}: {reason}")
     hidden = len(labels) - len(shown)
     if hidden:

@@ -20,11 +20,11 @@ _MAX_NAME = 40
 MAX_WRITTEN_CLASSES = 20
 
 
-def plain(text: str) -> str:
-    """Text of users for matplotlib: without formulas, control characters and length."""
+def plain(text: str, most: int = 120) -> str:
+    """Text of users for matplotlib: no formulas or control characters, not too long."""
     text = "".join(c if c.isprintable() else " " for c in text)
-    if len(text) > _MAX_NAME * 3:
-        text = text[: _MAX_NAME * 3] + "..."
+    if len(text) > most:
+        text = text[:most] + "..."
     return text.replace("$", r"\$")
 
 
@@ -157,7 +157,11 @@ def coreset_grid(
                 axes.set_xticks([])
                 axes.set_yticks([])
         grid[row, 0].set_ylabel(
-            plain(class_names[row]), rotation=0, ha="right", va="center", fontsize=8
+            plain(class_names[row], _MAX_NAME),
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=8,
         )
     shown = f" ({columns} of {per_class} per class)" if columns < per_class else ""
     grid[0, 0].set_title(names[0] + shown, loc="left", fontsize=10)
@@ -191,7 +195,7 @@ def confusion(
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     ticks = range(classes)
-    names = [plain(name) for name in class_names]
+    names = [plain(name, _MAX_NAME) for name in class_names]
     if classes <= _MAX_TICKS:
         axes.set_xticks(ticks, names, rotation=60, ha="right", fontsize=small)
         axes.set_yticks(ticks, names, fontsize=small)

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from audiodd_jax.report import evaluation_table, learning_curves
 from audiodd_jax.report.learning_curves import Curve
@@ -185,7 +186,20 @@ def sentence(group: Group) -> str:
         f"(1/{less:.3g} of the raw audio). Test accuracy by "
         f"{_PROTOCOLS.get(result['protocol'], result['protocol'])} "
         f"{mean_std(group.column('test_accuracy'))} % over {count} "
-        f"seed{'s' * (count > 1)}{real}."
+        f"seed{'s' * (count > 1)}{real}{_tested(result)}."
+    )
+
+
+def _tested(result: dict[str, Any]) -> str:
+    """Of how many classes an accuracy is, if some cannot be tested."""
+    missing, classes = (
+        len(result.get("untested_classes", ())),
+        result.get("num_classes"),
+    )
+    if not missing:
+        return ""
+    return (
+        f" (of {classes - missing} of {classes} classes; the others have no test clips)"
     )
 
 

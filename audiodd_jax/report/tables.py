@@ -46,8 +46,16 @@ def markdown(table: Table) -> str:
 def comma_separated(table: Table) -> str:
     """The table as CSV, with a header row."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
+    rows = [[_no_formula(cell) for cell in row] for row in (table.columns, *table.rows)]
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    """A cell that spreadsheets do not compute."""
+    is_formula = cell[:1] in ("=", "@") or (cell[:1] in ("+", "-") and len(cell) > 1)
+    is_number = re.fullmatch(r"[+-]?[\d.,]+( ± [\d.]+)?", cell)
+    return f"'{cell}" if is_formula and not is_number else cell
 
 
 def latex(table: Table) -> str:

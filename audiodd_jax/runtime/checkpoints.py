@@ -45,6 +45,10 @@ class Checkpoints:
         self._manager = None
         if not multiprocess.is_process_zero():
             return
+        self._keep = keep
+        self._open()
+
+    def _open(self) -> None:
         alone = {}
         if jax.process_count() > 1:
             alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
@@ -52,14 +56,14 @@ class Checkpoints:
             )
         # Synchronous: the state is small, and the next chunk donates its buffers.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=self._keep,
             create=False,  # orbax cannot create it for some of the processes
             enable_async_checkpointing=False,
             cleanup_tmp_directories=True,  # remains of killed processes
             **alone,
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any) -> None:
         """Writes ``state`` as the checkpoint of ``step``, atomically.
@@ -106,7 +110,8 @@ class Checkpoints:
                 _log.warning("the checkpoint of step %d is damaged: %s", step, error)
                 damaged.append(step)
                 shutil.rmtree(self.path(step), ignore_errors=True)
-                self._manager.reload()
+                self._manager.close()
+                self._open()
                 continue
             return step, state
         if damaged:

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,15 +57,45 @@ def _scratch(path: Path) -> Path:
     return path.with_name(f"{path.name}{_PART}{uuid.uuid4().hex[:12]}")
 
 
+# Most bytes that deflate can expand one byte to.
+_DEFLATE = 1032
+
+
 def load_npz(path: Path) -> dict[str, np.ndarray]:
     """All arrays of a ``.npz``, without pickles.
+
+    Shapes are compared with the file's size before memory is allocated.
 
     Raises:
       One of ``DAMAGE``, or OSError: it cannot be read.
     """
+    _check_npz(path)
     # Opened here: NumPy does not close a file that turns out to be no archive.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def _check_npz(path: Path) -> None:
+    """Checks that the arrays are as large as their headers say.
+
+    Raises:
+      ValueError: one is not.
+    """
+    with zipfile.ZipFile(path) as file:
+        for info in file.infolist():
+            if info.file_size > _DEFLATE * (info.compress_size + 1):
+                raise ValueError(f"{info.filename} claims {info.file_size} bytes")
+            with file.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read = (
+                    np.lib.format.read_array_header_1_0
+                    if version == (1, 0)
+                    else np.lib.format.read_array_header_2_0
+                )
+                shape, _, dtype = read(member)
+                size = math.prod(shape) * dtype.itemsize
+                if dtype.hasobject or size != info.file_size - member.tell():
+                    raise ValueError(f"{info.filename} has not the size of its shape")
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -78,9 +110,24 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """``value`` as JSON, which has no NaN and no infinities: they become null."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes ``value`` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
+    write_atomically(path, to_json(value, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:

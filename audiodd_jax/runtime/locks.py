@@ -1,6 +1,7 @@
 """File locks: one process at a time."""
 
 import contextlib
+import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
     except filelock.Timeout:
         _log.info("waiting for another process that is %s", doing)
         lock.acquire()
+    except OSError as error:
+        _tolerate(error, path)
     try:
         yield
     finally:
@@ -41,4 +44,15 @@ def hold(path: Path) -> filelock.BaseFileLock | None:
         lock.acquire(blocking=False)
     except filelock.Timeout:
         return None
+    except OSError as error:
+        _tolerate(error, path)
     return lock
+
+
+def _tolerate(error: OSError, path: Path) -> None:
+    """Goes on without a lock on file systems that have none (some NFS and FUSE)."""
+    if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+        raise error
+    _log.warning(
+        "the file system of %s has no locks: start no second process there", path
+    )

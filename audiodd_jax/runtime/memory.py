@@ -1,5 +1,6 @@
 """Device memory: total and peak."""
 
+import contextlib
 import re
 import resource
 import sys
@@ -19,10 +20,25 @@ def memory_of(device: jax.Device) -> int:
         return known["bytes_limit"]
     # Total, not free memory: a resumed run must find the same plan.
     total = psutil.virtual_memory().total
-    limit = Path("/sys/fs/cgroup/memory.max")  # of a container
-    if limit.exists() and limit.read_text().strip().isdigit():
-        total = min(total, int(limit.read_text()))
-    return total // max(1, jax.local_device_count())
+    return min([total, *_cgroup_limits()]) // max(1, jax.local_device_count())
+
+
+def _cgroup_limits(
+    root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
+) -> list[int]:
+    """Memory limits of this process's control groups (versions 1 and 2) in bytes."""
+    folders = [root, root / "memory"]
+    for line in own.read_text().splitlines() if own.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        base = root / "memory" if "memory" in controllers.split(",") else root
+        parts = Path(path).parts[1:]
+        folders += [base.joinpath(*parts[: i + 1]) for i in range(len(parts))]
+    found = []
+    for folder in folders:
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(int((folder / name).read_text()))
+    return found
 
 
 def memory_share(platform: str) -> float:

@@ -37,7 +37,10 @@ def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
 
 def alone(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a run of one process, whatever started this one."""
-    names = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+    names = (
+        *("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"),
+        *("TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"),
+    )
     return {name: value for name, value in environment.items() if name not in names}
 
 

@@ -2,26 +2,49 @@
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe
 from audiodd_jax.runtime.errors import UserError, named
-from audiodd_jax.runtime.files import read_json, write_atomically, write_json
+from audiodd_jax.runtime.files import read_json, to_json, write_atomically, write_json
 from audiodd_jax.runtime.locks import hold
 
 
-def differences(there: dict, here: dict, prefix: str = "") -> list[str]:
-    """Fields in which two nested configurations differ, in words."""
+def differences(
+    there: dict, here: dict, prefix: str = "", ignored: frozenset[str] = frozenset()
+) -> list[str]:
+    """Fields in which two nested configurations differ, in words.
+
+    Args:
+      there: one configuration.
+      here: the other.
+      prefix: of the fields' names.
+      ignored: dotted names of fields that may differ.
+    """
     found = []
     for name in sorted({*there, *here}):
         old, new = there.get(name), here.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{name}.")
-        elif old != new:
+            found += differences(old, new, f"{prefix}{name}.", ignored)
+        elif old != new and prefix + name not in ignored:
             found.append(f"{prefix}{name} is {old!r} there and {new!r} here")
     return found
+
+
+def _filled(values: Any, defaults: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what it lacks from ``defaults``, in groups that it has."""
+    if not isinstance(values, dict):
+        return {}
+    result = dict(values)
+    for name, default in defaults.items():
+        if isinstance(default, dict) and isinstance(result.get(name), dict):
+            result[name] = _filled(result[name], default)
+        elif not isinstance(default, dict):
+            result.setdefault(name, default)
+    return result
 
 
 class RunDirectory:
@@ -36,8 +59,22 @@ class RunDirectory:
             run.log({"step": 10, "loss": 0.1})
     """
 
-    def __init__(self, path: str | os.PathLike, config: dict[str, Any]):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        config: dict[str, Any],
+        *,
+        defaults: dict[str, Any] | None = None,
+        may_change: Iterable[str] = (),
+    ):
         """Opens or creates the folder of the run with this configuration.
+
+        Args:
+          path: of the folder.
+          config: of the run.
+          defaults: values of settings that the configuration of an older version lacks.
+          may_change: dotted names of settings that change no number; a resumed run
+            records the new values.
 
         Raises:
           UserError: the folder holds something else or a run with another
@@ -45,6 +82,7 @@ class RunDirectory:
         """
         self.path = Path(path)
         self._config = config
+        self._defaults, self._may_change = defaults or {}, frozenset(may_change)
         self._lock = None
         self._events = None
         self._data: str | None = None
@@ -76,7 +114,8 @@ class RunDirectory:
             return
         # Through JSON, which turns tuples into lists.
         here = json.loads(json.dumps(self._config))
-        found = differences(read_json(file), here)
+        there = _filled(read_json(file), self._defaults)
+        found = differences(there, here, ignored=self._may_change)
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
             raise UserError(
@@ -115,9 +154,12 @@ class RunDirectory:
         rows = []
         for line in file.read_text().splitlines() if file.exists() else ():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+                break
+            rows.append(row)
         return rows
 
     def use_data(self, digest: str) -> None:
@@ -150,7 +192,7 @@ class RunDirectory:
         if self._data:
             write_json(self.path / "data.json", {"digest": self._data})
         rows = [row for row in self._read_history() if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
+        text = "".join(to_json(row) + "\n" for row in rows)
         write_atomically(self.path / "metrics.jsonl", text)
         # Imported here, since it takes a second.
         from tensorboardX import SummaryWriter
@@ -162,7 +204,7 @@ class RunDirectory:
         if not multiprocess.is_process_zero():
             return
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(to_json(row) + "\n")
         for name, value in row.items():
             # TensorBoard takes scalars only.
             if name != "step" and isinstance(value, int | float):

@@ -5,7 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP")
+    if hasattr(signal, name)
+)
 
 
 class Interrupted(Exception):  # noqa: N818 (it is no error)
@@ -21,7 +25,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Defers SIGTERM and SIGINT.
+    """Defers SIGTERM, SIGINT and SIGHUP; one that is ignored stays so.
 
     Yields:
       A function that returns the first signal that arrived, or 0.
@@ -32,7 +36,9 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
         yield lambda: 0
         return
     handle = lambda signum, frame: received.append(signum)
-    before = {signum: signal.signal(signum, handle) for signum in SIGNALS}
+    # nohup ignores SIGHUP.
+    deferred = [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    before = {signum: signal.signal(signum, handle) for signum in deferred}
     try:
         yield lambda: received[0] if received else 0
     finally:

@@ -33,7 +33,7 @@ def devices() -> tuple[str, int]:
         return "cpu", 1
     code = "import jax; print(jax.default_backend(), jax.local_device_count())"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     platform, count = done.stdout.split()[-2:]
     return platform, int(count)
@@ -54,12 +54,20 @@ def slots(
         return [{}] * max(1, jobs)
     found = []
     for first in range(0, count - devices_per_run + 1, devices_per_run):
-        shown = ",".join(map(str, range(first, first + devices_per_run)))
-        slot = dict.fromkeys(_VISIBLE[platform], shown)
+        own = range(first, first + devices_per_run)
+        slot = {name: _visible(name, own) for name in _VISIBLE[platform]}
         if platform == "tpu":
             slot |= _ALONE.get(devices_per_run, {})
         found.append(slot)
     return found[: jobs or None] or [{}]
+
+
+def _visible(variable: str, own: Sequence[int]) -> str:
+    """Devices of a run, from those that this process may use."""
+    names = [name for name in os.environ.get(variable, "").split(",") if name.strip()]
+    if len(names) > max(own):
+        return ",".join(names[i] for i in own)
+    return ",".join(map(str, own))
 
 
 def run(
@@ -92,7 +100,7 @@ def run(
                 attempt.stop()
         while waiting and free:
             plan, slot = waiting.pop(0), free.pop(0)
-            run_process.wait_until_free(workdir / plan.name)
+            run_process.wait_until_free(workdir / plan.name, stopping)
             tries[plan.name] += 1
             running[slot] = Attempt(plan, workdir, folder, environments[slot])
         for slot, attempt in list(running.items()):

@@ -18,6 +18,8 @@ from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
 
 COMMANDS = ("distill", "train", "active")
+# Names of the sweep's own files and folders.
+_RESERVED = ("logs", "status.md", "sweep.jsonl")
 # Keys of a run that are not flags.
 _OWN = ("command", "name")
 
@@ -47,7 +49,7 @@ def read(path: Path) -> list[Planned]:
         raise UserError(f"there is no sweep file {path}")
     try:
         found = runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         what = f"{type(error).__name__}: {error}"
         raise UserError(f"{path} is not a sweep file: {what}") from error
     if ("RUNS" in found) == ("GRID" in found):
@@ -115,6 +117,8 @@ def _names(runs: Sequence[dict[str, Any]]) -> Iterable[str]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two runs have the name {name}; give each its own name")
+        if name.lower() in _RESERVED:
+            raise UserError(f"a run cannot be called {name}, as a file of the sweep is")
         if not 0 < len(name) <= 200:
             raise UserError(f"{name!r} cannot be a folder's name; give the run a name")
     return names

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +114,17 @@ class Attempt:
             self._process.send_signal(signal.SIGTERM)
 
 
-def wait_until_free(directory: Path) -> None:
+def wait_until_free(directory: Path, stopping: Callable[[], int] = lambda: 0) -> None:
     """Waits until no process holds a run directory, up to a time limit.
 
     When a worker is killed, its run's process takes a moment to notice.
+
+    Args:
+      directory: of the run.
+      stopping: returns a signal that ends the waiting, or 0.
     """
     path, until = directory / ".lock", time.monotonic() + _PATIENCE
-    while path.exists() and time.monotonic() < until:
+    while path.exists() and time.monotonic() < until and not stopping():
         if lock := hold(path):
             lock.release()
             return

@@ -26,7 +26,7 @@ from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import losses, trainer
 from audiodd_jax.training.trainer import State, TrainingSet
 
-# Fraction of a device's free memory for seeds that are trained at once, and an estimate
+# Fraction of a device's memory for seeds that are trained at once, and an estimate
 # of the activations per clip and channel that a seed's backward pass stores.
 _DEVICE_SHARE = 0.5
 _ACTIVATIONS_A_CLIP = 64
@@ -306,6 +306,6 @@ def _seeds_at_once(states: State, config: Config, shape: tuple[int, int]) -> int
     own = sum(leaf.nbytes for leaf in jax.tree.leaves(states.opt_state)) // seeds
     width = max(1, config.model.width) * _ACTIVATIONS_A_CLIP
     activations = 4 * config.training.batch_size * shape[0] * shape[1] * width
-    free = known["bytes_limit"] - known.get("bytes_in_use", 0)
-    fitting = int(_DEVICE_SHARE * free // (2 * own + activations))
+    # Total, not free memory: a resumed run must train the same seeds together.
+    fitting = int(_DEVICE_SHARE * known["bytes_limit"] // (2 * own + activations))
     return max(1, min(seeds, fitting))

@@ -270,8 +270,8 @@ def test_a_damaged_table_is_named(environment, tmp_path, damage, words):
     folder = tmp_path / "ESC-50-master"
     (folder / "meta").mkdir(parents=True)
     (folder / "audio").mkdir()
-    text = (environment / esc50.TABLE).read_text()
-    (folder / esc50.TABLE).write_bytes(damage(text).encode("latin-1"))
+    text = (environment / esc50.TABLES[0]).read_text()
+    (folder / esc50.TABLES[0]).write_bytes(damage(text).encode("latin-1"))
     with pytest.raises(UserError, match=words):
         read("esc50", folder, tmp_path / "cache")
 
@@ -360,3 +360,27 @@ def test_damaged_records_are_named(environment, tmp_path, size):
         read("esc10", environment, tmp_path)
     shutil.rmtree(folder)
     assert len(read("esc10", environment, tmp_path)) == 100
+
+
+def test_layouts_of_mirrors(commands, urban, environment, tmp_path):
+    """Tables at the top, folds without a folder above, folders around all of it."""
+    of_urban = tmp_path / "urban"
+    shutil.copytree(urban / "audio", of_urban)
+    shutil.copy(urban / urbansound8k.TABLES[0], of_urban / "UrbanSound8K.csv")
+    of_esc = tmp_path / "esc"
+    shutil.copytree(environment / "audio", of_esc / "audio" / "audio")
+    shutil.copy(environment / esc50.TABLES[0], of_esc / "esc50.csv")
+    of_commands = tmp_path / "torch" / "SpeechCommands"
+    shutil.copytree(commands, of_commands / "speech_commands_v0.02")
+    for name, ours, theirs in (
+        ("urbansound8k", urban, of_urban),
+        ("esc50", environment, of_esc),
+        ("speech_commands", commands, of_commands.parent),
+    ):
+        options = {"variant": "v0.02"} if name == "speech_commands" else {}
+        expected, found = (
+            read(name, place, tmp_path / "cache", **options) for place in (ours, theirs)
+        )
+        assert found.names == expected.names
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        np.testing.assert_array_equal(found.folds, expected.folds)

@@ -38,7 +38,7 @@ def test_each_change_is_keyed_and_drawn_for_each_clip(name):
 
 def test_time_shift_moves_frames_and_brings_silence_in():
     x = images()
-    value = np.asarray(augment.time_shift(jax.random.key(1), x, 0.3))
+    value = np.asarray(augment.time_shift(jax.random.key(1), x, 0.3, STATS))
     shifts = set()
     for before, after in zip(np.asarray(x)[..., 0], value[..., 0], strict=True):
         matches = []
@@ -56,7 +56,7 @@ def test_time_shift_moves_frames_and_brings_silence_in():
 @pytest.mark.parametrize(("axis", "size"), [(1, 6), (2, 10)])
 def test_a_mask_is_one_band_no_wider_than_asked(axis, size):
     x = images(200)
-    value = np.asarray(augment.mask(jax.random.key(1), x, 0.5, axis))[..., 0]
+    value = np.asarray(augment.mask(jax.random.key(1), x, 0.5, axis, STATS))[..., 0]
     silent = value == np.asarray(x).min(axis=(1, 2, 3))[:, None, None]
     bands = silent.all(axis=3 - axis)  # over the other axis
     widths = bands.sum(axis=1)
@@ -101,3 +101,24 @@ def test_background_adds_powers_at_the_ratio_that_was_drawn():
     np.testing.assert_array_equal(
         augment.augment(jax.random.key(1), x, AugmentConfig(), STATS, noise), x
     )
+
+
+@pytest.mark.parametrize("change", ["time_shift", "time_mask"])
+def test_silence_is_a_level_in_decibel_where_bins_have_their_own_statistics(change):
+    stats = Normalization(
+        np.linspace(-50, -20, 6, dtype=np.float32),
+        np.linspace(5, 15, 6, dtype=np.float32),
+    )
+    decibel = jnp.maximum(jax.random.normal(jax.random.key(0), (8, 6, 10)) * 30, -60)
+    x = normalization.apply(decibel, stats)
+    config = AugmentConfig(**{change: 0.5})
+    found = augment.augment(jax.random.key(1), x, config, stats)
+    back = np.asarray(normalization.invert(found, stats))
+    changed = ~np.isclose(back, decibel, atol=1e-3)
+    assert changed.any()
+    if change == "time_mask":
+        floor = np.asarray(decibel.min((1, 2)))[:, None, None]
+        np.testing.assert_allclose(
+            back[changed], np.broadcast_to(floor, back.shape)[changed], atol=1e-3
+        )
+    assert back.min() > -60.001

@@ -79,11 +79,11 @@ def test_differentiable_by_finite_differences(name, x64):
 
 def test_shifts_by_whole_bins_move_and_let_silence_in():
     x = images()
-    moved = siamese_augment._resample(x, jnp.arange(10) - 3.0, axis=2)
+    moved = siamese_augment._resample(x, jnp.arange(10) - 3.0, 2, STATS)
     np.testing.assert_allclose(moved[:, :, 3:], x[:, :, :-3], atol=1e-6)
     lowest = x.min(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(moved[:, :, :3], np.broadcast_to(lowest, (3, 6, 3, 1)))
-    half = siamese_augment._resample(x, jnp.arange(6) + 0.5, axis=1)
+    half = siamese_augment._resample(x, jnp.arange(6) + 0.5, 1, STATS)
     np.testing.assert_allclose(half[:, :5], (x[:, :5] + x[:, 1:]) / 2, atol=1e-6)
 
 

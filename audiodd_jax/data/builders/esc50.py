@@ -9,13 +9,21 @@ from pathlib import Path
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data.builders import listed, records
-from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.builders.layout import (
+    Archive,
+    Clip,
+    Found,
+    Layout,
+    first_existing,
+)
 from audiodd_jax.data.csv_tables import fold_number, read
 from audiodd_jax.data.recordings import Source
 
 VERSION = "2.0"
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
-TABLE = "meta/esc50.csv"
+# As published, and as mirrors have it.
+TABLES = ("meta/esc50.csv", "esc50.csv")
+AUDIO = ("audio/audio", "audio")
 FOLDS = 5
 CLIPS_PER_FOLD = 8  # of each class
 CLASS_NAMES = (
@@ -42,11 +50,12 @@ def find(folder: Path, only_esc10: bool) -> Found:
       UserError: the table is damaged.
     """
     columns = ("filename", "fold", "category", "esc10", "src_file")
-    table = folder / TABLE
+    table = first_existing(folder, TABLES)
+    place = first_existing(folder, AUDIO)
     rows = read(table, columns)
     clips = [
         Clip(
-            path=folder / "audio" / row["filename"],
+            path=place / row["filename"],
             name=row["filename"],
             class_name=row["category"],
             part=f"fold{fold_number(row['fold'], table, line) or 0}",
@@ -68,8 +77,8 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         version=VERSION,
         class_names=names,
         parts=folds,
-        marker=TABLE,
-        holds=f"audio/*.wav and {TABLE}",
+        markers=TABLES,
+        holds=f"audio/*.wav and {TABLES[0]}",
         archive=Archive(
             file_name="ESC-50-master.zip",
             url=URL,

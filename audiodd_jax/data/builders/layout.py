@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import archives, datasets, download
+from audiodd_jax.data.files_found import is_hidden
 from audiodd_jax.data.recordings import fingerprint_files, fingerprint_tree
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
@@ -85,7 +86,7 @@ class Layout:
       version: of the dataset, with its variant.
       class_names: in the order of the labels.
       parts: of the official protocol, in order.
-      marker: a file or folder that identifies the dataset's folder.
+      markers: files or folders, one of which identifies the dataset's folder.
       holds: content of the folder, in words.
       archive: the published archive.
       find: folder -> the clips in it.
@@ -96,7 +97,7 @@ class Layout:
     version: str
     class_names: tuple[str, ...]
     parts: tuple[str, ...]
-    marker: str
+    markers: tuple[str, ...]
     holds: str
     archive: Archive
     find: Callable[[Path], Found]
@@ -154,24 +155,46 @@ def _given(layout: Layout, place: Path) -> Place:
         return Place(None, place, _of_archive(place))
     if not place.is_dir():
         raise UserError(f"--data_dir={place} is not a folder; it should hold {what}")
-    if folder := inside(place, layout.marker):
+    if folder := inside(place, layout.markers):
+        if folder != place:
+            _log.info("reading %s from %s", layout.name, folder)
         return Place(folder, None, fingerprint_tree(folder))
     archive = place / layout.archive.file_name
     if archives.is_archive(archive):
         return Place(None, archive, _of_archive(archive))
     raise UserError(
-        f"--data_dir={place} holds no {layout.marker}; it should hold {what}"
+        f"--data_dir={place} holds no {layout.markers[0]}; it should hold {what}"
     )
 
 
-def inside(place: Path, marker: str) -> Path | None:
-    """The folder with ``marker``: ``place``, its parent, or its only such subfolder."""
-    if (place / marker).exists():
+def inside(place: Path, markers: Sequence[str]) -> Path | None:
+    """The folder with a marker: ``place``, its parent, or the only one below it.
+
+    Archives and mirrors put datasets into folders up to two levels deep.
+    """
+    has = lambda folder: any((folder / marker).exists() for marker in markers)
+    if has(place):
         return place
-    if place.name == Path(marker).parts[0] and (place.parent / marker).exists():
+    tops = {Path(marker).parts[0] for marker in markers}
+    if place.name in tops and has(place.parent):
         return place.parent
-    below = [p for p in sorted(place.iterdir()) if (p / marker).exists()]
-    return below[0] if len(below) == 1 else None
+    level = [place]
+    for _ in range(2):
+        level = [
+            p
+            for folder in level
+            for p in sorted(folder.iterdir())
+            if p.is_dir() and not is_hidden(p.name)
+        ]
+        if found := [p for p in level if has(p)]:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def first_existing(folder: Path, names: Sequence[str]) -> Path:
+    """The first of some paths below ``folder`` that exists, or else the first."""
+    paths = [folder / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def unpacked(layout: Layout, place: Place, config: DataConfig, cache_dir: Path) -> Path:
@@ -194,9 +217,11 @@ def unpacked(layout: Layout, place: Place, config: DataConfig, cache_dir: Path) 
         )
     target = cache_dir / "unpacked" / f"{layout.name}-{place.fingerprint}"
     archives.extract(archive, target, layout.archive.max_bytes)
-    folder = inside(target, layout.marker)
+    folder = inside(target, layout.markers)
     if folder is None:
-        raise UserError(f"{archive} holds no {layout.marker}; it is not {layout.name}")
+        raise UserError(
+            f"{archive} holds no {layout.markers[0]}; it is not {layout.name}"
+        )
     return folder
 
 

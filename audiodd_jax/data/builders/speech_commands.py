@@ -224,7 +224,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         version=version if variant == version else f"{version}, {variant}",
         class_names=names,
         parts=PARTS,
-        marker=words[-1] if variant == "mini" else "testing_list.txt",
+        markers=(words[-1] if variant == "mini" else "testing_list.txt",),
         holds="a folder per word, validation_list.txt and testing_list.txt",
         archive=Archive(
             file_name=file_name,

@@ -53,7 +53,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         version=VERSION,
         class_names=CLASS_NAMES,
         parts=(TRAIN, TEST),
-        marker="recordings",
+        markers=("recordings",),
         holds="recordings/digit_speaker_take.wav",
         archive=Archive(
             file_name=f"free-spoken-digit-dataset-{VERSION}.tar.gz",

@@ -10,13 +10,21 @@ from pathlib import Path
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.builders import listed, records
-from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.builders.layout import (
+    Archive,
+    Clip,
+    Found,
+    Layout,
+    first_existing,
+)
 from audiodd_jax.data.csv_tables import fold_number, read
 from audiodd_jax.data.recordings import Source
 
 VERSION = "1.0"
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
-TABLE = "metadata/UrbanSound8K.csv"
+# As published, and as mirrors have it.
+TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
+AUDIO = ("audio", ".")
 # Clips in fold 1 to 10, as published.
 PUBLISHED_CLIPS = {
     "air_conditioner": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
@@ -41,13 +49,14 @@ def find(folder: Path) -> Found:
       UserError: the table is damaged.
     """
     columns = ("slice_file_name", "fsID", "fold", "class")
-    table = folder / TABLE
+    table = first_existing(folder, TABLES)
+    place = first_existing(folder, AUDIO)
     clips = []
     for line, row in enumerate(read(table, columns), start=2):
         fold = f"fold{fold_number(row['fold'], table, line) or 0}"
         clips.append(
             Clip(
-                path=folder / "audio" / fold / row["slice_file_name"],
+                path=place / fold / row["slice_file_name"],
                 name=row["slice_file_name"],
                 class_name=row["class"],
                 part=fold,
@@ -64,8 +73,8 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         version=VERSION,
         class_names=CLASS_NAMES,
         parts=tuple(f"fold{fold}" for fold in range(1, FOLDS + 1)),
-        marker=TABLE,
-        holds=f"audio/fold1 to audio/fold10 and {TABLE}",
+        markers=TABLES,
+        holds=f"audio/fold1 to audio/fold10 and {TABLES[0]}",
         archive=Archive(
             file_name="UrbanSound8K.tar.gz",
             url="",
