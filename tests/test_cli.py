@@ -131,11 +131,12 @@ def test_a_run_from_files_to_a_scored_coreset(sound_folder, tmp_path):
 
     other = audiodd("evaluate", f"--coreset={run / 'coreset.npz'}", "--dataset=tones")
     assert other.returncode == 1
-    assert "this coreset is of folder with the classes high, low" in other.stderr
+    assert "this coreset of folder has the classes high, low" in other.stderr
 
 
 @pytest.mark.parametrize(
-    "method", ["dm", pytest.param("k_center", marks=pytest.mark.slow)]
+    "method",
+    [pytest.param(name, marks=pytest.mark.slow) for name in ("dm", "k_center")],
 )
 def test_other_methods_leave_the_same_things(sound_folder, tmp_path, method):
     run = tmp_path / "run"

@@ -94,6 +94,7 @@ def coreset(tmp_path_factory):
     return run / "coreset.npz"
 
 
+@pytest.mark.slow
 def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
     out = tmp_path / "out"
     command = [

@@ -79,6 +79,7 @@ def test_gradients_are_those_of_the_formulas(kind, loss, factor, pairs):
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-3 * scale)
 
 
+@pytest.mark.slow
 def test_it_learns_and_settings_reach_it():
     params, _ = problem()
     batch = data(noise=2.0).train
