@@ -26,7 +26,9 @@ class LeftOut:
     def add(self, reason: str, path: str | os.PathLike, count: int = 1) -> None:
         """Counts ``count`` files for a reason."""
         self._counts[reason] += count
-        self._examples.setdefault(reason, os.path.basename(os.fspath(path)))
+        name = os.path.basename(os.fspath(path))
+        name = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        self._examples.setdefault(reason, name)
 
     def rows(self) -> tuple[tuple[str, int, str], ...]:
         """``(reason, count, example)``, the largest count first."""

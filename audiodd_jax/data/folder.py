@@ -140,8 +140,12 @@ def _checked(rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
 
 def _class_name(label: str) -> str:
     """A class name in one Unicode form; bytes that are not UTF-8 are escaped."""
-    name = label.encode(errors="surrogateescape").decode(errors="backslashreplace")
-    return unicodedata.normalize("NFC", name)
+    return unicodedata.normalize("NFC", _printable(label))
+
+
+def _printable(name: str) -> str:
+    """A name with bytes that are not UTF-8 escaped."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _without_repeats(rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
@@ -174,7 +178,7 @@ def _index(rows: list[dict[str, Any]], place: Path, left_out: LeftOut) -> Record
     column = lambda name, dtype: np.array([row[name] for row in rows], dtype)
     labels = np.searchsorted(class_names, column("label", str)).astype(np.int32)
     names = tuple(
-        str(path.relative_to(base) if path.is_relative_to(base) else path)
+        _printable(str(path.relative_to(base) if path.is_relative_to(base) else path))
         for path in paths
     )
     groups = identical.grouped(paths, names, column("group", str), labels)

@@ -216,7 +216,15 @@ def _command() -> str:
         program = "audiodd"
     if program != "audiodd":
         return "audiodd_jax.distill(config, workdir), from Python"
-    return shlex.join([program, *sys.argv[1:]])
+    return shlex.join([program, *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(argument: str) -> str:
+    """A flag whose value is an absolute path, with the path's last part only."""
+    flag, sign, value = argument.partition("=")
+    if sign and Path(value).is_absolute():
+        return f"{flag}={Path(value).name}"
+    return argument
 
 
 def _card(

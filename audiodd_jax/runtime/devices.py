@@ -6,6 +6,7 @@ replicated arrays; only the functions whose work is shared (``kernels.random_ker
 they contain no collectives.
 """
 
+import contextlib
 import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
 
@@ -130,7 +132,15 @@ def make_mesh(
             f"a grid of {grid.networks} x {grid.batch} does not fit {len(devices)} "
             "devices"
         )
-    return Mesh(np.array(devices).reshape(grid), (NETWORKS, BATCH))
+    return Mesh(_arranged(devices, grid), (NETWORKS, BATCH))
+
+
+def _arranged(devices: Sequence[jax.Device], grid: Grid) -> np.ndarray:
+    """Devices as an array, neighbours of a TPU's torus next to each other."""
+    if len(devices) > 1 and devices[0].platform == "tpu":
+        with contextlib.suppress(ValueError, NotImplementedError):
+            return mesh_utils.create_device_mesh(tuple(grid), devices=devices)
+    return np.array(devices).reshape(grid)
 
 
 def grid_of(mesh: Mesh) -> Grid:

@@ -27,9 +27,16 @@ def describe() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "num_processes": jax.process_count(),
+        "numerics": numerics(),
         "cpus": os.cpu_count(),
         "command": sys.argv,
     }
+
+
+def numerics() -> dict[str, Any]:
+    """JAX's settings that change a run's numbers."""
+    names = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64")
+    return {name: getattr(jax.config, name, None) for name in names}
 
 
 def _installed_version(name: str) -> str | None:

@@ -16,6 +16,12 @@ from jax.experimental import multihost_utils
 
 from audiodd_jax.runtime.errors import UserError
 
+# Errors of the runtime that mean that another process cannot be reached.
+_LOST = re.compile(
+    "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|connection|heartbeat|barrier|peer|gloo|"
+    "coordination|nccl",
+    re.IGNORECASE,
+)
 # Seconds without a heartbeat after which a process counts as lost.
 _HEARTBEAT_SECONDS = 60
 
@@ -100,7 +106,7 @@ def lost(error: BaseException) -> bool:
     """Whether an error means that another process of the run is lost."""
     return (
         isinstance(error, jax.errors.JaxRuntimeError)
-        and not is_out_of_memory(error)
+        and bool(_LOST.search(str(error)))
         and jax.process_count() > 1
     )
 

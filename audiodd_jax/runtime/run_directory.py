@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from audiodd_jax.runtime import multiprocess
-from audiodd_jax.runtime.environment import describe
+from audiodd_jax.runtime.environment import describe, numerics
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.files import read_json, to_json, write_atomically, write_json
 from audiodd_jax.runtime.locks import hold
@@ -112,6 +112,13 @@ class RunDirectory:
         file = self.path / "config.json"
         if not file.exists():
             return
+        environment = self.path / "environment.json"
+        if environment.exists():
+            then, now = read_json(environment).get("numerics") or {}, numerics()
+            if found := differences(then, {name: now.get(name) for name in then}):
+                raise UserError(
+                    f"{self.path} was run with other settings of JAX: {found[0]}"
+                )
         # Through JSON, which turns tuples into lists.
         here = json.loads(json.dumps(self._config))
         there = _filled(read_json(file), self._defaults)

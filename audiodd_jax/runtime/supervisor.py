@@ -1,7 +1,7 @@
 """Supervises one process of a run of several, and explains how it ended.
 
-Where another process of the run dies, JAX's runtime aborts this one from a thread of
-its own, with a stack trace: none of our code runs any more. So a child process does the
+When another process of the run dies, JAX's runtime aborts this one from its own thread
+with a stack trace, and none of our code runs any more. So a child process does the
 work, and its parent, which takes no part in the run, reports what happened.
 """
 
@@ -15,14 +15,17 @@ import time
 from collections.abc import Sequence
 
 _CHILD = "AUDIODD_SUPERVISED"
-# In the environment of a process that is to end with its parent.
-FOLLOWS = {_CHILD: "1"}
-# From the runtime's fatal message on, what follows is its stack.
+# The runtime's fatal message, which its stack trace follows.
 _FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
 LOST = (
     "another process of this run is gone or cannot be reached; the run directory keeps "
     "the last checkpoint, and the same command resumes from it"
 )
+
+
+def follows() -> dict[str, str]:
+    """Environment of a child process that ends with this one."""
+    return {_CHILD: str(os.getpid())}
 
 
 def is_needed() -> bool:
@@ -31,10 +34,13 @@ def is_needed() -> bool:
 
 
 def follow() -> None:
-    """Has this process, if it has a supervisor, end when that is killed."""
+    """Ends this process when its supervisor is killed, if it has one.
+
+    Also if that happened before this call: the supervisor's number is known.
+    """
     if is_needed():
         return
-    parent = os.getppid()
+    parent = int(os.environ[_CHILD])
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -47,15 +53,19 @@ def follow() -> None:
 def supervise(arguments: Sequence[str]) -> int:
     """Runs the command line in a child process; the code to exit with.
 
-    Signals to stop are passed on. What the child writes is passed on too, but for the
-    runtime's stack trace, in whose place is a sentence.
+    Signals and the child's output are passed on; one sentence replaces the runtime's
+    stack trace.
 
     Args:
       arguments: of the command line.
     """
     child = subprocess.Popen(
-        [sys.executable, "-m", "audiodd_jax", *arguments],
-        env={**os.environ, **FOLLOWS},
+        [sys.executable, "-P", "-m", "audiodd_jax", *arguments],
+        env={
+            **os.environ,
+            **follows(),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
         stderr=subprocess.PIPE,
     )
     for signum in (signal.SIGTERM, signal.SIGINT):

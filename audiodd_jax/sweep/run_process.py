@@ -1,5 +1,6 @@
 """One attempt at a run of a sweep: its process, and the record of how it ended."""
 
+import contextlib
 import json
 import os
 import platform
@@ -27,6 +28,17 @@ def record(workdir: Path, run: str, event: str, **more: Any) -> None:
     row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
     with (workdir / RECORD).open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def _attempts(workdir: Path, run: str) -> int:
+    """Processes that were started for a run since it was queued, by any worker."""
+    count = 0
+    for line in (workdir / RECORD).read_text().splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            row = json.loads(line)
+            if row["run"] == run:
+                count = {"queued": 0, "started": count + 1}.get(row["event"], count)
+    return count
 
 
 def is_finished(workdir: Path, plan: Planned) -> bool:
@@ -64,7 +76,7 @@ class Attempt:
                 cwd=folder,
                 env={
                     **multiprocess.alone(os.environ),
-                    **supervisor.FOLLOWS,
+                    **supervisor.follows(),
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
                     **(environment or {}),
                 },
@@ -151,7 +163,7 @@ def perform(
       environment: variables in addition to this process's.
     """
     wait_until_free(workdir / plan.name)
-    for _ in range(retries + 1):
+    while _attempts(workdir, plan.name) <= retries:
         if is_finished(workdir, plan):
             return
         attempt = Attempt(plan, workdir, folder, environment)

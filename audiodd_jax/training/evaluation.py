@@ -19,6 +19,8 @@ from audiodd_jax.features.dataset import Split
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.memory import memory_of, memory_share
 from audiodd_jax.training import metrics
 from audiodd_jax.training.fit import Fitted
 
@@ -153,9 +155,13 @@ def kernel_regression(
       config: of the networks and the evaluation.
       seeds: draws of the networks; None: ``0`` to ``config.evaluation.seeds - 1``.
       mesh: devices; None: all, of all processes.
+
+    Raises:
+      UserError: the kernels do not fit the memory.
     """
     settings = config.evaluation
     mesh = mesh or devices.make_mesh(settings.networks)
+    _check_memory(max(len(c.labels) for c in coresets), test.labels.size)
     # Scores are in float32, whatever the precision of the distillation.
     own = {"width": settings.width or config.network.width, "precision": "float32"}
     network = dataclasses.replace(config.network, **own)
@@ -186,6 +192,23 @@ def kernel_regression(
         )
         for arrays in coresets
     ]
+
+
+def _check_memory(s: int, b: int) -> None:
+    """Checks that the kernels of a support set fit the memory of a device.
+
+    Raises:
+      UserError: they do not.
+    """
+    device = jax.local_devices()[0]
+    # The sum, a network's term, the scaled kernel and its Cholesky factor.
+    needed = 4 * s * (4 * s + 2 * b)
+    available = memory_of(device) * memory_share(device.platform)
+    if needed > available:
+        raise UserError(
+            f"kernel regression on {s:,} spectrograms takes {needed / 1e9:.0f} GB, but "
+            f"{available / 1e9:.0f} GB are available; use fewer, such as --against=10%"
+        )
 
 
 def exact_regression(
