@@ -1,11 +1,11 @@
-"""Which clips to label, beside a coreset of as many: every acquisition function.
+"""Every acquisition function, compared with a coreset of the same size.
 
     python experiments/active_table.py --dataset=spoken_digit --data_dir=/data/fsdd \
         --samples_per_class=10 --seeds=3
 
-Distils a coreset a seed, then runs every acquisition function once a seed over the
-budgets, one of which is the coreset's own number of clips, and trains on the coresets
-by the same recipe. Finished runs are not repeated, cut ones continue.
+Distils one coreset per seed, runs every acquisition function once per seed over the
+budgets, one of which is the size of the coreset, and trains on the coresets by the same
+recipe. Finished runs are not repeated, interrupted ones resume.
 """
 
 from pathlib import Path

@@ -5,9 +5,9 @@
         --samples_per_class=10 --protocols=convnet,resnet18,linear,krr \
         --against=random,herding,hard,all
 
-Distils once a seed with the dataset's settings (under ``--preset``), then trains each
-network once on each coreset (with that seed), and once a seed on everything else; each
-by the network's own preset. Finished runs are not repeated, cut ones continue.
+Distils once per seed with the dataset's settings (under ``--preset``), then trains each
+network once on each coreset (with its seed), and once per seed on each baseline, by the
+network's recipe. Finished runs are not repeated, interrupted ones resume.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""Log-mel spectrograms back to sound: what a network still hears, and Griffin-Lim.
+"""Inversion of log-mel spectrograms: accuracy of a network on it, and Griffin-Lim.
 
     python experiments/inversion_table.py --dataset=spoken_digit --data_dir=/data/fsdd
 
 A network learns from all training clips, and is scored on the test clips and on the
-same clips after log-mel, inversion, and log-mel again. Then phases alone: Griffin-Lim
-from the true magnitudes of some recordings, ours beside librosa's (extra ``test``), by
-spectral convergence after equal iterations.
+same clips after log-mel, inversion, and log-mel again. Then Griffin-Lim from the true
+magnitudes of recordings, ours and librosa's (extra ``test``), by spectral convergence
+after equal iterations.
 """
 
 import time
@@ -65,7 +65,7 @@ def heard(config, data):
 
 
 def phases(config):
-    """Prints Griffin-Lim beside librosa's, on true magnitudes of recordings."""
+    """Compares Griffin-Lim with librosa's on true magnitudes of recordings."""
     import librosa
 
     size = inversion.synthesis(config)

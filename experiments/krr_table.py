@@ -4,9 +4,9 @@
         --case=tones:5 --case=spoken_digit:1:/data/fsdd --case=folder:5:/data/esc10.csv
 
 A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]; each is distilled with the dataset's
-default settings once a seed and precision, and scored on the test split by fresh random
-networks (in float32, whatever it was distilled in). Seconds a step are those of a run's
-last half, validations included. Finished runs are not repeated, cut ones continue.
+default settings once per seed and precision, and scored on the test split by fresh
+random networks in float32. Seconds per step are those of a run's second half,
+validations included. Finished runs are not repeated, interrupted ones resume.
 """
 
 import json

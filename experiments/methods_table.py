@@ -1,16 +1,15 @@
-"""Every method beside every other: how well do learners do on its coresets?
+"""Every method compared with every other, by learners trained on its coresets.
 
     python experiments/methods_table.py \
         --case=spoken_digit:1:/data/fsdd --case=spoken_digit:10:/data/fsdd \
         --case=esc10:5:/data/esc10
 
-A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]. Each method distils once a seed, in a
-process of its own, which tells its seconds and the peak of its memory. The coreset is
-scored on the test split by kernel regression (one draw of networks a distillation), and
-by networks that are trained on it, once a seed each, ResNet-18 for the first seeds
-alone. Sizes are those of the package for the dataset and the method, less what is
-below, for two CPU cores, and ``--changes``. Finished runs are not repeated, cut ones
-continue.
+A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]. Each method distils once per seed, in a
+process of its own, which reports its seconds and peak memory. The coreset is scored on
+the test split by kernel regression (one draw of networks per distillation), and by
+networks trained on it, once per seed; ResNet-18 for the first seeds only. Sizes are the
+defaults of dataset and method, with the changes below for two CPU cores and
+``--changes``. Finished runs are not repeated, interrupted ones resume.
 """
 
 import statistics

@@ -1,15 +1,14 @@
-"""The source's tables 1 and 2: coresets beside active learning, at equal budgets.
+"""The source's tables 1 and 2: coresets and active learning at equal budgets.
 
     python experiments/paper_tables.py --dataset=spoken_digit --data_dir=/data/fsdd \
         --model=convnet --seeds=3
 
 One network learns from all training clips; from clips that acquisition functions chose,
-at shares of them and at the coresets' own numbers of clips; and from coresets of some
-sizes and methods. It leaves tables (Markdown, CSV, LaTeX, JSON) and a picture under the
-network's name, anew after each run: what was not run says so. Finished runs are not
-repeated, cut ones continue. ``--sizes`` chooses how much work that is: what two CPU
-cores can do (fewer steps, maps of 32 x 64), the datasets' own defaults, or the
-published sizes.
+at percentages of them and at the coresets' sizes; and from coresets of several sizes
+and methods. Tables (Markdown, CSV, LaTeX, JSON) and a figure are written under the
+network's name after each run; rows that were not run say so. Finished runs are not
+repeated, interrupted ones resume. ``--sizes`` chooses the amount of work: for two CPU
+cores (fewer steps, maps of 32 x 64), the datasets' defaults, or the published sizes.
 
 RFAD distils by the preset ``transfer``, which is for networks. Networks on coresets of
 DC and DSA have instance or group norm, since those coresets have other statistics than
@@ -209,15 +208,16 @@ class Found:
             for name in _ACQUISITIONS.value:
                 found, reason = self.of(of_choice, name)
                 found = [(at[clips], s) for at, s in found if clips in at]
-                told, as_label = None, ""
+                published, as_label = None, ""
                 if source and name in source.chosen:
                     if text in published_results.SHARES:
-                        told = source.chosen[name][published_results.SHARES.index(text)]
+                        place = published_results.SHARES.index(text)
+                        published = source.chosen[name][place]
                     elif text == f"{max(sizes())}/class":
-                        told, as_label = source.fewest[name], label
+                        published, as_label = source.fewest[name], label
                 size = text.replace("%", " %").replace("/", " per ")
                 row = _row(name, size, clips, raw(clips), found, reason)
-                yield row._replace(published=told, published_label=as_label)
+                yield row._replace(published=published, published_label=as_label)
         for method in _METHODS.value:
             for i, per_class in enumerate(sizes()):
                 found, reason = self.of(of_coreset, method, per_class)

@@ -1,4 +1,4 @@
-"""Test accuracies (%) that the source reports, to print beside ours.
+"""Test accuracies (%) that the source reports, to print next to ours.
 
 Gudur and Thomaz distilled three datasets by RFAD. They print the fraction of the
 training clips as if it were per cent ("0.029 %" is 2.9 %): ``LABELS`` keeps their

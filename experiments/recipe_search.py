@@ -1,12 +1,11 @@
-"""How each network is best trained on a coreset, by validation accuracy alone.
+"""Search for the recipe of each network on a coreset, by validation accuracy only.
 
     python experiments/recipe_search.py --dataset=spoken_digit --data_dir=/data/fsdd \
         --samples_per_class=10 --model=convnet
 
 Distils with the dataset's settings (under ``--preset``), then trains the network by its
-preset and by one change of it at a time, on the coreset and on as many random real
-clips. The test split is loaded with the data and never scored. Finished trials are not
-repeated.
+preset and by one change of it at a time, on the coreset and on the same number of
+random real clips. The test split is not scored. Finished trials are not repeated.
 """
 
 import statistics

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes an environment, installs audiodd_jax in it, distils the embedded dataset, scores
-# the coreset beside the real clips it started from, and draws it. No download of data.
+# the coreset and the real clips it started from, and draws it. Downloads no data.
 #   bash launch/quickstart.sh [flags of audiodd distill]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,6 +14,6 @@ case " $* " in *" --workdir"*) workdir="" ;; esac
 
 if [ -n "$workdir" ]; then
   echo
-  echo "look at $workdir/figures/coreset.png, read $workdir/README.md, and see what else"
-  echo "there is: . ${AUDIODD_VENV:-.venv}/bin/activate && audiodd help"
+  echo "see $workdir/figures/coreset.png and $workdir/README.md; all commands:"
+  echo "  . ${AUDIODD_VENV:-.venv}/bin/activate && audiodd help"
 fi

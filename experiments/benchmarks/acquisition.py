@@ -1,11 +1,11 @@
-"""Monte Carlo passes a second over a pool, ours against a plain PyTorch loop.
+"""Monte Carlo passes per second over a pool, ours against a plain PyTorch loop.
 
     pip install torch && python experiments/benchmarks/acquisition.py
 
 Both score every clip of the pool by BALD from ``--passes`` passes with dropout of the
-default ConvNet, a part of the pool a turn; the turns alternate and medians are
-compared. Before that, processes of their own tell the peak memory of our scoring: with
-more and more passes, and once for 100,000 clips with a tiny network.
+default ConvNet, a part of the pool per turn; turns alternate and medians are compared.
+Before that, separate processes measure the peak memory of our scoring with increasing
+numbers of passes, and for 100,000 clips with a tiny network.
 """
 
 import resource
@@ -170,8 +170,8 @@ def speed():
     pool = features()
     scorers = {"ours": ours(pool)}
     for channels_last in (False, True):
-        told = "PyTorch" + (", channels last" if channels_last else "")
-        scorers[told] = pytorch(pool, channels_last=channels_last)
+        label = "PyTorch" + (", channels last" if channels_last else "")
+        scorers[label] = pytorch(pool, channels_last=channels_last)
     parts = np.array_split(np.arange(_CLIPS.value), _TURNS.value)
 
     def turn(score):

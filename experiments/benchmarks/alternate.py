@@ -1,4 +1,4 @@
-"""Contenders timed by turns, since machines are noisy."""
+"""Contenders timed in alternating turns, since machines are noisy."""
 
 import time
 

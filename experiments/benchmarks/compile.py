@@ -41,8 +41,8 @@ def main(_):
             command = [sys.executable, __file__, f"--run={folder}"]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             parts = json.loads(done.stdout.splitlines()[-1])
-            told = ", ".join(f"{k.split('/')[-1]} {v:.1f}" for k, v in parts.items())
-            print(f"{name}: {sum(parts.values()):.1f} s ({told})")
+            label = ", ".join(f"{k.split('/')[-1]} {v:.1f}" for k, v in parts.items())
+            print(f"{name}: {sum(parts.values()):.1f} s ({label})")
             subprocess.run(["rm", "-r", str(Path(folder) / "run")], check=True)
 
 

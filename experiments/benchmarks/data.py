@@ -1,11 +1,11 @@
-"""Recordings to log-mel features: clips a second against librosa, on the same cores.
+"""Recordings to log-mel features: clips per second against librosa, on equal cores.
 
     python experiments/benchmarks/data.py --clips=256 --turns=7
 
 Each case is files on disk as a dataset publishes them, and that dataset's default
 settings. Ours is what ``prepare`` runs on files: decoding, mixing, resampling, fitting
 and log-mel. Librosa does the same with ``load``, ``melspectrogram`` and
-``power_to_db``, in a plain loop, and again with a process a core. The three alternate;
+``power_to_db``, in a plain loop, and with a process per core. The three alternate;
 medians of the turns are compared. Needs the extra ``test`` for librosa.
 """
 

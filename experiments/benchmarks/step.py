@@ -50,10 +50,10 @@ _CASES = flags.DEFINE_multi_string(
         "64,2,512,100,32,64",
         "64,2,512,50,64,128",
     ],
-    "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK] beside PyTorch; empty: none",
+    "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK] against PyTorch; empty: none",
 )
 _EXACT = flags.DEFINE_multi_string(
-    "exact", ["64,2,2,1,64,64"], "cases beside KIP; empty: none"
+    "exact", ["64,2,2,1,64,64"], "cases against KIP; empty: none"
 )
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "empty: none")
 _SCALED = flags.DEFINE_string("scaled", "64,8,512,50,32,32", "the case on --devices")
@@ -199,7 +199,7 @@ def tell_alone(case):
     print(json.dumps({**found, "exchanged": exchanged, "grid": grid, "images": images}))
 
 
-def beside_pytorch(cases):
+def against_pytorch(cases):
     import torch
     import torch_rfad
 
@@ -226,7 +226,7 @@ def beside_pytorch(cases):
         )
 
 
-def beside_exact(cases):
+def against_exact(cases):
     print(
         "\n| width | networks | batch | samples | size | RFAD, s | KIP, s | RFAD is "
         "faster | KIP, ms a pair |"
@@ -271,9 +271,9 @@ def main(_):
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, ", end="")
     print(f"{_PRECISION.value}, {_TURNS.value} turns of {_STEPS.value} steps, ", end="")
     if any(_CASES.value):
-        beside_pytorch(_CASES.value)
+        against_pytorch(_CASES.value)
     if any(_EXACT.value):
-        beside_exact(_EXACT.value)
+        against_exact(_EXACT.value)
     if any(_DEVICES.value):
         on_devices(_DEVICES.value, _SCALED.value)
 

@@ -1,4 +1,4 @@
-"""Training steps a second, ours against PyTorch: same networks, shapes and machine.
+"""Training steps per second, ours against PyTorch: same networks, shapes and machine.
 
     pip install torch && python experiments/benchmarks/train.py
 
@@ -142,8 +142,8 @@ def contenders(name):
         best = pytorch(name, channels_last=True, compiled=True)
         return {**found, "PyTorch, compiled, channels last": best}
     for channels_last in (False, True):
-        told = "PyTorch" + (", channels last" if channels_last else "")
-        found[told] = pytorch(name, channels_last=channels_last, compiled=False)
+        label = "PyTorch" + (", channels last" if channels_last else "")
+        found[label] = pytorch(name, channels_last=channels_last, compiled=False)
     return found
 
 
