@@ -23,6 +23,7 @@ from audiodd_jax.data import audio
 from audiodd_jax.features import inversion, logmel, normalization
 from audiodd_jax.jobs import recorded_training
 from audiodd_jax.report import summary
+from audiodd_jax.report.tables import mean_std
 from audiodd_jax.selection import subsets
 from audiodd_jax.training import evaluation
 
