@@ -173,11 +173,11 @@ def inside(place: Path, markers: Sequence[str]) -> Path | None:
     Archives and mirrors put datasets into folders up to two levels deep.
     """
     has = lambda folder: any((folder / marker).exists() for marker in markers)
-    if has(place):
-        return place
     tops = {Path(marker).parts[0] for marker in markers}
     if place.name in tops and has(place.parent):
         return place.parent
+    if has(place):
+        return place
     level = [place]
     for _ in range(2):
         level = [
