@@ -22,6 +22,7 @@ FEW = ["--config.active.initial=1/class", "--budgets=2/class,3/class"]
 TONES = ["active", "--dataset=tones", *FEATURES, *NETWORK]
 
 
+@pytest.mark.slow
 def test_one_function_on_real_recordings_and_what_it_leaves(real_audio, tmp_path):
     """On recordings, through a new process, twice: the second time it is finished."""
     folder, run = real_audio("fsdd"), tmp_path / "run"

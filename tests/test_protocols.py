@@ -176,6 +176,7 @@ def test_esc50_from_a_branch_that_has_moved_on(
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_every_fold_tests_once(capsys, cache, tmp_path, monkeypatch):
     folder = tmp_path / "ESC-50-master"
     published.write_esc50(folder, per_fold=4)

@@ -31,7 +31,7 @@ def changes(method, **more):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("method", ["dsa", "dm"])
+@pytest.mark.parametrize("method", [pytest.param("dsa", marks=pytest.mark.slow), "dm"])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, method):
     config = changes(method)
     whole = run(tmp_path / "whole", config)
