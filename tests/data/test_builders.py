@@ -384,3 +384,15 @@ def test_layouts_of_mirrors(commands, urban, environment, tmp_path):
         assert found.names == expected.names
         np.testing.assert_array_equal(found.labels, expected.labels)
         np.testing.assert_array_equal(found.folds, expected.folds)
+
+
+def test_what_a_published_dataset_does_not_read_is_counted(environment, tmp_path):
+    folder = tmp_path / "ESC-50-master"
+    shutil.copytree(environment, folder)
+    extra = next((folder / "audio").glob("*.wav"))
+    shutil.copy(extra, folder / "audio" / "my-own-recording.wav")
+    (folder / "audio" / "notes.txt").write_text("notes")
+    found = read("esc50", folder, tmp_path / "cache")
+    counts = {reason: count for reason, count, _ in found.left_out}
+    assert counts["recording that is not part of this dataset"] == 1
+    assert counts["format .txt"] >= 1

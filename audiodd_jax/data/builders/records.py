@@ -9,6 +9,7 @@ a dataset of 100,000 clips is opened without reading one.
 import contextlib
 import functools
 import io
+import json
 import logging
 import os
 import shutil
@@ -24,6 +25,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.builders import layout as layouts
 from audiodd_jax.data.builders.layout import Clip, Layout, Place
+from audiodd_jax.data.files_found import LeftOut, recordings
 from audiodd_jax.data.recordings import Decoded, Recordings, Source
 from audiodd_jax.runtime import files
 from audiodd_jax.runtime.errors import UserError
@@ -173,7 +175,7 @@ def _write(
         with _full_disk_named(scratch):
             index = _write_records(builder, len(clips) + len(found.noise))
         audio.report_bad(builder.bad, config.skip_bad_files)
-        _write_index(scratch, builder, index)
+        _write_index(scratch, builder, index, _left_out(origin, clips, found.noise))
     # The records hold all of it now; the archive is kept for other variants.
     if not place.folder:
         shutil.rmtree(cache_dir / "unpacked" / f"{layout.name}-{place.fingerprint}")
@@ -221,8 +223,23 @@ def _write_records(builder: ClipsBuilder, total: int) -> dict[str, list]:
     return columns
 
 
+def _left_out(
+    folder: Path, clips: list[Clip], noise: tuple[Path, ...]
+) -> tuple[tuple[str, int, str], ...]:
+    """Recordings below a dataset's folder that are none of its clips, and other files."""
+    left_out = LeftOut()
+    used = {os.path.abspath(path) for path in (*(c.path for c in clips), *noise)}
+    for path in recordings(folder, left_out):
+        if os.path.abspath(path) not in used:
+            left_out.add("recording that is not part of this dataset", path)
+    return left_out.rows()
+
+
 def _write_index(
-    scratch: Path, builder: ClipsBuilder, columns: dict[str, list]
+    scratch: Path,
+    builder: ClipsBuilder,
+    columns: dict[str, list],
+    left_out: tuple[tuple[str, int, str], ...],
 ) -> None:
     # A partial dataset may lack classes.
     there = set(columns["label"])
@@ -237,6 +254,7 @@ def _write_index(
         seconds=np.array(columns["seconds"], np.float32),
         rate=np.array(columns["rate"], np.int32),
         records=np.array(os.path.relpath(builder.data_dir, scratch)),
+        left_out=np.array(json.dumps(left_out)),
     )
 
 
@@ -282,6 +300,7 @@ def _recordings(folder: Path) -> Recordings:
     column = lambda name: index[name][clips]
     position = {name: label for label, name in enumerate(class_names)}
     first_noise, total = int(clips.sum()), clips.size
+    left_out = json.loads(str(index.get("left_out", "[]")))
     return Recordings(
         class_names=class_names,
         names=tuple(column("name").tolist()),
@@ -296,4 +315,5 @@ def _recordings(folder: Path) -> Recordings:
         load_noise=None
         if first_noise == total
         else lambda: [reader(i) for i in range(first_noise, total)],
+        left_out=tuple((why, count, example) for why, count, example in left_out),
     )
