@@ -226,7 +226,7 @@ def _write_records(builder: ClipsBuilder, total: int) -> dict[str, list]:
 def _left_out(
     folder: Path, clips: list[Clip], noise: tuple[Path, ...]
 ) -> tuple[tuple[str, int, str], ...]:
-    """Recordings below a dataset's folder that are none of its clips, and other files."""
+    """Recordings in a folder that are none of the clips, and other files, counted."""
     left_out = LeftOut()
     used = {os.path.abspath(path) for path in (*(c.path for c in clips), *noise)}
     for path in recordings(folder, left_out):
