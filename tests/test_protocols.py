@@ -169,7 +169,7 @@ def test_esc50_from_a_branch_that_has_moved_on(
     result = distill_and_evaluate(capsys, tmp_path / "run", "--dataset=esc50")
     assert result["num_samples"] == 50
     assert result["fold"] == 5
-    assert "has changed since its checksum was noted" in caplog.text
+    assert "has changed since its checksum was recorded" in caplog.text
     # The same archive serves the subset.
     out = run(capsys, "prepare", "--dataset=esc10", *SMALL)
     assert value(out, "clips") == "100"
