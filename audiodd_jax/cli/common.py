@@ -1,9 +1,7 @@
 """Helpers of all commands: starting JAX, folders, interruption, printing."""
 
 import contextlib
-import hashlib
 import os
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,6 +91,9 @@ def keep_compiled(cache_dir: Path | None) -> None:
 
 def _processor() -> str:
     """Digest of the processor's instruction sets."""
+    import hashlib
+    import platform
+
     file = Path("/proc/cpuinfo")
     text = file.read_text() if file.exists() else platform.processor()
     flags = next((line for line in text.splitlines() if "flags" in line.lower()), text)
