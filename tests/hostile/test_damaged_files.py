@@ -1,0 +1,211 @@
+"""Ten thousand damaged copies of each file that others may hand over.
+
+Each is read to a right result or refused in one sentence, without more memory or time
+than a sound file takes.
+"""
+
+import io
+import json
+import resource
+import tarfile
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import soundfile
+
+from audiodd_jax.artifacts import networks_file
+from audiodd_jax.artifacts.coreset_file import Coreset, load_coreset
+from audiodd_jax.config import Config, FeaturesConfig, presets
+from audiodd_jax.data import archives, audio
+from audiodd_jax.features import cache
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import Network
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.run_directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+COPIES = 10_000
+MOST_SECONDS, MOST_BYTES = 10.0, 1 << 30
+
+
+def damaged(data, rng):
+    """A copy with some bytes changed, or cut, or with a piece moved."""
+    data = bytearray(data)
+    kind = rng.integers(5)
+    if kind == 0:
+        return bytes(data[: rng.integers(len(data) + 1)])
+    if kind == 1:  # a few bytes anywhere
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+    elif kind == 2:  # headers lie at both ends
+        place = rng.integers(0, min(200, len(data)))
+        place = place if rng.integers(2) else len(data) - 1 - place
+        data[place] = rng.choice([0, 255, 127, 128, rng.integers(256)])
+    elif kind == 3:
+        a, b = sorted(rng.integers(0, len(data), 2))
+        del data[a : a + min(b - a, 64)]
+    else:
+        a, b, c = rng.integers(0, len(data), 3)
+        piece = data[a : a + 32]
+        data[c : c + len(piece)] = piece
+        data[b] ^= 1 << rng.integers(8)
+    return bytes(data)
+
+
+def survive(original, path, read, allowed, copies=COPIES, seed=0):
+    """Reads damaged copies of a file; only ``allowed`` errors may come."""
+    rng = np.random.default_rng(seed)
+    read_right = 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    for number in range(copies):
+        path.write_bytes(damaged(original, rng))
+        began = time.monotonic()
+        try:
+            read(path)
+            read_right += 1
+        except allowed:
+            pass
+        except Exception as error:
+            pytest.fail(
+                f"copy {number} of seed {seed}: {type(error).__name__}: {error}"
+            )
+        assert time.monotonic() - began < MOST_SECONDS, number
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    assert after - before < MOST_BYTES
+    return read_right
+
+
+def coreset():
+    rng = np.random.default_rng(0)
+    features = {**vars(FeaturesConfig(n_mels=4, frames=4))}
+    metadata = {
+        "format": 1,
+        "dataset": "tones",
+        "features": features,
+        "normalization": {"mean": [0.0] * 4, "std": [1.0] * 4},
+        "platt_scale": 1.0,
+        "settings": {"coreset": {"factor": 1}},
+        "split": {"fold": 0},
+    }
+    images = rng.standard_normal((2, 4, 4, 1)).astype(np.float32)
+    return Coreset(images, np.eye(2, dtype=np.float32), ("a", "b"), metadata)
+
+
+def test_coresets(tmp_path):
+    coreset().save(tmp_path / "whole.npz")
+
+    def use(path):
+        found = load_coreset(path)
+        found.unfolded()
+        _ = found.normalization, found.features, found.num_bytes
+
+    whole = (tmp_path / "whole.npz").read_bytes()
+    survive(whole, tmp_path / "x.npz", use, UserError)
+
+
+def test_networks(tmp_path):
+    import jax
+
+    config = presets.for_model(Config(), "linear")
+    model = models.make(config.model, 2)
+    variables = models.init(jax.random.key(0), model, (4, 4))
+    stacked = jax.tree.map(lambda x: x[None], variables)
+
+    class Data:
+        name, licence, class_names = "tones", "none", ("a", "b")
+        features = FeaturesConfig(n_mels=4, frames=4)
+        normalization = Normalization(np.zeros(4, np.float32), np.ones(4, np.float32))
+
+    save = networks_file.save  # without the checks of types: Data is no Prepared
+    save = getattr(save, "__wrapped__", save)
+    save(tmp_path / "whole.npz", Network(stacked, None), Data(), config.model)
+    whole = (tmp_path / "whole.npz").read_bytes()
+    survive(whole, tmp_path / "x.npz", networks_file.load_networks, UserError)
+
+
+@pytest.mark.parametrize(
+    "name", ["features.npy", "index.npz", "moments.npy", "meta.json"]
+)
+def test_feature_caches(tmp_path, name):
+    config = presets.for_dataset(
+        "tones", features__n_mels=4, features__frames=4, features__sample_rate=8000
+    )
+    entry = cache.prepare(config, tmp_path).path
+    path = entry / name
+    original = path.read_bytes()
+    copies = 300 if len(original) > 100_000 else COPIES // 4
+
+    def read(_):
+        cache.prepare(config, tmp_path)
+
+    survive(original, path, read, UserError, copies)
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])
+def test_archives(tmp_path, kind):
+    file = io.BytesIO()
+    rng = np.random.default_rng(0)
+    members = {f"d/{i}.wav": rng.bytes(300) for i in range(4)}
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name, content in members.items():
+                packed.writestr(name, content)
+    else:
+        with tarfile.open(
+            fileobj=file, mode="w:gz" if kind == "tar.gz" else "w"
+        ) as tar:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    counter = iter(range(COPIES + 1))
+
+    def read(path):
+        archives.extract(path, tmp_path / "out" / str(next(counter)), 1 << 20)
+
+    survive(file.getvalue(), tmp_path / "x", read, UserError, COPIES // 3)
+    assert not list((tmp_path / "out").glob("*.part-*"))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_16"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("mp3", None),
+     ("aiff", "PCM_16"), ("w64", "PCM_16"), ("wav", "GSM610")],
+)  # fmt: skip
+def test_sounds(tmp_path, suffix, subtype):
+    wave = 0.1 * np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    soundfile.write(tmp_path / f"whole.{suffix}", wave, 8000, subtype=subtype)
+    whole = (tmp_path / f"whole.{suffix}").read_bytes()
+    path = tmp_path / f"x.{suffix}"
+
+    def read(path):
+        audio.headers([path])
+        audio.decode(path)
+
+    survive(whole, path, read, audio.BadAudioError, COPIES // 5)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "result.json", "data.json"]
+)
+def test_run_directories(tmp_path, name):
+    config = {"seed": 0, "loop": {"steps": 5}}
+    with RunDirectory(tmp_path / "run", config) as run:
+        run.use_data("digest")
+        run.start_from(0)
+        run.log({"step": 1, "loss": 0.5})
+        run.finish({"test_accuracy": 0.5})
+    path = tmp_path / "run" / name
+    original = path.read_bytes()
+
+    def read(_):
+        with RunDirectory(tmp_path / "run", config) as run:
+            run.result()
+            run.history()
+            run.use_data("digest")
+
+    survive(original, path, read, UserError, COPIES // 10)
+    assert json.loads(original.splitlines()[0] if name == "metrics.jsonl" else original)
