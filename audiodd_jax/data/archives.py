@@ -5,6 +5,7 @@ import errno
 import io
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -27,6 +28,7 @@ _DAMAGE = (
     lzma.LZMAError,
     EOFError,
     RuntimeError,  # a zip member that is encrypted or of an unknown compression
+    *(IndexError, KeyError, ValueError, OverflowError, struct.error),  # damaged headers
 )
 # Errors that are not the archive's fault.
 _OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)

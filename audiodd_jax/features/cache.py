@@ -134,8 +134,8 @@ def _open(entry: Path) -> FeatureSet:
 def _read(entry: Path) -> FeatureSet:
     meta = json.loads((entry / "meta.json").read_text())
     index = files.load_npz(entry / "index.npz")
-    features = np.load(entry / "features.npy", mmap_mode="r")
-    moments = np.load(entry / "moments.npy")
+    features = files.load_npy(entry / "features.npy", is_mapped=True)
+    moments = files.load_npy(entry / "moments.npy")
     clips = index["labels"].size
     if features.shape[0] != clips or moments.shape[1] != clips:
         raise ValueError("its arrays have different lengths")
@@ -143,7 +143,7 @@ def _read(entry: Path) -> FeatureSet:
     return FeatureSet(
         features=features,
         moments=moments,
-        noise=np.load(noise) if noise.exists() else None,
+        noise=files.load_npy(noise) if noise.exists() else None,
         class_names=tuple(meta["class_names"]),
         config=FeaturesConfig(**meta["config"]),
         version=meta["version"],

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.files import read_json
+from audiodd_jax.runtime.files import read_json, read_rows
 
 # Settings that differ between seeds of one experiment, or between machines.
 _OF_A_SEED = ("seed", "learns_from.draw", "data.data_dir", "data.processes")
@@ -94,7 +94,11 @@ def _read(path: Path) -> Run | None:
     if (path / "result.json").exists():
         result = read_json(path / "result.json")
     kind = _kind(config, result)
-    return Run(path, kind, config, result, _history(path)) if kind else None
+    return (
+        Run(path, kind, config, result, read_rows(path / "metrics.jsonl", "step"))
+        if kind
+        else None
+    )
 
 
 def _kind(config: dict[str, Any], result: dict[str, Any]) -> str | None:
@@ -106,16 +110,6 @@ def _kind(config: dict[str, Any], result: dict[str, Any]) -> str | None:
         return "train"
     is_distillation = "method" in config and "coreset" in config
     return "distill" if is_distillation and result.get("method", True) else None
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    file, rows = path / "metrics.jsonl", []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
-    return rows
 
 
 def grouped(

@@ -1,12 +1,16 @@
 """Files and folders that are never seen half-written: text, JSON, arrays."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import shutil
+import struct
+import tokenize
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +23,12 @@ from audiodd_jax.runtime.errors import UserError
 # Exceptions of reading a file that is truncated, of another format, or lacks an array.
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
+# Further exceptions of zipfile and NumPy's parser of headers.
+_ODD = (
+    *(zlib.error, struct.error, tokenize.TokenError, SyntaxError, IndexError),
+    *(NotImplementedError, RuntimeError, OverflowError, MemoryError, AttributeError),
+    *(RecursionError, UnicodeError),
+)
 _PART = ".part-"
 
 
@@ -69,10 +79,35 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     Raises:
       One of ``DAMAGE``, or OSError: it cannot be read.
     """
-    _check_npz(path)
-    # Opened here: NumPy does not close a file that turns out to be no archive.
-    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    with _damage_named(path):
+        _check_npz(path)
+        # Opened here: NumPy does not close a file that turns out to be no archive.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+
+def load_npy(path: Path, *, is_mapped: bool = False) -> np.ndarray:
+    """The array of a ``.npy``, without pickles, or its memory map.
+
+    Raises:
+      One of ``DAMAGE``, or OSError: it cannot be read.
+    """
+    with _damage_named(path):
+        mode = "r" if is_mapped else None
+        return np.load(path, mmap_mode=mode, allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns what zipfile and NumPy raise for damaged files into a ValueError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a negative position in the file
+            raise
+        raise ValueError(f"{path.name} is damaged") from error
+    except _ODD as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 def _check_npz(path: Path) -> None:
@@ -130,6 +165,28 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, to_json(value, indent=2) + "\n")
 
 
+def read_rows(path: Path, *required: str, skip: bool = False) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file, up to one that is incomplete or damaged.
+
+    Args:
+      path: of the file; one that does not exist has no rows.
+      required: keys that every row has.
+      skip: leave out damaged rows, and read on.
+    """
+    rows = []
+    text = path.read_text(errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict) and all(key in row for key in required):
+            rows.append(row)
+        elif not skip:
+            break
+    return rows
+
+
 def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
@@ -138,5 +195,5 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: it is not JSON") from error

@@ -1,5 +1,6 @@
 """The run directory: a run's configuration, metrics and results."""
 
+import itertools
 import json
 import os
 from collections.abc import Iterable
@@ -9,7 +10,13 @@ from typing import Any
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
 from audiodd_jax.runtime.errors import UserError, named
-from audiodd_jax.runtime.files import read_json, to_json, write_atomically, write_json
+from audiodd_jax.runtime.files import (
+    read_json,
+    read_rows,
+    to_json,
+    write_atomically,
+    write_json,
+)
 from audiodd_jax.runtime.locks import hold
 
 
@@ -157,17 +164,8 @@ class RunDirectory:
         return multiprocess.from_process_zero(self._read_history)
 
     def _read_history(self) -> list[dict[str, Any]]:
-        file = self.path / "metrics.jsonl"
-        rows = []
-        for line in file.read_text().splitlines() if file.exists() else ():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                break
-            if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-                break
-            rows.append(row)
-        return rows
+        rows = read_rows(self.path / "metrics.jsonl", "step")
+        return list(itertools.takewhile(lambda row: isinstance(row["step"], int), rows))
 
     def use_data(self, digest: str) -> None:
         """Sets the data of the run, and compares it with an interrupted run's.

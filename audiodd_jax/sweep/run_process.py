@@ -1,6 +1,5 @@
 """One attempt at a run of a sweep: its process, and the record of how it ended."""
 
-import contextlib
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from audiodd_jax.runtime import multiprocess, supervisor
+from audiodd_jax.runtime.files import read_rows
 from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep.plan import Planned
 
@@ -33,11 +33,9 @@ def record(workdir: Path, run: str, event: str, **more: Any) -> None:
 def _attempts(workdir: Path, run: str) -> int:
     """Processes that were started for a run since it was queued, by any worker."""
     count = 0
-    for line in (workdir / RECORD).read_text().splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            row = json.loads(line)
-            if row["run"] == run:
-                count = {"queued": 0, "started": count + 1}.get(row["event"], count)
+    for row in read_rows(workdir / RECORD, "run", "event", skip=True):
+        if row["run"] == run:
+            count = {"queued": 0, "started": count + 1}.get(row["event"], count)
     return count
 
 

@@ -1,6 +1,5 @@
 """The states of a sweep's runs, from their directories and the sweep's record."""
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import rich.table
 
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
-from audiodd_jax.runtime.files import write_atomically
+from audiodd_jax.runtime.files import read_rows, write_atomically
 from audiodd_jax.runtime.run_log import last_step, test_accuracy
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.sweep.run_process import RECORD
@@ -49,12 +48,8 @@ class State(NamedTuple):
 def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
     """The states of a sweep's runs, from its record."""
     states = {plan.name: State(plan.name) for plan in plans}
-    file = workdir / RECORD
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # incomplete, after a full disk or a kill
+    # Incomplete lines are left by full disks and kills.
+    for row in read_rows(workdir / RECORD, "run", "event", skip=True):
         state = states.get(row["run"])
         if state is None:
             continue
