@@ -35,12 +35,10 @@ def start(values: Any, *, float64: bool = False) -> None:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", own)
     # Numbers must not depend on the environment's settings of JAX.
-    jax.config.update("jax_enable_x64", float64)
-    jax.config.update("jax_default_prng_impl", "threefry2x32")
-    with contextlib.suppress(AttributeError):  # the only behaviour of later versions
-        jax.config.update("jax_threefry_partitionable", True)
+    from audiodd_jax.runtime import devices, environment, multiprocess, supervisor
+
+    environment.set_numerics(jax_enable_x64=float64)
     keep_compiled(cache_dir(values))
-    from audiodd_jax.runtime import devices, multiprocess, supervisor
 
     supervised = not supervisor.is_needed()
     supervisor.follow()

@@ -1,10 +1,12 @@
 """Versions, devices and revision of a run."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,13 @@ import jax
 from audiodd_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
+
+
+_NUMERICS = {
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_enable_x64": False,
+}
 
 
 def describe() -> dict[str, Any]:
@@ -35,8 +44,30 @@ def describe() -> dict[str, Any]:
 
 def numerics() -> dict[str, Any]:
     """JAX's settings that change a run's numbers."""
-    names = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64")
-    return {name: getattr(jax.config, name, None) for name in names}
+    return {name: getattr(jax.config, name, None) for name in _NUMERICS}
+
+
+def set_numerics(**values: Any) -> None:
+    """Sets ``numerics``, by default as JAX has them without any setting.
+
+    Args:
+      **values: those that differ from the defaults.
+    """
+    for name, value in {**_NUMERICS, **values}.items():
+        # Later versions lack settings of which one value is left.
+        with contextlib.suppress(AttributeError):
+            jax.config.update(name, value)
+
+
+@contextlib.contextmanager
+def default_numerics() -> Iterator[None]:
+    """Within it, numbers do not depend on the settings of JAX."""
+    before = numerics()
+    set_numerics()
+    try:
+        yield
+    finally:
+        set_numerics(**before)
 
 
 def _installed_version(name: str) -> str | None:
