@@ -76,6 +76,7 @@ UNCONSTRAINED = {
     *("features.n_mels", "features.window_seconds", "features.n_fft"),
     *("features.f_min", "features.f_max", "network.weight_variance"),
     *("augment.background_snr_db", "training.augment.background_snr_db"),
+    "views.augment.background_snr_db",
     *("evaluation.width", "active.budgets", "active.initial"),
 }
 

@@ -16,7 +16,9 @@ from audiodd_jax.config.schema import (
     RandomNetworkConfig,
     RFADConfig,
     SiameseConfig,
+    TeacherConfig,
     TrainingConfig,
+    ViewsConfig,
 )
 
 __all__ = [
@@ -35,5 +37,7 @@ __all__ = [
     "RFADConfig",
     "RandomNetworkConfig",
     "SiameseConfig",
+    "TeacherConfig",
     "TrainingConfig",
+    "ViewsConfig",
 ]

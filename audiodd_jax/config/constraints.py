@@ -24,6 +24,12 @@ SHARE = Constraint(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Constraint(lambda value: 0 <= value < 1, "at least 0 and below 1")
 SEED = Constraint(lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
 
+STARTS = ("real", "herding", "k_center", "noise")
+INITIAL = Constraint(
+    lambda value: value in STARTS or value.endswith(".npz"),
+    f"{', '.join(STARTS)} or the path of a coreset's .npz",
+)
+
 
 def one_of(*choices: str) -> Constraint:
     """One of some names."""

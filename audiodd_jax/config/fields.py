@@ -67,17 +67,18 @@ def run_options(groups: Iterable[str]) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Inverse of ``dataclasses.asdict``, ignoring fields of other versions."""
-
-    def build(kind: type, values: dict[str, Any]) -> Any:
-        arguments = {}
-        for field in dataclasses.fields(kind):
-            if field.name in values:
-                value = values[field.name]
-                nested = dataclasses.is_dataclass(field.type)
-                arguments[field.name] = build(field.type, value) if nested else value
-        return kind(**arguments)
-
     return build(Config, values)
+
+
+def build(kind: type, values: dict[str, Any]) -> Any:
+    """Settings of one group from a dictionary, ignoring fields of other versions."""
+    arguments = {}
+    for field in dataclasses.fields(kind):
+        if field.name in values:
+            value = values[field.name]
+            nested = dataclasses.is_dataclass(field.type)
+            arguments[field.name] = build(field.type, value) if nested else value
+    return kind(**arguments)
 
 
 def validate(config: Config) -> None:
@@ -93,6 +94,15 @@ def validate(config: Config) -> None:
             raise UserError(f"{name} must be {constraint.text}, not {value!r}")
     if config.loop.patience and config.loop.keep == "last":
         raise UserError("loop.patience stops at the best: it needs loop.keep=best")
+    if config.coreset.views and not config.teacher.networks:
+        raise UserError(
+            "coreset.views are labelled by a teacher: set teacher.networks, such as 2"
+        )
+    if config.views.augment.background:
+        raise UserError(
+            "views.augment.background is not possible: views are made from the coreset "
+            "alone, which has no background noise"
+        )
     if config.method not in REGRESSION:
         for name in ("coreset.learn_labels", "coreset.preconditioner"):
             if get(config, name):

@@ -14,6 +14,8 @@ DISTILLATION = (
     "siamese",
     "optimizer",
     "augment",
+    "teacher",
+    "views",
     "loop",
     "evaluation",
 )

@@ -90,9 +90,14 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 # Named changes on top of a dataset's and a method's defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # Coresets to train networks on: only the images are learnt, under a kernel that is
-    # sensitive to time.
-    "transfer": {"coreset.learn_labels": False, "network.readout": "flatten"},
+    # Coresets to train networks on: the images are learnt under a kernel that is
+    # sensitive to time, and a teacher labels random views of them.
+    "transfer": {
+        "coreset.learn_labels": False,
+        "network.readout": "flatten",
+        "teacher.networks": 2,
+        "coreset.views": 20,
+    },
     # For a first try: a tenth of the work.
     "quick": {
         "loop.steps": 50,

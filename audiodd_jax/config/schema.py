@@ -9,6 +9,7 @@ import dataclasses
 from audiodd_jax.config.constraints import (
     AT_LEAST_ONE,
     BELOW_ONE,
+    INITIAL,
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
@@ -125,20 +126,25 @@ class CoresetConfig:
 
     Attributes:
       samples_per_class: spectrograms per class (images per class, IPC).
-      init: ``real`` (random training clips, class-balanced) or ``noise``.
+      init: ``real`` (random training clips, class-balanced), ``herding`` or
+        ``k_center`` (training clips selected so), ``noise``, or the path of a
+        coreset's ``.npz``.
       learn_labels: learn the soft labels too.
       preconditioner: learn the images through factored linear maps, mel x mel and
         time x time.
       factor: shorter spectrograms that each stored one holds, one after the other along
         time; they are stretched to full length before use and share its label: more
         samples for the same storage.
+      views: random views of each spectrogram, each with a label of its own by the
+        teacher; 0: the spectrogram itself is labelled. Needs ``teacher.networks``.
     """
 
     samples_per_class: int = setting(10, AT_LEAST_ONE)
-    init: str = setting("real", one_of("real", "noise"))
+    init: str = setting("real", INITIAL)
     learn_labels: bool = True
     preconditioner: bool = False
     factor: int = setting(1, AT_LEAST_ONE)
+    views: int = setting(0, NOT_NEGATIVE)
 
 
 @dataclasses.dataclass
@@ -274,6 +280,54 @@ class AugmentConfig:
     frequency_mask: float = setting(0.0, SHARE)
 
 
+def strong() -> AugmentConfig:
+    """Strong augmentation, without background noise."""
+    return AugmentConfig(
+        time_shift=0.15,
+        gain_db=6.0,
+        noise_db=4.0,
+        time_mask=0.2,
+        frequency_mask=0.15,
+    )
+
+
+@dataclasses.dataclass
+class TeacherConfig:
+    """The teacher: an ensemble of networks that labels a finished coreset.
+
+    It is trained on all training clips by the recipe of its model, and gives networks
+    that are trained on the coreset soft labels. Kernel regression keeps the coreset's
+    own labels.
+
+    Attributes:
+      networks: networks of the ensemble; 0: no teacher.
+      model: ``convnet`` or ``resnet18``.
+      steps: training steps of each network.
+      temperature: divides the logits before the softmax.
+      seed: seed of the first network; runs with the same teacher share it in the cache.
+    """
+
+    networks: int = setting(0, NOT_NEGATIVE)
+    model: str = setting("convnet", one_of("convnet", "resnet18"))
+    steps: int = setting(800, AT_LEAST_ONE)
+    temperature: float = setting(2.0, POSITIVE)
+    seed: int = setting(1000, SEED)
+
+
+@dataclasses.dataclass
+class ViewsConfig:
+    """How the views of a coreset's spectrograms differ from them.
+
+    Attributes:
+      mixed: share of the views that are mixed with another spectrogram, in a random
+        proportion.
+      augment: augmentation of each view.
+    """
+
+    mixed: float = setting(0.5, SHARE)
+    augment: AugmentConfig = dataclasses.field(default_factory=strong)
+
+
 @dataclasses.dataclass
 class LoopConfig:
     """Length of a distillation, and its logging, validation and checkpoints.
@@ -365,6 +419,8 @@ class TrainingConfig:
       schedule: after warm-up, ``cosine`` (to zero at the last step) or ``constant``.
       loss: ``cross_entropy`` or ``mse``.
       labels: labels of a coreset: ``soft`` as learned, or ``hard`` (the largest).
+      teacher_labels: learn from the views and labels of the teacher instead, if the
+        coreset has any.
       label_scale: factor of soft (centred) labels, before they are the targets of
         ``mse``, or their softmax those of ``cross_entropy``.
       label_smoothing: share of a hard label spread over all classes.
@@ -393,6 +449,7 @@ class TrainingConfig:
     schedule: str = setting("cosine", one_of("cosine", "constant"))
     loss: str = setting("cross_entropy", one_of("cross_entropy", "mse"))
     labels: str = setting("soft", one_of("soft", "hard"))
+    teacher_labels: bool = True
     label_scale: float = setting(5.0, POSITIVE)
     label_smoothing: float = setting(0.1, SHARE)
     centre_outputs: bool = False
@@ -453,6 +510,8 @@ class Config:
     siamese: SiameseConfig = dataclasses.field(default_factory=SiameseConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
+    views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
