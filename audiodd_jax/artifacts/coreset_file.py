@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.config import FeaturesConfig, ViewsConfig, fields
+from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.views import Views
 from audiodd_jax.features import from_waveform, inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.runtime.errors import UserError
@@ -32,19 +34,20 @@ class Coreset:
       labels: ``[s, c]`` float32, soft labels, centred.
       class_names: ``c`` names.
       metadata: dataset, feature settings, normalisation constants, method, settings.
+      teacher_labels: ``[k, c]`` float16, probabilities of the ``views`` by a teacher,
+        for training networks; None: it has none. Kernel regression reads ``labels``.
     """
 
     images: Float[np.ndarray, "s f t 1"]
     labels: Float[np.ndarray, "s c"]
     class_names: tuple[str, ...]
     metadata: dict[str, Any]
+    teacher_labels: Float[np.ndarray, "k c"] | None = None
 
     @property
     def features(self) -> FeaturesConfig:
         """Feature settings of the images; those of later versions are ignored."""
-        known = {field.name for field in dataclasses.fields(FeaturesConfig)}
-        values = self.metadata["features"]
-        return FeaturesConfig(**{k: v for k, v in values.items() if k in known})
+        return fields.build(FeaturesConfig, self.metadata["features"])
 
     @property
     def normalization(self) -> normalization_lib.Normalization:
@@ -65,15 +68,42 @@ class Coreset:
         stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
         return CoresetArrays(*stored).unfolded(self.factor)
 
+    def views(self) -> Views:
+        """The spectrograms and soft labels to train networks on, as NumPy arrays.
+
+        ``k = views * s * factor`` random views of the spectrograms, or the spectrograms
+        themselves, with the probabilities that the teacher gives them. The views follow
+        from the file alone: each call and process makes the same arrays.
+
+        Raises:
+          UserError: the coreset was made without a teacher.
+        """
+        if self.teacher_labels is None:
+            raise UserError(
+                "this coreset has no labels of a teacher: distil it with "
+                "--preset=transfer, or --config.teacher.networks=2"
+            )
+        made = self.metadata["views"]
+        images = views_lib.make(
+            self.unfolded().images,
+            made["count"],
+            fields.build(ViewsConfig, made["settings"]),
+            self.normalization,
+            made["seed"],
+        )
+        return Views(images, self.teacher_labels.astype(np.float32))
+
     @property
     def num_values(self) -> int:
         """Number of stored values: images and labels."""
-        return self.images.size + self.labels.size
+        extra = 0 if self.teacher_labels is None else self.teacher_labels.size
+        return self.images.size + self.labels.size + extra
 
     @property
     def num_bytes(self) -> int:
         """Size of images and labels in bytes."""
-        return self.images.nbytes + self.labels.nbytes
+        extra = 0 if self.teacher_labels is None else self.teacher_labels.nbytes
+        return self.images.nbytes + self.labels.nbytes + extra
 
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
@@ -109,12 +139,16 @@ class Coreset:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
+        extra = {}
+        if self.teacher_labels is not None:
+            extra["teacher_labels"] = self.teacher_labels
         save_npz(
             Path(path),
             images=self.images,
             labels=self.labels,
             class_names=np.array(self.class_names),
             metadata=np.array(json.dumps(self.metadata)),
+            **extra,
         )
 
 
@@ -136,7 +170,8 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             raise UserError(
                 f"{path} has format {metadata['format']}; this version reads {FORMAT}"
             )
-        result = Coreset(images, labels, class_names, metadata)
+        teacher_labels = arrays.get("teacher_labels")
+        result = Coreset(images, labels, class_names, metadata, teacher_labels)
         size = result.features
         well_formed = (
             images.dtype == labels.dtype == np.float32
@@ -148,9 +183,22 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             and result.normalization.mean.shape == (size.n_mels,)
             and np.isfinite(images).all()
             and np.isfinite(labels).all()
+            and (teacher_labels is None or _are_labels_of_views(result))
         )
     except DAMAGE as error:
         raise UserError(f"{path} is not a coreset of audiodd_jax") from error
     if not well_formed:
         raise UserError(f"{path} is damaged: its arrays do not match its metadata")
     return result
+
+
+def _are_labels_of_views(coreset: Coreset) -> bool:
+    """Whether a coreset's teacher labels are probabilities, one row per view."""
+    labels, made = coreset.teacher_labels, coreset.metadata["views"]
+    views = max(1, made["count"]) * coreset.labels.shape[0] * coreset.factor
+    return (
+        labels.dtype == np.float16
+        and labels.shape == (views, len(coreset.class_names))
+        and isinstance(made["seed"], int)
+        and bool((labels >= 0).all() and (labels <= 1).all())
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
-from audiodd_jax.config import FeaturesConfig, ModelConfig
+from audiodd_jax.config import FeaturesConfig, ModelConfig, fields
 from audiodd_jax.features import from_waveform
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.features.normalization import Normalization
@@ -104,12 +104,6 @@ def save(path: Path, networks: Network, data: Prepared, model: ModelConfig) -> N
     save_npz(path, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
-def _known(kind: type, values: dict[str, Any]) -> Any:
-    """Settings from a file, without those of later versions."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in values.items() if name in names})
-
-
 def _trees(networks: Network) -> dict[str, Any]:
     found = {}
     for name, variables in networks._asdict().items():
@@ -155,9 +149,9 @@ def load_networks(path: str | os.PathLike) -> TrainedNetworks:
         )
         return TrainedNetworks(
             Network(variables["variables"], variables.get("start")),
-            _known(ModelConfig, metadata["model"]),
+            fields.build(ModelConfig, metadata["model"]),
             tuple(metadata["class_names"]),
-            _known(FeaturesConfig, metadata["features"]),
+            fields.build(FeaturesConfig, metadata["features"]),
             Normalization(mean, std),
         )
     except DAMAGE as error:

@@ -1,9 +1,11 @@
 """Initial coresets, and coresets that are a selection of real clips."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, CoresetConfig
 from audiodd_jax.coreset import multi_formation
@@ -12,6 +14,60 @@ from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.selection import clips as clips_lib
+
+
+def start(
+    key: Key[Array, ""],
+    train: Split | DeviceSplit | HostSplit,
+    class_names: tuple[str, ...],
+    config: Config,
+) -> CoresetArrays:
+    """The initial coreset of a run, by ``config.coreset.init``; not one from a file.
+
+    Args:
+      key: draws clips, noise, or the random networks that embed clips.
+      train: clips to draw from.
+      class_names: the classes.
+      config: of the run.
+
+    Raises:
+      UserError: a class has too few clips, or ``factor`` does not divide the frames.
+    """
+    if config.coreset.init in ("herding", "k_center"):
+        choice = dataclasses.replace(config, method=config.coreset.init)
+        return selected(key, train, class_names, choice)
+    return initial(key, train, class_names, config.coreset)
+
+
+def filled(
+    random: CoresetArrays, images: Float[Array, "k f t 1"], labels: Float[Array, "k c"]
+) -> CoresetArrays:
+    """An initial coreset with an earlier coreset's spectrograms as its first ones.
+
+    Args:
+      random: an initial coreset of random clips, in class order.
+      images: stored images of the earlier coreset, with the same normalisation.
+      labels: its labels, in the order of the new classes; the largest is the class.
+
+    Raises:
+      UserError: a class has more images there than the new coreset holds.
+    """
+    num_classes = random.labels.shape[1]
+    per_class = random.labels.shape[0] // num_classes
+    classes = np.asarray(labels).argmax(1)
+    counts = np.bincount(classes, minlength=num_classes)
+    if counts.max() > per_class:
+        raise UserError(
+            f"the initial coreset has {counts.max()} spectrograms of a class, more "
+            f"than coreset.samples_per_class={per_class}"
+        )
+    order = np.argsort(classes, kind="stable")
+    rank = np.arange(classes.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = classes[order] * per_class + rank
+    return random._replace(
+        images=random.images.at[rows].set(images[order]),
+        labels=random.labels.at[rows].set(labels[order]),
+    )
 
 
 def initial(
@@ -26,11 +82,11 @@ def initial(
       key: draws clips without replacement, or noise.
       train: clips to draw from.
       class_names: the classes.
-      config: ``init`` is ``real`` or ``noise``; each image holds ``factor`` clips.
+      config: ``init`` is ``noise``, or else random clips; each image holds ``factor``
+        of them.
 
     Raises:
-      UserError: a class has too few clips, ``init`` is unknown, or ``factor`` does not
-        divide the frames.
+      UserError: a class has too few clips, or ``factor`` does not divide the frames.
     """
     per_class = config.samples_per_class
     if per_class < 1:
@@ -40,8 +96,6 @@ def initial(
         shape = (len(class_names) * per_class, *train.image_shape, 1)
         images = jax.random.normal(key, shape, jnp.float32)
         return _labelled(images, len(class_names))
-    if config.init != "real":
-        raise UserError(f"coreset.init is real or noise, not {config.init!r}")
     clips = per_class * config.factor
     try:
         rows = clips_lib.random_rows(key, train.labels, class_names, clips)

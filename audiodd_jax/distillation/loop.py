@@ -82,6 +82,7 @@ def distill(
     data: Prepared,
     run: RunDirectory | None = None,
     mesh: Mesh | None = None,
+    start: CoresetArrays | None = None,
 ) -> Distilled:
     """Distils ``data`` to a coreset by ``config.method``.
 
@@ -90,6 +91,7 @@ def distill(
       data: the prepared dataset; its test split is not read.
       run: the run directory; None: memory only.
       mesh: devices of the run; None: all, of all processes.
+      start: the initial coreset, as stored; None: by ``config.coreset.init``.
 
     Raises:
       UserError: settings that the data does not allow, or a loss that is not finite.
@@ -104,9 +106,8 @@ def distill(
         return _select(config, data, run, mesh)
     mesh = mesh or make_mesh(config, data.num_classes)
     stream = _streams(config)
-    start = initial.initial(
-        stream(_INITIAL), data.train, data.class_names, config.coreset
-    )
+    if start is None:
+        start = initial.start(stream(_INITIAL), data.train, data.class_names, config)
     job, state = _prepare(config, data, mesh, start)
     schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
     state, steps, history = drive(job, state, schedule, run)

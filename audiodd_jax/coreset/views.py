@@ -1,0 +1,94 @@
+"""Views: random changes of a coreset's spectrograms, made again from a seed.
+
+A view is an augmentation of a spectrogram, and some views are mixed with another
+spectrogram. Only the views' labels are stored; the views follow from the spectrograms,
+the seed and the settings.
+
+References:
+  Shen, Xing, *A Fast Knowledge Distillation Framework for Visual Recognition*, ECCV
+  2022 (stored soft labels of random crops). Beyer et al., *Knowledge Distillation: A
+  Good Teacher is Patient and Consistent*, CVPR 2022 (teachers that label mixtures).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+from audiodd_jax.config import ViewsConfig
+from audiodd_jax.features.augment import augment
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.runtime.environment import default_numerics
+
+# Folded into a view's key, to draw what it is mixed with.
+_MIX = 1
+
+
+class Views(NamedTuple):
+    """Spectrograms and the probabilities that a teacher gives them.
+
+    Attributes:
+      images: ``[k, f, t, 1]`` standardised log-mel spectrograms.
+      labels: ``[k, c]`` probabilities.
+    """
+
+    images: Float[Array | np.ndarray, "k f t 1"]
+    labels: Float[Array | np.ndarray, "k c"]
+
+
+def make(
+    images: Float[Array | np.ndarray, "s f t 1"],
+    count: int,
+    config: ViewsConfig,
+    stats: Normalization,
+    seed: int,
+) -> Float[np.ndarray, "k f t 1"]:
+    """All ``k = count * s`` views: the first of every spectrogram, and so on.
+
+    Computed on the CPU, whatever the other devices and the settings of JAX: the same
+    arguments give the same bits on machines of one kind. Without views (``count`` 0),
+    the spectrograms themselves.
+
+    Args:
+      images: standardised, full-length spectrograms.
+      count: views per spectrogram.
+      config: how they differ from it.
+      stats: statistics that standardised the images.
+      seed: of all views.
+    """
+    images = np.asarray(images, np.float32)
+    stats = Normalization(*(np.asarray(values, np.float32) for values in stats))
+    if not count:
+        return images
+    cpu = jax.local_devices(backend="cpu")[0]
+    with default_numerics(), jax.default_device(cpu):
+
+        @jax.jit
+        def all_views(root: Key[Array, ""], images: Array) -> Array:
+            one = lambda i: _view(jax.random.fold_in(root, i), images, config, stats)
+            return lax.map(one, jnp.arange(count))
+
+        found = np.asarray(all_views(jax.random.key(seed), images))
+    return found.reshape(-1, *images.shape[1:])
+
+
+def _view(
+    key: Key[Array, ""],
+    images: Float[Array, "s f t 1"],
+    config: ViewsConfig,
+    stats: Normalization,
+) -> Float[Array, "s f t 1"]:
+    """One view of each spectrogram."""
+    images = augment(key, images, config.augment, stats)
+    if not config.mixed:
+        return images
+    mix_key = jax.random.fold_in(key, _MIX)
+    pair_key, weight_key, which_key = jax.random.split(mix_key, 3)
+    shape = (images.shape[0], 1, 1, 1)
+    other = images[jax.random.permutation(pair_key, images.shape[0])]
+    weight = jax.random.uniform(weight_key, shape)
+    is_mixed = jax.random.uniform(which_key, shape) < config.mixed
+    return jnp.where(is_mixed, weight * images + (1 - weight) * other, images)

@@ -1,0 +1,161 @@
+"""Views of a coreset: made from the artefact alone, wherever it is read."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from audiodd_jax.artifacts import coreset_file
+from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.config import AugmentConfig, FeaturesConfig, ViewsConfig
+from audiodd_jax.coreset import views
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.runtime.errors import UserError
+
+STATS = Normalization(np.full(8, -30, np.float32), np.full(8, 12, np.float32))
+PLAIN = ViewsConfig(mixed=0.0, augment=AugmentConfig())
+PRINT = (
+    "import sys, hashlib, audiodd_jax; "
+    "v = audiodd_jax.load_coreset(sys.argv[1]).views(); "
+    "print(type(v.images).__module__, v.images.dtype, "
+    "hashlib.sha256(v.images.tobytes() + v.labels.tobytes()).hexdigest())"
+)
+
+
+def images(count=6):
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((count, 8, 16, 1)).astype(np.float32)
+
+
+def labelled(count=3, factor=1, **changes):
+    """A coreset of two classes whose views have labels."""
+    rng = np.random.default_rng(1)
+    first = rng.uniform(size=(max(1, count) * 6 * factor, 1))
+    features = FeaturesConfig(sample_rate=8000, n_mels=8, frames=16, clip_seconds=0.5)
+    metadata = {
+        "format": coreset_file.FORMAT,
+        "dataset": "tones",
+        "features": dataclasses.asdict(features),
+        "normalization": {"mean": [-30.0] * 8, "std": [12.0] * 8},
+        "settings": {"coreset": {"factor": factor}},
+        "views": {
+            "count": count,
+            "seed": 7,
+            "settings": dataclasses.asdict(ViewsConfig()),
+        },
+    }
+    own = {
+        "images": images(),
+        "labels": np.tile(np.float32([[0.5, -0.5]]), (6, 1)),
+        "class_names": ("a", "b"),
+        "metadata": metadata,
+        "teacher_labels": np.hstack([first, 1 - first]).astype(np.float16),
+    }
+    return coreset_file.Coreset(**{**own, **changes})
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_views_are_the_same_from_the_file_alone_in_another_process(tmp_path, factor):
+    """Whatever settings of JAX the other process has."""
+    labelled(factor=factor).save(tmp_path / "c.npz")
+    found = load_coreset(tmp_path / "c.npz").views()
+    assert found.images.shape == (18 * factor, 8, 16, 1)
+    assert found.labels.shape == (18 * factor, 2)
+    assert type(found.images) is type(found.labels) is np.ndarray
+    digest = hashlib.sha256(found.images.tobytes() + found.labels.tobytes())
+    other = {
+        **os.environ,
+        "JAX_ENABLE_X64": "1",
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+    }
+    command = [sys.executable, "-c", PRINT, str(tmp_path / "c.npz")]
+    done = subprocess.run(command, env=other, capture_output=True, text=True)
+    assert done.stdout.split() == ["numpy", "float32", digest.hexdigest()], done.stderr
+
+
+def test_views_differ_from_each_other_and_by_seed():
+    make = lambda seed: views.make(images(), 2, ViewsConfig(), STATS, seed)
+    first, second = np.split(make(0), 2)
+    assert np.abs(first - second).max() > 0.1
+    assert np.abs(make(0) - make(1)).max() > 0.1
+    np.testing.assert_array_equal(make(0), make(0))
+
+
+def test_more_views_keep_the_earlier_ones():
+    few = views.make(images(), 2, ViewsConfig(), STATS, 3)
+    many = views.make(images(), 4, ViewsConfig(), STATS, 3)
+    np.testing.assert_array_equal(many[: len(few)], few)
+
+
+def test_without_views_or_changes_the_spectrograms_are_kept():
+    np.testing.assert_array_equal(
+        views.make(images(), 0, ViewsConfig(), STATS, 0), images()
+    )
+    np.testing.assert_array_equal(views.make(images(), 1, PLAIN, STATS, 0), images())
+
+
+def test_mixed_views_are_convex_combinations_of_two_spectrograms():
+    """One-hot images: a view's values are its weights of the spectrograms."""
+    eye = np.eye(128, dtype=np.float32)[:6].reshape(6, 8, 16, 1)
+    for mixed, fewest in ((0.0, 6), (1.0, 0)):
+        config = dataclasses.replace(PLAIN, mixed=mixed)
+        made = views.make(eye, 1, config, STATS, 0).reshape(6, -1)
+        np.testing.assert_allclose(made.sum(1), 1, rtol=1e-6)
+        assert (made >= 0).all()
+        assert ((made > 0).sum(1) <= 2).all()
+        assert (made.max(1) == 1).sum() >= fewest
+    assert (made.max(1) < 1).any()
+
+
+def test_background_noise_is_refused():
+    from audiodd_jax.config import Config, fields
+
+    config = fields.replace(Config(), {"views.augment.background": 0.5})
+    with pytest.raises(UserError, match="has no background noise"):
+        fields.validate(config)
+    config = fields.replace(Config(), {"coreset.views": 5})
+    with pytest.raises(UserError, match="labelled by a teacher: set"):
+        fields.validate(config)
+
+
+def test_a_coreset_without_a_teacher_has_no_views():
+    with pytest.raises(UserError, match="no labels of a teacher"):
+        labelled(teacher_labels=None).views()
+
+
+def test_labels_count_in_the_size():
+    with_labels, without = labelled(), labelled(teacher_labels=None)
+    assert with_labels.num_bytes - without.num_bytes == 18 * 2 * 2
+    assert with_labels.num_values - without.num_values == 18 * 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.full((17, 2), 0.5, np.float16),
+        np.full((18, 2), 0.5, np.float32),
+        np.full((18, 2), np.nan, np.float16),
+        np.full((18, 2), 1.5, np.float16),
+    ],
+    ids=["rows", "type", "nan", "range"],
+)
+def test_damaged_labels_are_refused(tmp_path, labels):
+    labelled(teacher_labels=labels).save(tmp_path / "c.npz")
+    with pytest.raises(UserError, match="damaged"):
+        load_coreset(tmp_path / "c.npz")
+
+
+def test_labels_without_their_views_settings_are_refused(tmp_path):
+    coreset = labelled()
+    metadata = {k: v for k, v in coreset.metadata.items() if k != "views"}
+    path = tmp_path / "c.npz"
+    dataclasses.replace(coreset, metadata=metadata).save(path)
+    with pytest.raises(UserError, match="not a coreset"):
+        load_coreset(path)
+    assert "views" not in json.loads(str(np.load(path)["metadata"]))
