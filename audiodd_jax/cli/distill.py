@@ -46,7 +46,9 @@ def distill(argv: Sequence[str]) -> None:
 
 def _show_result(result: dict[str, Any], path: Path) -> None:
     spread = f" ± {100 * result['test_accuracy_std']:.1f}"
-    start = "real clips" if result["start"] == "real" else "noise"
+    from audiodd_jax.report import cards
+
+    start = cards.initial_in_words(result)
     is_learnt, factor = result["steps"] > 0, result.get("factor", 1)
     baseline = "the initial coreset" if is_learnt else "the same number of random clips"
     held = f", {factor} in each" if factor > 1 else ""
@@ -62,18 +64,38 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
         ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
         ("distillation", f"{result['method']}, {result['steps']} steps, "
          f"{result['wall_seconds']:.0f} s"),
+        *_teacher_rows(result),
         ("artefact", str(path / "coreset.npz")),
         ("pictures", str(path / "figures")),
         ("card", str(path / "README.md")),
     ]  # fmt: skip
     table(rows)
+    if unimproved := cards.warning(result):
+        print("", unimproved, sep="\n")
+
+
+def _teacher_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the teacher took, if there is one."""
+    if not (teacher := result.get("teacher")):
+        return []
+    views = result["views"]
+    labelled = f"{views} views of each spectrogram" if views else "each spectrogram"
+    return [
+        (
+            "teacher",
+            f"{teacher['seconds']:.0f} s of training, once; labelled {labelled} in "
+            f"{teacher['labelling_seconds']:.0f} s",
+        )
+    ]
 
 
 def _show_folds(result: dict[str, Any], path: Path) -> None:
     spread = lambda name: (
         f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
     )
-    start = "real clips" if result["start"] == "real" else "noise"
+    from audiodd_jax.report import cards
+
+    start = cards.initial_in_words(result)
     each = (f"{100 * row['test_accuracy']:.1f}" for row in result["folds"])
     rows = [
         ("folds", f"{len(result['folds'])}, each the test fold once"),

@@ -139,4 +139,5 @@ def _show(rows: list[Any], target: Target, out: Path | None) -> None:
         lines.append(("tables and pictures", str(out)))
     table(lines)
     if len(rows) > 1:
-        print("", evaluation_table.render(rows), sep="\n")
+        gained = evaluation_table.summary(rows)
+        print("", evaluation_table.render(rows), *gained, sep="\n")

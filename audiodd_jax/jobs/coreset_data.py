@@ -1,10 +1,17 @@
 """The dataset of a coreset, with the coreset's preprocessing."""
 
+import dataclasses
 from pathlib import Path
 
-from audiodd_jax.artifacts.coreset_file import Coreset
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from audiodd_jax.artifacts.coreset_file import Coreset, load_coreset
 from audiodd_jax.config import Config, fields
-from audiodd_jax.features import dataset
+from audiodd_jax.coreset import initial
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.runtime.errors import UserError
 
@@ -54,6 +61,15 @@ def check_coreset(coreset: Coreset, data: Prepared) -> None:
             f"{_some(coreset.class_names)}; {data.name} has "
             f"{_some(data.class_names)}"
         )
+    _check_split(coreset, data)
+
+
+def _check_split(coreset: Coreset, data: Prepared) -> None:
+    """Checks that a coreset was not made of a dataset's test clips.
+
+    Raises:
+      UserError: it was, or could have been.
+    """
     own = coreset.metadata["split"]["fold"]
     if own and data.fold != own:
         raise UserError(
@@ -67,6 +83,55 @@ def check_coreset(coreset: Coreset, data: Prepared) -> None:
             f"could be among them: {data.name} has changed, or is split in another "
             "way; restore its files and the settings config.data"
         )
+
+
+def continued(path: Path, config: Config, data: Prepared) -> CoresetArrays:
+    """The initial coreset of a run that continues from an earlier coreset.
+
+    Classes are matched by name. Classes that the earlier coreset lacks, and samples
+    beyond those that it has, are random training clips.
+
+    Args:
+      path: of the earlier coreset.
+      config: of the run.
+      data: the prepared dataset.
+
+    Raises:
+      UserError: the file is not a coreset, was made with other features, has classes
+        that the data lacks, more samples or another factor, or was made of test clips.
+    """
+    earlier = load_coreset(path)
+    if earlier.features != data.features:
+        names = [field.name for field in dataclasses.fields(data.features)]
+        other = [
+            n
+            for n in names
+            if getattr(earlier.features, n) != getattr(data.features, n)
+        ]
+        raise UserError(
+            f"{path} was made with other features ({', '.join(other)}); set them by "
+            "--config.features to continue from it"
+        )
+    if earlier.factor != config.coreset.factor:
+        raise UserError(
+            f"{path} has coreset.factor={earlier.factor}, not {config.coreset.factor}"
+        )
+    if unknown := tuple(n for n in earlier.class_names if n not in data.class_names):
+        raise UserError(f"{data.name} lacks classes of {path}: {_some(unknown)}")
+    if earlier.metadata["dataset"] == data.name:
+        _check_split(earlier, data)
+    key = jax.random.key(config.seed)
+    real = dataclasses.replace(config.coreset, init="real")
+    random = initial.initial(key, data.train, data.class_names, real)
+    decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
+    images = normalization.apply(decibel, data.normalization)
+    # Centred labels of more classes: the mean of each row stays zero.
+    count = len(earlier.class_names)
+    shift = 1 / count - 1 / data.num_classes
+    labels = np.full((len(images), data.num_classes), -1 / data.num_classes, np.float32)
+    columns = [data.class_names.index(name) for name in earlier.class_names]
+    labels[:, columns] = earlier.labels + shift
+    return initial.filled(random, images, jnp.asarray(labels))
 
 
 def _some(names: tuple[str, ...]) -> str:

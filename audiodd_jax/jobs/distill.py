@@ -19,6 +19,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.jobs import coreset_data, teacher
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.files import write_atomically
@@ -75,8 +76,11 @@ def distill(
             )
         data = dataset.load(config, cache_dir)
         run.use_data(data.clips_digest)
-        distilled = loop.distill(config, data, run, mesh)
-        return _finish(run, distilled, data, config, mesh)
+        start = None
+        if config.coreset.init.endswith(".npz") and config.method not in SELECTION:
+            start = coreset_data.continued(Path(config.coreset.init), config, data)
+        distilled = loop.distill(config, data, run, mesh, start)
+        return _finish(run, distilled, data, config, mesh, cache_dir)
 
 
 def _finish(
@@ -85,15 +89,20 @@ def _finish(
     data: Prepared,
     config: Config,
     mesh: Mesh | None = None,
+    cache_dir: Path | None = None,
 ) -> Run:
-    """Scores and draws a learnt coreset, and writes its file and card."""
+    """Labels, scores and draws a learnt coreset, and writes its file and card."""
     artefact = make_coreset(distilled.best, data, config)
+    labelling = None
+    if config.teacher.networks:
+        artefact, labelling = _labelled(artefact, data, config, cache_dir)
     both = [
         arrays.unfolded(config.coreset.factor)
         for arrays in (distilled.best, distilled.start)
     ]
     scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
     result = _result(distilled, scores, artefact, data, config)
+    result["teacher"] = labelling
     if multiprocess.is_process_zero():
         artefact.save(run.path / "coreset.npz")
         _draw(*both, distilled.history, data, config, run.path / "figures")
@@ -106,7 +115,9 @@ def _finish(
 def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Coreset:
     """A learnt coreset with its metadata, ready to be saved."""
     settings = fields.record(config, DISTILLATION)
-    settings["data"]["data_dir"] = ""  # coresets are shared; local paths are private
+    # Coresets are shared; local paths are private.
+    settings["data"]["data_dir"] = ""
+    settings["coreset"]["init"] = Path(config.coreset.init).name
     settings["features"] = dataclasses.asdict(data.features)
     metadata = {
         "format": coreset_file.FORMAT,
@@ -133,6 +144,27 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
     }
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     return Coreset(images, labels, data.class_names, metadata)
+
+
+def _labelled(
+    artefact: Coreset, data: Prepared, config: Config, cache_dir: Path | None
+) -> tuple[Coreset, dict[str, Any]]:
+    """The coreset with the teacher's labels of its views, and the teacher's record."""
+    images = artefact.unfolded().images
+    found = teacher.label(images, config, data, cache_dir)
+    own = {
+        "views": {
+            "count": config.coreset.views,
+            "seed": config.seed,
+            "settings": dataclasses.asdict(config.views),
+        },
+        "teacher": dataclasses.asdict(config.teacher),
+    }
+    metadata = {**artefact.metadata, **own}
+    labelled = dataclasses.replace(
+        artefact, metadata=metadata, teacher_labels=found.views.labels
+    )
+    return labelled, found.record
 
 
 def _draw(
@@ -185,6 +217,7 @@ def _result(
         "stored_values": artefact.num_values,
         "bytes": artefact.num_bytes,
         "train_bytes": data.train_bytes,
+        "views": config.coreset.views,
         "seed": config.seed,
         "steps": distilled.steps,
         "best_step": distilled.best_step,
@@ -195,7 +228,7 @@ def _result(
         "test_accuracy": best.mean,
         "test_accuracy_std": best.std,
         "test_accuracies": best.accuracies,
-        "start": "real" if not distilled.steps else config.coreset.init,
+        "start": Path(config.coreset.init).name if distilled.steps else "real",
         "start_test_accuracy": start.mean,
         "start_test_accuracies": start.accuracies,
     }
@@ -232,7 +265,6 @@ def _card(
 ) -> str:
     entry = datasets.lookup(data.name)
     classes = data.num_classes
-    noise = config.coreset.init == "noise"
     per_class = result["samples_per_class"]
     values = {
         "title": f"{data.name}: {per_class} per class by {config.method}",
@@ -242,7 +274,6 @@ def _card(
         "factor": result["factor"],
         "test": str(scores[0]),
         "start_test": str(scores[1]),
-        "start": "noise" if noise else "real clips",
         "networks": config.evaluation.networks,
         "width": config.evaluation.width or config.network.width,
         "seeds": config.evaluation.seeds,

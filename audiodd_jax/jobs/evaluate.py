@@ -11,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.features.dataset import Prepared
-from audiodd_jax.jobs import recorded_training
+from audiodd_jax.jobs import recorded_training, teacher
 from audiodd_jax.jobs.coreset_data import coreset_config, load_data
+from audiodd_jax.jobs.recorded_training import Source
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.report import evaluation_table, figures
+from audiodd_jax.report.gains import RELABELLED
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.selection import subsets
@@ -26,6 +30,8 @@ from audiodd_jax.training import evaluation
 from audiodd_jax.training.evaluation import Evaluation
 
 PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
+# Baselines of a coreset's size, which can have labels by its teacher too.
+SAME_SIZE = ("random", "herding")
 
 
 class Row(NamedTuple):
@@ -33,7 +39,8 @@ class Row(NamedTuple):
 
     Attributes:
       protocol: ``krr``, an exact kernel, or a network's name.
-      learns_from: ``coreset``, ``hard`` (its images with hard labels), or a subset.
+      learns_from: ``coreset``, ``hard`` (its images with hard labels), a subset, or a
+        subset with labels by the coreset's teacher.
       clips: number of spectrograms or clips in the training set.
       fraction: of the training split.
       scores: on the test split.
@@ -86,14 +93,17 @@ def evaluate(
     data = load_data(coreset, config, any(wanted.values()), cache_dir)
     rows = []
     for protocol in protocols:
-        recipe = config
+        recipe, names = config, ["coreset", *wanted]
         if protocol in presets.MODEL_DEFAULTS:
             recipe = presets.for_model(config, protocol, **(changes or {}))
             fields.validate(recipe)
+            if coreset.teacher_labels is not None and recipe.training.teacher_labels:
+                names += [n + RELABELLED for n in wanted if n in SAME_SIZE]
         place = out / protocol if out else None
-        for name in ("coreset", *wanted):
+        for name in names:
+            subset = wanted.get(name.removesuffix(RELABELLED))
             rows.append(
-                _row(protocol, name, wanted.get(name), coreset, data, recipe, place)
+                _row(protocol, name, subset, coreset, data, recipe, place, cache_dir)
             )
     return rows
 
@@ -119,6 +129,7 @@ def _row(
     data: Prepared,
     config: Config,
     place: Path | None,
+    cache_dir: Path | None,
 ) -> Row:
     """Learns from one training set, once per seed, and scores it."""
     is_network = protocol in presets.MODEL_DEFAULTS
@@ -128,11 +139,15 @@ def _row(
     found, seconds = [], 0.0
     for i in range(seeds if drawn else 1):
         draw = config.seed + i
-        if subset is None:
-            source = recorded_training.coreset_source(coreset.unfolded(), name)
-        else:
+        if subset is not None:
             rows = subsets.choose(subset, data, config, draw)
             source = recorded_training.subset_source(subset, rows, data, draw)
+            if name.endswith(RELABELLED):
+                source = _relabelled(source, name, coreset, data, cache_dir)
+        elif is_network and name == "coreset":
+            source = recorded_training.network_source(coreset, config.training)
+        else:
+            source = recorded_training.coreset_source(coreset.unfolded(), name)
         folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
         if not is_network:
             began = time.perf_counter()
@@ -156,11 +171,19 @@ def _row(
         trained = recorded_training.train(one, data, source, folder)
         found.append(trained.scores)
         seconds += trained.result["wall_seconds"]
-    # Stored spectrograms, whatever the coreset's factor.
-    learnt = coreset.labels if subset is None else source.clips.labels
-    clips = learnt.shape[0]
+    # Stored spectrograms, whatever the coreset's factor and views.
+    clips = coreset.labels.shape[0] if subset is None else len(rows)
     scores = evaluation.joined(found)
     return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
+
+
+def _relabelled(
+    source: Source, name: str, coreset: Coreset, data: Prepared, cache_dir: Path | None
+) -> Source:
+    """Real clips with views and labels as the coreset has them, by the same teacher."""
+    images = source.clips.take(np.arange(source.clips.labels.size))
+    views = teacher.label(images, coreset_config(coreset), data, cache_dir).views
+    return recorded_training.views_source(views, name)
 
 
 def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
@@ -195,6 +218,7 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
         "# Evaluation",
         "Accuracy on the test split, mean ± standard deviation over seeds.",
         evaluation_table.render(rows),
+        *evaluation_table.summary(rows),
         # Means of folds have no confusion matrices.
         *([evaluation_table.render_classes(rows, class_names)] if pictures else []),
         *pictures,

@@ -6,11 +6,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from audiodd_jax.artifacts import networks_file
-from audiodd_jax.config import Config, fields
+from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.config import AugmentConfig, Config, TrainingConfig, fields
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.views import Views
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.networks import parameter_count
@@ -21,16 +24,22 @@ from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation, fit
 from audiodd_jax.training.evaluation import Evaluation
 
+_NO_AUGMENTATION = {
+    f"training.augment.{name}": 0.0
+    for name in fields.names(AugmentConfig())
+    if name != "background_snr_db"
+}
+
 
 class Source(NamedTuple):
     """A training set.
 
     Attributes:
-      clips: a coreset, or real clips.
+      clips: a coreset, views of spectrograms with a teacher's labels, or real clips.
       record: identifies it in ``config.json``.
     """
 
-    clips: CoresetArrays | Split | DeviceSplit | HostSplit
+    clips: CoresetArrays | Views | Split | DeviceSplit | HostSplit
     record: dict[str, Any]
 
 
@@ -48,16 +57,32 @@ class Trained(NamedTuple):
     path: Path | None
 
 
+def network_source(coreset: Coreset, config: TrainingConfig) -> Source:
+    """A coreset as the training set of a network: its views, if it has a teacher's."""
+    if coreset.teacher_labels is None or not config.teacher_labels:
+        return coreset_source(coreset.unfolded())
+    return views_source(coreset.views(), "coreset")
+
+
+def views_source(views: Views, name: str) -> Source:
+    """Views with a teacher's labels as a training set."""
+    return Source(views, {"name": name, "digest": _digest(*views)})
+
+
 def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
     """A coreset as a training set; with hard labels if the name is ``hard``."""
     if name == "hard":
         classes = coreset.labels.argmax(1).astype(jnp.int32)
         labels = centred_one_hot(classes, coreset.labels.shape[1])
         coreset = coreset._replace(labels=labels)
+    return Source(coreset, {"name": name, "digest": _digest(*coreset[:2])})
+
+
+def _digest(*arrays: Array | np.ndarray) -> str:
     digest = hashlib.sha256()
-    for array in coreset[:2]:
+    for array in arrays:
         digest.update(np.asarray(array).tobytes())
-    return Source(coreset, {"name": name, "digest": digest.hexdigest()[:16]})
+    return digest.hexdigest()[:16]
 
 
 def subset_source(
@@ -144,7 +169,11 @@ def fit_source(
       run: the run directory, or None.
     """
     clips = source.clips
-    if isinstance(clips, CoresetArrays):
+    if isinstance(clips, Views):
+        learnt = fit.views_set(*map(jnp.asarray, clips))
+        # The views are augmented already.
+        config = fields.replace(config, _NO_AUGMENTATION)
+    elif isinstance(clips, CoresetArrays):
         learnt = fit.coreset_set(clips.images, clips.labels, config.training)
     else:
         learnt = fit.real_set(clips, data.num_classes, config.training)

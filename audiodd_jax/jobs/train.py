@@ -39,7 +39,7 @@ def train(
     fields.validate(config)
     if isinstance(learns_from, Coreset):
         data = load_data(learns_from, config, False, cache_dir)
-        source = recorded_training.coreset_source(learns_from.unfolded())
+        source = recorded_training.network_source(learns_from, config.training)
     else:
         data = dataset.load(config, cache_dir)
         subset = learns_from or Subset()

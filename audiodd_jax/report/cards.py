@@ -12,6 +12,31 @@ from audiodd_jax.report.tables import Table, mean_std
 _KEPT = {"best": "the best by validation", "last": "the last"}
 
 
+_INITIAL = {
+    "real": "real clips",
+    "noise": "noise",
+    "herding": "real clips by herding",
+    "k_center": "real clips by k-center",
+}
+
+
+def initial_in_words(result: dict[str, Any]) -> str:
+    """What a distillation started from."""
+    return _INITIAL.get(result["start"], f"coreset {result['start']}")
+
+
+def warning(result: dict[str, Any]) -> str:
+    """What to say if the coreset is the start of its distillation; else empty."""
+    if not result["steps"] or result["best_step"]:
+        return ""
+    return (
+        f"Distillation did not improve on the initial {initial_in_words(result)} by "
+        "validation: the coreset is the start. Try another "
+        "--config.optimizer.learning_rate, stronger --config.augment settings, or "
+        "--config.coreset.init=herding."
+    )
+
+
 def distillation(values: dict[str, Any]) -> str:
     """The card of a distillation or selection.
 
@@ -20,7 +45,7 @@ def distillation(values: dict[str, Any]) -> str:
     """
     rows = [
         ("distilled coreset", values["test"]),
-        (f"initial {values['start']}", values["start_test"]),
+        (f"initial {initial_in_words(values)}", values["start_test"]),
     ]
     if not values["steps"]:
         rows = [
@@ -28,7 +53,10 @@ def distillation(values: dict[str, Any]) -> str:
             ("random clips", values["start_test"]),
         ]
     scores = tables.markdown(Table(("", "accuracy on the test split"), rows))
-    return _render("distill.md", values, scores=scores, kept=_KEPT[values["keep"]])
+    kept, unimproved = _KEPT[values["keep"]], warning(values)
+    return _render(
+        "distill.md", values, scores=scores, kept=kept, unimproved=unimproved
+    )
 
 
 def folds(result: dict[str, Any]) -> str:
@@ -39,7 +67,7 @@ def folds(result: dict[str, Any]) -> str:
     """
     percent = lambda share: f"{100 * share:.1f}"
     spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
-    start = "real clips" if result["start"] == "real" else "noise"
+    start = initial_in_words(result)
     scores = Table(
         ("", "accuracy (%)"),
         [

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from audiodd_jax.report import tables
+from audiodd_jax.report import gains, tables
+from audiodd_jax.report.gains import RELABELLED
 from audiodd_jax.report.tables import Table
 from audiodd_jax.training.evaluation import Evaluation
 
@@ -21,6 +22,8 @@ Line = tuple[str, str, int, float, Evaluation, float]
 
 def learned_from(name: str) -> str:
     """A training set in words, from its name."""
+    if name.endswith(RELABELLED):
+        return learned_from(name.removesuffix(RELABELLED)) + ", teacher's labels"
     return _NAMES.get(name, f"real clips, {name}")
 
 
@@ -35,11 +38,14 @@ def render(lines: Sequence[Line]) -> str:
         "95 % interval",
         "macro F1",
         "each seed",
+        "gap closed",
         "s",
     )
     rows = []
     for protocol, name, clips, fraction, scores, seconds in lines:
         half = scores.interval
+        means = _means(lines, protocol)
+        closed = None if name in ("random", "all") else gains.gap_closed(means, name)
         rows.append(
             (
                 protocol,
@@ -50,10 +56,36 @@ def render(lines: Sequence[Line]) -> str:
                 "" if math.isnan(half) else f"± {100 * half:.1f}",
                 "" if scores.confusions is None else f"{scores.macro_f1:.3f}",
                 ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
+                "" if closed is None else f"{100 * closed:.0f} %",
                 f"{seconds:.0f}",
             )
         )
+    if not any(row[-2] for row in rows):  # without random and all clips
+        columns = (*columns[:-2], columns[-1])
+        rows = [(*row[:-2], row[-1]) for row in rows]
     return tables.markdown(Table(columns, rows))
+
+
+def summary(lines: Sequence[Line]) -> list[str]:
+    """A sentence per protocol: what the coreset gains over random clips."""
+    found = []
+    for protocol in dict.fromkeys(line[0] for line in lines):
+        means = _means(lines, protocol)
+        gain, closed = gains.over_random(means), gains.gap_closed(means)
+        if gain is None:
+            continue
+        same = "random" + RELABELLED in means
+        labels = " with the same teacher's labels" if same else ""
+        text = f"{protocol}: {100 * gain:+.1f} points over random clips{labels}"
+        if closed is not None:
+            text += f"; {100 * closed:.0f} % of the gap between random and all clips"
+        found.append(text)
+    return found
+
+
+def _means(lines: Sequence[Line], protocol: str) -> dict[str, float]:
+    """Mean accuracy by training set."""
+    return {line[1]: line[4].mean for line in lines if line[0] == protocol}
 
 
 def render_classes(lines: Sequence[Line], class_names: Sequence[str]) -> str:

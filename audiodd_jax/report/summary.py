@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from audiodd_jax.report import evaluation_table, learning_curves
+from audiodd_jax.report import cards, evaluation_table, learning_curves
 from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.report.tables import Table, mean_std
@@ -187,6 +187,7 @@ def sentence(group: Group) -> str:
         f"{_PROTOCOLS.get(result['protocol'], result['protocol'])} "
         f"{mean_std(group.column('test_accuracy'))} % over {count} "
         f"seed{'s' * (count > 1)}{real}{_tested(result)}."
+        + " ".join(["", *{cards.warning(run.result) for run in group.runs} - {""}])
     )
 
 

@@ -85,6 +85,14 @@ def coreset_set(
     return TrainingSet(Split(images, classes), losses.soft_targets(labels, config))
 
 
+def views_set(
+    images: Float[Array, "k f t 1"], labels: Float[Array, "k c"]
+) -> TrainingSet:
+    """Spectrograms with the probabilities of a teacher as a training set."""
+    classes = labels.argmax(1).astype(jnp.int32)
+    return TrainingSet(Split(images, classes), labels.astype(jnp.float32))
+
+
 def fit(
     config: Config,
     data: TrainingSet,

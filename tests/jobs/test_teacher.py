@@ -1,0 +1,230 @@
+"""Coresets whose views a teacher labels, from end to end on small tones."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import audiodd_jax
+from audiodd_jax.artifacts import networks_file
+from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.config import fields
+from audiodd_jax.jobs import evaluate, recorded_training, teacher
+from audiodd_jax.networks import models
+from audiodd_jax.networks.inference import Network, logits
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.signals import Interrupted
+
+TINY = {
+    "features__n_mels": 8,
+    "features__frames": 8,
+    "network__depth": 2,
+    "network__width": 4,
+    "coreset__samples_per_class": 2,
+    "loop__steps": 4,
+    "loop__batch_size": 32,
+    "loop__log_every": 2,
+    "loop__eval_every": 2,
+    "evaluation__networks": 2,
+    "evaluation__width": 4,
+    "evaluation__seeds": 1,
+    "teacher__networks": 2,
+    "teacher__steps": 40,
+    "coreset__views": 3,
+}
+RECIPE = {
+    "model.depth": 2,
+    "model.width": 4,
+    "training.steps": 4,
+    "training.seeds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("teacher")
+
+
+@pytest.fixture(scope="module")
+def run(root):
+    config = audiodd_jax.for_dataset("tones", **TINY)
+    return audiodd_jax.distill(config, root / "run", root / "cache")
+
+
+def test_the_artefact_holds_both_kinds_of_labels(run):
+    coreset = load_coreset(run.path / "coreset.npz")
+    found = coreset.views()
+    assert found.images.shape == (60, 8, 8, 1)
+    np.testing.assert_allclose(found.labels.sum(1), 1, atol=2e-3)
+    assert coreset.labels.shape == (20, 10)
+    assert coreset.metadata["teacher"]["networks"] == 2
+    assert run.result["teacher"]["seconds"] > 0
+    assert "random views of each spectrogram" in (run.path / "README.md").read_text()
+
+
+def test_labels_are_those_of_the_ensemble(run, root):
+    """By the saved networks, one by one, in NumPy from the logits on."""
+    (place,) = (root / "cache" / "teachers").iterdir()
+    trained = networks_file.load_networks(place / "networks.npz")
+    model = models.make(trained.model, 10)
+    views, parts = run.coreset.views(), []
+    for i in range(2):
+        pick = lambda x, i=i: x[i]
+        one = Network(*jax.tree.map(pick, tuple(trained.networks)))
+        out = (
+            np.asarray(logits(one, jnp.asarray(views.images), model, 100), np.float64)
+            / 2
+        )
+        powers = np.exp(out - out.max(1, keepdims=True))
+        parts.append(powers / powers.sum(1, keepdims=True))
+    np.testing.assert_allclose(views.labels, np.mean(parts, 0), atol=1e-3)
+
+
+def test_runs_share_a_teacher(run, root, monkeypatch):
+    """Another seed and method trains none; another teacher does."""
+
+    def no_training(*_):
+        raise AssertionError("a teacher was trained")
+
+    monkeypatch.setattr(recorded_training, "fit_source", no_training)
+    choice = {**TINY, "method": "random", "seed": 5}
+    config = audiodd_jax.for_dataset("tones", **choice)
+    other = audiodd_jax.distill(config, root / "random", root / "cache")
+    assert other.coreset.teacher_labels.shape == (60, 10)
+    config = fields.replace(config, {"teacher.steps": 41})
+    with pytest.raises(AssertionError, match="was trained"):
+        audiodd_jax.distill(config, root / "another", root / "cache")
+
+
+def test_an_interrupted_teacher_resumes_to_the_same_labels(run, root, monkeypatch):
+    config = audiodd_jax.for_dataset("tones", **TINY)
+    data = audiodd_jax.prepare(config, root / "cache")
+    real, images = recorded_training.fit_source, run.coreset.unfolded().images
+
+    def cut(recipe, data, source, run):
+        short = {"training.steps": 20}
+        real(fields.replace(recipe, short), data, source, run)
+        raise Interrupted(signal.SIGTERM, 20)
+
+    # The shorter schedule would change the rate: a constant one, for both.
+    monkeypatch.setattr(teacher, "_recipe", constant_rate(teacher._recipe))
+    monkeypatch.setattr(recorded_training, "fit_source", real)
+    whole = teacher.label(images, config, data, root / "whole").views
+    monkeypatch.setattr(recorded_training, "fit_source", cut)
+    with pytest.raises(Interrupted):
+        teacher.label(images, config, data, root / "cut")
+    monkeypatch.setattr(recorded_training, "fit_source", real)
+    resumed = teacher.label(images, config, data, root / "cut").views
+    np.testing.assert_array_equal(resumed.labels, whole.labels)
+
+
+def constant_rate(recipe):
+    changes = {
+        "training.schedule": "constant",
+        "training.warmup": 0.0,
+        "training.checkpoint_every": 20,
+        "training.log_every": 20,
+    }
+    return lambda config: fields.replace(recipe(config), changes)
+
+
+def test_baselines_get_the_same_labels(run, root):
+    rows = evaluate.evaluate(
+        run.coreset,
+        ("krr", "convnet"),
+        ("random", "hard", "all"),
+        changes=RECIPE,
+        cache_dir=root / "cache",
+        out=root / "evaluation",
+    )
+    found = {(row.protocol, row.learns_from): row for row in rows}
+    assert ("krr", "random+teacher") not in found
+    own = found["convnet", "random+teacher"]
+    assert own.clips == found["convnet", "coreset"].clips == 20
+    evaluate.write(rows, run.coreset.class_names, root / "evaluation")
+    text = (root / "evaluation" / "README.md").read_text()
+    assert "over random clips with the same teacher's labels" in text
+
+
+def test_training_reads_the_views_unless_it_is_told_not_to(run, root):
+    config = audiodd_jax.for_model(run_config(run), "convnet")
+    config = fields.replace(config, RECIPE)
+    trained = audiodd_jax.train(config, root / "t", run.coreset, root / "cache")
+    off = fields.replace(config, {"training.teacher_labels": False})
+    other = audiodd_jax.train(off, root / "u", run.coreset, root / "cache")
+    read = lambda one: json.loads((one.path / "config.json").read_text())
+    assert read(trained)["learns_from"] != read(other)["learns_from"]
+    assert trained.result["num_samples"] == 60
+    assert other.result["num_samples"] == 20
+
+
+def run_config(run):
+    from audiodd_jax.jobs.coreset_data import coreset_config
+
+    return coreset_config(run.coreset)
+
+
+def test_a_run_continues_from_a_coreset_with_more_samples_and_learnt_labels(run, root):
+    path = run.path / "coreset.npz"
+    changes = {
+        **TINY,
+        "teacher__networks": 0,
+        "coreset__views": 0,
+        "coreset__init": str(path),
+        "coreset__samples_per_class": 3,
+        "loop__keep": "last",
+        "optimizer__learning_rate": 1e-12,
+        "loop__steps": 2,
+    }
+    config = audiodd_jax.for_dataset("tones", **changes)
+    found = audiodd_jax.distill(config, root / "more", root / "cache")
+    old, new = run.coreset, found.coreset
+    rows = np.arange(30).reshape(10, 3)[:, :2].reshape(-1)
+    np.testing.assert_allclose(new.images[rows], old.images, atol=1e-4)
+    np.testing.assert_allclose(new.labels[rows], old.labels, atol=1e-6)
+    assert found.result["start"] == "coreset.npz"
+    assert str(root) not in json.dumps(new.metadata)
+    fewer = fields.replace(config, {"coreset.samples_per_class": 1})
+    with pytest.raises(UserError, match="2 spectrograms of a class, more than"):
+        audiodd_jax.distill(fewer, root / "fewer", root / "cache")
+    other = fields.replace(config, {"features.n_mels": 9})
+    with pytest.raises(UserError, match=r"other features \(n_mels\)"):
+        audiodd_jax.distill(other, root / "mels", root / "cache")
+
+
+def test_classes_that_the_earlier_coreset_lacks_start_from_real_clips(run, root):
+    from audiodd_jax.jobs import coreset_data
+
+    config = audiodd_jax.for_dataset("tones", **TINY)
+    data = audiodd_jax.prepare(config, root / "cache")
+    keep = np.arange(20) // 2 < 8
+    part = dataclasses.replace(
+        run.coreset,
+        images=run.coreset.images[keep],
+        labels=run.coreset.labels[keep][:, :8] + 1 / 10 - 1 / 8,
+        class_names=data.class_names[:8],
+        teacher_labels=None,
+    )
+    part.save(root / "part.npz")
+    start = coreset_data.continued(root / "part.npz", config, data)
+    np.testing.assert_allclose(start.images[:16], part.images, atol=1e-4)
+    labels = np.asarray(start.labels)
+    np.testing.assert_allclose(labels[:16, :8], run.coreset.labels[:16, :8], atol=1e-6)
+    assert (labels.argmax(1) == np.arange(20) // 2).all()
+    np.testing.assert_allclose(labels[:16, 8:], -0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize("init", ["herding", "k_center"])
+def test_a_run_starts_from_selected_clips(init, root):
+    config = {**TINY, "teacher__networks": 0, "coreset__views": 0}
+    selected = audiodd_jax.for_dataset("tones", **{**config, "method": init})
+    learnt = audiodd_jax.for_dataset("tones", **config, coreset__init=init)
+    first = audiodd_jax.distill(selected, root / f"{init}1", root / "cache")
+    second = audiodd_jax.distill(learnt, root / f"{init}2", root / "cache")
+    accuracy = second.result["start_test_accuracy"]
+    assert accuracy == first.result["test_accuracy"]
+    assert "by " in (second.path / "README.md").read_text().split("initial real")[1]

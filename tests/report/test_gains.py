@@ -1,0 +1,36 @@
+from audiodd_jax.report import evaluation_table, gains
+from audiodd_jax.training.evaluation import Evaluation
+
+MEANS = {"coreset": 0.8, "random": 0.5, "random+teacher": 0.75, "all": 0.9}
+
+
+def test_the_gap_closed_is_a_share():
+    assert abs(gains.gap_closed(MEANS) - 0.75) < 1e-12
+    assert abs(gains.gap_closed(MEANS, "random+teacher") - 0.625) < 1e-12
+    assert gains.gap_closed({**MEANS, "coreset": 0.4}) < 0
+    assert gains.gap_closed({"coreset": 0.8, "random": 0.5}) is None
+    assert gains.gap_closed({**MEANS, "all": 0.5}) is None
+
+
+def test_the_improvement_is_over_clips_with_the_same_labels():
+    assert abs(gains.over_random(MEANS) - 0.05) < 1e-12
+    hard = {"coreset": 0.8, "random": 0.5}
+    assert abs(gains.over_random(hard) - 0.3) < 1e-12
+    assert gains.over_random({"coreset": 0.8}) is None
+
+
+def test_tables_name_both_measures():
+    lines = [
+        ("convnet", name, 10, 0.1, Evaluation("convnet", (mean,)), 1.0)
+        for name, mean in MEANS.items()
+    ]
+    table = evaluation_table.render(lines)
+    assert "75 %" in table
+    assert "62 %" in table
+    assert "real clips, random, teacher's labels" in table
+    (sentence,) = evaluation_table.summary(lines)
+    assert sentence == (
+        "convnet: +5.0 points over random clips with the same teacher's labels; "
+        "75 % of the gap between random and all clips"
+    )
+    assert "gap closed" not in evaluation_table.render(lines[:2])
