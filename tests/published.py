@@ -8,7 +8,12 @@ import zipfile
 import numpy as np
 import soundfile
 
-from audiodd_jax.data.builders import esc50, speech_commands, urbansound8k
+from audiodd_jax.data.builders import (
+    arabic_speech_commands,
+    esc50,
+    speech_commands,
+    urbansound8k,
+)
 
 NOISES = (
     *("doing_the_dishes", "dude_miaowing", "exercise_bike", "pink_noise"),
@@ -73,6 +78,25 @@ def write_speech_commands(folder, words, speakers=20, seed=0):
     for name in ("README.md", "LICENSE"):
         (folder / name).write_text("Speech Commands\n")
     return {part: len(names) for part, names in lists.items()}
+
+
+def write_arabic_speech_commands(folder, suffix=".wav", seed=0):
+    """Every keyword by three speakers, one in each part, and background noise."""
+    rng = np.random.default_rng(seed)
+    for number, table in enumerate(arabic_speech_commands.TABLES):
+        rows = []
+        for label, keyword in enumerate(arabic_speech_commands.CLASS_NAMES):
+            name = f"dataset/{keyword}/{number:08d}_NO_01{suffix}"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / name, sound(label, rng, 8_000, 1.0), 8_000)
+            rows.append((name, keyword))
+        with open(folder / table, "w", newline="") as file:
+            csv.writer(file).writerows([("file", "class"), *rows])
+    noise = folder / arabic_speech_commands.NOISE_FOLDER
+    noise.mkdir()
+    wave = 0.1 * rng.standard_normal(16_000 * 3)
+    soundfile.write(noise / f"boiler{suffix}", wave, 16_000)
+    (noise / "README.txt").write_text("noise\n")
 
 
 def write_urbansound8k(folder, per_fold=2, seed=0):

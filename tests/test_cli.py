@@ -210,7 +210,7 @@ def test_distilling_imports_no_tensorflow(tmp_path):
         (["prepare", "--dataset=zzz"], "choose from tones, spoken_digit, speech_comm"),
         (["prepare", "--dataset=speech_command"], "did you mean speech_commands"),
         (["prepare", "--variant=v0.02"], "tones has no variant 'v0.02'"),
-        (["prepare", "--dataset=urbansound8k"], "must be requested: fill in the form"),
+        (["prepare", "--dataset=urbansound8k"], "by this program: fill in the form"),
         (["prepare", "--fold=none"], "--fold is the number of a fold, or all"),
         (["prepare", "--config.data.storage=disk"], "data.storage must be auto or dev"),
         (["prepare", "--config.data.processes=-1"], "processes must be at least 0"),

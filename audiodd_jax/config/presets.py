@@ -47,6 +47,7 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
         "loop.steps": 300,
     },
     "speech_commands": {**_CLIPS, "loop.steps": 300},
+    "arabic_speech_commands": {**_CLIPS, "loop.steps": 300},
     "urbansound8k": {
         **_SCENES,
         "features.sample_rate": 22_050,

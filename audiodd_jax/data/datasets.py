@@ -75,6 +75,14 @@ DATASETS = {
         split="official: testing_list.txt and validation_list.txt",
         variants=("v0.01", "v0.02", "mini", "twelve"),
     ),
+    "arabic_speech_commands": Dataset(
+        title="Arabic Speech Commands",
+        version="1.0",
+        licence="CC BY 4.0, Abdulkader Ghandoura, Farouk Hjabo, Oumayma Al Dakkak",
+        homepage="https://doi.org/10.5281/zenodo.4662481",
+        module="audiodd_jax.data.builders.arabic_speech_commands",
+        split="official: train.csv, val.csv and test.csv, with disjoint speakers",
+    ),
     "urbansound8k": Dataset(
         title="UrbanSound8K",
         version="1.0",

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
+from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.features import cache
 from audiodd_jax.features import normalization as normalization_lib
 
@@ -29,10 +30,12 @@ class Split(NamedTuple):
     Attributes:
       images: ``[b, f, t, 1]`` standardised log-mel spectrograms.
       labels: ``[b]``.
+      weights: ``[b]`` of the clips in a score, or None if all weigh the same.
     """
 
     images: Float[Array, "b f t 1"]
     labels: Int[Array, " b"]
+    weights: Float[Array, " b"] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -129,7 +132,8 @@ class Prepared:
 
     Attributes:
       train: training clips; on the host if they do not fit the device.
-      validation: clips held out of the training split; may be empty.
+      validation: clips held out of the training split; may be empty. Each recording
+        of a class has the same weight, however many clips of it there are.
       test: test clips.
       class_names: the classes.
       normalization: statistics of ``train``, or the given ones.
@@ -140,7 +144,8 @@ class Prepared:
       name: of the dataset.
       version: of the dataset.
       licence: of the dataset.
-      train_bytes: of the training split, validation included, as 16-bit mono audio.
+      train_bytes: of the ``num_train`` training clips, as 16-bit mono audio.
+      is_validation_official: whether the dataset's split has a validation part.
       clips_digest: of all clips and their splits; identifies the data of a run.
       test_digest: of the test clips, if they are not those of a published split.
     """
@@ -158,6 +163,7 @@ class Prepared:
     version: str
     licence: str
     train_bytes: int
+    is_validation_official: bool = False
     clips_digest: str = ""
     test_digest: str = ""
 
@@ -173,8 +179,13 @@ class Prepared:
 
     @property
     def num_train(self) -> int:
-        """Number of clips in the training split, validation included."""
-        return self.train.labels.size + self.validation.labels.size
+        """Number of clips in the training split, of which percentages are.
+
+        Validation clips count if they were taken from it, and not if the dataset's
+        official split sets them apart.
+        """
+        held_out = 0 if self.is_validation_official else self.validation.labels.size
+        return self.train.labels.size + held_out
 
     @property
     def untested_classes(self) -> list[str]:
@@ -232,10 +243,15 @@ def load(
         train_split = DeviceSplit(features, train_split.labels, jax.device_put(stats))
     is_drawn = not found.folds.any() and not (found.splits == data_splits.TEST).any()
     is_published = config.data.name != "folder" and not is_drawn
-    in_training = np.concatenate([train, indices.validation])
+    is_official = bool((found.splits[indices.validation] == VALIDATION).any())
+    counted = train if is_official else np.concatenate([train, indices.validation])
     return Prepared(
         train=train_split,
-        validation=on_device(indices.validation),
+        validation=on_device(indices.validation)._replace(
+            weights=_weights(
+                found.groups[indices.validation], found.labels[indices.validation]
+            )
+        ),
         test=on_device(indices.test),
         class_names=found.class_names,
         normalization=stats,
@@ -248,8 +264,26 @@ def load(
         licence=found.licence,
         clips_digest=_digest(found, *indices),
         test_digest="" if is_published else _digest(found, indices.test),
-        train_bytes=int(found.raw_bytes[in_training].sum()),
+        train_bytes=int(found.raw_bytes[counted].sum()),
+        is_validation_official=is_official,
     )
+
+
+def _weights(
+    groups: Shaped[np.ndarray, " v"], labels: Int[np.ndarray, " v"]
+) -> Float[Array, " v"] | None:
+    """Weights that give all clips of a class and recording the same total; None: equal.
+
+    Clips that were cut from one recording are nearly copies of each other: where a few
+    recordings have most of the clips, the share of correct clips says little about new
+    recordings.
+    """
+    names = np.array([f"{a} {b}" for a, b in zip(labels, groups, strict=True)], str)
+    _, place, counts = np.unique(names, return_inverse=True, return_counts=True)
+    weights = np.where(groups == "", 1.0, 1 / counts[place])
+    if (weights == weights[:1]).all():
+        return None
+    return jnp.asarray(weights / weights.mean(), jnp.float32)
 
 
 def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:

@@ -84,8 +84,15 @@ def predict(
     return ridge.predict(k_bs, k_ss, y_support, regularizer)
 
 
-def score(predictions: Float[Array, "b c"], labels: Int[Array, " b"]) -> Score:
-    """Accuracy and loss of predictions."""
+def score(
+    predictions: Float[Array, "b c"],
+    labels: Int[Array, " b"],
+    weights: Float[Array, " b"] | None = None,
+) -> Score:
+    """Accuracy and loss of predictions, weighted by clip if there are weights."""
     targets = centred_one_hot(labels, predictions.shape[1], predictions.dtype)
-    accuracy = jnp.mean(jnp.argmax(predictions, axis=1) == labels)
-    return Score(accuracy, 0.5 * jnp.mean((targets - predictions) ** 2))
+    hits = jnp.argmax(predictions, axis=1) == labels
+    losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
+    return Score(
+        jnp.average(hits, weights=weights), jnp.average(losses, weights=weights)
+    )

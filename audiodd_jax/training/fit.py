@@ -294,7 +294,8 @@ def make_validate(
             out = logits(network, data.images, model, CLIPS_AT_ONCE)
             hits = jnp.argmax(out, axis=1) == data.labels
             targets = losses.hard_targets(data.labels, out.shape[1], config)
-            return hits.mean(), losses.loss(out, targets, config.loss)
+            loss = losses.loss(out, targets, config.loss, data.weights)
+            return jnp.average(hits, weights=data.weights), loss
 
         return jax.lax.map(score, networks)
 

@@ -46,12 +46,17 @@ def soft_targets(
 
 
 def loss(
-    logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
+    logits: Float[Array, "b c"],
+    targets: Float[Array, "b c"],
+    kind: str,
+    weights: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
     """Cross-entropy, or half the squared error, averaged over the batch."""
     if kind == "mse":
-        return 0.5 * jnp.mean(jnp.sum((logits - targets) ** 2, axis=1))
-    return optax.softmax_cross_entropy(logits, targets).mean()
+        values = 0.5 * jnp.sum((logits - targets) ** 2, axis=1)
+    else:
+        values = optax.softmax_cross_entropy(logits, targets)
+    return jnp.average(values, weights=weights)
 
 
 def mixup(

@@ -61,7 +61,7 @@ class Archive:
 
     Attributes:
       file_name: its name.
-      url: to download it from; empty if it must be requested.
+      url: to download it from; empty if users download it themselves.
       checksum: ``algorithm:hexdigest``, or empty.
       max_bytes: upper limit of its unpacked size.
       advice: how to get it otherwise.
@@ -131,10 +131,11 @@ def locate(layout: Layout, config: DataConfig, cache_dir: Path) -> Place:
         return _given(layout, Path(config.data_dir).expanduser())
     archive = cache_dir / "downloads" / layout.archive.file_name
     if not layout.archive.url and not archive.is_file():
+        title = datasets.lookup(layout.name).title
         raise UserError(
-            f"{datasets.lookup(layout.name).title} must be requested: "
-            f"{layout.archive.advice}; then put {layout.archive.file_name} into "
-            f"{archive.parent}, or pass it or the unpacked folder with --data_dir"
+            f"{title} is not downloaded by this program: {layout.archive.advice}; "
+            f"then put {layout.archive.file_name} into {archive.parent}, "
+            "or pass it or the unpacked folder with --data_dir"
         )
     if layout.archive.url:
         known = layout.archive.checksum.rpartition(":")[2] or layout.version

@@ -1,0 +1,84 @@
+"""Arabic Speech Commands: 40 keywords of one second, 30 speakers, official lists.
+
+The speakers of the three parts are disjoint: 18, 6 and 6.
+
+References:
+  Ghandoura, Hjabo, Al Dakkak, *Building and Benchmarking an Arabic Speech Commands
+  Dataset for Small-Footprint Keyword Spotting*, Engineering Applications of Artificial
+  Intelligence 102, 2021.
+"""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import datasets
+from audiodd_jax.data.builders import records
+from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.csv_tables import read
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
+from audiodd_jax.runtime.errors import UserError
+
+VERSION = "1.0"
+TABLES = {"train.csv": TRAIN, "val.csv": VALIDATION, "test.csv": TEST}
+NOISE_FOLDER = "background_noise"
+# As published, and as smaller copies have them.
+SOUNDS = (".wav", ".ogg")
+CLIPS = {TRAIN: 180, VALIDATION: 60, TEST: 60}  # of each keyword
+CLASS_NAMES = (
+    *("backward", "cancel", "close", "digit", "direction", "disable", "down"),
+    *("eight", "enable", "enter", "five", "forward", "four", "left", "move", "next"),
+    *("nine", "no", "ok", "one", "open", "options", "previous", "receive", "record"),
+    *("right", "rotate", "send", "seven", "six", "start", "stop", "three", "two"),
+    *("undo", "up", "yes", "zero", "zoom in", "zoom out"),
+)
+
+
+def find(folder: Path) -> Found:
+    """The clips in the three tables; groups are speakers.
+
+    Raises:
+      UserError: a table is missing or damaged, or lists a clip twice.
+    """
+    parts: dict[str, str] = {}
+    for table, part in TABLES.items():
+        for row in read(folder / table, ("file", "class")):
+            name = "/".join(PurePosixPath(row["file"]).parts[-2:])
+            if name in parts:
+                raise UserError(f"{folder / table}: {row['file']} is listed twice")
+            parts[name] = part
+    clips = []
+    for keyword in CLASS_NAMES:
+        place = folder / "dataset" / keyword
+        for file in sorted(os.listdir(place)) if place.is_dir() else []:
+            if part := parts.pop(f"{keyword}/{file}", ""):
+                speaker = file.split("_NO_")[0]
+                name = f"{keyword}/{file}"
+                clips.append(Clip(place / file, name, keyword, part, group=speaker))
+    noise = sorted(folder.glob(f"{NOISE_FOLDER}/*"))
+    sounds = tuple(file for file in noise if file.suffix in SOUNDS)
+    return Found(clips, sorted(parts), sounds)
+
+
+def open_source(config: DataConfig, cache_dir: Path) -> Source:
+    """The dataset from its folder or archive."""
+    homepage = datasets.lookup("arabic_speech_commands").homepage
+    parts = tuple(CLIPS)
+    layout = Layout(
+        name="arabic_speech_commands",
+        version=VERSION,
+        class_names=CLASS_NAMES,
+        parts=parts,
+        markers=("val.csv",),
+        holds="dataset/KEYWORD/*.wav and train.csv, val.csv and test.csv",
+        archive=Archive(
+            file_name="arabic-speech-commands-dataset.zip",
+            url="",
+            checksum="",
+            max_bytes=2 << 30,
+            advice=f"download it from {homepage}",
+        ),
+        find=find,
+        published={(name, part): CLIPS[part] for name in CLASS_NAMES for part in parts},
+    )
+    return records.open_source(layout, config, cache_dir)
