@@ -338,9 +338,9 @@ class LoopConfig:
       log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
-      patience: validations without improvement before stopping; 0: never stop early.
-      keep: keep the coreset with the ``best`` validation score (by kernel regression),
-        or the ``last``.
+      patience: validations that keep no coreset before stopping; 0: never stop early.
+      keep: keep the ``best`` coreset: the last whose validation accuracy (by kernel
+        regression) is within its standard error of the highest; or the ``last``.
     """
 
     steps: int = setting(1000, AT_LEAST_ONE)

@@ -46,10 +46,10 @@ class LoopState(NamedTuple):
 
     Attributes:
       method: state of the method.
-      best: the best coreset so far by validation.
+      best: the coreset that validation has chosen so far.
       best_step: ``[]`` step at which it was reached.
-      best_accuracy: ``[]`` on the validation clips.
-      best_loss: ``[]`` on the validation clips; breaks ties of accuracy.
+      best_accuracy: ``[]`` highest accuracy so far on the validation clips.
+      best_loss: ``[]`` lowest loss so far at that accuracy.
     """
 
     method: Any
@@ -64,7 +64,7 @@ class Distilled(NamedTuple):
 
     Attributes:
       start: the initial coreset; for a selection, random clips.
-      best: the best by validation; without validation clips, the last.
+      best: the choice by validation; without validation clips, the last.
       best_step: step at which it was reached.
       steps: steps taken, fewer than scheduled after early stopping.
       history: one row per chunk.
@@ -216,9 +216,9 @@ def _select(
         return Distilled(start, chosen, 0, 0, log.history)
 
 
-def _worst() -> ridge_scoring.Score:
-    """A score worse than any coreset's."""
-    return ridge_scoring.Score(jnp.float32(-1), jnp.float32(jnp.inf))
+def _worst() -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """An accuracy and a loss that are worse than any coreset's."""
+    return jnp.float32(-1), jnp.float32(jnp.inf)
 
 
 def _copy(tree: Any) -> Any:
@@ -233,6 +233,7 @@ def _score(
     """Validates a coreset, also into ``row``."""
     score = validate(arrays)
     row["validation_accuracy"] = float(score.accuracy)
+    row["validation_error"] = float(score.error)
     row["validation_loss"] = float(score.loss)
     return score
 
@@ -244,22 +245,35 @@ def _keep_best(
     row: dict[str, Any],
     keep: str,
 ) -> LoopState:
-    """Validates the coreset into ``row``; keeps it if it is the best, or ``last``."""
+    """Validates the coreset into ``row``, and keeps it unless it is clearly worse.
+
+    That is the one-standard-error rule: of the coresets whose validation accuracy is
+    within its standard error of the highest, the last is kept. A few held-out
+    recordings cannot tell these apart, and further steps have seen more clips.
+
+    References:
+      Breiman, Friedman, Olshen, Stone, *Classification and Regression Trees*, 1984,
+      section 3.4.3.
+    """
     candidate = method.coreset(state.method)
-    score = ridge_scoring.Score(state.best_accuracy, state.best_loss)
+    record = (state.best_accuracy, state.best_loss)
     if validate:
         score = _score(validate, candidate, row)
-    rank = lambda accuracy, loss: (
-        float(accuracy),
-        -math.inf if math.isnan(loss) else -float(loss),
-    )
-    worse = rank(*score) < rank(state.best_accuracy, state.best_loss)
-    if worse and keep == "best":
-        return state
+        is_kept = score.accuracy + score.error >= state.best_accuracy
+        is_kept &= jnp.isfinite(score.loss) | ~jnp.isfinite(state.best_loss)
+        if keep == "best" and not is_kept:
+            return state
+        found = (score.accuracy, score.loss)
+        record = max(record, found, key=lambda pair: _rank(*map(float, pair)))
     row["best"] = True
     # With the sharding of the array that it replaces.
     best_step = jnp.full_like(state.best_step, row["step"])
-    return LoopState(state.method, _copy(candidate), best_step, *score)
+    return LoopState(state.method, _copy(candidate), best_step, *record)
+
+
+def _rank(accuracy: float, loss: float) -> tuple[float, float]:
+    """Order of scores: by accuracy, then loss; NaN is the worst loss."""
+    return accuracy, -math.inf if math.isnan(loss) else -loss
 
 
 def _is_patience_over(state: LoopState, step: int, config: Config) -> bool:

@@ -97,7 +97,7 @@ def make_validate(
             chunk=settings.batch_size,
             mesh=mesh,
         )
-        return ridge_scoring.score(predictions, data.labels, data.weights)
+        return ridge_scoring.score(predictions, data.labels, data.recordings)
 
     # Keys are arguments, so that other seeds find the program compiled.
     score = jax.jit(score, out_shardings=devices.replicated(mesh))

@@ -30,12 +30,13 @@ class Split(NamedTuple):
     Attributes:
       images: ``[b, f, t, 1]`` standardised log-mel spectrograms.
       labels: ``[b]``.
-      weights: ``[b]`` of the clips in a score, or None if all weigh the same.
+      recordings: ``[b]`` number of the clip's class and recording, below ``b``; None:
+        one clip of each.
     """
 
     images: Float[Array, "b f t 1"]
     labels: Int[Array, " b"]
-    weights: Float[Array, " b"] | None = None
+    recordings: Int[Array, " b"] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -132,8 +133,7 @@ class Prepared:
 
     Attributes:
       train: training clips; on the host if they do not fit the device.
-      validation: clips held out of the training split; may be empty. Each recording
-        of a class has the same weight, however many clips of it there are.
+      validation: clips held out of the training split; may be empty.
       test: test clips.
       class_names: the classes.
       normalization: statistics of ``train``, or the given ones.
@@ -248,7 +248,7 @@ def load(
     return Prepared(
         train=train_split,
         validation=on_device(indices.validation)._replace(
-            weights=_weights(
+            recordings=_recordings(
                 found.groups[indices.validation], found.labels[indices.validation]
             )
         ),
@@ -269,21 +269,20 @@ def load(
     )
 
 
-def _weights(
+def _recordings(
     groups: Shaped[np.ndarray, " v"], labels: Int[np.ndarray, " v"]
-) -> Float[Array, " v"] | None:
-    """Weights that give all clips of a class and recording the same total; None: equal.
+) -> Int[Array, " v"] | None:
+    """Numbers the recordings of each class; None if there is one clip of each.
 
     Clips that were cut from one recording are nearly copies of each other: where a few
     recordings have most of the clips, the share of correct clips says little about new
-    recordings.
+    recordings. The classes that one speaker says are no copies.
     """
     names = np.array([f"{a} {b}" for a, b in zip(labels, groups, strict=True)], str)
-    _, place, counts = np.unique(names, return_inverse=True, return_counts=True)
-    weights = np.where(groups == "", 1.0, 1 / counts[place])
-    if (weights == weights[:1]).all():
-        return None
-    return jnp.asarray(weights / weights.mean(), jnp.float32)
+    alone = groups == ""
+    names[alone] = [f"\0{i}" for i in np.flatnonzero(alone)]
+    found, numbers = np.unique(names, return_inverse=True)
+    return jnp.asarray(numbers, jnp.int32) if found.size < labels.size else None
 
 
 def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:

@@ -13,6 +13,7 @@ from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, sum_over_devices
 from audiodd_jax.networks import random_conv
+from audiodd_jax.ops import groups
 from audiodd_jax.ops.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import NETWORKS, Grid
 
@@ -22,10 +23,12 @@ class Score(NamedTuple):
 
     Attributes:
       accuracy: fraction of clips whose largest prediction is correct.
+      error: standard error of the accuracy.
       loss: 1/2 mean squared error against ``one_hot - 1/c``.
     """
 
     accuracy: Float[Array, ""]
+    error: Float[Array, ""]
     loss: Float[Array, ""]
 
 
@@ -87,12 +90,17 @@ def predict(
 def score(
     predictions: Float[Array, "b c"],
     labels: Int[Array, " b"],
-    weights: Float[Array, " b"] | None = None,
+    recordings: Int[Array, " b"] | None = None,
 ) -> Score:
-    """Accuracy and loss of predictions, weighted by clip if there are weights."""
+    """Accuracy and loss of predictions; each recording weighs the same.
+
+    Args:
+      predictions: of the clips.
+      labels: their classes.
+      recordings: number of each clip's recording; None: one clip of each.
+    """
     targets = centred_one_hot(labels, predictions.shape[1], predictions.dtype)
     hits = jnp.argmax(predictions, axis=1) == labels
     losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
-    return Score(
-        jnp.average(hits, weights=weights), jnp.average(losses, weights=weights)
-    )
+    accuracy = groups.estimate(hits.astype(predictions.dtype), recordings)
+    return Score(*accuracy, groups.estimate(losses, recordings).mean)

@@ -19,6 +19,7 @@ from audiodd_jax.features.dataset import HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
+from audiodd_jax.ops import groups
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
@@ -294,8 +295,9 @@ def make_validate(
             out = logits(network, data.images, model, CLIPS_AT_ONCE)
             hits = jnp.argmax(out, axis=1) == data.labels
             targets = losses.hard_targets(data.labels, out.shape[1], config)
-            loss = losses.loss(out, targets, config.loss, data.weights)
-            return jnp.average(hits, weights=data.weights), loss
+            values = losses.per_clip(out, targets, config.loss)
+            mean = lambda x: groups.estimate(x.astype(out.dtype), data.recordings).mean
+            return mean(hits), mean(values)
 
         return jax.lax.map(score, networks)
 

@@ -46,17 +46,19 @@ def soft_targets(
 
 
 def loss(
-    logits: Float[Array, "b c"],
-    targets: Float[Array, "b c"],
-    kind: str,
-    weights: Float[Array, " b"] | None = None,
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
 ) -> Float[Array, ""]:
     """Cross-entropy, or half the squared error, averaged over the batch."""
+    return jnp.mean(per_clip(logits, targets, kind))
+
+
+def per_clip(
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
+) -> Float[Array, " b"]:
+    """Cross-entropy, or half the squared error, of each clip."""
     if kind == "mse":
-        values = 0.5 * jnp.sum((logits - targets) ** 2, axis=1)
-    else:
-        values = optax.softmax_cross_entropy(logits, targets)
-    return jnp.average(values, weights=weights)
+        return 0.5 * jnp.sum((logits - targets) ** 2, axis=1)
+    return optax.softmax_cross_entropy(logits, targets)
 
 
 def mixup(

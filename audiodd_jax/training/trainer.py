@@ -220,11 +220,11 @@ def make_chunk(
             )
 
         def body(state: State, drawn: Any) -> tuple[State, dict[str, Array]]:
-            images, targets = on_mesh(take(drawn))
+            batch = on_mesh(take(drawn))
             return step(
                 state,
-                images,
-                targets,
+                batch.images,
+                batch.labels,
                 model=model,
                 config=config,
                 stats=stats,

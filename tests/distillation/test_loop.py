@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import os
 import signal
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import FeaturesConfig, presets
+from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import loop, registry, rfad, steps
+from audiodd_jax.distillation.method import Method
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
@@ -124,13 +128,17 @@ def test_the_coreset_gets_better_than_where_it_started():
     assert result.steps == 60
 
 
-def test_the_best_is_the_best_by_validation():
+def test_the_choice_is_by_validation():
+    """The last within its standard error of the highest accuracy so far."""
     result = loop.distill(settings(loop__steps=24), data(noise=3.0))
     rows = [r for r in result.history if "validation_accuracy" in r]
-    rank = lambda r: (r["validation_accuracy"], -r["validation_loss"])
-    assert rank(max(rows, key=rank)) == rank(
-        next(r for r in rows if r["step"] == result.best_step)
-    )
+    highest, kept = -1.0, None
+    for row in rows:
+        accuracy = row["validation_accuracy"]
+        if accuracy + row["validation_error"] >= highest:
+            kept = row["step"]
+        highest = max(highest, accuracy)
+    assert result.best_step == kept
 
 
 def test_without_validation_the_last_is_kept():
@@ -282,3 +290,28 @@ def test_kernels_in_float64_must_be_possible():
     config = settings(rfad__kernel_precision="float64")
     with pytest.raises(UserError, match="float64 needs"):
         loop.distill(config, data())
+
+
+@pytest.mark.parametrize(("keep", "chosen"), [("best", 5), ("last", 7)])
+def test_the_last_coreset_within_a_standard_error_is_kept(keep, chosen):
+    """Accuracy, error and loss of each step; the kept ones are marked."""
+    scores = [
+        (0.50, 0.05, 1.0, True),
+        (0.46, 0.05, 2.0, True),  # within an error of the highest
+        (0.44, 0.05, 2.0, False),
+        (0.60, 0.05, 3.0, True),
+        (0.54, 0.05, 1.0, False),
+        (0.56, 0.05, 1.0, True),
+        (0.54, 0.05, 1.0, False),  # the highest counts, not the kept one
+        (0.60, 0.05, math.nan, False),
+    ]
+    arrays = lambda step: CoresetArrays(*(jnp.full((1,), step, jnp.float32),) * 3)
+    worst = loop._worst()
+    state = loop.LoopState(None, arrays(-1), jnp.int32(0), *worst)
+    for step, (accuracy, error, loss, is_kept) in enumerate(scores):
+        method = Method(None, None, lambda _, step=step: arrays(step))
+        found = ridge_scoring.Score(*map(jnp.float32, (accuracy, error, loss)))
+        row = {"step": step}
+        state = loop._keep_best(state, method, lambda _, f=found: f, row, keep)
+        assert row.get("best", False) is (is_kept or keep == "last")
+    assert int(state.best_step) == int(state.best.images[0]) == chosen

@@ -1,4 +1,4 @@
-"""Validation clips: the weights of recordings, and what percentages are of."""
+"""Validation clips: scores by recording, and what percentages are of."""
 
 import csv
 
@@ -8,47 +8,48 @@ import pytest
 import soundfile
 
 import audiodd_jax
-from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import dataset
 from audiodd_jax.kernels import ridge_scoring
-from audiodd_jax.training import losses
+from audiodd_jax.ops import groups
 
 
-def test_recordings_of_a_class_weigh_the_same():
-    """Three clips of ``a`` count as one of ``b``; a speaker's classes are apart."""
-    groups = np.array(["a", "a", "a", "b", "", "", "s", "s"])
-    labels = np.array([0, 0, 0, 0, 1, 1, 0, 1])
-    weights = dataset._weights(groups, labels)
-    raw = np.array([1 / 3, 1 / 3, 1 / 3, 1, 1, 1, 1, 1])
-    np.testing.assert_allclose(weights, raw / raw.mean(), rtol=1e-6)
+def test_clips_of_one_recording_and_class_share_a_number():
+    """A speaker's classes are apart, and clips without a recording are their own."""
+    groups = np.array(["a", "a", "b", "", "", "s", "s", "a"])
+    labels = np.array([0, 0, 0, 1, 1, 0, 1, 0])
+    numbers = np.asarray(dataset._recordings(groups, labels))
+    same = numbers[:, None] == numbers
+    wanted = np.eye(8, dtype=bool)
+    for i, j in ((0, 1), (0, 7), (1, 7)):
+        wanted[i, j] = wanted[j, i] = True
+    np.testing.assert_array_equal(same, wanted)
+    assert numbers.min() >= 0
+    assert numbers.max() < 8
 
 
-def test_clips_without_shared_recordings_have_no_weights():
-    assert dataset._weights(np.array(["", ""]), np.array([0, 1])) is None
-    assert dataset._weights(np.array(["a", "b"]), np.array([0, 0])) is None
-    assert dataset._weights(np.array([], str), np.array([], int)) is None
+def test_without_shared_recordings_there_are_no_numbers():
+    assert dataset._recordings(np.array(["", ""]), np.array([0, 1])) is None
+    assert dataset._recordings(np.array(["a", "b"]), np.array([0, 0])) is None
+    assert dataset._recordings(np.array([], str), np.array([], int)) is None
 
 
-def test_scores_are_weighted_means():
-    predictions = jnp.array([[0.5, -0.5], [0.5, -0.5], [-0.5, 0.5]])
-    labels, weights = jnp.array([0, 1, 1], jnp.int32), jnp.array([1.0, 0.5, 0.5])
+def test_each_recording_weighs_the_same_in_a_score():
+    predictions = jnp.array([[0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, -0.5]])
+    labels, recordings = jnp.array([0, 1, 1, 1], jnp.int32), jnp.array([3, 0, 0, 0])
     plain = ridge_scoring.score(predictions, labels)
-    weighted = ridge_scoring.score(predictions, labels, weights)
-    assert np.isclose(plain.accuracy, 2 / 3)
-    assert np.isclose(weighted.accuracy, 0.75)
-    assert np.isclose(plain.loss, 0.5 / 3)
-    assert np.isclose(weighted.loss, 0.5 * 0.5 / 2)
+    grouped = ridge_scoring.score(predictions, labels, recordings)
+    assert np.isclose(plain.accuracy, 0.5)
+    assert np.isclose(grouped.accuracy, (1 + 1 / 3) / 2)
+    # The standard deviation of 0, 0, 1, 1 and of 1/3, 1, over the root of their number.
+    assert np.isclose(plain.error, np.std([0, 0, 1, 1], ddof=1) / 2)
+    assert np.isclose(grouped.error, np.std([1 / 3, 1], ddof=1) / 2**0.5)
+    assert np.isclose(plain.loss, 0.5 * 2 / 4)
+    assert np.isclose(grouped.loss, 0.5 * (2 / 3) / 2)
 
 
-def test_losses_are_weighted_means():
-    logits = jnp.array([[2.0, 0.0], [0.0, 0.0]])
-    targets, weights = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([3.0, 1.0])
-    values = np.array([np.log1p(np.exp(-2)), np.log(2)])
-    for given, wanted in ((None, values.mean()), (weights, values @ [3, 1] / 4)):
-        found = losses.loss(logits, targets, TrainingConfig().loss, given)
-        np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    found = losses.loss(logits, targets, "mse", weights)
-    np.testing.assert_allclose(found, 0.5 * (3 * 1 + 1 * 1) / 4)
+def test_the_error_of_one_recording_is_not_known():
+    found = groups.estimate(jnp.array([1.0, 0.0]), jnp.array([1, 1]))
+    assert (float(found.mean), float(found.error)) == (0.5, 0.0)
 
 
 @pytest.mark.parametrize(("given", "counted"), [(True, 8), (False, 12)])
