@@ -3,9 +3,11 @@
 Like ``config``, it imports neither JAX nor NumPy.
 """
 
+import dataclasses
 from typing import Any
 
 from audiodd_jax.config import Config, fields
+from audiodd_jax.config.schema import strong
 from audiodd_jax.runtime.errors import UserError
 
 # Settings of a dataset that differ from the defaults, by dotted field name. They were
@@ -33,6 +35,8 @@ _SCENES = {
     "features.window_seconds": 0.046,
     "features.top_db": 80.0,
     "loop.steps": 200,
+    # Hundreds of clips, not thousands, and four times the pixels.
+    "teacher.steps": 400,
 }
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "tones": {
@@ -52,6 +56,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
         **_SCENES,
         "features.sample_rate": 22_050,
         "features.clip_seconds": 4.0,
+        # Many clips are cut from one recording: larger steps learn the recordings.
+        "optimizer.learning_rate": 3e-3,
     },
     "esc50": {
         **_SCENES,
@@ -124,12 +130,16 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # The recipe of each network, chosen on validation clips for training on coresets, and
 # used for all training sets. BUILD_NOTES.md says how.
+_STRONG = {
+    f"training.augment.{name}": value
+    for name, value in dataclasses.asdict(strong()).items()
+}
 MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "convnet": {
         "model.width": 32,
         "model.readout": "flatten",
-        "training.steps": 300,
-        "training.augment.time_shift": 0.1,
+        "training.steps": 500,
+        **_STRONG,
     },
     # Learnt labels cost this deeper network four points.
     "resnet18": {

@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# What kernel regression and networks learn from coresets with a teacher's labels, on
+# four datasets; RESULTS.md has the table.
+#   DIGITS=/data/fsdd ESC=/data/ESC-50 ARABIC=/data/arabic URBAN=/data/UrbanSound8K \
+#     bash experiments/transfer.sh [digits-2 esc10-5 arabic-10 arabic-2 urban-5 urban-20]
+# SEEDS is the number of networks that are trained on each training set (3), MODEL the
+# network (convnet), OUT where the runs go. Finished runs are not repeated, interrupted
+# ones resume.
+set -euo pipefail
+out="${OUT:-runs/transfer}"
+model="${MODEL:-convnet}"
+
+# score NAME [flags of distill]
+score() {
+  local run="$out/$1"
+  shift
+  audiodd distill --preset=transfer --workdir="$run" "$@"
+  audiodd evaluate --workdir="$run" --protocol="krr,$model" --against=random,all \
+    --num_seeds="${SEEDS:-3}" --out="$run/$model"
+}
+
+# acquire NAME BUDGETS [flags of active]: the best of all acquisition functions
+acquire() {
+  local run="$out/$1" budgets="$2"
+  shift 2
+  audiodd active --acquisition=all --initial=1/class --budgets="$budgets" \
+    --num_seeds="${SEEDS:-3}" --model="$model" --workdir="$run" "$@"
+}
+
+for name in "${@:-digits-2 esc10-5 arabic-10 arabic-2 arabic-active urban-5 urban-20}"; do
+  for each in $name; do
+    samples="${each##*-}"
+    case "$each" in
+      digits-*) score "$each" --dataset=spoken_digit --data_dir="$DIGITS" --samples_per_class="$samples" ;;
+      esc10-*) score "$each" --dataset=esc10 --data_dir="$ESC" --samples_per_class="$samples" --fold=all ;;
+      arabic-active)
+        acquire "$each" 2/class,10/class --dataset=arabic_speech_commands --data_dir="$ARABIC" ;;
+      arabic-*) score "$each" --dataset=arabic_speech_commands --data_dir="$ARABIC" --samples_per_class="$samples" ;;
+      urban-*)
+        score "$each" --dataset=urbansound8k --data_dir="$URBAN" --samples_per_class="$samples" --fold=all --allow_partial ;;
+      *)
+        echo "unknown: $each" >&2
+        exit 2
+        ;;
+    esac
+  done
+done
