@@ -9,7 +9,10 @@ from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.tables import Table, mean_std
 
-_KEPT = {"best": "the best by validation", "last": "the last"}
+_KEPT = {
+    "best": "the last within a standard error of the best validation accuracy",
+    "last": "the last",
+}
 
 
 _INITIAL = {
