@@ -69,7 +69,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # Settings of a method that differ from a dataset's defaults. Matching learns images for
-# networks trained on hard labels; validation by kernel regression does not select them.
+# networks trained on hard labels, FRePo for networks of all ages; validation by kernel
+# regression with random networks does not select them.
 _FIXED_LABELS = {"coreset.learn_labels": False}
 _MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -80,6 +81,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
         "loop.batch_size": 32,
         "loop.steps": 50,
     },
+    "frepo": {"loop.keep": "last"},
     "dc": _MATCHING,
     "dsa": _MATCHING,
     "dm": {**_MATCHING, "matching.learning_rate": 0.1},
