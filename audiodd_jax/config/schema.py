@@ -202,7 +202,7 @@ class FRePoConfig:
     max_age: int = setting(100, AT_LEAST_ONE)
     depth: int = setting(3, AT_LEAST_ONE)
     width: int = setting(128, AT_LEAST_ONE)
-    norm: str = setting("instance", one_of("none", "instance", "group"))
+    norm: str = setting("none", one_of("none", "instance", "group"))
     readout: str = setting("flatten", one_of("flatten", "time_mean", "mean"))
     network_learning_rate: float = setting(3e-4, POSITIVE)
     network_batch: int = setting(500, AT_LEAST_ONE)

@@ -6,7 +6,8 @@ The age of a network is the number of its training steps, each an Adam step on
 
 over a batch of the coreset. At the start network i of p has age ``i * max_age // p``,
 so that the networks come to their end one by one; one that would reach ``max_age`` is
-replaced by a fresh one.
+replaced by a fresh one. (In the authors' program the first networks have these ages but
+no training.)
 
 References:
   Zhou, Nezhadarya, Ba, *Dataset Distillation using Neural Feature Regression*, NeurIPS

@@ -113,7 +113,9 @@ def test_the_forecast_tells_of_everything(memory, monkeypatch):
 
 def test_frepo_takes_the_memory_of_wider_random_networks():
     """Its networks store more, and its training step is in chunks too."""
-    config = settings(method="frepo", frepo__width=16, frepo__depth=2)
+    config = settings(
+        method="frepo", frepo__width=16, frepo__depth=2, frepo__norm="instance"
+    )
     sizes, plan = memory_plan.Sizes(32, 32, 4, 64, 128, 128, 0), Plan(16, 8)
     predicted = memory_plan.predict(
         memory_plan.as_random(config), sizes, Grid(), plan
