@@ -18,8 +18,12 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
    life.
 
 A step costs what one of RFAD's with a single network costs, and a training step on the
-coreset. Networks of all ages stand for the whole training that a coreset is made for:
-images learnt so are meant for networks first, and for kernel regression second.
+coreset. The first pool is trained before the first step, and again when a run resumes,
+outside of the seconds that a run counts.
+
+Networks of all ages stand for the whole training that a coreset is made for. Kernel
+regression with random networks does not tell how good it is for them: the last coreset
+is kept (``config.presets``).
 
 Devices share the rows of batch and coreset. Training the network is not shared.
 
