@@ -169,6 +169,7 @@ def distilled(method):
         "frepo__width": 4,
         "frepo__networks": 2,
         "frepo__max_age": 3,
+        "frepo__norm": "instance",  # without, rounding grows a hundredfold
         "matching__depth": 2,
         "matching__width": 4,
         "matching__real_per_class": 4,
