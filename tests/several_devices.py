@@ -159,11 +159,17 @@ def scored():
     ]
 
 
-def matched(method):
-    """How far images matched on grids of devices are from one device's."""
+def distilled(method):
+    """How far a method's images on eight devices are from one device's."""
     changes = {
         "method": method,
         "coreset__samples_per_class": 2,
+        "loop__batch_size": 30,
+        "frepo__depth": 2,
+        "frepo__width": 4,
+        "frepo__networks": 2,
+        "frepo__max_age": 3,
+        "frepo__norm": "instance",  # without, rounding grows a hundredfold
         "matching__depth": 2,
         "matching__width": 4,
         "matching__real_per_class": 4,
@@ -183,7 +189,8 @@ def matched(method):
     sizes = memory_plan.sizes_of(config, SHAPE, CLASSES, 40, 0)
     found = []
     for count in (1, 8):
-        mesh = devices.make_mesh(CLASSES, jax.devices()[:count])
+        grid = Grid(1, count) if method == "frepo" else None
+        mesh = devices.make_mesh(CLASSES, jax.devices()[:count], grid)
         built = registry.METHODS[method](config, sizes, stats(), mesh, Plan())
         chunk = steps.make_chunk(built, jax.random.key(2), stats(), config, mesh=mesh)
         state = devices.replicate(
@@ -235,5 +242,6 @@ if __name__ == "__main__":
         result["features"] = d
         result["scored"] = scored()
         result["trained"] = trained("convnet", 2)
-        result["matched"] = [matched("dsa"), matched("dm")]
+        result["matched"] = [distilled("dsa"), distilled("dm")]
+        result["frepo"] = distilled("frepo")
     print(json.dumps(result))

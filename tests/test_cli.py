@@ -229,7 +229,10 @@ def test_distilling_imports_no_tensorflow(tmp_path):
         (["distill", "--num_devices=0"], "--num_devices must be at least 1, not 0"),
         (["prepare", "--num_devices=99"], "--num_devices is from 1 to"),
         (["distill", "--process_id=0"], "--process_id go together"),
-        (["distill", "--method=kop"], "method must be rfad or kip or dc or dsa or dm"),
+        (
+            ["distill", "--method=kop"],
+            "method must be rfad or kip or frepo or dc or dsa",
+        ),
         (
             ["distill", "--method=dc", "--config.coreset.learn_labels=true"],
             "dc learns images only, with fixed labels",

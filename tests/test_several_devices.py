@@ -51,3 +51,7 @@ def test_trained_networks_are_those_of_one_device(found):
 
 def test_classes_that_devices_share_are_matched_as_by_one(found):
     assert max(found["float32"]["matched"]) < 1e-5
+
+
+def test_networks_of_a_pool_regress_as_on_one_device(found):
+    assert found["float32"]["frepo"] < 1e-5

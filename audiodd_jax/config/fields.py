@@ -108,5 +108,5 @@ def validate(config: Config) -> None:
             if get(config, name):
                 raise UserError(
                     f"{config.method} learns images only, with fixed labels: {name} "
-                    f"is for {' and '.join(REGRESSION)}"
+                    f"is for {', '.join(REGRESSION)}"
                 )

@@ -10,6 +10,7 @@ DISTILLATION = (
     "coreset",
     "rfad",
     "kip",
+    "frepo",
     "matching",
     "siamese",
     "optimizer",
@@ -44,7 +45,7 @@ ACQUISITIONS = (
 )
 # Distillation methods: by kernel regression, by matching gradients or features class by
 # class, and by selecting real clips.
-REGRESSION = ("rfad", "kip")
+REGRESSION = ("rfad", "kip", "frepo")
 MATCHING = ("dc", "dsa", "dm")
 SELECTION = ("random", "herding", "k_center")
 METHODS = (*REGRESSION, *MATCHING, *SELECTION)

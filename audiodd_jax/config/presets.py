@@ -22,6 +22,7 @@ _CLIPS = {
     "optimizer.schedule": "cosine",
     "loop.batch_size": 512,
     "evaluation.width": 64,
+    "frepo.width": 32,
     "matching.width": 32,
     "matching.real_per_class": 32,
     "matching.inner_loop": 5,
@@ -75,7 +76,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # Settings of a method that differ from a dataset's defaults. Matching learns images for
-# networks trained on hard labels; validation by kernel regression does not select them.
+# networks trained on hard labels, FRePo for networks of all ages; validation by kernel
+# regression with random networks does not select them.
 _FIXED_LABELS = {"coreset.learn_labels": False}
 _MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -86,6 +88,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
         "loop.batch_size": 32,
         "loop.steps": 50,
     },
+    "frepo": {"loop.keep": "last"},
     "dc": _MATCHING,
     "dsa": _MATCHING,
     "dm": {**_MATCHING, "matching.learning_rate": 0.1},
@@ -110,6 +113,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loop.steps": 50,
         "loop.batch_size": 256,
         "network.width": 16,
+        "frepo.width": 16,
         "matching.width": 16,
         "matching.real_per_class": 16,
     },
@@ -119,6 +123,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rfad.networks": 8,
         "loop.batch_size": 1280,
         "evaluation.width": 0,
+        "frepo.width": 128,
         "matching.width": 128,
         "matching.real_per_class": 256,
         "matching.inner_loop": 0,

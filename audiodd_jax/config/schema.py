@@ -180,6 +180,37 @@ class KIPConfig:
 
 
 @dataclasses.dataclass
+class FRePoConfig:
+    """Neural feature regression (``frepo``): kernels of networks that are trained.
+
+    Attributes:
+      networks: networks of the pool, one of which is drawn per step.
+      max_age: training steps on the coreset after which a network is renewed.
+      depth: number of blocks of these ConvNets.
+      width: their channels.
+      norm: their normalisation: ``none`` as published, ``instance`` or ``group``.
+      readout: reduction of their last feature map: ``flatten`` as published,
+        ``time_mean`` or ``mean``.
+      network_learning_rate: learning rate of these networks (Adam).
+      network_batch: spectrograms of the coreset per training step of a network.
+      regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
+      margin_weight: weight of the margin between the largest two labels of each
+        spectrogram of the coreset; 0: no margin.
+    """
+
+    networks: int = setting(10, AT_LEAST_ONE)
+    max_age: int = setting(100, AT_LEAST_ONE)
+    depth: int = setting(3, AT_LEAST_ONE)
+    width: int = setting(128, AT_LEAST_ONE)
+    norm: str = setting("none", one_of("none", "instance", "group"))
+    readout: str = setting("flatten", one_of("flatten", "time_mean", "mean"))
+    network_learning_rate: float = setting(3e-4, POSITIVE)
+    network_batch: int = setting(500, AT_LEAST_ONE)
+    regularizer: float = setting(1e-3, POSITIVE)
+    margin_weight: float = setting(1.0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass
 class MatchingConfig:
     """Gradient matching (``dc``, ``dsa``) and distribution matching (``dm``).
 
@@ -242,7 +273,7 @@ class SiameseConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """AdaBelief on the coreset, for ``rfad`` and ``kip``.
+    """AdaBelief on the coreset, for ``rfad``, ``kip`` and ``frepo``.
 
     Attributes:
       learning_rate: learning rate of images and labels.
@@ -506,6 +537,7 @@ class Config:
     coreset: CoresetConfig = dataclasses.field(default_factory=CoresetConfig)
     rfad: RFADConfig = dataclasses.field(default_factory=RFADConfig)
     kip: KIPConfig = dataclasses.field(default_factory=KIPConfig)
+    frepo: FRePoConfig = dataclasses.field(default_factory=FRePoConfig)
     matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
     siamese: SiameseConfig = dataclasses.field(default_factory=SiameseConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)

@@ -1,17 +1,20 @@
-"""The learnt parameters of RFAD and KIP, and their optimiser.
+"""What RFAD, KIP and FRePo share: learnt parameters, their optimiser, and its step.
 
 References:
   Nguyen, Chen, Lee, *Dataset Meta-Learning from Kernel Ridge-Regression*, ICLR 2021.
   Zhuang et al., *AdaBelief Optimizer*, NeurIPS 2020.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import OptimizerConfig
+from audiodd_jax.config import Config, OptimizerConfig
+from audiodd_jax.coreset.arrays import CoresetArrays
 
 
 class Params(NamedTuple):
@@ -76,3 +79,47 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
         *("coreset" if value is not None else None for value in params)
     )._replace(log_scale="platt")
     return optax.partition(transforms, groups)
+
+
+def init(config: Config, key: Key[Array, ""], start: CoresetArrays) -> State:
+    """The state before the first step, from an initial coreset."""
+    f, t = start.images.shape[1:3]
+    params = Params(*start)
+    if config.coreset.preconditioner:
+        eye = lambda size: jnp.eye(size, dtype=start.images.dtype)
+        params = params._replace(mel_map=eye(f), time_map=eye(t))
+    opt_state = optimizer(config.optimizer, config.loop.steps).init(params)
+    return State(jnp.zeros((), jnp.int32), key, params, opt_state)
+
+
+def update(
+    config: Config,
+    state: State,
+    loss: Callable[[Params], tuple[Float[Array, ""], Float[Array, "b c"]]],
+    labels: Int[Array, " b"],
+) -> tuple[State, dict[str, Array]]:
+    """One step along the gradient of a batch's loss, and its metrics.
+
+    Args:
+      config: of the run.
+      state: before the step.
+      loss: ``params -> (loss, predictions)`` of the batch.
+      labels: of the batch.
+    """
+    (value, y_hat), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+    if not config.coreset.learn_labels:
+        grads = grads._replace(labels=jnp.zeros_like(grads.labels))
+    tx = optimizer(config.optimizer, config.loop.steps)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    metrics = {
+        "loss": value,
+        "batch_accuracy": jnp.mean(jnp.argmax(y_hat, axis=1) == labels),
+        "gradient_norm": optax.global_norm(grads),
+    }
+    return State(state.step + 1, state.key, params, opt_state), metrics
+
+
+def stored(params: Params) -> CoresetArrays:
+    """The coreset of the learnt parameters, as stored."""
+    return CoresetArrays(decode(params), params.labels, params.log_scale)

@@ -84,6 +84,14 @@ def make_model(
     )
 
 
+def fresh(
+    key: Key[Array, ""], model: nn.Module, images: Float[Array, "s f t 1"]
+) -> Any:
+    """Parameters of a new network, for the images' shape and type."""
+    params = models.init(key, model, images.shape[1:3]).params
+    return jax.tree.map(lambda p: p.astype(images.dtype), params)
+
+
 def make(
     config: Config,
     num_classes: int,
@@ -106,14 +114,9 @@ def make(
         "adam": lambda: optax.adam(settings.learning_rate, settings.momentum),
     }[settings.optimizer]()
 
-    def fresh(key: Key[Array, ""], images: Array) -> Any:
-        """A network in the images' shape and type."""
-        params = models.init(key, model, images.shape[1:3]).params
-        return jax.tree.map(lambda p: p.astype(images.dtype), params)
-
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         first, opt_state = jnp.zeros((), jnp.int32), tx.init(start.images)
-        network = fresh(key, start.images)
+        network = fresh(key, model, start.images)
         return State(first, key, start.images, start.labels, opt_state, network)
 
     def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
@@ -121,7 +124,7 @@ def make(
         change_key, network_key, train_key = (
             jax.random.fold_in(key, of) for of in (_CHANGE, _NETWORK, _TRAIN)
         )
-        draw = lambda: fresh(network_key, state.images)
+        draw = lambda: fresh(network_key, model, state.images)
         network = matched.network(state.network, state.step, draw)
         by_class = lambda x: x.reshape(num_classes, -1, *x.shape[1:])
         real, stored = by_class(batch.images), by_class(state.images)

@@ -7,6 +7,7 @@ write the convolution's output, which is counted in full but was not measured.
 ``steps.compiled_bytes`` asks the compiler.
 """
 
+import dataclasses
 import math
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ _STATE_COPIES = 5
 # Memory of a process before its first step: Python, JAX, compiled programs.
 _PROCESS_BYTES = 680 << 20
 _LEAST_CHUNK = 8
+# Memory of a block with normalisation, in multiples of one without.
+_NORMALISED = 1.6
 
 
 class Sizes(NamedTuple):
@@ -262,6 +265,7 @@ def choose(
       grid: sizes of the mesh.
       device: of the mesh; None: the first local one.
     """
+    config = as_random(config)
     device = device or jax.local_devices()[0]
     kind = "cpu" if device.platform == "cpu" else "other"
     budget = memory_share(kind) * memory_of(device)
@@ -276,6 +280,31 @@ def choose(
         if found.peak_bytes() <= budget:
             return plan
     return plans[-1]
+
+
+def as_random(config: Config) -> Config:
+    """The settings with random networks that cost what this method's networks cost.
+
+    FRePo's have normalisation, which stores the convolutions' outputs: the width is
+    that of random networks that take as much memory.
+    """
+    if config.method != "frepo":
+        return config
+    own = config.frepo
+    network = dataclasses.replace(
+        config.network,
+        depth=own.depth,
+        width=math.ceil((1 if own.norm == "none" else _NORMALISED) * own.width),
+        readout="flatten",
+        precision="float32",
+    )
+    evaluation = dataclasses.replace(
+        config.evaluation, width=config.evaluation.width or config.network.width
+    )
+    rfad = dataclasses.replace(config.rfad, networks=1)
+    return dataclasses.replace(
+        config, network=network, evaluation=evaluation, rfad=rfad
+    )
 
 
 def _chunks(b: int, s: int) -> list[tuple[int, int]]:

@@ -6,7 +6,13 @@ from jax.sharding import Mesh
 
 from audiodd_jax.config import Config
 from audiodd_jax.config.names import MATCHING
-from audiodd_jax.distillation import distribution_matching, gradient_matching, kip, rfad
+from audiodd_jax.distillation import (
+    distribution_matching,
+    frepo,
+    gradient_matching,
+    kip,
+    rfad,
+)
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.normalization import Normalization
@@ -17,6 +23,9 @@ METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]]
     "rfad": lambda config, sizes, stats, mesh, plan: rfad.make(config, mesh, plan),
     "kip": lambda config, sizes, stats, mesh, plan: kip.make(
         config, (sizes.f, sizes.t), mesh
+    ),
+    "frepo": lambda config, sizes, stats, mesh, plan: frepo.make(
+        config, sizes.c, mesh, plan
     ),
     "dm": lambda config, sizes, stats, mesh, plan: distribution_matching.make(
         config, sizes.c, stats, mesh
@@ -46,4 +55,7 @@ def advice(method: str) -> str:
     """What to change if the loss is not finite."""
     if method in MATCHING:
         return "lower --config.matching.learning_rate"
-    return "lower --config.optimizer.learning_rate or raise --config.rfad.regularizer"
+    group = "frepo" if method == "frepo" else "rfad"
+    return (
+        f"lower --config.optimizer.learning_rate or raise --config.{group}.regularizer"
+    )

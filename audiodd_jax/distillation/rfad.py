@@ -23,6 +23,8 @@ References:
   vector machines*, 1999.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -30,8 +32,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config, RFADConfig
-from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation.kernel_methods import Params, State, decode, optimizer
+from audiodd_jax.distillation import kernel_methods
+from audiodd_jax.distillation.kernel_methods import Params, State
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_one_hot
@@ -57,8 +59,7 @@ def loss(
       settings: loss and regulariser.
       factor: spectrograms per stored image.
     """
-    stored = CoresetArrays(decode(params), params.labels, params.log_scale)
-    coreset = stored.unfolded(factor)
+    coreset = kernel_methods.stored(params).unfolded(factor)
     k_bs, k_ss = kernels(key, batch.images, coreset.images)
     y_s = coreset.labels.astype(k_ss.dtype)
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)
@@ -73,37 +74,16 @@ def loss(
 
 def learn(config: Config, kernels: KernelFunction) -> Method:
     """Step 5, and the method as ``init``, ``step`` and ``coreset``, for any kernel."""
-    tx = optimizer(config.optimizer, config.loop.steps)
-
-    def init(key: Key[Array, ""], start: CoresetArrays) -> State:
-        f, t = start.images.shape[1:3]
-        params = Params(*start)
-        if config.coreset.preconditioner:
-            eye = lambda size: jnp.eye(size, dtype=start.images.dtype)
-            params = params._replace(mel_map=eye(f), time_map=eye(t))
-        return State(jnp.zeros((), jnp.int32), key, params, tx.init(params))
 
     def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
-        (value, y_hat), grads = jax.value_and_grad(loss, has_aux=True)(
-            state.params, key, batch, kernels, config.rfad, config.coreset.factor
+        of = lambda params: loss(
+            params, key, batch, kernels, config.rfad, config.coreset.factor
         )
-        if not config.coreset.learn_labels:
-            grads = grads._replace(labels=jnp.zeros_like(grads.labels))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {
-            "loss": value,
-            "batch_accuracy": jnp.mean(jnp.argmax(y_hat, axis=1) == batch.labels),
-            "gradient_norm": optax.global_norm(grads),
-        }
-        return State(state.step + 1, state.key, params, opt_state), metrics
+        return kernel_methods.update(config, state, of, batch.labels)
 
-    def coreset(state: State) -> CoresetArrays:
-        params = state.params
-        return CoresetArrays(decode(params), params.labels, params.log_scale)
-
-    return Method(init, step, coreset)
+    init = functools.partial(kernel_methods.init, config)
+    return Method(init, step, lambda state: kernel_methods.stored(state.params))
 
 
 def make(config: Config, mesh: Mesh | None = None, plan: Plan | None = None) -> Method:

@@ -109,3 +109,16 @@ def test_the_forecast_tells_of_everything(memory, monkeypatch):
     memory(1000)
     rows = dict(dry_run.rows(config, sizes, devices.make_mesh(2)))
     assert "MORE than available" in rows["memory"]
+
+
+def test_frepo_takes_the_memory_of_wider_random_networks():
+    """Its networks store more, and its training step is in chunks too."""
+    config = settings(
+        method="frepo", frepo__width=16, frepo__depth=2, frepo__norm="instance"
+    )
+    sizes, plan = memory_plan.Sizes(32, 32, 4, 64, 128, 128, 0), Plan(16, 8)
+    predicted = memory_plan.predict(
+        memory_plan.as_random(config), sizes, Grid(), plan
+    ).step_bytes
+    compiled = steps.compiled_bytes(config, sizes, devices.make_mesh(), plan)
+    assert 0.4 * predicted < compiled < 1.1 * predicted

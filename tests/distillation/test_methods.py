@@ -121,7 +121,7 @@ def test_every_method_brings_its_defaults(method):
     fields.validate(config)
     is_regression = method in REGRESSION
     assert config.coreset.learn_labels == is_regression
-    keep = "last" if method in MATCHING else "best"
+    keep = "last" if method in (*MATCHING, "frepo") else "best"
     assert config.loop.keep == keep
 
 

@@ -1,0 +1,134 @@
+"""A pool of networks of different ages, trained on the coreset while it is learnt.
+
+The age of a network is the number of its training steps, each an Adam step on
+
+    1/2 mean_i sum_c (f(x_i)_c - y_ic)^2
+
+over a batch of the coreset. At the start network i of p has age ``i * max_age // p``,
+so that the networks come to their end one by one; one that would reach ``max_age`` is
+replaced by a fresh one. (In the authors' program the first networks have these ages but
+no training.)
+
+References:
+  Zhou, Nezhadarya, Ba, *Dataset Distillation using Neural Feature Regression*, NeurIPS
+  2022, algorithm 1.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.config import FRePoConfig
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation import matching_methods
+from audiodd_jax.features import batches
+from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.ops.chunked_map import in_chunks
+
+
+class Member(NamedTuple):
+    """A network of the pool; all ``p`` of them along a leading axis are the pool.
+
+    Attributes:
+      params: of the network.
+      opt_state: of its optimiser.
+      age: ``[]`` training steps that it has taken.
+    """
+
+    params: Any
+    opt_state: optax.OptState
+    age: Int[Array, "*p"]
+
+
+class Pool(NamedTuple):
+    """Functions on the networks of a pool.
+
+    Attributes:
+      init: ``(key, coreset) -> members``, of staggered ages.
+      advance: ``(member, key, coreset) -> member``, a step older or renewed.
+    """
+
+    init: Callable[[Key[Array, ""], CoresetArrays], Member]
+    advance: Callable[[Member, Key[Array, ""], CoresetArrays], Member]
+
+
+def take(pool: Member, index: Int[Array, ""] | int) -> Member:
+    """A network of the pool."""
+    return jax.tree.map(lambda x: x[index], pool)
+
+
+def put(pool: Member, index: Int[Array, ""] | int, member: Member) -> Member:
+    """The pool with a network replaced."""
+    return jax.tree.map(lambda x, new: x.at[index].set(new), pool, member)
+
+
+def training_loss(
+    params: Any,
+    model: nn.Module,
+    images: Float[Array, "k f t 1"],
+    labels: Float[Array, "k c"],
+    chunk: int = 0,
+) -> Float[Array, ""]:
+    """Half the squared error of a network's outputs, averaged over spectrograms.
+
+    Args:
+      params: of the network.
+      model: the network.
+      images: spectrograms.
+      labels: their centred labels.
+      chunk: spectrograms processed at once; 0: all.
+    """
+    part = lambda rows: models.logits(model, Variables(params, {}), rows)
+    out = in_chunks(jax.checkpoint(part) if chunk else part, images, chunk)
+    return 0.5 * jnp.mean(jnp.sum((out - labels) ** 2, axis=1))
+
+
+def make(model: nn.Module, settings: FRePoConfig, chunk: int = 0) -> Pool:
+    """The pool of a network.
+
+    Args:
+      model: the network.
+      settings: size and ages of the pool, and the training of its networks.
+      chunk: spectrograms that training processes at once; 0: all.
+    """
+    tx = optax.adam(settings.network_learning_rate)
+    draw = batches.uniform(settings.network_batch)
+
+    def fresh(key: Key[Array, ""], images: Array) -> Member:
+        params = matching_methods.fresh(key, model, images)
+        return Member(params, tx.init(params), jnp.zeros((), jnp.int32))
+
+    def train(member: Member, key: Key[Array, ""], coreset: CoresetArrays) -> Member:
+        rows = draw(key, coreset.labels.argmax(1))
+        grads = jax.grad(training_loss)(
+            member.params, model, coreset.images[rows], coreset.labels[rows], chunk
+        )
+        updates, opt_state = tx.update(grads, member.opt_state)
+        params = optax.apply_updates(member.params, updates)
+        return Member(params, opt_state, member.age + 1)
+
+    @jax.jit
+    def init(key: Key[Array, ""], coreset: CoresetArrays) -> Member:
+        def one(number: Int[Array, ""]) -> Member:
+            own = jax.random.fold_in(key, number)
+            age = number * settings.max_age // settings.networks
+            step = lambda i, member: train(member, jax.random.fold_in(own, i), coreset)
+            return lax.fori_loop(0, age, step, fresh(own, coreset.images))
+
+        return lax.map(one, jnp.arange(settings.networks))
+
+    def advance(member: Member, key: Key[Array, ""], coreset: CoresetArrays) -> Member:
+        return lax.cond(
+            member.age + 1 >= settings.max_age,
+            lambda: fresh(key, coreset.images),
+            lambda: train(member, key, coreset),
+        )
+
+    return Pool(init, advance)
