@@ -82,13 +82,21 @@ def sizes():
     ]
 
 
+# Without a teacher's labels, which the other rows do not have either.
+_FOR_NETWORKS = {
+    **presets.PRESETS["transfer"],
+    "teacher.networks": 0,
+    "coreset.views": 0,
+}
+
+
 def base(seed, method="rfad", per_class=None):
     """The configuration of a seed, and of a method's distillation."""
     changes = _CHANGES[_SIZES.value]
     config = audiodd_jax.for_dataset(
         _DATASET.value, method=method, seed=seed, data__data_dir=_DATA_DIR.value
     )
-    own = presets.PRESETS["transfer"] if method in REGRESSION else {}
+    own = _FOR_NETWORKS if method in REGRESSION else {}
     size = {"coreset.samples_per_class": per_class} if per_class else {}
     parts = [changes.get("all", {}), changes.get(method, {}), own, size]
     return fields.replace(config, {k: v for part in parts for k, v in part.items()})
