@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import math
 import os
@@ -51,8 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     The caller holds a lock: remains of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f"{path.name}{_PART}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_unfinished(path.parent, path.name)
     scratch = _scratch(path)
     scratch.mkdir()
     try:
@@ -60,6 +60,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.replace(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes have left of atomic files and folders.
+
+    The caller holds a lock, so that no other process is writing them.
+
+    Args:
+      folder: that holds them.
+      name: of a file or folder; by default all.
+    """
+    name = name if name == "*" else glob.escape(name)
+    for leftover in folder.glob(f"{name}{_PART}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _scratch(path: Path) -> Path:

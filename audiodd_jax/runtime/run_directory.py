@@ -13,6 +13,7 @@ from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.files import (
     read_json,
     read_rows,
+    remove_unfinished,
     to_json,
     write_atomically,
     write_json,
@@ -110,6 +111,7 @@ class RunDirectory:
         if self._lock is None:
             raise UserError(f"another process is writing {path}")
         try:
+            remove_unfinished(path)
             self._check_config()
         except BaseException:
             self._lock.release()

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep import run_process, status
 from audiodd_jax.sweep.plan import Planned
@@ -26,6 +27,7 @@ def held(workdir: Path) -> Iterator[None]:
     if lock is None:
         raise UserError(f"another sweep is running in {workdir}")
     try:
+        remove_unfinished(workdir)
         yield
     finally:
         lock.release()
