@@ -6,8 +6,9 @@ imports. JAX's backend starts after the fork, as it must. It reads a request per
     {"argv": [...], "log": PATH, "kill_after": SECONDS or null, "victim": NAME}
 
 and answers with the exit ``status``, negative for a signal, the ``seconds`` of the
-command's life, and whether something was ``killed``. The victim is the command's ``process``, its ``group`` (as when a machine loses power), or
-the ``run`` that a sweep has started.
+command's life, and whether something was ``killed``. The victim is the command's
+``process``, its ``group`` (as when a machine loses power), or the ``run`` that a sweep
+has started.
 """
 
 import importlib
