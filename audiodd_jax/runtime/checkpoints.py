@@ -107,7 +107,9 @@ class Checkpoints:
             try:
                 state = self.restore(step, like)
             except Exception as error:  # orbax raises those of several libraries
-                _log.warning("the checkpoint of step %d is damaged: %s", step, error)
+                # Theirs are long, and quote the file's bytes.
+                what = type(error).__name__
+                _log.warning("the checkpoint of step %d is damaged (%s)", step, what)
                 damaged.append(step)
                 shutil.rmtree(self.path(step), ignore_errors=True)
                 self._manager.close()

@@ -84,6 +84,17 @@ def _scratch(path: Path) -> Path:
     return path.with_name(f"{path.name}{_PART}{uuid.uuid4().hex[:12]}")
 
 
+def existing(path: Path) -> Path:
+    """A path, or the nearest of its parents that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this user can write a folder, or create it."""
+    found = existing(path)
+    return found.is_dir() and os.access(found, os.W_OK | os.X_OK)
+
+
 # Most bytes that deflate can expand one byte to.
 _DEFLATE = 1032
 

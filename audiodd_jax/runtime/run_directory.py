@@ -9,7 +9,7 @@ from typing import Any
 
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
-from audiodd_jax.runtime.errors import UserError, named
+from audiodd_jax.runtime.errors import UserError, named, writable
 from audiodd_jax.runtime.files import (
     read_json,
     read_rows,
@@ -106,8 +106,9 @@ class RunDirectory:
         alien = path.is_dir() and not (path / ".lock").exists() and any(path.iterdir())
         if alien:
             raise UserError(f"{path} is not empty and holds no run; choose another")
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = hold(path / ".lock")
+        with writable(path, "the run directory", "choose another --workdir"):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(path / ".lock")
         if self._lock is None:
             raise UserError(f"another process is writing {path}")
         try:
