@@ -4,6 +4,7 @@ Of several processes only process 0 writes and reads; arrays are the same on all
 """
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import read_json, remove_unfinished, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +39,41 @@ def _like(arrays: Any, tree: Any) -> Any:
     return jax.tree.map(restore, arrays, tree)
 
 
+# What a checkpoint's files contained when they were written. The storage below orbax
+# checks small arrays only.
+_DIGESTS = "digests.json"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files of a checkpoint, by their names in its folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _DIGESTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is as it was written, as far as it says.
+
+    Older versions wrote no digests, nor does a process that is killed before it.
+    """
+    file = folder / _DIGESTS
+    try:
+        return not file.exists() or read_json(file) == _digests(folder)
+    except UserError:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a run, by step; the newest ``keep`` are kept."""
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
         self._manager = None
+        self._is_damaged = False
         if not multiprocess.is_process_zero():
             return
         self._keep = keep
@@ -63,6 +94,8 @@ class Checkpoints:
             **alone,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
+        for step in self.folder.iterdir():
+            remove_unfinished(step)
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any) -> None:
@@ -80,6 +113,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=args, force=True)
             self._manager.wait_until_finished()
+            write_json(self.path(step) / _DIGESTS, _digests(self.path(step)))
         except ValueError as error:
             # The storage below orbax reports a full disk as a ValueError.
             full = os.strerror(errno.ENOSPC)
@@ -99,29 +133,42 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and all of them are damaged.
         """
-        if jax.process_count() > 1:
-            step = self.latest()
-            return None if step is None else (step, self.restore(step, like))
-        damaged = []
-        while (step := self._manager.latest_step()) is not None:
+        while True:
+            step = multiprocess.from_process_zero(self._newest_whole)
+            if step is None:
+                return None
             try:
-                state = self.restore(step, like)
+                return step, self.restore(step, like)
             except Exception as error:  # orbax raises those of several libraries
+                if jax.process_count() > 1:
+                    raise
                 # Theirs are long, and quote the file's bytes.
-                what = type(error).__name__
-                _log.warning("the checkpoint of step %d is damaged (%s)", step, what)
-                damaged.append(step)
-                shutil.rmtree(self.path(step), ignore_errors=True)
-                self._manager.close()
-                self._open()
-                continue
-            return step, state
-        if damaged:
+                self._remove(step, type(error).__name__)
+
+    def _newest_whole(self) -> int | None:
+        """The newest step whose files are as they were written; removes the others.
+
+        Raises:
+          UserError: there were checkpoints, and all of them were damaged.
+        """
+        while (step := self._manager.latest_step()) is not None:
+            if _is_whole(self.path(step)):
+                return step
+            self._remove(step, "other bytes than were written")
+        if self._is_damaged:
             raise UserError(
                 f"all checkpoints in {self.folder} are damaged; delete the run's "
                 "folder to start again"
             )
         return None
+
+    def _remove(self, step: int, why: str) -> None:
+        """Removes a damaged checkpoint."""
+        _log.warning("the checkpoint of step %d is damaged (%s)", step, why)
+        self._is_damaged = True
+        shutil.rmtree(self.path(step), ignore_errors=True)
+        self._manager.close()
+        self._open()
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""
