@@ -254,7 +254,9 @@ def _command() -> str:
 
 def _without_folders(argument: str) -> str:
     """A flag or its value, with the last part only of a path that leads elsewhere."""
-    flag, sign, value = argument.rpartition("=")
+    flag, sign, value = ("", "", argument)
+    if argument.startswith("--"):
+        flag, sign, value = argument.partition("=")
     path = Path(value)
     if path.is_absolute() or path.parts[:1] in (("..",), ("~",)):
         return f"{flag}{sign}{path.name}"

@@ -42,7 +42,7 @@ def examine(cache: Path, backend: str | None) -> list[tuple[str, str]]:
     return rows + [(name, text) for name, text in found.items() if text]
 
 
-def _gib(size: float) -> str:
+def _gib(size: int) -> str:
     return f"{size / 2**30:.1f} GiB"
 
 

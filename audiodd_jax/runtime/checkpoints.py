@@ -55,6 +55,10 @@ def _digests(folder: Path) -> dict[str, str]:
     return found
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    return folder.is_dir() and folder.name.isdigit()
+
+
 def _is_whole(folder: Path) -> bool:
     """Whether a checkpoint is as it was written, as far as it says.
 
@@ -94,8 +98,11 @@ class Checkpoints:
             **alone,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        for step in self.folder.iterdir():
-            remove_unfinished(step)
+        # Before orbax reads them, which it does here, and which may fail in many ways.
+        for place in filter(_is_checkpoint, self.folder.iterdir()):
+            remove_unfinished(place)
+            if not _is_whole(place):
+                self._remove(place, "its bytes are not those that were written")
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any) -> None:
@@ -133,42 +140,37 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and all of them are damaged.
         """
-        while True:
-            step = multiprocess.from_process_zero(self._newest_whole)
-            if step is None:
-                return None
+        while (step := multiprocess.from_process_zero(self._newest)) is not None:
             try:
                 return step, self.restore(step, like)
             except Exception as error:  # orbax raises those of several libraries
                 if jax.process_count() > 1:
                     raise
                 # Theirs are long, and quote the file's bytes.
-                self._remove(step, type(error).__name__)
+                self._remove(self.path(step), type(error).__name__)
+                self._manager.close()
+                self._open()
+        return None
 
-    def _newest_whole(self) -> int | None:
-        """The newest step whose files are as they were written; removes the others.
+    def _newest(self) -> int | None:
+        """The newest step.
 
         Raises:
           UserError: there were checkpoints, and all of them were damaged.
         """
-        while (step := self._manager.latest_step()) is not None:
-            if _is_whole(self.path(step)):
-                return step
-            self._remove(step, "other bytes than were written")
-        if self._is_damaged:
+        step = self._manager.latest_step()
+        if step is None and self._is_damaged:
             raise UserError(
                 f"all checkpoints in {self.folder} are damaged; delete the run's "
                 "folder to start again"
             )
-        return None
+        return step
 
-    def _remove(self, step: int, why: str) -> None:
+    def _remove(self, place: Path, why: str) -> None:
         """Removes a damaged checkpoint."""
-        _log.warning("the checkpoint of step %d is damaged (%s)", step, why)
+        _log.warning("the checkpoint of step %s is damaged: %s", place.name, why)
         self._is_damaged = True
-        shutil.rmtree(self.path(step), ignore_errors=True)
-        self._manager.close()
-        self._open()
+        shutil.rmtree(place, ignore_errors=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""

@@ -43,14 +43,14 @@ def differences(
 
 
 def _filled(values: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what it lacks from ``defaults``, in groups that it has."""
+    """A configuration with what it lacks from ``defaults``, groups included."""
     if not isinstance(values, dict):
         return {}
     result = dict(values)
     for name, default in defaults.items():
-        if isinstance(default, dict) and isinstance(result.get(name), dict):
-            result[name] = _filled(result[name], default)
-        elif not isinstance(default, dict):
+        if isinstance(default, dict):
+            result[name] = _filled(result.get(name, {}), default)
+        else:
             result.setdefault(name, default)
     return result
 
