@@ -9,7 +9,6 @@ from typing import Any
 
 from audiodd_jax.data import datasets
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.files import is_writable
 
 
 def start(values: Any, *, float64: bool = False) -> None:
@@ -81,6 +80,8 @@ def keep_compiled(cache_dir: Path | None) -> None:
     In a folder per processor type, since different machines may share the cache.
     """
     import jax
+
+    from audiodd_jax.runtime.files import is_writable
 
     if not jax.config.jax_compilation_cache_dir:
         place = (cache_dir or datasets.cache_root()) / "compiled" / _processor()
