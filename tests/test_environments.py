@@ -1,18 +1,22 @@
 """The command line on machines and terminals as people have them."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 from audiodd_jax.cli import main
 from audiodd_jax.data import datasets
+from audiodd_jax.jobs import distill, machine
 from audiodd_jax.report import figures, gallery, tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.sweep import local, plan
+from audiodd_jax.sweep import local, plan, run_process
 
 TINY = [
     *("--dataset=tones", "--method=random", "--samples_per_class=1"),
@@ -55,6 +59,7 @@ def test_a_platform_that_is_not_there(tmp_path, platforms):
 def test_settings_of_jax_in_the_environment_change_no_number(tmp_path):
     odd = {
         "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_DISABLE_JIT": "1",
         "JAX_ENABLE_X64": "1",
         "JAX_THREEFRY_PARTITIONABLE": "0",
     }
@@ -176,3 +181,70 @@ def test_sweep_files_that_cannot_be(tmp_path, text, words):
     (tmp_path / "s.py").write_text(text)
     with pytest.raises(UserError, match=words):
         plan.read(tmp_path / "s.py")
+
+
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ("--data_dir=/home/me/secret/sounds", "--data_dir=sounds"),
+        ("/home/me/secret/sounds", "sounds"),
+        ("--data_dir=../secret/sounds", "--data_dir=sounds"),
+        ("--data_dir=~/secret/sounds", "--data_dir=sounds"),
+        ("--config.coreset.init=/secret/a=b/c.npz", "--config.coreset.init=c.npz"),
+        ("--config.rfad.loss=platt", "--config.rfad.loss=platt"),
+        ("--dataset", "--dataset"),
+    ],
+)
+def test_cards_name_no_folders(argument, shown):
+    assert distill._without_folders(argument) == shown
+
+
+def test_a_run_that_was_hung_up_is_cut_and_not_failed(tmp_path):
+    planned = plan.Planned("a", "distill", ())
+    attempt = object.__new__(run_process.Attempt)
+    attempt.plan, attempt._workdir = planned, tmp_path
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        assert attempt._ended(128 + getattr(signal, name))[0] == "cut"
+
+
+@pytest.fixture
+def examined(tmp_path):
+    """``examined(backend)``: the doctor's findings about the machine, by name."""
+    return lambda backend="cpu": dict(machine.examine(tmp_path / "cache", backend))
+
+
+def test_the_doctor_of_a_sound_machine(examined, monkeypatch, tmp_path):
+    for name in ("CUDA_VISIBLE_DEVICES", "JAX_ENABLE_X64", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(machine, "_network", lambda: "")
+    found = examined()
+    assert set(found) <= {"memory", "cache", "output"}
+    assert "no locks" not in found["cache"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_names_what_a_run_would_meet(examined, monkeypatch):
+    monkeypatch.setattr(machine.memory, "host_memory", lambda: 1 << 30)
+    monkeypatch.setattr(machine, "is_writable", lambda _: False)
+    monkeypatch.setattr(machine.psutil, "net_if_stats", dict)
+    monkeypatch.setenv("JAX_DISABLE_JIT", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    found = examined("gpu")
+    assert "limited to 1.0 GiB; little" in found["memory"]
+    assert "set AUDIODD_CACHE, or pass --cache_dir" in found["cache"]
+    assert "pass --workdir" in found["current folder"]
+    assert "pass --data_dir" in found["network"]
+    assert "one of several" in found["several processes"]
+    assert "JAX_DISABLE_JIT: not heeded" in found["JAX's settings"]
+    assert "CUDA_VISIBLE_DEVICES=2,3" in found["devices' limits"]
+    assert "set XLA_FLAGS=--xla_gpu_deterministic_ops=true" in found["same bits"]
+
+
+def test_the_doctor_names_a_file_system_without_locks(examined, monkeypatch):
+    def no_locks(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    assert "start one process at a time" in examined()["cache"]

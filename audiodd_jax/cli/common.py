@@ -81,20 +81,25 @@ def keep_compiled(cache_dir: Path | None) -> None:
     """
     import jax
 
+    from audiodd_jax.runtime.files import is_writable
+
     if not jax.config.jax_compilation_cache_dir:
         place = (cache_dir or datasets.cache_root()) / "compiled" / _processor()
+        if not is_writable(place):
+            return
         jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def _processor() -> str:
+def _processor(file: Path = Path("/proc/cpuinfo")) -> str:
     """Digest of the processor's instruction sets."""
     import hashlib
     import platform
 
-    file = Path("/proc/cpuinfo")
     text = file.read_text() if file.exists() else platform.processor()
-    flags = next((line for line in text.splitlines() if "flags" in line.lower()), text)
+    named = ("flags", "features")  # on x86 and on ARM
+    lines = text.splitlines()
+    flags = next((line for line in lines if line.lower().startswith(named)), text)
     return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
 
 

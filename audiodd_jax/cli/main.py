@@ -158,6 +158,8 @@ def explained(work: Callable[[], None]) -> None:
     _print_anything()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
+    # It warns of a home folder that cannot be written, and goes on without.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     log = logging.getLogger("audiodd_jax")
     log.addHandler(handler)
     log.setLevel(logging.INFO)

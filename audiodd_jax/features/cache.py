@@ -26,7 +26,7 @@ from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.features import extraction, logmel, normalization
 from audiodd_jax.runtime import files
-from audiodd_jax.runtime.errors import UserError, named
+from audiodd_jax.runtime.errors import UserError, named, writable
 from audiodd_jax.runtime.locks import exclusive
 
 # To be raised whenever the numbers of the same settings change.
@@ -94,7 +94,12 @@ def prepare(config: Config, cache_dir: Path | None = None) -> FeatureSet:
     entry = cache_dir / "features" / f"{source.name}-{_key(source, config)}"
     if not entry.is_dir():
         lock = cache_dir / "locks" / entry.name
-        with exclusive(lock, "computing these features"), named(entry):
+        advice = "set AUDIODD_CACHE, or pass --cache_dir, to a folder that can be"
+        with (
+            writable(cache_dir, "the cache", advice),
+            exclusive(lock, "computing these features"),
+            named(entry),
+        ):
             if not entry.is_dir():
                 _compute(source, config, entry)
     return _open(entry)

@@ -19,7 +19,7 @@ from audiodd_jax.jobs.coreset_data import check_coreset, load_data
 from audiodd_jax.report import cards, learning_curves
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.files import write_atomically, write_json
+from audiodd_jax.runtime.files import atomic, write_atomically, write_json
 from audiodd_jax.runtime.run_directory import RunDirectory
 
 
@@ -61,7 +61,8 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
             return result
         run.use_data(data.clips_digest)
         learnt = rounds.run(config, data, run)
-        np.save(run.path / "labelled.npy", learnt.labelled)
+        with atomic(run.path / "labelled.npy") as file:
+            np.save(file, learnt.labelled)
         result = _result(config, data, learnt)
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)

@@ -253,10 +253,13 @@ def _command() -> str:
 
 
 def _without_folders(argument: str) -> str:
-    """A flag whose value is an absolute path, with the path's last part only."""
-    flag, sign, value = argument.partition("=")
-    if sign and Path(value).is_absolute():
-        return f"{flag}={Path(value).name}"
+    """A flag or its value, with the last part only of a path that leads elsewhere."""
+    flag, sign, value = ("", "", argument)
+    if argument.startswith("--"):
+        flag, sign, value = argument.partition("=")
+    path = Path(value)
+    if path.is_absolute() or path.parts[:1] in (("..",), ("~",)):
+        return f"{flag}{sign}{path.name}"
     return argument
 
 

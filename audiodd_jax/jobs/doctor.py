@@ -6,29 +6,27 @@ import platform
 import shutil
 from pathlib import Path
 
-import psutil
-
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
+from audiodd_jax.jobs import machine
 from audiodd_jax.runtime.environment import PACKAGES
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.version import __version__
 
-_LITTLE_SPACE = 2 << 30
-
 
 def examine(data: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, str]]:
     """Rows of name and finding; problems come with advice."""
+    backend, devices = _devices()
     rows = [
         ("audiodd_jax", f"{__version__}, Python {platform.python_version()}"),
         *_versions(),
-        *_devices(),
+        *devices,
     ]
     try:
         cache_dir = cache_dir or datasets.cache_root()
     except UserError as error:
         return [*rows, ("cache", str(error))]
-    rows += _space(cache_dir)
+    rows += machine.examine(cache_dir, backend)
     rows += [_dataset(name, data, cache_dir) for name in datasets.DATASETS]
     if importlib.util.find_spec("neural_tangents") is None:
         rows.append(
@@ -50,7 +48,8 @@ def _versions() -> list[tuple[str, str]]:
     return [("packages", ", ".join(found))]
 
 
-def _devices() -> list[tuple[str, str]]:
+def _devices() -> tuple[str | None, list[tuple[str, str]]]:
+    """JAX's platform, or None if it cannot start; and rows."""
     import jax
 
     try:
@@ -58,26 +57,14 @@ def _devices() -> list[tuple[str, str]]:
     except (RuntimeError, AssertionError) as error:
         reason = (str(error).splitlines() or ["no such device"])[0]
         advice = "set JAX_PLATFORMS=cpu, or install the jax build of your accelerator"
-        return [("devices", f"JAX finds none ({reason}); {advice}")]
+        return None, [("devices", f"JAX finds none ({reason}); {advice}")]
     kinds = ", ".join(sorted({device.device_kind for device in devices}))
-    rows = [("devices", f"{len(devices)} x {kinds} ({jax.default_backend()})")]
-    if jax.default_backend() == "cpu" and shutil.which("nvidia-smi"):
-        rows.append(
-            ("advice", "JAX does not use the NVIDIA GPU: pip install 'jax[cuda13]'")
-        )  # fmt: skip
-    return rows
-
-
-def _space(cache: Path) -> list[tuple[str, str]]:
-    memory = psutil.virtual_memory()
-    existing = next(p for p in (cache, *cache.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
-    little = "; free some space before preparing data" if free < _LITTLE_SPACE else ""
-    gib = lambda size: f"{size / 2**30:.1f} GiB"
-    return [
-        ("memory", f"{gib(memory.available)} of {gib(memory.total)} available"),
-        ("cache", f"{cache}, {gib(free)} free{little}"),
-    ]
+    backend = jax.default_backend()
+    rows = [("devices", f"{len(devices)} x {kinds} ({backend})")]
+    if backend == "cpu" and shutil.which("nvidia-smi"):
+        advice = "JAX does not use the NVIDIA GPU: pip install 'jax[cuda13]'"
+        rows.append(("advice", advice))
+    return backend, rows
 
 
 def _dataset(name: str, data: DataConfig, cache: Path | None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from audiodd_jax.report.html_page import Gallery, Picture, Titled
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.runtime.errors import UserError, named
-from audiodd_jax.runtime.files import read_json, write_atomically
+from audiodd_jax.runtime.files import read_json, remove_unfinished, write_atomically
 from audiodd_jax.runtime.locks import exclusive
 from audiodd_jax.version import __version__
 
@@ -77,6 +77,7 @@ def report(
         )
     # Not ``.lock``, which marks run directories.
     with exclusive(out / ".report", "writing a report there"), named(out):
+        remove_unfinished(out)
         return _write(runs, out, options, cache_dir)
 
 

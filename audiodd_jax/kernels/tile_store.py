@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
+from audiodd_jax.runtime.files import DAMAGE, load_npz, remove_unfinished, save_npz
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,8 @@ class TileStore:
 
 def _load(file: Path | None, shape: tuple[int, int]) -> Float[np.ndarray, "a b"]:
     """The saved part of a matrix; the rest is NaN."""
+    if file:
+        remove_unfinished(file.parent, file.name)
     if file and file.exists():
         try:
             found = load_npz(file)["kernel"]

@@ -4,6 +4,7 @@ Of several processes only process 0 writes and reads; arrays are the same on all
 """
 
 import errno
+import hashlib
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import read_json, remove_unfinished, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -37,12 +39,45 @@ def _like(arrays: Any, tree: Any) -> Any:
     return jax.tree.map(restore, arrays, tree)
 
 
+# What a checkpoint's files contained when they were written. The storage below orbax
+# checks small arrays only.
+_DIGESTS = "digests.json"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files of a checkpoint, by their names in its folder."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != _DIGESTS:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return folder.is_dir() and folder.name.isdigit()
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a checkpoint is as it was written, as far as it says.
+
+    Older versions wrote no digests, nor does a process that is killed before it.
+    """
+    file = folder / _DIGESTS
+    try:
+        return not file.exists() or read_json(file) == _digests(folder)
+    except UserError:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of a run, by step; the newest ``keep`` are kept."""
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
         self._manager = None
+        self._is_damaged = False
         if not multiprocess.is_process_zero():
             return
         self._keep = keep
@@ -63,6 +98,11 @@ class Checkpoints:
             **alone,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Before orbax reads them, which it does here, and which may fail in many ways.
+        for place in filter(_is_checkpoint, self.folder.iterdir()):
+            remove_unfinished(place)
+            if not _is_whole(place):
+                self._remove(place, "its bytes are not those that were written")
         self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
 
     def save(self, step: int, state: Any) -> None:
@@ -80,6 +120,7 @@ class Checkpoints:
         try:
             self._manager.save(step, args=args, force=True)
             self._manager.wait_until_finished()
+            write_json(self.path(step) / _DIGESTS, _digests(self.path(step)))
         except ValueError as error:
             # The storage below orbax reports a full disk as a ValueError.
             full = os.strerror(errno.ENOSPC)
@@ -99,27 +140,37 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, and all of them are damaged.
         """
-        if jax.process_count() > 1:
-            step = self.latest()
-            return None if step is None else (step, self.restore(step, like))
-        damaged = []
-        while (step := self._manager.latest_step()) is not None:
+        while (step := multiprocess.from_process_zero(self._newest)) is not None:
             try:
-                state = self.restore(step, like)
+                return step, self.restore(step, like)
             except Exception as error:  # orbax raises those of several libraries
-                _log.warning("the checkpoint of step %d is damaged: %s", step, error)
-                damaged.append(step)
-                shutil.rmtree(self.path(step), ignore_errors=True)
+                if jax.process_count() > 1:
+                    raise
+                # Theirs are long, and quote the file's bytes.
+                self._remove(self.path(step), type(error).__name__)
                 self._manager.close()
                 self._open()
-                continue
-            return step, state
-        if damaged:
+        return None
+
+    def _newest(self) -> int | None:
+        """The newest step.
+
+        Raises:
+          UserError: there were checkpoints, and all of them were damaged.
+        """
+        step = self._manager.latest_step()
+        if step is None and self._is_damaged:
             raise UserError(
                 f"all checkpoints in {self.folder} are damaged; delete the run's "
                 "folder to start again"
             )
-        return None
+        return step
+
+    def _remove(self, place: Path, why: str) -> None:
+        """Removes a damaged checkpoint."""
+        _log.warning("the checkpoint of step %s is damaged: %s", place.name, why)
+        self._is_damaged = True
+        shutil.rmtree(place, ignore_errors=True)
 
     def restore(self, step: int, like: Any) -> Any:
         """The state of ``step``, with the structure, shapes and types of ``like``."""

@@ -21,6 +21,8 @@ _NUMERICS = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_enable_x64": False,
+    # Step by step, other numbers come out, and a run takes hours.
+    "jax_disable_jit": False,
 }
 
 

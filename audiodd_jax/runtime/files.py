@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import math
 import os
@@ -51,8 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     The caller holds a lock: remains of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f"{path.name}{_PART}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_unfinished(path.parent, path.name)
     scratch = _scratch(path)
     scratch.mkdir()
     try:
@@ -62,9 +62,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Removes what killed processes have left of atomic files and folders.
+
+    The caller holds a lock, so that no other process is writing them.
+
+    Args:
+      folder: that holds them.
+      name: of a file or folder; by default all.
+    """
+    name = name if name == "*" else glob.escape(name)
+    for leftover in folder.glob(f"{name}{_PART}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
 def _scratch(path: Path) -> Path:
     # Created by open and mkdir, which respect the umask; tempfile's are private.
     return path.with_name(f"{path.name}{_PART}{uuid.uuid4().hex[:12]}")
+
+
+def existing(path: Path) -> Path:
+    """A path, or the nearest of its parents that exists."""
+    return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+
+
+def is_writable(path: Path) -> bool:
+    """Whether this user can write a folder, or create it."""
+    found = existing(path)
+    return found.is_dir() and os.access(found, os.W_OK | os.X_OK)
 
 
 # Most bytes that deflate can expand one byte to.

@@ -18,9 +18,15 @@ def memory_of(device: jax.Device) -> int:
     known = device.memory_stats() if device.platform != "cpu" else None
     if known and "bytes_limit" in known:
         return known["bytes_limit"]
-    # Total, not free memory: a resumed run must find the same plan.
-    total = psutil.virtual_memory().total
-    return min([total, *_cgroup_limits()]) // max(1, jax.local_device_count())
+    return host_memory() // max(1, jax.local_device_count())
+
+
+def host_memory() -> int:
+    """Bytes of memory that this process may use: the machine's, or its job's.
+
+    Total, not free memory: a resumed run must find the same plan.
+    """
+    return min([psutil.virtual_memory().total, *_cgroup_limits()])
 
 
 def _cgroup_limits(

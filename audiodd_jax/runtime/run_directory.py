@@ -9,10 +9,11 @@ from typing import Any
 
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
-from audiodd_jax.runtime.errors import UserError, named
+from audiodd_jax.runtime.errors import UserError, named, writable
 from audiodd_jax.runtime.files import (
     read_json,
     read_rows,
+    remove_unfinished,
     to_json,
     write_atomically,
     write_json,
@@ -42,14 +43,14 @@ def differences(
 
 
 def _filled(values: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what it lacks from ``defaults``, in groups that it has."""
+    """A configuration with what it lacks from ``defaults``, groups included."""
     if not isinstance(values, dict):
         return {}
     result = dict(values)
     for name, default in defaults.items():
-        if isinstance(default, dict) and isinstance(result.get(name), dict):
-            result[name] = _filled(result[name], default)
-        elif not isinstance(default, dict):
+        if isinstance(default, dict):
+            result[name] = _filled(result.get(name, {}), default)
+        else:
             result.setdefault(name, default)
     return result
 
@@ -105,11 +106,13 @@ class RunDirectory:
         alien = path.is_dir() and not (path / ".lock").exists() and any(path.iterdir())
         if alien:
             raise UserError(f"{path} is not empty and holds no run; choose another")
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = hold(path / ".lock")
+        with writable(path, "the run directory", "choose another --workdir"):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = hold(path / ".lock")
         if self._lock is None:
             raise UserError(f"another process is writing {path}")
         try:
+            remove_unfinished(path)
             self._check_config()
         except BaseException:
             self._lock.release()

@@ -23,6 +23,11 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         self.step = step
 
 
+def heeded() -> list[signal.Signals]:
+    """The signals that ask this process to stop; nohup, for one, ignores SIGHUP."""
+    return [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+
+
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
     """Defers SIGTERM, SIGINT and SIGHUP; one that is ignored stays so.
@@ -36,9 +41,7 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
         yield lambda: 0
         return
     handle = lambda signum, frame: received.append(signum)
-    # nohup ignores SIGHUP.
-    deferred = [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-    before = {signum: signal.signal(signum, handle) for signum in deferred}
+    before = {signum: signal.signal(signum, handle) for signum in heeded()}
     try:
         yield lambda: received[0] if received else 0
     finally:

@@ -14,6 +14,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from audiodd_jax.runtime import signals
+
 _CHILD = "AUDIODD_SUPERVISED"
 # The runtime's fatal message, which its stack trace follows.
 _FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
@@ -68,7 +70,7 @@ def supervise(arguments: Sequence[str]) -> int:
         },
         stderr=subprocess.PIPE,
     )
-    for signum in (signal.SIGTERM, signal.SIGINT):
+    for signum in signals.heeded():
         signal.signal(signum, lambda received, _: child.send_signal(received))
     is_fatal = False
     for line in child.stderr:

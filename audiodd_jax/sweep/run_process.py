@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.runtime import multiprocess, supervisor
+from audiodd_jax.runtime import multiprocess, signals, supervisor
 from audiodd_jax.runtime.files import read_rows
 from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep.plan import Planned
@@ -104,7 +104,7 @@ class Attempt:
     def _ended(self, code: int) -> tuple[str, str]:
         if is_finished(self._workdir, self.plan):
             return "finished", ""
-        if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        if code - 128 in signals.SIGNALS:
             return "cut", "interrupted; its state is saved"
         if code < 0:
             return "killed", f"killed by signal {-code}"

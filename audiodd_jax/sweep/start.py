@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.errors import UserError, writable
+from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep import run_process, status
 from audiodd_jax.sweep.plan import Planned
@@ -21,11 +22,13 @@ def held(workdir: Path) -> Iterator[None]:
         raise UserError(f"{workdir} is not a folder")
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; a sweep needs a folder of its own")
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = hold(workdir / ".sweep")
+    with writable(workdir, "the sweep's folder", "choose another --workdir"):
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = hold(workdir / ".sweep")
     if lock is None:
         raise UserError(f"another sweep is running in {workdir}")
     try:
+        remove_unfinished(workdir)
         yield
     finally:
         lock.release()

@@ -6,7 +6,9 @@ than a sound file takes.
 
 import io
 import json
+import os
 import resource
+import shutil
 import tarfile
 import time
 import zipfile
@@ -28,6 +30,8 @@ from audiodd_jax.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 COPIES = 10_000
+# A checkpoint takes a hundred times as long to read as the other files.
+CHECKPOINTS = int(os.environ.get("AUDIODD_TEST_CHECKPOINTS", "300"))
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 30
 
 
@@ -142,6 +146,48 @@ def test_feature_caches(tmp_path, name):
         cache.prepare(config, tmp_path)
 
     survive(original, path, read, UserError, copies)
+
+
+def test_checkpoints(tmp_path):
+    """A damaged checkpoint gives way to the one before; none has other numbers."""
+    import jax
+
+    from audiodd_jax.runtime.checkpoints import Checkpoints
+
+    rng = np.random.default_rng(0)
+    state = lambda step: {
+        "key": jax.random.key(step),
+        "step": jax.numpy.int32(step),
+        "images": jax.random.normal(jax.random.key(step), (10, 8, 8, 1)),
+    }
+    arrays = lambda tree: {**tree, "key": jax.random.key_data(tree["key"])}
+    right = {step: arrays(state(step)) for step in (10, 20)}
+    like = state(0)
+    whole, path = tmp_path / "whole", tmp_path / "x"
+    checkpoints = Checkpoints(whole)
+    for step in right:
+        checkpoints.save(step, state(step))
+    checkpoints.close()
+    files = [p for p in (whole / "20").rglob("*") if p.is_file()]
+    contents = {p.relative_to(whole): p.read_bytes() for p in files}
+    names, found = sorted(contents), dict.fromkeys(right, 0)
+    for number in range(CHECKPOINTS):
+        shutil.copytree(whole, path)
+        name = names[rng.integers(len(names))]
+        (path / name).write_bytes(damaged(contents[name], rng))
+        began = time.monotonic()
+        checkpoints = Checkpoints(path)
+        step, restored = checkpoints.restore_latest(like)
+        checkpoints.close()
+        assert time.monotonic() - began < MOST_SECONDS, number
+        for array, expected in right[step].items():
+            np.testing.assert_array_equal(
+                arrays(restored)[array], expected, err_msg=f"copy {number}: {name}"
+            )
+        found[step] += 1
+        shutil.rmtree(path)
+    assert all(found.values())
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 < 2 * MOST_BYTES
 
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar", "zip"])

@@ -2,20 +2,26 @@
 
 import errno
 import json
+import os
 import shutil
+import signal
+import types
 
 import filelock
+import jax
 import numpy as np
 import pytest
 from test_checkpoints import state
 
 from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.cli import common
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import DISTILLATION
-from audiodd_jax.runtime import files, locks, memory
+from audiodd_jax.runtime import devices, files, locks, memory, signals
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training import evaluation
 
 OPTIONS = fields.run_options(DISTILLATION)
 
@@ -34,7 +40,7 @@ def begun(folder, config):
 
 def test_a_run_of_a_version_without_a_setting_takes_its_default(tmp_path):
     old = record()
-    del old["coreset"]["factor"], old["seed"]
+    del old["coreset"]["factor"], old["seed"], old["optimizer"]
     begun(tmp_path / "run", old)
     with RunDirectory(tmp_path / "run", record(), **OPTIONS):
         pass
@@ -174,3 +180,87 @@ def test_new_files_respect_the_umask(tmp_path):
     for name in ("a.json", "a.npz"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_damage_that_the_storage_does_not_see(tmp_path):
+    """Large arrays lie in blocks without checksums, and would be read, and be wrong."""
+    large = {"x": jax.random.normal(jax.random.key(0), (100, 100))}
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (10, 20):
+        checkpoints.save(step, large)
+    checkpoints.close()
+    files = (p for p in (tmp_path / "checkpoints" / "20").rglob("*") if p.is_file())
+    block = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 1
+    block.write_bytes(content)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step, found = checkpoints.restore_latest(large)
+    checkpoints.close()
+    assert step == 10
+    np.testing.assert_array_equal(found["x"], large["x"])
+
+
+def test_the_compile_cache_belongs_to_processors_and_not_to_names(tmp_path):
+    texts = {
+        "one": "processor : 0\ncpu MHz : 2400\nflags : fpu avx2\n",
+        "faster": "processor : 0\ncpu MHz : 3900\nflags : fpu avx2\n",
+        "newer": "processor : 0\ncpu MHz : 2400\nflags : fpu avx2 avx512f\n",
+        "arm": "processor : 0\nFeatures : fp asimd\nSerial : 1\n",
+        "other arm": "processor : 0\nFeatures : fp asimd\nSerial : 2\n",
+    }
+    found = {}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        found[name] = common._processor(tmp_path / name)
+    assert found["one"] == found["faster"] != found["newer"]
+    assert found["arm"] == found["other arm"] != found["one"]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_signals_wait_until_the_state_is_saved(name):
+    signum = getattr(signal, name)
+    with signals.deferred_signals() as stop_signal:
+        os.kill(os.getpid(), signum)
+        assert stop_signal() == signum
+
+
+def test_a_hangup_that_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with signals.deferred_signals() as stop_signal:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop_signal()
+        assert signal.SIGHUP not in signals.heeded()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_mesh_follows_the_torus_of_a_tpu(monkeypatch):
+    # Without the checks of types: these are no devices of JAX.
+    arranged = getattr(devices._arranged, "__wrapped__", devices._arranged)
+    chips = [types.SimpleNamespace(platform="tpu", id=i) for i in range(4)]
+    asked = []
+
+    def ring(shape, devices):
+        asked.append(shape)
+        return np.array([devices[i] for i in (0, 1, 3, 2)]).reshape(shape)
+
+    monkeypatch.setattr(devices.mesh_utils, "create_device_mesh", ring)
+    placed = arranged(chips, devices.Grid(2, 2))
+    assert [[chip.id for chip in row] for row in placed] == [[0, 1], [3, 2]]
+    assert asked == [(2, 2)]
+
+    def unknown(shape, devices):
+        raise NotImplementedError("a shape that the torus does not have")
+
+    monkeypatch.setattr(devices.mesh_utils, "create_device_mesh", unknown)
+    placed = arranged(chips, devices.Grid(4, 1))
+    assert [chip.id for chip in placed[:, 0]] == [0, 1, 2, 3]
+
+
+def test_kernels_that_no_memory_holds(monkeypatch):
+    monkeypatch.setattr(evaluation, "memory_of", lambda _: 16 << 30)
+    evaluation._check_memory(5_000, 11_005)
+    with pytest.raises(UserError, match=r"takes 123 GB, .* such as --against=10%"):
+        evaluation._check_memory(84_843, 11_005)

@@ -123,3 +123,12 @@ def test_a_write_that_fails_names_the_run(tmp_path):
     with pytest.raises(OSError, match="No space") as raised, named(tmp_path):
         raise OSError(28, "No space left on device", "a file")
     assert raised.value.filename == "a file"
+
+
+def test_remains_of_a_killed_process_are_removed(tmp_path):
+    with RunDirectory(tmp_path / "run", CONFIG) as run:
+        run.start_from(0)
+    (tmp_path / "run" / "result.json.part-0123456789ab").write_text('{"a')
+    with RunDirectory(tmp_path / "run", CONFIG):
+        pass
+    assert not list((tmp_path / "run").glob("*.part-*"))
