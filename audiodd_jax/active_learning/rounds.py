@@ -22,7 +22,7 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import acquisition, budgets, query
 from audiodd_jax.artifacts import networks_file
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.networks import models
@@ -209,7 +209,7 @@ def _round(
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         record = fields.record(own, TRAINING)
         record["rows"] = digest
-        options = fields.run_options(TRAINING)
+        options = presets.run_options(own, TRAINING)
         with RunDirectory(_folder(run, index), record, **options) as inner:
             fitted = learn(run=inner, start=start)
         networks_file.save(

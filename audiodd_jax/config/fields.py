@@ -9,7 +9,7 @@ from typing import Any
 
 from audiodd_jax.config import Config
 from audiodd_jax.config.constraints import constraint_of
-from audiodd_jax.config.names import PRESERVING, REGRESSION
+from audiodd_jax.config.names import REGRESSION
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -55,14 +55,6 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     """Some groups of settings, as recorded in ``config.json``."""
     values = dataclasses.asdict(config)
     return {name: values[name] for name in groups}
-
-
-def run_options(groups: Iterable[str]) -> dict[str, Any]:
-    """How a run directory compares these groups of settings with an earlier run's."""
-    return {
-        "defaults": record(Config(), groups),
-        "may_change": PRESERVING,
-    }
 
 
 def from_dict(values: dict[str, Any]) -> Config:

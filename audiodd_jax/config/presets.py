@@ -4,9 +4,11 @@ Like ``config``, it imports neither JAX nor NumPy.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import PRESERVING
 from audiodd_jax.config.schema import strong
 from audiodd_jax.runtime.errors import UserError
 
@@ -194,6 +196,15 @@ def for_active(config: Config, model: str, **changes: Any) -> Config:
     """
     config = for_model(config, model)
     return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
+
+
+def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
+    """How a run directory compares these groups of settings with an earlier run's.
+
+    A setting that the earlier version did not have takes the dataset's default.
+    """
+    usual = for_dataset(config.data.name, method=config.method)
+    return {"defaults": fields.record(usual, groups), "may_change": PRESERVING}
 
 
 def _dotted(changes: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from audiodd_jax.active_learning import acquisition, budgets, rounds
 from audiodd_jax.artifacts.coreset_file import Coreset
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import ACTIVE
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Prepared
@@ -56,7 +56,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
     """
     fields.validate(config)
     kept = fields.record(config, ACTIVE)
-    with RunDirectory(workdir, kept, **fields.run_options(ACTIVE)) as run:
+    with RunDirectory(workdir, kept, **presets.run_options(config, ACTIVE)) as run:
         if result := run.result():
             return result
         run.use_data(data.clips_digest)

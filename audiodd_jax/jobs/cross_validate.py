@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audiodd_jax.artifacts.coreset_file import load_coreset
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.features import cache
 from audiodd_jax.jobs import evaluate as evaluate_lib
@@ -49,7 +49,7 @@ def distill(
     fields.validate(config)
     workdir = Path(workdir)
     kept = fields.record(config, DISTILLATION)
-    options = fields.run_options(DISTILLATION)
+    options = presets.run_options(config, DISTILLATION)
     with RunDirectory(workdir, {**kept, "folds": "all"}, **options) as run:
         if result := run.result():
             return FoldsRun(result, workdir)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from audiodd_jax.artifacts import coreset_file
 from audiodd_jax.artifacts.coreset_file import Coreset
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import DISTILLATION, SELECTION
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import datasets
@@ -68,7 +68,7 @@ def distill(
     fields.validate(config)
     datasets.lookup(config.data.name)
     kept = fields.record(config, DISTILLATION)
-    options = fields.run_options(DISTILLATION)
+    options = presets.run_options(config, DISTILLATION)
     with RunDirectory(workdir, kept, **options) as run:
         if result := run.result():
             return Run(

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from audiodd_jax.artifacts import networks_file
 from audiodd_jax.artifacts.coreset_file import Coreset
-from audiodd_jax.config import AugmentConfig, Config, TrainingConfig, fields
+from audiodd_jax.config import AugmentConfig, Config, TrainingConfig, fields, presets
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
@@ -134,7 +134,7 @@ def train(
         return Trained(scores, _result(config, data, source, fitted, scores), None)
     kept = fields.record(config, TRAINING)
     kept["learns_from"] = source.record
-    with RunDirectory(workdir, kept, **fields.run_options(TRAINING)) as run:
+    with RunDirectory(workdir, kept, **presets.run_options(config, TRAINING)) as run:
         if result := run.result():
             return Trained(evaluation.from_summary(result), result, run.path)
         run.use_data(data.clips_digest)

@@ -15,7 +15,7 @@ from test_checkpoints import state
 
 from audiodd_jax.artifacts.coreset_file import load_coreset
 from audiodd_jax.cli import common
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.runtime import devices, files, locks, memory, signals
 from audiodd_jax.runtime.checkpoints import Checkpoints
@@ -23,12 +23,14 @@ from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import evaluation
 
-OPTIONS = fields.run_options(DISTILLATION)
+OPTIONS = presets.run_options(presets.for_dataset("tones"), DISTILLATION)
 
 
 def record(**changes):
     dotted = {name.replace("__", "."): value for name, value in changes.items()}
-    return fields.record(fields.replace(Config(), dotted), DISTILLATION)
+    return fields.record(
+        fields.replace(presets.for_dataset("tones"), dotted), DISTILLATION
+    )
 
 
 def begun(folder, config):
@@ -39,6 +41,7 @@ def begun(folder, config):
 
 
 def test_a_run_of_a_version_without_a_setting_takes_its_default(tmp_path):
+    """That of its dataset."""
     old = record()
     del old["coreset"]["factor"], old["seed"], old["optimizer"]
     begun(tmp_path / "run", old)
