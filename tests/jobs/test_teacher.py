@@ -40,7 +40,7 @@ RECIPE = {
     "model.depth": 2,
     "model.width": 4,
     "training.steps": 4,
-    "training.seeds": 2,
+    "training.seeds": 1,
 }
 
 
@@ -136,7 +136,7 @@ def test_baselines_get_the_same_labels(run, root):
     rows = evaluate.evaluate(
         run.coreset,
         ("krr", "convnet"),
-        ("random", "hard", "all"),
+        ("random",),
         changes=RECIPE,
         cache_dir=root / "cache",
         out=root / "evaluation",
@@ -218,8 +218,8 @@ def test_classes_that_the_earlier_coreset_lacks_start_from_real_clips(run, root)
     np.testing.assert_allclose(labels[:16, 8:], -0.1, atol=1e-6)
 
 
-@pytest.mark.parametrize("init", ["herding", "k_center"])
-def test_a_run_starts_from_selected_clips(init, root):
+def test_a_run_starts_from_selected_clips(root):
+    init = "herding"
     config = {**TINY, "teacher__networks": 0, "coreset__views": 0}
     selected = audiodd_jax.for_dataset("tones", **{**config, "method": init})
     learnt = audiodd_jax.for_dataset("tones", **config, coreset__init=init)
