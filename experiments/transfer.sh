@@ -31,13 +31,13 @@ for name in "${@:-digits-2 esc10-5 arabic-10 arabic-2 arabic-active urban-5 urba
   for each in $name; do
     samples="${each##*-}"
     case "$each" in
-      digits-*) score "$each" --dataset=spoken_digit --data_dir="$DIGITS" --samples_per_class="$samples" ;;
-      esc10-*) score "$each" --dataset=esc10 --data_dir="$ESC" --samples_per_class="$samples" --fold=all ;;
+      digits-*) score "$each" --dataset=spoken_digit --data_dir="${DIGITS:?set it to the folder of Free Spoken Digit}" --samples_per_class="$samples" ;;
+      esc10-*) score "$each" --dataset=esc10 --data_dir="${ESC:?set it to the folder of ESC-50 or ESC-10}" --samples_per_class="$samples" --fold=all ;;
       arabic-active)
-        acquire "$each" 2/class,10/class --dataset=arabic_speech_commands --data_dir="$ARABIC" ;;
-      arabic-*) score "$each" --dataset=arabic_speech_commands --data_dir="$ARABIC" --samples_per_class="$samples" ;;
+        acquire "$each" 2/class,10/class --dataset=arabic_speech_commands --data_dir="${ARABIC:?set it to the folder of Arabic Speech Commands}" ;;
+      arabic-*) score "$each" --dataset=arabic_speech_commands --data_dir="${ARABIC:?set it to the folder of Arabic Speech Commands}" --samples_per_class="$samples" ;;
       urban-*)
-        score "$each" --dataset=urbansound8k --data_dir="$URBAN" --samples_per_class="$samples" --fold=all --allow_partial ;;
+        score "$each" --dataset=urbansound8k --data_dir="${URBAN:?set it to the folder of UrbanSound8K}" --samples_per_class="$samples" --fold=all --allow_partial ;;
       *)
         echo "unknown: $each" >&2
         exit 2

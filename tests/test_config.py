@@ -52,6 +52,12 @@ def test_bad_settings_are_named(name, value, words):
         fields.validate(fields.replace(Config(), {name: value}))
 
 
+def test_a_selection_does_not_start_from_a_coreset():
+    config = presets.for_dataset("tones", method="random", coreset__init="a.npz")
+    with pytest.raises(UserError, match=r"does not start from .* coreset\.init=a\.npz"):
+        fields.validate(config)
+
+
 def test_unknown_names():
     with pytest.raises(UserError, match=r"unknown setting 'loop\.stepz'"):
         presets.for_dataset("tones", loop__stepz=1)

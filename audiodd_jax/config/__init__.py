@@ -1,25 +1,29 @@
 """Every setting, its default and its constraint; imports neither JAX nor NumPy."""
 
-from audiodd_jax.config.schema import (
-    ActiveConfig,
+from audiodd_jax.config.clip_settings import (
     AugmentConfig,
-    Config,
-    CoresetConfig,
     DataConfig,
-    EvaluationConfig,
     FeaturesConfig,
+)
+from audiodd_jax.config.distillation_settings import (
+    CoresetConfig,
+    EvaluationConfig,
     FRePoConfig,
     KIPConfig,
     LoopConfig,
     MatchingConfig,
-    ModelConfig,
     OptimizerConfig,
     RandomNetworkConfig,
     RFADConfig,
     SiameseConfig,
     TeacherConfig,
-    TrainingConfig,
     ViewsConfig,
+)
+from audiodd_jax.config.schema import Config
+from audiodd_jax.config.training_settings import (
+    ActiveConfig,
+    ModelConfig,
+    TrainingConfig,
 )
 
 __all__ = [

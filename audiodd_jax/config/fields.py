@@ -9,7 +9,7 @@ from typing import Any
 
 from audiodd_jax.config import Config
 from audiodd_jax.config.constraints import constraint_of
-from audiodd_jax.config.names import REGRESSION
+from audiodd_jax.config.names import REGRESSION, SELECTION
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -94,6 +94,11 @@ def validate(config: Config) -> None:
         raise UserError(
             "views.augment.background is not possible: views are made from the coreset "
             "alone, which has no background noise"
+        )
+    if config.method in SELECTION and config.coreset.init.endswith(".npz"):
+        raise UserError(
+            f"{config.method} selects real clips: it does not start from the coreset "
+            f"coreset.init={config.coreset.init}"
         )
     if config.method not in REGRESSION:
         for name in ("coreset.learn_labels", "coreset.preconditioner"):

@@ -77,7 +77,7 @@ def distill(
         data = dataset.load(config, cache_dir)
         run.use_data(data.clips_digest)
         start = None
-        if config.coreset.init.endswith(".npz") and config.method not in SELECTION:
+        if config.coreset.init.endswith(".npz"):
             start = coreset_data.continued(Path(config.coreset.init), config, data)
         distilled = loop.distill(config, data, run, mesh, start)
         return _finish(run, distilled, data, config, mesh, cache_dir)

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 
+import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,10 +91,6 @@ def strip(rounds):
     return [{k: v for k, v in row.items() if k not in clocks} for row in rounds]
 
 
-class Killed(BaseException):
-    """Stands for a kill that no code can handle."""
-
-
 @pytest.mark.parametrize("name", ACQUISITIONS)
 def test_every_function_labels_new_clips_up_to_the_budgets(name):
     found = learn(settings(active__acquisition=name))
@@ -156,7 +153,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
         nonlocal count
         count += 1
         if count == limit:
-            raise Killed
+            raise checks.Killed
 
     def log_and_die(self, row):
         log(self, row)
@@ -185,7 +182,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, wa
         patch.setattr(RunDirectory, "log", log_and_die)
         patch.setattr(evaluation, "networks", test_and_die)
         patch.setattr(query, "make_choose", make_choose_and_die)
-        with pytest.raises(Killed):
+        with pytest.raises(checks.Killed):
             learn(config, path=tmp_path / "cut")
     resumed = learn(config, path=tmp_path / "cut")
     assert resumed.labelled.tolist() == whole.labelled.tolist()

@@ -10,13 +10,7 @@ import soundfile
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets, splits
-from audiodd_jax.data.builders import (
-    arabic_speech_commands,
-    esc50,
-    silence,
-    speech_commands,
-    urbansound8k,
-)
+from audiodd_jax.data.builders import esc50, silence, speech_commands, urbansound8k
 from audiodd_jax.runtime.errors import UserError
 
 WORDS = ("bed", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero")
@@ -59,8 +53,6 @@ def test_published_counts_are_those_of_the_papers():
     for version, words in speech_commands.WORDS.items():
         parts = speech_commands.PART_CLIPS[version]
         assert sum(parts.values()) == sum(words.values())
-    assert len(set(arabic_speech_commands.CLASS_NAMES)) == 40
-    assert 40 * sum(arabic_speech_commands.CLIPS.values()) == 12_000
     folds = np.array(list(urbansound8k.PUBLISHED_CLIPS.values()))
     assert folds.sum() == 8732
     assert folds[:, :9].sum() == 7895
@@ -92,39 +84,6 @@ def test_speech_commands_by_the_official_lists(commands, tmp_path):
     exact, _ = audio.decode(commands / found.names[5])
     assert rate == 16_000
     np.testing.assert_array_equal(waveform, exact)
-
-
-@pytest.mark.parametrize("suffix", [".wav", ".ogg"])
-def test_arabic_speech_commands_by_the_official_lists(suffix, tmp_path):
-    folder = tmp_path / "data"
-    published.write_arabic_speech_commands(folder, suffix)
-    found = read("arabic_speech_commands", folder, tmp_path)
-    assert len(found.names) == 120
-    assert found.class_names == arabic_speech_commands.CLASS_NAMES
-    assert dict(zip(found.groups, found.splits, strict=True)) == {
-        "00000000": "train",
-        "00000001": "validation",
-        "00000002": "test",
-    }
-    row = list(found.names).index(f"zoom in/00000001_NO_01{suffix}")
-    assert found.class_names[found.labels[row]] == "zoom in"
-    assert found.splits[row] == "validation"
-    [(noise, rate)] = found.load_noise()
-    assert (noise.size, rate) == (48_000, 16_000)
-
-
-def test_an_incomplete_arabic_speech_commands_is_refused(tmp_path):
-    """By the missing file, and by the published counts."""
-    folder = tmp_path / "data"
-    published.write_arabic_speech_commands(folder)
-    (folder / "dataset" / "yes" / "00000002_NO_01.wav").unlink()
-    message = r"1 recordings are missing, yes/00000002_NO_01.wav.* 1 of 180 clips"
-    with pytest.raises(UserError, match=message):
-        source("arabic_speech_commands", folder, tmp_path).read()
-    text = (folder / "test.csv").read_text()
-    (folder / "test.csv").write_text(text + text.splitlines()[1] + "\n")
-    with pytest.raises(UserError, match="is listed twice"):
-        read("arabic_speech_commands", folder, tmp_path)
 
 
 def test_the_official_hash():

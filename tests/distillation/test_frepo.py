@@ -1,11 +1,12 @@
 """FRePo: its loss by NumPy, gradients, the life of its networks, that it resumes."""
 
+import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_loop import Killed, assert_same, data, run, settings
+from test_loop import assert_same, data, run, settings
 
 from audiodd_jax.coreset import initial
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -18,7 +19,6 @@ from audiodd_jax.distillation import (
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.runtime.run_directory import RunDirectory
 
 SMALL = {
     "method": "frepo",
@@ -99,21 +99,8 @@ def test_gradient_by_finite_differences(norm, plan, x64):
     model, theta = network(config, jnp.float64)
     params, batch = problem(jnp.float64)
     kernels = frepo.make_kernels(model, plan=Plan(*plan))
-    found = jax.jit(
-        jax.value_and_grad(
-            lambda p: frepo.loss(p, theta, batch, kernels, config.frepo, 2)[0]
-        )
-    )
-    f, grads = lambda p: found(p)[0], found(params)[1]
-    rng = np.random.default_rng(1)
-    for _ in range(3):
-        direction = jax.tree.map(
-            lambda x: jnp.asarray(rng.normal(size=x.shape)), params
-        )
-        shift = lambda h, d=direction: jax.tree.map(lambda x, v: x + h * v, params, d)
-        numeric = (f(shift(1e-6)) - f(shift(-1e-6))) / 2e-6
-        exact = optax.tree.vdot(grads, direction)
-        assert float(numeric) == pytest.approx(float(exact), rel=1e-5)
+    value = lambda p: frepo.loss(p, theta, batch, kernels, config.frepo, 2)[0]
+    checks.assert_gradient(value, params)
 
 
 def test_chunks_change_rounding_only_and_kernels_may_be_wider(x64):
@@ -231,20 +218,11 @@ def test_the_loss_falls_and_more_clips_are_recognised():
 
 
 @pytest.mark.optimized
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     config = settings(**SMALL, loop__keep="last")
     whole = run(tmp_path / "whole", config)
-    log = RunDirectory.log
-
-    def log_and_die(self, row):
-        log(self, row)
-        if row["step"] == 6:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "log", log_and_die)
-        with pytest.raises(Killed):
-            run(tmp_path / "killed", config)
+    with checks.killed_at(6):
+        run(tmp_path / "killed", config)
     resumed = run(tmp_path / "killed", config)
     assert_same(whole.best, resumed.best)
     for name in ("images", "labels"):

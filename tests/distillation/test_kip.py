@@ -1,10 +1,11 @@
 """KIP: its gradients, that it learns, and that a run resumes."""
 
+import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_loop import Killed, assert_same, data, run, settings
+from test_loop import assert_same, data, run, settings
 
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kip, rfad
@@ -13,7 +14,6 @@ from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.run_directory import RunDirectory
 
 SMALL = {
     "method": "kip",
@@ -100,20 +100,11 @@ def test_it_learns_and_settings_reach_it():
 
 
 @pytest.mark.optimized
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     config = settings(**SMALL, loop__checkpoint_every=2, loop__eval_every=2)
     whole = run(tmp_path / "whole", config)
-    log = RunDirectory.log
-
-    def log_and_die(self, row):
-        log(self, row)
-        if row["step"] == 4:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "log", log_and_die)
-        with pytest.raises(Killed):
-            run(tmp_path / "killed", config)
+    with checks.killed_at(4):
+        run(tmp_path / "killed", config)
     resumed = run(tmp_path / "killed", config)
     assert_same(whole.best, resumed.best)
     assert [row["step"] for row in resumed.history] == [0, 2, 4, 6]

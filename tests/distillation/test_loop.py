@@ -3,6 +3,7 @@ import math
 import os
 import signal
 
+import checks
 import chex
 import jax
 import jax.numpy as jnp
@@ -80,25 +81,12 @@ def assert_same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
-class Killed(BaseException):
-    """Stands for a kill that no code can handle."""
-
-
 @pytest.mark.optimized
-@pytest.mark.parametrize("killed_at", [2, 6, 10])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, killed_at):
+@pytest.mark.parametrize("step", [2, 6, 10])
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, step):
     whole = run(tmp_path / "whole")
-    log = RunDirectory.log
-
-    def log_and_die(self, row):
-        log(self, row)
-        if row["step"] == killed_at:
-            raise Killed
-
-    monkeypatch.setattr(RunDirectory, "log", log_and_die)
-    with pytest.raises(Killed):
+    with checks.killed_at(step):
         run(tmp_path / "killed")
-    monkeypatch.setattr(RunDirectory, "log", log)
     resumed = run(tmp_path / "killed")
     assert_same(whole.best, resumed.best)
     assert_same(whole.start, resumed.start)
@@ -258,10 +246,10 @@ def test_a_streamed_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
         real(self, step, state)
         saved.append(step)
         if len(saved) == 2:
-            raise Killed
+            raise checks.Killed
 
     monkeypatch.setattr(Checkpoints, "save", save)
-    with pytest.raises(Killed):
+    with pytest.raises(checks.Killed):
         run(tmp_path / "cut", None, host)
     monkeypatch.setattr(Checkpoints, "save", real)
     assert_same(run(tmp_path / "cut", None, host).best, whole.best)

@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import checks
 import jax
 import numpy as np
 import pytest
-from test_loop import Killed, assert_same, data, on_host, run, settings
+from test_loop import assert_same, data, on_host, run, settings
 
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
@@ -13,7 +14,6 @@ from audiodd_jax.coreset.initial import initial
 from audiodd_jax.distillation import loop, memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.run_directory import RunDirectory
 
 SMALL_MATCHING = {
     "matching__depth": 2,
@@ -32,20 +32,12 @@ def changes(method, **more):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("method", [pytest.param("dsa", marks=pytest.mark.slow), "dm"])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, method):
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
     config = changes(method)
     whole = run(tmp_path / "whole", config)
-    log = RunDirectory.log
-
-    def log_and_die(self, row):
-        log(self, row)
-        if row["step"] == 8:  # in the middle of a network's training, for dsa
-            raise Killed
-
-    monkeypatch.setattr(RunDirectory, "log", log_and_die)
-    with pytest.raises(Killed):
+    # In the middle of a network's training, for dsa.
+    with checks.killed_at(8):
         run(tmp_path / "killed", config)
-    monkeypatch.setattr(RunDirectory, "log", log)
     resumed = run(tmp_path / "killed", config)
     assert_same(whole.best, resumed.best)
     assert np.abs(whole.best.images - whole.start.images).max() > 0

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 
+import checks
 import chex
 import jax
 import jax.numpy as jnp
@@ -73,10 +74,6 @@ def seed_of(networks, index):
     return jax.tree.map(lambda leaf: leaf[index], networks)
 
 
-class Killed(BaseException):
-    """Stands for a kill that no code can handle."""
-
-
 def strip(history):
     return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
 
@@ -91,20 +88,11 @@ def strip(history):
     ],
     ids=str,
 )
-def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, monkeypatch, changes):
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, changes):
     config = settings(**changes)
     whole = train(config, path=tmp_path / "whole")
-    log = RunDirectory.log
-
-    def log_and_die(self, row):
-        log(self, row)
-        if row["step"] == 10:
-            raise Killed
-
-    monkeypatch.setattr(RunDirectory, "log", log_and_die)
-    with pytest.raises(Killed):
+    with checks.killed_at(10):
         train(config, path=tmp_path / "cut")
-    monkeypatch.setattr(RunDirectory, "log", log)
     resumed = train(config, path=tmp_path / "cut")
     assert_same(whole.networks, resumed.networks)
     assert strip(whole.history) == strip(resumed.history)

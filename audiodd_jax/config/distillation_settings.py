@@ -1,0 +1,287 @@
+"""Settings of distillation: coreset, methods, teacher, loop, evaluation."""
+
+import dataclasses
+
+from audiodd_jax.config.clip_settings import AugmentConfig, strong
+from audiodd_jax.config.constraints import (
+    AT_LEAST_ONE,
+    BELOW_ONE,
+    INITIAL,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    one_of,
+    setting,
+)
+
+
+@dataclasses.dataclass
+class RandomNetworkConfig:
+    """The random networks of RFAD.
+
+    Attributes:
+      depth: blocks of [3x3 conv, ReLU, 2x2 average pool].
+      width: channels of each block.
+      readout: ``flatten`` or ``time_mean`` (analytic), or ``dense`` (a random head).
+      output_dim: outputs M of the dense head.
+      weight_variance: kernels are N(0, weight_variance / fan_in).
+      bias_std: biases are N(0, bias_std^2).
+      precision: precision of the features: ``float32``, or ``tf32`` or ``bfloat16``
+        operands with float32 sums; kernels and solve are at least float32.
+      chunk: inputs that a network processes at once; 0: as many as are predicted to
+        fit the device's memory.
+    """
+
+    depth: int = setting(3, AT_LEAST_ONE)
+    width: int = setting(256, AT_LEAST_ONE)
+    readout: str = setting("flatten", one_of("flatten", "dense", "time_mean"))
+    output_dim: int = setting(4096, AT_LEAST_ONE)
+    weight_variance: float = 2.0
+    bias_std: float = setting(0.1, NOT_NEGATIVE)
+    precision: str = setting("float32", one_of("float32", "tf32", "bfloat16"))
+    chunk: int = setting(0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass
+class CoresetConfig:
+    """The coreset that is learned.
+
+    Attributes:
+      samples_per_class: spectrograms per class (images per class, IPC).
+      init: ``real`` (random training clips, class-balanced), ``herding`` or
+        ``k_center`` (training clips selected so), ``noise``, or the path of a
+        coreset's ``.npz``.
+      learn_labels: learn the soft labels too.
+      preconditioner: learn the images through factored linear maps, mel x mel and
+        time x time.
+      factor: shorter spectrograms that each stored one holds, one after the other along
+        time; they are stretched to full length before use and share its label: more
+        samples for the same storage.
+      views: random views of each spectrogram, each with a label of its own by the
+        teacher; 0: the spectrogram itself is labelled. Needs ``teacher.networks``.
+    """
+
+    samples_per_class: int = setting(10, AT_LEAST_ONE)
+    init: str = setting("real", INITIAL)
+    learn_labels: bool = True
+    preconditioner: bool = False
+    factor: int = setting(1, AT_LEAST_ONE)
+    views: int = setting(0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass
+class RFADConfig:
+    """The loss of random feature approximation distillation.
+
+    Attributes:
+      networks: random networks per step.
+      loss: ``mse`` or ``platt`` (cross-entropy of scaled predictions).
+      regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
+      kernel_precision: precision of kernels, solve and loss: ``float32``, or
+        ``float64`` if the device supports it.
+    """
+
+    networks: int = setting(8, AT_LEAST_ONE)
+    loss: str = setting("mse", one_of("mse", "platt"))
+    regularizer: float = setting(5e-3, POSITIVE)
+    kernel_precision: str = setting("float32", one_of("float32", "float64"))
+
+
+@dataclasses.dataclass
+class KIPConfig:
+    """Kernel inducing points: RFAD's loss (see ``rfad``) with the exact kernel.
+
+    Attributes:
+      kernel: ``nngp``, which RFAD approximates, or ``ntk``.
+      pairs: pairs of spectrograms whose kernel is computed at once; 0: as many as are
+        predicted to fit the device's memory.
+    """
+
+    kernel: str = setting("nngp", one_of("nngp", "ntk"))
+    pairs: int = setting(0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass
+class FRePoConfig:
+    """Neural feature regression (``frepo``): kernels of networks that are trained.
+
+    Attributes:
+      networks: networks of the pool, one of which is drawn per step.
+      max_age: training steps on the coreset after which a network is renewed.
+      depth: number of blocks of these ConvNets.
+      width: their channels.
+      norm: their normalisation: ``none`` as published, ``instance`` or ``group``.
+      readout: reduction of their last feature map: ``flatten`` as published,
+        ``time_mean`` or ``mean``.
+      network_learning_rate: learning rate of these networks (Adam).
+      network_batch: spectrograms of the coreset per training step of a network.
+      regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
+      margin_weight: weight of the margin between the largest two labels of each
+        spectrogram of the coreset; 0: no margin.
+    """
+
+    networks: int = setting(10, AT_LEAST_ONE)
+    max_age: int = setting(100, AT_LEAST_ONE)
+    depth: int = setting(3, AT_LEAST_ONE)
+    width: int = setting(128, AT_LEAST_ONE)
+    norm: str = setting("none", one_of("none", "instance", "group"))
+    readout: str = setting("flatten", one_of("flatten", "time_mean", "mean"))
+    network_learning_rate: float = setting(3e-4, POSITIVE)
+    network_batch: int = setting(500, AT_LEAST_ONE)
+    regularizer: float = setting(1e-3, POSITIVE)
+    margin_weight: float = setting(1.0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass
+class MatchingConfig:
+    """Gradient matching (``dc``, ``dsa``) and distribution matching (``dm``).
+
+    Attributes:
+      depth: number of blocks of the matched ConvNet.
+      width: channels of the matched ConvNet.
+      norm: its normalisation: ``instance`` as published, ``group`` or ``none``.
+      real_per_class: real clips of each class per step; repeated if there are fewer.
+      optimizer: optimiser of the images: ``sgd`` as published, or ``adam``, which needs
+        fewer steps.
+      learning_rate: learning rate of the images.
+      momentum: momentum of the images, or Adam's decay of the first moment.
+      outer_loop: steps with one inner-loop network, which is trained on the coreset in
+        between; 0: as published for ``samples_per_class``.
+      inner_loop: training epochs of the network between two steps; 0: as published.
+      network_learning_rate: learning rate of the inner-loop network.
+      network_batch: batch size of the inner-loop network.
+    """
+
+    depth: int = setting(3, AT_LEAST_ONE)
+    width: int = setting(128, AT_LEAST_ONE)
+    norm: str = setting("instance", one_of("instance", "group", "none"))
+    real_per_class: int = setting(256, AT_LEAST_ONE)
+    optimizer: str = setting("sgd", one_of("sgd", "adam"))
+    learning_rate: float = setting(0.1, POSITIVE)
+    momentum: float = setting(0.5, BELOW_ONE)
+    outer_loop: int = setting(0, NOT_NEGATIVE)
+    inner_loop: int = setting(0, NOT_NEGATIVE)
+    network_learning_rate: float = setting(0.01, POSITIVE)
+    network_batch: int = setting(256, AT_LEAST_ONE)
+
+
+@dataclasses.dataclass
+class SiameseConfig:
+    """Differentiable Siamese augmentation, for ``dsa`` and ``dm``.
+
+    Each transformation is drawn once for all real and synthetic clips of a class; 0
+    switches it off.
+
+    Attributes:
+      mode: apply ``one`` random transformation, as published, or ``all``.
+      time_shift: largest shift along time, as a share of the frames.
+      time_stretch: largest stretch or squeeze of time about the middle, as a share.
+      frequency_shift: largest shift along frequency, as a share of the mel bins.
+      time_mask: widest band of frames set to silence, as a share of the frames.
+      frequency_mask: widest band of mel bins set to silence, as a share of the bins.
+      gain_db: largest change of level, in dB.
+      noise_db: largest standard deviation of added noise, in dB.
+    """
+
+    mode: str = setting("one", one_of("one", "all"))
+    time_shift: float = setting(0.15, SHARE)
+    time_stretch: float = setting(0.15, BELOW_ONE)
+    frequency_shift: float = setting(0.05, SHARE)
+    time_mask: float = setting(0.3, SHARE)
+    frequency_mask: float = setting(0.25, SHARE)
+    gain_db: float = setting(6.0, NOT_NEGATIVE)
+    noise_db: float = setting(4.0, NOT_NEGATIVE)
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """AdaBelief on the coreset, for ``rfad``, ``kip`` and ``frepo``.
+
+    Attributes:
+      learning_rate: learning rate of images and labels.
+      platt_learning_rate: learning rate of the Platt loss's log-scale.
+      schedule: ``constant`` or ``cosine`` (to zero at the last step).
+    """
+
+    learning_rate: float = setting(1e-2, POSITIVE)
+    platt_learning_rate: float = setting(1e-2, NOT_NEGATIVE)
+    schedule: str = setting("constant", one_of("constant", "cosine"))
+
+
+@dataclasses.dataclass
+class TeacherConfig:
+    """The teacher: an ensemble of networks that labels a finished coreset.
+
+    It is trained on all training clips by the recipe of its model, and gives networks
+    that are trained on the coreset soft labels. Kernel regression keeps the coreset's
+    own labels.
+
+    Attributes:
+      networks: networks of the ensemble; 0: no teacher.
+      model: ``convnet`` or ``resnet18``.
+      steps: training steps of each network.
+      temperature: divides the logits before the softmax.
+      seed: seed of the first network; runs with the same teacher share it in the cache.
+    """
+
+    networks: int = setting(0, NOT_NEGATIVE)
+    model: str = setting("convnet", one_of("convnet", "resnet18"))
+    steps: int = setting(800, AT_LEAST_ONE)
+    temperature: float = setting(2.0, POSITIVE)
+    seed: int = setting(1000, SEED)
+
+
+@dataclasses.dataclass
+class ViewsConfig:
+    """How the views of a coreset's spectrograms differ from them.
+
+    Attributes:
+      mixed: share of the views that are mixed with another spectrogram, in a random
+        proportion.
+      augment: augmentation of each view.
+    """
+
+    mixed: float = setting(0.5, SHARE)
+    augment: AugmentConfig = dataclasses.field(default_factory=strong)
+
+
+@dataclasses.dataclass
+class LoopConfig:
+    """Length of a distillation, and its logging, validation and checkpoints.
+
+    Attributes:
+      steps: distillation steps.
+      batch_size: real clips per step (all of them if there are fewer).
+      log_every: steps per compiled chunk, after which metrics are logged.
+      eval_every: steps between validations; 0: only at the end.
+      checkpoint_every: steps between checkpoints.
+      patience: validations that keep no coreset before stopping; 0: never stop early.
+      keep: keep the ``best`` coreset: the last whose validation accuracy (by kernel
+        regression) is within its standard error of the highest; or the ``last``.
+    """
+
+    steps: int = setting(1000, AT_LEAST_ONE)
+    batch_size: int = setting(1280, AT_LEAST_ONE)
+    log_every: int = setting(10, AT_LEAST_ONE)
+    eval_every: int = setting(50, NOT_NEGATIVE)
+    checkpoint_every: int = setting(50, AT_LEAST_ONE)
+    patience: int = setting(0, NOT_NEGATIVE)
+    keep: str = setting("best", one_of("best", "last"))
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """Kernel regression with fresh random networks.
+
+    Attributes:
+      networks: random networks per seed.
+      width: width of those networks; 0: the same as ``network.width``.
+      seeds: independent draws of the networks; the reported accuracy is the mean.
+      batch_size: clips scored at once.
+    """
+
+    networks: int = setting(8, AT_LEAST_ONE)
+    width: int = 0
+    seeds: int = setting(3, AT_LEAST_ONE)
+    batch_size: int = setting(512, AT_LEAST_ONE)
