@@ -109,7 +109,8 @@ def test_a_slurm_job_that_runs_out_of_time_saves_and_is_queued_again(
         "#!/usr/bin/env bash\n"
         "trap 'echo saved >>\"$CALLS\"; exit 143' TERM\n"
         'echo "audiodd $*" >>"$CALLS"\n'
-        "for _ in $(seq 300); do sleep 0.1; done\n"
+        # Not $(...): bash may lose a trap that is due while it reads one.
+        "for ((i = 0; i < 300; i++)); do sleep 0.1; done\n"
     )
     calls = fake(tmp_path, monkeypatch, audiodd=waits, scontrol=None)
     (tmp_path / "venv" / "bin").mkdir(parents=True)
