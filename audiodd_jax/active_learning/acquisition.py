@@ -113,8 +113,12 @@ def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
     return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(ids)
 
 
-def _check(count: int, pool: int) -> None:
-    """Checks the size of a query batch."""
+def check_count(count: int, pool: int) -> None:
+    """Checks the size of a query batch.
+
+    Raises:
+      UserError: the pool has fewer clips, or none are asked for.
+    """
     if count < 1:
         raise UserError(f"a query batch has at least one clip, not {count}")
     if count > pool:
@@ -137,7 +141,7 @@ def top(
     Raises:
       UserError: the pool has fewer clips, or none are asked for.
     """
-    _check(count, ids.size)
+    check_count(count, ids.size)
     return jnp.lexsort((-tie_break(key, ids), -scores))[:count]
 
 
@@ -163,7 +167,7 @@ def k_center(
     Raises:
       UserError: the pool has fewer clips, or none are asked for.
     """
-    _check(count, ids.size)
+    check_count(count, ids.size)
     gaps = jnp.full(ids.size, jnp.inf)
     for start in range(0, len(labelled), _CENTRES):
         centres = labelled[start : start + _CENTRES]
@@ -195,7 +199,7 @@ def badge(
     Raises:
       UserError: the pool has fewer clips, or none are asked for.
     """
-    _check(count, ids.size)
+    check_count(count, ids.size)
     return _seeding(features, log_probs, ids, key, count)
 
 
@@ -229,5 +233,5 @@ def _seeding(
     return lax.scan(choose, start, jnp.arange(count))[1]
 
 
-# All acquisition functions; the last two use features.
-NAMES = (*SCORES, k_center.__name__, badge.__name__)
+# Functions of the network's features, by name.
+OF_FEATURES = (k_center.__name__, badge.__name__)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from audiodd_jax.active_learning import acquisition, monte_carlo
+from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks.inference import Network
@@ -62,21 +62,31 @@ def make_choose(
     model: nn.Module,
     clips: Split | DeviceSplit | HostSplit,
     between: Callable[[], None],
+    num_classes: int,
+    key: Key[Array, ""],
 ) -> Callable[..., Int[np.ndarray, " k"]]:
     """Returns ``choose(networks, labelled, count, passes_key, key)``.
 
     It returns the rows of the clips to label, so that ``count`` clips are labelled in
     total; ``networks`` are stacked, and the first is used. The pool is put on the
-    devices once.
+    devices, or embedded, once.
 
     Args:
       config: acquisition function, passes and chunk.
       model: the network.
       clips: the pool.
       between: called after each chunk; may raise.
+      num_classes: ``c``.
+      key: of the embedding.
     """
     name = config.acquisition
-    looks_at_features = name not in acquisition.SCORES
+    if name in coverage.COVERS:
+        embedding = functools.cache(lambda: coverage.embed(key, clips))
+        cover = coverage.COVERS[name]
+        return lambda _, labelled, count, passes_key, key: cover(
+            embedding(), labelled, count - labelled.size, num_classes, key
+        )
+    looks_at_features = name in acquisition.OF_FEATURES
 
     def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         if looks_at_features:

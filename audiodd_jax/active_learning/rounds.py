@@ -36,7 +36,7 @@ from audiodd_jax.training import evaluation, fit
 _log = logging.getLogger(__name__)
 
 # Streams of randomness, folded into the run's key.
-_SEED_SET, _NETWORK, _PASSES, _CHOICE = range(4)
+_SEED_SET, _NETWORK, _PASSES, _CHOICE, _EMBEDDING = range(5)
 
 
 class State(NamedTuple):
@@ -123,7 +123,14 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        choose = query.make_choose(settings, model, data.train, heed)
+        choose = query.make_choose(
+            settings,
+            model,
+            data.train,
+            heed,
+            data.num_classes,
+            jax.random.fold_in(key, _EMBEDDING),
+        )
         while done < len(plan):
             fitted, row = _round(config, data, state, run, counted)
             began = time.perf_counter()

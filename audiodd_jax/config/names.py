@@ -42,6 +42,9 @@ ACQUISITIONS = (
     "margin",
     "k_center",
     "badge",
+    "typiclust",
+    "probcover",
+    "medoids",
 )
 # Distillation methods: by kernel regression, by matching gradients or features class by
 # class, and by selecting real clips.

@@ -115,7 +115,8 @@ class ActiveConfig:
 
     Attributes:
       acquisition: ``random``, ``max_entropy``, ``variation_ratios``, ``bald``,
-        ``margin``, ``k_center`` or ``badge``.
+        ``margin``, ``k_center``, ``badge``, ``typiclust``, ``probcover`` or
+        ``medoids``.
       budgets: increasing sizes of the labelled pool: shares of the training split
         (``0.2`` or ``20%``), or clips per class (``10/class``).
       initial: size of the initial labelled pool, drawn at random.

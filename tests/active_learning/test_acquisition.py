@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from audiodd_jax.active_learning import acquisition
-from audiodd_jax.config.names import ACQUISITIONS
 from audiodd_jax.runtime.errors import UserError
 
 KEY = jax.random.key(0)
@@ -246,7 +245,3 @@ def test_zero_passes_are_refused():
     for name in ("max_entropy", "variation_ratios", "bald", "margin"):
         with pytest.raises(UserError, match="not zero"):
             acquisition.SCORES[name](jnp.zeros((0, 3, 2)))
-
-
-def test_every_name_of_the_settings_is_a_function():
-    assert acquisition.NAMES == ACQUISITIONS

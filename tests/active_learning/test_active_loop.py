@@ -108,7 +108,7 @@ def test_every_function_labels_new_clips_up_to_the_budgets(name):
     assert strip(found.rounds[:1]) == strip(other.rounds[:1])
 
 
-@pytest.mark.parametrize("name", ["bald", "k_center", "badge"])
+@pytest.mark.parametrize("name", ["bald", "k_center", "badge", "probcover"])
 def test_labels_that_were_not_bought_are_not_read(name):
     config = settings(active__acquisition=name, active__initial_draw="uniform")
     data = prepared()

@@ -1,0 +1,230 @@
+"""Acquisition functions for few labels: they look at the pool, not at a network.
+
+A network that was trained on a few clips says little about the others. These functions
+choose typical clips that cover the pool in an embedding that needs no labels: features
+of random convolutional networks.
+
+References:
+  TypiClust: Hacohen, Dekel, Weinshall, *Active Learning on a Budget: Opposite
+  Strategies Suit High and Low Budgets*, ICML 2022. ProbCover: Yehuda, Dekel, Hacohen,
+  Weinshall, *Active Learning Through a Covering Lens*, NeurIPS 2022. Medoids: Zhao,
+  Heittola, Virtanen, *Active Learning for Sound Event Classification by Clustering
+  Unlabeled Data*, ICASSP 2017.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.active_learning.acquisition import check_count, tie_break
+from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.ops.chunked_map import in_chunks
+from audiodd_jax.selection import clips, clusters
+
+# TypiClust's: most clusters, fewest clips of a cluster that is queried, neighbours.
+_MAX_CLUSTERS, _MIN_CLUSTER, _NEIGHBOURS = 500, 5, 20
+# ProbCover's: share of the balls whose clips must have one pseudo-label.
+_PURITY = 0.95
+# Clips whose distances to the whole pool are held at once.
+_CHUNK = 256
+
+# The embedding: of the networks that RFAD distils clips with by default.
+_EMBEDDING = RandomNetworkConfig(width=32, readout="time_mean")
+_EMBEDDING_NETWORKS = 8
+
+
+def embed(
+    key: Key[Array, ""], pool: Split | DeviceSplit | HostSplit
+) -> Float[Array, "b d"]:
+    """Features of the pool under random networks, of unit length."""
+    return clips.embed(key, pool, _EMBEDDING, _EMBEDDING_NETWORKS)
+
+
+def typiclust(
+    features: Float[Array, "b d"],
+    labelled: Int[np.ndarray, " l"],
+    count: int,
+    num_classes: int,
+    key: Key[Array, ""],
+) -> Int[np.ndarray, " count"]:
+    """The most typical clips of the largest clusters without labels.
+
+    The pool has as many clusters as there will be labels, at most 500. A clip is
+    typical if the mean distance to its 20 nearest neighbours in its cluster is small.
+    The next clip is of the cluster with the fewest labels, the largest of several.
+
+    Args:
+      features: of the pool.
+      labelled: rows of the clips that are labelled already.
+      count: clips to choose.
+      num_classes: not used.
+      key: of the clusters.
+
+    Raises:
+      UserError: the pool has fewer unlabelled clips, or none are asked for.
+    """
+    del num_classes
+    pool = features.shape[0]
+    check_count(count, pool - labelled.size)
+    k = min(labelled.size + count, _MAX_CLUSTERS, pool)
+    assigned = np.asarray(clusters.k_means(key, features, k).assigned)
+    is_free = np.ones(pool, bool)
+    is_free[labelled] = False
+    labels = np.bincount(assigned[labelled], minlength=k)
+    sizes = np.bincount(assigned, minlength=k)
+    queues = [
+        _by_typicality(features, np.flatnonzero(assigned == c), is_free)
+        for c in range(k)
+    ]
+    chosen = []
+    # Small clusters are outliers: their clips come when there are no others.
+    for is_queried in (sizes >= _MIN_CLUSTER, np.ones(k, bool)):
+        while len(chosen) < count:
+            waiting = [c for c in range(k) if is_queried[c] and queues[c]]
+            if not waiting:
+                break
+            cluster = min(waiting, key=lambda c: (labels[c], -sizes[c]))
+            chosen.append(queues[cluster].pop(0))
+            labels[cluster] += 1
+    return np.array(chosen)
+
+
+def _by_typicality(
+    features: Float[Array, "b d"],
+    rows: Int[np.ndarray, " m"],
+    is_free: np.ndarray,
+) -> list[int]:
+    """The unlabelled clips of a cluster, the most typical first."""
+    if rows.size < 2:
+        return rows[is_free[rows]].tolist()
+    mine = np.asarray(features)[rows]
+    squares = np.sum(mine**2, 1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * mine @ mine.T, 0.0))
+    np.fill_diagonal(distances, np.inf)
+    neighbours = min(_NEIGHBOURS, rows.size - 1)
+    nearest = np.partition(distances, neighbours - 1, 1)[:, :neighbours]
+    order = rows[np.argsort(nearest.mean(1), kind="stable")]
+    return order[is_free[order]].tolist()
+
+
+def probcover(
+    features: Float[Array, "b d"],
+    labelled: Int[np.ndarray, " l"],
+    count: int,
+    num_classes: int,
+    key: Key[Array, ""],
+) -> Int[np.ndarray, " count"]:
+    """Clips whose balls cover the most of what is not covered yet, greedily.
+
+    A ball's radius is the largest for which 95 % of all balls contain clips of one
+    pseudo-label only, by k-means with as many clusters as classes.
+
+    Args:
+      features: of the pool.
+      labelled: rows of the clips that are labelled already.
+      count: clips to choose.
+      num_classes: ``c``.
+      key: of the pseudo-labels, and of ties.
+
+    Raises:
+      UserError: the pool has fewer unlabelled clips, or none are asked for.
+    """
+    pool = features.shape[0]
+    check_count(count, pool - labelled.size)
+    cluster_key, tie_key = jax.random.split(key)
+    pseudo = clusters.k_means(cluster_key, features, num_classes).assigned
+    radius = ball_radius(features, pseudo)
+    noise = np.asarray(tie_break(tie_key, jnp.arange(pool)))
+    is_free = np.ones(pool, bool)
+    is_free[labelled] = False
+    is_covered = np.zeros(pool, bool)
+    # Clips in each clip's ball that are not covered yet.
+    gains = _counts(features, np.arange(pool), radius)
+    chosen, centres = [], labelled
+    while True:
+        newly = np.flatnonzero(_counts(features, centres, radius) > 0)
+        newly = newly[~is_covered[newly]]
+        is_covered[newly] = True
+        gains = gains - _counts(features, newly, radius)
+        if len(chosen) == count:
+            return np.array(chosen)
+        best = gains[is_free].max()
+        row = int(np.argmax(np.where(is_free & (gains == best), noise, -1.0)))
+        chosen.append(row)
+        is_free[row] = False
+        centres = np.array([row])
+
+
+@jax.jit
+def ball_radius(
+    features: Float[Array, "b d"], pseudo: Int[Array, " b"]
+) -> Float[Array, ""]:
+    """The largest radius for which 95 % of all open balls have one pseudo-label.
+
+    A clip's ball is pure up to the nearest clip with another pseudo-label: the radius
+    is the 5 % quantile of these distances, infinite if there is one pseudo-label.
+    """
+
+    def to_others(rows: Int[Array, " rows"]) -> Float[Array, " rows"]:
+        distances = jnp.sqrt(clips.squared_distances(features[rows], features))
+        is_other = pseudo[rows][:, None] != pseudo
+        return jnp.min(jnp.where(is_other, distances, jnp.inf), 1)
+
+    distances = in_chunks(to_others, jnp.arange(features.shape[0]), _CHUNK)
+    return jnp.quantile(distances, 1 - _PURITY, method="lower")
+
+
+def _counts(
+    features: Float[Array, "b d"], rows: Int[np.ndarray, " m"], radius: Array
+) -> Int[np.ndarray, " b"]:
+    """How many of some clips lie in the open ball of each clip of the pool."""
+    total = np.zeros(features.shape[0], int)
+    for start in range(0, rows.size, _CHUNK):
+        block = rows[start : start + _CHUNK]
+        # Padded to one of two shapes: a single clip, or a chunk.
+        size = 1 if block.size == 1 else _CHUNK
+        padded = np.full(size, -1)
+        padded[: block.size] = block
+        total += np.asarray(_counts_of_block(features, padded, radius))
+    return total
+
+
+@jax.jit
+def _counts_of_block(features: Array, rows: Array, radius: Array) -> Array:
+    near = jnp.sqrt(clips.squared_distances(features, features[rows])) < radius
+    return jnp.sum(near & (rows >= 0), 1)
+
+
+def medoids(
+    features: Float[Array, "b d"],
+    labelled: Int[np.ndarray, " l"],
+    count: int,
+    num_classes: int,
+    key: Key[Array, ""],
+) -> Int[np.ndarray, " count"]:
+    """The medoids of as many clusters of unlabelled clips as are to be chosen.
+
+    Args:
+      features: of the pool.
+      labelled: rows of the clips that are labelled already.
+      count: clips to choose.
+      num_classes: not used.
+      key: of the clusters.
+
+    Raises:
+      UserError: the pool has fewer unlabelled clips, or none are asked for.
+    """
+    del num_classes
+    free = np.setdiff1d(np.arange(features.shape[0]), labelled)
+    check_count(count, free.size)
+    return free[np.asarray(clusters.k_medoids(key, features[free], count))]
+
+
+# Functions of the pool's embedding, by name.
+COVERS: dict[str, Callable[..., Int[np.ndarray, " count"]]] = {
+    function.__name__: function for function in (typiclust, probcover, medoids)
+}
