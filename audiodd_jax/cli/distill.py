@@ -56,6 +56,7 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
         ("coreset", f"{result['num_samples']} spectrograms{held}, "
          f"{result['samples_per_class']} per class: "
          f"{percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
+        *_label_rows(result),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
         (f"test accuracy, {'distilled' if is_learnt else 'selected clips'}",
          f"{100 * result['test_accuracy']:.1f}{spread} %"),
@@ -72,6 +73,14 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
     table(rows)
     if unimproved := cards.warning(result):
         print("", unimproved, sep="\n")
+
+
+def _label_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Which labels were used, if not all."""
+    from audiodd_jax.report import cards
+
+    text = cards.labels_in_words(result)
+    return [("labels", text)] if text else []
 
 
 def _teacher_rows(result: dict[str, Any]) -> list[tuple[str, str]]:

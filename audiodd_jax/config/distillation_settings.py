@@ -247,6 +247,38 @@ class ViewsConfig:
 
 
 @dataclasses.dataclass
+class LabelsConfig:
+    """Which labels of the training split a distillation learns from: all, or a part.
+
+    With a part of them, no validation clips are used: their labels were not bought, and
+    the last coreset is kept.
+
+    Attributes:
+      run: run directory of ``audiodd active``, whose labels at ``budget`` are used.
+      budget: a budget of that run: a share of the training split (``20%``), or clips
+        per class (``10/class``).
+      fraction: share of the training split whose labels are used, drawn at random and
+        stratified by class.
+      indices: file with the rows of the training clips whose labels are used.
+      pseudo: label the other training clips by networks that have learnt from the used
+        ones (the recipe of ``teacher``).
+      confidence: lowest probability of such a label; other clips are left out.
+    """
+
+    run: str = ""
+    budget: str = ""
+    fraction: float = setting(1.0, SHARE)
+    indices: str = ""
+    pseudo: bool = False
+    confidence: float = setting(0.9, SHARE)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether some labels are not used."""
+        return bool(self.run or self.indices or self.fraction < 1)
+
+
+@dataclasses.dataclass
 class LoopConfig:
     """Length of a distillation, and its logging, validation and checkpoints.
 

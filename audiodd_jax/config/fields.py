@@ -100,6 +100,7 @@ def validate(config: Config) -> None:
             f"{config.method} selects real clips: it does not start from the coreset "
             f"coreset.init={config.coreset.init}"
         )
+    _check_labels(config)
     if config.method not in REGRESSION:
         for name in ("coreset.learn_labels", "coreset.preconditioner"):
             if get(config, name):
@@ -107,3 +108,32 @@ def validate(config: Config) -> None:
                     f"{config.method} learns images only, with fixed labels: {name} "
                     f"is for {', '.join(REGRESSION)}"
                 )
+
+
+def _check_labels(config: Config) -> None:
+    """Checks that the used labels are named once, and completely."""
+    labels = config.labels
+    named = [
+        name
+        for name, is_given in (
+            ("labels.run", labels.run),
+            ("labels.fraction", labels.fraction < 1),
+            ("labels.indices", labels.indices),
+        )
+        if is_given
+    ]
+    if len(named) > 1:
+        raise UserError(f"{named[0]} and {named[1]} exclude each other")
+    if bool(labels.run) != bool(labels.budget):
+        raise UserError(
+            "labels.run and labels.budget belong together: --labelled=RUN@20%"
+        )
+    if labels.pseudo and not named:
+        raise UserError(
+            "labels.pseudo labels the clips that --labelled, --fraction or --indices "
+            "leave out: give one of them"
+        )
+    if labels.pseudo and not config.teacher.networks:
+        raise UserError(
+            "labels.pseudo needs a teacher: set teacher.networks, such as 2"
+        )

@@ -17,6 +17,7 @@ DISTILLATION = (
     "augment",
     "teacher",
     "views",
+    "labels",
     "loop",
     "evaluation",
 )

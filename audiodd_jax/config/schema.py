@@ -18,6 +18,7 @@ from audiodd_jax.config.distillation_settings import (
     EvaluationConfig,
     FRePoConfig,
     KIPConfig,
+    LabelsConfig,
     LoopConfig,
     MatchingConfig,
     OptimizerConfig,
@@ -56,6 +57,7 @@ class Config:
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
     views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    labels: LabelsConfig = dataclasses.field(default_factory=LabelsConfig)
     loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

@@ -146,6 +146,9 @@ class Prepared:
       licence: of the dataset.
       train_bytes: of the ``num_train`` training clips, as 16-bit mono audio.
       is_validation_official: whether the dataset's split has a validation part.
+      num_unlabelled: clips of the training split that were left out, since their labels
+        are not known.
+      num_pseudo: training clips whose labels a teacher gave.
       clips_digest: of all clips and their splits; identifies the data of a run.
       test_digest: of the test clips, if they are not those of a published split.
     """
@@ -164,6 +167,8 @@ class Prepared:
     licence: str
     train_bytes: int
     is_validation_official: bool = False
+    num_unlabelled: int = 0
+    num_pseudo: int = 0
     clips_digest: str = ""
     test_digest: str = ""
 
@@ -185,7 +190,7 @@ class Prepared:
         official split sets them apart.
         """
         held_out = 0 if self.is_validation_official else self.validation.labels.size
-        return self.train.labels.size + held_out
+        return self.train.labels.size + held_out + self.num_unlabelled
 
     @property
     def untested_classes(self) -> list[str]:

@@ -69,6 +69,17 @@ def define_distill_flags(values: flags.FlagValues) -> None:
     string("method", None, f"one of: {methods} (default: rfad)", **options)
     integer("samples_per_class", None, "coreset samples per class", **options)
     integer("steps", None, "distillation steps", **options)
+    string(
+        "labelled",
+        None,
+        "learn from the labels alone that a run of audiodd active had bought at one of "
+        "its budgets: RUN@20%",
+        **options,
+    )
+    flags.DEFINE_float(
+        "fraction", None, "learn from this share of the labels alone", **options
+    )
+    string("indices", None, "learn from the clips alone in this file", **options)
     integer("seed", None, "random seed", **options)
     integer("num_seeds", None, "number of evaluation seeds", **options)
     string(

@@ -26,6 +26,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "skip_bad_files": ("data.skip_bad_files",),
     "method": ("method",),
     "samples_per_class": ("coreset.samples_per_class",),
+    "fraction": ("labels.fraction",),
+    "indices": ("labels.indices",),
     "steps": ("loop.steps",),
     "precision": ("network.precision",),
     "seed": ("seed",),
@@ -33,12 +35,17 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "budgets": ("active.budgets",),
 }
 _OWN_FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
-    "train": {"steps": ("training.steps",), "samples_per_class": ()},
+    "train": {
+        "steps": ("training.steps",),
+        "samples_per_class": (),
+        "fraction": (),
+        "indices": (),
+    },
     "evaluate": {"steps": ("training.steps",)},
     "active": {"steps": ("training.steps",), "num_seeds": ()},
 }
 
-_PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "out")
+_PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled", "out")
 
 FlagsError = flags.Error
 
@@ -183,6 +190,14 @@ def dataset_config(values: Any) -> Config:
     preset = values.preset if "preset" in values else None
     method = values.method if "method" in values else None
     changes = {"method": method} if method else {}
+    if "labelled" in values and values.labelled:
+        run, _, budget = values.labelled.rpartition("@")
+        if not run:
+            raise UserError(
+                "--labelled is a run of active learning and one of its budgets, "
+                f"RUN@20%, not {values.labelled!r}"
+            )
+        changes |= {"labels__run": run, "labels__budget": budget}
     return presets.for_dataset(name, preset or "default", **changes)
 
 

@@ -19,7 +19,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
-from audiodd_jax.jobs import coreset_data, teacher
+from audiodd_jax.jobs import bought_labels, coreset_data, teacher
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.files import write_atomically
@@ -74,7 +74,9 @@ def distill(
             return Run(
                 coreset_file.load_coreset(run.path / "coreset.npz"), result, run.path
             )
-        data = dataset.load(config, cache_dir)
+        data = bought_labels.restrict(
+            config, dataset.load(config, cache_dir), cache_dir
+        )
         run.use_data(data.clips_digest)
         start = None
         if config.coreset.init.endswith(".npz"):
@@ -118,6 +120,8 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
     # Coresets are shared; local paths are private.
     settings["data"]["data_dir"] = ""
     settings["coreset"]["init"] = Path(config.coreset.init).name
+    for name in ("run", "indices"):
+        settings["labels"][name] = Path(settings["labels"][name]).name
     settings["features"] = dataclasses.asdict(data.features)
     metadata = {
         "format": coreset_file.FORMAT,
@@ -218,6 +222,7 @@ def _result(
         "bytes": artefact.num_bytes,
         "train_bytes": data.train_bytes,
         "views": config.coreset.views,
+        "labels": _labels(data, config),
         "seed": config.seed,
         "steps": distilled.steps,
         "best_step": distilled.best_step,
@@ -232,6 +237,20 @@ def _result(
         "start_test_accuracy": start.mean,
         "start_test_accuracies": start.accuracies,
     }
+
+
+def _labels(data: Prepared, config: Config) -> dict[str, Any] | None:
+    """Which labels of the training split were used; None: all of them."""
+    settings = config.labels
+    if not settings.is_part:
+        return None
+    chosen = f"at random, {100 * settings.fraction:g} %"
+    if settings.run:
+        chosen = f"by the run {Path(settings.run).name} at {settings.budget}"
+    elif settings.indices:
+        chosen = f"by {Path(settings.indices).name}"
+    used = data.train.labels.size - data.num_pseudo
+    return {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
 
 
 def _split(protocol: str, data: Prepared) -> str:

@@ -10,7 +10,8 @@ from audiodd_jax.coreset import multi_formation
 from audiodd_jax.data import splits
 from audiodd_jax.distillation import memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Sizes
-from audiodd_jax.features import cache
+from audiodd_jax.features import cache, dataset
+from audiodd_jax.jobs import bought_labels
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 
@@ -31,14 +32,20 @@ def forecast(config: Config, cache_dir: Path | None = None) -> list[tuple[str, s
     Raises:
       UserError: the dataset cannot be used, or the method selects real clips.
     """
-    found = cache.prepare(config, cache_dir)
-    parts = splits.assign(
-        found.labels, found.splits, found.folds, found.groups, config.data
-    )
-    multi_formation.check(found.features.shape[2], config.coreset.factor)
-    scored = parts.validation.size + parts.test.size
-    shape, classes = found.features.shape[1:3], len(found.class_names)
-    sizes = memory_plan.sizes_of(config, shape, classes, parts.train.size, scored)
+    if config.labels.is_part:
+        data = dataset.load(config, cache_dir)
+        data = bought_labels.restrict(config, data, cache_dir)
+        counts = data.train.labels.size, data.test.labels.size
+        shape, classes = data.image_shape, data.num_classes
+    else:
+        found = cache.prepare(config, cache_dir)
+        parts = splits.assign(
+            found.labels, found.splits, found.folds, found.groups, config.data
+        )
+        counts = parts.train.size, parts.validation.size + parts.test.size
+        shape, classes = found.features.shape[1:3], len(found.class_names)
+    multi_formation.check(shape[1], config.coreset.factor)
+    sizes = memory_plan.sizes_of(config, shape, classes, *counts)
     return rows(config, sizes, registry.make_mesh(config, classes))
 
 

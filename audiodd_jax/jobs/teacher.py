@@ -25,7 +25,7 @@ from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
-from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.jobs import recorded_training
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
@@ -96,6 +96,36 @@ def label(
     labels = multiprocess.arrays_from_process_zero(labels)
     record = multiprocess.from_process_zero(lambda: record)
     return Labelled(Views(made, labels), record)
+
+
+def probabilities(
+    clips: Split | DeviceSplit | HostSplit,
+    config: Config,
+    data: Prepared,
+    cache_dir: Path | None = None,
+) -> Float[np.ndarray, "b c"]:
+    """What the teacher of ``data`` says of some clips, averaged over its networks.
+
+    The teacher is trained, or read from the cache, as by ``label``.
+
+    Args:
+      clips: whose labels are not read.
+      config: of the teacher.
+      data: what the teacher learns from.
+      cache_dir: folder of downloads and features.
+
+    Raises:
+      UserError: the cache is damaged, or the loss is not finite.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
+    """
+    place = _trained(config, data, cache_dir)
+    found = np.zeros((clips.labels.size, data.num_classes), np.float32)
+    if multiprocess.is_process_zero():  # the cache may be its own
+        networks = networks_file.load_networks(place / "networks.npz")
+        for start in range(0, len(found), _AT_ONCE):
+            rows = np.arange(start, min(start + _AT_ONCE, len(found)))
+            found[rows] = _ensemble(networks, np.asarray(clips.take(rows)), 1.0)
+    return multiprocess.arrays_from_process_zero(found)
 
 
 def _ensemble(

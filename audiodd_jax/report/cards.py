@@ -28,6 +28,18 @@ def initial_in_words(result: dict[str, Any]) -> str:
     return _INITIAL.get(result["start"], f"coreset {result['start']}")
 
 
+def labels_in_words(result: dict[str, Any]) -> str:
+    """Which labels of the training split were used; empty if all of them were."""
+    if not (labels := result.get("labels")):
+        return ""
+    used, total, pseudo = labels["used"], result["num_train"], labels["pseudo"]
+    others = f"; {pseudo:,} other clips with labels by the teacher" if pseudo else ""
+    return (
+        f"{used:,} of {total:,} training clips ({100 * used / total:.1f} %), "
+        f"chosen {labels['chosen']}{others}"
+    )
+
+
 def warning(result: dict[str, Any]) -> str:
     """What to say if the coreset is the start of its distillation; else empty."""
     if not result["steps"] or result["best_step"]:
@@ -58,7 +70,12 @@ def distillation(values: dict[str, Any]) -> str:
     scores = tables.markdown(Table(("", "accuracy on the test split"), rows))
     kept, unimproved = _KEPT[values["keep"]], warning(values)
     return _render(
-        "distill.md", values, scores=scores, kept=kept, unimproved=unimproved
+        "distill.md",
+        values,
+        scores=scores,
+        kept=kept,
+        unimproved=unimproved,
+        bought=labels_in_words(values),
     )
 
 
