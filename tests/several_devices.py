@@ -28,7 +28,7 @@ from audiodd_jax.kernels import ridge_scoring  # noqa: E402
 from audiodd_jax.networks import random_conv  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime.devices import Grid  # noqa: E402
-from audiodd_jax.training.fit import fit, real_set  # noqa: E402
+from audiodd_jax.training import fit  # noqa: E402
 
 STEPS = 20
 PLAN = Plan()
@@ -219,7 +219,11 @@ def trained(model, seeds):
     found = [
         np.concatenate([np.ravel(x) for x in jax.tree.leaves(fitted.networks)])
         for fitted in (
-            fit(config, real_set(data, CLASSES, config.training), data, stats(), mesh=m)
+            fit.fit(
+                config,
+                fit.real_set(data, CLASSES, config.training),
+                fit.programs(config, SHAPE, CLASSES, data, stats(), mesh=m),
+            )
             for m in (devices.make_mesh(devices=jax.devices()[:1]), None)
         )
     ]

@@ -123,6 +123,14 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
+        programs = fit.programs(
+            config,
+            data.image_shape,
+            data.num_classes,
+            data.validation,
+            data.normalization,
+            data.noise,
+        )
         choose = query.make_choose(
             settings,
             model,
@@ -132,7 +140,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             jax.random.fold_in(key, _EMBEDDING),
         )
         while done < len(plan):
-            fitted, row = _round(config, data, state, run, counted)
+            fitted, row = _round(config, data, programs, state, run, counted)
             began = time.perf_counter()
             if done + 1 < len(plan):
                 state = _labelled(state, choose, fitted, plan[done + 1])
@@ -197,6 +205,7 @@ def _folder(run: RunDirectory, index: int) -> Any:
 def _round(
     config: Config,
     data: Prepared,
+    programs: fit.Programs,
     state: State,
     run: RunDirectory | None,
     counted: int,
@@ -205,20 +214,17 @@ def _round(
     rows, index = state.labelled, int(state.round)
     bits = jax.random.bits(_folded(state, _NETWORK), dtype=jnp.uint32)
     own = fields.replace(config, {"seed": int(bits)})
-    training = fit.real_set(data.train.subset(rows), data.num_classes, own.training)
+    training = fit.real_set(data.train, data.num_classes, own.training, rows)
     start = state.network if config.active.warm_start and index else None
-    learn = functools.partial(
-        fit.fit, own, training, data.validation, data.normalization, data.noise
-    )
     if run is None:
-        fitted = learn(start=start)
+        fitted = fit.fit(own, training, programs, start=start)
     else:
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         record = fields.record(own, TRAINING)
         record["rows"] = digest
         options = presets.run_options(own, TRAINING)
         with RunDirectory(_folder(run, index), record, **options) as inner:
-            fitted = learn(run=inner, start=start)
+            fitted = fit.fit(own, training, programs, inner, start)
         networks_file.save(
             run.path / "networks.npz", fitted.networks, data, config.model
         )

@@ -285,6 +285,8 @@ class LoopConfig:
     Attributes:
       steps: distillation steps.
       batch_size: real clips per step (all of them if there are fewer).
+      draw: how they are drawn: ``clips``, each alike; or ``recordings``, each class and
+        each of its recordings alike, where many clips are cut from one recording.
       log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
@@ -295,6 +297,7 @@ class LoopConfig:
 
     steps: int = setting(1000, AT_LEAST_ONE)
     batch_size: int = setting(1280, AT_LEAST_ONE)
+    draw: str = setting("clips", one_of("clips", "recordings"))
     log_every: int = setting(10, AT_LEAST_ONE)
     eval_every: int = setting(50, NOT_NEGATIVE)
     checkpoint_every: int = setting(50, AT_LEAST_ONE)

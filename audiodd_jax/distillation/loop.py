@@ -130,6 +130,11 @@ def _prepare(
     method = METHODS[config.method](config, sizes, data.normalization, mesh, plan)
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
+    else:
+        size = config.loop.batch_size
+        by_recording = batches.by_recording(data.num_classes, size)
+        own = {"clips": batches.uniform(size), "recordings": by_recording}
+        method = method._replace(draw=own[config.loop.draw])
     # A method's state is donated: nothing else may share its buffers.
     state = LoopState(
         method.init(stream(_METHOD), _copy(start)),
@@ -169,11 +174,7 @@ def _batches(
     if not isinstance(data.train, HostSplit):
         return itertools.repeat(devices.replicate(data.train, mesh))
     settings, labels = config.loop, np.asarray(data.train.labels)
-    draw = functools.partial(
-        batches.draw_rows,
-        labels=labels,
-        draw=method.draw or batches.uniform(settings.batch_size),
-    )
+    draw = functools.partial(batches.draw_rows, data=data.train, draw=method.draw)
     span = (step, settings.steps, settings.log_every)
     return batches.stream(data.train, labels, draw, _streams(config)(_BATCH), *span)
 

@@ -41,16 +41,43 @@ def step_keys(
     return index_key, augment_key
 
 
-# The indices of a batch, from a key and the labels of all clips.
-Draw = Callable[[Key[Array, ""], Int[Array, " clips"]], Int[Array, " b"]]
+# The indices of a batch, from a key and all clips, of which it reads no images.
+Draw = Callable[[Key[Array, ""], Split | DeviceSplit | HostSplit], Int[Array, " b"]]
 
 
 def uniform(size: int) -> Draw:
     """Draws ``size`` clips without replacement, or all if there are fewer."""
 
-    def draw(key: Key[Array, ""], labels: Int[Array, " clips"]) -> Int[Array, " b"]:
-        clips = labels.shape[0]
+    def draw(
+        key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
+    ) -> Int[Array, " b"]:
+        clips = data.labels.shape[0]
         return jax.random.permutation(key, clips)[: min(size, clips)]
+
+    return draw
+
+
+def by_recording(num_classes: int, size: int) -> Draw:
+    """Draws ``size`` clips, each of a random recording of a random class.
+
+    With replacement. A recording that many clips were cut from counts as much as one
+    with a single clip, and a class of few clips as much as one of many.
+
+    Args:
+      num_classes: ``c``.
+      size: ``b``; fewer if there are fewer clips.
+    """
+
+    def draw(
+        key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
+    ) -> Int[Array, " b"]:
+        labels, clips = data.labels, data.labels.shape[0]
+        share = jnp.ones(clips)
+        if data.recordings is not None:
+            share /= jnp.bincount(data.recordings, length=clips)[data.recordings]
+        recordings = jax.ops.segment_sum(share, labels, num_classes)
+        weights = jnp.log(share / recordings[labels])
+        return jax.random.categorical(key, weights, shape=(min(size, clips),))
 
     return draw
 
@@ -65,7 +92,10 @@ def balanced(num_classes: int, per_class: int) -> Draw:
       per_class: clips per class; ``b = c * per_class``.
     """
 
-    def draw(key: Key[Array, ""], labels: Int[Array, " clips"]) -> Int[Array, " b"]:
+    def draw(
+        key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
+    ) -> Int[Array, " b"]:
+        labels = data.labels
         # Shuffled, then sorted stably by class: each class's clips in random order.
         order = jax.random.permutation(key, labels.shape[0])
         order = order[jnp.argsort(labels[order], stable=True)]
@@ -81,16 +111,16 @@ def draw_rows(
     root: Key[Array, ""],
     step: Int[Array, ""] | int,
     *,
-    labels: Int[Array | np.ndarray, " clips"],
+    data: Split | DeviceSplit | HostSplit,
     draw: Draw,
 ) -> Int[Array, " b"]:
     """The indices of a step's batch."""
-    return draw(step_keys(root, step)[0], jnp.asarray(labels))
+    return draw(step_keys(root, step)[0], data)
 
 
 def gather(key: Key[Array, ""], data: Split | DeviceSplit, draw: Draw) -> Split:
     """A batch of a split that is on the device."""
-    indices = draw(key, data.labels)
+    indices = draw(key, data)
     return Split(data.take(indices), data.labels[indices])
 
 
@@ -108,22 +138,22 @@ def epoch_rows(
 ) -> Int[Array, "steps b"]:
     """Indices of the batches of ``length`` steps; each epoch is shuffled anew.
 
-    Batches have equal sizes of at most ``size`` clips. Each epoch drops a different
-    remainder.
+    Epochs follow each other without a break: a batch may end one and begin the next,
+    so that all have ``size`` clips (or all clips, if there are fewer).
 
     Args:
       key: epoch ``e`` is shuffled by ``fold_in(key, e)``.
       clips: number of clips to draw from.
-      size: largest batch.
+      size: clips per batch.
       first: index of the first step.
       length: number of steps.
     """
-    count = -(-clips // size)
-    b = clips // count
-    epochs = first // count + jnp.arange(-(-length // count) + 1)
+    b = min(size, clips)
+    epoch, place = first * b // clips, first * b % clips
+    epochs = epoch + jnp.arange((length * b - 1) // clips + 2)
     order = lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), clips)
-    rows = jax.vmap(order)(epochs)[:, : count * b].reshape(-1, b)
-    return lax.dynamic_slice_in_dim(rows, first % count, length)
+    rows = jax.vmap(order)(epochs).reshape(-1)
+    return lax.dynamic_slice_in_dim(rows, place, length * b).reshape(length, b)
 
 
 def stream(

@@ -49,7 +49,8 @@ class Split(NamedTuple):
 
     def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "Split":
         """Some clips as a split."""
-        return Split(self.images[rows], self.labels[rows])
+        own = _renumbered(self.recordings, rows)
+        return Split(self.images[rows], self.labels[rows], own)
 
 
 class DeviceSplit(NamedTuple):
@@ -61,11 +62,13 @@ class DeviceSplit(NamedTuple):
       features: ``[b, f, t]`` float16, dB.
       labels: ``[b]``.
       normalization: statistics that standardise them.
+      recordings: ``[b]`` as of a ``Split``.
     """
 
     features: Num[Array, "b f t"]
     labels: Int[Array, " b"]
     normalization: normalization_lib.Normalization
+    recordings: Int[Array, " b"] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -83,7 +86,11 @@ class DeviceSplit(NamedTuple):
 
     def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "DeviceSplit":
         """Some clips as a split."""
-        return self._replace(features=self.features[rows], labels=self.labels[rows])
+        return self._replace(
+            features=self.features[rows],
+            labels=self.labels[rows],
+            recordings=_renumbered(self.recordings, rows),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +102,14 @@ class HostSplit:
       clips: ``[b]`` rows of ``features`` that belong to the split.
       labels: ``[b]``, on the device.
       normalization: statistics that standardise them.
+      recordings: ``[b]`` as of a ``Split``.
     """
 
     features: Num[np.ndarray, "clips f t"]
     clips: Int[np.ndarray, " b"]
     labels: Int[Array, " b"]
     normalization: normalization_lib.Normalization
+    recordings: Int[Array, " b"] | None = None
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -119,8 +128,21 @@ class HostSplit:
         """Some clips as a split; their features stay in the cache."""
         rows = np.asarray(rows)
         return dataclasses.replace(
-            self, clips=self.clips[rows], labels=self.labels[rows]
+            self,
+            clips=self.clips[rows],
+            labels=self.labels[rows],
+            recordings=_renumbered(self.recordings, rows),
         )
+
+
+def _renumbered(
+    recordings: Int[Array, " clips"] | None, rows: Int[Array | np.ndarray, " b"]
+) -> Int[Array, " b"] | None:
+    """Numbers below ``b`` of the recordings of some clips."""
+    if recordings is None:
+        return None
+    numbers = np.unique(np.asarray(recordings[rows]), return_inverse=True)[1]
+    return jnp.asarray(numbers, jnp.int32)
 
 
 # Compiled once per shape.
@@ -238,14 +260,20 @@ def load(
     )
     labels = lambda clips: jnp.asarray(found.labels[clips], jnp.int32)
 
+    recordings = lambda clips: _recordings(found.groups[clips], found.labels[clips])
+
     def on_device(clips: np.ndarray) -> Split:
         return Split(_standardize(_rows(found.features, clips), stats), labels(clips))
 
     train = indices.train
-    train_split = HostSplit(found.features, train, labels(train), stats)
+    train_split = HostSplit(
+        found.features, train, labels(train), stats, recordings(train)
+    )
     if not _stays_on_host(config.data.storage, train.size * found.features[0].nbytes):
         features = jnp.array(_rows(found.features, train))
-        train_split = DeviceSplit(features, train_split.labels, jax.device_put(stats))
+        train_split = DeviceSplit(
+            features, train_split.labels, jax.device_put(stats), train_split.recordings
+        )
     is_drawn = not found.folds.any() and not (found.splits == data_splits.TEST).any()
     is_published = config.data.name != "folder" and not is_drawn
     is_official = bool((found.splits[indices.validation] == VALIDATION).any())
@@ -253,9 +281,7 @@ def load(
     return Prepared(
         train=train_split,
         validation=on_device(indices.validation)._replace(
-            recordings=_recordings(
-                found.groups[indices.validation], found.labels[indices.validation]
-            )
+            recordings=recordings(indices.validation)
         ),
         test=on_device(indices.test),
         class_names=found.class_names,

@@ -72,12 +72,14 @@ def _with_pseudo_labels(
     both = np.concatenate([rows, others])
     labels = jnp.concatenate([bought.train.labels, jnp.asarray(pseudo, jnp.int32)])
     order = np.argsort(both)
-    train, labels = data.train.subset(both[order]), labels[order]
+    train = data.train.subset(both[order])
+    # Recordings are numbered by class, which is not known here.
+    own = {"labels": labels[order], "recordings": None}
     return dataclasses.replace(
         bought,
-        train=dataclasses.replace(train, labels=labels)
+        train=dataclasses.replace(train, **own)
         if isinstance(train, HostSplit)
-        else train._replace(labels=labels),
+        else train._replace(**own),
         num_unlabelled=data.num_train - both.size,
         num_pseudo=others.size,
     )

@@ -177,8 +177,15 @@ def fit_source(
         learnt = fit.coreset_set(clips.images, clips.labels, config.training)
     else:
         learnt = fit.real_set(clips, data.num_classes, config.training)
-    stats = data.normalization
-    return fit.fit(config, learnt, data.validation, stats, data.noise, run)
+    made = fit.programs(
+        config,
+        data.image_shape,
+        data.num_classes,
+        data.validation,
+        data.normalization,
+        data.noise,
+    )
+    return fit.fit(config, learnt, made, run)
 
 
 def _score(config: Config, data: Prepared, fitted: fit.Fitted) -> Evaluation:

@@ -1,12 +1,14 @@
 """Scores on the test split over seeds, of networks and of kernel regression."""
 
 import dataclasses
+import functools
 import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -268,13 +270,14 @@ def networks(
       protocol: name of the model.
       num_classes: ``c``.
     """
-
-    @jax.jit
-    def predicted(networks: Network, images: Array) -> Array:
-        one = lambda network: logits(
-            network, images, fitted.model, CLIPS_AT_ONCE
-        ).argmax(1)
-        return jax.lax.map(one, networks)
-
-    found = predicted(fitted.networks, test.images)
+    found = _classes(fitted.networks, test.images, model=fitted.model)
     return from_predictions(protocol, found, test.labels, num_classes)
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _classes(
+    networks: Network, images: Float[Array, "b f t 1"], *, model: nn.Module
+) -> Int[Array, "k b"]:
+    """The classes that each network predicts."""
+    one = lambda network: logits(network, images, model, CLIPS_AT_ONCE).argmax(1)
+    return jax.lax.map(one, networks)

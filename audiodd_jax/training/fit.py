@@ -1,9 +1,8 @@
 """A training run: seeds, validation, early stopping, resumption."""
 
 import functools
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +14,8 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.config import Config, TrainingConfig
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import HostSplit, Split
+from audiodd_jax.features.batches import Streamed
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
@@ -25,7 +25,7 @@ from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import losses, trainer
-from audiodd_jax.training.trainer import State, TrainingSet
+from audiodd_jax.training.trainer import Drawn, State, TrainingSet
 
 # Fraction of a device's memory for seeds that are trained at once, and an estimate
 # of the activations per clip and channel that a seed's backward pass stores.
@@ -70,10 +70,25 @@ class Fitted(NamedTuple):
 
 
 def real_set(
-    data: Split | Any, num_classes: int, config: TrainingConfig
+    data: Split | DeviceSplit | HostSplit,
+    num_classes: int,
+    config: TrainingConfig,
+    rows: Int[np.ndarray, " n"] | None = None,
 ) -> TrainingSet:
-    """Real clips with their labels as a training set."""
-    return TrainingSet(data, losses.hard_targets(data.labels, num_classes, config))
+    """Real clips with their labels as a training set.
+
+    Args:
+      data: the clips.
+      num_classes: ``c``.
+      config: of the training.
+      rows: clips that are learnt from, whose labels alone are read; None: all.
+    """
+    if rows is None:
+        return TrainingSet(data, losses.hard_targets(data.labels, num_classes, config))
+    rows = jnp.asarray(rows)
+    targets = jnp.zeros((data.labels.size, num_classes))
+    known = losses.hard_targets(data.labels[rows], num_classes, config)
+    return TrainingSet(data, targets.at[rows].set(known), rows)
 
 
 def coreset_set(
@@ -94,48 +109,95 @@ def views_set(
     return TrainingSet(Split(images, classes), labels.astype(jnp.float32))
 
 
-def fit(
+class Programs(NamedTuple):
+    """What a training compiles; trainings that differ in clips or seeds share it.
+
+    Attributes:
+      model: module of the networks.
+      initial: ``keys [k]`` to the seeds' states before the first step.
+      chunk: of ``trainer.make_chunk``.
+      validate: of ``make_validate``.
+      mesh: devices of the training.
+    """
+
+    model: nn.Module
+    initial: Callable[[Key[Array, " k"]], State]
+    chunk: Callable[..., tuple[State, dict[str, Array]]]
+    validate: Callable[[Network], tuple[Array, Array]] | None
+    mesh: Mesh
+
+
+def programs(
     config: Config,
-    data: TrainingSet,
+    image_shape: tuple[int, int],
+    num_classes: int,
     validation: Split,
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None = None,
+    mesh: Mesh | None = None,
+) -> Programs:
+    """The programs of ``config.training``, compiled when they are first used.
+
+    Args:
+      config: model and training.
+      image_shape: ``(f, t)`` of the spectrograms.
+      num_classes: ``c``.
+      validation: clips for early stopping and metrics; may be empty.
+      stats: statistics that standardised the images.
+      noise: background noise in dB, for augmentation.
+      mesh: devices of the training; None: all, of all processes.
+
+    Raises:
+      UserError: settings that the data does not allow.
+    """
+    settings = config.training
+    _check(settings, validation, noise)
+    dtype = jnp.dtype(settings.precision)
+    model = models.make(config.model, num_classes, dtype)
+    one = functools.partial(
+        trainer.init, model=model, image_shape=image_shape, config=settings
+    )
+    initial = jax.jit(lambda keys: jax.lax.map(one, keys))
+    mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
+    parallel = settings.parallel or _seeds_at_once(initial, config, image_shape)
+    chunk = trainer.make_chunk(model, settings, stats, noise, parallel, mesh)
+    validate = make_validate(model, devices.replicate(validation, mesh), settings)
+    return Programs(model, initial, chunk, validate, mesh)
+
+
+def fit(
+    config: Config,
+    data: TrainingSet,
+    programs: Programs,
     run: RunDirectory | None = None,
     start: Network | None = None,
-    mesh: Mesh | None = None,
 ) -> Fitted:
     """Trains ``config.training.seeds`` networks of ``config.model`` on ``data``.
 
     Args:
       config: model, training, and the first seed.
       data: the training set.
-      validation: clips for early stopping and metrics; may be empty.
-      stats: statistics that standardised the images.
-      noise: background noise in dB, for augmentation.
+      programs: of this training.
       run: the run directory; None: memory only.
       start: networks to fine-tune, one per seed; None: random initialisation.
-      mesh: devices of the run; None: all, of all processes.
 
     Raises:
-      UserError: settings that the data does not allow, or a loss that is not finite.
+      UserError: a loss that is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    settings, shape = config.training, data.clips.image_shape
-    _check(settings, validation, noise)
-    dtype = jnp.dtype(settings.precision)
-    model = models.make(config.model, data.targets.shape[1], dtype)
+    settings = config.training
+    model, initial, chunk, validate, mesh = programs
     keys = jax.vmap(jax.random.key)(config.seed + np.arange(settings.seeds))
-    states = _initial(keys, model, shape, settings, start)
-    parallel = settings.parallel or _seeds_at_once(states, config, shape)
-    mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
-    chunk = trainer.make_chunk(model, settings, stats, noise, parallel, mesh)
-    validate = make_validate(model, devices.replicate(validation, mesh), settings)
+    states = initial(keys)
+    if start is not None:
+        states = states.starting_from(start)
+    states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
 
     def begin(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
         parts = _parts(data, keys, first, settings, mesh)
 
-        def advance(state: FitState, length: int) -> tuple[FitState, dict]:
-            states, metrics = chunk(state.states, next(parts), length)
+        def advance(state: FitState, _: int) -> tuple[FitState, dict]:
+            states, metrics = chunk(state.states, next(parts))
             return state._replace(states=states), metrics
 
         return advance
@@ -180,23 +242,6 @@ def _check(settings: TrainingConfig, validation: Split, noise: Array | None) -> 
             "--config.training.patience counts validations: set "
             "--config.training.eval_every"
         )
-
-
-def _initial(
-    keys: Key[Array, " k"],
-    model: nn.Module,
-    image_shape: tuple[int, int],
-    settings: TrainingConfig,
-    start: Network | None,
-) -> State:
-    """The stacked states of all seeds before the first step."""
-    one = functools.partial(
-        trainer.init, model=model, image_shape=image_shape, config=settings
-    )
-    states = jax.jit(lambda keys: jax.lax.map(one, keys))(keys)
-    if start is not None:
-        states = states.starting_from(start)
-    return jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
 
 
 def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
@@ -269,17 +314,21 @@ def _parts(
     first: int,
     config: TrainingConfig,
     mesh: Mesh,
-) -> Any:
-    """The data of each chunk: the whole set, or its streamed batches."""
-    if not isinstance(data.clips, HostSplit):
-        return itertools.repeat(devices.replicate(data, mesh))
-    one = functools.partial(
-        trainer.rows, clips=data.targets.shape[0], size=config.batch_size
-    )
-    draw = lambda roots, step: jax.vmap(lambda key: one(key, step, 1)[0])(roots)
-    table = np.asarray(data.targets)
-    sizes = (first, config.steps, config.log_every)
-    return batches.stream(data.clips, table, draw, keys, *sizes)
+) -> Iterator[Drawn | Streamed]:
+    """The batches of each chunk of steps: rows of the set, or streamed clips."""
+    rows = data.rows if data.rows is not None else jnp.arange(data.targets.shape[0])
+    draw = functools.partial(trainer.draw, rows=rows, size=config.batch_size)
+    if isinstance(data.clips, HostSplit):
+        one = lambda roots, step: draw(roots, step, 1)[:, 0]
+        sizes = (first, config.steps, config.log_every)
+        table = np.asarray(data.targets)
+        yield from batches.stream(data.clips, table, one, keys, *sizes)
+        return
+    # Without its rows, whose number would be another program.
+    data = devices.replicate(data._replace(rows=None), mesh)
+    for start in range(first, config.steps, config.log_every):
+        length = min(config.log_every, config.steps - start)
+        yield Drawn(data, devices.replicate(draw(keys, start, length), mesh))
 
 
 def make_validate(
@@ -304,7 +353,9 @@ def make_validate(
     return lambda networks: validate(networks, data)
 
 
-def _seeds_at_once(states: State, config: Config, shape: tuple[int, int]) -> int:
+def _seeds_at_once(
+    initial: Callable[..., State], config: Config, shape: tuple[int, int]
+) -> int:
     """Number of seeds that are trained at once by ``vmap``, if it is automatic.
 
     One on CPU: a single seed keeps the cores busy, and batched convolutions are slow.
@@ -314,7 +365,9 @@ def _seeds_at_once(states: State, config: Config, shape: tuple[int, int]) -> int
     if not known or "bytes_limit" not in known:
         return 1
     seeds = config.training.seeds
-    own = sum(leaf.nbytes for leaf in jax.tree.leaves(states.opt_state)) // seeds
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    one = jax.eval_shape(initial, keys)
+    own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one.opt_state))
     width = max(1, config.model.width) * _ACTIVATIONS_A_CLIP
     activations = 4 * config.training.batch_size * shape[0] * shape[1] * width
     # Total, not free memory: a resumed run must train the same seeds together.

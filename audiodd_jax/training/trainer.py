@@ -41,10 +41,25 @@ class TrainingSet(NamedTuple):
     Attributes:
       clips: real ones, or a coreset's.
       targets: ``[b, c]`` of ``losses``.
+      rows: ``[n]`` clips that are learnt from; None: all. A program compiled for a pool
+        of clips serves any part of it.
     """
 
     clips: Split | DeviceSplit | HostSplit
     targets: Float[Array, "b c"]
+    rows: Int[Array, " n"] | None = None
+
+
+class Drawn(NamedTuple):
+    """Batches of several steps of ``k`` seeds, from a set on the device.
+
+    Attributes:
+      data: the training set.
+      rows: ``[k, steps, b]`` its clips.
+    """
+
+    data: TrainingSet
+    rows: Int[Array, "k steps b"]
 
 
 class State(NamedTuple):
@@ -167,18 +182,29 @@ def step(
     return state, {"loss": value, "batch_accuracy": jnp.mean(hits)}
 
 
-def rows(
-    key: Key[Array, ""],
+@functools.partial(jax.jit, static_argnums=(2, 4))
+def draw(
+    keys: Key[Array, " k"],
     first: Int[Array, ""] | int,
     length: int,
-    *,
-    clips: int,
+    rows: Int[Array, " n"],
     size: int,
-) -> Int[Array, "steps b"]:
-    """Indices of one seed's batches from step ``first`` on."""
-    return batches.epoch_rows(
-        jax.random.fold_in(key, _ORDER), clips, size, first, length
-    )
+) -> Int[Array, "k steps b"]:
+    """Clips of every seed's batches from step ``first`` on.
+
+    Args:
+      keys: of the seeds.
+      first: index of the first step.
+      length: number of steps.
+      rows: the clips to draw from.
+      size: clips per batch.
+    """
+
+    def one(key: Key[Array, ""]) -> Int[Array, "steps b"]:
+        order = jax.random.fold_in(key, _ORDER)
+        return rows[batches.epoch_rows(order, rows.shape[0], size, first, length)]
+
+    return jax.vmap(one)(keys)
 
 
 def make_chunk(
@@ -189,11 +215,11 @@ def make_chunk(
     parallel: int,
     mesh: Mesh | None = None,
 ) -> Callable[..., tuple[State, dict[str, Array]]]:
-    """``chunk(states, data, length)``: jitted steps of all seeds; donates the states.
+    """``chunk(states, batches)``: jitted steps of all seeds; donates the states.
 
-    ``data`` is the training set, from which every step draws a batch, or the streamed
-    batches of these steps with seeds on the second axis. Returns the states, and
-    metrics averaged over the chunk and the seeds.
+    ``batches`` are those of the steps: rows of a set on the device, or streamed ones
+    with seeds on the second axis. Returns the states, and metrics averaged over the
+    chunk and the seeds.
 
     Args:
       model: the network.
@@ -208,16 +234,12 @@ def make_chunk(
     on_mesh = functools.partial(devices.shared_batch, mesh)
 
     def seed_chunk(
-        state: State, data: TrainingSet | Streamed, length: int
+        state: State, drawn: Any, data: TrainingSet | None
     ) -> tuple[State, dict[str, Array]]:
-        if isinstance(data, Streamed):
-            take, drawn = lambda b: batches.standardized(b, stats), data
-        else:
-            clips = data.targets.shape[0]
-            take = lambda r: Split(data.clips.take(r), data.targets[r])
-            drawn = rows(
-                state.key, state.step, length, clips=clips, size=config.batch_size
-            )
+        def take(drawn: Any) -> Split:
+            if data is None:
+                return batches.standardized(drawn, stats)
+            return Split(data.clips.take(drawn), data.targets[drawn])
 
         def body(state: State, drawn: Any) -> tuple[State, dict[str, Array]]:
             batch = on_mesh(take(drawn))
@@ -231,26 +253,22 @@ def make_chunk(
                 noise=noise,
             )
 
-        return lax.scan(body, state, drawn, length=length)
+        return lax.scan(body, state, drawn)
 
-    def chunk(
-        states: State, data: TrainingSet | Streamed, length: int
-    ) -> tuple[State, dict[str, Array]]:
-        if isinstance(data, Streamed):
-            by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)
-            one = lambda pair, _: seed_chunk(*pair, length)
-            stacked, shared = (states, by_seed), ()
+    def own(stacked: Any, data: TrainingSet | None) -> tuple[State, dict[str, Array]]:
+        return in_groups(lambda pair: seed_chunk(*pair, data), stacked, parallel)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def chunk(states: State, drawn: Drawn | Streamed) -> tuple[State, dict[str, Array]]:
+        if isinstance(drawn, Streamed):
+            data = None
+            by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), drawn)
         else:
-            one = lambda state, data: seed_chunk(state, data, length)
-            stacked, shared = states, data
-
-        def own(stacked: Any, shared: Any) -> tuple[State, dict[str, Array]]:
-            return in_groups(lambda x: one(x, shared), stacked, parallel)
-
-        states, metrics = devices.each_own(mesh, own)(stacked, shared)
+            data, by_seed = drawn
+        states, metrics = devices.each_own(mesh, own)((states, by_seed), data)
         return states, jax.tree.map(jnp.mean, metrics)
 
-    return jax.jit(chunk, static_argnums=2, donate_argnums=0)
+    return chunk
 
 
 def in_groups(function: Callable[[Any], Any], stacked: Any, size: int) -> Any:

@@ -86,10 +86,11 @@ def ours(name):
         np.zeros(_BINS.value, np.float32), np.ones(_BINS.value, np.float32)
     )
     chunk = trainer.make_chunk(model, settings, stats, None, parallel=1)
+    rows = trainer.draw(keys, 0, _STEPS.value, jnp.arange(_BATCH.value), _BATCH.value)
 
     def turn():
         nonlocal state
-        state, metrics = chunk(state, data, _STEPS.value)
+        state, metrics = chunk(state, trainer.Drawn(data, rows))
         return float(metrics["loss"])
 
     return turn

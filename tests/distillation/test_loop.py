@@ -227,10 +227,12 @@ def on_host(prepared):
     return replace(jax.device_put(device)), replace(host)
 
 
-def test_a_streamed_run_is_the_run_on_the_device(tmp_path):
+@pytest.mark.parametrize("drawn", ["clips", "recordings"])
+def test_a_streamed_run_is_the_run_on_the_device(tmp_path, drawn):
     """The batches are the same bits; two programs round the steps differently."""
     device, host = on_host(data())
-    outcomes = [run(tmp_path / str(i), None, p) for i, p in enumerate((device, host))]
+    config = settings(loop__draw=drawn)
+    outcomes = [run(tmp_path / str(i), config, p) for i, p in enumerate((device, host))]
     assert_same(outcomes[0].start, outcomes[1].start)
     best = [jax.tree.leaves(outcome.best) for outcome in outcomes]
     for a, b in zip(*best, strict=True):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.features import batches, normalization
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 
 ROOT = jax.random.key(3)
 
@@ -24,11 +25,9 @@ def splits():
 
 
 def stream(host, first, last=10, size=8, together=2):
-    labels = np.asarray(host.labels)
-    draw = functools.partial(
-        batches.draw_rows, labels=labels, draw=batches.uniform(size)
-    )
-    return batches.stream(host, labels, draw, ROOT, first, last, together)
+    draw = functools.partial(batches.draw_rows, data=host, draw=batches.uniform(size))
+    table = np.asarray(host.labels)
+    return batches.stream(host, table, draw, ROOT, first, last, together)
 
 
 @pytest.mark.parametrize("size", [7, 40, 64])
@@ -75,7 +74,7 @@ def test_balanced_batches_hold_as_many_of_each_class_class_by_class(splits):
     counts = np.bincount(device.labels, minlength=3)
     few, many = int(counts.min()), int(counts.max())
     rows = lambda per_class, seed=0: np.asarray(
-        jax.jit(batches.balanced(3, per_class))(jax.random.key(seed), device.labels)
+        jax.jit(batches.balanced(3, per_class))(jax.random.key(seed), device)
     )
     drawn = rows(few).reshape(3, few)
     for label, own in enumerate(drawn):
@@ -87,6 +86,35 @@ def test_balanced_batches_hold_as_many_of_each_class_class_by_class(splits):
         times = np.unique(own, return_counts=True)[1]
         assert times.size == counts[label]
         assert times.max() - times.min() <= 1
+
+
+def test_classes_and_their_recordings_are_drawn_alike():
+    """Class 0: clips of recordings 0 (six of them) and 1; class 1: one clip."""
+    labels = jnp.array([0, 0, 0, 0, 0, 0, 0, 1])
+    recordings = jnp.array([0, 0, 0, 0, 0, 0, 1, 2])
+    data = Split(jnp.zeros((8, 4, 6, 1)), labels, recordings)
+    draw = batches.by_recording(3, 8)
+    keys = jax.random.split(ROOT, 4000)
+    rows = jax.jit(jax.vmap(lambda key: draw(key, data)))(keys)
+    share = np.bincount(np.asarray(rows).ravel(), minlength=8) / rows.size
+    np.testing.assert_allclose(share, [1 / 24] * 6 + [1 / 4, 1 / 2], atol=0.01)
+    # Without recordings each clip is its own.
+    rows = jax.vmap(lambda key: draw(key, data._replace(recordings=None)))(keys)
+    share = np.bincount(np.asarray(rows).ravel(), minlength=8) / rows.size
+    np.testing.assert_allclose(share, [1 / 14] * 7 + [1 / 2], atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["split", "device", "host"])
+def test_some_clips_keep_their_recordings(splits, kind):
+    host, device = splits
+    numbers = jnp.asarray(np.arange(40) // 3, jnp.int32)
+    whole = {
+        "split": Split(device.images, device.labels, numbers),
+        "device": device._replace(recordings=numbers),
+        "host": dataclasses.replace(host, recordings=numbers),
+    }[kind]
+    part = whole.subset(np.array([30, 31, 2, 39, 1]))
+    assert part.recordings.tolist() == [1, 1, 0, 2, 0]
 
 
 def test_both_kinds_of_split_give_the_same_clips(splits):

@@ -59,10 +59,11 @@ def train(config=None, data=None, validation=None, path=None):
     config = config or settings()
     data = fit.real_set(data or clips(), 3, config.training)
     validation = clips(12, 1) if validation is None else validation
+    programs = fit.programs(config, (8, 8), 3, validation, STATS)
     if path is None:
-        return fit.fit(config, data, validation, STATS)
+        return fit.fit(config, data, programs)
     with RunDirectory(path, dataclasses.asdict(config)) as run:
-        return fit.fit(config, data, validation, STATS, run=run)
+        return fit.fit(config, data, programs, run)
 
 
 def assert_same(a, b):
@@ -184,7 +185,7 @@ def test_a_coreset_smaller_than_a_batch_is_one_batch_without_padding():
     few = clips(6)
     soft = jnp.eye(3)[few.labels] - 1 / 3
     data = fit.coreset_set(few.images, soft, config.training)
-    found = fit.fit(config, data, NOTHING, STATS)
+    found = fit.fit(config, data, fit.programs(config, (8, 8), 3, NOTHING, STATS))
     model = models.make(config.model, 3)
     state = trainer.init(jax.random.key(config.seed), model, (8, 8), config.training)
     _, want = models.train_logits(
@@ -264,13 +265,44 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host(monkeypatch):
     state = jax.vmap(lambda k: trainer.init(k, model, (8, 8), config.training))(keys)
     state = jax.tree.map(jnp.copy, state)
     chunk = trainer.make_chunk(model, config.training, STATS, None, 1)
-    state, _ = chunk(state, data, 2)
+    rows = jax.device_put(jnp.arange(12).reshape(1, 2, 6))
+    state, _ = chunk(state, trainer.Drawn(data, rows))
     with jax.transfer_guard("disallow"):
         before = state
-        state, metrics = chunk(state, data, 2)
+        state, metrics = chunk(state, trainer.Drawn(data, rows))
     assert state.step.tolist() == [4]
     assert all(value.shape == () for value in metrics.values())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.opt_state))
+
+
+@pytest.mark.parametrize("stored", ["device", "host"])
+def test_parts_of_a_pool_train_as_those_clips_alone_by_one_program(stored, monkeypatch):
+    config = settings(training__seeds=1)
+    real = clips()
+    decibel = np.asarray(normalization.invert(real.images, STATS)).astype(np.float16)
+    chex.clear_trace_counter()
+    parts, found = (np.array([7, 2, 5, 0, 11, 1, 22, 13, 4]), np.arange(3, 23)), []
+
+    def pool(rows):
+        """The other clips' labels are not read."""
+        labels = jnp.zeros_like(real.labels).at[rows].set(real.labels[rows])
+        if stored == "host":
+            return HostSplit(decibel, np.arange(30), labels, STATS)
+        return DeviceSplit(jnp.asarray(decibel), labels, STATS)
+
+    with monkeypatch.context() as patch:
+        traced = chex.assert_max_traces(trainer.step, n=1)
+        patch.setattr(trainer, "step", traced)
+        programs = fit.programs(config, (8, 8), 3, NOTHING, STATS)
+        for rows in parts:
+            data = fit.real_set(pool(rows), 3, config.training, rows)
+            found.append(fit.fit(config, data, programs))
+    for rows, own in zip(parts, found, strict=True):
+        alone = train(config, pool(np.arange(30)).subset(rows), NOTHING)
+        for x, y in zip(
+            jax.tree.leaves(own.networks), jax.tree.leaves(alone.networks), strict=True
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
 def test_streamed_clips_train_as_those_on_the_device(tmp_path):
