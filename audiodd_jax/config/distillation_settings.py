@@ -53,6 +53,9 @@ class CoresetConfig:
         ``k_center`` (training clips selected so), ``noise``, or the path of a
         coreset's ``.npz``.
       learn_labels: learn the soft labels too.
+      solve_labels: begin with the labels that predict the training clips best (label
+        solve), for methods that regress.
+      label_prior: weight of the labels before that, so that it stays close to them.
       preconditioner: learn the images through factored linear maps, mel x mel and
         time x time.
       factor: shorter spectrograms that each stored one holds, one after the other along
@@ -65,6 +68,8 @@ class CoresetConfig:
     samples_per_class: int = setting(10, AT_LEAST_ONE)
     init: str = setting("real", INITIAL)
     learn_labels: bool = True
+    solve_labels: bool = False
+    label_prior: float = setting(1e-2, POSITIVE)
     preconditioner: bool = False
     factor: int = setting(1, AT_LEAST_ONE)
     views: int = setting(0, NOT_NEGATIVE)

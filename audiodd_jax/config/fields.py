@@ -102,7 +102,11 @@ def validate(config: Config) -> None:
         )
     _check_labels(config)
     if config.method not in REGRESSION:
-        for name in ("coreset.learn_labels", "coreset.preconditioner"):
+        for name in (
+            "coreset.learn_labels",
+            "coreset.solve_labels",
+            "coreset.preconditioner",
+        ):
             if get(config, name):
                 raise UserError(
                     f"{config.method} learns images only, with fixed labels: {name} "

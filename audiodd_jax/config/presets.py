@@ -80,7 +80,7 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 # Settings of a method that differ from a dataset's defaults. Matching learns images for
 # networks trained on hard labels, FRePo for networks of all ages; validation by kernel
 # regression with random networks does not select them.
-_FIXED_LABELS = {"coreset.learn_labels": False}
+_FIXED_LABELS = {"coreset.learn_labels": False, "coreset.solve_labels": False}
 _MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     # Exact kernels take (f t)^2 values per pair of spectrograms: small spectrograms.
@@ -105,7 +105,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Coresets to train networks on: the images are learnt under a kernel that is
     # sensitive to time, and a teacher labels random views of them.
     "transfer": {
-        "coreset.learn_labels": False,
+        **_FIXED_LABELS,
         "network.readout": "flatten",
         "teacher.networks": 2,
         "coreset.views": 20,

@@ -22,7 +22,7 @@ from audiodd_jax.config import Config
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import initial
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import memory_plan
+from audiodd_jax.distillation import label_solve, memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.distillation.registry import METHODS, advice, make_mesh
@@ -38,7 +38,7 @@ from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.selection import clips
 
 # Streams of randomness, folded into the key of the run's seed.
-_INITIAL, _METHOD, _BATCH, _VALIDATION = range(4)
+_INITIAL, _METHOD, _BATCH, _VALIDATION, _LABELS = range(5)
 
 
 class LoopState(NamedTuple):
@@ -108,7 +108,10 @@ def distill(
     stream = _streams(config)
     if start is None:
         start = initial.start(stream(_INITIAL), data.train, data.class_names, config)
-    job, state = _prepare(config, data, mesh, start)
+    first = start
+    if config.coreset.solve_labels:
+        first = label_solve.solve(stream(_LABELS), start, data, config, mesh)
+    job, state = _prepare(config, data, mesh, first)
     schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
     state, steps, history = drive(job, state, schedule, run)
     # On this process's own device: from here on each process works alone.

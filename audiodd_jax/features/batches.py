@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
@@ -71,15 +71,23 @@ def by_recording(num_classes: int, size: int) -> Draw:
     def draw(
         key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
     ) -> Int[Array, " b"]:
-        labels, clips = data.labels, data.labels.shape[0]
-        share = jnp.ones(clips)
-        if data.recordings is not None:
-            share /= jnp.bincount(data.recordings, length=clips)[data.recordings]
-        recordings = jax.ops.segment_sum(share, labels, num_classes)
-        weights = jnp.log(share / recordings[labels])
-        return jax.random.categorical(key, weights, shape=(min(size, clips),))
+        weights = jnp.log(recording_weights(data, num_classes))
+        count = min(size, data.labels.shape[0])
+        return jax.random.categorical(key, weights, shape=(count,))
 
     return draw
+
+
+def recording_weights(
+    data: Split | DeviceSplit | HostSplit, num_classes: int
+) -> Float[Array, " b"]:
+    """Weights of clips, with which classes and recordings of a class weigh the same."""
+    labels, clips = data.labels, data.labels.shape[0]
+    share = jnp.ones(clips)
+    if data.recordings is not None:
+        share /= jnp.bincount(data.recordings, length=clips)[data.recordings]
+    recordings = jax.ops.segment_sum(share, labels, num_classes)
+    return share / recordings[labels]
 
 
 def balanced(num_classes: int, per_class: int) -> Draw:

@@ -223,6 +223,7 @@ def _result(
         "train_bytes": data.train_bytes,
         "views": config.coreset.views,
         "labels": _labels(data, config),
+        "solved_labels": config.coreset.solve_labels,
         "seed": config.seed,
         "steps": distilled.steps,
         "best_step": distilled.best_step,

@@ -44,9 +44,12 @@ def warning(result: dict[str, Any]) -> str:
     """What to say if the coreset is the start of its distillation; else empty."""
     if not result["steps"] or result["best_step"]:
         return ""
+    start = initial_in_words(result)
+    if result.get("solved_labels"):
+        start += " with solved labels"
     return (
-        f"Distillation did not improve on the initial {initial_in_words(result)} by "
-        "validation: the coreset is the start. Try another "
+        f"Distillation did not improve on the initial {start} by validation: the "
+        "coreset is the start. Try another "
         "--config.optimizer.learning_rate, stronger --config.augment settings, or "
         "--config.coreset.init=herding."
     )

@@ -1,0 +1,108 @@
+r"""Label solve: the labels that regress all training clips best from given images.
+
+With the matrix A = k_BS (k_SS + lambda tr(k_SS)/s I)^-1, whose row is a clip's
+prediction from the coreset, and weights w of the clips with mean 1,
+
+    y_S = argmin  sum_b w_b (y_b - A_b y)^2 + mu b/s (y - y_S0)^2,
+
+where y_S0 are the labels so far. Kernels are averaged over random networks. Where many
+clips are cut from few recordings, images learn the recordings by heart; labels are too
+few numbers for that.
+
+References:
+  Nguyen, Chen, Lee, *Dataset Meta-Learning from Kernel Ridge-Regression*, ICLR 2021
+  (label solve, without weights and with the pseudo-inverse).
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Key
+
+from audiodd_jax.config import Config
+from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features import batches
+from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.runtime import devices
+
+# Training clips at once.
+_CLIPS = 2048
+
+
+def solve(
+    key: Key[Array, ""],
+    start: CoresetArrays,
+    data: Prepared,
+    config: Config,
+    mesh: Mesh,
+) -> CoresetArrays:
+    """A coreset with the labels that predict the training clips best.
+
+    Args:
+      key: draws the networks.
+      start: the coreset, as stored.
+      data: the prepared dataset, of which only training clips are read.
+      config: of the run; networks are those of ``config.evaluation``.
+      mesh: devices that share networks and clips.
+    """
+    factor = config.coreset.factor
+    images = start.unfolded(factor).images
+    s, c = start.labels.shape
+    clips, eye = data.train, jnp.eye(s, dtype=images.dtype)
+    weights = jnp.ones(clips.labels.size)
+    if config.loop.draw == "recordings":
+        weights = batches.recording_weights(clips, c)
+    weights /= weights.mean()
+    products = _products(config, mesh)
+    fixed = devices.replicate((key, images, multi_formation.shared(eye, factor)), mesh)
+    total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
+    for first in range(0, clips.labels.size, _CLIPS):
+        rows = np.arange(first, min(first + _CLIPS, clips.labels.size))
+        targets = centred_one_hot(clips.labels[rows], c, images.dtype)
+        batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
+        found = products(*fixed, *batch)
+        total = jax.tree.map(jnp.add, total, jax.device_get(found))
+    prior = config.coreset.label_prior * clips.labels.size / s
+    with jax.default_matmul_precision("highest"):
+        labels = jax.scipy.linalg.solve(
+            total[0] + prior * eye, total[1] + prior * start.labels, assume_a="pos"
+        )
+    return start._replace(labels=labels)
+
+
+def _products(config: Config, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+    """Returns a compiled program of the sums over clips ``A^T W A`` and ``A^T W Y``."""
+    settings = config.evaluation
+
+    @functools.partial(jax.jit, out_shardings=devices.replicated(mesh))
+    def products(
+        key: Key[Array, ""],
+        images: Float[Array, "k f t 1"],
+        shared: Float[Array, "k s"],
+        clips: Float[Array, "b f t 1"],
+        targets: Float[Array, "b c"],
+        weights: Float[Array, " b"],
+    ) -> tuple[Float[Array, "s s"], Float[Array, "s c"]]:
+        a = ridge_scoring.predict(
+            key,
+            clips,
+            images,
+            shared,
+            num_networks=settings.networks,
+            config=config.network,
+            regularizer=config.rfad.regularizer,
+            chunk=settings.batch_size,
+            mesh=mesh,
+        )
+        weighted = a.T * weights
+        dot = functools.partial(jnp.dot, precision="highest")
+        return dot(weighted, a), dot(weighted, targets)
+
+    return products

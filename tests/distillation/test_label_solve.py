@@ -1,0 +1,100 @@
+"""Label solve: it minimises what it says it does."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_loop import data, on_host, settings
+
+from audiodd_jax.coreset import initial
+from audiodd_jax.distillation import label_solve, loop
+from audiodd_jax.features import batches
+from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.runtime import devices
+
+KEY = jax.random.key(4)
+
+
+def problem(**changes):
+    config = settings(coreset__solve_labels=True, **changes)
+    prepared = data()
+    start = initial.start(KEY, prepared.train, prepared.class_names, config)
+    return config, prepared, start
+
+
+def solved(config, prepared, start):
+    return label_solve.solve(KEY, start, prepared, config, devices.make_mesh())
+
+
+def objective(labels, config, prepared, start, weights):
+    """Of the docstring, without the matrix A."""
+    unfolded = start._replace(labels=labels).unfolded(config.coreset.factor)
+    predictions = ridge_scoring.predict(
+        KEY,
+        prepared.train.images,
+        unfolded.images,
+        unfolded.labels,
+        num_networks=config.evaluation.networks,
+        config=config.network,
+        regularizer=config.rfad.regularizer,
+        chunk=config.evaluation.batch_size,
+    )
+    classes = len(prepared.class_names)
+    targets = centred_one_hot(prepared.train.labels, classes, predictions.dtype)
+    prior = config.coreset.label_prior * len(targets) / len(labels)
+    error = jnp.sum(weights[:, None] * (targets - predictions) ** 2)
+    return error + prior * jnp.sum((labels - start.labels) ** 2)
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize(
+    "changes", [{}, {"loop__draw": "recordings"}, {"coreset__factor": 2}]
+)
+def test_the_labels_minimise_the_weighted_error(changes):
+    config, prepared, start = problem(**changes)
+    # One recording of each class has several clips, the others one.
+    labels = prepared.train.labels
+    numbers = jnp.where(jnp.arange(30) < 12, labels, jnp.arange(30))
+    prepared = dataclasses.replace(
+        prepared, train=prepared.train._replace(recordings=numbers)
+    )
+    weights = jnp.ones(prepared.train.labels.size)
+    if "loop__draw" in changes:
+        weights = batches.recording_weights(prepared.train, len(prepared.class_names))
+        assert weights.max() > 1.5 * weights.min()
+    weights /= weights.mean()
+    found = solved(config, prepared, start)
+    np.testing.assert_array_equal(found.images, start.images)
+    of = lambda labels: objective(labels, config, prepared, start, weights)
+    slope = jax.jit(jax.grad(of))
+    before, after = (jnp.abs(slope(each.labels)).max() for each in (start, found))
+    assert after < 1e-3 * before
+    assert of(found.labels) < of(start.labels)
+
+
+def test_a_strong_prior_keeps_the_labels():
+    config, prepared, start = problem(coreset__label_prior=1e6)
+    found = solved(config, prepared, start)
+    np.testing.assert_allclose(found.labels, start.labels, atol=1e-4)
+
+
+def test_clips_in_the_cache_give_the_same_labels(monkeypatch):
+    """Also in several pieces."""
+    config, prepared, start = problem()
+    device, host = on_host(prepared)
+    whole = solved(config, device, start).labels
+    monkeypatch.setattr(label_solve, "_CLIPS", 7)
+    np.testing.assert_allclose(solved(config, host, start).labels, whole, atol=1e-4)
+
+
+def test_a_run_begins_with_solved_labels_and_tells_its_real_start():
+    config, prepared, _ = problem(coreset__learn_labels=False, loop__keep="last")
+    run = loop.distill(config, prepared)
+    plain = loop.distill(settings(loop__keep="last"), prepared)
+    np.testing.assert_array_equal(run.start.labels, plain.start.labels)
+    assert jnp.abs(run.best.labels - run.start.labels).max() > 0.01
+    first = [row["validation_loss"] for row in (run.history[0], plain.history[0])]
+    assert first[0] != first[1]
