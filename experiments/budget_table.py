@@ -107,3 +107,52 @@ def matrix(rows: Sequence[Row], num_train: int) -> Table:
             for name, at in found.items()
         ],
     )
+
+
+def verdict(rows: Sequence[Row], functions: Sequence[str], train_bytes: int) -> str:
+    """Sentences: the largest coreset of RFAD against the functions, clips and bytes.
+
+    Args:
+      rows: of one network on one dataset.
+      functions: names of the acquisition functions.
+      train_bytes: all training clips as 16-bit audio.
+    """
+    mean = lambda row: 100 * statistics.fmean(row.accuracies)
+    of = lambda name: [r for r in rows if r.learns_from == name and r.accuracies]
+    if not (coresets := of("RFAD")):
+        return "No coreset was distilled."
+    coreset = max(coresets, key=lambda row: row.clips)
+    chosen = [row for name in functions for row in of(name)]
+    named = lambda row: f"{row.learns_from.replace('_', ' ')} ({mean(row):.1f} %)"
+    parts = [f"A coreset of {coreset.size} gives {mean(coreset):.1f} %"]
+    if most := [row for row in chosen if row.size == "60 %"]:
+        best = max(most, key=mean)
+        gap = mean(coreset) - mean(best)
+        side = "at or above" if gap >= 0 else f"{-gap:.1f} points below"
+        parts.append(f"{side} the best function with 60 % of the labels, {named(best)}")
+    if chosen:
+        equal = [row for row in chosen if mean(row) >= mean(coreset)]
+        if equal:
+            first = min(equal, key=lambda row: row.clips)
+            parts.append(
+                f"the first function to equal it, {named(first)}, needs {first.size} "
+                f"({first.clips:,} labels)"
+            )
+        else:
+            parts.append("no function equals it at any of these budgets")
+    everything, random = (
+        of("all clips"),
+        [row for row in of("random") if row.clips == coreset.clips],
+    )
+    if everything and random and mean(everything[0]) > mean(random[0]):
+        gap = mean(everything[0]) - mean(random[0])
+        share = 100 * (mean(coreset) - mean(random[0])) / gap
+        parts.append(
+            f"it closes {share:.0f} % of the gap between as many random clips "
+            f"({mean(random[0]):.1f} %) and all clips ({mean(everything[0]):.1f} %)"
+        )
+    parts.append(
+        f"it takes {coreset.stored:,} bytes, raw audio {train_bytes:,} "
+        f"({train_bytes / coreset.stored:.0f} times as many)"
+    )
+    return "; ".join(parts) + "."

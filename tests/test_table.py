@@ -1,4 +1,4 @@
-"""``experiments/paper_tables.py``: what stands in which row, run or not."""
+"""``experiments/table.py``: what stands in which row, run or not."""
 
 import importlib
 import sys
@@ -12,6 +12,7 @@ from absl import flags
 from audiodd_jax.runtime.errors import UserError
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+MODULES = ("table", "contenders", "published_results", "budget_table")
 DATA = SimpleNamespace(
     num_train=1600,
     num_classes=50,
@@ -26,54 +27,73 @@ DATA = SimpleNamespace(
 def script():
     sys.path.insert(0, str(EXPERIMENTS))
     try:
-        yield importlib.import_module("paper_tables")
+        yield importlib.import_module("table")
     finally:
         sys.path.remove(str(EXPERIMENTS))
-        for name in ("paper_tables", "published_results", "budget_table"):
+        for name in MODULES:
             for flag in list(flags.FLAGS.flags_by_module_dict().get(name, ())):
                 delattr(flags.FLAGS, flag.name)
             sys.modules.pop(name, None)
 
 
-def rows_of(script, tmp_path, monkeypatch, *arguments, results=(), reasons=()):
-    flags.FLAGS(["paper_tables", f"--workdir={tmp_path}", *arguments])
-    monkeypatch.setattr(script, "loaded", lambda: DATA)
-    found = script.Found()
-    found.results.update(results)
-    found.reasons.update(reasons)
-    return {(row.learns_from, row.size): row for row in found.rows()}
+@pytest.fixture
+def found_of(script, tmp_path):
+    """The rows of a command line, from results that are known."""
+
+    def make(*arguments, results=(), reasons=(), hours=0.0):
+        for flag in flags.FLAGS.flags_by_module_dict()["table"]:
+            flag.unparse()
+        flags.FLAGS(["table", f"--workdir={tmp_path}", *arguments])
+        runs = script.contenders()
+        runs.data = DATA
+        found = script.Found(runs, hours)
+        found.results.update(
+            {key: script.Outcome(*value) for key, value in dict(results).items()}
+        )
+        found.reasons.update(reasons)
+        return found
+
+    return make
 
 
-def test_published_numbers_stand_beside_ours(script, tmp_path, monkeypatch):
-    rows = rows_of(
-        script,
-        tmp_path,
-        monkeypatch,
+RESULTS = {
+    ("everything", 0): ({1440: 0.7}, 10.0),
+    ("coreset", "rfad", 5, "teacher", 0): ({250: 0.4}, 10.0, 2_000_000),
+    ("coreset", "rfad", 5, "teacher", 1): ({250: 0.5}, 20.0, 2_000_000),
+    ("choice", "bald", 0): ({960: 0.6, 250: 0.3}, 30.0),
+    ("choice", "random", 0): ({960: 0.4, 250: 0.2}, 30.0),
+    ("bought", "bald", "20%", 2, 0): ({100: 0.35}, 30.0, 500_000),
+}
+
+
+def test_published_numbers_stand_beside_ours(script, found_of):
+    found = found_of(
         "--dataset=esc50",
         "--model=resnet18",
         "--seeds=2",
-        results={
-            ("of_everything", 0): (0.7, 10.0),
-            ("of_coreset", "rfad", 5, 0): (0.4, 10.0, 2_000_000),
-            ("of_coreset", "rfad", 5, 1): (0.5, 20.0, 2_000_000),
-            ("of_choice", "bald", 0): ({960: 0.6, 250: 0.3}, 30.0),
-        },
-        reasons={("of_coreset", "dc", 5, 0): "not run: no memory"},
+        "--acquisitions=max_entropy,variation_ratios,bald,random",
+        results=RESULTS,
+        reasons={("coreset", "dc", 5, "hard", 0): "not run: no memory"},
     )
-    # Everything; four functions at four shares and three sizes; three methods.
-    assert len(rows) == 1 + 4 * 7 + 3 * 3
+    rows = {(row.learns_from, row.size): row for row in found.rows()}
+    # Everything; four functions at four shares and three sizes; RFAD by two kinds of
+    # labels, three methods and random clips; one coreset from bought labels.
+    assert len(rows) == 1 + 4 * 7 + (2 + 3 + 1) * 3 + 1
     assert rows["all clips", "all"].published == 69.36
     assert rows["all clips", "all"].clips == 1440
     largest = rows["RFAD", "5 per class"]
     assert largest.accuracies == (0.4, 0.5)
     assert (largest.published, largest.published_label) == (49.65, "0.15 %")
     assert rows["RFAD", "2 per class"].published == 17.96
+    assert rows["RFAD, hard labels", "5 per class"].published is None
     assert rows["bald", "60 %"].accuracies == (0.6,)
     assert rows["bald", "60 %"].published == 50.95
     assert rows["bald", "5 per class"].accuracies == (0.3,)
     assert rows["bald", "5 per class"].published == 5.5
     # The source has acquisition functions at one budget of the coresets alone.
     assert rows["bald", "3 per class"].published is None
+    bought = rows["RFAD from 20 % of the labels (bald)", "2 per class"]
+    assert (bought.accuracies, bought.stored) == ((0.35,), 500_000)
     made = script.budget_table.table(
         [rows["DC", "5 per class"], rows["DSA", "5 per class"], largest],
         1600,
@@ -85,27 +105,100 @@ def test_published_numbers_stand_beside_ours(script, tmp_path, monkeypatch):
     assert made.rows[2][made.columns.index("of train (%)")] == "15.6"
 
 
-def test_budgets_rise_and_have_the_coresets_sizes(script, tmp_path, monkeypatch):
-    rows_of(script, tmp_path, monkeypatch, "--dataset=esc50")
-    script.ladder.cache_clear()
-    assert script.ladder() == (
+def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_of):
+    found = found_of("--dataset=esc50", "--seeds=2", results=RESULTS)
+    text = found.write().splitlines()[-1]
+    assert text == (
+        "A coreset of 5 per class gives 45.0 %; 15.0 points below the best function "
+        "with 60 % of the labels, bald (60.0 %); the first function to equal it, bald "
+        "(60.0 %), needs 60 % (960 labels); it closes 50 % of the gap between as many "
+        "random clips (20.0 %) and all clips (70.0 %); it takes 2,000,000 bytes, raw "
+        "audio 160,000,000 (80 times as many)."
+    )
+    assert (found.runs.place / "convnet.png").exists()
+
+
+def test_budgets_rise_and_have_the_coresets_sizes(found_of):
+    assert found_of("--dataset=esc50").runs.ladder == (
         *("2/class", "3/class", "5/class"),
         *("20%", "30%", "40%", "60%"),
     )
-    script.ladder.cache_clear()
 
 
-def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(
-    script, tmp_path, monkeypatch
-):
-    rows_of(script, tmp_path, monkeypatch, "--dataset=esc50")
-    monkeypatch.setattr(script.Found, "write", lambda self: None)
-    found = script.Found()
+def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, script):
+    found, outcome = found_of("--dataset=esc50"), script.Outcome({960: 0.6}, 30.0)
 
     def refuses(seed):
         raise UserError("a class has 3 clips")
 
-    found.ask(refuses, 0)
-    found.ask(lambda seed: (0.5, 1.0), 0)
-    assert found.reasons == {("refuses", 0): "not run: a class has 3 clips"}
-    assert list(found.results.values()) == [(0.5, 1.0)]
+    found.runs.everything = refuses
+    found.runs.choice = lambda name, seed: outcome
+    found.ask("everything", 0)
+    found.ask("choice", "bald", 0)
+    assert found.reasons == {("everything", 0): "not run: a class has 3 clips"}
+    assert found.results == {("choice", "bald", 0): outcome}
+    # Another call knows what was run, and does not run it again.
+    again = found_of("--dataset=esc50")
+    again.runs.choice = refuses
+    again.ask("choice", "bald", 0)
+    assert again.results[("choice", "bald", 0)].accuracies == {960: 0.6}
+    assert not again.reasons
+
+
+def test_what_does_not_fit_the_hours_is_told(found_of):
+    found = found_of("--dataset=esc50", results=RESULTS, hours=20 / 3600)
+    found.runs.everything = lambda seed: found.results["everything", 0]
+    found.runs.choice = found.runs.coreset = None
+    # Runs of the same kind took 10 s, and 30 s.
+    found.ask("everything", 1)
+    found.ask("choice", "bald", 1)
+    assert ("everything", 1) in found.results
+    reason = found.reasons[("choice", "bald", 1)]
+    assert reason == "not run: no time (about 30 s)"
+
+
+@pytest.mark.slow
+def test_a_whole_table_of_tones(script, found_of, monkeypatch):
+    """Every kind of row once, tiny; a second call finds everything done."""
+    tiny = {
+        "all": {
+            "features.n_mels": 8,
+            "features.frames": 16,
+            "network.width": 4,
+            "evaluation.width": 4,
+            "evaluation.seeds": 1,
+            "loop.batch_size": 64,
+            "loop.eval_every": 0,
+            "teacher.steps": 20,
+        },
+        **{method: {"loop.steps": 4} for method in ("rfad", "dm")},
+        "convnet": {"training.steps": 30, "model.width": 8, "model.depth": 2},
+    }
+    monkeypatch.setitem(script.CHANGES, "cpu", tiny)
+    arguments = [
+        "--dataset=tones",
+        "--seeds=1",
+        "--samples_per_class=2,1",
+        "--methods=rfad,dm",
+        "--acquisitions=random,typiclust",
+        "--bought=20%",
+    ]
+    found = found_of(*arguments)
+    del found.runs.data  # the real one
+    script.ask_all(found)
+    assert not found.reasons
+    rows = list(found.rows())
+    assert all(row.accuracies for row in rows)
+    bought = [row for row in rows if row.learns_from.startswith("RFAD from 20 %")]
+    assert [row.size for row in bought] == ["2 per class"]
+    hard, soft = (
+        next(row for row in rows if row.learns_from == name)
+        for name in ("RFAD, hard labels", "RFAD")
+    )
+    assert hard.stored < soft.stored
+    assert "A coreset of 2 per class gives" in found.write()
+    again = found_of(*arguments)
+    del again.runs.data
+    before = dict(again.results)
+    script.ask_all(again)
+    assert again.results == before
