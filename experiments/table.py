@@ -216,7 +216,10 @@ class Found:
             curves, points = _series(rows)
             title = f"{data.name}, {self.runs.model}"
             figure = stem.with_suffix(".png")
-            learning_curves.draw(curves, points, data.num_train, title, figure)
+            everything = rows[0].accuracies
+            learning_curves.draw(
+                curves, points, data.num_train, title, figure, everything
+            )
         return "\n\n".join([tables.markdown(made), tables.markdown(short), verdict])
 
 
@@ -234,7 +237,7 @@ def _series(rows):
     """The rows as the curves and points of the figure."""
     curves, points, chosen = [], [], {}
     for row in rows:
-        if not row.accuracies:
+        if not row.accuracies or row.size == "all":
             continue
         if row.learns_from in _ACQUISITIONS.value:
             chosen.setdefault(row.learns_from, {})[row.clips] = row

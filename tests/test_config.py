@@ -84,6 +84,7 @@ UNCONSTRAINED = {
     *("augment.background_snr_db", "training.augment.background_snr_db"),
     "views.augment.background_snr_db",
     *("evaluation.width", "active.budgets", "active.initial"),
+    *("labels.run", "labels.budget", "labels.indices"),
 }
 
 

@@ -13,6 +13,9 @@ from audiodd_jax.report import tables
 from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
 
+# Of coresets; curves have the default cycle.
+_COLORS = ("black", "saddlebrown", "deeppink", "teal", "navy", "olive", "red", "gray")
+
 
 class Curve(NamedTuple):
     """The learning curve of an acquisition function.
@@ -66,6 +69,7 @@ def draw(
     num_train: int,
     title: str,
     path: Path,
+    everything: Sequence[float] = (),
 ) -> None:
     """Draws test accuracy against labelled clips, with coresets as points.
 
@@ -75,8 +79,11 @@ def draw(
       num_train: clips of the training split.
       title: of the figure.
       path: of the PNG.
+      everything: accuracies of networks trained on all clips.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    names = list(dict.fromkeys(point.name for point in points))
+    is_full = len(curves) + len(names) > 10
+    figure = Figure(figsize=(10 if is_full else 8, 5), layout="constrained")
     axes = figure.subplots()
     for i, curve in enumerate(curves):
         mean = 100 * curve.accuracies.mean(0)
@@ -89,7 +96,10 @@ def draw(
             axes.fill_between(
                 curve.counts, mean - half, mean + half, color=f"C{i}", alpha=0.07, lw=0
             )
-    for i, name in enumerate(dict.fromkeys(point.name for point in points)):
+    if everything:
+        level = 100 * statistics.fmean(everything)
+        axes.axhline(level, ls="--", lw=1, color="black", label="all clips")
+    for i, name in enumerate(names):
         alike = [point for point in points if point.name == name]
         spread = [
             100 * statistics.stdev(p.accuracies) if len(p.accuracies) > 1 else 0.0
@@ -99,9 +109,9 @@ def draw(
             [point.clips for point in alike],
             [100 * statistics.fmean(point.accuracies) for point in alike],
             spread,
-            fmt="*sDP"[i % 4],
+            fmt="*sDP^vXo"[i % 8],
             ms=14 if i == 0 else 7,
-            color=("black", "saddlebrown", "deeppink", "teal")[i % 4],
+            color=_COLORS[i % len(_COLORS)],
             capsize=3,
             zorder=3,
             label=plain(name),
@@ -118,7 +128,10 @@ def draw(
     axes.set(xlabel="labelled clips (% of the training split)")
     axes.set(ylabel="test accuracy (%)")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="lower right")
+    if is_full:
+        figure.legend(frameon=False, loc="outside right upper")
+    else:
+        axes.legend(frameon=False, loc="lower right")
     figure.suptitle(plain(title))
     figure.savefig(path, dpi=120)
 
