@@ -72,8 +72,8 @@ def test_one_function_on_real_recordings_and_what_it_leaves(real_audio, tmp_path
     assert "finished already" in again.stdout
 
 
-def test_labelled_clips_train_again(tmp_path):
-    """What was labelled is what ``audiodd train --indices`` takes."""
+def test_labelled_clips_train_and_distil(tmp_path, capsys):
+    """What was labelled is what ``train --indices`` and ``distill --labelled`` take."""
     run = tmp_path / "run"
     main.main([*TONES, *FEW, "--acquisition=random", f"--workdir={run}"])
     indices = f"--indices={run / 'labelled.npy'}"
@@ -81,6 +81,15 @@ def test_labelled_clips_train_again(tmp_path):
     main.main([*train, *NETWORK[:4], indices, f"--workdir={tmp_path / 'train'}"])
     result = json.loads((tmp_path / "train" / "result.json").read_text())
     assert result["num_samples"] == 30
+    distill = ["distill", "--dataset=tones", *TINY, "--samples_per_class=1"]
+    place = f"--workdir={tmp_path / 'bought'}"
+    main.main([*distill, f"--labelled={run}@2/class", place])
+    assert "20 of 2,000 training clips (1.0 %), chosen by" in capsys.readouterr().out
+    sentence = fails(capsys, *distill, f"--labelled={run}", place)
+    assert "RUN@20%" in sentence
+    other = f"--workdir={tmp_path / 'other'}"
+    sentence = fails(capsys, *distill, f"--labelled={run}@9/class", other)
+    assert "no round with 9/class (90 labels); its rounds have 10, 20, 30" in sentence
 
 
 @pytest.fixture(scope="module")
