@@ -254,6 +254,9 @@ def choose(
     sizes: Sizes,
     grid: Grid,
     device: jax.Device | None = None,
+    *,
+    platform: str | None = None,
+    memory: int | None = None,
 ) -> Plan:
     """The plan with the largest chunks that is predicted to fit the device.
 
@@ -264,11 +267,14 @@ def choose(
       sizes: of its data.
       grid: sizes of the mesh.
       device: of the mesh; None: the first local one.
+      platform: of devices that are not there, instead of ``device``.
+      memory: theirs, in bytes.
     """
     config = as_random(config)
-    device = device or jax.local_devices()[0]
-    kind = "cpu" if device.platform == "cpu" else "other"
-    budget = memory_share(kind) * memory_of(device)
+    if platform is None:
+        device = device or jax.local_devices()[0]
+        platform, memory = device.platform, memory_of(device)
+    budget = memory_share(platform) * memory
     chunk = config.network.chunk
     plans = [
         Plan(*chunks, keeps)
@@ -276,7 +282,7 @@ def choose(
         for chunks in ([(chunk, chunk)] if chunk else _chunks(sizes.b, sizes.s))
     ]
     for plan in plans:
-        found = predict(config, sizes, grid, plan, device.platform)
+        found = predict(config, sizes, grid, plan, platform)
         if found.peak_bytes() <= budget:
             return plan
     return plans[-1]

@@ -190,13 +190,20 @@ def _initial(
     start: Network | None,
 ) -> State:
     """The stacked states of all seeds before the first step."""
-    one = functools.partial(
-        trainer.init, model=model, image_shape=image_shape, config=settings
-    )
-    states = jax.jit(lambda keys: jax.lax.map(one, keys))(keys)
+    states = initial_program(model, image_shape, settings)(keys)
     if start is not None:
         states = states.starting_from(start)
     return jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
+
+
+def initial_program(
+    model: nn.Module, image_shape: tuple[int, int], settings: TrainingConfig
+) -> jax.stages.Wrapped:
+    """The program that draws the states of all seeds from their keys."""
+    one = functools.partial(
+        trainer.init, model=model, image_shape=image_shape, config=settings
+    )
+    return jax.jit(lambda keys: jax.lax.map(one, keys))
 
 
 def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
@@ -235,9 +242,14 @@ def _review(
     return _keep(state, is_alive & is_better, row["step"], accuracy, loss)
 
 
-def seed_grid(seeds: int) -> devices.Grid:
-    """The mesh for ``seeds``: the networks axis has as many devices as divide them."""
-    count = devices.make_mesh().size
+def seed_grid(seeds: int, count: int | None = None) -> devices.Grid:
+    """The mesh for ``seeds``: the networks axis has as many devices as divide them.
+
+    Args:
+      seeds: networks to train.
+      count: devices; None: all, of all processes.
+    """
+    count = count or devices.make_mesh().size
     own = math.gcd(seeds, count)
     return devices.Grid(own, count // own)
 
@@ -288,6 +300,12 @@ def make_validate(
     """Accuracy and loss of stacked networks on validation clips; None without clips."""
     if not data.labels.size:
         return None
+    validate = validation_program(model, config)
+    return lambda networks: validate(networks, data)
+
+
+def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.Wrapped:
+    """The program of ``make_validate``: ``(networks, data)``."""
 
     @jax.jit
     def validate(networks: Network, data: Split) -> tuple[Array, Array]:
@@ -301,7 +319,7 @@ def make_validate(
 
         return jax.lax.map(score, networks)
 
-    return lambda networks: validate(networks, data)
+    return validate
 
 
 def _seeds_at_once(states: State, config: Config, shape: tuple[int, int]) -> int:
