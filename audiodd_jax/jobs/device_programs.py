@@ -227,9 +227,10 @@ def acquisition(work: Workload, mesh: Mesh) -> Program:
     return Program(program, arguments, 1, config.training.precision)
 
 
-def features(config: Config, mesh: Mesh, clips: int, samples: int) -> Program:
-    """Log-mel spectrograms of waveforms, as ``audiodd_jax.from_waveform`` has them."""
+def features(config: Config, mesh: Mesh, clips: int) -> Program:
+    """Log-mel spectrograms of ``clips`` waveforms."""
     function = logmel.program(config.features, False)
+    samples = logmel.frontend(config.features).samples
     waveforms = on_mesh(_array(clips, samples), mesh)
     return Program(function, (waveforms,), 1, "float32")
 
