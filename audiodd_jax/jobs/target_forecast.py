@@ -16,7 +16,7 @@ from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.config import Config, presets
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.distillation import memory_plan
-from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.memory_plan import Cost, Sizes
 from audiodd_jax.jobs import dry_run
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.runtime import compilers, devices
@@ -115,11 +115,9 @@ def distillation_rows(
         plan = memory_plan.choose(
             config, sizes, grid, platform=chip.kind, memory=chip.memory
         )
-        predicted = memory_plan.predict(own, sizes, grid, plan, chip.kind).step_bytes
-        rows.append(("at once", dry_run.at_once(plan)))
-        if config.method == "rfad":
-            shared = dry_run.shared(config, grid)
-            rows.append(("devices", f"{target.size} x {target.name}: {shared}"))
+        predicted = memory_plan.predict(own, sizes, grid, plan, chip.kind)
+        shared = f"{dry_run.shared(own, grid)}; at once {dry_run.at_once(plan)}"
+        rows.append(("devices", f"{target.size} x {target.name}: {shared}"))
     return rows + _compiled(target, found, predicted)
 
 
@@ -240,7 +238,7 @@ def _heading(target: Target) -> tuple[str, str]:
 
 
 def _compiled(
-    target: Target, found: list[dict[str, Any]], predicted: int | None = None
+    target: Target, found: list[dict[str, Any]], predicted: Cost | None = None
 ) -> Rows:
     """Rows of what the compiler says of the programs, the first of which is a step."""
     rows: Rows = [("programs", "; ".join(map(_program, found)))]
@@ -251,28 +249,31 @@ def _compiled(
     most = max(one["memory"] for one in found if "error" not in one)
     room = target.chip.memory
     fits = "" if most <= room else "; that is MORE than there is"
-    step = f"{first['step_bytes'] / 1e9:,.2f} GB per step"
+    step = f"{_size(first['step_bytes'])} per step"
     if predicted is not None:
-        step += f" (predicted {predicted / 1e9:,.2f})"
+        step += f" (predicted {_size(predicted.step_bytes)})"
     rows.append(
-        ("memory", f"{step}, {most / 1e9:,.2f} GB with its data, of "
+        ("memory", f"{step}, {_size(most)} with its data, of "
          f"{room / 1e9:,.1f} GB per chip{fits}"),
     )  # fmt: skip
     each = {key: first[key] / first["steps"] for key in ("flops", "bytes")}
     exchanged = [
-        f"{count / first['steps']:g} {name} of {size / first['steps'] / 1e6:,.2f} MB"
+        f"{count / first['steps']:g} {name} of {_size(size / first['steps'])}"
         for name, (count, size) in sorted(first["collectives"].items())
     ]
+    together = ", ".join(exchanged) or "none"
+    if predicted is not None and exchanged:
+        together += f" (predicted {_size(predicted.exchanged_bytes)})"
     arithmetic, traffic = bound(target, first)
     longer = "memory" if traffic > arithmetic else "arithmetic"
     peak = target.chip.peak[first["precision"]]
     return [
         *rows,
-        ("collectives", (", ".join(exchanged) or "none") + " per step and chip"),
+        ("collectives", f"{together} per step and chip"),
         ("arithmetic", f"{each['flops'] / 1e9:,.1f} GFLOP per step and chip: "
          f"{_time(arithmetic)} at {peak / 1e12:,.1f} TFLOP/s "
          f"({first['precision']})"),
-        ("bytes moved", f"{each['bytes'] / 1e9:,.2f} GB per step and chip: "
+        ("bytes moved", f"{_size(each['bytes'])} per step and chip: "
          f"{_time(traffic)} at {target.chip.bandwidth / 1e9:,.0f} GB/s"),
         ("lower bound", f"{_time(max(arithmetic, traffic))} per step, by {longer}"),
     ]  # fmt: skip
@@ -298,3 +299,11 @@ def _program(found: dict[str, Any]) -> str:
 
 def _time(seconds: float) -> str:
     return f"{1e3 * seconds:,.2f} ms" if seconds < 1 else f"{seconds:,.2f} s"
+
+
+def _size(count: int | float) -> str:
+    """Bytes in words, with three digits or so."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:,.2f} {name}"
+    return f"{count / 1e3:,.1f} kB"

@@ -1,8 +1,8 @@
 """Accelerators' compilers on machines without an accelerator.
 
 libtpu compiles for TPUs, JAX's CUDA plugin for NVIDIA GPUs; neither needs a device
-or a driver. Both are packages that JAX initialises wherever it finds them, which makes
-every other program start slower and warn. So they lie in a folder of their own, which
+or a driver. Both are packages that JAX initialises wherever it finds them, and without
+a device every other program prints a stack trace and errors. So they lie in a folder of their own, which
 only the process that compiles has on its path; where an environment has them anyway, as
 on an accelerator, those are used.
 
@@ -145,6 +145,8 @@ def environment(target: Target) -> dict[str, str]:
         found["TPU_LIBRARY_PATH"] = str(own)
     quiet = {
         "TPU_SKIP_MDS_QUERY": "1",
+        # It has no device that only one process may have.
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_MIN_LOG_LEVEL": "3",

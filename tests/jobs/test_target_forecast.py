@@ -54,17 +54,18 @@ def test_the_rows_of_a_distillation(compiler):
     config = settings(network__width=8, rfad__networks=2, network__precision="bfloat16")
     rows = dict(target_forecast.distillation_rows(config, target, SIZES, 10))
     assert rows["target"] == "4 x v5e of 17.2 GB, compiled by libtpu 1.2"
-    assert rows["devices"] == "4 x v5e: 2 share 2 networks, 2 the batch"
-    assert rows["at once"] == "the whole batch"
+    assert rows["devices"] == (
+        "4 x v5e: 2 share 2 networks, 2 the batch; at once the whole batch"
+    )
     assert rows["programs"] == "step in 12 s; scoring failed"
     assert rows["no scoring"] == "the v5e compiler crashed (SIGSEGV)"
-    assert rows["memory"].startswith("2.00 GB per step (predicted 0.")
+    assert rows["memory"].startswith("2.00 GB per step (predicted 1")
     assert rows["memory"].endswith("3.00 GB with its data, of 17.2 GB per chip")
-    assert rows["collectives"] == "2 all-reduce of 4.00 MB per step and chip"
+    assert rows["collectives"].startswith("2 all-reduce of 4.00 MB (predicted 1")
     assert rows["arithmetic"] == (
         "1,000.0 GFLOP per step and chip: 5.08 ms at 197.0 TFLOP/s (bfloat16)"
     )
-    assert rows["bytes moved"] == "0.82 GB per step and chip: 1.00 ms at 819 GB/s"
+    assert rows["bytes moved"] == "819.00 MB per step and chip: 1.00 ms at 819 GB/s"
     assert rows["lower bound"] == "5.08 ms per step, by arithmetic"
     (request,) = asked
     assert (request["target"], request["command"]) == ("v5e:2x2", "distill")
