@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
@@ -120,23 +120,10 @@ def make_pool(
       between: called after each chunk; may raise.
     """
     mesh = devices_lib.make_mesh(devices=devices)
-    grid = devices_lib.grid_of(mesh)
-    everywhere, divided = PartitionSpec(), PartitionSpec(BATCH)
     together = chunk * mesh.size
-
-    def of_rows(clips: Any, network: Network, rows: Array, ids: Array, key: Array):
-        found = function(network, clips.take(rows), ids, key)
-        return jax.tree.map(lambda x: grid.gather(x, BATCH, together), found)
-
-    specs = (everywhere, everywhere, divided, divided, everywhere)
-
-    @functools.lru_cache(maxsize=2)
-    def compiled(streamed: bool) -> Callable:
-        own = (divided, *specs[1:]) if streamed else specs
-        mapped = jax.shard_map(
-            of_rows, mesh=mesh, in_specs=own, out_specs=everywhere, check_vma=False
-        )
-        return jax.jit(mapped)
+    compiled = functools.lru_cache(maxsize=2)(
+        functools.partial(pool_program, function, chunk, mesh)
+    )
 
     def place(pool: Split | DeviceSplit | HostSplit) -> Any:
         return (
@@ -168,3 +155,31 @@ def make_pool(
         return jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
 
     return Pool(place, over)
+
+
+def pool_program(
+    function: OfClips, chunk: int, mesh: Mesh, streamed: bool
+) -> jax.stages.Wrapped:
+    """The program of ``Pool.over`` for one chunk: ``(clips, network, rows, ids, key)``.
+
+    Args:
+      function: to map.
+      chunk: clips at once on a device.
+      mesh: the devices, along the batch axis.
+      streamed: whether ``clips`` are those of the chunk instead of the pool.
+    """
+    grid = devices_lib.grid_of(mesh)
+    everywhere, divided = PartitionSpec(), PartitionSpec(BATCH)
+    together = chunk * mesh.size
+
+    def of_rows(clips: Any, network: Network, rows: Array, ids: Array, key: Array):
+        found = function(network, clips.take(rows), ids, key)
+        return jax.tree.map(lambda x: grid.gather(x, BATCH, together), found)
+
+    specs = (everywhere, everywhere, divided, divided, everywhere)
+
+    own = (divided, *specs[1:]) if streamed else specs
+    mapped = jax.shard_map(
+        of_rows, mesh=mesh, in_specs=own, out_specs=everywhere, check_vma=False
+    )
+    return jax.jit(mapped)

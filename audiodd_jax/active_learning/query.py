@@ -57,6 +57,22 @@ def seed_set(
     return order[np.argsort(rank, kind="stable")[:count]]
 
 
+def clip_function(config: ActiveConfig, model: nn.Module) -> monte_carlo.OfClips:
+    """What an acquisition function reads of clips: scores, or features and outputs."""
+    name = config.acquisition
+    looks_at_features = name not in acquisition.SCORES
+
+    def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
+        if looks_at_features:
+            return monte_carlo.embed(model, network, images)
+        log_probs = monte_carlo.dropout_passes(
+            model, network, images, ids, key, config.passes
+        )
+        return acquisition.SCORES[name](log_probs)
+
+    return of_clips
+
+
 def make_choose(
     config: ActiveConfig,
     model: nn.Module,
@@ -86,16 +102,7 @@ def make_choose(
         return lambda _, labelled, count, passes_key, key: cover(
             embedding(), labelled, count - labelled.size, num_classes, key
         )
-    looks_at_features = name in acquisition.OF_FEATURES
-
-    def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
-        if looks_at_features:
-            return monte_carlo.embed(model, network, images)
-        log_probs = monte_carlo.dropout_passes(
-            model, network, images, ids, key, config.passes
-        )
-        return acquisition.SCORES[name](log_probs)
-
+    of_clips = clip_function(config, model)
     pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)
     placed = pool.place(clips)
     everything = np.arange(clips.labels.size)

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.cli.common import cache_dir, continued, names, start, table
+from audiodd_jax.cli.common import (
+    cache_dir,
+    continued,
+    names,
+    needs_target,
+    start,
+    table,
+    target,
+)
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import ACQUISITIONS
 from audiodd_jax.flags import parse
@@ -34,7 +42,14 @@ def active(argv: Sequence[str]) -> None:
     fields.validate(config)
     from audiodd_jax.jobs import active as active_lib
 
+    needs_target(values, "active")
+    chips = target(values)
     start(values)
+    if chips:
+        from audiodd_jax.jobs import target_forecast
+
+        table(target_forecast.of_active(config, chips, cache_dir(values)))
+        return
     several = len(chosen) > 1 or values.num_seeds > 1 or coresets
     what = f"{'comparison' if several else chosen[0]}-seed{config.seed}"
     default = Path("runs") / f"{config.data.name}-active-{config.model.name}-{what}"

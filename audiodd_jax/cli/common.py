@@ -135,3 +135,31 @@ def table(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:{width}s}  {value}")
+
+
+def target(values: Any) -> Any:
+    """The accelerator of ``--target``, or None.
+
+    Raises:
+      UserError: there is none of the name, or ``--dry_run`` is missing or needs it.
+    """
+    from audiodd_jax.runtime import targets
+
+    if not values.target:
+        return None
+    if not values.dry_run:
+        raise UserError("--target compiles and does not run: add --dry_run")
+    return targets.parse(values.target)
+
+
+def needs_target(values: Any, command: str) -> None:
+    """Checks that a dry run of a command that runs no forecast of its own has a target.
+
+    Raises:
+      UserError: it has none.
+    """
+    if values.dry_run and not values.target:
+        raise UserError(
+            f"a dry run of {command} asks an accelerator's compiler: add --target, "
+            "as in --target=v5e"
+        )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.cli.common import cache_dir, continued, percent, start, table
+from audiodd_jax.cli.common import cache_dir, continued, percent, start, table, target
 from audiodd_jax.config import fields
 from audiodd_jax.flags import parse
 
@@ -16,6 +16,7 @@ def distill(argv: Sequence[str]) -> None:
     from audiodd_jax.jobs import cross_validate
     from audiodd_jax.jobs import distill as distill_job
 
+    chips = target(values)
     start(values, float64=config.rfad.kernel_precision == "float64")
     data = config.data
     name = "-".join(filter(None, (data.name, data.variant)))
@@ -26,9 +27,13 @@ def distill(argv: Sequence[str]) -> None:
     )
     workdir = Path(values.workdir or Path("runs") / default)
     if values.dry_run:
-        from audiodd_jax.jobs import dry_run
+        from audiodd_jax.jobs import dry_run, target_forecast
 
-        table(dry_run.forecast(config, cache_dir(values)))
+        if chips:
+            of_target = target_forecast.of_distillation
+            table(of_target(config, chips, cache_dir(values)))
+        else:
+            table(dry_run.forecast(config, cache_dir(values)))
         return
     finished = (workdir / "result.json").exists()
     with continued(workdir):

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiodd_jax.cli.common import cache_dir, continued, names, start, table
+from audiodd_jax.cli.common import (
+    cache_dir,
+    continued,
+    names,
+    needs_target,
+    start,
+    table,
+    target,
+)
 from audiodd_jax.config import Config, fields
 from audiodd_jax.data import datasets
 from audiodd_jax.flags import parse
@@ -36,11 +44,34 @@ def evaluate(argv: Sequence[str]) -> None:
         return targets[0].config
 
     values, config, changes = parse.parse("evaluate", argv, base)
-    (target,) = targets
+    (found,) = targets
+    needs_target(values, "evaluate")
+    chips = target(values)
     start(values, float64=config.rfad.kernel_precision == "float64")
-    out = _out(values, target)
-    rows = _run(values, config, changes, target, out)
-    _show(rows, target, out)
+    if chips:
+        table(_forecast(values, config, changes, found.coreset, chips))
+        return
+    out = _out(values, found)
+    rows = _run(values, config, changes, found, out)
+    _show(rows, found, out)
+
+
+def _forecast(
+    values: Any, config: Config, changes: dict[str, Any], coreset: Any, chips: Any
+) -> list[tuple[str, str]]:
+    """Rows of what the protocols would take on an accelerator."""
+    from audiodd_jax.jobs import target_forecast
+
+    protocols = names(values.protocol)
+    return target_forecast.of_evaluation(
+        config, chips, coreset, protocols, _recipe(changes), cache_dir(values)
+    )
+
+
+def _recipe(changes: dict[str, Any]) -> dict[str, Any]:
+    """The changes that concern networks and their training."""
+    groups = ("model.", "training.")
+    return {k: v for k, v in changes.items() if k.startswith(groups)}
 
 
 def _resolve(values: Any) -> Target:
@@ -100,12 +131,11 @@ def _run(
     from audiodd_jax.jobs import cross_validate
     from audiodd_jax.jobs import evaluate as job
 
-    groups = ("model.", "training.")
     asked = {
         "protocols": names(values.protocol),
         "against": names(values.against),
         "config": config,
-        "changes": {k: v for k, v in changes.items() if k.startswith(groups)},
+        "changes": _recipe(changes),
         "out": out,
         "cache_dir": cache_dir(values),
     }

@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.cli.common import cache_dir, continued, percent, start, table
+from audiodd_jax.cli.common import (
+    cache_dir,
+    continued,
+    needs_target,
+    percent,
+    start,
+    table,
+    target,
+)
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
@@ -38,7 +46,17 @@ def train(argv: Sequence[str]) -> None:
         learns_from, name_part = learns_from or _subset(values), _name_part(values)
     else:
         name_part = "all"
+    needs_target(values, "train")
+    chips = target(values)
     start(values)
+    if chips:
+        from audiodd_jax.jobs import target_forecast
+        from audiodd_jax.selection.subsets import Subset
+
+        learns_from = learns_from or Subset()
+        of_target = target_forecast.of_training
+        table(of_target(config, chips, learns_from, cache_dir(values)))
+        return
     name = f"{config.data.name}-{config.model.name}-{name_part}-seed{config.seed}"
     workdir = Path(values.workdir or Path("runs") / name)
     finished = (workdir / "result.json").exists()

@@ -1,10 +1,10 @@
 """Memory, arithmetic and communication volume of a step; the plan that fits a device.
 
 All by arithmetic of the sizes, so that a plan is chosen before anything is compiled.
-The constants are fitted to XLA's memory analysis of steps compiled for CPU
-(BUILD_NOTES.md), where a block's convolution and pooling are one loop. Accelerators
-write the convolution's output, which is counted in full but was not measured.
-``steps.compiled_bytes`` asks the compiler.
+The constants are fitted to the compilers' memory analysis of steps for CPUs, TPUs (v5e)
+and GPUs (H100; experiments/RESULTS.md). On CPU a block's convolution and pooling are
+one loop; accelerators write the convolution's output. ``steps.compiled_bytes`` and
+``jobs.target_forecast`` ask the compiler.
 """
 
 import dataclasses
@@ -18,19 +18,45 @@ from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv
 from audiodd_jax.ops import precision, winograd
+from audiodd_jax.ops.chunked_map import balanced
 from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.memory import memory_of, memory_share
 
-# Memory of a row's forward pass, and of its forward and backward pass, in multiples of
-# the first block's activations.
-_FORWARD = {"cpu": 0.5, "other": 2.5}
-_BACKWARD = {"cpu": 3.6, "other": 5.0}
+
+class _Constants(NamedTuple):
+    """How a platform's compiler lays out a step.
+
+    Attributes:
+      forward: memory of a row's forward pass, in multiples of the first block's
+        activations.
+      backward: of its forward and backward pass.
+      masks: bytes per activation of the first block that the backward pass keeps.
+      kept: copies of the features that the backward pass reads.
+      batch: copies of the batch's images.
+      coreset: of the coreset's, in addition to the state.
+      kernels: of the kernels.
+      near: bytes of the second block's output that stay in a chip's own memory.
+    """
+
+    forward: float
+    backward: float
+    masks: float
+    kept: int
+    batch: int
+    coreset: int
+    kernels: int
+    near: int
+
+
+_PLATFORMS = {
+    "cpu": _Constants(0.5, 3.6, 0.0, 1, 2, 2, 4, 0),
+    "tpu": _Constants(1.25, 1.6, 1.31, 2, 2, 2, 2, 100 << 20),
+    "gpu": _Constants(1.25, 1.6, 1.31, 1, 1, 2, 2, 0),
+}
 # Transforms of the tiles of a fast convolution.
 _TILES = 15
 # XLA removes a loop over a single network, and overlaps more of its body.
 _SINGLE = 2.2
-# Copies of the batch, and of the coreset in addition to the state.
-_BATCH_COPIES, _CORESET_COPIES = 2, 2
 # Images, the optimiser's two moments, the initial and the best coreset.
 _STATE_COPIES = 5
 # Memory of a process before its first step: Python, JAX, compiled programs.
@@ -120,7 +146,7 @@ def predict(
       plan: memory plan of the step.
       kind: platform of the devices.
     """
-    work = _Work(config, sizes, grid, plan, "cpu" if kind == "cpu" else "other")
+    work = _Work(config, sizes, grid, plan, platform(kind))
     return Cost(
         _parameters((sizes.f, sizes.t), config.network),
         work.d,
@@ -132,11 +158,17 @@ def predict(
     )
 
 
+def platform(name: str) -> str:
+    """The platform whose constants are known: ``cpu``, ``tpu``, or ``gpu``."""
+    return name if name in ("cpu", "tpu") else "gpu"
+
+
 class _Work:
     """One device's share of the work, and the memory that it takes."""
 
     def __init__(self, config: Config, sizes: Sizes, grid: Grid, plan: Plan, kind: str):
         self.config, self.sizes, self.plan, self.kind = config, sizes, plan, kind
+        self.constants = _PLATFORMS[kind]
         network, shape = config.network, (sizes.f, sizes.t)
         self.d = random_conv.num_features(shape, network)
         self.pixels = sizes.f * sizes.t
@@ -147,18 +179,28 @@ class _Work:
         # CPUs compute in float32 in every precision.
         self.row = 4 * self.pixels * network.width * (1 if kind == "cpu" else kept / 4)
 
+    def at_once(self, rows: int, most: int) -> int:
+        """Rows of a chunk; 0: all."""
+        if not most or most >= rows or self.kind == "cpu":
+            return min(rows, most or rows)
+        return balanced(rows, most)
+
     def forward(self, rows: int, most: int) -> int | float:
         """The forward pass of ``rows`` clips, at most ``most`` at once (0: all)."""
-        return _FORWARD[self.kind] * min(rows, most or rows) * self.row
+        count = self.at_once(rows, most)
+        found = self.constants.forward * count * self.row
+        second = count * self.row / 4
+        return found - (second if second < self.constants.near else 0)
 
     def backward(self) -> int | float:
         """The forward and backward pass of the coreset."""
         plan = self.plan
-        found = _BACKWARD[self.kind] * self.row
-        found *= min(self.own_s, plan.coreset_chunk or self.own_s)
+        activations = self.pixels * self.config.network.width
+        found = self.constants.backward * self.row + self.constants.masks * activations
+        found *= self.at_once(self.own_s, plan.coreset_chunk)
         if plan.coreset_chunk:
             found += 2 * self.own_s * self.d * 4
-        if plan.keeps == "nothing" and self.own_n == 1:
+        if self.kind == "cpu" and plan.keeps == "nothing" and self.own_n == 1:
             found += _SINGLE * self.row * min(self.own_b, plan.chunk or self.own_b)
         return found
 
@@ -167,7 +209,7 @@ class _Work:
         plan = self.plan
         if plan.keeps == "nothing":
             return self.own_b * self.phi
-        found = self.own_n * self.own_b * self.phi
+        found = self.constants.kept * self.own_n * self.own_b * self.phi
         if plan.coreset_chunk:
             found += self.own_n * self.sizes.s * self.phi
         return found
@@ -175,8 +217,9 @@ class _Work:
     def step_bytes(self) -> int | float:
         """Memory of a step."""
         sizes, network = self.sizes, self.config.network
-        kernels = 4 * 4 * sizes.s * (self.own_b + sizes.s)
-        copies = _BATCH_COPIES * sizes.b + _CORESET_COPIES * sizes.s
+        known = self.constants
+        kernels = known.kernels * 4 * sizes.s * (self.own_b + sizes.s)
+        copies = known.batch * sizes.b + known.coreset * sizes.s
         parameters = 8 * _parameters((sizes.f, sizes.t), network)
         step = self.features() + kernels + 4 * self.pixels * copies + parameters
         step += max(self.backward(), self.forward(self.own_b, self.plan.chunk))
@@ -254,6 +297,9 @@ def choose(
     sizes: Sizes,
     grid: Grid,
     device: jax.Device | None = None,
+    *,
+    platform: str | None = None,
+    memory: int | None = None,
 ) -> Plan:
     """The plan with the largest chunks that is predicted to fit the device.
 
@@ -264,11 +310,14 @@ def choose(
       sizes: of its data.
       grid: sizes of the mesh.
       device: of the mesh; None: the first local one.
+      platform: of devices that are not there, instead of ``device``.
+      memory: theirs, in bytes.
     """
     config = as_random(config)
-    device = device or jax.local_devices()[0]
-    kind = "cpu" if device.platform == "cpu" else "other"
-    budget = memory_share(kind) * memory_of(device)
+    if platform is None:
+        device = device or jax.local_devices()[0]
+        platform, memory = device.platform, memory_of(device)
+    budget = memory_share(platform) * memory
     chunk = config.network.chunk
     plans = [
         Plan(*chunks, keeps)
@@ -276,7 +325,7 @@ def choose(
         for chunks in ([(chunk, chunk)] if chunk else _chunks(sizes.b, sizes.s))
     ]
     for plan in plans:
-        found = predict(config, sizes, grid, plan, device.platform)
+        found = predict(config, sizes, grid, plan, platform)
         if found.peak_bytes() <= budget:
             return plan
     return plans[-1]

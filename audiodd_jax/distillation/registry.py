@@ -1,7 +1,8 @@
 """The distillation methods by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 from jax.sharding import Mesh
 
 from audiodd_jax.config import Config
@@ -39,16 +40,20 @@ METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]]
 }
 
 
-def make_mesh(config: Config, num_classes: int) -> Mesh:
+def make_mesh(
+    config: Config, num_classes: int, chips: Sequence[jax.Device] | None = None
+) -> Mesh:
     """The mesh of all devices for a method: they share random networks, or classes.
 
     Args:
       config: of the run.
       num_classes: ``c``.
+      chips: the devices; None: all, of all processes.
     """
     if config.method in MATCHING:
-        return devices.make_mesh(num_classes)
-    return devices.make_mesh(config.rfad.networks if config.method == "rfad" else 1)
+        return devices.make_mesh(num_classes, chips)
+    shared = config.rfad.networks if config.method == "rfad" else 1
+    return devices.make_mesh(shared, chips)
 
 
 def advice(method: str) -> str:

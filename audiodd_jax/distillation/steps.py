@@ -40,6 +40,19 @@ def make_chunk(
     batches of these steps. Returns the state, and metrics averaged over the chunk.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
+    chunk = chunk_program(method, stats, config, noise, mesh)
+    # The key is an argument, so that other seeds find the program compiled.
+    return functools.partial(chunk, key=devices.replicate(key, mesh))
+
+
+def chunk_program(
+    method: Method,
+    stats: Normalization,
+    config: Config,
+    noise: Num[Array, "pieces f t"] | None,
+    mesh: Mesh,
+) -> jax.stages.Wrapped:
+    """The program of ``make_chunk``: ``(state, data, length, key)``."""
     draw = method.draw or batches.uniform(config.loop.batch_size)
 
     @functools.partial(
@@ -64,8 +77,7 @@ def make_chunk(
         state, metrics = lax.scan(body, state, drawn, length=length)
         return state, jax.tree.map(jnp.mean, metrics)
 
-    # The key is an argument, so that other seeds find the program compiled.
-    return functools.partial(chunk, key=devices.replicate(key, mesh))
+    return chunk
 
 
 def make_validate(
@@ -77,6 +89,13 @@ def make_validate(
     """
     if not data.labels.size:
         return None
+    score = validation_program(config, mesh)
+    data, key = devices.replicate((data, key), mesh)
+    return lambda arrays: score(arrays, data, key, config.rfad.regularizer)
+
+
+def validation_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+    """The program of ``make_validate``: ``(arrays, data, key, regularizer)``."""
     settings = config.evaluation
 
     def score(
@@ -100,9 +119,7 @@ def make_validate(
         return ridge_scoring.score(predictions, data.labels, data.recordings)
 
     # Keys are arguments, so that other seeds find the program compiled.
-    score = jax.jit(score, out_shardings=devices.replicated(mesh))
-    data, key = devices.replicate((data, key), mesh)
-    return lambda arrays: score(arrays, data, key, config.rfad.regularizer)
+    return jax.jit(score, out_shardings=devices.replicated(mesh))
 
 
 def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:

@@ -225,5 +225,9 @@ def compute(
 
     On CPU the batch is transformed in blocks of ``block_size``.
     """
-    blocked = jax.default_backend() == "cpu"
-    return _compiled(dataclasses.astuple(config), blocked)(waveforms)
+    return program(config, jax.default_backend() == "cpu")(waveforms)
+
+
+def program(config: FeaturesConfig, blocked: bool) -> jax.stages.Wrapped:
+    """The compiled program of ``compute``, of all waveforms at once or in blocks."""
+    return _compiled(dataclasses.astuple(config), blocked)

@@ -9,6 +9,7 @@ from audiodd_jax.config import presets as presets_lib
 from audiodd_jax.config.names import ACQUISITIONS, METHODS
 from audiodd_jax.data import datasets
 from audiodd_jax.networks import parameter_count
+from audiodd_jax.runtime import targets
 
 Definition = Callable[[flags.FlagValues], None]
 
@@ -37,6 +38,23 @@ def define_device_flag(values: flags.FlagValues) -> None:
         "num_devices",
         None,
         "devices to use (default: all); on CPU, simulate this many devices",
+        flag_values=values,
+    )
+
+
+def define_dry_run_flags(values: flags.FlagValues) -> None:
+    """Flags for forecasts."""
+    flags.DEFINE_bool(
+        "dry_run",
+        False,
+        "print shapes, arithmetic, predicted memory and communication volume, and stop",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "target",
+        None,
+        "with --dry_run: an accelerator to compile for, whether or not it is there: "
+        f"{', '.join(targets.CHIPS)}, with a topology or number as v5e:2x4 or h100:8",
         flag_values=values,
     )
 
@@ -87,12 +105,6 @@ def define_distill_flags(values: flags.FlagValues) -> None:
         None,
         "precision of the random features: float32, or tf32 or bfloat16 with float32 "
         "sums",
-        **options,
-    )
-    flags.DEFINE_bool(
-        "dry_run",
-        False,
-        "print shapes, arithmetic, predicted memory and communication volume, and stop",
         **options,
     )
     string(
@@ -260,6 +272,7 @@ COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
         define_data_flags,
         define_preset_flag,
         define_distill_flags,
+        define_dry_run_flags,
         define_device_flag,
         define_process_flags,
     ),
@@ -267,13 +280,20 @@ COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
         define_data_flags,
         define_preset_flag,
         define_train_flags,
+        define_dry_run_flags,
         define_device_flag,
     ),
-    "evaluate": (define_data_flags, define_evaluate_flags, define_device_flag),
+    "evaluate": (
+        define_data_flags,
+        define_evaluate_flags,
+        define_dry_run_flags,
+        define_device_flag,
+    ),
     "active": (
         define_data_flags,
         define_preset_flag,
         define_active_flags,
+        define_dry_run_flags,
         define_device_flag,
     ),
     "report": (define_report_flags,),

@@ -9,10 +9,11 @@ from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import multi_formation
 from audiodd_jax.data import splits
 from audiodd_jax.distillation import memory_plan, registry, steps
-from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.features import cache, dataset
 from audiodd_jax.jobs import bought_labels
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
 
 _READOUTS = {
@@ -32,21 +33,36 @@ def forecast(config: Config, cache_dir: Path | None = None) -> list[tuple[str, s
     Raises:
       UserError: the dataset cannot be used, or the method selects real clips.
     """
+    sizes, _ = measured(config, cache_dir)
+    return rows(config, sizes, registry.make_mesh(config, sizes.c))
+
+
+def measured(config: Config, cache_dir: Path | None = None) -> tuple[Sizes, int]:
+    """Prepares the dataset; the sizes of a run on it, and its validation clips.
+
+    Args:
+      config: run configuration.
+      cache_dir: folder for downloads and features.
+
+    Raises:
+      UserError: the dataset cannot be used.
+    """
     if config.labels.is_part:
         data = dataset.load(config, cache_dir)
         data = bought_labels.restrict(config, data, cache_dir)
-        counts = data.train.labels.size, data.test.labels.size
-        shape, classes = data.image_shape, data.num_classes
+        train, validation = data.train.labels.size, 0
+        tested, shape = data.test.labels.size, data.image_shape
+        classes = data.num_classes
     else:
         found = cache.prepare(config, cache_dir)
         parts = splits.assign(
             found.labels, found.splits, found.folds, found.groups, config.data
         )
-        counts = parts.train.size, parts.validation.size + parts.test.size
+        train, validation, tested = (part.size for part in parts)
         shape, classes = found.features.shape[1:3], len(found.class_names)
     multi_formation.check(shape[1], config.coreset.factor)
-    sizes = memory_plan.sizes_of(config, shape, classes, *counts)
-    return rows(config, sizes, registry.make_mesh(config, classes))
+    sizes = memory_plan.sizes_of(config, shape, classes, train, validation + tested)
+    return sizes, validation
 
 
 def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
@@ -81,9 +97,6 @@ def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
     step = steps.compiled_bytes(config, sizes, mesh, plan)
     peak = found.peak_bytes(step)
     network = config.network
-    at_once = f"{plan.chunk:,} clips" if plan.chunk else "the whole batch"
-    if plan.coreset_chunk:
-        at_once += f", {plan.coreset_chunk:,} coreset spectrograms"
     kept = {"features": "kept for the backward pass", "nothing": "recomputed"}
     fits = "" if peak <= memory else "; that is MORE than available"
     return [
@@ -95,11 +108,24 @@ def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
          f"({_READOUTS[network.readout]}), {kept[plan.keeps]}"),
         ("kernels", f"{sizes.b:,} x {sizes.s:,} and {sizes.s:,} x {sizes.s:,}, "
          f"{config.rfad.kernel_precision}"),
-        ("devices", f"{mesh.size} x {device.device_kind}: {grid.networks} share "
-         f"{config.rfad.networks} networks, {grid.batch} the batch"),
-        ("at once", at_once),
+        ("devices", f"{mesh.size} x {device.device_kind}: {shared(config, grid)}"),
+        ("at once", at_once(plan)),
         ("arithmetic", f"{found.flops / 1e9:,.1f} GFLOP per step"),
         ("memory", f"{step / 1e9:,.2f} GB per step, {peak / 1e9:,.2f} GB at the peak, "
          f"of {memory / 1e9:,.1f} GB per device{fits}"),
         ("communication", f"{found.exchanged_bytes / 1e6:,.2f} MB per step and device"),
     ]  # fmt: skip
+
+
+def at_once(plan: Plan) -> str:
+    """What a step computes at once, in words."""
+    text = f"{plan.chunk:,} clips" if plan.chunk else "the whole batch"
+    if plan.coreset_chunk:
+        text += f", {plan.coreset_chunk:,} coreset spectrograms"
+    return text
+
+
+def shared(config: Config, grid: Grid) -> str:
+    """How RFAD's work is divided among devices, in words."""
+    networks = config.rfad.networks
+    return f"{grid.networks} share {networks} networks, {grid.batch} the batch"

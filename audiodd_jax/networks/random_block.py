@@ -42,7 +42,9 @@ def _forward(
     def elsewhere(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
         x, kernel = (precision_lib.operand(a, precision) for a in (x, kernel))
         products = precision_lib.PRECISIONS[precision].products
-        return finish(convolution.convolve(x, kernel, precision=products) + bias)
+        y = convolution.convolve(x, kernel, precision=products) + bias
+        # What is written between convolution and pooling is in the kept type too.
+        return finish(y.astype(kept))
 
     return lax.platform_dependent(x, kernel, bias, cpu=on_cpu, default=elsewhere)
 

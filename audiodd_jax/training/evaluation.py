@@ -164,6 +164,23 @@ def kernel_regression(
     settings = config.evaluation
     mesh = mesh or devices.make_mesh(settings.networks)
     _check_memory(max(len(c.labels) for c in coresets), test.labels.size)
+    predicted = regression_program(config, mesh)
+    test, *coresets = devices.replicate([test, *coresets], mesh)
+    seeds = range(settings.seeds) if seeds is None else seeds
+    return [
+        from_predictions(
+            "krr",
+            np.stack([predicted(np.int32(seed), arrays, test) for seed in seeds]),
+            test.labels,
+            arrays.labels.shape[1],
+        )
+        for arrays in coresets
+    ]
+
+
+def regression_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+    """The program of ``kernel_regression``: ``(seed, arrays, test)`` to classes."""
+    settings = config.evaluation
     # Scores are in float32, whatever the precision of the distillation.
     own = {"width": settings.width or config.network.width, "precision": "float32"}
     network = dataclasses.replace(config.network, **own)
@@ -182,18 +199,7 @@ def kernel_regression(
         )
         return predictions.argmax(1)
 
-    predicted = jax.jit(predicted, out_shardings=devices.replicated(mesh))
-    test, *coresets = devices.replicate([test, *coresets], mesh)
-    seeds = range(settings.seeds) if seeds is None else seeds
-    return [
-        from_predictions(
-            "krr",
-            np.stack([predicted(np.int32(seed), arrays, test) for seed in seeds]),
-            test.labels,
-            arrays.labels.shape[1],
-        )
-        for arrays in coresets
-    ]
+    return jax.jit(predicted, out_shardings=devices.replicated(mesh))
 
 
 def _check_memory(s: int, b: int) -> None:
@@ -270,14 +276,18 @@ def networks(
       protocol: name of the model.
       num_classes: ``c``.
     """
-    found = _classes(fitted.networks, test.images, model=fitted.model)
+    predicted = prediction_program(fitted.model)
+    found = predicted(fitted.networks, test.images)
     return from_predictions(protocol, found, test.labels, num_classes)
 
 
-@functools.partial(jax.jit, static_argnames="model")
-def _classes(
-    networks: Network, images: Float[Array, "b f t 1"], *, model: nn.Module
-) -> Int[Array, "k b"]:
-    """The classes that each network predicts."""
-    one = lambda network: logits(network, images, model, CLIPS_AT_ONCE).argmax(1)
-    return jax.lax.map(one, networks)
+@functools.lru_cache(maxsize=4)
+def prediction_program(model: nn.Module) -> jax.stages.Wrapped:
+    """The program of ``networks``: ``(networks, images)`` to classes ``[k, b]``."""
+
+    @jax.jit
+    def predicted(networks: Network, images: Array) -> Array:
+        one = lambda network: logits(network, images, model, CLIPS_AT_ONCE).argmax(1)
+        return jax.lax.map(one, networks)
+
+    return predicted

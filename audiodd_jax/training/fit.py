@@ -154,10 +154,7 @@ def programs(
     _check(settings, validation, noise)
     dtype = jnp.dtype(settings.precision)
     model = models.make(config.model, num_classes, dtype)
-    one = functools.partial(
-        trainer.init, model=model, image_shape=image_shape, config=settings
-    )
-    initial = jax.jit(lambda keys: jax.lax.map(one, keys))
+    initial = initial_program(model, image_shape, settings)
     mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
     parallel = settings.parallel or _seeds_at_once(initial, config, image_shape)
     chunk = trainer.make_chunk(model, settings, stats, noise, parallel, mesh)
@@ -244,6 +241,16 @@ def _check(settings: TrainingConfig, validation: Split, noise: Array | None) -> 
         )
 
 
+def initial_program(
+    model: nn.Module, image_shape: tuple[int, int], settings: TrainingConfig
+) -> jax.stages.Wrapped:
+    """The program that draws the states of all seeds from their keys."""
+    one = functools.partial(
+        trainer.init, model=model, image_shape=image_shape, config=settings
+    )
+    return jax.jit(lambda keys: jax.lax.map(one, keys))
+
+
 def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
     return FitState(
         states,
@@ -280,9 +287,14 @@ def _review(
     return _keep(state, is_alive & is_better, row["step"], accuracy, loss)
 
 
-def seed_grid(seeds: int) -> devices.Grid:
-    """The mesh for ``seeds``: the networks axis has as many devices as divide them."""
-    count = devices.make_mesh().size
+def seed_grid(seeds: int, count: int | None = None) -> devices.Grid:
+    """The mesh for ``seeds``: the networks axis has as many devices as divide them.
+
+    Args:
+      seeds: networks to train.
+      count: devices; None: all, of all processes.
+    """
+    count = count or devices.make_mesh().size
     own = math.gcd(seeds, count)
     return devices.Grid(own, count // own)
 
@@ -337,6 +349,12 @@ def make_validate(
     """Accuracy and loss of stacked networks on validation clips; None without clips."""
     if not data.labels.size:
         return None
+    validate = validation_program(model, config)
+    return lambda networks: validate(networks, data)
+
+
+def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.Wrapped:
+    """The program of ``make_validate``: ``(networks, data)``."""
 
     @jax.jit
     def validate(networks: Network, data: Split) -> tuple[Array, Array]:
@@ -350,7 +368,7 @@ def make_validate(
 
         return jax.lax.map(score, networks)
 
-    return lambda networks: validate(networks, data)
+    return validate
 
 
 def _seeds_at_once(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from turns import measure
+from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.active_learning import acquisition, monte_carlo

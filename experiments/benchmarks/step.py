@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
-from turns import measure
+from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.coreset.arrays import CoresetArrays

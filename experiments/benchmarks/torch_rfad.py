@@ -1,11 +1,24 @@
 """One RFAD step as a plain PyTorch program would take it, for comparison."""
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 
-def make_step(x, labels, x_s, y_s, *, width, networks, rate, regularizer, bias_std):
+def make_step(
+    x,
+    labels,
+    x_s,
+    y_s,
+    *,
+    width,
+    networks,
+    rate,
+    regularizer,
+    bias_std,
+    device="cpu",
+    precision="float32",
+    compiled=False,
+):
     """A function that takes a step and returns its loss.
 
     Args:
@@ -18,9 +31,15 @@ def make_step(x, labels, x_s, y_s, *, width, networks, rate, regularizer, bias_s
       rate: learning rate.
       regularizer: of the kernel regression.
       bias_std: of the networks' biases.
+      device: where everything lies.
+      precision: of the networks: float32, tf32 or bfloat16.
+      compiled: the networks by ``torch.compile``.
     """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_default_device(device)
     b, c = len(x), y_s.shape[1]
-    nchw = lambda a: torch.tensor(np.ascontiguousarray(a.transpose(0, 3, 1, 2)))
+    nchw = lambda a: torch.tensor(a.transpose(0, 3, 1, 2).copy())
     data, images = nchw(x), nchw(x_s).requires_grad_()
     y_data = functional.one_hot(torch.tensor(labels).long(), c) - 1 / c
     y = torch.tensor(y_s).requires_grad_()
@@ -36,11 +55,14 @@ def make_step(x, labels, x_s, y_s, *, width, networks, rate, regularizer, bias_s
             channels = width
         return layers
 
-    def features(layers, x):
-        for kernel, bias in layers:
-            x = functional.relu(functional.conv2d(x, kernel, bias, padding=1))
-            x = functional.avg_pool2d(x, 2)
-        return x.flatten(1)
+    def plain(layers, x):
+        with torch.autocast(device, torch.bfloat16, precision == "bfloat16"):
+            for kernel, bias in layers:
+                x = functional.relu(functional.conv2d(x, kernel, bias, padding=1))
+                x = functional.avg_pool2d(x, 2)
+        return x.flatten(1).float()
+
+    features = torch.compile(plain) if compiled else plain
 
     def adabelief(param, grad, state):
         mean, spread = state

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch_networks
 from absl import app, flags, logging
-from turns import measure
+from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.config import AugmentConfig

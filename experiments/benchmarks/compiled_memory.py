@@ -1,0 +1,112 @@
+"""A step's memory on accelerators: predicted, and by their compilers.
+
+    bash launch/compilers.sh && python experiments/benchmarks/compiled_memory.py
+
+Random shapes of RFAD steps, the same for each seed; no accelerator is needed. The first
+``--fitted`` shapes are those that the constants of ``distillation/memory_plan.py`` were
+fitted to, the others were held out. ``--shape`` compiles given shapes instead, on every
+``--target``. One line of JSON for each goes to ``--out``.
+"""
+
+import json
+
+import numpy as np
+from absl import app, flags
+
+from audiodd_jax.config import Config, fields
+from audiodd_jax.distillation import memory_plan
+from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.jobs import target_forecast
+from audiodd_jax.runtime import devices, targets
+
+_TARGETS = flags.DEFINE_list("target", ["v5e", "h100"], "accelerators")
+_SEED = flags.DEFINE_integer("seed", 0, "of the random shapes")
+_SHAPES = flags.DEFINE_integer("shapes", 24, "random shapes")
+_FITTED = flags.DEFINE_integer("fitted", 16, "of these that the constants fit")
+_SHAPE = flags.DEFINE_multi_string(
+    "shape", [], "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES,PRECISION,CHUNK"
+)
+_OUT = flags.DEFINE_string("out", None, "file of JSON lines")
+
+
+def random_shape(rng):
+    """Sizes from those of a quick run to the published ones."""
+    pick = lambda *values: values[rng.integers(len(values))]
+    bins, frames = pick((16, 32), (32, 32), (32, 64), (40, 98), (64, 64), (64, 128))
+    width, networks = pick(32, 64, 96, 128, 256), pick(1, 2, 4, 8)
+    batch, samples = pick(128, 320, 512, 1280), pick(10, 50, 100, 200, 500)
+    precision = pick("float32", "bfloat16", "bfloat16")
+    chunk = pick(0, 0, 0, 64, 160)
+    numbers = (width, networks, batch, samples, bins, frames, precision, chunk)
+    return ",".join(map(str, numbers))
+
+
+def settings(text):
+    """The configuration and the sizes of a shape."""
+    words = text.split(",")
+    width, networks, batch, samples, bins, frames = map(int, words[:6])
+    chunk = int(words[7]) if len(words) > 7 else 0
+    changes = {
+        "network.width": width,
+        "network.precision": words[6] if len(words) > 6 else "float32",
+        "network.chunk": chunk,
+        "rfad.networks": networks,
+        "loop.batch_size": batch,
+    }
+    sizes = Sizes(bins, frames, 10, samples, batch, 2000, 600)
+    return fields.replace(Config(), changes), sizes
+
+
+def measure(name, text):
+    """A row: predicted and compiled bytes of a step, and the plan."""
+    target, (config, sizes) = targets.parse(name), settings(text)
+    chip = target.chip
+    grid = devices.choose_grid(target.size, config.rfad.networks)
+    own = {"platform": chip.kind, "memory": chip.memory}
+    plan = memory_plan.choose(config, sizes, grid, **own)
+    cost = memory_plan.predict(config, sizes, grid, plan, chip.kind)
+    asked = target_forecast.request(
+        target, "distill", config, sizes, 300, only=("step",)
+    )
+    (found,) = target_forecast.compile_programs(target, asked)
+    kept = ("seconds", "steps", "step_bytes", "memory", "flops", "bytes", "error")
+    return {
+        "target": name,
+        "shape": text,
+        "plan": list(plan),
+        "predicted": cost.step_bytes,
+        "exchange": cost.exchanged_bytes,
+        **{key: found[key] for key in kept if key in found},
+        "collectives": found.get("collectives"),
+    }
+
+
+def main(_):
+    rng = np.random.default_rng(_SEED.value)
+    shapes = _SHAPE.value or [random_shape(rng) for _ in range(_SHAPES.value)]
+    print("| step | target | plan | predicted, MB | compiled, MB | ratio | s |")
+    print("|---|---|---|---|---|---|---|")
+    for number, text in enumerate(shapes):
+        part = "" if _SHAPE.value or number < _FITTED.value else ", held out"
+        for name in _TARGETS.value:
+            if not _SHAPE.value and targets.parse(name).chip.kind == "tpu":
+                # Arrays of the same type, compiled in a third of the time.
+                text = text.replace("float32", "tf32")
+            row = measure(name, text)
+            if _OUT.value:
+                with open(_OUT.value, "a") as file:
+                    file.write(json.dumps(row) + "\n")
+            if "error" in row:
+                print(f"| {text}{part} | {name} | {row['error']} | | | | |", flush=True)
+                continue
+            ratio = row["predicted"] / row["step_bytes"]
+            print(
+                f"| {text}{part} | {name} | {', '.join(map(str, row['plan']))} "
+                f"| {row['predicted'] / 1e6:,.0f} | {row['step_bytes'] / 1e6:,.0f} "
+                f"| {ratio:.2f} | {row['seconds']:.0f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)

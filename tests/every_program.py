@@ -1,0 +1,124 @@
+"""Compiles small forms of every device program for a target; run by ``python -m``.
+
+What it answers is in ``audiodd_jax.jobs.compile_for_target``; test_accelerators asks.
+"""
+
+import functools
+import json
+import sys
+
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.distillation import registry
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.jobs import device_programs
+from audiodd_jax.jobs.compile_for_target import compiled
+from audiodd_jax.jobs.device_programs import Workload
+from audiodd_jax.runtime import compilers, devices, environment, targets
+
+SIZES = Sizes(16, 16, 4, 8, 16, 32, 24)
+PLAN = Plan()
+SMALL = {
+    "network.width": 8,
+    "network.depth": 2,
+    "rfad.networks": 8,
+    "loop.batch_size": SIZES.b,
+    "loop.log_every": 2,
+    "evaluation.networks": 8,
+    "coreset.samples_per_class": 2,
+    "matching.depth": 1,
+    "matching.width": 8,
+    "matching.real_per_class": 4,
+    "matching.network_batch": 8,
+    "frepo.depth": 1,
+    "frepo.width": 8,
+    "frepo.networks": 2,
+    "frepo.network_batch": 8,
+    "kip.pairs": 16,
+    "features.sample_rate": 8000,
+    "features.clip_seconds": 0.5,
+}
+
+
+def settings(**changes):
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return fields.replace(Config(), {**SMALL, **dotted})
+
+
+def network(name, precision, command="step"):
+    """A training's programs; ResNet-18 is as deep as it is, and narrow."""
+    dropout = {"model.dropout": 0.2} if command == "acquisition" else {}
+    config = presets.for_model(settings(), name)
+    more = {
+        "model.width": 8,
+        "training.precision": precision,
+        "training.log_every": 2,
+        "training.seeds": 1,
+        "training.batch_size": 16,
+        "active.chunk": 16,
+        "active.passes": 3,
+        **({"model.depth": 2} if name == "convnet" else {}),
+        **dropout,
+    }
+    return "active", fields.replace(config, more), command
+
+
+def distillation(command="step", **changes):
+    return "distill", settings(**changes), command
+
+
+PROGRAMS = {
+    "rfad float32": distillation(network__depth=1),
+    "rfad tf32": distillation(network__precision="tf32", network__depth=1),
+    "rfad bfloat16": distillation(network__precision="bfloat16"),
+    "rfad wide kernels": distillation(
+        network__precision="bfloat16",
+        network__depth=1,
+        rfad__kernel_precision="float64",
+    ),
+    "kip": distillation(method="kip", network__depth=1),
+    "frepo": distillation(method="frepo"),
+    "dc": distillation(method="dc"),
+    "dsa": distillation(method="dsa"),
+    "dm": distillation(method="dm"),
+    "validation": distillation("validation", network__precision="bfloat16"),
+    "scoring": distillation("scoring", network__depth=1),
+    "convnet float32": network("convnet", "float32"),
+    "convnet bfloat16": network("convnet", "bfloat16"),
+    "convnet validation": network("convnet", "bfloat16", "validation"),
+    "convnet scoring": network("convnet", "bfloat16", "scoring"),
+    "passes": network("convnet", "bfloat16", "acquisition"),
+    "resnet18 float32": network("resnet18", "float32"),
+    "resnet18 bfloat16": network("resnet18", "bfloat16"),
+    "features": ("features", settings(), ""),
+}
+
+
+def make(name, chips):
+    command, config, part = PROGRAMS[name]
+    if command == "features":
+        mesh = devices.make_mesh(devices=chips)
+        return device_programs.features(config, mesh, 4)
+    work = Workload(config, SIZES, 12, 24, 32)
+    made = device_programs.of_command(command, work, chips, lambda mesh: PLAN)
+    return made[part]()
+
+
+def main():
+    request = json.load(sys.stdin)
+    target = targets.parse(request["target"])
+    chips = compilers.devices_of(target)
+    compilers.answer({"programs": request["names"]})
+    for name in request["names"][request["skip"] :]:
+        wide = "wide" in name
+        environment.set_numerics(jax_enable_x64=wide)
+        found = compiled(functools.partial(make, name, chips), target)
+        compilers.answer(found)
+
+
+def mesh_of(chips):
+    """The mesh of the RFAD programs."""
+    return registry.make_mesh(settings(), SIZES.c, chips)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What a dry run for an accelerator prints, with a compiler that is not there."""
+
+import pytest
+
+from audiodd_jax.cli import main
+from audiodd_jax.config import Config, fields
+from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.jobs import device_programs, target_forecast
+from audiodd_jax.jobs.device_programs import Workload
+from audiodd_jax.runtime import compilers, devices, targets
+from audiodd_jax.runtime.errors import UserError
+
+SIZES = Sizes(16, 16, 2, 8, 32, 64, 30)
+# Ten steps: a TFLOP each, and as many bytes as take a millisecond on a v5e.
+STEP = {
+    "program": "step",
+    "seconds": 12.4,
+    "steps": 10,
+    "precision": "bfloat16",
+    "step_bytes": 2 * 10**9,
+    "memory": 3 * 10**9,
+    "flops": 10**13,
+    "bytes": 8190 * 10**6,
+    "collectives": {"all-reduce": [20, 4 * 10**7]},
+}
+FAILED = {"program": "scoring", "error": "the v5e compiler crashed (SIGSEGV)"}
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """``compiler(account, ...)``: what a compiler says; returns what it was asked."""
+    asked = []
+
+    def says(*accounts):
+        def compile_programs(target, request):
+            asked.append(request)
+            return list(accounts)
+
+        monkeypatch.setattr(target_forecast, "compile_programs", compile_programs)
+        monkeypatch.setattr(compilers, "versions", lambda kind: {"libtpu": "1.2"})
+        return asked
+
+    return says
+
+
+def settings(**changes):
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return fields.replace(Config(), dotted)
+
+
+def test_the_rows_of_a_distillation(compiler):
+    asked = compiler(STEP, FAILED)
+    target = targets.parse("v5e:2x2")
+    config = settings(network__width=8, rfad__networks=2, network__precision="bfloat16")
+    rows = dict(target_forecast.distillation_rows(config, target, SIZES, 10))
+    assert rows["target"] == "4 x v5e of 17.2 GB, compiled by libtpu 1.2"
+    assert rows["devices"] == (
+        "4 x v5e: 2 share 2 networks, 2 the batch; at once the whole batch"
+    )
+    assert rows["programs"] == "step in 12 s; scoring failed"
+    assert rows["no scoring"] == "the v5e compiler crashed (SIGSEGV)"
+    assert rows["memory"].startswith("2.00 GB per step (predicted 1")
+    assert rows["memory"].endswith("3.00 GB with its data, of 17.2 GB per chip")
+    assert rows["collectives"].startswith("2 all-reduce of 4.00 MB (predicted 1")
+    assert rows["arithmetic"] == (
+        "1,000.0 GFLOP per step and chip: 5.08 ms at 197.0 TFLOP/s (bfloat16)"
+    )
+    assert rows["bytes moved"] == "819.00 MB per step and chip: 1.00 ms at 819 GB/s"
+    assert rows["lower bound"] == "5.08 ms per step, by arithmetic"
+    (request,) = asked
+    assert (request["target"], request["command"]) == ("v5e:2x2", "distill")
+    assert fields.from_dict(request["config"]) == config
+    assert request["sizes"] == list(SIZES)
+
+
+def test_what_does_not_fit_is_said(compiler):
+    compiler({**STEP, "memory": 20 * 10**9})
+    target = targets.parse("v5e")
+    rows = dict(target_forecast.distillation_rows(settings(), target, SIZES, 10))
+    assert rows["memory"].endswith("of 17.2 GB per chip; that is MORE than there is")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("distill --dry_run --target=v5x", "there is no target 'v5x'; did you mean v5"),
+        ("distill --target=v5e", "--target compiles and does not run: add --dry_run"),
+        ("train --dry_run", "add --target, as in --target=v5e"),
+        ("active --dry_run --target=v5e:9", "v5e has no topology '9'"),
+        ("distill --dry_run --target=h100 --method=herding", "there is no step"),
+    ],
+)
+def test_bad_targets_are_a_sentence(arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        main.main(arguments.split())
+
+
+def test_commands_ask_for_their_programs(compiler, capsys):
+    asked = compiler(STEP)
+    quick = ["--dataset=tones", "--preset=quick", "--dry_run", "--target=h100"]
+    main.main(["train", *quick, "--samples_per_class=3"])
+    main.main(["active", *quick, "--budgets=4/class"])
+    main.main(["distill", *quick])
+    assert [request["command"] for request in asked] == ["train", "active", "distill"]
+    # Clips of the training set, then of the pool.
+    assert asked[0]["counts"][1:] == [30]
+    assert asked[1]["counts"][1:] == [40, asked[1]["sizes"][5]]
+    assert capsys.readouterr().out.count("lower bound") == 3
+
+
+def test_the_programs_are_those_that_run():
+    """Lowered for this machine's device, from shapes alone."""
+    changes = {"network.width": 4, "network.depth": 1, "rfad.networks": 1}
+    more = {"model.width": 4, "model.depth": 1, "model.dropout": 0.2}
+    config = fields.replace(Config(), {**changes, **more, "training.seeds": 1})
+    work = Workload(config, SIZES, 10, 20, 40)
+    chips = devices.make_mesh().devices.ravel()[:1].tolist()
+    for command, names in {
+        "distill": ["step", "validation", "scoring"],
+        "active": ["step", "validation", "scoring", "acquisition"],
+        "evaluate": ["scoring"],
+    }.items():
+        plan = lambda mesh: device_programs.Plan()
+        found = device_programs.of_command(command, work, chips, plan)
+        assert list(found) == names
+        for name, make in found.items():
+            text = make().lower().as_text()
+            assert "func.func public @main" in text, (command, name)

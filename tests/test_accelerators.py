@@ -1,0 +1,118 @@
+"""Every device program as the compilers of TPUs and GPUs see it, without either.
+
+The compilers are those of ``launch/compilers.sh``; what they compile is in
+every_program.py. A TPU's compiler takes minutes for some: without
+``AUDIODD_TEST_COMPILES=all`` it is asked for the others.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import every_program
+import pytest
+
+from audiodd_jax.distillation import memory_plan
+from audiodd_jax.runtime import compilers, targets
+from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.errors import UserError
+
+# Sources that only CPUs are for.
+_CPU_ONLY = ("on_cpu", "winograd", "_products", "written_out", "kernel_gradient")
+_CPU_POOLING = ("average_pool.<locals>.by_window", "max_pool.<locals>.by_slices")
+# Programs that keep no state.
+_STATELESS = ("validation", "scoring", "passes", "features")
+# What the TPU's compiler takes a quarter of a minute to two minutes for, each.
+_LONG = (
+    *("rfad wide kernels", "kip", "frepo", "dc", "dsa", "dm"),
+    *("convnet float32", "resnet18 float32", "resnet18 bfloat16"),
+)
+_ALL = os.environ.get("AUDIODD_TEST_COMPILES") == "all"
+EVERYTHING = list(every_program.PROGRAMS)
+
+
+@functools.cache
+def accounts(target, names):
+    """What the compiler says of programs, by name."""
+    found = targets.parse(target)
+    request = {"target": target, "names": list(names)}
+    rows = compilers.ask(found, request, "every_program", 3600.0)
+    return {row["program"]: row for row in rows}
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """``compiled(target, names)``: ``accounts``, or a skip without the compiler.
+
+    The folder of the compilers is that of the environment, the path has the tests.
+    """
+    monkeypatch.setenv("PYTHONPATH", str(Path(every_program.__file__).parent))
+
+    def ask(target, names):
+        try:
+            compilers.versions(targets.parse(target).chip.kind)
+        except UserError as error:
+            pytest.skip(str(error))
+        return accounts(target, tuple(names))
+
+    return ask
+
+
+def check(name, found):
+    """What must hold of a program on every accelerator."""
+    assert "error" not in found, (name, found)
+    assert found["host"] == [], name
+    assert ("f64" in found["kinds"]) == ("wide" in name), name
+    for function in found["functions"]:
+        assert function not in _CPU_POOLING, name
+        assert not any(word in function for word in _CPU_ONLY), (name, function)
+    is_stateless = any(word in name for word in _STATELESS)
+    assert (found["aliased"] > 0) != is_stateless, name
+    products = found["products"]
+    assert "f32 default" not in products, (name, products)
+    if "bfloat16" in name:
+        assert products["bf16 default"] >= 2, (name, products)
+    elif "tf32" in name:
+        assert products["f32 high"] >= 2, (name, products)
+    elif name not in ("rfad wide kernels", "validation", "convnet validation",
+                      "convnet scoring", "passes"):  # fmt: skip
+        assert "bf16 default" not in products, (name, products)
+
+
+def test_spectrograms_compile_for_a_gpu(compiled):
+    """The shortest of the programs, for every day."""
+    check("features", compiled("h100", ["features"])["features"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["v5e", "h100"])
+def test_every_program_compiles_as_it_should(compiled, target):
+    names = EVERYTHING
+    if target == "v5e" and not _ALL:
+        names = [name for name in EVERYTHING if name not in _LONG]
+    found = compiled(target, names)
+    assert list(found) == names
+    for name, account in found.items():
+        check(name, account)
+        assert account["collectives"] == {}, name
+
+
+@pytest.mark.slow
+def test_another_chip_compiles_the_main_programs(compiled):
+    for name, account in compiled("v6e", ["rfad bfloat16", "convnet bfloat16"]).items():
+        check(name, account)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["v5e:2x4", "h100:8"])
+def test_eight_chips_exchange_what_the_plan_predicts(compiled, target):
+    """Networks on eight chips: all-reduces of kernels and of the gradient alone."""
+    found = compiled(target, ["rfad bfloat16"])["rfad bfloat16"]
+    check("rfad bfloat16", found)
+    assert list(found["collectives"]) == ["all-reduce"]
+    _, size = found["collectives"]["all-reduce"]
+    config = every_program.settings()
+    cost = memory_plan.predict(
+        config, every_program.SIZES, Grid(8, 1), every_program.PLAN, "tpu"
+    )
+    assert size / found["steps"] == pytest.approx(cost.exchanged_bytes, rel=0.02)
