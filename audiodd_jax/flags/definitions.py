@@ -6,7 +6,7 @@ from absl import flags
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config import presets as presets_lib
-from audiodd_jax.config.names import ACQUISITIONS, METHODS
+from audiodd_jax.config.names import ACQUISITIONS, EXPORTS, METHODS
 from audiodd_jax.data import datasets
 from audiodd_jax.networks import parameter_count
 
@@ -211,6 +211,31 @@ def define_report_flags(values: flags.FlagValues) -> None:
     )
 
 
+def define_export_flags(values: flags.FlagValues) -> None:
+    """Flags for the format and folder of an export."""
+    string, options = flags.DEFINE_string, {"flag_values": values}
+    string("format", None, f"one of: {', '.join(EXPORTS)}", **options)
+    string(
+        "out",
+        None,
+        "new folder of the export (default: export/FORMAT in RUN)",
+        **options,
+    )
+    flags.DEFINE_bool(
+        "test_clips",
+        False,
+        "pytorch, numpy: also write the test clips of the dataset as waveforms",
+        **options,
+    )
+    string("data_dir", None, "folder or archive with the recordings", **options)
+    string(
+        "cache_dir",
+        None,
+        "folder for downloads and features (default: see doctor)",
+        **options,
+    )
+
+
 def define_sweep_flags(values: flags.FlagValues) -> None:
     """Flags for a sweep's folder and resources."""
     string, integer, number = (
@@ -266,8 +291,10 @@ COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
         define_device_flag,
     ),
     "report": (define_report_flags,),
+    "export": (define_export_flags,),
     "sweep": (define_sweep_flags,),
     "doctor": (define_data_flags,),
 }
-# Commands that take no settings, but arguments: what they are.
-ARGUMENTS = {"report": "RUNS...", "sweep": "FILE"}
+# Commands that take arguments: what they are. Two of them take no settings.
+ARGUMENTS = {"report": "RUNS...", "sweep": "FILE", "export": "RUN"}
+WITHOUT_SETTINGS = ("report", "sweep")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.artifacts.coreset_file import Coreset, load_coreset
 from audiodd_jax.config import fields
 from audiodd_jax.jobs.coreset_data import load_data
@@ -59,7 +60,7 @@ def make(
     own = listen(arrays.images)
     title = f"{run.result['dataset']}, {summary.name_of(group)}, seed {run.seed}"
     folder = place / tables.stem(title)
-    names = gallery.write_sounds(own, coreset, folder)
+    names = audio_folder.write(own.waveforms, coreset, folder)
     labels = np.asarray(arrays.labels)
     # The page embeds all that it shows, and a sound is a hundred times an image.
     each = options.per_class or max(1, _CARDS // len(coreset.class_names))
