@@ -27,6 +27,7 @@ from audiodd_jax.config.names import TRAINING
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
@@ -154,7 +155,8 @@ def _labelled(
 ) -> State:
     """The state with ``count`` labelled clips."""
     keys = _folded(state, _PASSES), _folded(state, _CHOICE)
-    chosen = choose(fitted.networks, state.labelled, count, *keys)
+    with progress.waiting("choosing clips to label"):
+        chosen = choose(fitted.networks, state.labelled, count, *keys)
     order = state.order.at[int(state.count) : count].set(chosen)
     return state._replace(order=order, count=jnp.int32(count))
 

@@ -30,7 +30,7 @@ from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import HostSplit, Prepared
 from audiodd_jax.kernels import ridge_scoring
-from audiodd_jax.runtime import devices, multiprocess
+from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -107,7 +107,10 @@ def distill(
     mesh = mesh or make_mesh(config, data.num_classes)
     stream = _streams(config)
     if start is None:
-        start = initial.start(stream(_INITIAL), data.train, data.class_names, config)
+        with progress.waiting(f"choosing the start ({config.coreset.init})"):
+            start = initial.start(
+                stream(_INITIAL), data.train, data.class_names, config
+            )
     job, state = _prepare(config, data, mesh, start)
     schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
     state, steps, history = drive(job, state, schedule, run)
@@ -201,7 +204,7 @@ def _select(
     stream = _streams(config)
     mesh = mesh or make_mesh(config, data.num_classes)
     validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
-    with RunLog(run) as log:
+    with RunLog(run) as log, progress.waiting(f"choosing clips ({config.method})"):
         if run:
             run.start_from(-1)
         chosen = initial.selected(

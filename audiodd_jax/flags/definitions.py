@@ -201,6 +201,12 @@ def define_report_flags(values: flags.FlagValues) -> None:
         "spectrograms shown per class (default: a hundred in all)",
         **options,
     )
+    flags.DEFINE_bool(
+        "all_sounds",
+        False,
+        "write WAV files of all spectrograms, not only of those shown",
+        **options,
+    )
     integer("iterations", 64, "iterations of Griffin-Lim", **options)
     integer("seed", 0, "random seed of Griffin-Lim's phases", **options)
     string(

@@ -22,6 +22,7 @@ from audiodd_jax.jobs.recorded_training import Source
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.report import evaluation_table, figures
 from audiodd_jax.report.gains import RELABELLED
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.selection import subsets
@@ -158,9 +159,10 @@ def _row(
                 )
             else:
                 networks = (i,) if drawn else range(seeds)
-                (scored,) = evaluation.kernel_regression(
-                    [support], data.test, config, networks
-                )
+                with progress.waiting(f"{protocol} on {name}"):
+                    (scored,) = evaluation.kernel_regression(
+                        [support], data.test, config, networks
+                    )
             found.append(scored)
             seconds += time.perf_counter() - began
             continue

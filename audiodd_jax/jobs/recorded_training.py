@@ -18,6 +18,7 @@ from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.features.labels import centred_one_hot
 from audiodd_jax.networks import parameter_count
 from audiodd_jax.report import cards, figures
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.selection.subsets import Subset
@@ -183,7 +184,8 @@ def fit_source(
 
 def _score(config: Config, data: Prepared, fitted: fit.Fitted) -> Evaluation:
     name, classes = config.model.name, data.num_classes
-    return evaluation.networks(fitted, data.test, name, classes)
+    with progress.waiting("scoring on the test split"):
+        return evaluation.networks(fitted, data.test, name, classes)
 
 
 def _result(

@@ -13,6 +13,7 @@ from audiodd_jax.report import tables as tables_lib
 from audiodd_jax.report.html_page import Gallery, Picture, Titled
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.run_index import Group, Run
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.files import read_json, remove_unfinished, write_atomically
 from audiodd_jax.runtime.locks import exclusive
@@ -94,7 +95,8 @@ def _write(
     tables = _tables(distilled, trained, chosen, folds, runs)
     for titled in tables:
         tables_lib.write(titled.table, out / "tables" / tables_lib.stem(titled.title))
-    pictures = _figures(distilled, trained, chosen, out / "figures")
+    with progress.waiting("drawing curves"):
+        pictures = _figures(distilled, trained, chosen, out / "figures")
     galleries, folders, notes = [], [], []
     for group in _shown(distilled, options.galleries):
         made, folder, note = report_gallery.make(

@@ -1,7 +1,7 @@
 """Spectrograms, labels, sounds and nearest real clips of a coreset."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -83,7 +83,12 @@ def nearest(
 
 
 def listen(
-    images: Float[Array, "k f t 1"], coreset: Coreset, *, seed: int, iterations: int
+    images: Float[Array, "k f t 1"],
+    coreset: Coreset,
+    *,
+    seed: int,
+    iterations: int,
+    done: Callable[[int], object] = lambda _: None,
 ) -> Heard:
     """Sounds of spectrograms, by ``features.inversion``.
 
@@ -92,10 +97,13 @@ def listen(
       coreset: for its feature settings and normalisation.
       seed: draws the initial phases of Griffin-Lim.
       iterations: of Griffin-Lim.
+      done: called with the number of spectrograms that are finished.
     """
     log_mel = normalization.invert(images, coreset.normalization)
     key, config = jax.random.key(seed), coreset.features
-    found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+    found = inversion.invert_many(
+        log_mel, config, key=key, iterations=iterations, done=done
+    )
     return Heard(np.asarray(log_mel), *found)
 
 
