@@ -76,7 +76,8 @@ def make_choose(
       between: called after each chunk; may raise.
     """
     name = config.acquisition
-    looks_at_features = name not in acquisition.SCORES
+    looks_at_features = name in acquisition.DIVERSE
+    score = None if looks_at_features else acquisition.score_of(name)
 
     def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         if looks_at_features:
@@ -84,7 +85,7 @@ def make_choose(
         log_probs = monte_carlo.dropout_passes(
             model, network, images, ids, key, config.passes
         )
-        return acquisition.SCORES[name](log_probs)
+        return score(log_probs)
 
     pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)
     placed = pool.place(clips)

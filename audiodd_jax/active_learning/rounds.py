@@ -90,7 +90,10 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     settings = config.active
     labels = data.train.labels
     counted = data.validation.labels.size if settings.count_validation else 0
-    _check(config)
+    model = models.make(
+        config.model, data.num_classes, jnp.dtype(config.training.precision)
+    )
+    _check(config, model)
     plan = budgets.plan(
         settings.budgets,
         settings.initial,
@@ -100,8 +103,6 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
         pool=labels.size,
         counted=counted,
     )
-    dtype = jnp.dtype(config.training.precision)
-    model = models.make(config.model, data.num_classes, dtype)
     key = jax.random.key(config.seed)
     first = query.seed_set(
         jax.random.fold_in(key, _SEED_SET),
@@ -161,7 +162,7 @@ def _labelled(
     return state._replace(order=order, count=jnp.int32(count))
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, model: nn.Module) -> None:
     """Checks settings that do not depend on the data."""
     if config.training.seeds != 1:
         raise UserError(
@@ -169,11 +170,11 @@ def _check(config: Config) -> None:
             "use --num_seeds for more runs"
         )
     name = config.active.acquisition
-    by_passes = name in acquisition.SCORES and name != "random"
-    if by_passes and not config.model.dropout:
+    by_passes = name not in ("random", *acquisition.DIVERSE)
+    if by_passes and not model.dropout:
         raise UserError(
             f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
-            "above 0"
+            "above 0, or in a network of your own a call that takes drop"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from audiodd_jax.cli.common import cache_dir, continued, percent, start, table
 from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config.names import file_stem
 from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
 
@@ -39,7 +40,8 @@ def train(argv: Sequence[str]) -> None:
     else:
         name_part = "all"
     start(values)
-    name = f"{config.data.name}-{config.model.name}-{name_part}-seed{config.seed}"
+    network = file_stem(config.model.name)
+    name = f"{config.data.name}-{network}-{name_part}-seed{config.seed}"
     workdir = Path(values.workdir or Path("runs") / name)
     finished = (workdir / "result.json").exists()
     with continued(workdir):

@@ -9,7 +9,7 @@ from typing import Any
 
 from audiodd_jax.config import Config
 from audiodd_jax.config.constraints import constraint_of
-from audiodd_jax.config.names import REGRESSION, SELECTION
+from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -100,7 +100,7 @@ def validate(config: Config) -> None:
             f"{config.method} selects real clips: it does not start from the coreset "
             f"coreset.init={config.coreset.init}"
         )
-    if config.method not in REGRESSION:
+    if config.method in (*MATCHING, *SELECTION):
         for name in ("coreset.learn_labels", "coreset.preconditioner"):
             if get(config, name):
                 raise UserError(

@@ -50,5 +50,11 @@ MATCHING = ("dc", "dsa", "dm")
 SELECTION = ("random", "herding", "k_center")
 METHODS = (*REGRESSION, *MATCHING, *SELECTION)
 
+
+def file_stem(network: str) -> str:
+    """A network's name as a part of file names."""
+    return network.replace(":", "-")
+
+
 # Formats of ``audiodd export``.
 EXPORTS = ("pytorch", "numpy", "audiofolder", "datasets")

@@ -25,7 +25,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
-from audiodd_jax.distillation.registry import METHODS, advice, make_mesh
+from audiodd_jax.distillation.registry import advice, make_mesh, make_of
 from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import HostSplit, Prepared
@@ -130,7 +130,7 @@ def _prepare(
         )
     stream = _streams(config)
     plan, sizes = plan_of(config, data, mesh)
-    method = METHODS[config.method](config, sizes, data.normalization, mesh, plan)
+    method = make_of(config.method)(config, sizes, data.normalization, mesh, plan)
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
     # A method's state is donated: nothing else may share its buffers.

@@ -123,7 +123,8 @@ def _models() -> str:
         lines.append(
             f"{name} ({parameter_count.parameters(model, (32, 64), 10):,} parameters)"
         )
-    return ", ".join(lines) + "; sizes for ten classes, 32 x 64"
+    own = "or the factory of another Flax module as package.module:factory"
+    return f"{', '.join(lines)}, {own}; sizes for ten classes, 32 x 64"
 
 
 def define_evaluate_flags(values: flags.FlagValues) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.config.names import file_stem
 from audiodd_jax.jobs import recorded_training, report_gallery
 from audiodd_jax.jobs.report_gallery import Options
 from audiodd_jax.report import figures, html_page, learning_curves, run_index, summary
@@ -219,7 +220,7 @@ def _figures(
     for network, groups in _by_network(chosen).items():
         dataset, model = network
         title = f"{dataset}, {model}: accuracy against labels"
-        path = folder / f"{dataset}-{model}.png"
+        path = folder / f"{dataset}-{file_stem(model)}.png"
         learning_curves.draw(
             [summary.curve(group) for group in groups],
             [_point(group) for group in points.get(network, ())],

@@ -103,6 +103,7 @@ def fit(
     run: RunDirectory | None = None,
     start: Network | None = None,
     mesh: Mesh | None = None,
+    model: nn.Module | None = None,
 ) -> Fitted:
     """Trains ``config.training.seeds`` networks of ``config.model`` on ``data``.
 
@@ -115,6 +116,7 @@ def fit(
       run: the run directory; None: memory only.
       start: networks to fine-tune, one per seed; None: random initialisation.
       mesh: devices of the run; None: all, of all processes.
+      model: to train; None: as ``config.model`` describes it.
 
     Raises:
       UserError: settings that the data does not allow, or a loss that is not finite.
@@ -123,7 +125,7 @@ def fit(
     settings, shape = config.training, data.clips.image_shape
     _check(settings, validation, noise)
     dtype = jnp.dtype(settings.precision)
-    model = models.make(config.model, data.targets.shape[1], dtype)
+    model = model or models.make(config.model, data.targets.shape[1], dtype)
     keys = jax.vmap(jax.random.key)(config.seed + np.arange(settings.seeds))
     states = _initial(keys, model, shape, settings, start)
     parallel = settings.parallel or _seeds_at_once(states, config, shape)
