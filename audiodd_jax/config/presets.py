@@ -234,6 +234,7 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
-    base = {**DATASET_DEFAULTS.get(name, {}), **method, **PRESETS[preset]}
+    usual = "folder" if name.startswith("tfds:") else name
+    base = {**DATASET_DEFAULTS.get(usual, {}), **method, **PRESETS[preset]}
     settings = {**base, **_dotted(changes)}
     return fields.replace(Config(), {"data.name": name, **settings})

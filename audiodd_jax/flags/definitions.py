@@ -17,7 +17,9 @@ def define_data_flags(values: flags.FlagValues) -> None:
     """Flags for the dataset."""
     string, boolean = flags.DEFINE_string, flags.DEFINE_bool
     options = {"flag_values": values}
-    string("dataset", None, f"one of: {', '.join(datasets.DATASETS)}", **options)
+    listed = ", ".join(datasets.DATASETS)
+    help_text = f"one of: {listed}; or tfds:NAME, a prepared data set of TFDS"
+    string("dataset", None, help_text, **options)
     variants = "; ".join(
         f"{name}: {', '.join(entry.variants)}"
         for name, entry in datasets.DATASETS.items()
