@@ -11,8 +11,8 @@ from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.data import audio, datasets, splits
-from audiodd_jax.export import hub, network_folder
-from audiodd_jax.export.network_folder import Clips
+from audiodd_jax.exports import hub, network_folder
+from audiodd_jax.exports.network_folder import Clips
 from audiodd_jax.features import cache, logmel
 from audiodd_jax.jobs.coreset_data import coreset_config, load_data
 from audiodd_jax.report import cards

@@ -16,7 +16,7 @@ from coresets import labelled
 from audiodd_jax.artifacts.coreset_file import load_coreset
 from audiodd_jax.config import Config, presets
 from audiodd_jax.data import audio
-from audiodd_jax.export import network_folder
+from audiodd_jax.exports import network_folder
 from audiodd_jax.features import augment as augment_lib
 from audiodd_jax.features import from_waveform, normalization
 from audiodd_jax.networks import models

@@ -1,6 +1,7 @@
 """Folders that the Hugging Face ``datasets`` library loads, with the same values."""
 
 import importlib.util
+import inspect
 import io
 import json
 import sys
@@ -13,9 +14,10 @@ import pytest
 import soundfile
 from coresets import labelled
 
+import audiodd_jax
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import folder as folder_data
-from audiodd_jax.export import hub
+from audiodd_jax.exports import hub
 from audiodd_jax.jobs import export as job
 from audiodd_jax.runtime.errors import UserError
 
@@ -123,3 +125,13 @@ def test_an_export_overwrites_nothing(coreset, tmp_path):
     with pytest.raises(UserError, match="exists already; choose a new folder"):
         job.export(coreset, "numpy", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_python_exports_again_and_again(coreset, tmp_path):
+    """No module takes the function's name once it has been used."""
+    for name in ("one", "two"):
+        out = audiodd_jax.export(coreset, "numpy", tmp_path / name)
+        assert (out / "train.npz").exists()
+    assert all(
+        not inspect.ismodule(getattr(audiodd_jax, n)) for n in audiodd_jax.__all__
+    )
