@@ -29,6 +29,7 @@ _EXPORTS = {
     "prepare": "api",
     "distill": "api",
     "evaluate": "api",
+    "export": "api",
     "train": "api",
     "active": "api",
     "Subset": "selection.subsets",

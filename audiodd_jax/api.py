@@ -10,6 +10,7 @@ from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.jobs import active as active_lib
 from audiodd_jax.jobs import evaluate as evaluate_lib
 from audiodd_jax.jobs.distill import Run, distill
+from audiodd_jax.jobs.export import export
 from audiodd_jax.jobs.train import train
 from audiodd_jax.training.evaluation import Evaluation
 
@@ -61,4 +62,4 @@ def active(
     return active_lib.learn(config, data, Path(workdir))
 
 
-__all__ = ["Run", "active", "distill", "evaluate", "prepare", "train"]
+__all__ = ["Run", "active", "distill", "evaluate", "export", "prepare", "train"]

@@ -109,5 +109,5 @@ def test_names_agree_with_what_implements_them():
     from audiodd_jax.distillation import registry
 
     assert set(names.REGRESSION + names.MATCHING) == set(registry.METHODS)
-    functions = {*acquisition.SCORES, *acquisition.OF_FEATURES, *coverage.COVERS}
+    functions = {*acquisition.SCORES, *acquisition.DIVERSE, *coverage.COVERS}
     assert set(names.ACQUISITIONS) == functions

@@ -10,10 +10,11 @@ from pathlib import Path
 import filelock
 import pytest
 
+from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.cli import main
 from audiodd_jax.data import datasets
 from audiodd_jax.jobs import distill, machine
-from audiodd_jax.report import figures, gallery, tables
+from audiodd_jax.report import figures, tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.sweep import local, plan, run_process
@@ -151,7 +152,7 @@ def test_many_classes_are_drawn_in_part(tmp_path):
 
 def test_folders_of_classes_are_unique_and_bounded():
     names = ("rock pop", "rock/pop", "Rock Pop", "x" * 400, "../x", ".hidden", "/")
-    folders = gallery._folders(names)
+    folders = audio_folder.folders_of(names)
     assert len({folder.lower() for folder in folders}) == len(names)
     assert all(0 < len(folder.encode()) < 120 for folder in folders)
     assert not any("/" in folder or folder.startswith(".") for folder in folders)

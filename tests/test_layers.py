@@ -16,7 +16,7 @@ LEVELS = (
     {"coreset"},
     {"artifacts", "distillation", "training"},
     {"active_learning"},
-    {"report"},
+    {"report", "exports"},
     {"jobs", "sweep"},
     {"api", "cli"},
 )

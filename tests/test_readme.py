@@ -1,6 +1,5 @@
 """What the documents print works as printed."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -14,7 +13,6 @@ from audiodd_jax.config import fields
 from audiodd_jax.flags import parse
 from audiodd_jax.flags.definitions import ARGUMENTS
 
-HAS_TORCH = importlib.util.find_spec("torch") is not None
 REPOSITORY = Path(__file__).parents[1]
 README = REPOSITORY / "README.md"
 DOCUMENTS = [
@@ -33,11 +31,9 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
     )
     audiodd_jax.distill(config, "runs/quickstart")
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 3
     names: dict = {}
     for block in blocks:
-        if "import torch" in block.replace("numpy as np, ", "") and not HAS_TORCH:
-            continue  # the extra `benchmark` brings it
         exec(compile(block, str(README), "exec"), names)
     assert names["images"].shape[0] == names["labels"].shape[0] == 50
     assert soundfile.info("first.wav").duration == 1.0

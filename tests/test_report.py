@@ -112,6 +112,19 @@ def test_sounds_are_an_audio_folder_that_can_be_learnt_from(report, tmp_path, ca
     assert "20" in capsys.readouterr().out
 
 
+def test_sounds_beyond_those_shown_are_written_on_request(runs, tmp_path):
+    command = ["report", str(runs / "rfad0"), "--per_class=1", "--iterations=0"]
+    for flags, count in (((), 10), (("--all_sounds",), 20)):
+        out = tmp_path / f"out{count}"
+        main.main([*command, *flags, f"--out={out}"])
+        (table,) = (out / "sounds").glob("*/metadata.csv")
+        names = [row["file_name"] for row in rows(table)]
+        assert len(names) == len(list(table.parent.rglob("*.wav"))) == count
+        page = (out / "index.html").read_text()
+        assert page.count("<audio") == 20  # ten, and a real clip beside each
+        assert "10 more spectrograms are not shown" in page
+
+
 def test_the_page_needs_nothing_else(report):
     text = (report / "index.html").read_text()
     addresses = re.findall(r'(?:src|href)="([^"]*)"', text)

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
+from audiodd_jax.config import extensions
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.selection.clips import farthest_first, highest, squared_distances
 
@@ -106,6 +107,32 @@ SCORES: dict[str, Callable[[Array], Array]] = {
     function.__name__: function
     for function in (random, max_entropy, variation_ratios, bald, margin)
 }
+
+
+# Those that choose a diverse batch by features instead.
+DIVERSE = ("k_center", "badge")
+
+
+def score_of(name: str) -> Callable[[Array], Array]:
+    """The score of this name: of this package, or of another one's entry point.
+
+    Raises:
+      UserError: no package has it, or it cannot be imported or used.
+    """
+    if name in SCORES:
+        return SCORES[name]
+    function = extensions.load(extensions.ACQUISITIONS, name)
+
+    def score(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+        found = function(log_probs)
+        if getattr(found, "shape", None) != log_probs.shape[1:2]:
+            raise UserError(
+                f"the acquisition function {name} must return a score per clip, of "
+                f"shape {log_probs.shape[1:2]}, not {getattr(found, 'shape', found)}"
+            )
+        return found
+
+    return score
 
 
 def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
@@ -231,7 +258,3 @@ def _seeding(
 
     start = (jnp.full(ids.size, jnp.inf), jnp.ones(ids.size, bool))
     return lax.scan(choose, start, jnp.arange(count))[1]
-
-
-# Functions of the network's features, by name.
-OF_FEATURES = (k_center.__name__, badge.__name__)

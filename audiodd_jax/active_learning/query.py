@@ -57,10 +57,17 @@ def seed_set(
     return order[np.argsort(rank, kind="stable")[:count]]
 
 
+def uses_passes(acquisition_function: str) -> bool:
+    """Whether a function scores clips by Monte Carlo passes."""
+    others = ("random", *acquisition.DIVERSE, *coverage.COVERS)
+    return acquisition_function not in others
+
+
 def clip_function(config: ActiveConfig, model: nn.Module) -> monte_carlo.OfClips:
     """What an acquisition function reads of clips: scores, or features and outputs."""
     name = config.acquisition
-    looks_at_features = name not in acquisition.SCORES
+    looks_at_features = name in acquisition.DIVERSE
+    score = None if looks_at_features else acquisition.score_of(name)
 
     def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         if looks_at_features:
@@ -68,7 +75,7 @@ def clip_function(config: ActiveConfig, model: nn.Module) -> monte_carlo.OfClips
         log_probs = monte_carlo.dropout_passes(
             model, network, images, ids, key, config.passes
         )
-        return acquisition.SCORES[name](log_probs)
+        return score(log_probs)
 
     return of_clips
 

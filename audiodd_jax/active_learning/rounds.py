@@ -20,13 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from audiodd_jax.active_learning import acquisition, budgets, query
+from audiodd_jax.active_learning import budgets, query
 from audiodd_jax.artifacts import networks_file
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
@@ -89,7 +90,10 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     settings = config.active
     labels = data.train.labels
     counted = data.validation.labels.size if settings.count_validation else 0
-    _check(config)
+    model = models.make(
+        config.model, data.num_classes, jnp.dtype(config.training.precision)
+    )
+    _check(config, model)
     plan = budgets.plan(
         settings.budgets,
         settings.initial,
@@ -99,8 +103,6 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
         pool=labels.size,
         counted=counted,
     )
-    dtype = jnp.dtype(config.training.precision)
-    model = models.make(config.model, data.num_classes, dtype)
     key = jax.random.key(config.seed)
     first = query.seed_set(
         jax.random.fold_in(key, _SEED_SET),
@@ -169,12 +171,13 @@ def _labelled(
 ) -> State:
     """The state with ``count`` labelled clips."""
     keys = _folded(state, _PASSES), _folded(state, _CHOICE)
-    chosen = choose(fitted.networks, state.labelled, count, *keys)
+    with progress.waiting("choosing clips to label"):
+        chosen = choose(fitted.networks, state.labelled, count, *keys)
     order = state.order.at[int(state.count) : count].set(chosen)
     return state._replace(order=order, count=jnp.int32(count))
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, model: nn.Module) -> None:
     """Checks settings that do not depend on the data."""
     if config.training.seeds != 1:
         raise UserError(
@@ -182,11 +185,10 @@ def _check(config: Config) -> None:
             "use --num_seeds for more runs"
         )
     name = config.active.acquisition
-    by_passes = name in acquisition.SCORES and name != "random"
-    if by_passes and not config.model.dropout:
+    if query.uses_passes(name) and not model.dropout:
         raise UserError(
             f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
-            "above 0"
+            "above 0, or in a network of your own a call that takes drop"
         )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from audiodd_jax.config import FeaturesConfig, ModelConfig, fields
 from audiodd_jax.features import from_waveform
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.networks import models
+from audiodd_jax.networks import models, own
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime.errors import UserError
@@ -37,6 +38,7 @@ class TrainedNetworks:
       class_names: ``c`` names.
       features: feature settings.
       normalization: statistics that standardise spectrograms.
+      module: your own network, where ``model`` names none that can be imported.
     """
 
     networks: Network
@@ -44,12 +46,13 @@ class TrainedNetworks:
     class_names: tuple[str, ...]
     features: FeaturesConfig
     normalization: Normalization
+    module: nn.Module | None = None
 
     def predict(
         self, images: Float[Array | np.ndarray, "b f t 1"]
     ) -> Float[Array, "b c"]:
         """Class probabilities of standardised spectrograms, averaged over networks."""
-        model = models.make(self.model, len(self.class_names))
+        model = self.module or models.make(self.model, len(self.class_names))
         return _mean_probabilities(self.networks, jnp.asarray(images), model)
 
     def normalize(
@@ -114,8 +117,14 @@ def _trees(networks: Network) -> dict[str, Any]:
     return found
 
 
-def load_networks(path: str | os.PathLike) -> TrainedNetworks:
+def load_networks(
+    path: str | os.PathLike, model: nn.Module | Callable[..., Any] | None = None
+) -> TrainedNetworks:
     """Reads the ``networks.npz`` of ``audiodd train``.
+
+    Args:
+      path: of the file.
+      model: the network, as ``train`` was given one; None: as the file names it.
 
     Raises:
       UserError: it does not exist, is damaged, or has another format.
@@ -153,6 +162,7 @@ def load_networks(path: str | os.PathLike) -> TrainedNetworks:
             tuple(metadata["class_names"]),
             fields.build(FeaturesConfig, metadata["features"]),
             Normalization(mean, std),
+            model and own.wrapped(model, len(metadata["class_names"])),
         )
     except DAMAGE as error:
         raise UserError(f"{path} is not a networks file of audiodd_jax") from error

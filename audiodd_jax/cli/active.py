@@ -13,8 +13,8 @@ from audiodd_jax.cli.common import (
     table,
     target,
 )
-from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.config import Config, extensions, fields, presets
+from audiodd_jax.config.names import ACQUISITIONS, file_stem
 from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
 
@@ -52,7 +52,8 @@ def active(argv: Sequence[str]) -> None:
         return
     several = len(chosen) > 1 or values.num_seeds > 1 or coresets
     what = f"{'comparison' if several else chosen[0]}-seed{config.seed}"
-    default = Path("runs") / f"{config.data.name}-active-{config.model.name}-{what}"
+    network = file_stem(config.model.name)
+    default = Path("runs") / f"{config.data.name}-active-{network}-{what}"
     workdir = Path(values.workdir or default)
     finished = not several and (workdir / "result.json").exists()
     with continued(workdir):
@@ -76,8 +77,8 @@ def _acquisitions(text: str) -> list[str]:
     Raises:
       UserError: there is none of a name, or one is named twice.
     """
-    known = ACQUISITIONS
-    found = list(known) if text == "all" else names(text)
+    known = (*ACQUISITIONS, *extensions.names(extensions.ACQUISITIONS))
+    found = list(ACQUISITIONS) if text == "all" else names(text)
     for name in found:
         if name not in known:
             raise UserError(

@@ -13,7 +13,7 @@ from audiodd_jax.cli.common import (
     table,
     target,
 )
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config
 from audiodd_jax.data import datasets
 from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
@@ -92,21 +92,10 @@ def _resolve(values: Any) -> Target:
     folds = cross_validate.fold_directories(folder) if values.workdir else []
     first = folds[0] if folds else folder
     coreset = load_coreset(values.coreset or first / "coreset.npz")
-    config = coreset_config(coreset)
-    if values.workdir and (first / "config.json").exists():
-        config = _with_places(config, first / "config.json")
+    config = coreset_config(coreset, first if values.workdir else None)
     if values.dataset and values.dataset != config.data.name:
         datasets.lookup(values.dataset)
     return Target(coreset, folder, folds, config)
-
-
-def _with_places(config: Config, file: Path) -> Config:
-    """The configuration, with the data where a run directory has it."""
-    from audiodd_jax.runtime.files import read_json
-
-    saved = fields.from_dict(read_json(file))
-    places = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
-    return fields.replace(config, {name: fields.get(saved, name) for name in places})
 
 
 def _out(values: Any, target: Target) -> Path | None:

@@ -17,6 +17,7 @@ from audiodd_jax.cli import (
     distill,
     doctor,
     evaluate,
+    export,
     prepare,
     report,
     sweep,
@@ -51,6 +52,7 @@ COMMANDS = {
         active.active,
         sweep.sweep,
         report.report,
+        export.export,
         doctor.doctor,
     )
 }

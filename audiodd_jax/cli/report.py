@@ -14,7 +14,8 @@ def report(argv: Sequence[str]) -> None:
 
     keep_compiled(cache_dir(values))
     options = report_gallery.Options(
-        values.galleries, values.per_class, values.iterations, values.seed
+        *(values.galleries, values.per_class, values.iterations, values.seed),
+        values.all_sounds,
     )
     found = report_lib.report(places, values.out, options, cache_dir(values))
     for gallery in found.galleries:

@@ -14,6 +14,7 @@ from audiodd_jax.cli.common import (
     target,
 )
 from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config.names import file_stem
 from audiodd_jax.flags import parse
 from audiodd_jax.runtime.errors import UserError
 
@@ -57,7 +58,8 @@ def train(argv: Sequence[str]) -> None:
         of_target = target_forecast.of_training
         table(of_target(config, chips, learns_from, cache_dir(values)))
         return
-    name = f"{config.data.name}-{config.model.name}-{name_part}-seed{config.seed}"
+    network = file_stem(config.model.name)
+    name = f"{config.data.name}-{network}-{name_part}-seed{config.seed}"
     workdir = Path(values.workdir or Path("runs") / name)
     finished = (workdir / "result.json").exists()
     with continued(workdir):

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from audiodd_jax.config import extensions
+
 
 class Constraint(NamedTuple):
     """A constraint of a setting.
@@ -34,6 +36,22 @@ INITIAL = Constraint(
 def one_of(*choices: str) -> Constraint:
     """One of some names."""
     return Constraint(lambda value: value in choices, " or ".join(choices))
+
+
+def installed_or(group: str, *choices: str) -> Constraint:
+    """One of some names, or of those that installed packages add to a group."""
+    return Constraint(
+        lambda value: value in choices or value in extensions.names(group),
+        f"{' or '.join(choices)}, or one that an installed package adds to {group}",
+    )
+
+
+def path_or(*choices: str) -> Constraint:
+    """One of some names, or the path of a factory."""
+    return Constraint(
+        lambda value: value in choices or ":" in value,
+        f"{', '.join(choices)} or package.module:factory",
+    )
 
 
 def setting(default: Any, constraint: Constraint) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from audiodd_jax.config import Config
 from audiodd_jax.config.constraints import constraint_of
-from audiodd_jax.config.names import REGRESSION, SELECTION
+from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
 from audiodd_jax.runtime.errors import UserError
 
 
@@ -101,7 +101,7 @@ def validate(config: Config) -> None:
             f"coreset.init={config.coreset.init}"
         )
     _check_labels(config)
-    if config.method not in REGRESSION:
+    if config.method in (*MATCHING, *SELECTION):
         for name in (
             "coreset.learn_labels",
             "coreset.solve_labels",

@@ -1,4 +1,4 @@
-"""Names of methods and acquisition functions, and the settings of each kind of run."""
+"""Names of methods, acquisition functions, formats; settings of each kind of run."""
 
 # The settings that each kind of run depends on, and records.
 DISTILLATION = (
@@ -53,3 +53,12 @@ REGRESSION = ("rfad", "kip", "frepo")
 MATCHING = ("dc", "dsa", "dm")
 SELECTION = ("random", "herding", "k_center")
 METHODS = (*REGRESSION, *MATCHING, *SELECTION)
+
+
+def file_stem(network: str) -> str:
+    """A network's name as a part of file names."""
+    return network.replace(":", "-")
+
+
+# Formats of ``audiodd export``.
+EXPORTS = ("pytorch", "numpy", "audiofolder", "datasets")

@@ -178,18 +178,26 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
 
     Args:
       config: everything else.
-      model: one of ``MODEL_DEFAULTS``.
+      model: one of ``MODEL_DEFAULTS``, or ``package.module:factory``, whose recipe is
+        the ConvNet's.
       **changes: fields by name, with ``__`` for the dot: ``training__steps=100``.
 
     Raises:
       UserError: an unknown model or field.
     """
-    if model not in MODEL_DEFAULTS:
+    if not is_network(model):
         raise UserError(
-            f"unknown model {model!r}; choose from {', '.join(MODEL_DEFAULTS)}"
+            f"unknown model {model!r}; choose from {', '.join(MODEL_DEFAULTS)}, or "
+            "name the factory of your own as package.module:factory"
         )
-    settings = {"model.name": model, **MODEL_DEFAULTS[model], **_dotted(changes)}
+    recipe = MODEL_DEFAULTS.get(model, MODEL_DEFAULTS["convnet"])
+    settings = {"model.name": model, **recipe, **_dotted(changes)}
     return fields.replace(config, settings)
+
+
+def is_network(name: str) -> bool:
+    """Whether a name is that of a network, here or in another package."""
+    return name in MODEL_DEFAULTS or ":" in name
 
 
 def for_active(config: Config, model: str, **changes: Any) -> Config:
@@ -230,6 +238,7 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
-    base = {**DATASET_DEFAULTS.get(name, {}), **method, **PRESETS[preset]}
+    usual = "folder" if name.startswith("tfds:") else name
+    base = {**DATASET_DEFAULTS.get(usual, {}), **method, **PRESETS[preset]}
     settings = {**base, **_dotted(changes)}
     return fields.replace(Config(), {"data.name": name, **settings})

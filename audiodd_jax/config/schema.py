@@ -7,12 +7,13 @@ NumPy, so that ``audiodd help`` answers at once.
 
 import dataclasses
 
+from audiodd_jax.config import extensions
 from audiodd_jax.config.clip_settings import (
     AugmentConfig,
     DataConfig,
     FeaturesConfig,
 )
-from audiodd_jax.config.constraints import SEED, one_of, setting
+from audiodd_jax.config.constraints import SEED, installed_or, setting
 from audiodd_jax.config.distillation_settings import (
     CoresetConfig,
     EvaluationConfig,
@@ -40,7 +41,7 @@ from audiodd_jax.config.training_settings import (
 class Config:
     """The whole configuration of a run; saved with it as ``config.json``."""
 
-    method: str = setting("rfad", one_of(*METHODS))
+    method: str = setting("rfad", installed_or(extensions.METHODS, *METHODS))
     seed: int = setting(0, SEED)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     features: FeaturesConfig = dataclasses.field(default_factory=FeaturesConfig)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from audiodd_jax.config import extensions
 from audiodd_jax.config.clip_settings import AugmentConfig
 from audiodd_jax.config.constraints import (
     AT_LEAST_ONE,
@@ -9,7 +10,9 @@ from audiodd_jax.config.constraints import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
+    installed_or,
     one_of,
+    path_or,
     setting,
 )
 from audiodd_jax.config.names import ACQUISITIONS
@@ -20,7 +23,8 @@ class ModelConfig:
     """The network that is trained.
 
     Attributes:
-      name: ``convnet``, ``resnet18`` or ``linear``.
+      name: ``convnet``, ``resnet18``, ``linear``, or the factory of another Flax
+        module, ``package.module:factory``.
       depth: blocks of the ConvNet.
       width: channels of the ConvNet's blocks, or of the ResNet's first stage.
       norm: ``batch``, ``instance``, ``group`` or ``none``.
@@ -35,7 +39,7 @@ class ModelConfig:
         (only before the logits).
     """
 
-    name: str = setting("convnet", one_of("convnet", "resnet18", "linear"))
+    name: str = setting("convnet", path_or("convnet", "resnet18", "linear"))
     depth: int = setting(4, AT_LEAST_ONE)
     width: int = setting(64, AT_LEAST_ONE)
     norm: str = setting("batch", one_of("batch", "instance", "group", "none"))
@@ -128,7 +132,9 @@ class ActiveConfig:
       count_validation: count validation clips as labelled.
     """
 
-    acquisition: str = setting("bald", one_of(*ACQUISITIONS))
+    acquisition: str = setting(
+        "bald", installed_or(extensions.ACQUISITIONS, *ACQUISITIONS)
+    )
     budgets: tuple[str, ...] = ("20%", "30%", "40%", "60%")
     initial: str = "2/class"
     initial_draw: str = setting("balanced", one_of("balanced", "uniform"))

@@ -49,6 +49,8 @@ class Dataset:
     folds: int = 0
 
 
+# Prefix of the names of prepared data sets of TFDS.
+TFDS = "tfds:"
 DATASETS = {
     "tones": Dataset(
         title="Tones: ten procedural sound classes",
@@ -123,11 +125,20 @@ DATASETS = {
 
 
 def lookup(name: str) -> Dataset:
-    """The registry's entry for ``name``.
+    """The registry's entry for ``name``, or that of a prepared data set of TFDS.
 
     Raises:
       UserError: there is none; the message suggests similar names.
     """
+    if name.startswith(TFDS) and len(name) > len(TFDS):
+        return dataclasses.replace(
+            DATASETS["folder"],
+            title=f"{name.removeprefix(TFDS)} of TensorFlow Datasets",
+            version="",
+            module="audiodd_jax.data.builders.prepared",
+            split="its splits train, validation and test, or random",
+            needs_data_dir=False,
+        )
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=2, cutoff=0.4)
@@ -166,7 +177,8 @@ def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":
         raise UserError(
             f"--dataset={config.name} needs --data_dir, the folder of the recordings"
         )
-    if config.variant and config.variant not in entry.variants:
+    is_listed = config.variant in entry.variants or config.name.startswith(TFDS)
+    if config.variant and not is_listed:
         known = ", ".join(entry.variants) or "none"
         raise UserError(
             f"{config.name} has no variant {config.variant!r}; its variants: {known}"

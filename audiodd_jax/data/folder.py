@@ -1,4 +1,4 @@
-"""Any labelled folder of sounds: folders of classes, or a CSV of paths and labels."""
+"""Any labelled folder of sounds: folders of classes, a CSV of paths, or Parquet."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, csv_tables, datasets, identical, tree
+from audiodd_jax.data import audio, csv_tables, datasets, identical, parquet, tree
 from audiodd_jax.data.files_found import LeftOut
 from audiodd_jax.data.recordings import (
     Decoded,
@@ -31,12 +31,14 @@ _ALIASES = {
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """Finds the recordings of ``config.data_dir``, a folder or a CSV.
+    """Finds the recordings of ``config.data_dir``: a folder, a CSV, or Parquet.
 
     Raises:
       UserError: nothing is there, or a table cannot be understood.
     """
     place, left_out = Path(config.data_dir).expanduser(), LeftOut()
+    if parquet.files(place):
+        place = parquet.unpacked(place, cache_dir)
     tables: list[Path] = []
     if place.is_dir():
         rows = []

@@ -25,12 +25,12 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import label_solve, memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
-from audiodd_jax.distillation.registry import METHODS, advice, make_mesh
+from audiodd_jax.distillation.registry import advice, make_mesh, make_of
 from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import HostSplit, Prepared
 from audiodd_jax.kernels import ridge_scoring
-from audiodd_jax.runtime import devices, multiprocess
+from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -107,10 +107,14 @@ def distill(
     mesh = mesh or make_mesh(config, data.num_classes)
     stream = _streams(config)
     if start is None:
-        start = initial.start(stream(_INITIAL), data.train, data.class_names, config)
+        with progress.waiting(f"choosing the start ({config.coreset.init})"):
+            start = initial.start(
+                stream(_INITIAL), data.train, data.class_names, config
+            )
     first = start
     if config.coreset.solve_labels:
-        first = label_solve.solve(stream(_LABELS), start, data, config, mesh)
+        with progress.waiting("solving the labels of the start"):
+            first = label_solve.solve(stream(_LABELS), start, data, config, mesh)
     job, state = _prepare(config, data, mesh, first)
     schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
     state, steps, history = drive(job, state, schedule, run)
@@ -130,7 +134,7 @@ def _prepare(
         )
     stream = _streams(config)
     plan, sizes = plan_of(config, data, mesh)
-    method = METHODS[config.method](config, sizes, data.normalization, mesh, plan)
+    method = make_of(config.method)(config, sizes, data.normalization, mesh, plan)
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
     else:
@@ -205,7 +209,7 @@ def _select(
     stream = _streams(config)
     mesh = mesh or make_mesh(config, data.num_classes)
     validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
-    with RunLog(run) as log:
+    with RunLog(run) as log, progress.waiting(f"choosing clips ({config.method})"):
         if run:
             run.start_from(-1)
         chosen = initial.selected(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.sharding import Mesh
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, extensions
 from audiodd_jax.config.names import MATCHING
 from audiodd_jax.distillation import (
     distribution_matching,
@@ -19,8 +19,10 @@ from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
 
+Make = Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]
+
 # Methods that take steps; those that choose real clips are in ``coreset.initial``.
-METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]] = {
+METHODS: dict[str, Make] = {
     "rfad": lambda config, sizes, stats, mesh, plan: rfad.make(config, mesh, plan),
     "kip": lambda config, sizes, stats, mesh, plan: kip.make(
         config, (sizes.f, sizes.t), mesh
@@ -38,6 +40,21 @@ METHODS: dict[str, Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]]
         ),
     ),
 }
+
+
+def make_of(name: str) -> Make:
+    """What makes a method: of this package, or of another one's entry point.
+
+    A function of another package takes the settings, the sizes and the statistics
+    alone; its step is the same on every device.
+
+    Raises:
+      UserError: no package has the method, or its function cannot be imported.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    make = extensions.load(extensions.METHODS, name)
+    return lambda config, sizes, stats, mesh, plan: make(config, sizes, stats)
 
 
 def make_mesh(

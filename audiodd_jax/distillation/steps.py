@@ -16,7 +16,7 @@ from audiodd_jax.config import AugmentConfig, Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
-from audiodd_jax.distillation.registry import METHODS
+from audiodd_jax.distillation.registry import make_of
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
@@ -136,7 +136,7 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)
     stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
-    method = METHODS[config.method](config, sizes, stats, mesh, plan)
+    method = make_of(config.method)(config, sizes, stats, mesh, plan)
     stored = sizes.s // config.coreset.factor
     start = CoresetArrays(
         array((stored, *image), jnp.float32),

@@ -20,6 +20,7 @@ References:
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -33,7 +34,7 @@ from audiodd_jax.features import logmel
 from audiodd_jax.features.logmel import Frontend
 from audiodd_jax.runtime.errors import UserError
 
-# Spectrograms inverted at once.
+# Most spectrograms that are inverted at once.
 _PORTION = 32
 # Frames per window; enough for neighbours to determine each other's phases.
 _OVERLAP = 4
@@ -107,10 +108,11 @@ def linear_power(
     filters = logmel.mel_filter_bank(config)
     product = functools.partial(jnp.einsum, precision="highest")
     heard = product("fk,bft->bkt", filters, mel_power)
-    gram = filters.T @ filters
 
     def update(_: Array, x: Array) -> Array:
-        return x * heard / jnp.maximum(product("jk,bkt->bjt", gram, x), _SMALL**2)
+        # Two thin products instead of one by the square A^T A.
+        mel = product("fk,bkt->bft", filters, x)
+        return x * heard / jnp.maximum(product("fk,bft->bkt", filters, mel), _SMALL**2)
 
     return lax.fori_loop(0, _UPDATES, update, heard)
 
@@ -219,21 +221,23 @@ def invert_many(
     *,
     key: Key[Array, ""],
     iterations: int = 64,
+    done: Callable[[int], object] = lambda _: None,
 ) -> Inverted:
     """``invert`` of any number of spectrograms in chunks, compiled once.
 
-    Same arguments and errors; returns NumPy arrays.
+    Same arguments and errors; returns NumPy arrays. ``done`` is called with the number
+    of spectrograms in each finished chunk.
     """
     count = log_mel.shape[0]
-    filled = jnp.pad(log_mel, ((0, -count % _PORTION), (0, 0), (0, 0)), "edge")
-    parts = [
-        invert(
-            filled[first : first + _PORTION],
-            config,
-            key=jax.random.fold_in(key, first),
-            iterations=iterations,
-        )
-        for first in range(0, count, _PORTION)
-    ]
+    # Equal portions, so that little is padded.
+    size = -(-count // max(1, -(-count // _PORTION)))
+    filled = jnp.pad(log_mel, ((0, -count % size), (0, 0), (0, 0)), "edge")
+    parts = []
+    for first in range(0, count, size):
+        portion = filled[first : first + size]
+        own = jax.random.fold_in(key, first)
+        found = invert(portion, config, key=own, iterations=iterations)
+        parts.append(jax.tree.map(np.asarray, found))
+        done(min(size, count - first))
     joined = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))
     return Inverted(*joined)

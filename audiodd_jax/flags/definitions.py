@@ -6,7 +6,7 @@ from absl import flags
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config import presets as presets_lib
-from audiodd_jax.config.names import ACQUISITIONS, METHODS
+from audiodd_jax.config.names import ACQUISITIONS, EXPORTS, METHODS
 from audiodd_jax.data import datasets
 from audiodd_jax.networks import parameter_count
 from audiodd_jax.runtime import targets
@@ -18,7 +18,9 @@ def define_data_flags(values: flags.FlagValues) -> None:
     """Flags for the dataset."""
     string, boolean = flags.DEFINE_string, flags.DEFINE_bool
     options = {"flag_values": values}
-    string("dataset", None, f"one of: {', '.join(datasets.DATASETS)}", **options)
+    listed = ", ".join(datasets.DATASETS)
+    help_text = f"one of: {listed}; or tfds:NAME, a prepared data set of TFDS"
+    string("dataset", None, help_text, **options)
     variants = "; ".join(
         f"{name}: {', '.join(entry.variants)}"
         for name, entry in datasets.DATASETS.items()
@@ -146,7 +148,8 @@ def _models() -> str:
         lines.append(
             f"{name} ({parameter_count.parameters(model, (32, 64), 10):,} parameters)"
         )
-    return ", ".join(lines) + "; sizes for ten classes, 32 x 64"
+    own = "or the factory of another Flax module as package.module:factory"
+    return f"{', '.join(lines)}, {own}; sizes for ten classes, 32 x 64"
 
 
 def define_evaluate_flags(values: flags.FlagValues) -> None:
@@ -224,8 +227,39 @@ def define_report_flags(values: flags.FlagValues) -> None:
         "spectrograms shown per class (default: a hundred in all)",
         **options,
     )
+    flags.DEFINE_bool(
+        "all_sounds",
+        False,
+        "write WAV files of all spectrograms, not only of those shown",
+        **options,
+    )
     integer("iterations", 64, "iterations of Griffin-Lim", **options)
     integer("seed", 0, "random seed of Griffin-Lim's phases", **options)
+    string(
+        "cache_dir",
+        None,
+        "folder for downloads and features (default: see doctor)",
+        **options,
+    )
+
+
+def define_export_flags(values: flags.FlagValues) -> None:
+    """Flags for the format and folder of an export."""
+    string, options = flags.DEFINE_string, {"flag_values": values}
+    string("format", None, f"one of: {', '.join(EXPORTS)}", **options)
+    string(
+        "out",
+        None,
+        "new folder of the export (default: export/FORMAT in RUN)",
+        **options,
+    )
+    flags.DEFINE_bool(
+        "test_clips",
+        False,
+        "pytorch, numpy: also write the test clips of the dataset as waveforms",
+        **options,
+    )
+    string("data_dir", None, "folder or archive with the recordings", **options)
     string(
         "cache_dir",
         None,
@@ -297,8 +331,10 @@ COMMAND_FLAGS: dict[str, tuple[Definition, ...]] = {
         define_device_flag,
     ),
     "report": (define_report_flags,),
+    "export": (define_export_flags,),
     "sweep": (define_sweep_flags,),
     "doctor": (define_data_flags,),
 }
-# Commands that take no settings, but arguments: what they are.
-ARGUMENTS = {"report": "RUNS...", "sweep": "FILE"}
+# Commands that take arguments: what they are. Two of them take no settings.
+ARGUMENTS = {"report": "RUNS...", "sweep": "FILE", "export": "RUN"}
+WITHOUT_SETTINGS = ("report", "sweep")

@@ -13,7 +13,12 @@ from ml_collections import config_flags
 from audiodd_jax.config import Config, presets
 from audiodd_jax.config import fields as fields_lib
 from audiodd_jax.data import datasets
-from audiodd_jax.flags.definitions import ARGUMENTS, COMMAND_FLAGS, Definition
+from audiodd_jax.flags.definitions import (
+    ARGUMENTS,
+    COMMAND_FLAGS,
+    WITHOUT_SETTINGS,
+    Definition,
+)
 from audiodd_jax.runtime.errors import UserError
 
 # The settings of each plain flag, and those that differ for a command.
@@ -71,7 +76,7 @@ class Parsed(NamedTuple):
     changes: dict[str, Any]
 
 
-def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> Parsed:
+def parse(command: str, argv: Sequence[str], base: Callable[..., Config]) -> Parsed:
     """Parses flags onto the configuration that the plain ones choose.
 
     The plain flags come first, since the dataset and the preset say what every
@@ -80,10 +85,11 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
     Args:
       command: name of the command.
       argv: the arguments after it.
-      base: the configuration that the plain flags choose, before they set its fields.
+      base: the configuration that the plain flags choose, and the argument of a
+        command of ``ARGUMENTS``, before flags set its fields.
 
     Raises:
-      UserError: an unknown setting, or an argument that is not a flag.
+      UserError: an unknown setting, or an argument too many or too few.
       flags.Error: an unknown flag, or a value of the wrong type.
     """
     values = _defined(COMMAND_FLAGS[command])
@@ -95,9 +101,13 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
     split = [a for a in argv if re.match(r"--?config\.[^=]*$", a)]
     if split:
         raise UserError(f"write {split[0]}=VALUE, with an equals sign")
+    values.set_gnu_getopt(command in ARGUMENTS)
     rest = values([command, *plain])[1:]
-    if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}")
+    if command in ARGUMENTS and not rest:
+        raise UserError(f"usage: audiodd {command} {ARGUMENTS[command]} [flags]")
+    if extra := rest[command in ARGUMENTS :]:
+        raise UserError(f"unexpected argument {extra[0]!r}")
+    rest = [_local_path(command, path) for path in rest]
     _expand_paths(values)
     fields = {**_FIELDS, **_OWN_FIELDS.get(command, {})}
     set_fields = {
@@ -106,7 +116,7 @@ def parse(command: str, argv: Sequence[str], base: Callable[[Any], Config]) -> P
         if flag in values and values[flag].present
         for field in names
     }
-    config = fields_lib.replace(base(values), set_fields)
+    config = fields_lib.replace(base(values, *rest), set_fields)
     settings = [a for a in argv if a not in plain]
     names = list(fields_lib.names(config))
     named = [re.split("[.=]", s, maxsplit=1)[1].split("=")[0] for s in settings]
@@ -210,7 +220,7 @@ def help_text(command: str, summary: str, define: Sequence[Definition]) -> str:
         flag = values[name]
         shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
         lines.append(f"  {shown:28s} {flag.help}")
-    if command in ARGUMENTS:
+    if command in WITHOUT_SETTINGS:
         return "\n".join(lines)
     lines += ["", "All settings, with their defaults before those of the dataset:", ""]
     lines += list(_describe(Config(), "--config"))

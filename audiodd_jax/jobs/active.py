@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from audiodd_jax.active_learning import acquisition, budgets, rounds
+from audiodd_jax.active_learning import budgets, query, rounds
 from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import ACTIVE
@@ -83,9 +83,7 @@ def _result(config: Config, data: Prepared, learnt: rounds.Learnt) -> dict[str, 
     active = config.active
     size = lambda text: budgets.clips(text, data.num_train, data.num_classes)
     last = learnt.rounds[-1]
-    uses_passes = active.acquisition in acquisition.SCORES and (
-        active.acquisition != "random"
-    )
+    uses_passes = query.uses_passes(active.acquisition)
     return {
         **data.origin,
         "acquisition": active.acquisition,

@@ -14,17 +14,31 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.files import read_json
 
 
-def coreset_config(coreset: Coreset) -> Config:
-    """The configuration that a coreset was distilled with, without paths."""
+def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
+    """The configuration that a coreset was distilled with.
+
+    Args:
+      coreset: the coreset.
+      folder: its run directory, which says where the data lies; None: without paths.
+
+    Raises:
+      UserError: the coreset has no settings.
+    """
     settings = coreset.metadata.get("settings")
     if not isinstance(settings, dict):
         raise UserError(
             "this coreset does not say how it was made: it has no settings; pass the "
             "configuration of its data"
         )
-    return fields.from_dict(settings)
+    config = fields.from_dict(settings)
+    if folder is None or not (folder / "config.json").exists():
+        return config
+    saved = fields.from_dict(read_json(folder / "config.json"))
+    places = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
+    return fields.replace(config, {name: fields.get(saved, name) for name in places})
 
 
 def load_data(

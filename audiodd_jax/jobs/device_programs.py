@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from audiodd_jax.active_learning import monte_carlo, query
+from audiodd_jax.active_learning import coverage, monte_carlo, query
 from audiodd_jax.config import Config
 from audiodd_jax.config.names import MATCHING
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -270,7 +270,8 @@ def of_command(
     if work.validation:
         found["validation"] = lambda: network_validation(work, mesh)
     found["scoring"] = lambda: network_scoring(work, mesh)
-    if command == "active":
+    # Functions of the pool's embedding score nothing by a network.
+    if command == "active" and config.active.acquisition not in coverage.COVERS:
         everywhere = devices.make_mesh(devices=chips)
         found["acquisition"] = lambda: acquisition(work, everywhere)
     return found

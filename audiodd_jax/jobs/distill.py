@@ -21,7 +21,7 @@ from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.jobs import bought_labels, coreset_data, teacher
 from audiodd_jax.report import cards, figures
-from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -102,12 +102,14 @@ def _finish(
         arrays.unfolded(config.coreset.factor)
         for arrays in (distilled.best, distilled.start)
     ]
-    scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
+    with progress.waiting("scoring on the test split"):
+        scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
     result = _result(distilled, scores, artefact, data, config)
     result["teacher"] = labelling
     if multiprocess.is_process_zero():
         artefact.save(run.path / "coreset.npz")
-        _draw(*both, distilled.history, data, config, run.path / "figures")
+        with progress.waiting("drawing"):
+            _draw(*both, distilled.history, data, config, run.path / "figures")
         text = _card(result, scores, data, config)
         write_atomically(run.path / "README.md", text)
     run.finish(result)

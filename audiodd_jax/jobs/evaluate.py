@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audiodd_jax.artifacts.coreset_file import Coreset
-from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config import Config, extensions, fields, presets
+from audiodd_jax.config.names import file_stem
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.jobs import recorded_training, teacher
 from audiodd_jax.jobs.coreset_data import coreset_config, load_data
@@ -22,6 +23,7 @@ from audiodd_jax.jobs.recorded_training import Source
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.report import evaluation_table, figures
 from audiodd_jax.report.gains import RELABELLED
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.selection import subsets
@@ -68,7 +70,8 @@ def evaluate(
 
     Args:
       coreset: to score.
-      protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``.
+      protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``, or
+        ``package.module:factory`` of another network.
       against: baselines: ``random``, ``herding`` (the same number of real clips per
         class), ``hard`` (the coreset's images with hard labels), ``20%`` and so on,
         ``all``.
@@ -94,12 +97,12 @@ def evaluate(
     rows = []
     for protocol in protocols:
         recipe, names = config, ["coreset", *wanted]
-        if protocol in presets.MODEL_DEFAULTS:
+        if presets.is_network(protocol):
             recipe = presets.for_model(config, protocol, **(changes or {}))
             fields.validate(recipe)
             if coreset.teacher_labels is not None and recipe.training.teacher_labels:
                 names += [n + RELABELLED for n in wanted if n in SAME_SIZE]
-        place = out / protocol if out else None
+        place = out / file_stem(protocol) if out else None
         for name in names:
             subset = wanted.get(name.removesuffix(RELABELLED))
             rows.append(
@@ -115,9 +118,12 @@ def check_protocols(protocols: Sequence[str]) -> None:
       UserError: a protocol is unknown.
     """
     for protocol in protocols:
-        if protocol not in PROTOCOLS:
+        if ":" in protocol:
+            extensions.from_path(protocol)
+        elif protocol not in PROTOCOLS:
             raise UserError(
-                f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}"
+                f"unknown protocol {protocol!r}; choose from {', '.join(PROTOCOLS)}, "
+                "or name the factory of your own network as package.module:factory"
             )
 
 
@@ -132,7 +138,7 @@ def _row(
     cache_dir: Path | None,
 ) -> Row:
     """Learns from one training set, once per seed, and scores it."""
-    is_network = protocol in presets.MODEL_DEFAULTS
+    is_network = presets.is_network(protocol)
     seeds = (config.training if is_network else config.evaluation).seeds
     # Each seed learns from its own draw of clips.
     drawn = subset is not None and subset.is_drawn
@@ -158,9 +164,10 @@ def _row(
                 )
             else:
                 networks = (i,) if drawn else range(seeds)
-                (scored,) = evaluation.kernel_regression(
-                    [support], data.test, config, networks
-                )
+                with progress.waiting(f"{protocol} on {name}"):
+                    (scored,) = evaluation.kernel_regression(
+                        [support], data.test, config, networks
+                    )
             found.append(scored)
             seconds += time.perf_counter() - began
             continue
@@ -210,7 +217,7 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     for row in rows:
         if row.scores.confusions is None:
             continue
-        name = f"{row.protocol}-{row.learns_from.rstrip('%')}.png"
+        name = f"{file_stem(row.protocol)}-{row.learns_from.rstrip('%')}.png"
         title = f"{row.protocol}, trained on {row.learns_from}"
         figures.confusion(row.scores.confusions.sum(0), class_names, title, out / name)
         pictures.append(f"![{title}]({name})")

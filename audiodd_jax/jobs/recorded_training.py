@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -16,8 +18,8 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.features.labels import centred_one_hot
-from audiodd_jax.networks import parameter_count
 from audiodd_jax.report import cards, figures
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.selection.subsets import Subset
@@ -112,7 +114,11 @@ def support(source: Source, num_classes: int) -> CoresetArrays:
 
 
 def train(
-    config: Config, data: Prepared, source: Source, workdir: Path | None = None
+    config: Config,
+    data: Prepared,
+    source: Source,
+    workdir: Path | None = None,
+    model: nn.Module | None = None,
 ) -> Trained:
     """Trains ``config.model``, scores it on the test split, and records the run.
 
@@ -123,22 +129,25 @@ def train(
       data: the prepared dataset, for validation and test.
       source: the training set.
       workdir: the run directory; None: memory only.
+      model: to train; None: as ``config.model`` describes it.
 
     Raises:
       UserError: bad settings, or a folder that holds something else.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     if workdir is None:
-        fitted = fit_source(config, data, source, None)
+        fitted = fit_source(config, data, source, None, model)
         scores = _score(config, data, fitted)
         return Trained(scores, _result(config, data, source, fitted, scores), None)
     kept = fields.record(config, TRAINING)
     kept["learns_from"] = source.record
+    if model is not None:
+        kept["module"] = " ".join(repr(model).split())
     with RunDirectory(workdir, kept, **presets.run_options(config, TRAINING)) as run:
         if result := run.result():
             return Trained(evaluation.from_summary(result), result, run.path)
         run.use_data(data.clips_digest)
-        fitted = fit_source(config, data, source, run)
+        fitted = fit_source(config, data, source, run, model)
         scores = _score(config, data, fitted)
         result = _result(config, data, source, fitted, scores)
         networks_file.save(
@@ -158,7 +167,11 @@ def train(
 
 
 def fit_source(
-    config: Config, data: Prepared, source: Source, run: RunDirectory | None
+    config: Config,
+    data: Prepared,
+    source: Source,
+    run: RunDirectory | None,
+    model: nn.Module | None = None,
 ) -> fit.Fitted:
     """Trains without reading the test split.
 
@@ -167,6 +180,7 @@ def fit_source(
       data: the prepared dataset, for validation.
       source: the training set.
       run: the run directory, or None.
+      model: to train; None: as ``config.model`` describes it.
     """
     clips = source.clips
     if isinstance(clips, Views):
@@ -184,13 +198,21 @@ def fit_source(
         data.validation,
         data.normalization,
         data.noise,
+        model=model,
     )
     return fit.fit(config, learnt, made, run)
 
 
 def _score(config: Config, data: Prepared, fitted: fit.Fitted) -> Evaluation:
     name, classes = config.model.name, data.num_classes
-    return evaluation.networks(fitted, data.test, name, classes)
+    with progress.waiting("scoring on the test split"):
+        return evaluation.networks(fitted, data.test, name, classes)
+
+
+def _parameters(fitted: fit.Fitted) -> int:
+    """Number of parameters of one network."""
+    leaves = jax.tree.leaves(fitted.networks.variables.params)
+    return sum(leaf.size for leaf in leaves) // len(fitted.best_steps)
 
 
 def _result(
@@ -205,9 +227,7 @@ def _result(
     return {
         **data.origin,
         "model": config.model.name,
-        "parameters": parameter_count.parameters(
-            config.model, data.image_shape, data.num_classes
-        ),
+        "parameters": _parameters(fitted),
         "learns_from": source.record["name"],
         "num_samples": clips,
         "num_train": data.num_train,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.config.names import file_stem
 from audiodd_jax.jobs import recorded_training, report_gallery
 from audiodd_jax.jobs.report_gallery import Options
 from audiodd_jax.report import figures, html_page, learning_curves, run_index, summary
@@ -13,6 +14,7 @@ from audiodd_jax.report import tables as tables_lib
 from audiodd_jax.report.html_page import Gallery, Picture, Titled
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.run_index import Group, Run
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError, named
 from audiodd_jax.runtime.files import read_json, remove_unfinished, write_atomically
 from audiodd_jax.runtime.locks import exclusive
@@ -94,7 +96,8 @@ def _write(
     tables = _tables(distilled, trained, chosen, folds, runs)
     for titled in tables:
         tables_lib.write(titled.table, out / "tables" / tables_lib.stem(titled.title))
-    pictures = _figures(distilled, trained, chosen, out / "figures")
+    with progress.waiting("drawing curves"):
+        pictures = _figures(distilled, trained, chosen, out / "figures")
     galleries, folders, notes = [], [], []
     for group in _shown(distilled, options.galleries):
         made, folder, note = report_gallery.make(
@@ -217,7 +220,7 @@ def _figures(
     for network, groups in _by_network(chosen).items():
         dataset, model = network
         title = f"{dataset}, {model}: accuracy against labels"
-        path = folder / f"{dataset}-{model}.png"
+        path = folder / f"{dataset}-{file_stem(model)}.png"
         learning_curves.draw(
             [summary.curve(group) for group in groups],
             [_point(group) for group in points.get(network, ())],

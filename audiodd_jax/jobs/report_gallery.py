@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.artifacts.coreset_file import Coreset, load_coreset
 from audiodd_jax.config import fields
 from audiodd_jax.jobs.coreset_data import load_data
 from audiodd_jax.report import gallery, html_page, summary, tables
 from audiodd_jax.report.html_page import Card, Gallery, Side
 from audiodd_jax.report.run_index import Group
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.errors import UserError
 
 # Spectrograms of a coreset on the page by default.
@@ -25,12 +27,14 @@ class Options(NamedTuple):
       per_class: most spectrograms per class; 0: a hundred in total.
       iterations: of Griffin-Lim.
       seed: of its initial phases.
+      all_sounds: write WAV files of the spectrograms beyond those shown too.
     """
 
     galleries: int = 4
     per_class: int = 0
     iterations: int = 64
     seed: int = 0
+    all_sounds: bool = False
 
 
 DEFAULT = Options()
@@ -53,28 +57,38 @@ def make(
     run = group.first
     coreset = load_coreset(run.path / "coreset.npz")
     arrays = coreset.unfolded()
-    listen = lambda images: gallery.listen(
-        images, coreset, seed=options.seed, iterations=options.iterations
-    )
-    own = listen(arrays.images)
     title = f"{run.result['dataset']}, {summary.name_of(group)}, seed {run.seed}"
-    folder = place / tables.stem(title)
-    names = gallery.write_sounds(own, coreset, folder)
     labels = np.asarray(arrays.labels)
     # The page embeds all that it shows, and a sound is a hundred times an image.
     each = options.per_class or max(1, _CARDS // len(coreset.class_names))
     shown = _first_of_each(labels.argmax(1), each)
+    hidden = np.setdiff1d(np.arange(len(labels)), shown)
+    listed = np.concatenate([shown, hidden]) if options.all_sounds else shown
+    folder = place / tables.stem(title)
+    notes, near = [], None
+    total = len(listed) + len(shown)
+    with progress.ticking(progress.bar(total, desc=title, unit="sound")) as bar:
+        listen = lambda images: gallery.listen(
+            images,
+            coreset,
+            seed=options.seed,
+            iterations=options.iterations,
+            done=bar.update,
+        )
+        own = listen(arrays.images[listed])
+        names = audio_folder.write(own.waveforms, coreset, folder, listed)
+        try:
+            near = _near(arrays.images[shown], coreset, run, listen, cache_dir)
+        except (UserError, OSError) as reason:
+            notes.append(f"No real clips are shown next to {title}: {reason}")
     error = lambda heard: summary.spread(heard.convergence.tolist())
     caption = f"Spectral convergence of the inversion {error(own)}"
-    notes, near = [], None
-    try:
-        near = _near(arrays.images[shown], coreset, run, listen, cache_dir)
+    if near:
         caption += f"; of the nearest real clips {error(near[0])}"
-    except (UserError, OSError) as reason:
-        notes.append(f"No real clips are shown next to {title}: {reason}")
-    hidden = len(labels) - len(shown)
-    if hidden:
-        caption += f". {hidden} more spectrograms are among the WAV files"
+    if len(hidden):
+        caption += f". {len(hidden)} more spectrograms are not shown"
+        if options.all_sounds:
+            caption += ", but among the WAV files"
     listing = folder.relative_to(place.parent) / "metadata.csv"
     caption += f". {listing} lists the WAV files."
     cards = _cards(own, near, shown, labels, names, coreset)
@@ -101,7 +115,7 @@ def _near(images, coreset, run, listen, cache_dir):
 
 def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
     """One card per spectrogram, all on the same scale in dB."""
-    heard = [own.log_mel[shown]] + ([near[0].log_mel] if near else [])
+    heard = [own.log_mel[: len(shown)]] + ([near[0].log_mel] if near else [])
     limits = tuple(np.percentile(np.concatenate(heard), [1, 99.8]).tolist())
     rate = coreset.features.sample_rate
 
@@ -120,7 +134,7 @@ def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
     for i, row in enumerate(shown):
         name = coreset.class_names[labels[row].argmax()]
         strongest = tuple(gallery.strongest(labels[row], coreset.class_names))
-        left = side(own, row, name, names[row], strongest)
+        left = side(own, i, name, names[i], strongest)
         right = None
         if near:
             clips, which = near

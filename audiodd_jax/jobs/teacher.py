@@ -29,7 +29,7 @@ from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.jobs import recorded_training
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
-from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.runtime.locks import exclusive
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -88,7 +88,8 @@ def label(
     record: dict[str, Any] = {}
     if multiprocess.is_process_zero():  # the cache may be its own
         networks = networks_file.load_networks(place / "networks.npz")
-        labels[:] = _ensemble(networks, made, config.teacher.temperature)
+        with progress.waiting("labelling views"):
+            labels[:] = _ensemble(networks, made, config.teacher.temperature)
         record = {
             **read_json(place / "result.json"),
             "labelling_seconds": time.perf_counter() - began,

@@ -1,7 +1,11 @@
 """The job of ``audiodd train``: networks trained on real clips or a coreset."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
 
 from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.config import Config, fields
@@ -9,6 +13,7 @@ from audiodd_jax.features import dataset
 from audiodd_jax.jobs import recorded_training
 from audiodd_jax.jobs.coreset_data import load_data
 from audiodd_jax.jobs.recorded_training import Trained
+from audiodd_jax.networks import own
 from audiodd_jax.selection import subsets
 from audiodd_jax.selection.subsets import Subset
 
@@ -18,6 +23,7 @@ def train(
     workdir: str | Path,
     learns_from: Subset | Coreset | None = None,
     cache_dir: Path | None = None,
+    model: nn.Module | Callable[..., Any] | None = None,
 ) -> Trained:
     """Trains ``config.model`` in ``workdir``, and scores it on the test split.
 
@@ -29,6 +35,8 @@ def train(
       workdir: the run directory.
       learns_from: training set; None: all training clips.
       cache_dir: folder of downloads and features.
+      model: your own network: a Flax linen module, or the factory of a linen or nnx
+        module (``networks.own``); None: as ``config.model`` describes it.
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
@@ -36,6 +44,8 @@ def train(
     """
     if isinstance(learns_from, Coreset):
         config = dataclasses.replace(config, features=learns_from.features)
+    if model is not None:
+        config = fields.replace(config, {"model.name": own.name_of(model)})
     fields.validate(config)
     if isinstance(learns_from, Coreset):
         data = load_data(learns_from, config, False, cache_dir)
@@ -45,4 +55,5 @@ def train(
         subset = learns_from or Subset()
         rows = subsets.choose(subset, data, config, config.seed)
         source = recorded_training.subset_source(subset, rows, data, config.seed)
-    return recorded_training.train(config, data, source, Path(workdir))
+    module = None if model is None else own.wrapped(model, data.num_classes)
+    return recorded_training.train(config, data, source, Path(workdir), module)

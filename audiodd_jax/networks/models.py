@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import ModelConfig
+from audiodd_jax.networks import own
 from audiodd_jax.networks.convnet import ConvNet
 from audiodd_jax.networks.layers import Drop
 from audiodd_jax.networks.linear import Linear
@@ -29,7 +30,13 @@ class Variables(NamedTuple):
 def make(
     config: ModelConfig, num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
-    """The network that ``config`` describes, computing in ``dtype``."""
+    """The network that ``config`` describes, computing in ``dtype``.
+
+    Raises:
+      UserError: a network of another package that cannot be used.
+    """
+    if ":" in config.name:
+        return own.from_path(config.name, num_classes)
     if config.name == "linear":
         return Linear(num_classes, config.dropout, config.head)
     same = {
@@ -53,7 +60,9 @@ def init(
       image_shape: ``(f, t)`` of the spectrograms.
     """
     images = jnp.zeros((1, *image_shape, 1))
-    found = model.init(key, images, train=False)
+    # Layers of nnx ask for the dropout's stream when they are made.
+    found = model.init({"params": key, "dropout": key}, images, train=False)
+    own.check_variables(found)
     return Variables(found["params"], found.get("batch_stats", {}))
 
 

@@ -8,6 +8,7 @@ from audiodd_jax.config import ActiveConfig, ModelConfig, TrainingConfig
 from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.tables import Table, mean_std
+from audiodd_jax.runtime.files import to_json
 
 _KEPT = {
     "best": "the last within a standard error of the best validation accuracy",
@@ -196,6 +197,19 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
         for name in ("initial", "initial_draw", "warm_start", "count_validation")
     }
     return _render("active.md", result, **own, rounds=tables.markdown(rounds))
+
+
+def exported(values: dict[str, Any], header: dict[str, Any] | None) -> str:
+    """The card of an exported coreset.
+
+    Args:
+      values: what ``templates/export.md`` names.
+      header: YAML header of the Hub's dataset cards, or None.
+    """
+    # JSON is YAML.
+    lines = [f"{name}: {to_json(value)}" for name, value in (header or {}).items()]
+    front = "\n".join(["---", *lines, "---", "", ""]) if header else ""
+    return front + _render("export.md", values)
 
 
 def _render(template: str, result: dict[str, Any], **values: Any) -> str:

@@ -1,10 +1,7 @@
 """Spectrograms, labels, sounds and nearest real clips of a coreset."""
 
-import csv
 import io
-import re
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -14,15 +11,13 @@ import soundfile
 from jaxtyping import Array, Float, Int
 from matplotlib import image
 
+from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.features import inversion, normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
-from audiodd_jax.runtime.files import write_atomically
 
 # Training clips compared with a coreset at once.
 _COMPARED_AT_ONCE = 4096
-# Most bytes of a class's folder name.
-_MAX_FOLDER = 100
 # Sample rates of MPEG 1, 2 and 2.5.
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
@@ -88,7 +83,12 @@ def nearest(
 
 
 def listen(
-    images: Float[Array, "k f t 1"], coreset: Coreset, *, seed: int, iterations: int
+    images: Float[Array, "k f t 1"],
+    coreset: Coreset,
+    *,
+    seed: int,
+    iterations: int,
+    done: Callable[[int], object] = lambda _: None,
 ) -> Heard:
     """Sounds of spectrograms, by ``features.inversion``.
 
@@ -97,10 +97,13 @@ def listen(
       coreset: for its feature settings and normalisation.
       seed: draws the initial phases of Griffin-Lim.
       iterations: of Griffin-Lim.
+      done: called with the number of spectrograms that are finished.
     """
     log_mel = normalization.invert(images, coreset.normalization)
     key, config = jax.random.key(seed), coreset.features
-    found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+    found = inversion.invert_many(
+        log_mel, config, key=key, iterations=iterations, done=done
+    )
     return Heard(np.asarray(log_mel), *found)
 
 
@@ -125,77 +128,8 @@ def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, st
       rate: in Hz.
     """
     if "MP3" in soundfile.available_formats() and rate in _MP3_RATES:
-        return _encoded(waveform, rate, "MP3"), "audio/mpeg"
-    return _encoded(waveform, rate, "WAV"), "audio/wav"
-
-
-def _encoded(
-    waveform: Float[np.ndarray, " samples"], rate: int, file_format: str
-) -> bytes:
-    """A sound as the bytes of a file; WAV has 16 bits per sample."""
-    file = io.BytesIO()
-    soundfile.write(file, waveform, rate, format=file_format)
-    return file.getvalue()
-
-
-def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
-    """A file name per spectrogram: a folder per class, numbered files."""
-    folders = _folders(class_names)
-    counts: dict[str, int] = {}
-    names = []
-    for label in labels.argmax(1):
-        folder = folders[label]
-        names.append(f"{folder}/{counts.get(folder, 0):04d}.wav")
-        counts[folder] = counts.get(folder, 0) + 1
-    return names
-
-
-def _folders(class_names: tuple[str, ...]) -> list[str]:
-    """Folder names of classes, unique also on file systems that ignore case."""
-    taken: set[str] = set()
-    result = []
-    for name in class_names:
-        base = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
-        base = base.encode()[:_MAX_FOLDER].decode(errors="ignore")
-        folder, number = base, 2
-        while folder.lower() in taken:
-            folder, number = f"{base}-{number}", number + 1
-        taken.add(folder.lower())
-        result.append(folder)
-    return result
-
-
-def write_sounds(heard: Heard, coreset: Coreset, folder: Path) -> list[str]:
-    """Writes a coreset as an audio folder: WAV files by class, and a table.
-
-    ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
-    class with the label's value (one-hot if labels were not learnt).
-
-    Args:
-      heard: all spectrograms of the coreset.
-      coreset: the coreset.
-      folder: to write to.
-
-    Returns:
-      File names in the folder.
-    """
-    labels = np.asarray(coreset.unfolded().labels)
-    names = files(labels, coreset.class_names)
-    for name, waveform in zip(names, heard.waveforms, strict=True):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        # Not written by libsndfile, which does not report a full disk as such.
-        sound_file = _encoded(waveform, coreset.features.sample_rate, "WAV")
-        (folder / name).write_bytes(sound_file)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    classes = [f"label_{name}" for name in coreset.class_names]
-    table.writerow(["file_name", "label", *classes])
-    shares = labels + 1 / labels.shape[1]
-    for name, row in zip(names, shares, strict=True):
-        label = coreset.class_names[row.argmax()]
-        table.writerow([name, label, *(f"{value:.6f}" for value in row)])
-    write_atomically(folder / "metadata.csv", text.getvalue())
-    return names
+        return audio_folder.encoded(waveform, rate, "MP3"), "audio/mpeg"
+    return audio_folder.encoded(waveform, rate, "WAV"), "audio/wav"
 
 
 def strongest(

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array
-from tqdm import tqdm
 
-from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
@@ -86,11 +85,11 @@ def drive(
     """
     with deferred_signals() as stop_signal, RunLog(run) as log:
         step, state = log.resume(state)
-        if not log.history:
-            state = _record_start(job, state, log)
-        advance = job.begin(step)
-        with _Progress(job.name, step, schedule.steps) as progress:
-            loop = _Loop(job, schedule, log, progress, step)
+        with _Progress(job.name, step, schedule.steps) as shown:
+            if not log.history:
+                state = _record_start(job, state, log)
+            advance = job.begin(step)
+            loop = _Loop(job, schedule, log, shown, step)
             while not job.is_done(state, loop.step) and (length := loop.next_length()):
                 state = loop.after(*advance(state, length), length, stop_signal)
     return Outcome(state, loop.step, log.history)
@@ -113,12 +112,12 @@ class _Loop:
         job: Job,
         schedule: Schedule,
         log: RunLog,
-        progress: "_Progress",
+        shown: "_Progress",
         step: int,
     ):
         self.step = step
         self._job, self._schedule = job, schedule
-        self._log, self._progress = log, progress
+        self._log, self._progress = log, shown
 
     def next_length(self) -> int:
         """Steps of the next chunk; 0 at the end of the schedule."""
@@ -166,18 +165,18 @@ class _Progress:
     def __init__(self, name: str, step: int, steps: int):
         self._steps = steps
         self._is_shown = multiprocess.is_process_zero()
-        # tqdm draws no bar where the output is not a terminal if ``disable`` is None.
-        disable = None if self._is_shown else True
-        self._bar = tqdm(
-            total=steps, initial=step, desc=name, unit="step", disable=disable
-        )
+        self._bar = progress.bar(steps, initial=step, desc=name, unit="step")
+        self._ticking = progress.ticking(self._bar)
         self._postfix: dict[str, str] = {}
 
     def __enter__(self) -> "_Progress":
+        # Until the first chunk has ended.
+        self._bar.set_postfix_str("compiling")
+        self._ticking.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self._ticking.__exit__(None, None, None)
 
     def show(self, row: dict[str, Any], length: int, is_reviewed: bool) -> None:
         """Shows the metrics of a chunk."""

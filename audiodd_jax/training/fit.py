@@ -135,6 +135,7 @@ def programs(
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None = None,
     mesh: Mesh | None = None,
+    model: nn.Module | None = None,
 ) -> Programs:
     """The programs of ``config.training``, compiled when they are first used.
 
@@ -146,6 +147,7 @@ def programs(
       stats: statistics that standardised the images.
       noise: background noise in dB, for augmentation.
       mesh: devices of the training; None: all, of all processes.
+      model: to train; None: as ``config.model`` describes it.
 
     Raises:
       UserError: settings that the data does not allow.
@@ -153,7 +155,7 @@ def programs(
     settings = config.training
     _check(settings, validation, noise)
     dtype = jnp.dtype(settings.precision)
-    model = models.make(config.model, num_classes, dtype)
+    model = model or models.make(config.model, num_classes, dtype)
     initial = initial_program(model, image_shape, settings)
     mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
     parallel = settings.parallel or _seeds_at_once(initial, config, image_shape)

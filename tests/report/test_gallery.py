@@ -8,6 +8,7 @@ import pytest
 import soundfile
 from matplotlib import image
 
+from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.report import gallery
 
@@ -51,7 +52,7 @@ def test_a_sound_reads_back(rate, media_type):
 
 def test_names_of_files_are_safe_and_numbered_within_a_class():
     labels = np.eye(3)[[0, 1, 0, 2]]
-    found = gallery.files(labels, ("a/b", "..", "ü"))
+    found = audio_folder.files(labels, ("a/b", "..", "ü"))
     assert found == ["a_b/0000.wav", "_/0000.wav", "a_b/0001.wav", "ü/0000.wav"]
 
 

@@ -1,0 +1,1 @@
+"""Coresets in the hands of other libraries: PyTorch, NumPy, Hugging Face datasets."""

@@ -1,0 +1,79 @@
+"""Recordings to the standardised log-mel spectrograms of this coreset, by NumPy alone.
+
+    from preprocess import preprocess
+
+    spectrogram = preprocess(waveform, sample_rate)  # [f, t] float32
+
+``frontend.npz`` beside this file has the filter bank, the window and the statistics.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+with np.load(Path(__file__).parent / "frontend.npz", allow_pickle=False) as file:
+    FRONTEND = dict(file)
+# In Hz, and the samples of a clip at that rate.
+SAMPLE_RATE, SAMPLES = int(FRONTEND["sample_rate"]), int(FRONTEND["samples"])
+
+
+def preprocess(waveform, sample_rate):
+    """A standardised log-mel spectrogram, ``[f, t]`` float32.
+
+    Args:
+      waveform: ``[samples]``, mono, in [-1, 1].
+      sample_rate: in Hz.
+    """
+    waveform = np.asarray(waveform, np.float32)
+    if waveform.ndim != 1 or not waveform.size:
+        raise ValueError(f"a waveform has one axis, not the shape {waveform.shape}")
+    decibel = log_mel(fitted(resampled(waveform, sample_rate)))
+    mean, std = FRONTEND["mean"][:, None], FRONTEND["std"][:, None]
+    return ((decibel - mean) / std).astype(np.float32)
+
+
+def resampled(waveform, sample_rate):
+    """The waveform at ``SAMPLE_RATE``, by the Fourier transform.
+
+    audiodd_jax resamples by soxr, whose filter falls off near the highest frequency;
+    elsewhere the two agree.
+    """
+    if sample_rate == SAMPLE_RATE:
+        return waveform
+    length = round(waveform.size * SAMPLE_RATE / sample_rate)
+    # Zeros behind the end, since the transform takes the waveform as periodic.
+    seconds = -(-waveform.size // sample_rate) + 1
+    spectrum = np.fft.rfft(waveform, seconds * sample_rate)
+    kept = spectrum[: seconds * min(sample_rate, SAMPLE_RATE) // 2 + 1]
+    found = np.fft.irfft(kept, seconds * SAMPLE_RATE) * (SAMPLE_RATE / sample_rate)
+    return found[:length].astype(np.float32)
+
+
+def fitted(waveform):
+    """The waveform padded with silence, or cut, to ``SAMPLES``."""
+    align, length = str(FRONTEND["align"]), waveform.size
+    if align == "repeat" and length < SAMPLES:
+        return np.resize(waveform, SAMPLES)
+    kept = min(length, SAMPLES)
+    is_centred = align == "center"
+    first = (length - kept) // 2 * is_centred
+    before = (SAMPLES - kept) // 2 * is_centred
+    return np.pad(waveform[first : first + kept], (before, SAMPLES - kept - before))
+
+
+def log_mel(waveform):
+    """Log-mel spectrogram ``[f, t]`` in dB of ``SAMPLES`` samples at ``SAMPLE_RATE``.
+
+    Frame ``i`` is centred on sample ``i * hop``, with zeros beyond the ends.
+    """
+    window, hop = FRONTEND["window"], int(FRONTEND["hop"])
+    padded = np.pad(waveform, window.size // 2)
+    starts = hop * np.arange(SAMPLES // hop)
+    frames = padded[starts[:, None] + np.arange(window.size)]
+    power = FRONTEND["filters"] @ (np.abs(np.fft.rfft(frames * window)) ** 2).T
+    silence, floor = FRONTEND["silence"], -FRONTEND["top_db"]
+    decibel = 10 * np.log10(np.maximum(power, silence))
+    if FRONTEND["is_relative"]:
+        # 0 dB is the clip's loudest bin; a silent clip lies at the floor.
+        decibel -= decibel.max() if power.max() > silence else np.inf
+    return np.maximum(decibel, floor)

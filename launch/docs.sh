@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Writes the reference of the Python API, from its docstrings, to build/docs/.
+#   bash launch/docs.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. launch/environment.sh
+environment "[docs]"
+
+"$PYTHON" - <<'END'
+import pathlib
+
+import audiodd_jax
+import pdoc
+
+# They are resolved on first use, and pdoc looks at what is there.
+for name in audiodd_jax.__all__:
+    setattr(audiodd_jax, name, getattr(audiodd_jax, name))
+pdoc.render.configure(docformat="google")
+modules = ("audiodd_jax", "audiodd_jax.config", "audiodd_jax.networks.own")
+pdoc.pdoc(*modules, output_directory=pathlib.Path("build/docs"))
+END
+echo "see build/docs/index.html"

@@ -1,0 +1,137 @@
+"""Folders that the Hugging Face ``datasets`` library loads, with the same values."""
+
+import importlib.util
+import inspect
+import io
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+from coresets import labelled
+
+import audiodd_jax
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import folder as folder_data
+from audiodd_jax.exports import hub
+from audiodd_jax.jobs import export as job
+from audiodd_jax.runtime.errors import UserError
+
+LABELS = np.float32([[0.5, -0.5], [-0.3, 0.3]] * 3)
+
+
+@pytest.fixture(scope="module")
+def coreset():
+    return labelled(labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def parquet(coreset, tmp_path_factory):
+    return job.export(coreset, "datasets", tmp_path_factory.mktemp("hub") / "out")
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """``datasets.load_dataset`` without a network or the user's cache."""
+    datasets = pytest.importorskip("datasets", reason="no Hugging Face datasets")
+    datasets.disable_progress_bars()
+    if importlib.util.find_spec("torchcodec") is None:
+        # The library imports its encoder before it sees that a path needs none.
+        for name in ("torchcodec", "torchcodec.encoders"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules["torchcodec.encoders"].AudioEncoder = None
+
+    def load(*arguments, **options):
+        found = datasets.load_dataset(
+            *map(str, arguments), split="train", cache_dir=str(tmp_path), **options
+        )
+        if "audio" in found.column_names:
+            # Decoded by soundfile here: the library's own decoder is another package.
+            rate = found.features["audio"].sampling_rate
+            found = found.cast_column("audio", datasets.Audio(rate, decode=False))
+        return found
+
+    return load
+
+
+def decoded(cell):
+    content = cell["bytes"] or Path(cell["path"]).read_bytes()
+    return soundfile.read(io.BytesIO(content), dtype="float32")
+
+
+def test_parquet_loads_with_the_same_values(coreset, parquet, load):
+    data = load(parquet)
+    assert data.features["label"].names == ["a", "b"]
+    assert data.features["audio"].sampling_rate == 8000
+    found = data.with_format("numpy", ["spectrogram", "label_values", "label"])
+    np.testing.assert_array_equal(found["spectrogram"], coreset.images[..., 0])
+    np.testing.assert_array_equal(found["label_values"], LABELS)
+    np.testing.assert_array_equal(found["label"], [0, 1] * 3)
+    sounds = coreset.sounds()
+    for row, waveform in zip(data, sounds, strict=True):
+        samples, rate = decoded(row["audio"])
+        assert rate == 8000
+        np.testing.assert_allclose(samples, waveform, atol=1e-4)
+    views, ours = load(parquet, "views").with_format("numpy"), coreset.views()
+    np.testing.assert_array_equal(views["spectrogram"], ours.images[..., 0])
+    np.testing.assert_array_equal(views["probabilities"], ours.labels)
+
+
+def test_the_card_begins_with_the_hub_s_header(parquet):
+    front, text = (parquet / "README.md").read_text().split("---\n")[1:]
+    header = dict(line.split(": ", 1) for line in front.splitlines())
+    assert json.loads(header["license"]) == "apache-2.0"
+    names = [own["config_name"] for own in json.loads(header["configs"])]
+    assert names == ["default", "views"]
+    assert "load_dataset" in text
+    schema = pq.read_schema(parquet / "data" / "train-00000-of-00001.parquet")
+    info = json.loads(schema.metadata[b"huggingface"])["info"]
+    assert info["features"]["audio"] == {"sampling_rate": 8000, "_type": "Audio"}
+
+
+# The library leaves metadata.csv open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_audio_folder_loads_there_and_here(coreset, load, tmp_path):
+    out = job.export(coreset, "audiofolder", tmp_path / "folder")
+    data = load("audiofolder", data_dir=out)
+    assert data["label"] == ["a", "b"] * 3
+    np.testing.assert_allclose(data["label_b"], LABELS[:, 1] + 0.5, atol=1e-6)
+    for row, waveform in zip(data, coreset.sounds(), strict=True):
+        np.testing.assert_allclose(decoded(row["audio"])[0], waveform, atol=1e-4)
+    source = folder_data.open_source(DataConfig("folder", data_dir=str(out)), tmp_path)
+    recordings = source.read()
+    assert recordings.class_names == ("a", "b")
+    assert len(recordings) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("CC BY-NC 3.0, Karol J. Piczak", "cc-by-nc-3.0"),
+        ("CC BY 3.0, Karol J. Piczak", "cc-by-3.0"),
+        ("that of the recordings", "other"),
+    ],
+)
+def test_licences_have_the_hub_s_names(text, found):
+    assert hub.licence(text) == found
+
+
+def test_an_export_overwrites_nothing(coreset, tmp_path):
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(UserError, match="exists already; choose a new folder"):
+        job.export(coreset, "numpy", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_python_exports_again_and_again(coreset, tmp_path):
+    """No module takes the function's name once it has been used."""
+    for name in ("one", "two"):
+        out = audiodd_jax.export(coreset, "numpy", tmp_path / name)
+        assert (out / "train.npz").exists()
+    assert all(
+        not inspect.ismodule(getattr(audiodd_jax, n)) for n in audiodd_jax.__all__
+    )

@@ -1,0 +1,56 @@
+"""A newcomer's afternoon: README's commands, from a folder of sounds to PyTorch."""
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiodd_jax.cli import main
+
+README = Path(__file__).parents[1] / "README.md"
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+
+
+def commands(beginning):
+    """The commands of README's first code block that has one of this beginning."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+    block = next(block for block in blocks if f"\n{beginning}" in f"\n{block}")
+    return [line for line in block.splitlines() if not line.startswith(". ")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TORCH, reason="no PyTorch: pip install torch brings it")
+def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    lines = commands("audiodd prepare --dataset=folder")
+    words = [line.split()[1] for line in lines]
+    assert words == ["prepare", "distill", "evaluate", "report"]
+    export = commands("audiodd export runs/quickstart")
+    lines += [line.replace("runs/quickstart", "runs/mine") for line in export]
+    for line in lines:
+        line = line.replace("path/to/sounds", str(sound_folder))
+        program, *arguments = shlex.split(line)
+        if program == "audiodd":
+            # A tenth of the steps: the sounds are two tones.
+            few = ["--steps=20"] if arguments[0] == "distill" else []
+            main.main([*arguments, *few])
+    told = capsys.readouterr().out
+    (ours,) = re.findall(r"test accuracy, distilled +([\d.]+)", told)
+    script = arguments[0]
+    assert script == "runs/mine/export/pytorch/train.py"
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    theirs = float(done.stdout.splitlines()[-1].split()[2])
+    assert Path("runs/mine-report/index.html").exists()
+    assert float(ours) > 90
+    assert theirs > 90
