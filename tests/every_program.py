@@ -8,12 +8,17 @@ import json
 import sys
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.distillation import registry
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.jobs import device_programs
 from audiodd_jax.jobs.compile_for_target import compiled
 from audiodd_jax.jobs.device_programs import Workload
-from audiodd_jax.runtime import compilers, devices, environment, targets
+from audiodd_jax.runtime import (
+    compilers,
+    devices,
+    environment,
+    supervisor,
+    targets,
+)
 
 SIZES = Sizes(16, 16, 4, 8, 16, 32, 24)
 PLAN = Plan()
@@ -104,6 +109,7 @@ def make(name, chips):
 
 
 def main():
+    supervisor.follow()
     request = json.load(sys.stdin)
     target = targets.parse(request["target"])
     chips = compilers.devices_of(target)
@@ -113,11 +119,6 @@ def main():
         environment.set_numerics(jax_enable_x64=wide)
         found = compiled(functools.partial(make, name, chips), target)
         compilers.answer(found)
-
-
-def mesh_of(chips):
-    """The mesh of the RFAD programs."""
-    return registry.make_mesh(settings(), SIZES.c, chips)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ from pathlib import Path
 import every_program
 import pytest
 
+from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import memory_plan
+from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.jobs import target_forecast
 from audiodd_jax.runtime import compilers, targets
 from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
@@ -116,3 +119,22 @@ def test_eight_chips_exchange_what_the_plan_predicts(compiled, target):
         config, every_program.SIZES, Grid(8, 1), every_program.PLAN, "tpu"
     )
     assert size / found["steps"] == pytest.approx(cost.exchanged_bytes, rel=0.02)
+
+
+@pytest.mark.slow
+def test_memory_is_as_predicted_and_fits(compiled):
+    """A size between a quick run's and the published one."""
+    compiled("h100", ["features"])  # skips without the compiler
+    target, sizes = targets.parse("h100"), Sizes(32, 64, 10, 100, 512, 2000, 600)
+    changes = {"network.width": 64, "rfad.networks": 2, "loop.batch_size": 512}
+    config = fields.replace(Config(), changes)
+    chip = {"platform": "gpu", "memory": target.chip.memory}
+    plan = memory_plan.choose(config, sizes, Grid(), **chip)
+    cost = memory_plan.predict(config, sizes, Grid(), plan, "gpu")
+    asked = target_forecast.request(
+        target, "distill", config, sizes, 300, only=("step",)
+    )
+    (found,) = target_forecast.compile_programs(target, asked)
+    assert 0.8 < cost.step_bytes / found["step_bytes"] < 1.25
+    assert cost.flops == pytest.approx(found["flops"] / found["steps"], rel=0.1)
+    assert found["memory"] < target.chip.memory

@@ -35,7 +35,7 @@ class _Constants(NamedTuple):
       batch: copies of the batch's images.
       coreset: of the coreset's, in addition to the state.
       kernels: of the kernels.
-      near: bytes of the second block's output that stay in a chip's own memory.
+      near: bytes of activations that stay in a chip's own memory.
     """
 
     forward: float
@@ -50,7 +50,7 @@ class _Constants(NamedTuple):
 
 _PLATFORMS = {
     "cpu": _Constants(0.5, 3.6, 0.0, 1, 2, 2, 4, 0),
-    "tpu": _Constants(1.25, 1.6, 1.31, 2, 2, 2, 2, 100 << 20),
+    "tpu": _Constants(1.25, 3.0, 1.31, 2, 2, 2, 2, 128 << 20),
     "gpu": _Constants(1.25, 1.6, 1.31, 1, 1, 2, 2, 0),
 }
 # Transforms of the tiles of a fast convolution.
@@ -188,9 +188,7 @@ class _Work:
     def forward(self, rows: int, most: int) -> int | float:
         """The forward pass of ``rows`` clips, at most ``most`` at once (0: all)."""
         count = self.at_once(rows, most)
-        found = self.constants.forward * count * self.row
-        second = count * self.row / 4
-        return found - (second if second < self.constants.near else 0)
+        return self.constants.forward * count * self.row
 
     def backward(self) -> int | float:
         """The forward and backward pass of the coreset."""
@@ -198,11 +196,15 @@ class _Work:
         activations = self.pixels * self.config.network.width
         found = self.constants.backward * self.row + self.constants.masks * activations
         found *= self.at_once(self.own_s, plan.coreset_chunk)
-        if plan.coreset_chunk:
-            found += 2 * self.own_s * self.d * 4
+        if plan.coreset_chunk and self.kind == "cpu":
+            found += self.gathered()
         if self.kind == "cpu" and plan.keeps == "nothing" and self.own_n == 1:
             found += _SINGLE * self.row * min(self.own_b, plan.chunk or self.own_b)
         return found
+
+    def gathered(self) -> int:
+        """The coreset's features and their gradient, where it is taken in chunks."""
+        return 2 * self.own_s * self.d * 4
 
     def features(self) -> int | float:
         """Features that are stored for the backward pass."""
@@ -222,7 +224,11 @@ class _Work:
         copies = known.batch * sizes.b + known.coreset * sizes.s
         parameters = 8 * _parameters((sizes.f, sizes.t), network)
         step = self.features() + kernels + 4 * self.pixels * copies + parameters
-        step += max(self.backward(), self.forward(self.own_b, self.plan.chunk))
+        passes = max(self.backward(), self.forward(self.own_b, self.plan.chunk))
+        step += max(0, passes - known.near)
+        if self.kind != "cpu" and self.plan.coreset_chunk:
+            # Accelerators hold them during the batch's forward pass too.
+            step += self.gathered()
         if self.kind == "cpu" and network.width >= winograd.CHANNELS:
             step += _TILES * winograd.TILES * network.width * 4
         return step

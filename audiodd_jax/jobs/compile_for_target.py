@@ -17,7 +17,7 @@ from audiodd_jax.distillation import memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.jobs import device_programs
 from audiodd_jax.jobs.device_programs import Program, Workload
-from audiodd_jax.runtime import compilers, environment, hlo, targets
+from audiodd_jax.runtime import compilers, environment, hlo, supervisor, targets
 from audiodd_jax.runtime.devices import grid_of
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.targets import Target
@@ -25,6 +25,7 @@ from audiodd_jax.runtime.targets import Target
 
 def main() -> None:
     """Answers the request on standard input."""
+    supervisor.follow()
     request = json.load(sys.stdin)
     target = targets.parse(request["target"])
     config = fields.from_dict(request["config"])

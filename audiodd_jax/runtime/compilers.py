@@ -2,9 +2,9 @@
 
 libtpu compiles for TPUs, JAX's CUDA plugin for NVIDIA GPUs; neither needs a device
 or a driver. Both are packages that JAX initialises wherever it finds them, and without
-a device every other program prints a stack trace and errors. So they lie in a folder of their own, which
-only the process that compiles has on its path; where an environment has them anyway, as
-on an accelerator, those are used.
+a device every other program prints a stack trace and errors. So they lie in a folder of
+their own, which only the process that compiles has on its path; where an environment
+has them anyway, as on an accelerator, those are used.
 
 That process is another one than the user's: a compiler that crashes, hangs or refuses
 costs one sentence.
@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from packaging.requirements import Requirement
 
+from audiodd_jax.runtime import supervisor
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.targets import Target
 
@@ -131,15 +132,19 @@ def versions(kind: str) -> dict[str, str]:
 
 def environment(target: Target) -> dict[str, str]:
     """Variables of a process that compiles for a target."""
-    places = [str(folder()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    places = [*sys.path, os.environ.get("PYTHONPATH", "")]
+    if target.chip.kind == "gpu":
+        places = [str(folder()), *places]
     found = {
         **os.environ,
+        **supervisor.follows(),
+        "PYTHONPATH": os.pathsep.join(filter(None, places)),
         # The process itself runs on the CPU.
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     if target.chip.kind == "gpu":
-        return {**found, "PYTHONPATH": os.pathsep.join(places)}
+        return found
     own = folder() / "libtpu" / "libtpu.so"
     if own.exists():
         found["TPU_LIBRARY_PATH"] = str(own)
@@ -276,7 +281,7 @@ def _run(
     """Lines that a process answers, and what is wrong with its end, if anything."""
     problem = ""
     process = subprocess.Popen(
-        [sys.executable, "-m", module],
+        [sys.executable, "-P", "-m", module],
         env=environment(target),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
