@@ -86,18 +86,21 @@ def test_what_cannot_be_exported_is_told(run, capsys):
 def test_pytorch_learns_as_much_as_we_do(real_audio, tmp_path):
     """Real digits: the script's accuracy beside that of ``audiodd train``."""
     data = f"--data_dir={real_audio('fsdd')}"
-    run, steps = tmp_path / "run", 150
+    run, steps, seeds = tmp_path / "run", 100, 2
     options = ["--dataset=spoken_digit", data, "--method=random"]
-    main.main(["distill", *options, "--samples_per_class=10", f"--workdir={run}"])
+    main.main(["distill", *options, "--samples_per_class=5", f"--workdir={run}"])
     main.main(["export", str(run), "--format=pytorch", "--test_clips", data])
     coreset = audiodd_jax.load_coreset(run / "coreset.npz")
     config = audiodd_jax.for_model(
-        coreset_config(coreset, run), "convnet", training__steps=steps
+        coreset_config(coreset, run),
+        "convnet",
+        training__steps=steps,
+        training__seeds=seeds,
     )
     ours = audiodd_jax.train(config, tmp_path / "ours", coreset).scores
     script = run / "export" / "pytorch" / "train.py"
     done = subprocess.run(
-        [sys.executable, str(script), f"--steps={steps}"],
+        [sys.executable, str(script), f"--steps={steps}", f"--seeds={seeds}"],
         capture_output=True,
         text=True,
         # Threads that wait for each other stand still on a busy machine.
