@@ -103,6 +103,12 @@ def test_every_program_compiles_as_it_should(compiled, target):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", ["v4", "v5p:2x2x1", "v6e:2x2", "a100", "h200:16"])
+def test_every_chip_is_one_device(compiled, target):
+    assert compiled(target, []) == {}
+
+
+@pytest.mark.slow
 def test_another_chip_compiles_the_main_programs(compiled):
     for name, account in compiled("v6e", ["rfad bfloat16", "convnet bfloat16"]).items():
         check(name, account)
