@@ -113,6 +113,7 @@ def main():
     request = json.load(sys.stdin)
     target = targets.parse(request["target"])
     chips = compilers.devices_of(target)
+    assert len(chips) == target.size
     compilers.answer({"programs": request["names"]})
     for name in request["names"][request["skip"] :]:
         wide = "wide" in name

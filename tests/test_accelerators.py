@@ -1,8 +1,8 @@
 """Every device program as the compilers of TPUs and GPUs see it, without either.
 
 The compilers are those of ``launch/compilers.sh``; what they compile is in
-every_program.py. A TPU's compiler takes minutes for some: without
-``AUDIODD_TEST_COMPILES=all`` it is asked for the others.
+every_program.py. Some take minutes: without ``AUDIODD_TEST_COMPILES=all`` the compilers
+are asked for the others.
 """
 
 import functools
@@ -25,11 +25,14 @@ _CPU_ONLY = ("on_cpu", "winograd", "_products", "written_out", "kernel_gradient"
 _CPU_POOLING = ("average_pool.<locals>.by_window", "max_pool.<locals>.by_slices")
 # Programs that keep no state.
 _STATELESS = ("validation", "scoring", "passes", "features")
-# What the TPU's compiler takes a quarter of a minute to two minutes for, each.
-_LONG = (
-    *("rfad wide kernels", "kip", "frepo", "dc", "dsa", "dm"),
-    *("convnet float32", "resnet18 float32", "resnet18 bfloat16"),
-)
+# What a compiler takes ten seconds to two minutes for, each.
+_LONG = {
+    "v5e": (
+        *("rfad wide kernels", "kip", "frepo", "dc", "dsa", "dm"),
+        *("convnet float32", "resnet18 float32", "resnet18 bfloat16"),
+    ),
+    "h100": ("dsa", "frepo", "rfad tf32", "convnet float32", "resnet18 float32"),
+}
 _ALL = os.environ.get("AUDIODD_TEST_COMPILES") == "all"
 EVERYTHING = list(every_program.PROGRAMS)
 
@@ -90,14 +93,19 @@ def test_spectrograms_compile_for_a_gpu(compiled):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["v5e", "h100"])
 def test_every_program_compiles_as_it_should(compiled, target):
-    names = EVERYTHING
-    if target == "v5e" and not _ALL:
-        names = [name for name in EVERYTHING if name not in _LONG]
+    left_out = () if _ALL else _LONG[target]
+    names = [name for name in EVERYTHING if name not in left_out]
     found = compiled(target, names)
     assert list(found) == names
     for name, account in found.items():
         check(name, account)
         assert account["collectives"] == {}, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["v4", "v5p:2x2x1", "v6e:2x2", "a100", "h200:16"])
+def test_every_chip_is_one_device(compiled, target):
+    assert compiled(target, []) == {}
 
 
 @pytest.mark.slow

@@ -185,7 +185,7 @@ def devices_of(target: Target) -> list[Any]:
             options["chips_per_host_bounds"] = (1, 1, 1)
         if target.chip.axes == 3:
             # Both cores of a chip as one device.
-            options["chip_config_name"] = "megachip"
+            options["chip_config_name"] = "megacore"
     try:
         return list(topologies.get_topology_desc(**options).devices)
     except Exception as error:
