@@ -106,7 +106,7 @@ def make(model: nn.Module, settings: FRePoConfig, chunk: int = 0) -> Pool:
         return Member(params, tx.init(params), jnp.zeros((), jnp.int32))
 
     def train(member: Member, key: Key[Array, ""], coreset: CoresetArrays) -> Member:
-        rows = draw(key, coreset.labels.argmax(1))
+        rows = draw(key, coreset)
         grads = jax.grad(training_loss)(
             member.params, model, coreset.images[rows], coreset.labels[rows], chunk
         )

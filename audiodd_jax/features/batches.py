@@ -5,7 +5,7 @@ same key, and a resumed run gets the batches of an uninterrupted one.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +42,16 @@ def step_keys(
 
 
 # The indices of a batch, from a key and all clips, of which it reads no images.
-Draw = Callable[[Key[Array, ""], Split | DeviceSplit | HostSplit], Int[Array, " b"]]
+Draw = Callable[[Key[Array, ""], Any], Int[Array, " b"]]
 
 
 def uniform(size: int) -> Draw:
-    """Draws ``size`` clips without replacement, or all if there are fewer."""
+    """Draws ``size`` clips without replacement, or all if there are fewer.
 
-    def draw(
-        key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
-    ) -> Int[Array, " b"]:
+    Of anything with labels: clips, or a coreset's spectrograms.
+    """
+
+    def draw(key: Key[Array, ""], data: Any) -> Int[Array, " b"]:
         clips = data.labels.shape[0]
         return jax.random.permutation(key, clips)[: min(size, clips)]
 

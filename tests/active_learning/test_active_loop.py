@@ -200,12 +200,12 @@ def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch
     whole = learn(path=tmp_path / "whole")
     make = query.make_choose
 
-    def make_and_signal(config, model, data, between):
+    def make_and_signal(config, model, data, between, *others):
         def signalled():
             os.kill(os.getpid(), signal.SIGTERM)
             between()
 
-        return make(config, model, data, signalled)
+        return make(config, model, data, signalled, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(query, "make_choose", make_and_signal)
@@ -313,10 +313,15 @@ def test_what_needs_no_dropout_does_without():
 
 
 def test_more_labels_teach_more():
-    config = settings(
-        training__steps=60,
-        active__acquisition="random",
-        active__budgets=("2/class", "80%"),
-    )
-    rounds = learn(config).rounds
-    assert rounds[-1]["test_accuracy"] > rounds[0]["test_accuracy"] + 0.1
+    """By two seeds, since three clips may be lucky ones."""
+    gains = []
+    for seed in (0, 1):
+        config = settings(
+            seed=seed,
+            training__steps=60,
+            active__acquisition="random",
+            active__budgets=("2/class", "80%"),
+        )
+        rounds = learn(config).rounds
+        gains.append(rounds[-1]["test_accuracy"] - rounds[0]["test_accuracy"])
+    assert np.mean(gains) > 0.1

@@ -223,9 +223,14 @@ def test_the_compile_cache_belongs_to_processors_and_not_to_names(tmp_path):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_signals_wait_until_the_state_is_saved(name):
     signum = getattr(signal, name)
-    with signals.deferred_signals() as stop_signal:
-        os.kill(os.getpid(), signum)
-        assert stop_signal() == signum
+    # The tests' own process may have been told to ignore it (nohup, a job of a shell).
+    before = signal.signal(signum, signal.SIG_DFL)
+    try:
+        with signals.deferred_signals() as stop_signal:
+            os.kill(os.getpid(), signum)
+            assert stop_signal() == signum
+    finally:
+        signal.signal(signum, before)
 
 
 def test_a_hangup_that_is_ignored_stays_so():
