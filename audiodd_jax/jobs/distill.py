@@ -247,7 +247,7 @@ def _labels(data: Prepared, config: Config) -> dict[str, Any] | None:
     settings = config.labels
     if not settings.is_part:
         return None
-    chosen = f"at random, {100 * settings.fraction:g} %"
+    chosen = "at random"
     if settings.run:
         chosen = f"by the run {Path(settings.run).name} at {settings.budget}"
     elif settings.indices:
