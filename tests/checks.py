@@ -1,4 +1,4 @@
-"""What tests of several rooms share: kills between two steps, exact gradients."""
+"""What tests of several rooms share: kills, exact gradients, a dataset of clips."""
 
 import contextlib
 
@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.runtime.run_directory import RunDirectory
 
 
@@ -47,3 +49,25 @@ def assert_gradient(value, params):
         numeric = (f(shift(1e-6)) - f(shift(-1e-6))) / 2e-6
         exact = optax.tree.vdot(grads, direction)
         assert float(numeric) == pytest.approx(float(exact), rel=1e-5)
+
+
+def prepared(train, validation, stats, class_names=("low", "middle", "high"), **fields):
+    """A dataset of these clips; ``fields`` are others of ``Prepared``."""
+    usual = {
+        "test": validation,
+        "features": FeaturesConfig(),
+        "noise": None,
+        "fold": 0,
+        "is_partial": False,
+        "name": "bumps",
+        "version": "1",
+        "licence": "none",
+        "train_bytes": 0,
+    }
+    return Prepared(
+        train=train,
+        validation=validation,
+        class_names=class_names,
+        normalization=stats,
+        **{**usual, **fields},
+    )

@@ -54,8 +54,7 @@ def test_classes_that_devices_share_are_matched_as_by_one(found):
 
 
 def test_networks_of_a_pool_regress_as_on_one_device(found):
-    most, farthest = found["float32"]["frepo"]
-    assert most < 1e-6
     # AdaBelief's first steps have one length, however small the gradient: where it is
-    # all rounding, so is the step.
-    assert farthest < 1e-3
+    # all rounding, so is the step. In float64 there are no such places.
+    assert found["float32"]["frepo"] < 1e-6
+    assert found["float64"]["frepo"] < 1e-12

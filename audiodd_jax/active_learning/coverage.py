@@ -13,11 +13,12 @@ References:
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.active_learning.acquisition import check_count, tie_break
 from audiodd_jax.config import RandomNetworkConfig
@@ -44,36 +45,53 @@ def embed(
     return clips.embed(key, pool, _EMBEDDING, _EMBEDDING_NETWORKS)
 
 
-def typiclust(
-    features: Float[Array, "b d"],
-    labelled: Int[np.ndarray, " l"],
-    count: int,
-    num_classes: int,
-    key: Key[Array, ""],
-) -> Int[np.ndarray, " count"]:
+class Query(NamedTuple):
+    """What a function chooses by.
+
+    Attributes:
+      features: ``[b, d]`` embedding of the pool.
+      labelled: ``[l]`` rows of the clips that are labelled already.
+      count: clips to choose, at least one and at most those without a label.
+      num_classes: ``c``.
+      key: of clusters and ties.
+    """
+
+    features: Float[Array, "b d"]
+    labelled: Int[np.ndarray, " l"]
+    count: int
+    num_classes: int
+    key: Key[Array, ""]
+
+    @property
+    def free(self) -> Int[np.ndarray, " u"]:
+        """Rows of the clips without a label."""
+        return np.setdiff1d(np.arange(self.features.shape[0]), self.labelled)
+
+
+def choose(name: str, query: Query) -> Int[np.ndarray, " count"]:
+    """Rows of the clips that a function of ``COVERS`` chooses.
+
+    Raises:
+      UserError: the pool has fewer unlabelled clips, or none are asked for.
+    """
+    check_count(query.count, query.free.size)
+    return COVERS[name](query)
+
+
+def typiclust(query: Query) -> Int[np.ndarray, " count"]:
     """The most typical clips of the largest clusters without labels.
 
     The pool has as many clusters as there will be labels, at most 500. A clip is
     typical if the mean distance to its 20 nearest neighbours in its cluster is small.
     The next clip is of the cluster with the fewest labels, the largest of several.
-
-    Args:
-      features: of the pool.
-      labelled: rows of the clips that are labelled already.
-      count: clips to choose.
-      num_classes: not used.
-      key: of the clusters.
-
-    Raises:
-      UserError: the pool has fewer unlabelled clips, or none are asked for.
     """
-    del num_classes
+    features, labelled, count, _, key = query
     pool = features.shape[0]
-    check_count(count, pool - labelled.size)
     k = min(labelled.size + count, _MAX_CLUSTERS, pool)
     assigned = np.asarray(clusters.k_means(key, features, k).assigned)
-    is_free = np.ones(pool, bool)
-    is_free[labelled] = False
+    features = np.asarray(features)
+    is_free = np.zeros(pool, bool)
+    is_free[query.free] = True
     labels = np.bincount(assigned[labelled], minlength=k)
     sizes = np.bincount(assigned, minlength=k)
     queues = [
@@ -94,14 +112,14 @@ def typiclust(
 
 
 def _by_typicality(
-    features: Float[Array, "b d"],
+    features: Float[np.ndarray, "b d"],
     rows: Int[np.ndarray, " m"],
-    is_free: np.ndarray,
+    is_free: Bool[np.ndarray, " b"],
 ) -> list[int]:
     """The unlabelled clips of a cluster, the most typical first."""
     if rows.size < 2:
         return rows[is_free[rows]].tolist()
-    mine = np.asarray(features)[rows]
+    mine = features[rows]
     squares = np.sum(mine**2, 1)
     distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * mine @ mine.T, 0.0))
     np.fill_diagonal(distances, np.inf)
@@ -111,36 +129,21 @@ def _by_typicality(
     return order[is_free[order]].tolist()
 
 
-def probcover(
-    features: Float[Array, "b d"],
-    labelled: Int[np.ndarray, " l"],
-    count: int,
-    num_classes: int,
-    key: Key[Array, ""],
-) -> Int[np.ndarray, " count"]:
+def probcover(query: Query) -> Int[np.ndarray, " count"]:
     """Clips whose balls cover the most of what is not covered yet, greedily.
 
     A ball's radius is the largest for which 95 % of all balls contain clips of one
     pseudo-label only, by k-means with as many clusters as classes.
-
-    Args:
-      features: of the pool.
-      labelled: rows of the clips that are labelled already.
-      count: clips to choose.
-      num_classes: ``c``.
-      key: of the pseudo-labels, and of ties.
-
-    Raises:
-      UserError: the pool has fewer unlabelled clips, or none are asked for.
     """
+    features, labelled, count, num_classes, key = query
     pool = features.shape[0]
-    check_count(count, pool - labelled.size)
     cluster_key, tie_key = jax.random.split(key)
-    pseudo = clusters.k_means(cluster_key, features, num_classes).assigned
+    k = min(num_classes, pool)
+    pseudo = clusters.k_means(cluster_key, features, k).assigned
     radius = ball_radius(features, pseudo)
     noise = np.asarray(tie_break(tie_key, jnp.arange(pool)))
-    is_free = np.ones(pool, bool)
-    is_free[labelled] = False
+    is_free = np.zeros(pool, bool)
+    is_free[query.free] = True
     is_covered = np.zeros(pool, bool)
     # Clips in each clip's ball that are not covered yet.
     gains = _counts(features, np.arange(pool), radius)
@@ -199,32 +202,14 @@ def _counts_of_block(features: Array, rows: Array, radius: Array) -> Array:
     return jnp.sum(near & (rows >= 0), 1)
 
 
-def medoids(
-    features: Float[Array, "b d"],
-    labelled: Int[np.ndarray, " l"],
-    count: int,
-    num_classes: int,
-    key: Key[Array, ""],
-) -> Int[np.ndarray, " count"]:
-    """The medoids of as many clusters of unlabelled clips as are to be chosen.
-
-    Args:
-      features: of the pool.
-      labelled: rows of the clips that are labelled already.
-      count: clips to choose.
-      num_classes: not used.
-      key: of the clusters.
-
-    Raises:
-      UserError: the pool has fewer unlabelled clips, or none are asked for.
-    """
-    del num_classes
-    free = np.setdiff1d(np.arange(features.shape[0]), labelled)
-    check_count(count, free.size)
-    return free[np.asarray(clusters.k_medoids(key, features[free], count))]
+def medoids(query: Query) -> Int[np.ndarray, " count"]:
+    """The medoids of as many clusters of unlabelled clips as are to be chosen."""
+    free = query.free
+    rows = clusters.k_medoids(query.key, query.features[free], query.count)
+    return free[np.asarray(rows)]
 
 
 # Functions of the pool's embedding, by name.
-COVERS: dict[str, Callable[..., Int[np.ndarray, " count"]]] = {
+COVERS: dict[str, Callable[[Query], Int[np.ndarray, " count"]]] = {
     function.__name__: function for function in (typiclust, probcover, medoids)
 }

@@ -105,9 +105,11 @@ def make_choose(
     name = config.acquisition
     if name in coverage.COVERS:
         embedding = functools.cache(lambda: coverage.embed(key, clips))
-        cover = coverage.COVERS[name]
-        return lambda _, labelled, count, passes_key, key: cover(
-            embedding(), labelled, count - labelled.size, num_classes, key
+        return lambda _, labelled, count, passes_key, key: coverage.choose(
+            name,
+            coverage.Query(
+                embedding(), labelled, count - labelled.size, num_classes, key
+            ),
         )
     of_clips = clip_function(config, model)
     pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)

@@ -32,7 +32,7 @@ from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
-from audiodd_jax.training import evaluation, fit
+from audiodd_jax.training import evaluation, fit, programs
 
 _log = logging.getLogger(__name__)
 
@@ -125,14 +125,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        programs = fit.programs(
-            config,
-            data.image_shape,
-            data.num_classes,
-            data.validation,
-            data.normalization,
-            data.noise,
-        )
+        made = programs.make(config, data)
         choose = query.make_choose(
             settings,
             model,
@@ -142,7 +135,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             jax.random.fold_in(key, _EMBEDDING),
         )
         while done < len(plan):
-            fitted, row = _round(config, data, programs, state, run, counted)
+            fitted, row = _round(config, data, made, state, run, counted)
             began = time.perf_counter()
             if done + 1 < len(plan):
                 state = _labelled(state, choose, fitted, plan[done + 1])
@@ -207,7 +200,7 @@ def _folder(run: RunDirectory, index: int) -> Any:
 def _round(
     config: Config,
     data: Prepared,
-    programs: fit.Programs,
+    made: programs.Programs,
     state: State,
     run: RunDirectory | None,
     counted: int,
@@ -219,14 +212,14 @@ def _round(
     training = fit.real_set(data.train, data.num_classes, own.training, rows)
     start = state.network if config.active.warm_start and index else None
     if run is None:
-        fitted = fit.fit(own, training, programs, start=start)
+        fitted = fit.fit(own, training, made, start=start)
     else:
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         record = fields.record(own, TRAINING)
         record["rows"] = digest
         options = presets.run_options(own, TRAINING)
         with RunDirectory(_folder(run, index), record, **options) as inner:
-            fitted = fit.fit(own, training, programs, inner, start)
+            fitted = fit.fit(own, training, made, inner, start)
         networks_file.save(
             run.path / "networks.npz", fitted.networks, data, config.model
         )

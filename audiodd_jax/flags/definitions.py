@@ -99,7 +99,7 @@ def define_distill_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_float(
         "fraction", None, "learn from this share of the labels alone", **options
     )
-    string("indices", None, "learn from the clips alone in this file", **options)
+    string("indices", None, "learn from the clips listed in this file alone", **options)
     integer("seed", None, "random seed", **options)
     integer("num_seeds", None, "number of evaluation seeds", **options)
     string(

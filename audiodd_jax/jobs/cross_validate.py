@@ -47,17 +47,16 @@ def distill(
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     fields.validate(config)
+    if config.labels.run or config.labels.indices:
+        raise UserError(
+            "bought labels are training clips of one test fold: give --fold its number"
+        )
     workdir = Path(workdir)
     kept = fields.record(config, DISTILLATION)
     options = presets.run_options(config, DISTILLATION)
     with RunDirectory(workdir, {**kept, "folds": "all"}, **options) as run:
         if result := run.result():
             return FoldsRun(result, workdir)
-        if config.labels.run or config.labels.indices:
-            raise UserError(
-                "bought labels are training clips of one test fold: give --fold its "
-                "number"
-            )
         folds = np.unique(cache.prepare(config, cache_dir).folds)
         folds = folds[folds > 0].tolist()
         if len(folds) < 2:

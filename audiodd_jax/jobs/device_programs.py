@@ -26,7 +26,7 @@ from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import BATCH, NETWORKS
-from audiodd_jax.training import evaluation, fit, trainer
+from audiodd_jax.training import evaluation, programs, trainer
 from audiodd_jax.training.trainer import Drawn, TrainingSet
 
 
@@ -180,7 +180,7 @@ def network_validation(work: Workload, mesh: Mesh) -> Program:
     """The validation of networks in training."""
     settings = work.config.training
     model, states = _states(work)
-    function = fit.validation_program(model, settings)
+    function = programs.validation_program(model, settings)
     clips = _clips(work.sizes, work.validation)
     arguments = on_mesh((states.final, clips), mesh)
     return Program(function, arguments, 1, settings.precision)
@@ -205,7 +205,7 @@ def _states(work: Workload) -> tuple[Any, trainer.State]:
     config, sizes = work.config, work.sizes
     settings = config.training
     model = models.make(config.model, sizes.c, jnp.dtype(settings.precision))
-    draw = fit.initial_program(model, (sizes.f, sizes.t), settings)
+    draw = programs.initial_program(model, (sizes.f, sizes.t), settings)
     keys = lambda: jax.vmap(jax.random.key)(jnp.arange(settings.seeds))
     return model, jax.eval_shape(draw, jax.eval_shape(keys))
 
@@ -264,7 +264,7 @@ def of_command(
         if work.validation:
             found["validation"] = lambda: coreset_validation(work, mesh)
         return {**found, "scoring": scoring}
-    grid = fit.seed_grid(config.training.seeds, len(chips))
+    grid = programs.seed_grid(config.training.seeds, len(chips))
     mesh = devices.make_mesh(devices=chips, grid=grid)
     found = {"step": lambda: training_step(work, mesh)}
     if work.validation:

@@ -23,7 +23,7 @@ from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.selection.subsets import Subset
-from audiodd_jax.training import evaluation, fit
+from audiodd_jax.training import evaluation, fit, programs
 from audiodd_jax.training.evaluation import Evaluation
 
 _NO_AUGMENTATION = {
@@ -191,15 +191,7 @@ def fit_source(
         learnt = fit.coreset_set(clips.images, clips.labels, config.training)
     else:
         learnt = fit.real_set(clips, data.num_classes, config.training)
-    made = fit.programs(
-        config,
-        data.image_shape,
-        data.num_classes,
-        data.validation,
-        data.normalization,
-        data.noise,
-        model=model,
-    )
+    made = programs.make(config, data, model=model)
     return fit.fit(config, learnt, made, run)
 
 

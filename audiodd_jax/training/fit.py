@@ -1,7 +1,6 @@
 """A training run: seeds, validation, early stopping, resumption."""
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,27 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, TrainingConfig
 from audiodd_jax.features import batches
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
-from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
-from audiodd_jax.ops import groups
+from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import losses, trainer
+from audiodd_jax.training.programs import Programs
 from audiodd_jax.training.trainer import Drawn, State, TrainingSet
-
-# Fraction of a device's memory for seeds that are trained at once, and an estimate
-# of the activations per clip and channel that a seed's backward pass stores.
-_DEVICE_SHARE = 0.5
-_ACTIVATIONS_A_CLIP = 64
 
 
 class FitState(NamedTuple):
@@ -109,61 +100,6 @@ def views_set(
     return TrainingSet(Split(images, classes), labels.astype(jnp.float32))
 
 
-class Programs(NamedTuple):
-    """What a training compiles; trainings that differ in clips or seeds share it.
-
-    Attributes:
-      model: module of the networks.
-      initial: ``keys [k]`` to the seeds' states before the first step.
-      chunk: of ``trainer.make_chunk``.
-      validate: of ``make_validate``.
-      mesh: devices of the training.
-    """
-
-    model: nn.Module
-    initial: Callable[[Key[Array, " k"]], State]
-    chunk: Callable[..., tuple[State, dict[str, Array]]]
-    validate: Callable[[Network], tuple[Array, Array]] | None
-    mesh: Mesh
-
-
-def programs(
-    config: Config,
-    image_shape: tuple[int, int],
-    num_classes: int,
-    validation: Split,
-    stats: Normalization,
-    noise: Num[Array, "pieces f t"] | None = None,
-    mesh: Mesh | None = None,
-    model: nn.Module | None = None,
-) -> Programs:
-    """The programs of ``config.training``, compiled when they are first used.
-
-    Args:
-      config: model and training.
-      image_shape: ``(f, t)`` of the spectrograms.
-      num_classes: ``c``.
-      validation: clips for early stopping and metrics; may be empty.
-      stats: statistics that standardised the images.
-      noise: background noise in dB, for augmentation.
-      mesh: devices of the training; None: all, of all processes.
-      model: to train; None: as ``config.model`` describes it.
-
-    Raises:
-      UserError: settings that the data does not allow.
-    """
-    settings = config.training
-    _check(settings, validation, noise)
-    dtype = jnp.dtype(settings.precision)
-    model = model or models.make(config.model, num_classes, dtype)
-    initial = initial_program(model, image_shape, settings)
-    mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
-    parallel = settings.parallel or _seeds_at_once(initial, config, image_shape)
-    chunk = trainer.make_chunk(model, settings, stats, noise, parallel, mesh)
-    validate = make_validate(model, devices.replicate(validation, mesh), settings)
-    return Programs(model, initial, chunk, validate, mesh)
-
-
 def fit(
     config: Config,
     data: TrainingSet,
@@ -220,39 +156,6 @@ def fit(
     return Fitted(networks, model, best, steps, history)
 
 
-def _check(settings: TrainingConfig, validation: Split, noise: Array | None) -> None:
-    """Checks settings that depend on the data.
-
-    Raises:
-      UserError: the data lacks background noise or validation clips.
-    """
-    if settings.augment.background and noise is None:
-        raise UserError(
-            "--config.training.augment.background needs background noise, which this "
-            "dataset or coreset does not have"
-        )
-    if settings.patience and not validation.labels.size:
-        raise UserError(
-            "--config.training.patience needs validation clips; raise "
-            "--config.data.validation_fraction"
-        )
-    if settings.patience and not settings.eval_every:
-        raise UserError(
-            "--config.training.patience counts validations: set "
-            "--config.training.eval_every"
-        )
-
-
-def initial_program(
-    model: nn.Module, image_shape: tuple[int, int], settings: TrainingConfig
-) -> jax.stages.Wrapped:
-    """The program that draws the states of all seeds from their keys."""
-    one = functools.partial(
-        trainer.init, model=model, image_shape=image_shape, config=settings
-    )
-    return jax.jit(lambda keys: jax.lax.map(one, keys))
-
-
 def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
     return FitState(
         states,
@@ -271,7 +174,7 @@ def _review(
     Args:
       state: of the training.
       row: of the metrics.
-      validate: of ``make_validate``.
+      validate: of ``programs.make_validate``.
       patience: steps without improvement that end a seed's training; 0: none do.
     """
     if validate is None:
@@ -287,18 +190,6 @@ def _review(
         (accuracy == state.best_accuracy) & (loss <= state.best_loss)
     )
     return _keep(state, is_alive & is_better, row["step"], accuracy, loss)
-
-
-def seed_grid(seeds: int, count: int | None = None) -> devices.Grid:
-    """The mesh for ``seeds``: the networks axis has as many devices as divide them.
-
-    Args:
-      seeds: networks to train.
-      count: devices; None: all, of all processes.
-    """
-    count = count or devices.make_mesh().size
-    own = math.gcd(seeds, count)
-    return devices.Grid(own, count // own)
 
 
 def _keep(
@@ -343,53 +234,3 @@ def _parts(
     for start in range(first, config.steps, config.log_every):
         length = min(config.log_every, config.steps - start)
         yield Drawn(data, devices.replicate(draw(keys, start, length), mesh))
-
-
-def make_validate(
-    model: nn.Module, data: Split, config: TrainingConfig
-) -> Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None:
-    """Accuracy and loss of stacked networks on validation clips; None without clips."""
-    if not data.labels.size:
-        return None
-    validate = validation_program(model, config)
-    return lambda networks: validate(networks, data)
-
-
-def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.Wrapped:
-    """The program of ``make_validate``: ``(networks, data)``."""
-
-    @jax.jit
-    def validate(networks: Network, data: Split) -> tuple[Array, Array]:
-        def score(network: Network) -> tuple[Array, Array]:
-            out = logits(network, data.images, model, CLIPS_AT_ONCE)
-            hits = jnp.argmax(out, axis=1) == data.labels
-            targets = losses.hard_targets(data.labels, out.shape[1], config)
-            values = losses.per_clip(out, targets, config.loss)
-            mean = lambda x: groups.estimate(x.astype(out.dtype), data.recordings).mean
-            return mean(hits), mean(values)
-
-        return jax.lax.map(score, networks)
-
-    return validate
-
-
-def _seeds_at_once(
-    initial: Callable[..., State], config: Config, shape: tuple[int, int]
-) -> int:
-    """Number of seeds that are trained at once by ``vmap``, if it is automatic.
-
-    One on CPU: a single seed keeps the cores busy, and batched convolutions are slow.
-    """
-    device = jax.local_devices()[0]
-    known = device.memory_stats() if device.platform != "cpu" else None
-    if not known or "bytes_limit" not in known:
-        return 1
-    seeds = config.training.seeds
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    one = jax.eval_shape(initial, keys)
-    own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one.opt_state))
-    width = max(1, config.model.width) * _ACTIVATIONS_A_CLIP
-    activations = 4 * config.training.batch_size * shape[0] * shape[1] * width
-    # Total, not free memory: a resumed run must train the same seeds together.
-    fitting = int(_DEVICE_SHARE * known["bytes_limit"] // (2 * own + activations))
-    return max(1, min(seeds, fitting))

@@ -14,9 +14,9 @@ import pytest
 
 from audiodd_jax.active_learning import query
 from audiodd_jax.active_learning import rounds as rounds_lib
-from audiodd_jax.config import FeaturesConfig, presets
+from audiodd_jax.config import presets
 from audiodd_jax.config.names import ACQUISITIONS
-from audiodd_jax.features.dataset import HostSplit, Prepared, Split
+from audiodd_jax.features.dataset import HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -55,20 +55,8 @@ def clips(b, seed=0, noise=1.0):
 
 
 def prepared(train=None, validation=6):
-    return Prepared(
-        train=train or clips(40),
-        validation=clips(validation, 1),
-        test=clips(30, 2),
-        class_names=("low", "middle", "high"),
-        normalization=STATS,
-        features=FeaturesConfig(),
-        noise=None,
-        fold=0,
-        is_partial=False,
-        name="bumps",
-        version="1",
-        licence="none",
-        train_bytes=0,
+    return checks.prepared(
+        train or clips(40), clips(validation, 1), STATS, test=clips(30, 2)
     )
 
 

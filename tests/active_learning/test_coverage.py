@@ -13,6 +13,10 @@ KEY = jax.random.key(0)
 NONE = np.array([], int)
 
 
+def choose(name, *of):
+    return coverage.choose(name, coverage.Query(*of, KEY))
+
+
 def blobs(sizes, spread=0.05):
     """Clusters far apart; the first clip of each lies in its middle."""
     rng = np.random.default_rng(0)
@@ -36,7 +40,7 @@ def typicality(features, rows):
 
 def test_typiclust_asks_for_the_most_typical_clip_of_each_cluster():
     features, owner = blobs((30, 40, 25))
-    rows = coverage.typiclust(features, NONE, 3, 3, KEY)
+    rows = choose("typiclust", features, NONE, 3, 3)
     # The largest cluster first.
     assert owner[rows].tolist() == [1, 0, 2]
     for row in rows:
@@ -47,18 +51,18 @@ def test_typiclust_asks_for_the_most_typical_clip_of_each_cluster():
 def test_typiclust_leaves_clusters_that_have_labels_for_last():
     features, owner = blobs((30, 40, 25, 35))
     labelled = np.flatnonzero(owner == 1)[3:5]
-    rows = coverage.typiclust(features, labelled, 2, 4, KEY)
+    rows = choose("typiclust", features, labelled, 2, 4)
     assert not set(rows) & set(labelled)
     assert 1 not in owner[rows]
 
 
 def test_typiclust_asks_for_outliers_only_where_nothing_else_is_left():
     features, owner = blobs((20, 3, 30))
-    rows = coverage.typiclust(features, NONE, 3, 3, KEY)
+    rows = choose("typiclust", features, NONE, 3, 3)
     assert owner[rows].tolist() == [2, 0, 2]
     # One label in each large cluster, and three clusters in all.
     labelled = np.flatnonzero(owner != 1)
-    last = coverage.typiclust(features, labelled, 1, 3, KEY)
+    last = choose("typiclust", features, labelled, 1, 3)
     assert owner[last].tolist() == [1]
 
 
@@ -76,7 +80,7 @@ def test_probcover_covers_most_first_by_hand():
 def test_probcover_is_greedy(seed):
     features = jax.random.normal(jax.random.fold_in(KEY, seed), (60, 3))
     labelled = np.array([4, 9])
-    rows = coverage.probcover(features, labelled, 12, 3, KEY)
+    rows = choose("probcover", features, labelled, 12, 3)
     pseudo = coverage.clusters.k_means(jax.random.split(KEY)[0], features, 3).assigned
     radius = float(coverage.ball_radius(features, pseudo))
     points = np.asarray(features, float)
@@ -106,7 +110,7 @@ def test_a_ball_holds_one_pseudo_label_in_95_of_100():
 
 def test_medoids_are_the_middles_of_what_has_no_labels():
     features, owner = blobs((9, 14, 11))
-    rows = coverage.medoids(features, np.array([5]), 3, 3, KEY)
+    rows = choose("medoids", features, np.array([5]), 3, 3)
     assert sorted(owner[rows]) == [0, 1, 2]
     points = np.asarray(features, float)
     for row in rows:
@@ -118,12 +122,11 @@ def test_medoids_are_the_middles_of_what_has_no_labels():
 @pytest.mark.parametrize("name", coverage.COVERS)
 def test_a_pool_of_copies_runs_out_and_no_clip_comes_twice(name):
     features = jnp.repeat(jnp.eye(2), 6, axis=0)
-    choose = coverage.COVERS[name]
-    rows = choose(features, np.array([3]), 11, 2, KEY)
+    rows = choose(name, features, np.array([3]), 11, 2)
     assert sorted(rows) == [0, 1, 2, *range(4, 12)]
     for count, message in ((12, "the unlabelled pool has 11"), (0, "at least one")):
         with pytest.raises(UserError, match=message):
-            choose(features, np.array([3]), count, 2, KEY)
+            choose(name, features, np.array([3]), count, 2)
 
 
 def test_the_embedding_is_of_unit_length_and_tells_clips_apart():

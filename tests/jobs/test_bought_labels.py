@@ -12,7 +12,7 @@ import audiodd_jax
 from audiodd_jax.config import fields
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import HostSplit
-from audiodd_jax.jobs import bought_labels
+from audiodd_jax.jobs import bought_labels, cross_validate
 from audiodd_jax.runtime.errors import UserError
 
 SMALL = {**TINY, "teacher__networks": 0, "coreset__views": 0}
@@ -188,6 +188,13 @@ def test_bad_settings_are_named(changes, message, active_run, data):
 
     with pytest.raises(UserError, match=message):
         use()
+
+
+def test_bought_labels_are_of_one_fold(tmp_path):
+    config = settings(labels__run="runs/bald", labels__budget="20%")
+    with pytest.raises(UserError, match="give --fold its number"):
+        cross_validate.distill(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_on_other_clips_is_refused(active_run, data):

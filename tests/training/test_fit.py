@@ -20,7 +20,7 @@ from audiodd_jax.networks.inference import logits
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
-from audiodd_jax.training import fit, trainer
+from audiodd_jax.training import fit, programs, trainer
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
 SMALL = {
@@ -55,15 +55,19 @@ def clips(b=30, seed=0, noise=0.5):
 NOTHING = Split(jnp.zeros((0, 8, 8, 1)), jnp.zeros(0, jnp.int32))
 
 
+def made(config, validation):
+    return programs.make(config, checks.prepared(clips(), validation, STATS))
+
+
 def train(config=None, data=None, validation=None, path=None):
     config = config or settings()
     data = fit.real_set(data or clips(), 3, config.training)
     validation = clips(12, 1) if validation is None else validation
-    programs = fit.programs(config, (8, 8), 3, validation, STATS)
+    own = made(config, validation)
     if path is None:
-        return fit.fit(config, data, programs)
+        return fit.fit(config, data, own)
     with RunDirectory(path, dataclasses.asdict(config)) as run:
-        return fit.fit(config, data, programs, run)
+        return fit.fit(config, data, own, run)
 
 
 def assert_same(a, b):
@@ -185,7 +189,7 @@ def test_a_coreset_smaller_than_a_batch_is_one_batch_without_padding():
     few = clips(6)
     soft = jnp.eye(3)[few.labels] - 1 / 3
     data = fit.coreset_set(few.images, soft, config.training)
-    found = fit.fit(config, data, fit.programs(config, (8, 8), 3, NOTHING, STATS))
+    found = fit.fit(config, data, made(config, NOTHING))
     model = models.make(config.model, 3)
     state = trainer.init(jax.random.key(config.seed), model, (8, 8), config.training)
     _, want = models.train_logits(
@@ -293,10 +297,10 @@ def test_parts_of_a_pool_train_as_those_clips_alone_by_one_program(stored, monke
     with monkeypatch.context() as patch:
         traced = chex.assert_max_traces(trainer.step, n=1)
         patch.setattr(trainer, "step", traced)
-        programs = fit.programs(config, (8, 8), 3, NOTHING, STATS)
+        own = made(config, NOTHING)
         for rows in parts:
             data = fit.real_set(pool(rows), 3, config.training, rows)
-            found.append(fit.fit(config, data, programs))
+            found.append(fit.fit(config, data, own))
     for rows, own in zip(parts, found, strict=True):
         alone = train(config, pool(np.arange(30)).subset(rows), NOTHING)
         for x, y in zip(

@@ -96,12 +96,12 @@ def train(images, targets, steps):
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate(i, steps))
     if RECIPE["augment"]:
         from augment import augment
-    batches = math.ceil(len(images) / RECIPE["batch_size"])
-    size = len(images) // batches
-    for step in range(steps):
-        if step % batches == 0:
-            order = torch.randperm(len(images))
-        rows = order[step % batches * size :][:size]
+    size, order = min(RECIPE["batch_size"], len(images)), torch.randperm(len(images))
+    for _ in range(steps):
+        # Epochs follow each other without a break: all batches have one size.
+        if len(order) < size:
+            order = torch.cat([order, torch.randperm(len(images))])
+        rows, order = order[:size], order[size:]
         batch = augment(images[rows]) if RECIPE["augment"] else images[rows]
         loss = functional.cross_entropy(network(batch), targets[rows])
         optimizer.zero_grad()
