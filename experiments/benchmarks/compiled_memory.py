@@ -99,11 +99,13 @@ def main(_):
             if "error" in row:
                 print(f"| {text}{part} | {name} | {row['error']} | | | | |", flush=True)
                 continue
-            ratio = row["predicted"] / row["step_bytes"]
+            # A small step may lie in a TPU's own memory altogether.
+            compiled = row["step_bytes"]
+            ratio = f"{row['predicted'] / compiled:.2f}" if compiled else "none"
             print(
                 f"| {text}{part} | {name} | {', '.join(map(str, row['plan']))} "
-                f"| {row['predicted'] / 1e6:,.0f} | {row['step_bytes'] / 1e6:,.0f} "
-                f"| {ratio:.2f} | {row['seconds']:.0f} |",
+                f"| {row['predicted'] / 1e6:,.0f} | {compiled / 1e6:,.0f} "
+                f"| {ratio} | {row['seconds']:.0f} |",
                 flush=True,
             )
 
