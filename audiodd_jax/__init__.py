@@ -13,11 +13,30 @@ dense head.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audiodd_jax.version import __version__
 
-# Resolved on first use, so that the command line answers before JAX is imported.
+if TYPE_CHECKING:
+    from audiodd_jax.api import Run as Run
+    from audiodd_jax.api import active as active
+    from audiodd_jax.api import distill as distill
+    from audiodd_jax.api import evaluate as evaluate
+    from audiodd_jax.api import export as export
+    from audiodd_jax.api import prepare as prepare
+    from audiodd_jax.api import train as train
+    from audiodd_jax.artifacts.coreset_file import Coreset as Coreset
+    from audiodd_jax.artifacts.coreset_file import load_coreset as load_coreset
+    from audiodd_jax.artifacts.networks_file import load_networks as load_networks
+    from audiodd_jax.config import Config as Config
+    from audiodd_jax.config.presets import for_active as for_active
+    from audiodd_jax.config.presets import for_dataset as for_dataset
+    from audiodd_jax.config.presets import for_model as for_model
+    from audiodd_jax.runtime.errors import UserError as UserError
+    from audiodd_jax.selection.subsets import Subset as Subset
+
+# Resolved on first use, so that the command line answers before JAX is imported; type
+# checkers read the imports above.
 _EXPORTS = {
     "Config": "config",
     "for_dataset": "config.presets",

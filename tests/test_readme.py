@@ -19,6 +19,7 @@ DOCUMENTS = [
     README,
     *(REPOSITORY / name for name in ("launch/README.md", "experiments/RESULTS.md")),
     REPOSITORY / "BUILD_NOTES.md",
+    REPOSITORY / "audiodd_jax/CHANGES.md",
 ]
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from coresets import labelled
 
+import audiodd_jax
+
 REPOSITORY = Path(__file__).parents[1]
 BUILD = """
 import sys
@@ -72,3 +74,21 @@ def test_the_metadata_is_whole(built):
     assert re.search(r"^Requires-Python: >=3\.11$", text, re.MULTILINE)
     assert "Description-Content-Type: text/markdown" in text
     assert "please cite" in text
+
+
+def test_the_changelog_begins_with_this_version():
+    """So that a release does not leave without its entry."""
+    text = (REPOSITORY / "audiodd_jax/CHANGES.md").read_text()
+    versions = re.findall(r"^## (\S+)$", text, re.MULTILINE)
+    assert versions[0] == audiodd_jax.__version__
+    assert versions == sorted(versions, reverse=True)
+
+
+def test_an_index_takes_the_archives(built):
+    """The description renders, and the metadata is valid."""
+    pytest.importorskip("twine", reason="no twine to check with")
+    files = map(str, [*built.glob("*.whl"), *built.glob("*.tar.gz")])
+    command = [sys.executable, "-m", "twine", "check", "--strict", *files]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2

@@ -135,7 +135,7 @@ class Coreset:
         log_mel = normalization_lib.invert(self.unfolded().images, self.normalization)
         key, config = jax.random.key(seed), self.features
         found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
-        return found.waveforms
+        return np.asarray(found.waveforms)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
@@ -183,7 +183,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             and result.normalization.mean.shape == (size.n_mels,)
             and np.isfinite(images).all()
             and np.isfinite(labels).all()
-            and (teacher_labels is None or _are_labels_of_views(result))
+            and (teacher_labels is None or _label_views(teacher_labels, result))
         )
     except DAMAGE as error:
         raise UserError(f"{path} is not a coreset of audiodd_jax") from error
@@ -192,9 +192,9 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     return result
 
 
-def _are_labels_of_views(coreset: Coreset) -> bool:
-    """Whether a coreset's teacher labels are probabilities, one row per view."""
-    labels, made = coreset.teacher_labels, coreset.metadata["views"]
+def _label_views(labels: np.ndarray, coreset: Coreset) -> bool:
+    """Whether a teacher's labels are probabilities, one row per view of a coreset."""
+    made = coreset.metadata["views"]
     views = max(1, made["count"]) * coreset.labels.shape[0] * coreset.factor
     return (
         labels.dtype == np.float16

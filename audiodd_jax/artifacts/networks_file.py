@@ -108,7 +108,7 @@ def save(path: Path, networks: Network, data: Prepared, model: ModelConfig) -> N
 
 
 def _trees(networks: Network) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for name, variables in networks._asdict().items():
         if variables is not None:
             found |= {

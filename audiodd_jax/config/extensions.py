@@ -14,6 +14,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from audiodd_jax.runtime.errors import UserError
 
@@ -50,7 +51,7 @@ def from_path(path: str) -> Callable:
     if os.getcwd() not in sys.path:  # as python -m has it
         sys.path.append(os.getcwd())
     try:
-        found = importlib.import_module(module)
+        found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:

@@ -68,8 +68,9 @@ def build(kind: type, values: dict[str, Any]) -> Any:
     for field in dataclasses.fields(kind):
         if field.name in values:
             value = values[field.name]
-            nested = dataclasses.is_dataclass(field.type)
-            arguments[field.name] = build(field.type, value) if nested else value
+            if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+                value = build(field.type, value)
+            arguments[field.name] = value
     return kind(**arguments)
 
 

@@ -56,13 +56,14 @@ class Own(nn.Module):
         self, stem: Float[Array, "b f t 1"], *, train: bool, drop: Drop = False
     ) -> Float[Array, "b c"]:
         """The network's logits; ``drop`` holds a key per clip, or is False."""
-        if drop is False:
+        if isinstance(drop, bool):
             return self(stem, train=train)
         inner, variables = self.inner.unbind()
 
         def one(image: Array, key: Array) -> Array:
-            options = {"train": False, "drop": True, "rngs": {"dropout": key}}
-            return inner.apply(variables, image[None], **options)[0]
+            rngs = {"dropout": key}
+            out = inner.apply(variables, image[None], rngs=rngs, train=False, drop=True)
+            return out[0]
 
         return jax.vmap(one)(stem, drop).astype(jnp.float32)
 
@@ -153,7 +154,7 @@ def _made(source: Any, num_classes: int) -> tuple[nn.Module, Callable]:
         raise UserError(f"a network is a Flax module or a factory of one, not {source}")
     try:
         # nnx's own metaclass hides the signature of its classes.
-        maker = source.__init__ if isinstance(source, type) else source
+        maker: Any = source.__init__ if isinstance(source, type) else source  # type: ignore[misc]
         if "rngs" in inspect.signature(maker).parameters:
             made = lambda: source(num_classes, rngs=nnx.Rngs(0))
             call = type(nnx.eval_shape(made)).__call__
