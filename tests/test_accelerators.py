@@ -7,6 +7,10 @@ are asked for the others.
 
 import functools
 import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import every_program
@@ -146,3 +150,25 @@ def test_memory_is_as_predicted_and_fits(compiled):
     assert 0.8 < cost.step_bytes / found["step_bytes"] < 1.25
     assert cost.flops == pytest.approx(found["flops"] / found["steps"], rel=0.1)
     assert found["memory"] < target.chip.memory
+
+
+@pytest.mark.slow
+def test_the_dry_run_that_is_printed_is_what_the_command_prints(tmp_path):
+    """README's, but for seconds, by the compiler that README names."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    (block,) = re.findall(r"```\n(bash launch/compilers.sh.*?)```", text, re.DOTALL)
+    _, command, *printed = block.splitlines()
+    try:
+        version = compilers.versions("tpu")["libtpu"]
+    except UserError as error:
+        pytest.skip(str(error))
+    if f"libtpu {version}" not in block:
+        pytest.skip(f"libtpu {version}, another version than README's")
+    run = [sys.executable, "-m", "audiodd_jax", *shlex.split(command)[1:]]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA"))}
+    done = subprocess.run(
+        run, cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=1200
+    )
+    assert done.returncode == 0, done.stderr
+    without = lambda lines: [re.sub(r"in \d+ s", "in a while", li) for li in lines]
+    assert without(done.stdout.splitlines()) == without(printed)
