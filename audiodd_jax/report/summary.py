@@ -30,9 +30,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _accuracies(group: Group) -> list[float]:
-    """Accuracies of all seeds of all runs."""
+def accuracies(group: Group) -> list[float]:
+    """Accuracies of all seeds of all trainings."""
     return [a for run in group.runs for a in run.result["test_accuracies"]]
+
+
+def learnt_from(group: Group) -> str:
+    """What a training learns from: ``coreset of rfad, 10 per class``."""
+    what = evaluation_table.learned_from(group.first.result["learns_from"])
+    return f"{what} of {group.origin}" if group.origin else what
 
 
 def coresets(groups: Sequence[Group]) -> Table:
@@ -103,19 +109,18 @@ def trainings(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         result = group.first.result
-        accuracies = _accuracies(group)
-        what = evaluation_table.learned_from(result["learns_from"])
+        scores = accuracies(group)
         rows.append(
             (
                 result["dataset"],
                 result["model"],
-                f"{what} of {group.origin}" if group.origin else what,
+                learnt_from(group),
                 ", ".join(group.settings),
                 f"{result['num_samples']:,}",
                 _percent(result["fraction_of_train"]),
-                mean_std(accuracies),
+                mean_std(scores),
                 f"{group.mean('macro_f1'):.3f}",
-                str(len(accuracies)),
+                str(len(scores)),
                 f"{group.mean('wall_seconds'):.0f}",
             )
         )
