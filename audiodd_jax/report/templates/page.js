@@ -65,21 +65,24 @@ function chooseRuns() {
   }
 }
 
+// The largest first, then the smallest; what is unknown stands last.
 function sortBy(head) {
   const button = document.createElement("button");
   button.type = "button";
   button.append(...head.childNodes);
   head.append(button);
   button.addEventListener("click", () => {
-    const place = [...head.parentNode.children].indexOf(head);
-    const sign = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
+    const order = head.ariaSort === "descending" ? "ascending" : "descending";
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    head.setAttribute("aria-sort", order);
+    const place = [...head.parentNode.children].indexOf(head);
+    const sign = order === "ascending" ? 1 : -1;
+    const rank = (row) => {
+      const value = row.children[place].dataset.value;
+      return value === "" ? Number.MAX_VALUE : sign * Number(value);
+    };
     const body = head.closest("table").tBodies[0];
-    // What is unknown stands last.
-    const value = (row) => parseFloat(row.children[place].dataset.value || `${-sign}e999`) * sign;
-    const order = (a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : 0);
-    body.append(...[...body.rows].sort(order));
+    body.append(...[...body.rows].sort((a, b) => rank(a) - rank(b)));
   });
 }
 
