@@ -12,11 +12,6 @@ from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import DAMAGE, read_json
 
-_LEARNERS = {
-    "krr": "kernel regression",
-    "nngp": "kernel regression, exact NNGP kernel",
-    "ntk": "kernel regression, exact NTK kernel",
-}
 # What an evaluation of real clips depends on, beside the dataset.
 _EVALUATED_WITH = ("features", "network", "evaluation")
 
@@ -131,7 +126,7 @@ def _coreset(
         0,
         result["dataset"],
         summary.name_of(group),
-        _LEARNERS.get(result["protocol"], result["protocol"]),
+        summary.learner(result["protocol"]),
         result["num_samples"],
         result["bytes"],
         tuple(group.column("test_accuracy")),
@@ -191,7 +186,7 @@ def _by_kernels(
         rows = list(seeds.values())
         lines.append(
             Compared(
-                *(0, dataset, name, _LEARNERS.get(protocol, protocol), examples, size),
+                *(0, dataset, name, summary.learner(protocol), examples, size),
                 tuple(a for row in rows for a in row["test_accuracies"]),
                 None,
                 statistics.fmean(row["seconds"] for row in rows),

@@ -9,7 +9,16 @@ from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.report.tables import Table, mean_std
 
-_PROTOCOLS = {"krr": "kernel regression"}
+_LEARNERS = {
+    "krr": "kernel regression",
+    "nngp": "kernel regression, exact NNGP kernel",
+    "ntk": "kernel regression, exact NTK kernel",
+}
+
+
+def learner(protocol: str) -> str:
+    """A protocol in words; a network has its name."""
+    return _LEARNERS.get(protocol, protocol)
 
 
 def name_of(group: Group) -> str:
@@ -189,7 +198,7 @@ def sentence(group: Group) -> str:
         f"{result['dataset']}, {name_of(group)}: {result['num_samples']} spectrograms, "
         f"{share} of {result['num_train']:,} clips, {result['bytes']:,} bytes "
         f"(1/{less:.3g} of the raw audio). Test accuracy by "
-        f"{_PROTOCOLS.get(result['protocol'], result['protocol'])} "
+        f"{learner(result['protocol'])} "
         f"{mean_std(group.column('test_accuracy'))} % over {count} "
         f"seed{'s' * (count > 1)}{real}{_tested(result)}."
         + " ".join(["", *{cards.warning(run.result) for run in group.runs} - {""}])
