@@ -1,11 +1,14 @@
 """``audiodd report``: from run directories to a page that a browser shows and plays."""
 
+import contextlib
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from audiodd_jax.report import run_index
 from audiodd_jax.runtime import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+_MODULES = Path(__file__).parents[1] / "node_modules"
+AXE = Path(os.environ.get("AUDIODD_TEST_AXE", _MODULES / "axe-core" / "axe.min.js"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def runs(tmp_path_factory):
             [
                 "evaluate",
                 f"--workdir={place / 'rfad0'}",
-                "--protocol=linear",
+                "--protocol=krr,linear",
                 "--against=random",
                 "--num_seeds=1",
                 *NETWORK,
@@ -227,9 +232,9 @@ def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_pa
     ]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="no Chromium to open the page with")
-@pytest.mark.parametrize("width", [400, 1400])
-def test_a_browser_shows_and_plays_it(report, width):
+@contextlib.contextmanager
+def opened(file, width=1400, **options):
+    """The page in a browser; it must say nothing on the console and fetch nothing."""
     from playwright.sync_api import sync_playwright
 
     told = []
@@ -238,11 +243,25 @@ def test_a_browser_shows_and_plays_it(report, width):
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--mute-audio"],
         )
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
         page.on("requestfailed", lambda request: told.append(request.url[:80]))
-        page.goto((report / "index.html").as_uri())
+        page.goto(file.as_uri())
+        yield page
+        browser.close()
+    assert told == []
+
+
+needs_browser = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium to open the page with"
+)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_browser_shows_and_plays_it(report, width):
+    with opened(report / "index.html", width) as page:
         # Players need their length, or they cannot play.
         page.wait_for_function(
             "[...document.querySelectorAll('audio')].every(a => a.readyState > 0)"
@@ -261,5 +280,103 @@ def test_a_browser_shows_and_plays_it(report, width):
         page.locator("button.spectrogram").nth(1).click()
         page.wait_for_function("!document.querySelectorAll('audio')[1].paused")
         assert page.evaluate("document.querySelectorAll('audio')[2].paused")
-        browser.close()
-    assert told == []
+
+
+@needs_browser
+def test_keys_lead_to_sounds_and_play_them(report):
+    with opened(report / "index.html") as page:
+        playing = "[...document.querySelectorAll('audio')].findIndex(a => !a.paused)"
+        page.locator("button.spectrogram").first.focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "Enter"):
+            page.keyboard.press(key)
+        page.wait_for_function(f"{playing} === 1")
+        page.keyboard.press("Escape")
+        assert page.evaluate(playing) == -1
+        page.keyboard.press("End")
+        page.keyboard.press("Space")
+        page.wait_for_function(f"{playing} === 79")
+
+
+@needs_browser
+def test_a_class_and_runs_are_chosen(report):
+    with opened(report / "index.html") as page:
+        shown = lambda selector: page.locator(f"{selector}:visible").count()
+        assert shown(".card") == 40
+        page.select_option("#class", "siren")
+        assert shown(".card") == 4
+        assert shown(".by-class tbody tr") == 1
+        runs = page.locator("[data-shows]").count()
+        assert shown("g.run") > runs
+        page.locator("[data-check=none]").click()
+        assert shown("figure") == shown(".card") == shown(".by-class") == 0
+        assert shown("details") == 0
+        page.locator("[data-shows='1']").check()
+        assert shown(".card") == 2
+        page.select_option("#class", "")
+        assert shown(".card") == 20
+        page.locator("[data-check=all]").click()
+        assert shown(".card") == 40
+
+
+@needs_browser
+def test_runs_are_sorted_by_what_is_clicked(report):
+    with opened(report / "index.html") as page:
+
+        def clicked(title):
+            head = page.locator(".runs th", has_text=title)
+            head.locator("button").click()
+            place = head.evaluate("head => head.cellIndex")
+            column = f"rows => rows.map(row => row.cells[{place}].dataset.value)"
+            return page.locator(".runs tbody tr").evaluate_all(column)
+
+        found = list(map(float, clicked("accuracy (%)")))
+        assert len(found) > 2
+        assert found == sorted(found, reverse=True)
+        assert list(map(float, clicked("accuracy (%)"))) == sorted(found)
+        # What is unknown stands last, in both orders.
+        assert clicked("bytes")[-1] == clicked("bytes")[-1] == ""
+        assert clicked("bytes")[0] != ""
+
+
+@needs_browser
+def test_it_is_dark_where_the_system_is_and_by_its_button(report):
+    ground = "getComputedStyle(document.body).backgroundColor"
+    found = {}
+    for scheme in ("light", "dark"):
+        with opened(report / "index.html", color_scheme=scheme) as page:
+            found[scheme] = page.evaluate(ground)
+            page.locator("#theme").click()
+            found[scheme, "switched"] = page.evaluate(ground)
+            # The choice is kept.
+            page.reload()
+            assert page.evaluate(ground) == found[scheme, "switched"]
+    assert found["light"] == found["dark", "switched"] == "rgb(244, 246, 248)"
+    assert found["dark"] == found["light", "switched"] == "rgb(18, 22, 28)"
+
+
+@needs_browser
+def test_without_scripts_it_can_be_read_and_heard(report):
+    with opened(report / "index.html", java_script_enabled=False) as page:
+        assert page.locator("audio[controls]:visible").count() == 80
+        assert page.locator("table:visible").count() >= 5
+        for selector in ("button", "select", "input"):
+            assert page.locator(f"{selector}:visible").count() == 0
+
+
+@needs_browser
+@pytest.mark.skipif(not AXE.exists(), reason="no axe-core: npm install axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_axe_finds_nothing_that_is_not_accessible(report, width, scheme):
+    with opened(report / "index.html", width, color_scheme=scheme) as page:
+        page.evaluate(
+            "document.querySelectorAll('details').forEach(d => d.open = true)"
+        )
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("axe.run()")
+    assert len(found["passes"]) > 20
+    assert [
+        (rule["id"], node["html"])
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ] == []

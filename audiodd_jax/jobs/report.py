@@ -9,9 +9,18 @@ from audiodd_jax.artifacts.coreset_file import load_coreset
 from audiodd_jax.config.names import file_stem
 from audiodd_jax.jobs import recorded_training, report_gallery
 from audiodd_jax.jobs.report_gallery import Options
-from audiodd_jax.report import figures, html_page, learning_curves, run_index, summary
+from audiodd_jax.report import (
+    class_tables,
+    comparison,
+    figures,
+    html_page,
+    learning_curves,
+    run_charts,
+    run_index,
+    summary,
+)
 from audiodd_jax.report import tables as tables_lib
-from audiodd_jax.report.html_page import Gallery, Picture, Titled
+from audiodd_jax.report.html_page import Gallery, Titled
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.runtime import progress
@@ -97,11 +106,15 @@ def _write(
     for titled in tables:
         tables_lib.write(titled.table, out / "tables" / tables_lib.stem(titled.title))
     with progress.waiting("drawing curves"):
-        pictures = _figures(distilled, trained, chosen, out / "figures")
+        _figures(distilled, trained, chosen, out / "figures")
+    lines = comparison.compare(distilled, trained, chosen)
+    by_dataset = comparison.by_dataset(lines)
+    numbers = {(line.dataset, line.name): line.number for line in reversed(lines)}
     galleries, folders, notes = [], [], []
     for group in _shown(distilled, options.galleries):
+        number = numbers[group.first.result["dataset"], summary.name_of(group)]
         made, folder, note = report_gallery.make(
-            group, out / "sounds", options, cache_dir
+            group, number, out / "sounds", options, cache_dir
         )
         galleries.append(made)
         folders.append(folder)
@@ -116,9 +129,12 @@ def _write(
         f"{len(runs)} runs, {unfinished} of them unfinished",
         _sentences(distilled),
         _NOTE,
-        pictures,
-        tables,
+        by_dataset,
+        [c for item in by_dataset.items() for c in run_charts.draw(*item)],
+        [t for item in by_dataset.items() for t in class_tables.by_class(*item)],
+        class_tables.matrices(lines),
         galleries,
+        tables,
         [*_origin(runs), *notes],
     )
     write_atomically(out / "index.html", html_page.render(content))
@@ -195,15 +211,8 @@ def _figures(
     trained: Sequence[Group],
     chosen: Sequence[Group],
     folder: Path,
-) -> list[Picture]:
-    """Draws the curves, and returns them as data URLs."""
-    found = []
-
-    def keep(title: str, path: Path) -> None:
-        found.append(
-            Picture(title, html_page.data_address(path.read_bytes(), "image/png"))
-        )
-
+) -> None:
+    """Draws the curves as pictures for documents."""
     for dataset in dict.fromkeys(group.first.result["dataset"] for group in distilled):
         histories = {
             summary.name_of(group): [run.history for run in group.runs]
@@ -214,7 +223,6 @@ def _figures(
         if histories:
             title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
             figures.progress(histories, title, path)
-            keep(title, path)
     on_coresets = [group for group in trained if group.origin and _is_coreset(group)]
     points = _by_network(on_coresets)
     for network, groups in _by_network(chosen).items():
@@ -228,8 +236,6 @@ def _figures(
             title,
             path,
         )
-        keep(title, path)
-    return found
 
 
 def _is_coreset(group: Group) -> bool:

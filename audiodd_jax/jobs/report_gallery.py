@@ -41,12 +41,13 @@ DEFAULT = Options()
 
 
 def make(
-    group: Group, place: Path, options: Options, cache_dir: Path | None
+    group: Group, number: int, place: Path, options: Options, cache_dir: Path | None
 ) -> tuple[Gallery, Path, list[str]]:
     """The gallery of a coreset, its folder of sounds, and what could not be shown.
 
     Args:
       group: of distillations; its first run is shown.
+      number: of the group on the page.
       place: parent of the folder of sounds.
       options: what is shown.
       cache_dir: folder of downloads and features.
@@ -92,7 +93,7 @@ def make(
     listing = folder.relative_to(place.parent) / "metadata.csv"
     caption += f". {listing} lists the WAV files."
     cards = _cards(own, near, shown, labels, names, coreset)
-    return Gallery(title, caption, cards), folder, notes
+    return Gallery(number, title, caption, cards), folder, notes
 
 
 def _first_of_each(classes: np.ndarray, count: int) -> np.ndarray:

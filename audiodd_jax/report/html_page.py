@@ -1,12 +1,16 @@
 """The report as one HTML page with embedded images and sounds."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jinja2
 
-from audiodd_jax.report.tables import Table
+from audiodd_jax.report import charts as charts_lib
+from audiodd_jax.report.charts import Chart
+from audiodd_jax.report.class_tables import ByClass, Matrix
+from audiodd_jax.report.comparison import Compared
+from audiodd_jax.report.tables import Table, mean_std
 
 
 class Side(NamedTuple):
@@ -40,8 +44,16 @@ class Card(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """A coreset on the page."""
+    """A coreset on the page.
 
+    Attributes:
+      number: of its run on the page.
+      title: dataset, method, size and seed.
+      caption: errors of the sounds, and what is not shown.
+      cards: its spectrograms.
+    """
+
+    number: int
     title: str
     caption: str
     cards: Sequence[Card]
@@ -54,24 +66,20 @@ class Titled(NamedTuple):
     table: Table
 
 
-class Picture(NamedTuple):
-    """A figure's title and its data URL."""
-
-    title: str
-    source: str
-
-
 class Page(NamedTuple):
-    """The content of the page, from top to bottom.
+    """The content of the page, from top to bottom; empty parts are left out.
 
     Attributes:
       title: of the page.
       made: version, date and number of runs.
       summary: one sentence per coreset.
       note: how to read the numbers.
-      figures: curves.
-      tables: with titles.
+      comparison: by dataset, its runs.
+      charts: of the comparison.
+      by_class: accuracy of each class.
+      matrices: confusion matrices.
       galleries: of coresets.
+      tables: with titles.
       origin: data, licences, versions.
     """
 
@@ -79,9 +87,12 @@ class Page(NamedTuple):
     made: str
     summary: Sequence[str]
     note: str
-    figures: Sequence[Picture]
-    tables: Sequence[Titled]
+    comparison: Mapping[str, Sequence[Compared]]
+    charts: Sequence[Chart]
+    by_class: Sequence[ByClass]
+    matrices: Sequence[Matrix]
     galleries: Sequence[Gallery]
+    tables: Sequence[Titled]
     origin: Sequence[str]
 
 
@@ -97,4 +108,18 @@ def render(page: Page) -> str:
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template("page.html").render(page._asdict())
+    environment.filters["mean_std"] = mean_std
+    size = {
+        name.lower(): getattr(charts_lib, name)
+        for name in ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM")
+    }
+    return environment.get_template("page.html").render(
+        **page._asdict(), size=size, class_names=_class_names(page)
+    )
+
+
+def _class_names(page: Page) -> list[str]:
+    """Classes that the page can be filtered by."""
+    names = [name for table in page.by_class for name, _ in table.rows]
+    names += [card.own.title for gallery in page.galleries for card in gallery.cards]
+    return list(dict.fromkeys(names))

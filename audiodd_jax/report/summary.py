@@ -9,7 +9,16 @@ from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.run_index import Group, Run
 from audiodd_jax.report.tables import Table, mean_std
 
-_PROTOCOLS = {"krr": "kernel regression"}
+_LEARNERS = {
+    "krr": "kernel regression",
+    "nngp": "kernel regression, exact NNGP kernel",
+    "ntk": "kernel regression, exact NTK kernel",
+}
+
+
+def learner(protocol: str) -> str:
+    """A protocol in words; a network has its name."""
+    return _LEARNERS.get(protocol, protocol)
 
 
 def name_of(group: Group) -> str:
@@ -30,9 +39,15 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _accuracies(group: Group) -> list[float]:
-    """Accuracies of all seeds of all runs."""
+def accuracies(group: Group) -> list[float]:
+    """Accuracies of all seeds of all trainings."""
     return [a for run in group.runs for a in run.result["test_accuracies"]]
+
+
+def learnt_from(group: Group) -> str:
+    """What a training learns from: ``coreset of rfad, 10 per class``."""
+    what = evaluation_table.learned_from(group.first.result["learns_from"])
+    return f"{what} of {group.origin}" if group.origin else what
 
 
 def coresets(groups: Sequence[Group]) -> Table:
@@ -103,19 +118,18 @@ def trainings(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         result = group.first.result
-        accuracies = _accuracies(group)
-        what = evaluation_table.learned_from(result["learns_from"])
+        scores = accuracies(group)
         rows.append(
             (
                 result["dataset"],
                 result["model"],
-                f"{what} of {group.origin}" if group.origin else what,
+                learnt_from(group),
                 ", ".join(group.settings),
                 f"{result['num_samples']:,}",
                 _percent(result["fraction_of_train"]),
-                mean_std(accuracies),
+                mean_std(scores),
                 f"{group.mean('macro_f1'):.3f}",
-                str(len(accuracies)),
+                str(len(scores)),
                 f"{group.mean('wall_seconds'):.0f}",
             )
         )
@@ -184,7 +198,7 @@ def sentence(group: Group) -> str:
         f"{result['dataset']}, {name_of(group)}: {result['num_samples']} spectrograms, "
         f"{share} of {result['num_train']:,} clips, {result['bytes']:,} bytes "
         f"(1/{less:.3g} of the raw audio). Test accuracy by "
-        f"{_PROTOCOLS.get(result['protocol'], result['protocol'])} "
+        f"{learner(result['protocol'])} "
         f"{mean_std(group.column('test_accuracy'))} % over {count} "
         f"seed{'s' * (count > 1)}{real}{_tested(result)}."
         + " ".join(["", *{cards.warning(run.result) for run in group.runs} - {""}])

@@ -1,0 +1,100 @@
+"""Accuracy by class and mistakes, from confusion matrices."""
+
+import numpy as np
+import pytest
+
+from audiodd_jax.report import class_scores, class_tables
+from audiodd_jax.report.class_scores import ClassScores
+from audiodd_jax.report.comparison import Compared
+from audiodd_jax.runtime.errors import UserError
+
+NAMES = ("a", "b", "c")
+ONE = [[3, 1, 0], [0, 0, 0], [1, 1, 2]]
+
+
+def summary(*confusions, names=NAMES):
+    return {
+        "per_class_accuracy": dict.fromkeys(names, 0.5),
+        "confusions": list(confusions),
+    }
+
+
+def line(number, counts, names=NAMES):
+    scores = ClassScores(names, np.array(counts))
+    return Compared(
+        number, "d", f"run{number}", "krr", 3, 10, (0.5,), None, 1.0, classes=scores
+    )
+
+
+def test_seeds_and_runs_add_up():
+    found = class_scores.pooled([summary(ONE, ONE), summary(ONE)])
+    np.testing.assert_array_equal(found.counts, 3 * np.array(ONE))
+    assert found.accuracies == [0.75, None, 0.5]
+    assert found.shares == [[0.75, 0.25, None], [None] * 3, [0.25, 0.25, 0.5]]
+
+
+def test_mistakes_come_most_frequent_first():
+    found = ClassScores(NAMES, np.array([[3, 1, 0], [4, 0, 0], [0, 2, 2]]))
+    assert list(found.confused()) == [
+        ("b", "a", 4, 4),
+        ("c", "b", 2, 4),
+        ("a", "b", 1, 4),
+    ]
+    assert list(found.confused(1)) == [("b", "a", 4, 4)]
+
+
+@pytest.mark.parametrize(
+    "summaries",
+    [
+        [],
+        [{"test_accuracy": 0.5}],
+        [summary(ONE), {"confusions": None}],
+        [summary(ONE), summary(ONE, names=("a", "b", "other"))],
+    ],
+)
+def test_without_matrices_of_the_same_classes_there_are_no_scores(summaries):
+    assert class_scores.pooled(summaries) is None
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [ONE[:2], [[1, 2], [3, 4]], [["x"] * 3] * 3, [[1, 2], [3]], [[-1] * 3] * 3],
+)
+def test_a_damaged_matrix_is_refused(damaged):
+    with pytest.raises(UserError, match="does not have 3 rows and columns"):
+        class_scores.pooled([summary(damaged)])
+
+
+def test_a_table_has_a_column_per_run_and_a_row_per_class():
+    (table,) = class_tables.by_class("d", [line(1, ONE), line(4, np.eye(3, dtype=int))])
+    assert [(c.number, c.name) for c in table.columns] == [
+        (1, "run1, by krr"),
+        (4, "run4, by krr"),
+    ]
+    text = lambda cell: cell and cell.text
+    assert [(name, *map(text, cells)) for name, cells in table.rows] == [
+        ("a", "75", "100"),
+        ("b", None, "100"),
+        ("c", "50", "100"),
+    ]
+
+
+def test_other_classes_have_a_table_of_their_own():
+    others = [line(1, ONE), line(2, ONE, ("x", "y", "z"))]
+    tables = class_tables.by_class("d", others)
+    assert [table.rows[0][0] for table in tables] == ["a", "x"]
+    assert class_tables.by_class("d", [line(1, ONE)._replace(classes=None)]) == []
+
+
+def test_small_shares_are_not_written_as_nothing():
+    counts = [[999, 1, 0], [0, 1, 0], [0, 0, 1]]
+    (matrix,) = class_tables.matrices([line(1, counts)])
+    assert [cell and cell.text for cell in matrix.rows[0]] == ["100", "<1", None]
+    assert matrix.mistakes == ["a, taken for b: 1 of 1,000"]
+
+
+def test_large_matrices_are_as_many_as_a_page_holds():
+    names = tuple(map(str, range(200)))
+    lines = [line(i, np.eye(200, dtype=int), names) for i in range(3)]
+    assert [m.number for m in class_tables.matrices(lines)] == [0]
+    assert len(class_tables.matrices([line(i, ONE) for i in range(3)])) == 3

@@ -1,0 +1,230 @@
+"""The page's structure, without a browser: headings, labels, escaping, contrast."""
+
+import itertools
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiodd_jax.report import class_tables, comparison, html_page, run_charts
+from audiodd_jax.report.class_scores import ClassScores
+from audiodd_jax.report.comparison import Compared
+from audiodd_jax.report.html_page import Card, Gallery, Page, Side, Titled
+from audiodd_jax.report.tables import Table
+
+TEMPLATES = Path(html_page.__file__).parent / "templates"
+HOSTILE = ("<b>bold</b>", 'a"b', "</script><script>x", "{{ 7 * 7 }}")
+VOID = {"meta", "link", "img", "input", "br", "hr"}
+
+
+class Tree(HTMLParser):
+    """Tags with their attributes, and the text of headings; tags must be closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.headings = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        names = [name for name, _ in attributes]
+        assert len(names) == len(set(names)), f"{tag} has an attribute twice"
+        inside = [name for name, _ in self.open]
+        self.tags.append((tag, dict(attributes), inside))
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append([int(tag[1]), ""])
+        if tag not in VOID:
+            self.open.append((tag, dict(attributes)))
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes), [name for name, _ in self.open]))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        if self.open and re.fullmatch("h[1-6]", self.open[-1][0]):
+            self.headings[-1][1] += data
+
+    def of(self, *names):
+        return [attributes for tag, attributes, _ in self.tags if tag in names]
+
+
+def line(number, *, classes=None, **changes):
+    values = {
+        "number": number,
+        "dataset": "tones",
+        "name": "rfad, <i>1</i> per class",
+        "learner": "kernel regression",
+        "examples": 4,
+        "num_bytes": 800,
+        "accuracies": (0.5, 0.75),
+        "start": 0.25,
+        "seconds": 20.0,
+        "validated": ((0, 0.25), (10, 0.5)),
+        "classes": classes,
+    }
+    return Compared(**{**values, **changes})
+
+
+def page(lines=(), galleries=(), tables=(), origin=()):
+    by_dataset = comparison.by_dataset(lines)
+    items = by_dataset.items()
+    return Page(
+        "Coresets of <tones>",
+        "today",
+        [],
+        "note",
+        by_dataset,
+        [chart for item in items for chart in run_charts.draw(*item)],
+        [table for item in items for table in class_tables.by_class(*item)],
+        class_tables.matrices(lines),
+        galleries,
+        tables,
+        origin,
+    )
+
+
+def full():
+    scores = ClassScores(HOSTILE, np.eye(4, dtype=int) + np.eye(4, k=1, dtype=int))
+    lines = [
+        line(1, classes=scores),
+        line(2, num_bytes=None, start=None, validated=()),
+        line(3, curve=((10, 0.5), (20, 0.75))),
+    ]
+    side = lambda name: Side(name, "<file>", "data:,", "data:,", [(name, 0.5)])
+    cards = [Card(side(name), side(f"real: {name}")) for name in HOSTILE]
+    table = Titled("Some <table>", Table(["a & b"], [["<td>"]]))
+    gallery = Gallery(1, "the <gallery>", "caption", cards)
+    return page(lines, [gallery], [table], ["origin"])
+
+
+@pytest.fixture(scope="module")
+def text():
+    return html_page.render(full())
+
+
+@pytest.fixture(scope="module")
+def tree(text):
+    return Tree(text)
+
+
+def test_headings_are_in_order(tree):
+    levels = [level for level, _ in tree.headings]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert all(text.strip() for _, text in tree.headings)
+
+
+def test_everything_has_a_name(tree):
+    assert tree.of("html") == [{"lang": "en"}]
+    assert all(image["alt"].strip() for image in tree.of("img"))
+    labelled = {label["for"] for label in tree.of("label")}
+    for field in tree.of("input", "select"):
+        assert field.get("aria-label") or field["id"] in labelled
+    assert all(drawing["aria-label"] for drawing in tree.of("svg"))
+    assert all(head["scope"] in ("col", "row") for head in tree.of("th"))
+    names = [part["aria-label"] for part in tree.of("div") if "tabindex" in part]
+    assert names
+    assert len(names) == len(set(names))
+
+
+def test_tables_scroll_by_themselves(tree):
+    assert tree.of("table")
+    places = [inside[-1] for tag, _, inside in tree.tags if tag == "table"]
+    assert set(places) == {"div"}
+    assert len([d for d in tree.of("div") if "tabindex" in d]) == len(places)
+
+
+def test_a_row_has_as_many_cells_as_its_table_has_columns(text):
+    for table in re.findall("<table.*?</table>", text, re.DOTALL):
+        head, *rows = re.findall("<tr.*?</tr>", table, re.DOTALL)
+        cells = {len(re.findall("<t[hd][ >]", row)) for row in (head, *rows)}
+        assert len(cells) == 1
+
+
+def test_links_lead_to_headings(tree):
+    ids = [attributes["id"] for _, attributes, _ in tree.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [link["href"] for link in tree.of("a")]
+    assert len(links) == 7
+    assert {link.removeprefix("#") for link in links} <= set(ids)
+
+
+def test_names_of_users_are_text(tree):
+    """They make no tags, end no attribute, and are whole."""
+    tags = {tag for tag, _, _ in tree.tags}
+    assert not tags & {"b", "i", "file", "gallery", "tones"}
+    assert len(tree.of("script")) == 1
+    options = [option["value"] for option in tree.of("option")]
+    assert options == ["", *HOSTILE]
+    classes = {row["data-class"] for row in tree.of("tr") if "data-class" in row}
+    assert classes == set(HOSTILE)
+    cards = {card["data-class"] for card in tree.of("div") if "data-class" in card}
+    assert cards == set(HOSTILE)
+
+
+def test_a_run_has_its_number_everywhere(tree):
+    boxes = [box["data-shows"] for box in tree.of("input")]
+    assert boxes == ["1", "2", "3"]
+    assert {mark["data-run"] for mark in tree.of("g")} == set(boxes)
+    assert {item["data-run"] for item in tree.of("details")} == {"1"}
+
+
+def test_what_a_run_lacks_leaves_no_panel():
+    nothing = Tree(html_page.render(page()))
+    assert [text for _, text in nothing.headings] == [
+        "Coresets of <tones>",
+        "Summary",
+        "What the words mean",
+    ]
+    assert nothing.of("table", "svg", "select", "figure") == []
+    plain = line(1, num_bytes=None, start=None, validated=())
+    some = Tree(html_page.render(page([plain])))
+    assert [text for level, text in some.headings if level == 2] == [
+        "Summary",
+        "Runs side by side",
+        "Charts",
+        "What the words mean",
+    ]
+    assert len(some.of("figure")) == 1
+    runs = html_page.render(page([plain])).split("</table>")[0].split("<table")[1]
+    assert ("bytes" in runs, "real clips" in runs) == (False, False)
+
+
+def luminance(colour):
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [
+        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+    ]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def contrast(one, other):
+    """Of two colours, as WCAG 2 defines it."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_text_and_marks_have_contrast(mode):
+    style = (TEMPLATES / "page.css").read_text()
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)
+    colours = {name: pair[mode == "dark"] for name, *pair in pairs}
+    # Shares are written on bars and cells of the last two.
+    grounds = ("back", "panel", "right", "wrong")
+    assert min(contrast(colours["ink"], colours[g]) for g in grounds) >= 4.5
+    for name in ("soft", "accent"):
+        assert min(contrast(colours[name], colours[g]) for g in grounds[:2]) >= 4.5
+    assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
+    for name in (f"c{i}" for i in range(8)):
+        assert contrast(colours[name], colours["panel"]) >= 3
