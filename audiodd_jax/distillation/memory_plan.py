@@ -30,6 +30,8 @@ class _Constants(NamedTuple):
       forward: memory of a row's forward pass, in multiples of the first block's
         activations.
       backward: of its forward and backward pass.
+      split: of what that needs in addition in float32, whose products a TPU takes from
+        several arrays in bfloat16.
       masks: bytes per activation of the first block that the backward pass keeps.
       kept: copies of the features that the backward pass reads.
       batch: copies of the batch's images.
@@ -40,6 +42,7 @@ class _Constants(NamedTuple):
 
     forward: float
     backward: float
+    split: float
     masks: float
     kept: int
     batch: int
@@ -49,10 +52,13 @@ class _Constants(NamedTuple):
 
 
 _PLATFORMS = {
-    "cpu": _Constants(0.5, 3.6, 0.0, 1, 2, 2, 4, 0),
-    "tpu": _Constants(1.25, 3.0, 1.31, 2, 2, 2, 2, 128 << 20),
-    "gpu": _Constants(1.25, 1.6, 1.31, 1, 1, 2, 2, 0),
+    "cpu": _Constants(0.5, 3.6, 0.0, 0.0, 1, 2, 2, 4, 0),
+    "tpu": _Constants(1.25, 2.8, 1.0, 1.31, 2, 2, 2, 2, 24 << 20),
+    "gpu": _Constants(1.25, 1.6, 0.0, 1.31, 1, 1, 2, 2, 0),
 }
+# Of a TPU's loop over at most so many networks, the passes of batch and coreset overlap
+# where the coreset is taken in chunks.
+_FEW_NETWORKS = 4
 # Transforms of the tiles of a fast convolution.
 _TILES = 15
 # XLA removes a loop over a single network, and overlaps more of its body.
@@ -194,13 +200,21 @@ class _Work:
         """The forward and backward pass of the coreset."""
         plan = self.plan
         activations = self.pixels * self.config.network.width
-        found = self.constants.backward * self.row + self.constants.masks * activations
+        known = self.constants
+        wide = self.phi == 4 * self.d
+        copies = known.backward + (known.split if wide else 0)
+        found = copies * self.row + known.masks * activations
         found *= self.at_once(self.own_s, plan.coreset_chunk)
         if plan.coreset_chunk and self.kind == "cpu":
             found += self.gathered()
         if self.kind == "cpu" and plan.keeps == "nothing" and self.own_n == 1:
             found += _SINGLE * self.row * min(self.own_b, plan.chunk or self.own_b)
         return found
+
+    def overlap(self) -> bool:
+        """Whether the batch's pass and the coreset's are in memory together."""
+        in_chunks = 0 < self.plan.coreset_chunk < self.own_s
+        return self.kind == "tpu" and in_chunks and self.own_n <= _FEW_NETWORKS
 
     def gathered(self) -> int:
         """The coreset's features and their gradient, where it is taken in chunks."""
@@ -224,8 +238,8 @@ class _Work:
         copies = known.batch * sizes.b + known.coreset * sizes.s
         parameters = 8 * _parameters((sizes.f, sizes.t), network)
         step = self.features() + kernels + 4 * self.pixels * copies + parameters
-        passes = max(self.backward(), self.forward(self.own_b, self.plan.chunk))
-        step += max(0, passes - known.near)
+        passes = self.backward(), self.forward(self.own_b, self.plan.chunk)
+        step += max(0, (sum if self.overlap() else max)(passes) - known.near)
         if self.kind != "cpu" and self.plan.coreset_chunk:
             # Accelerators hold them during the batch's forward pass too.
             step += self.gathered()
