@@ -22,6 +22,8 @@ from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 
 FORMAT = 1
+# Names the coreset that comes with the package.
+EXAMPLE = "example"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +157,16 @@ class Coreset:
 def load_coreset(path: str | os.PathLike) -> Coreset:
     """Reads and checks a coreset file.
 
+    Args:
+      path: of the file; ``example``: the coreset that comes with the package, of 40
+        spoken keywords, learned from Arabic Speech Commands (CC BY 4.0), with views.
+
     Raises:
       UserError: it does not exist, is damaged, or has another format.
     """
     path = Path(path)
+    if path == Path(EXAMPLE) and not path.exists():
+        path = Path(__file__).with_name("example_coreset.npz")
     if not path.is_file():
         raise UserError(f"there is no coreset {path}")
     try:

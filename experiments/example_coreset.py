@@ -1,0 +1,42 @@
+"""Packs the coreset of a run as the example that comes with the package.
+
+    audiodd distill --preset=transfer --dataset=arabic_speech_commands \
+        --data_dir=ARABIC --samples_per_class=1 --workdir=runs/example
+    python experiments/example_coreset.py --run=runs/example
+
+Images and labels are rounded to half precision, which compresses them to half their
+size; they stay float32 in the file.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags
+
+import audiodd_jax
+from audiodd_jax.artifacts import coreset_file
+from audiodd_jax.runtime import files
+
+_RUN = flags.DEFINE_string("run", None, "directory of the run", required=True)
+_OUT = Path(coreset_file.__file__).with_name("example_coreset.npz")
+# Of the file, so that the package stays small.
+_MOST_BYTES = 300_000
+
+
+def main(_):
+    coreset = audiodd_jax.load_coreset(Path(_RUN.value) / "coreset.npz")
+    half = lambda x: x.astype(np.float16).astype(np.float32)
+    changes = {"images": half(coreset.images), "labels": half(coreset.labels)}
+    rounded = dataclasses.replace(coreset, **changes)
+    rounded.save(_OUT)
+    arrays = dict(files.load_npz(_OUT))
+    np.savez_compressed(_OUT, **arrays)
+    size = _OUT.stat().st_size
+    if size > _MOST_BYTES:
+        raise SystemExit(f"{size:,} bytes are more than {_MOST_BYTES:,}")
+    print(f"{_OUT}: {size:,} bytes")
+
+
+if __name__ == "__main__":
+    app.run(main)
