@@ -37,7 +37,7 @@ def seed_set(
     Raises:
       UserError: a class has too few clips.
     """
-    order = np.asarray(jax.random.permutation(key, labels.size))
+    order = np.asarray(jax.random.permutation(key, len(labels)))
     if draw == "uniform":
         return order[:count]
     shuffled = np.asarray(labels)[order]
@@ -51,8 +51,8 @@ def seed_set(
             "--config.active.initial, or pass --config.active.initial_draw=uniform"
         )
     by_class = np.argsort(shuffled, kind="stable")
-    rank = np.empty(labels.size, int)
-    rank[by_class] = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = np.empty(len(labels), int)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # The first clip of every class in random order, then the second, and so on.
     return order[np.argsort(rank, kind="stable")[:count]]
 
@@ -114,7 +114,7 @@ def make_choose(
     of_clips = clip_function(config, model)
     pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)
     placed = pool.place(clips)
-    everything = np.arange(clips.labels.size)
+    everything = np.arange(len(clips.labels))
 
     def choose(
         networks: Network,

@@ -89,7 +89,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     """
     settings = config.active
     labels = data.train.labels
-    counted = data.validation.labels.size if settings.count_validation else 0
+    counted = len(data.validation.labels) if settings.count_validation else 0
     model = models.make(
         config.model, data.num_classes, jnp.dtype(config.training.precision)
     )
@@ -100,7 +100,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
         settings.batch,
         num_train=data.num_train,
         num_classes=data.num_classes,
-        pool=labels.size,
+        pool=len(labels),
         counted=counted,
     )
     key = jax.random.key(config.seed)
@@ -114,7 +114,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     state = State(
         jnp.int32(0),
         key,
-        jnp.full(labels.size, -1, jnp.int32).at[: plan[0]].set(first),
+        jnp.full(len(labels), -1, jnp.int32).at[: plan[0]].set(first),
         jnp.int32(plan[0]),
         _blank(model, data, config) if settings.warm_start else None,
     )

@@ -56,20 +56,20 @@ def solve(
     images = start.unfolded(factor).images
     s, c = start.labels.shape
     clips, eye = data.train, jnp.eye(s, dtype=images.dtype)
-    weights = jnp.ones(clips.labels.size)
+    weights = jnp.ones(len(clips.labels))
     if config.loop.draw == "recordings":
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
     products = _products(config, mesh)
     fixed = devices.replicate((key, images, multi_formation.shared(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
-    for first in range(0, clips.labels.size, _CLIPS):
-        rows = np.arange(first, min(first + _CLIPS, clips.labels.size))
+    for first in range(0, len(clips.labels), _CLIPS):
+        rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))
         targets = centred_one_hot(clips.labels[rows], c, images.dtype)
         batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
         found = products(*fixed, *batch)
         total = jax.tree.map(jnp.add, total, jax.device_get(found))
-    prior = config.coreset.label_prior * clips.labels.size / s
+    prior = config.coreset.label_prior * len(clips.labels) / s
     with jax.default_matmul_precision("highest"):
         labels = jax.scipy.linalg.solve(
             total[0] + prior * eye, total[1] + prior * start.labels, assume_a="pos"

@@ -188,8 +188,8 @@ def _batches(
 
 def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
     """The memory plan of a step, and the sizes that determine it."""
-    scored = data.validation.labels.size + data.test.labels.size
-    counts = (data.num_classes, data.train.labels.size, scored)
+    scored = len(data.validation.labels) + len(data.test.labels)
+    counts = (data.num_classes, len(data.train.labels), scored)
     sizes = memory_plan.sizes_of(config, data.image_shape, *counts)
     choose = lambda: list(memory_plan.choose(config, sizes, devices.grid_of(mesh)))
     # Hosts may have different memory, and must run the same program.

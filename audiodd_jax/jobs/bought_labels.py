@@ -50,7 +50,7 @@ def restrict(config: Config, data: Prepared, cache_dir: Path | None = None) -> P
     )
     if not settings.pseudo:
         return bought
-    others = np.setdiff1d(np.arange(data.train.labels.size), rows)
+    others = np.setdiff1d(np.arange(len(data.train.labels)), rows)
     probabilities = teacher.probabilities(
         data.train.subset(others), config, bought, cache_dir
     )

@@ -252,7 +252,7 @@ def _labels(data: Prepared, config: Config) -> dict[str, Any] | None:
         chosen = f"by the run {Path(settings.run).name} at {settings.budget}"
     elif settings.indices:
         chosen = f"by {Path(settings.indices).name}"
-    used = data.train.labels.size - data.num_pseudo
+    used = len(data.train.labels) - data.num_pseudo
     return {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
 
 

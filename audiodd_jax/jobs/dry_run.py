@@ -50,8 +50,8 @@ def measured(config: Config, cache_dir: Path | None = None) -> tuple[Sizes, int]
     if config.labels.is_part:
         data = dataset.load(config, cache_dir)
         data = bought_labels.restrict(config, data, cache_dir)
-        train, validation = data.train.labels.size, 0
-        tested, shape = data.test.labels.size, data.image_shape
+        train, validation = len(data.train.labels), 0
+        tested, shape = len(data.test.labels), data.image_shape
         classes = data.num_classes
     else:
         found = cache.prepare(config, cache_dir)

@@ -188,7 +188,7 @@ def _relabelled(
     source: Source, name: str, coreset: Coreset, data: Prepared, cache_dir: Path | None
 ) -> Source:
     """Real clips with views and labels as the coreset has them, by the same teacher."""
-    images = source.clips.take(np.arange(source.clips.labels.size))
+    images = source.clips.take(np.arange(len(source.clips.labels)))
     views = teacher.label(images, coreset_config(coreset), data, cache_dir).views
     return recorded_training.views_source(views, name)
 

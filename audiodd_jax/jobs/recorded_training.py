@@ -108,7 +108,7 @@ def support(source: Source, num_classes: int) -> CoresetArrays:
     clips = source.clips
     if isinstance(clips, CoresetArrays):
         return clips
-    images = clips.take(np.arange(clips.labels.size))
+    images = clips.take(np.arange(len(clips.labels)))
     labels = centred_one_hot(clips.labels, num_classes, images.dtype)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
 

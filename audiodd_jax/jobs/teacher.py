@@ -120,7 +120,7 @@ def probabilities(
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     place = _trained(config, data, cache_dir)
-    found = np.zeros((clips.labels.size, data.num_classes), np.float32)
+    found = np.zeros((len(clips.labels), data.num_classes), np.float32)
     if multiprocess.is_process_zero():  # the cache may be its own
         networks = networks_file.load_networks(place / "networks.npz")
         for start in range(0, len(found), _AT_ONCE):

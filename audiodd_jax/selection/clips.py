@@ -37,7 +37,7 @@ def random_rows(
     """
     counts = check_counts(labels, class_names, per_class)
     # Shuffled, then sorted stably by class: each class's clips in random order.
-    order = jax.random.permutation(key, labels.size)
+    order = jax.random.permutation(key, len(labels))
     order = np.asarray(order[jnp.argsort(labels[order], stable=True)])
     starts = np.cumsum(counts) - counts
     return order[(starts[:, None] + np.arange(per_class)).reshape(-1)]
@@ -50,14 +50,14 @@ def random_fraction(
 
     Remainders go to random classes.
     """
-    clips = min(clips, labels.size)
-    order = np.asarray(jax.random.permutation(key, labels.size))
+    clips = min(clips, len(labels))
+    order = np.asarray(jax.random.permutation(key, len(labels)))
     shuffled = np.asarray(labels)[order]
     # Each clip's rank within its class, as a fraction of it; the lowest are kept.
     by_class = np.argsort(shuffled, kind="stable")
     counts = np.bincount(shuffled)
-    ranks = np.arange(labels.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    share = np.empty(labels.size)
+    ranks = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = np.empty(len(labels))
     share[by_class] = (ranks + 0.5) / np.repeat(counts, counts)
     return np.sort(order[np.argsort(share, kind="stable")[:clips]])
 
@@ -185,9 +185,9 @@ def embed(
         phi = jnp.moveaxis(lax.map(one, networks), 0, 1).reshape(len(images), -1)
         return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
 
-    starts = range(0, clips.labels.size, _CHUNK)
+    starts = range(0, len(clips.labels), _CHUNK)
     chunks = (
-        clips.take(np.arange(start, min(start + _CHUNK, clips.labels.size)))
+        clips.take(np.arange(start, min(start + _CHUNK, len(clips.labels))))
         for start in starts
     )
     return jnp.concatenate([part(images) for images in chunks])

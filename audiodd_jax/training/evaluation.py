@@ -126,7 +126,7 @@ def from_predictions(
             for row in np.asarray(predicted)
         ]
     )
-    hits = np.trace(confusions, axis1=1, axis2=2) / labels.size
+    hits = np.trace(confusions, axis1=1, axis2=2) / len(labels)
     return Evaluation(protocol, tuple(hits.tolist()), confusions)
 
 
@@ -163,7 +163,7 @@ def kernel_regression(
     """
     settings = config.evaluation
     mesh = mesh or devices.make_mesh(settings.networks)
-    _check_memory(max(len(c.labels) for c in coresets), test.labels.size)
+    _check_memory(max(len(c.labels) for c in coresets), len(test.labels))
     predicted = regression_program(config, mesh)
     test, *coresets = devices.replicate([test, *coresets], mesh)
     seeds = range(settings.seeds) if seeds is None else seeds

@@ -77,7 +77,7 @@ def real_set(
     if rows is None:
         return TrainingSet(data, losses.hard_targets(data.labels, num_classes, config))
     rows = jnp.asarray(rows)
-    targets = jnp.zeros((data.labels.size, num_classes))
+    targets = jnp.zeros((len(data.labels), num_classes))
     known = losses.hard_targets(data.labels[rows], num_classes, config)
     return TrainingSet(data, targets.at[rows].set(known), rows)
 

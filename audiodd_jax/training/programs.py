@@ -87,7 +87,7 @@ def _check(settings: TrainingConfig, data: Prepared) -> None:
             "--config.training.augment.background needs background noise, which this "
             "dataset or coreset does not have"
         )
-    if settings.patience and not data.validation.labels.size:
+    if settings.patience and not len(data.validation.labels):
         raise UserError(
             "--config.training.patience needs validation clips; raise "
             "--config.data.validation_fraction"
@@ -125,7 +125,7 @@ def make_validate(
     model: nn.Module, data: Split, config: TrainingConfig
 ) -> Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None:
     """Accuracy and loss of stacked networks on validation clips; None without clips."""
-    if not data.labels.size:
+    if not len(data.labels):
         return None
     validate = validation_program(model, config)
     return lambda networks: validate(networks, data)
