@@ -62,6 +62,11 @@ class Coreset:
         settings = self.metadata.get("settings", {})
         return settings.get("coreset", {}).get("factor", 1)
 
+    @property
+    def has_tags(self) -> bool:
+        """Whether labels are of tags, any number of them, instead of one class."""
+        return self.metadata.get("has_tags", False)
+
     def unfolded(self) -> CoresetArrays:
         """All spectrograms at full length, on the device, as learners use them."""
         log_scale = math.log(self.metadata.get("platt_scale", 1.0))

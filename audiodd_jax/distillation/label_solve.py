@@ -28,7 +28,7 @@ from audiodd_jax.coreset import multi_formation
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Prepared
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 
@@ -65,7 +65,7 @@ def solve(
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
     for first in range(0, len(clips.labels), _CLIPS):
         rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))
-        targets = centred_one_hot(clips.labels[rows], c, images.dtype)
+        targets = centred_targets(clips.labels[rows], c, images.dtype)
         batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
         found = products(*fixed, *batch)
         total = jax.tree.map(jnp.add, total, jax.device_get(found))

@@ -16,7 +16,7 @@ from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import VALIDATION
-from audiodd_jax.features import cache
+from audiodd_jax.features import cache, measure
 from audiodd_jax.features import normalization as normalization_lib
 
 _log = logging.getLogger(__name__)
@@ -211,6 +211,11 @@ class Prepared:
         return tags.are_tags(self.train.labels)
 
     @property
+    def measure(self) -> str:
+        """What its scores are, in words: accuracy, or mean average precision."""
+        return measure.name_of(self.train.labels)
+
+    @property
     def num_train(self) -> int:
         """Number of clips in the training split, of which percentages are.
 
@@ -236,6 +241,7 @@ class Prepared:
             "fold": self.fold,
             "is_partial": self.is_partial,
             "num_classes": self.num_classes,
+            "measure": self.measure,
             "untested_classes": self.untested_classes,
         }
 

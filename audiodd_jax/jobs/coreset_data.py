@@ -145,7 +145,10 @@ def continued(path: Path, config: Config, data: Prepared) -> CoresetArrays:
     labels = np.full((len(images), data.num_classes), -1 / data.num_classes, np.float32)
     columns = [data.class_names.index(name) for name in earlier.class_names]
     labels[:, columns] = earlier.labels + shift
-    return initial.filled(random, images, jnp.asarray(labels))
+    classes = labels.argmax(1)
+    if data.has_tags:  # a file is in class order, and its labels need not say of which
+        classes = np.repeat(columns, len(labels) // count)
+    return initial.filled(random, images, jnp.asarray(labels), classes)
 
 
 def _some(names: tuple[str, ...]) -> str:

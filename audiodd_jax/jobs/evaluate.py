@@ -29,7 +29,8 @@ from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.selection import subsets
 from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training.scores import Evaluation
 
 PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
 # Baselines of a coreset's size, which can have labels by its teacher too.
@@ -180,7 +181,7 @@ def _row(
         seconds += trained.result["wall_seconds"]
     # Stored spectrograms, whatever the coreset's factor and views.
     clips = coreset.labels.shape[0] if subset is None else len(rows)
-    scores = evaluation.joined(found)
+    scores = scores_lib.joined(found)
     return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
 
 

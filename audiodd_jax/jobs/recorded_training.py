@@ -17,14 +17,15 @@ from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation, fit, programs
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training.scores import Evaluation
 
 _NO_AUGMENTATION = {
     f"training.augment.{name}": 0.0
@@ -75,7 +76,7 @@ def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
     """A coreset as a training set; with hard labels if the name is ``hard``."""
     if name == "hard":
         classes = coreset.labels.argmax(1).astype(jnp.int32)
-        labels = centred_one_hot(classes, coreset.labels.shape[1])
+        labels = centred_targets(classes, coreset.labels.shape[1])
         coreset = coreset._replace(labels=labels)
     return Source(coreset, {"name": name, "digest": _digest(*coreset[:2])})
 
@@ -109,7 +110,7 @@ def support(source: Source, num_classes: int) -> CoresetArrays:
     if isinstance(clips, CoresetArrays):
         return clips
     images = clips.take(np.arange(len(clips.labels)))
-    labels = centred_one_hot(clips.labels, num_classes, images.dtype)
+    labels = centred_targets(clips.labels, num_classes, images.dtype)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
 
 
@@ -145,7 +146,7 @@ def train(
         kept["module"] = " ".join(repr(model).split())
     with RunDirectory(workdir, kept, **presets.run_options(config, TRAINING)) as run:
         if result := run.result():
-            return Trained(evaluation.from_summary(result), result, run.path)
+            return Trained(scores_lib.from_summary(result), result, run.path)
         run.use_data(data.clips_digest)
         fitted = fit_source(config, data, source, run, model)
         scores = _score(config, data, fitted)

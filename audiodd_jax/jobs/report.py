@@ -213,7 +213,9 @@ def _figures(
         }
         if histories:
             title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
-            figures.progress(histories, title, path)
+            of_dataset = (g for g in distilled if g.first.result["dataset"] == dataset)
+            measure = tables_lib.measure_of(group.first.result for group in of_dataset)
+            figures.progress(histories, title, path, measure)
             keep(title, path)
     on_coresets = [group for group in trained if group.origin and _is_coreset(group)]
     points = _by_network(on_coresets)

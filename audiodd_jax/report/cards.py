@@ -11,7 +11,7 @@ from audiodd_jax.report.tables import Table, mean_std
 from audiodd_jax.runtime.files import to_json
 
 _KEPT = {
-    "best": "the last within a standard error of the best validation accuracy",
+    "best": "the last within a standard error of the best validation {measure}",
     "last": "the last",
 }
 
@@ -71,14 +71,17 @@ def distillation(values: dict[str, Any]) -> str:
             ("selected clips", values["test"]),
             ("random clips", values["start_test"]),
         ]
-    scores = tables.markdown(Table(("", "accuracy on the test split"), rows))
-    kept, unimproved = _KEPT[values["keep"]], warning(values)
+    measure = tables.measure_of([values])
+    scores = tables.markdown(Table(("", f"{measure} on the test split"), rows))
+    kept = _KEPT[values["keep"]].format(measure=measure)
+    unimproved = warning(values)
     return _render(
         "distill.md",
         values,
         scores=scores,
         kept=kept,
         unimproved=unimproved,
+        measure=measure,
         bought=labels_in_words(values),
     )
 
@@ -93,7 +96,7 @@ def folds(result: dict[str, Any]) -> str:
     spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
     start = initial_in_words(result)
     scores = Table(
-        ("", "accuracy (%)"),
+        ("", f"{tables.measure_of([result])} (%)"),
         [
             ("distilled coreset", spread("test_accuracy")),
             (f"initial {start}", spread("start_test_accuracy")),

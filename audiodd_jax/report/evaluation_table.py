@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from audiodd_jax.report import gains, tables
 from audiodd_jax.report.gains import RELABELLED
 from audiodd_jax.report.tables import Table
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 
 _NAMES = {
     "coreset": "coreset",

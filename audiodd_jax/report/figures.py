@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from audiodd_jax.features.measure import ACCURACY
+
 # Most spectrograms per class in a figure, before and after each.
 MAX_COLUMNS = 8
 # Most classes in a figure of a coreset.
@@ -28,13 +30,19 @@ def plain(text: str, most: int = 120) -> str:
     return text.replace("$", r"\$")
 
 
-def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+def curves(
+    history: Sequence[dict[str, Any]],
+    title: str,
+    path: Path,
+    measure: str = ACCURACY,
+) -> None:
     """Draws loss and accuracies against steps.
 
     Args:
       history: rows of ``metrics.jsonl``.
       title: of the figure.
       path: of the PNG.
+      measure: what the accuracies are, in words.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -56,7 +64,7 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     best = [row for row in history if row.get("best")]
     if best and "validation_accuracy" in best[-1]:
         right.axvline(best[-1]["step"], color="C2", ls=":", label="best")
-    right.set(xlabel="step", ylabel="accuracy (%)")
+    right.set(xlabel="step", ylabel=f"{measure} (%)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -66,7 +74,10 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def progress(
-    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]], title: str, path: Path
+    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
+    title: str,
+    path: Path,
+    measure: str = ACCURACY,
 ) -> None:
     """Draws validation accuracy against steps, one line per name (mean over seeds).
 
@@ -74,6 +85,7 @@ def progress(
       histories: by name, the rows of ``metrics.jsonl`` of each seed.
       title: of the figure.
       path: of the PNG.
+      measure: what the accuracies are, in words.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -88,7 +100,7 @@ def progress(
         steps = sorted(at)
         values = [100 * sum(at[step]) / len(at[step]) for step in steps]
         axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=plain(name))
-    axes.set(xlabel="step", ylabel="validation accuracy (%)")
+    axes.set(xlabel="step", ylabel=f"validation {measure} (%)")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import TrainingConfig
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 
 
 def hard_targets(
@@ -25,7 +25,7 @@ def hard_targets(
       config: loss, smoothing and scale.
     """
     if config.loss == "mse":
-        return config.label_scale * centred_one_hot(labels, num_classes)
+        return config.label_scale * centred_targets(labels, num_classes)
     return optax.smooth_labels(
         jax.nn.one_hot(labels, num_classes), config.label_smoothing
     )

@@ -1,0 +1,54 @@
+"""The commands on clips with tags, from the first try to the refusals."""
+
+import json
+
+import numpy as np
+from test_cli import fails
+
+import audiodd_jax
+from audiodd_jax.cli import main
+
+WHAT = ["--dataset=tones_tagged", "--preset=quick", "--samples_per_class=2"]
+LESS = [
+    "--config.features.n_mels=16",
+    "--config.features.frames=32",
+    "--config.network.width=16",
+    "--config.evaluation.width=16",
+    "--config.loop.eval_every=60",
+]
+
+
+def test_the_first_try_gains_ten_points_and_names_its_measure(tmp_path, capsys):
+    # Less than the preset in all respects, which takes ten times as long.
+    less = [*LESS, "--steps=60", "--config.evaluation.seeds=1"]
+    main.main(["distill", *WHAT, *less, f"--workdir={tmp_path / 'run'}"])
+    printed = capsys.readouterr().out
+    assert "test mean average precision, distilled" in printed
+    assert "accuracy" not in printed
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["measure"] == "mean average precision"
+    assert result["test_accuracy"] > result["start_test_accuracy"] + 0.1
+    assert 0 < result["macro_f1"] < 1
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "mean average precision on the test split" in card
+    assert "tags are `multi_hot - 1/10`" in card
+    coreset = audiodd_jax.load_coreset(tmp_path / "run" / "coreset.npz")
+    assert coreset.has_tags
+    assert coreset.labels.shape == (20, 10)
+    again = audiodd_jax.evaluate(coreset)
+    assert again.mean == result["test_accuracy"]
+    assert np.isfinite(again.per_class).all()
+
+
+def test_matching_is_refused_before_there_is_a_folder(tmp_path, capsys):
+    place = tmp_path / "run"
+    said = fails(capsys, "distill", *WHAT, "--method=dm", f"--workdir={place}")
+    assert said.startswith("dm matches clips class by class, and clips with tags have")
+    assert not place.exists()
+
+
+def test_prepare_counts_tags(capsys):
+    main.main(["prepare", "--dataset=tones_tagged"])
+    printed = capsys.readouterr().out
+    assert "2.00 per clip, at most 3" in printed
+    assert "two_tone                 378 / 42 / 69" in printed
