@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from test_cli import fails
 
 import audiodd_jax
@@ -52,3 +53,35 @@ def test_prepare_counts_tags(capsys):
     printed = capsys.readouterr().out
     assert "2.00 per clip, at most 3" in printed
     assert "two_tone                 378 / 42 / 69" in printed
+
+
+def test_a_network_on_clips_with_tags(tmp_path, capsys):
+    few = ["--samples_per_class=4", "--steps=4", "--config.training.seeds=1"]
+    place = f"--workdir={tmp_path / 'run'}"
+    main.main(["train", WHAT[0], "--model=linear", *few, *LESS[:2], place])
+    printed = capsys.readouterr().out
+    assert "test mean average precision" in printed
+    assert "accuracy" not in printed
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "average precision (%)" in card
+    assert "![average precision](figures/confusion.png)" in card
+
+
+@pytest.mark.slow
+def test_labels_by_a_teacher_views_pseudo_labels_and_baselines(tmp_path, capsys):
+    teacher = ["--config.teacher.networks=1", "--config.teacher.model=convnet"]
+    bought = ["--config.labels.fraction=0.3", "--config.labels.pseudo=True"]
+    sure = ["--config.teacher.steps=60", "--config.labels.confidence=0.6"]
+    place = f"--workdir={tmp_path / 'run'}"
+    views = ["--steps=4", "--config.coreset.views=2"]
+    main.main(["distill", *WHAT, *LESS, *teacher, *bought, *sure, *views, place])
+    assert "other clips with labels by the teacher" in capsys.readouterr().out
+    coreset = audiodd_jax.load_coreset(tmp_path / "run" / "coreset.npz")
+    labels = coreset.views().labels
+    assert labels.shape == (40, 10)
+    assert np.abs(labels.sum(1) - 1).max() > 0.2  # a probability of each tag
+    against = ["--protocol=krr,linear", "--against=random,hard"]
+    main.main(["evaluate", place, *against, "--steps=4", "--num_seeds=1"])
+    printed = capsys.readouterr().out
+    assert "mean average precision (%)" in printed
+    assert "points over random clips with the same teacher's labels" in printed

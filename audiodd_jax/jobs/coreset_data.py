@@ -67,13 +67,20 @@ def check_coreset(coreset: Coreset, data: Prepared) -> None:
     """Checks that a coreset was made of a dataset's training clips.
 
     Raises:
-      UserError: it has other classes, or was made of the test clips.
+      UserError: it has other classes, tags instead of classes or classes instead of
+        tags, or was made of the test clips.
     """
     if data.class_names != coreset.class_names:
         raise UserError(
             f"this coreset of {coreset.metadata['dataset']} has the classes "
             f"{_some(coreset.class_names)}; {data.name} has "
             f"{_some(data.class_names)}"
+        )
+    if coreset.has_tags != data.has_tags:
+        kinds = ("one class per clip", "tags")
+        raise UserError(
+            f"this coreset of {coreset.metadata['dataset']} has "
+            f"{kinds[coreset.has_tags]}; {data.name} has {kinds[data.has_tags]}"
         )
     _check_split(coreset, data)
 

@@ -154,7 +154,8 @@ def _row(
         elif is_network and name == "coreset":
             source = recorded_training.network_source(coreset, config.training)
         else:
-            source = recorded_training.coreset_source(coreset.unfolded(), name)
+            arrays, has_tags = coreset.unfolded(), coreset.has_tags
+            source = recorded_training.coreset_source(arrays, name, has_tags)
         folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
         if not is_network:
             began = time.perf_counter()
@@ -195,7 +196,7 @@ def _relabelled(
 
 
 def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
-    """Writes ``evaluation.json``, ``README.md`` and the confusion matrices.
+    """Writes ``evaluation.json``, ``README.md`` and a picture per row.
 
     Args:
       rows: of the comparison.
@@ -216,15 +217,16 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     write_json(out / "evaluation.json", values)
     pictures = []
     for row in rows:
-        if row.scores.confusions is None:
+        if not row.scores.is_detailed:
             continue
         name = f"{file_stem(row.protocol)}-{row.learns_from.rstrip('%')}.png"
         title = f"{row.protocol}, trained on {row.learns_from}"
-        figures.confusion(row.scores.confusions.sum(0), class_names, title, out / name)
+        figures.by_class(row.scores, class_names, title, out / name)
         pictures.append(f"![{title}]({name})")
     parts = [
         "# Evaluation",
-        "Accuracy on the test split, mean ± standard deviation over seeds.",
+        f"{rows[0].scores.measure.capitalize()} on the test split, mean ± standard "
+        "deviation over seeds.",
         evaluation_table.render(rows),
         *evaluation_table.summary(rows),
         # Means of folds have no confusion matrices.

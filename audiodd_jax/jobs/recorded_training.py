@@ -17,7 +17,7 @@ from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
-from audiodd_jax.features.labels import centred_targets
+from audiodd_jax.features.labels import centred_targets, hard_tags
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
@@ -72,11 +72,17 @@ def views_source(views: Views, name: str) -> Source:
     return Source(views, {"name": name, "digest": _digest(*views)})
 
 
-def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
-    """A coreset as a training set; with hard labels if the name is ``hard``."""
+def coreset_source(
+    coreset: CoresetArrays, name: str = "coreset", has_tags: bool = False
+) -> Source:
+    """A coreset as a training set; with hard labels if the name is ``hard``.
+
+    These are of the likeliest class, or of the tags that are likelier than not.
+    """
     if name == "hard":
         classes = coreset.labels.argmax(1).astype(jnp.int32)
-        labels = centred_targets(classes, coreset.labels.shape[1])
+        hard = hard_tags(coreset.labels) if has_tags else classes
+        labels = centred_targets(hard, coreset.labels.shape[1])
         coreset = coreset._replace(labels=labels)
     return Source(coreset, {"name": name, "digest": _digest(*coreset[:2])})
 
@@ -157,10 +163,8 @@ def train(
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)
         title = f"{data.name}, {config.model.name}, {result['learns_from']}"
-        figures.curves(fitted.history, title, folder / "curves.png")
-        figures.confusion(
-            scores.confusions.sum(0), data.class_names, title, folder / "confusion.png"
-        )
+        figures.curves(fitted.history, title, folder / "curves.png", data.measure)
+        figures.by_class(scores, data.class_names, title, folder / "confusion.png")
         text = cards.training(result, str(scores), config.model, config.training)
         write_atomically(run.path / "README.md", text)
         run.finish(result)
@@ -189,7 +193,9 @@ def fit_source(
         # The views are augmented already.
         config = fields.replace(config, _NO_AUGMENTATION)
     elif isinstance(clips, CoresetArrays):
-        learnt = fit.coreset_set(clips.images, clips.labels, config.training)
+        learnt = fit.coreset_set(
+            clips.images, clips.labels, config.training, data.has_tags
+        )
     else:
         learnt = fit.real_set(clips, data.num_classes, config.training)
     made = programs.make(config, data, model=model)

@@ -221,7 +221,8 @@ def _figures(
     points = _by_network(on_coresets)
     for network, groups in _by_network(chosen).items():
         dataset, model = network
-        title = f"{dataset}, {model}: accuracy against labels"
+        measure = tables_lib.measure_of(group.first.result for group in groups)
+        title = f"{dataset}, {model}: {measure} against labels"
         path = folder / f"{dataset}-{file_stem(model)}.png"
         learning_curves.draw(
             [summary.curve(group) for group in groups],
@@ -229,6 +230,7 @@ def _figures(
             groups[0].first.result["num_train"],
             title,
             path,
+            measure=measure,
         )
         keep(title, path)
     return found

@@ -52,7 +52,9 @@ def rank(scores: Float[Array, "b c"], tags: Int[Array, "b c"]) -> Ranked:
     )
     places = jnp.where(is_last, jnp.arange(count), count)
     last = lax.cummin(places, axis=1, reverse=True)
-    return Ranked(order, along(tags).astype(scores.dtype), last)
+    # Sums of many clips, whatever the precision of the scores.
+    precision = jnp.promote_types(scores.dtype, jnp.float32)
+    return Ranked(order, along(tags).astype(precision), last)
 
 
 def of_ranked(ranked: Ranked, weights: Float[Array, " b"]) -> Float[Array, " c"]:
@@ -84,8 +86,10 @@ def average_precision(
       tags: 1 where a clip has a tag, else 0.
       weights: of the clips; None: all the same.
     """
-    weights = jnp.ones(scores.shape[0], scores.dtype) if weights is None else weights
-    return of_ranked(rank(scores, tags), weights)
+    ranked = rank(scores, tags)
+    if weights is None:
+        weights = jnp.ones(scores.shape[0], ranked.has_tag.dtype)
+    return of_ranked(ranked, weights)
 
 
 def mean_average_precision(
@@ -107,7 +111,7 @@ def mean_average_precision(
       Rubin, *The Bayesian Bootstrap*, Annals of Statistics 1981.
     """
     ranked, count = rank(scores, tags), scores.shape[0]
-    share = jnp.ones(count, scores.dtype)
+    share = jnp.ones(count, ranked.has_tag.dtype)
     if groups is not None:
         share /= jnp.bincount(groups, length=count)[groups]
     is_there = tags.any(0)
@@ -117,7 +121,7 @@ def mean_average_precision(
     )
 
     def drawn(key: Array) -> Float[Array, ""]:
-        weights = jax.random.exponential(key, (count,), scores.dtype)
+        weights = jax.random.exponential(key, (count,), share.dtype)
         return mean(share * (weights if groups is None else weights[groups]))
 
     keys = jax.random.split(jax.random.key(_KEY), _DRAWS)

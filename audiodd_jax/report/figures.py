@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.training.scores import Evaluation
 
 # Most spectrograms per class in a figure, before and after each.
 MAX_COLUMNS = 8
@@ -185,6 +186,37 @@ def coreset_grid(
         title = f"{title}, {rows} of {len(class_names)} classes"
     figure.suptitle(f"{plain(title)}: {f} mel bins x {seconds:.3g} s", fontsize=11)
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+
+
+def by_class(
+    scores: Evaluation, class_names: Sequence[str], title: str, path: Path
+) -> None:
+    """Draws the confusion matrix of all seeds, or the average precision of each tag.
+
+    Args:
+      scores: of classes or tags.
+      class_names: ``c`` names.
+      title: of the figure.
+      path: of the PNG.
+    """
+    if scores.tags is None:
+        confusion(scores.confusions.sum(0), class_names, title, path)
+        return
+    classes = len(class_names)
+    figure = Figure(
+        figsize=(6.0, min(1.5 + 0.25 * classes, 16.0)), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.barh(range(classes), 100 * np.nan_to_num(scores.per_class), color="C0")
+    axes.set_ylim(classes - 0.5, -0.5)
+    if classes <= _MAX_TICKS:
+        names = [plain(name, _MAX_NAME) for name in class_names]
+        small = max(3.5, min(9.0, 200.0 / max(classes, 1)))
+        axes.set_yticks(range(classes), names, fontsize=small)
+    axes.set(xlabel="average precision (%)", xlim=(0, 100))
+    axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(plain(title))
+    figure.savefig(path, dpi=120)
 
 
 def confusion(

@@ -188,18 +188,25 @@ def networks(
       protocol: name of the model.
       num_classes: ``c``.
     """
-    predicted = prediction_program(fitted.model)
+    has_tags = tags.are_tags(test.labels)
+    predicted = prediction_program(fitted.model, has_tags)
     found = predicted(fitted.networks, test.images)
+    if has_tags:  # by a probability above one half
+        return scores.from_tag_outputs(protocol, found, test.labels, 0.0)
     return scores.from_predictions(protocol, found, test.labels, num_classes)
 
 
 @functools.lru_cache(maxsize=4)
-def prediction_program(model: nn.Module) -> jax.stages.Wrapped:
-    """The program of ``networks``: ``(networks, images)`` to classes ``[k, b]``."""
+def prediction_program(model: nn.Module, has_tags: bool = False) -> jax.stages.Wrapped:
+    """The program of ``networks``, of ``(networks, images)``.
+
+    Its values are the classes ``[k, b]``, or the logits of tags ``[k, b, c]``.
+    """
 
     @jax.jit
     def predicted(networks: Network, images: Array) -> Array:
-        one = lambda network: logits(network, images, model, CLIPS_AT_ONCE).argmax(1)
+        out = lambda network: logits(network, images, model, CLIPS_AT_ONCE)
+        one = lambda network: out(network) if has_tags else out(network).argmax(1)
         return jax.lax.map(one, networks)
 
     return predicted

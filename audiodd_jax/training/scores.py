@@ -45,6 +45,11 @@ class Evaluation(NamedTuple):
     measure: str = measure.ACCURACY
 
     @property
+    def is_detailed(self) -> bool:
+        """Whether there are scores per class and macro F1, and not means alone."""
+        return self.confusions is not None or self.tags is not None
+
+    @property
     def mean(self) -> float:
         """Mean over seeds."""
         return statistics.fmean(self.accuracies)
