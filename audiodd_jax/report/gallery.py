@@ -41,12 +41,12 @@ class Nearest(NamedTuple):
 
     Attributes:
       rows: ``[s]`` of the training clips.
-      labels: ``[s]`` their classes.
+      labels: ``[s]`` their classes, or ``[s, c]`` their tags.
       distances: ``[s]`` root mean square, in standard deviations.
     """
 
     rows: Int[np.ndarray, " s"]
-    labels: Int[np.ndarray, " s"]
+    labels: Int[np.ndarray, "s *c"]
     distances: Float[np.ndarray, " s"]
 
 
