@@ -1,5 +1,7 @@
 """Any labelled folder of sounds: folders of classes, a CSV of paths, or Parquet.
 
+Folders in the layouts of FSD50K and of HEAR's tasks are known by their tables.
+
 A table has tags if the label of any row has a semicolon: ``dog;siren``. In such a table
 ``dog`` and ``dog;`` are the one tag, and an empty label is a clip without tags; in any
 other an empty label is an error, since it is more likely to be a mistake.
@@ -20,6 +22,7 @@ from audiodd_jax.data import (
     datasets,
     identical,
     parquet,
+    tagged_layouts,
     tags,
     tree,
 )
@@ -55,7 +58,10 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
     if parquet.files(place):
         place = parquet.unpacked(place, cache_dir)
     tables: list[Path] = []
-    if place.is_dir():
+    has_tags = False
+    if place.is_dir() and (layout := tagged_layouts.read(place, left_out)):
+        rows, tables, has_tags = layout
+    elif place.is_dir():
         rows = []
         for folder, mark in tree.split_folders(place, left_out).items():
             table = folder / tree.METADATA
@@ -72,7 +78,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             f"--data_dir={config.data_dir} is neither a folder nor a CSV; give a "
             "folder of class_name/*.wav, or a CSV with the columns path and label"
         )
-    has_tags = any(_SEPARATOR in row["label"] for row in rows if "line" in row)
+    has_tags |= any(_SEPARATOR in row["label"] for row in rows if "line" in row)
     rows = _checked(rows, place, has_tags)
     if not any(row["path"].is_file() for row in rows):
         raise UserError(
@@ -166,12 +172,14 @@ def _names(row: dict[str, Any], has_tags: bool) -> tuple[str, ...]:
     Raises:
       UserError: a row of a table without tags lacks its label.
     """
-    is_listed = "line" in row
-    if not has_tags or not is_listed:
-        if is_listed and not row["label"]:
+    names, is_listed = row["label"], "line" in row
+    if isinstance(names, str) and not (has_tags and is_listed):
+        if is_listed and not names:
             raise csv_tables.lacking_value(*row["line"], "label")
-        return (_class_name(row["label"]),)
-    names = (part.strip() for part in row["label"].split(_SEPARATOR))
+        return (_class_name(names),)
+    if isinstance(names, str):
+        names = names.split(_SEPARATOR)
+    names = map(str.strip, names)
     return tuple(sorted({_class_name(name) for name in names if name}))
 
 
