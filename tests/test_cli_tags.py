@@ -85,3 +85,31 @@ def test_labels_by_a_teacher_views_pseudo_labels_and_baselines(tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "mean average precision (%)" in printed
     assert "points over random clips with the same teacher's labels" in printed
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
+    few = [*LESS, "--steps=2", "--config.evaluation.seeds=1"]
+    for name in ("tones_tagged", "tones"):
+        what = [f"--dataset={name}", "--preset=quick", "--samples_per_class=1"]
+        main.main(["distill", *what, *few, f"--workdir={tmp_path / name}"])
+        before = audiodd_jax.load_coreset(tmp_path / name / "coreset.npz")
+        place, init = tmp_path / f"on-{name}", tmp_path / name / "coreset.npz"
+        go_on = [f"--config.coreset.init={init}", f"--workdir={place}"]
+        main.main(["distill", *WHAT, *few, "--seed=3", *go_on])
+        after = audiodd_jax.load_coreset(place / "coreset.npz")
+        same = np.abs(after.labels[::2] - before.labels).max()
+        assert same < 0.2  # two steps of a small rate
+    capsys.readouterr()
+    other = f"--config.data.name=tones --workdir={tmp_path / 'tones_tagged'}".split()
+    said = fails(capsys, "evaluate", *other)
+    assert said == "this coreset of tones_tagged has tags; tones has one class per clip"
+
+
+@pytest.mark.slow
+def test_the_first_try_by_its_defaults(tmp_path, capsys):
+    what = ["--dataset=tones_tagged", "--samples_per_class=2"]
+    main.main(["distill", *what, f"--workdir={tmp_path / 'run'}"])
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["test_accuracy"] > result["start_test_accuracy"] + 0.2
+    assert "test mean average precision, distilled" in capsys.readouterr().out

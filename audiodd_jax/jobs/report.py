@@ -152,9 +152,10 @@ def _origins(distilled: Sequence[Group]) -> dict[str, str]:
     found = {}
     for group in distilled:
         for run in group.runs:
-            arrays = load_coreset(run.path / "coreset.npz").unfolded()
+            coreset = load_coreset(run.path / "coreset.npz")
+            arrays, source = coreset.unfolded(), recorded_training.coreset_source
             for name in ("coreset", "hard"):
-                record = recorded_training.coreset_source(arrays, name).record
+                record = source(arrays, name, coreset.has_tags).record
                 found[record["digest"]] = summary.name_of(group)
     return found
 

@@ -10,7 +10,7 @@ from coresets import labelled
 
 from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.config import Config, DataConfig
-from audiodd_jax.data import folder
+from audiodd_jax.data import folder, parquet
 from audiodd_jax.exports import hub, network_folder
 from audiodd_jax.runtime.errors import UserError
 
@@ -53,7 +53,15 @@ def test_parquet_has_the_list_of_tags(coreset, tmp_path, monkeypatch):
         str(tmp_path / "out" / "data"), split="train", cache_dir=str(tmp_path)
     )
     assert found.remove_columns("audio")["label"][:3] == [[0, 1], [0], []]
+    config = DataConfig("folder", data_dir=str(tmp_path / "out" / "data"))
+    again = folder.open_source(config, tmp_path).read()
+    assert again.class_names == ("a", "b")
+    assert again.labels.tolist() == [[1, 1], [1, 0], [0, 0]] * 2
     own = hub.header(coreset, is_parquet=True)["dataset_info"][0]["features"][1]
+    # Lists of one tag or none are tags all the same.
+    assert parquet._label_text([1], ["a", "b"]) == "b;"
+    assert parquet._label_text([], ["a", "b"]) == ";"
+    assert parquet._label_text(1, ["a", "b"]) == "b"
     assert own["sequence"]["class_label"]["names"] == {"0": "a", "1": "b"}
 
 
