@@ -86,7 +86,10 @@ def test_a_balanced_seed_set_has_each_tag_in_turn():
     assert query.seed_set(KEY, few, 3, names, "uniform").size == 3
 
 
-@pytest.mark.parametrize("name", ["bald", "badge", "typiclust"])
+_SLOW = (pytest.param(name, marks=pytest.mark.slow) for name in ("badge", "typiclust"))
+
+
+@pytest.mark.parametrize("name", ["bald", *_SLOW])
 def test_a_run_labels_clips_and_reports_mean_average_precision(name):
     config = presets.for_active(
         presets.for_dataset("tones_tagged"),
