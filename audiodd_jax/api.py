@@ -12,7 +12,7 @@ from audiodd_jax.jobs import evaluate as evaluate_lib
 from audiodd_jax.jobs.distill import Run, distill
 from audiodd_jax.jobs.export import export
 from audiodd_jax.jobs.train import train
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 
 
 def prepare(config: Config, cache_dir: Path | None = None) -> Prepared:

@@ -17,7 +17,7 @@ from absl import app, flags, logging
 import audiodd_jax
 from audiodd_jax.jobs import evaluate
 from audiodd_jax.report import evaluation_table
-from audiodd_jax.training import evaluation
+from audiodd_jax.training import scores as scores_lib
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -62,7 +62,7 @@ def rows_of_seed(seed):
 
 def over_seeds(rows):
     """One line of the table: the scores of all seeds, the seconds of one."""
-    scores = evaluation.joined([row.scores for row in rows])
+    scores = scores_lib.joined([row.scores for row in rows])
     seconds = sum(row.seconds for row in rows) / len(rows)
     return rows[0]._replace(scores=scores, seconds=seconds)
 

@@ -17,7 +17,7 @@ from audiodd_jax.config import Config, RandomNetworkConfig, fields  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import kip  # noqa: E402
 from audiodd_jax.features.dataset import Split  # noqa: E402
-from audiodd_jax.features.labels import centred_one_hot  # noqa: E402
+from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.kernels import exact_matrix  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 
@@ -53,7 +53,7 @@ def steps(count):
     labels = (jnp.arange(BATCH) % CLASSES).astype(jnp.int32)
     start = CoresetArrays(
         images(SAMPLES, 1),
-        centred_one_hot(jnp.arange(SAMPLES) % CLASSES, CLASSES, jnp.float64),
+        centred_targets(jnp.arange(SAMPLES) % CLASSES, CLASSES, jnp.float64),
         jnp.zeros((), jnp.float64),
     )
     state = devices.replicate(method.init(jax.random.key(2), start), mesh)

@@ -29,7 +29,7 @@ from audiodd_jax.distillation import (  # noqa: E402
 from audiodd_jax.distillation.memory_plan import Plan  # noqa: E402
 from audiodd_jax.features import siamese_augment  # noqa: E402
 from audiodd_jax.features.dataset import Split  # noqa: E402
-from audiodd_jax.features.labels import centred_one_hot  # noqa: E402
+from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels import ridge_scoring  # noqa: E402
 from audiodd_jax.networks import random_conv  # noqa: E402
@@ -46,7 +46,7 @@ def problem(dtype):
     keys = jax.random.split(jax.random.key(0), 2)
     start = CoresetArrays(
         jax.random.normal(keys[0], (SAMPLES, *SHAPE, 1), dtype),
-        centred_one_hot(jnp.arange(SAMPLES) % CLASSES, CLASSES, dtype),
+        centred_targets(jnp.arange(SAMPLES) % CLASSES, CLASSES, dtype),
         jnp.zeros((), dtype),
     )
     images = jax.random.normal(keys[1], (CLIPS, *SHAPE, 1), dtype)

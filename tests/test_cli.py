@@ -207,7 +207,7 @@ def test_distilling_imports_no_tensorflow(tmp_path):
     [
         (["distil"], "there is no command 'distil'; did you mean distill?"),
         (["distill", "--dataset=tone"], "unknown dataset 'tone'; did you mean"),
-        (["prepare", "--dataset=zzz"], "choose from tones, spoken_digit, speech_comm"),
+        (["prepare", "--dataset=zzz"], "choose from tones, tones_tagged, spoken_digit"),
         (["prepare", "--dataset=speech_command"], "did you mean speech_commands"),
         (["prepare", "--variant=v0.02"], "tones has no variant 'v0.02'"),
         (["prepare", "--dataset=urbansound8k"], "by this program: fill in the form"),

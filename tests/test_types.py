@@ -4,8 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import audiodd_jax
 import pytest
+
+import audiodd_jax
 
 ROOT = Path(audiodd_jax.__file__).parents[1]
 USES = """

@@ -4,6 +4,9 @@ Functions of Monte Carlo predictions score each clip, and ``top`` takes the high
 scores. ``k_center`` and ``badge`` choose a diverse batch. Ties are broken by noise from
 a key and the clip's index, which prefers no order of the pool.
 
+A clip with tags is as many questions of two answers as there are tags, and its score is
+the mean of theirs: ``max_entropy`` is the mean binary entropy, and so on.
+
 References:
   Max entropy: Shannon, 1948. Variation ratios: Freeman, *Elementary Applied
   Statistics*, 1965. BALD: Houlsby et al., *Bayesian Active Learning for Classification
@@ -109,6 +112,24 @@ SCORES: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def over_tags(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A score of clips with tags: the mean over tags of the score of each.
+
+    Args:
+      score: of log-probabilities ``[p, b, c]``, whose ``c`` is 2 here.
+
+    Returns:
+      The score of log-probabilities ``[p, b, c, 2]``.
+    """
+
+    def mean(log_probs: Float[Array, "p b c 2"]) -> Float[Array, " b"]:
+        passes, clips, classes, _ = log_probs.shape
+        questions = log_probs.reshape(passes, clips * classes, 2)
+        return score(questions).reshape(clips, classes).mean(1)
+
+    return mean
+
+
 # Those that choose a diverse batch by features instead.
 DIVERSE = ("k_center", "badge")
 
@@ -204,7 +225,7 @@ def k_center(
 
 def badge(
     features: Float[Array, "b d"],
-    log_probs: Float[Array, "b c"],
+    log_probs: Float[Array, "b c *two"],
     count: int,
     ids: Int[Array, " b"],
     key: Key[Array, ""],
@@ -218,7 +239,7 @@ def badge(
 
     Args:
       features: ``h`` of the pool.
-      log_probs: log-probabilities of the pool.
+      log_probs: log-probabilities of the pool; of tags those of both answers.
       count: clips to choose.
       ids: indices of the clips, for ties and draws.
       key: of ties and draws.
@@ -235,8 +256,9 @@ def _seeding(
     features: Array, log_probs: Array, ids: Array, key: Array, count: int
 ) -> Int[Array, " count"]:
     """k-means++ seeding among the gradients of the last layer."""
-    classes = log_probs.shape[1]
-    residual = jnp.exp(log_probs) - jax.nn.one_hot(log_probs.argmax(1), classes)
+    answers = log_probs.shape[-1]
+    residual = jnp.exp(log_probs) - jax.nn.one_hot(log_probs.argmax(-1), answers)
+    residual = residual.reshape(len(ids), -1)
     norms = jnp.sum(residual**2, 1) * jnp.sum(features**2, 1)
     dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
 

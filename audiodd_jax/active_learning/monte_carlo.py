@@ -39,7 +39,8 @@ def dropout_passes(
     ids: Int[Array, " b"],
     key: Key[Array, ""],
     passes: int,
-) -> Float[Array, "p b c"]:
+    has_tags: bool = False,
+) -> Float[Array, "p b c *two"]:
     """Log-probabilities of ``passes`` stochastic forward passes, one after the other.
 
     Args:
@@ -49,6 +50,7 @@ def dropout_passes(
       ids: indices of the clips in the pool, folded into the keys of their masks.
       key: of all passes.
       passes: ``p``.
+      has_tags: whether each output is a tag, which has two answers.
 
     Raises:
       UserError: ``passes`` is below 1, or the network has no dropout.
@@ -68,26 +70,38 @@ def dropout_passes(
     if network.start is not None:
         baseline = models.logits(model, network.start, images)
 
-    def one(key: Key[Array, ""]) -> Float[Array, "b c"]:
+    def one(key: Key[Array, ""]) -> Float[Array, "b c *two"]:
         drop = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
         features = same
         if features is None:
             features = models.features(model, variables, stem, drop)
         out = models.head(model, variables, features, drop)
-        return jax.nn.log_softmax(out - baseline)
+        return log_probabilities(out - baseline, has_tags)
 
     index = jnp.arange(passes)
     return lax.map(lambda i: one(jax.random.fold_in(key, i)), index)
 
 
+def log_probabilities(
+    logits: Float[Array, "b c"], has_tags: bool
+) -> Float[Array, "b c *two"]:
+    """Log-probabilities of the classes, or of having and lacking each tag."""
+    if not has_tags:
+        return jax.nn.log_softmax(logits)
+    return jnp.stack([jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)], -1)
+
+
 def embed(
-    model: nn.Module, network: Network, images: Float[Array, "b f t 1"]
-) -> tuple[Float[Array, "b d"], Float[Array, "b c"]]:
+    model: nn.Module,
+    network: Network,
+    images: Float[Array, "b f t 1"],
+    has_tags: bool = False,
+) -> tuple[Float[Array, "b d"], Float[Array, "b c *two"]]:
     """Features of the last layer and log-probabilities, both without dropout."""
     features, out = models.embed(model, network.variables, images)
     if network.start is not None:
         out = out - models.logits(model, network.start, images)
-    return features, jax.nn.log_softmax(out)
+    return features, log_probabilities(out, has_tags)
 
 
 class Pool(NamedTuple):

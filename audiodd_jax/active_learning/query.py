@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
+from audiodd_jax.data import tags
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime.errors import UserError
@@ -19,7 +20,7 @@ from audiodd_jax.runtime.errors import UserError
 
 def seed_set(
     key: Key[Array, ""],
-    labels: Int[Array, " b"],
+    labels: Int[Array, "b *c"],
     count: int,
     class_names: tuple[str, ...],
     draw: str,
@@ -32,29 +33,64 @@ def seed_set(
       count: clips to draw.
       class_names: the classes.
       draw: ``uniform``, or ``balanced``: the same number per class, with remainders in
-        random classes.
+        random classes; of tags with remainders in the rarest.
 
     Raises:
       UserError: a class has too few clips.
     """
-    order = np.asarray(jax.random.permutation(key, labels.size))
+    order = np.asarray(jax.random.permutation(key, len(labels)))
     if draw == "uniform":
         return order[:count]
+    if tags.are_tags(labels):
+        return _in_turn(order, np.asarray(labels), count, class_names)
     shuffled = np.asarray(labels)[order]
     classes = len(class_names)
     sizes = np.bincount(shuffled, minlength=classes)
     fewest = int(sizes.argmin())
     if sizes[fewest] < count // classes:
-        raise UserError(
-            f"a balanced seed set of {count} clips needs {count // classes} per class, "
-            f"but {class_names[fewest]!r} has {sizes[fewest]} in the pool; lower "
-            "--config.active.initial, or pass --config.active.initial_draw=uniform"
-        )
+        raise _too_few(count, class_names, fewest, int(sizes[fewest]))
     by_class = np.argsort(shuffled, kind="stable")
-    rank = np.empty(labels.size, int)
-    rank[by_class] = np.arange(labels.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = np.empty(len(labels), int)
+    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # The first clip of every class in random order, then the second, and so on.
     return order[np.argsort(rank, kind="stable")[:count]]
+
+
+def _too_few(
+    count: int, class_names: tuple[str, ...], fewest: int, there: int
+) -> UserError:
+    """The error of a class without enough clips for a balanced seed set."""
+    return UserError(
+        f"a balanced seed set of {count} clips needs {count // len(class_names)} per "
+        f"class, but {class_names[fewest]!r} has {there} in the pool; lower "
+        "--config.active.initial, or pass --config.active.initial_draw=uniform"
+    )
+
+
+def _in_turn(
+    order: Int[np.ndarray, " b"],
+    labels: Int[np.ndarray, "b c"],
+    count: int,
+    class_names: tuple[str, ...],
+) -> Int[np.ndarray, " l"]:
+    """A balanced draw of clips with tags: each tag in turn takes its next free clip.
+
+    The rarest tag comes first, since a clip that another tag takes is lost to it.
+
+    Raises:
+      UserError: a tag has too few clips.
+    """
+    turns = np.argsort(tags.counts(labels, len(class_names)), kind="stable").tolist()
+    waiting = {tag: iter(order[labels[order, tag] > 0].tolist()) for tag in turns}
+    taken: dict[int, None] = {}
+    while len(taken) < count:
+        number = len(taken) // len(turns)
+        for tag in turns[: count - len(taken)]:
+            row = next((row for row in waiting[tag] if row not in taken), None)
+            if row is None:
+                raise _too_few(count, class_names, tag, number)
+            taken[row] = None
+    return np.array(list(taken))
 
 
 def uses_passes(acquisition_function: str) -> bool:
@@ -63,17 +99,21 @@ def uses_passes(acquisition_function: str) -> bool:
     return acquisition_function not in others
 
 
-def clip_function(config: ActiveConfig, model: nn.Module) -> monte_carlo.OfClips:
+def clip_function(
+    config: ActiveConfig, model: nn.Module, has_tags: bool = False
+) -> monte_carlo.OfClips:
     """What an acquisition function reads of clips: scores, or features and outputs."""
     name = config.acquisition
     looks_at_features = name in acquisition.DIVERSE
     score = None if looks_at_features else acquisition.score_of(name)
+    if score and has_tags:
+        score = acquisition.over_tags(score)
 
     def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         if looks_at_features:
-            return monte_carlo.embed(model, network, images)
+            return monte_carlo.embed(model, network, images, has_tags)
         log_probs = monte_carlo.dropout_passes(
-            model, network, images, ids, key, config.passes
+            model, network, images, ids, key, config.passes, has_tags
         )
         return score(log_probs)
 
@@ -111,10 +151,10 @@ def make_choose(
                 embedding(), labelled, count - labelled.size, num_classes, key
             ),
         )
-    of_clips = clip_function(config, model)
+    of_clips = clip_function(config, model, tags.are_tags(clips.labels))
     pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)
     placed = pool.place(clips)
-    everything = np.arange(clips.labels.size)
+    everything = np.arange(len(clips.labels))
 
     def choose(
         networks: Network,

@@ -24,6 +24,7 @@ from audiodd_jax.active_learning import budgets, query
 from audiodd_jax.artifacts import networks_file
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import TRAINING
+from audiodd_jax.data import tags
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
@@ -89,7 +90,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     """
     settings = config.active
     labels = data.train.labels
-    counted = data.validation.labels.size if settings.count_validation else 0
+    counted = len(data.validation.labels) if settings.count_validation else 0
     model = models.make(
         config.model, data.num_classes, jnp.dtype(config.training.precision)
     )
@@ -100,7 +101,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
         settings.batch,
         num_train=data.num_train,
         num_classes=data.num_classes,
-        pool=labels.size,
+        pool=len(labels),
         counted=counted,
     )
     key = jax.random.key(config.seed)
@@ -114,7 +115,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
     state = State(
         jnp.int32(0),
         key,
-        jnp.full(labels.size, -1, jnp.int32).at[: plan[0]].set(first),
+        jnp.full(len(labels), -1, jnp.int32).at[: plan[0]].set(first),
         jnp.int32(plan[0]),
         _blank(model, data, config) if settings.warm_start else None,
     )
@@ -144,10 +145,11 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
             state = state._replace(round=state.round + 1, network=network)
             done += 1
             _log.info(
-                "round %d of %d: %s clips, test accuracy %.1f %%",
+                "round %d of %d: %s clips, test %s %.1f %%",
                 done,
                 len(plan),
                 f"{row['labelled']:,}",
+                data.measure,
                 100 * row["test_accuracy"],
             )
             log.record({"step": done, **row})
@@ -224,9 +226,8 @@ def _round(
             run.path / "networks.npz", fitted.networks, data, config.model
         )
     scores = evaluation.networks(fitted, data.test, config.model.name, data.num_classes)
-    counts = np.bincount(
-        np.asarray(data.train.labels)[rows], minlength=data.num_classes
-    )
+    counts = tags.counts(np.asarray(data.train.labels)[rows], data.num_classes)
+    what = "average_precision" if data.has_tags else "accuracy"
     last = fitted.history[-1]
     validated = {
         name: last[name]
@@ -241,7 +242,7 @@ def _round(
         "macro_f1": scores.macro_f1,
         **validated,
         "class_counts": counts.tolist(),
-        "per_class_accuracy": [None if np.isnan(a) else a for a in scores.per_class],
+        f"per_class_{what}": [None if np.isnan(a) else a for a in scores.per_class],
         "training_steps": fitted.steps,
         "training_seconds": last["seconds"],
     }

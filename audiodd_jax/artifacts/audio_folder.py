@@ -32,7 +32,10 @@ def encoded(
 
 
 def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
-    """A file name per spectrogram: a folder per class, numbered files."""
+    """A file name per spectrogram: a folder per class, numbered files.
+
+    Of tags, the folder is that of the likeliest.
+    """
     folders = folders_of(class_names)
     counts: dict[str, int] = {}
     names = []
@@ -67,7 +70,8 @@ def write(
     """Writes a coreset as an audio folder: WAV files by class, and a table.
 
     ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
-    class with the label's value (one-hot if labels were not learnt).
+    class with the label's value (one-hot if labels were not learnt). Tags are joined by
+    semicolons, as ``data.folder`` reads them.
 
     Args:
       waveforms: of spectrograms of the coreset.
@@ -90,9 +94,9 @@ def write(
     table = csv.writer(text, lineterminator="\n")
     classes = [f"label_{name}" for name in coreset.class_names]
     table.writerow(["file_name", "label", *classes])
-    shares = labels + 1 / labels.shape[1]
-    for name, row in zip(names, shares, strict=True):
-        label = coreset.class_names[row.argmax()]
-        table.writerow([name, label, *(f"{value:.6f}" for value in row)])
+    for name, label in zip(names, labels, strict=True):
+        shares = label + 1 / label.size
+        words = coreset.in_words(label)
+        table.writerow([name, words, *(f"{value:.6f}" for value in shares)])
     write_atomically(folder / "metadata.csv", text.getvalue())
     return names

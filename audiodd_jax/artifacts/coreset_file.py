@@ -16,8 +16,10 @@ from audiodd_jax.config import FeaturesConfig, ViewsConfig, fields
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
+from audiodd_jax.data import tags
 from audiodd_jax.features import from_waveform, inversion
 from audiodd_jax.features import normalization as normalization_lib
+from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 
@@ -63,6 +65,23 @@ class Coreset:
         """Spectrograms per image along time (see ``coreset.multi_formation``)."""
         settings = self.metadata.get("settings", {})
         return settings.get("coreset", {}).get("factor", 1)
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether labels are of tags, any number of them, instead of one class."""
+        return self.metadata.get("has_tags", False)
+
+    def in_words(self, label: Float[np.ndarray, " c"]) -> str:
+        """The class of a label, or its tags, joined by semicolons; there may be none.
+
+        Args:
+          label: centred; the class is its largest value, tags are those whose
+            estimated probability is above one half.
+        """
+        if not self.has_tags:
+            return self.class_names[label.argmax()]
+        found = label > tag_threshold(label.size)
+        return tags.in_words(found.astype(int), self.class_names)
 
     def unfolded(self) -> CoresetArrays:
         """All spectrograms at full length, on the device, as learners use them."""

@@ -20,7 +20,12 @@ from audiodd_jax.features import from_waveform
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models, own
-from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
+from audiodd_jax.networks.inference import (
+    CLIPS_AT_ONCE,
+    Network,
+    logits,
+    probabilities,
+)
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
@@ -39,6 +44,7 @@ class TrainedNetworks:
       features: feature settings.
       normalization: statistics that standardise spectrograms.
       module: your own network, where ``model`` names none that can be imported.
+      has_tags: whether the classes are tags, any number of them in a clip.
     """
 
     networks: Network
@@ -47,13 +53,18 @@ class TrainedNetworks:
     features: FeaturesConfig
     normalization: Normalization
     module: nn.Module | None = None
+    has_tags: bool = False
 
     def predict(
         self, images: Float[Array | np.ndarray, "b f t 1"]
     ) -> Float[Array, "b c"]:
-        """Class probabilities of standardised spectrograms, averaged over networks."""
+        """Probabilities of standardised spectrograms, averaged over networks.
+
+        Those of classes sum to one; each tag has its own.
+        """
         model = self.module or models.make(self.model, len(self.class_names))
-        return _mean_probabilities(self.networks, jnp.asarray(images), model)
+        images = jnp.asarray(images)
+        return _mean_probabilities(self.networks, images, model, self.has_tags)
 
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
@@ -70,11 +81,13 @@ class TrainedNetworks:
 
 
 # Compiled once per model and number of clips.
-@functools.partial(jax.jit, static_argnums=2)
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _mean_probabilities(
-    networks: Network, images: Float[Array, "b f t 1"], model: nn.Module
+    networks: Network, images: Float[Array, "b f t 1"], model: nn.Module, has_tags: bool
 ) -> Float[Array, "b c"]:
-    one = lambda network: jax.nn.softmax(logits(network, images, model, CLIPS_AT_ONCE))
+    one = lambda network: probabilities(
+        logits(network, images, model, CLIPS_AT_ONCE), has_tags
+    )
     return jax.lax.map(one, networks).mean(0)
 
 
@@ -98,6 +111,7 @@ def save(path: Path, networks: Network, data: Prepared, model: ModelConfig) -> N
         "normalization": {
             name: np.asarray(getattr(stats, name)).tolist() for name in stats._fields
         },
+        **({"has_tags": True} if data.has_tags else {}),
     }
     arrays = {
         "/".join((part, *names)): np.asarray(value)
@@ -163,6 +177,7 @@ def load_networks(
             fields.build(FeaturesConfig, metadata["features"]),
             Normalization(mean, std),
             model and own.wrapped(model, len(metadata["class_names"])),
+            metadata.get("has_tags", False),
         )
     except DAMAGE as error:
         raise UserError(f"{path} is not a networks file of audiodd_jax") from error

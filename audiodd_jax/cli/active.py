@@ -92,12 +92,15 @@ def _acquisitions(text: str) -> list[str]:
 
 def _show(result: dict[str, Any], path: Path) -> None:
     """Prints the rounds of one run, and where its files lie."""
-    print("labelled   of train   test accuracy      s")
+    from audiodd_jax.report import tables
+
+    measure = f"test {tables.measure_of([result])}"
+    print(f"labelled   of train   {measure}      s")
     for row in result["rounds"]:
         seconds = row["training_seconds"] + row["scoring_seconds"]
         print(
             f"{row['labelled']:8,}   {100 * row['fraction']:6.2f} %   "
-            f"{100 * row['test_accuracy']:11.1f} % {seconds:6.0f}"
+            f"{100 * row['test_accuracy']:{len(measure) - 2}.1f} % {seconds:6.0f}"
         )
     lines = [
         ("labelled clips", str(path / "labelled.npy")),

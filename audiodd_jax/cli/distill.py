@@ -51,9 +51,9 @@ def distill(argv: Sequence[str]) -> None:
 
 def _show_result(result: dict[str, Any], path: Path) -> None:
     spread = f" ± {100 * result['test_accuracy_std']:.1f}"
-    from audiodd_jax.report import cards
+    from audiodd_jax.report import cards, tables
 
-    start = cards.initial_in_words(result)
+    start, measure = cards.initial_in_words(result), tables.measure_of([result])
     is_learnt, factor = result["steps"] > 0, result.get("factor", 1)
     baseline = "the initial coreset" if is_learnt else "the same number of random clips"
     held = f", {factor} in each" if factor > 1 else ""
@@ -63,10 +63,11 @@ def _show_result(result: dict[str, Any], path: Path) -> None:
          f"{percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
         *_label_rows(result),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
-        (f"test accuracy, {'distilled' if is_learnt else 'selected clips'}",
+        (f"test {measure}, {'distilled' if is_learnt else 'selected clips'}",
          f"{100 * result['test_accuracy']:.1f}{spread} %"),
-        (f"test accuracy, {start}",
+        (f"test {measure}, {start}",
          f"{100 * result['start_test_accuracy']:.1f} % ({baseline})"),
+        *_tag_rows(result),
         ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
         ("distillation", f"{result['method']}, {result['steps']} steps, "
          f"{result['wall_seconds']:.0f} s"),
@@ -88,6 +89,14 @@ def _label_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [("labels", text)] if text else []
 
 
+def _tag_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Macro F1, if clips have tags."""
+    if "macro_f1" not in result:
+        return []
+    before, after = result["start_macro_f1"], result["macro_f1"]
+    return [("macro F1", f"{after:.3f}, before {before:.3f}")]
+
+
 def _teacher_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the teacher took, if there is one."""
     if not (teacher := result.get("teacher")):
@@ -107,15 +116,15 @@ def _show_folds(result: dict[str, Any], path: Path) -> None:
     spread = lambda name: (
         f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
     )
-    from audiodd_jax.report import cards
+    from audiodd_jax.report import cards, tables
 
-    start = cards.initial_in_words(result)
+    start, measure = cards.initial_in_words(result), tables.measure_of([result])
     each = (f"{100 * row['test_accuracy']:.1f}" for row in result["folds"])
     rows = [
         ("folds", f"{len(result['folds'])}, each the test fold once"),
-        ("test accuracy, distilled", spread("test_accuracy")),
+        (f"test {measure}, distilled", spread("test_accuracy")),
         ("each fold", ", ".join(each) + " %"),
-        (f"test accuracy, {start}", spread("start_test_accuracy")),
+        (f"test {measure}, {start}", spread("start_test_accuracy")),
         ("protocol", result["protocol"]),
         ("distillation", f"{result['wall_seconds']:.0f} s"),
         (

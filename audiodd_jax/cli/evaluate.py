@@ -151,7 +151,7 @@ def _show(rows: list[Any], target: Target, out: Path | None) -> None:
         number = f"{count} {each if count > 1 else each[:-1]}"
         lines += [
             ("protocol", f"{scores.protocol}, {number}"),
-            ("test accuracy", str(scores)),
+            (f"test {scores.measure}", str(scores)),
             (f"all {each}", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
         ]
     if out:

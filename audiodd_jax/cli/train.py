@@ -69,14 +69,16 @@ def train(argv: Sequence[str]) -> None:
     result = run.result
     half = result["test_accuracy_interval95"]
     interval = "" if half is None else f" (95 % interval ± {100 * half:.1f})"
-    tested = {k: v for k, v in result["per_class_accuracy"].items() if v is not None}
+    from audiodd_jax.report import cards
+
+    tested = {k: v for k, v in cards.per_class(result).items() if v is not None}
     worst = min(tested, key=tested.get)
     rows = [
         ("network", f"{result['model']}, {result['parameters']:,} parameters"),
         ("trained on", f"{result['learns_from']}: {result['num_samples']:,} "
          f"spectrograms, {percent(result['fraction_of_train'])} of "
          f"{result['num_train']:,} clips"),
-        ("test accuracy", f"{run.scores}{interval}"),
+        (f"test {run.scores.measure}", f"{run.scores}{interval}"),
         ("each seed", ", ".join(f"{100 * a:.1f} %" for a in run.scores.accuracies)),
         ("macro F1", f"{result['macro_f1']:.3f}"),
         ("hardest class", f"{worst}, {100 * tested[worst]:.1f} %"),

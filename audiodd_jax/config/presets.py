@@ -41,12 +41,10 @@ _SCENES = {
     # Hundreds of clips, not thousands, and four times the pixels.
     "teacher.steps": 400,
 }
+_TONES = {**_CLIPS, "features.sample_rate": 8_000, "loop.steps": 200}
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
-    "tones": {
-        **_CLIPS,
-        "features.sample_rate": 8_000,
-        "loop.steps": 200,
-    },
+    "tones": _TONES,
+    "tones_tagged": _TONES,
     "spoken_digit": {
         **_CLIPS,
         "features.sample_rate": 8_000,

@@ -67,7 +67,7 @@ class TrainingConfig:
       momentum: momentum of SGD.
       warmup: share of the steps over which the learning rate rises.
       schedule: after warm-up, ``cosine`` (to zero at the last step) or ``constant``.
-      loss: ``cross_entropy`` or ``mse``.
+      loss: ``cross_entropy`` (of tags the binary one) or ``mse``.
       labels: labels of a coreset: ``soft`` as learned, or ``hard`` (the largest).
       teacher_labels: learn from the views and labels of the teacher instead, if the
         coreset has any.

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import Config, CoresetConfig
 from audiodd_jax.coreset import multi_formation
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.data import tags
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.selection import clips as clips_lib
 
@@ -40,21 +41,24 @@ def start(
 
 
 def filled(
-    random: CoresetArrays, images: Float[Array, "k f t 1"], labels: Float[Array, "k c"]
+    random: CoresetArrays,
+    images: Float[Array, "k f t 1"],
+    labels: Float[Array, "k c"],
+    classes: Int[np.ndarray, " k"],
 ) -> CoresetArrays:
     """An initial coreset with an earlier coreset's spectrograms as its first ones.
 
     Args:
       random: an initial coreset of random clips, in class order.
       images: stored images of the earlier coreset, with the same normalisation.
-      labels: its labels, in the order of the new classes; the largest is the class.
+      labels: its labels, in the order of the new classes.
+      classes: for which class each image is.
 
     Raises:
       UserError: a class has more images there than the new coreset holds.
     """
     num_classes = random.labels.shape[1]
     per_class = random.labels.shape[0] // num_classes
-    classes = np.asarray(labels).argmax(1)
     counts = np.bincount(classes, minlength=num_classes)
     if counts.max() > per_class:
         raise UserError(
@@ -142,14 +146,19 @@ def _of_clips(
     class_names: tuple[str, ...],
     config: CoresetConfig,
 ) -> CoresetArrays:
-    """A coreset of clips that are in class order."""
+    """A coreset of clips that are in class order; of tags, with all tags of each."""
     images = multi_formation.shorten(train.take(rows), config.factor)
-    return _labelled(images, len(class_names))
+    if not tags.are_tags(train.labels):
+        return _labelled(images, len(class_names))
+    targets = centred_targets(train.labels[rows], len(class_names), images.dtype)
+    # The clips of one stored image share its label.
+    shared = targets.reshape(len(images), config.factor, -1).mean(1)
+    return CoresetArrays(images, shared, jnp.zeros((), images.dtype))
 
 
 def _labelled(images: Array, num_classes: int) -> CoresetArrays:
     """Images in class order, with centred labels."""
     per_class = images.shape[0] // num_classes
     labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), per_class)
-    targets = centred_one_hot(labels, num_classes, images.dtype)
+    targets = centred_targets(labels, num_classes, images.dtype)
     return CoresetArrays(images, targets, jnp.zeros((), images.dtype))

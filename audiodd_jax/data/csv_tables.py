@@ -18,6 +18,7 @@ def read(
     table: Path,
     columns: Sequence[str],
     aliases: Mapping[str, Sequence[str]] | None = None,
+    may_be_empty: Sequence[str] = (),
 ) -> list[dict[str, str]]:
     """The rows of a CSV with at least ``columns``, each of which has a value.
 
@@ -27,6 +28,7 @@ def read(
       table: of UTF-8 text.
       columns: required.
       aliases: other names of columns; rows have the canonical name.
+      may_be_empty: columns of which some values may be empty.
 
     Raises:
       UserError: not a CSV in UTF-8, or a missing column or value.
@@ -57,10 +59,15 @@ def read(
     for line, row in enumerate(rows, start=2):
         row = {renamed.get(name, name): value for name, value in row.items()}
         for name in columns:
-            if not (row[name] or "").strip():
-                raise UserError(f"{table}, line {line} lacks its {name}")
+            if not (row[name] or "").strip() and name not in may_be_empty:
+                raise lacking_value(table, line, name)
         result.append(row)
     return result
+
+
+def lacking_value(table: Path, line: int, name: str) -> UserError:
+    """The error of a row without a value in the column ``name``."""
+    return UserError(f"{table}, line {line} lacks its {name}")
 
 
 def _renamed(

@@ -60,6 +60,14 @@ DATASETS = {
         module="audiodd_jax.data.synthetic",
         split="200 training and 40 test clips per class, drawn from one seed",
     ),
+    "tones_tagged": Dataset(
+        title="Tones, tagged: one to three procedural sounds in a clip",
+        version="1.0.0",
+        licence="Apache-2.0 (generated)",
+        homepage="",
+        module="audiodd_jax.data.synthetic_tags",
+        split="2,000 training and 400 test clips, drawn from one seed",
+    ),
     "spoken_digit": Dataset(
         title="Free Spoken Digit Dataset",
         version="1.0.10",

@@ -1,4 +1,11 @@
-"""Any labelled folder of sounds: folders of classes, a CSV of paths, or Parquet."""
+"""Any labelled folder of sounds: folders of classes, a CSV of paths, or Parquet.
+
+Folders in the layouts of FSD50K and of HEAR's tasks are known by their tables.
+
+A table has tags if the label of any row has a semicolon: ``dog;siren``. In such a table
+``dog`` and ``dog;`` are the one tag, and an empty label is a clip without tags; in any
+other an empty label is an error, since it is more likely to be a mistake.
+"""
 
 import logging
 import os
@@ -9,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, csv_tables, datasets, identical, parquet, tree
+from audiodd_jax.data import (
+    audio,
+    csv_tables,
+    datasets,
+    identical,
+    parquet,
+    tagged_layouts,
+    tags,
+    tree,
+)
 from audiodd_jax.data.files_found import LeftOut
 from audiodd_jax.data.recordings import (
     Decoded,
@@ -21,6 +37,8 @@ from audiodd_jax.runtime.errors import UserError
 
 _log = logging.getLogger(__name__)
 
+# Between the tags of a clip in a table.
+_SEPARATOR = ";"
 _ALIASES = {
     "path": ("file_name", "filename", "file", "filepath", "file_path", "audio"),
     "label": ("class", "category", "class_name"),
@@ -40,7 +58,10 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
     if parquet.files(place):
         place = parquet.unpacked(place, cache_dir)
     tables: list[Path] = []
-    if place.is_dir():
+    has_tags = False
+    if place.is_dir() and (layout := tagged_layouts.read(place, left_out)):
+        rows, tables, has_tags = layout
+    elif place.is_dir():
         rows = []
         for folder, mark in tree.split_folders(place, left_out).items():
             table = folder / tree.METADATA
@@ -57,7 +78,8 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             f"--data_dir={config.data_dir} is neither a folder nor a CSV; give a "
             "folder of class_name/*.wav, or a CSV with the columns path and label"
         )
-    rows = _checked(rows, place)
+    has_tags |= any(_SEPARATOR in row["label"] for row in rows if "line" in row)
+    rows = _checked(rows, place, has_tags)
     if not any(row["path"].is_file() for row in rows):
         raise UserError(
             f"{place}: none of the {len(rows)} listed files exists, such as "
@@ -73,7 +95,8 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         entry.version,
         entry.licence,
         fingerprint,
-        lambda: _index(rows, place, left_out),
+        lambda: _index(rows, place, left_out, has_tags),
+        has_tags,
     )
 
 
@@ -84,7 +107,7 @@ def _absolute(path: Path) -> Path:
 def _rows_of_table(table: Path, mark: dict[str, Any]) -> list[dict[str, Any]]:
     """A CSV with ``path,label`` and optionally ``split``, ``fold`` and ``group``."""
     rows = []
-    records = csv_tables.read(table, ("path", "label"), _ALIASES)
+    records = csv_tables.read(table, ("path", "label"), _ALIASES, ("label",))
     for line, record in enumerate(records, start=2):
         split = (record.get("split") or "").strip().lower()
         if split and split not in tree.SPLIT_NAMES:
@@ -95,7 +118,8 @@ def _rows_of_table(table: Path, mark: dict[str, Any]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "path": _path(table, record["path"].strip()),
-                "label": record["label"].strip(),
+                "label": (record["label"] or "").strip(),
+                "line": (table, line),
                 "split": tree.SPLIT_NAMES.get(split, ""),
                 "fold": csv_tables.fold_number(record.get("fold") or "", table, line),
                 "group": (record.get("group") or "").strip(),
@@ -113,16 +137,18 @@ def _path(table: Path, text: str) -> Path:
     return path
 
 
-def _checked(rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
-    """The rows with equal ones merged and folds numbered from 1.
+def _checked(
+    rows: list[dict[str, Any]], place: Path, has_tags: bool
+) -> list[dict[str, Any]]:
+    """The rows with equal ones merged, labels as sets of names, folds from 1.
 
     Raises:
-      UserError: fewer than two classes, missing folds, or contradictory rows.
+      UserError: fewer than two classes, missing labels or folds, or contradictory rows.
     """
     blank = {"split": "", "fold": None, "group": ""}
-    rows = [{**blank, **row, "label": _class_name(row["label"])} for row in rows]
+    rows = [{**blank, **row, "label": _names(row, has_tags)} for row in rows]
     rows = _without_repeats(rows, place)
-    num_classes = len({row["label"] for row in rows})
+    num_classes = len(set().union(*(row["label"] for row in rows)))
     if num_classes < 2:
         raise UserError(
             f"{place} holds {num_classes} classes of sounds; at least two are needed, "
@@ -138,6 +164,23 @@ def _checked(rows: list[dict[str, Any]], place: Path) -> list[dict[str, Any]]:
     for row in rows:
         row["fold"] = 0 if row["fold"] is None else row["fold"] + (first == 0)
     return rows
+
+
+def _names(row: dict[str, Any], has_tags: bool) -> tuple[str, ...]:
+    """The class of a row, or its tags, sorted and each once.
+
+    Raises:
+      UserError: a row of a table without tags lacks its label.
+    """
+    names, is_listed = row["label"], "line" in row
+    if isinstance(names, str) and not (has_tags and is_listed):
+        if is_listed and not names:
+            raise csv_tables.lacking_value(*row["line"], "label")
+        return (_class_name(names),)
+    if isinstance(names, str):
+        names = names.split(_SEPARATOR)
+    names = map(str.strip, names)
+    return tuple(sorted({_class_name(name) for name in names if name}))
 
 
 def _class_name(label: str) -> str:
@@ -163,9 +206,13 @@ def _without_repeats(rows: list[dict[str, Any]], place: Path) -> list[dict[str, 
         other = kept.setdefault(name, row)
         for key in ("label", "split", "fold", "group"):
             if other[key] != row[key]:
+                first, again = (
+                    _SEPARATOR.join(r[key]) if key == "label" else r[key]
+                    for r in (other, row)
+                )
                 raise UserError(
-                    f"{place}: {row['path']} is listed with the {key} {other[key]} and "
-                    f"again with the {key} {row[key]}"
+                    f"{place}: {row['path']} is listed with the {key} {first} and "
+                    f"again with the {key} {again}"
                 )
         repeats += other is not row
     if repeats:
@@ -173,12 +220,16 @@ def _without_repeats(rows: list[dict[str, Any]], place: Path) -> list[dict[str, 
     return list(kept.values())
 
 
-def _index(rows: list[dict[str, Any]], place: Path, left_out: LeftOut) -> Recordings:
-    class_names = tuple(sorted({row["label"] for row in rows}))
+def _index(
+    rows: list[dict[str, Any]], place: Path, left_out: LeftOut, has_tags: bool
+) -> Recordings:
+    class_names = tuple(sorted(set().union(*(row["label"] for row in rows))))
     base = place if place.is_dir() else place.parent
     paths = [row["path"] for row in rows]
     column = lambda name, dtype: np.array([row[name] for row in rows], dtype)
-    labels = np.searchsorted(class_names, column("label", str)).astype(np.int32)
+    labels = tags.multi_hot([row["label"] for row in rows], class_names)
+    if not has_tags:
+        labels = labels.argmax(1).astype(np.int32)
     names = tuple(
         _printable(str(path.relative_to(base) if path.is_relative_to(base) else path))
         for path in paths

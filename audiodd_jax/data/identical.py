@@ -22,7 +22,7 @@ def grouped(
     paths: Sequence[Path],
     names: Sequence[str],
     groups: Shaped[np.ndarray, " clips"],
-    labels: Int[np.ndarray, " clips"],
+    labels: Int[np.ndarray, "clips *c"],
 ) -> Shaped[np.ndarray, " clips"]:
     """The groups, merged so that identical files are in one group.
 
@@ -30,7 +30,7 @@ def grouped(
       paths: of the recordings.
       names: for messages.
       groups: given ones; empty: none.
-      labels: classes; identical files of different classes are logged.
+      labels: classes or tags; identical files with different ones are logged.
     """
     merged = [str(group) for group in groups]
     parent: dict[str, str] = {}
@@ -41,7 +41,7 @@ def grouped(
         return group
 
     for same in _identical(paths):
-        if len({int(labels[i]) for i in same}) > 1:
+        if (labels[same] != labels[same[0]]).any():
             _log.warning(
                 "%d recordings have the same content and different labels: %s",
                 len(same),

@@ -1,8 +1,9 @@
 """Parquet files of the Hugging Face Hub's audio data sets, as they are downloaded.
 
 Each row has a recording (``audio``, with the bytes of a file) and its class
-(``label``, a name or a number of the class names in the file's schema). The recordings
-are unpacked to the cache once, beside a ``metadata.csv``, as an audio folder.
+(``label``, a name or a number of the class names in the file's schema), or a list of
+them, which are its tags. The recordings are unpacked to the cache once, beside a
+``metadata.csv``, as an audio folder.
 """
 
 import csv
@@ -134,9 +135,15 @@ def _rows(table: Any) -> Iterator[tuple[bytes, str, str, str]]:
                 # The Hub's test splits can lack classes: null, or -1.
                 if value is None or value == -1:
                     continue
-                if names and isinstance(value, int):
-                    value = names[value]
-                yield (*_content(row["audio"]), str(value), str(row.get(group) or ""))
+                text = _label_text(value, names)
+                yield (*_content(row["audio"]), text, str(row.get(group) or ""))
+
+
+def _label_text(value: Any, names: list[str]) -> str:
+    """A label for the table; a semicolon after each tag tells that they are tags."""
+    if isinstance(value, list):
+        return "".join(f"{_label_text(tag, names)};" for tag in value) or ";"
+    return names[value] if names and isinstance(value, int) else str(value)
 
 
 def _content(cell: Any) -> tuple[bytes, str]:
@@ -151,8 +158,9 @@ def _content(cell: Any) -> tuple[bytes, str]:
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str]:
     """The names of a ``ClassLabel`` in a schema that the Hub's library wrote."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return list(features[column].get("names") or [])
+        found = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+        found = found.get("feature") or found  # of a list
+        return list(found.get("names") or [])
     except (KeyError, ValueError, TypeError, AttributeError):
         return []
 

@@ -25,7 +25,7 @@ class Recordings:
     Attributes:
       class_names: the classes, in the order of the labels.
       names: name of each recording, for messages.
-      labels: ``[clips]`` class of each recording.
+      labels: ``[clips]`` class of each recording, or ``[clips, c]`` its tags.
       splits: ``[clips]`` train, validation or test, or empty if it is not given.
       folds: ``[clips]`` fold, from 1; 0: no folds.
       groups: ``[clips]`` source recording or speaker; a group is never divided by a
@@ -40,7 +40,7 @@ class Recordings:
 
     class_names: tuple[str, ...]
     names: tuple[str, ...]
-    labels: Int[np.ndarray, " clips"]
+    labels: Int[np.ndarray, "clips *c"]
     splits: Shaped[np.ndarray, " clips"]
     folds: Int[np.ndarray, " clips"]
     groups: Shaped[np.ndarray, " clips"]
@@ -63,6 +63,7 @@ class Source:
       licence: terms.
       fingerprint: changes when the recordings may have changed; cheap to compute.
       read: builds the index, which may take a while the first time.
+      has_tags: whether clips have tags instead of one class each.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Source:
     licence: str
     fingerprint: str
     read: Callable[[], Recordings]
+    has_tags: bool = False
 
 
 def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:

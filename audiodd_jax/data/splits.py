@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import identical
+from audiodd_jax.data import identical, tags
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
 from audiodd_jax.runtime.errors import UserError
 
@@ -70,7 +70,7 @@ def hold_out(
 
 
 def assign(
-    labels: Int[np.ndarray, " clips"],
+    labels: Int[np.ndarray, "clips *c"],
     splits: Shaped[np.ndarray, " clips"],
     folds: Int[np.ndarray, " clips"],
     groups: Shaped[np.ndarray, " clips"],
@@ -79,7 +79,8 @@ def assign(
     """Splits the clips by fold, by the given split, or at random.
 
     Validation clips are the given ones, or whole groups (recordings, speakers) of
-    training clips, stratified by class and drawn with ``split_seed``.
+    training clips, stratified by class (of tags, the rarest of a clip) and drawn with
+    ``split_seed``.
 
     Raises:
       UserError: an unknown fold, a fraction outside [0, 1), or an empty split.
@@ -89,7 +90,7 @@ def assign(
         if not 0 <= value < 1:
             raise UserError(f"{name} must be in [0, 1), not {value:g}")
     rng = np.random.default_rng(config.split_seed)
-    clips = np.arange(labels.size)
+    clips, strata = np.arange(len(labels)), tags.strata(labels)
     if folds.any():
         fold = config.fold or int(folds.max())
         if fold not in folds:
@@ -108,7 +109,7 @@ def assign(
                 fold,
                 config.test_fraction,
             )
-            held = hold_out(clips, labels, groups, config.test_fraction, rng)
+            held = hold_out(clips, strata, groups, config.test_fraction, rng)
             is_test = np.isin(clips, held)
     elif config.fold:
         raise UserError(f"--fold={config.fold} needs data with folds")
@@ -117,12 +118,12 @@ def assign(
     else:
         # Validation clips that are given are no candidates.
         candidates = clips[splits != VALIDATION]
-        held = hold_out(candidates, labels, groups, config.test_fraction, rng)
+        held = hold_out(candidates, strata, groups, config.test_fraction, rng)
         if config.test_fraction and not held.size:
             # Copies of a few recordings: no honest split, but a first try works.
             is_copy = np.char.startswith(groups.astype(str), identical.PREFIX)
             groups = np.where(is_copy, "", groups)
-            held = hold_out(candidates, labels, groups, config.test_fraction, rng)
+            held = hold_out(candidates, strata, groups, config.test_fraction, rng)
             if held.size:
                 _log.warning(
                     "each class consists of copies of one recording: the test clips "
@@ -132,7 +133,7 @@ def assign(
     is_validation = (splits == VALIDATION) & ~is_test
     if not is_validation.any():
         held = hold_out(
-            clips[~is_test], labels, groups, config.validation_fraction, rng
+            clips[~is_test], strata, groups, config.validation_fraction, rng
         )
         is_validation = np.isin(clips, held)
     result = SplitIndices(
@@ -147,7 +148,7 @@ def assign(
 
 def _warn(
     parts: SplitIndices,
-    labels: Int[np.ndarray, " clips"],
+    labels: Int[np.ndarray, "clips *c"],
     groups: Shaped[np.ndarray, " clips"],
 ) -> None:
     """Logs groups on both sides of the split, and classes that cannot be tested."""
@@ -166,7 +167,8 @@ def _warn(
             len(shared),
             _some(shared),
         )
-    counts = [np.bincount(labels[part], minlength=labels.max() + 1) for part in parts]
+    classes = labels.shape[1] if tags.are_tags(labels) else int(labels.max()) + 1
+    counts = [tags.counts(labels[part], classes) for part in parts]
     if count := int(((counts[2] == 0) & (counts[0] > 0)).sum()):
         _log.warning(
             "%d of %d classes have no test clips: accuracies are of the others",

@@ -4,7 +4,9 @@ Every clip has a random pitch, onset, length and level, and coloured noise: one 
 tells little about its class, a hundred tell nearly everything.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -38,7 +40,7 @@ def _sine(frequency: np.ndarray | float, time: np.ndarray) -> np.ndarray:
     return np.sin(2 * np.pi * np.cumsum(frequency * np.ones_like(time)) * step)
 
 
-def _event(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
+def _sound(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
     """The clean sound of a class at ``pitch`` Hz over ``time`` seconds."""
     length = time[-1] + 1.0 / SAMPLE_RATE
     ramp = time / length
@@ -84,21 +86,45 @@ def _event(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
     raise ValueError(name)
 
 
+class Event(NamedTuple):
+    """A sound within a clip.
+
+    Attributes:
+      onset: its first sample.
+      sound: ``[samples]`` waveform.
+    """
+
+    onset: int
+    sound: Float[np.ndarray, " samples"]
+
+
 def clip(label: int, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
     """One clip of class ``label``, ``SECONDS`` long at ``SAMPLE_RATE`` Hz."""
-    samples = int(SECONDS * SAMPLE_RATE)
+    return in_noise([event(label, rng)], rng)
+
+
+def event(label: int, rng: np.random.Generator) -> Event:
+    """A sound of class ``label`` with random pitch, onset and length."""
     length = rng.uniform(0.45, 0.85)
     onset = int(rng.uniform(0, SECONDS - length) * SAMPLE_RATE)
     time = np.arange(int(length * SAMPLE_RATE)) / SAMPLE_RATE
     pitch = 350.0 * 2 ** rng.uniform(0, 1.7)
     fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
-    sound = _event(CLASS_NAMES[label], pitch, time, rng) * fade
-    # Background between white and pink, 16 to 30 dB below the event's peak.
+    return Event(onset, _sound(CLASS_NAMES[label], pitch, time, rng) * fade)
+
+
+def in_noise(
+    events: Sequence[Event], rng: np.random.Generator
+) -> Float[np.ndarray, " samples"]:
+    """A clip of the sum of some events and coloured noise, at a random level."""
+    samples = int(SECONDS * SAMPLE_RATE)
+    # Background between white and pink, 16 to 30 dB below an event's peak.
     spectrum = np.fft.rfft(rng.standard_normal(samples))
     spectrum *= np.maximum(np.arange(spectrum.size), 1.0) ** rng.uniform(-0.5, 0)
     noise = np.fft.irfft(spectrum, samples)
     noise *= 10 ** (rng.uniform(-30, -16) / 20) / noise.std()
-    noise[onset : onset + time.size] += sound
+    for onset, sound in events:
+        noise[onset : onset + sound.size] += sound
     level = 10 ** (rng.uniform(-30, 0) / 20)
     return (level * noise / np.abs(noise).max()).astype(np.float32)
 

@@ -45,12 +45,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, FRePoConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods, network_pool
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.distillation.network_pool import Member
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, Plan
 from audiodd_jax.networks import models
@@ -173,8 +174,10 @@ def loss(
     k_bs, k_ss = kernels(network, batch.images, coreset.images)
     y_s = coreset.labels.astype(k_ss.dtype)
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)
-    y_b = centred_one_hot(batch.labels, y_hat.shape[1], y_hat.dtype)
+    y_b = centred_targets(batch.labels, y_hat.shape[1], y_hat.dtype)
     error = 0.5 * jnp.mean(jnp.sum((y_b - y_hat) ** 2, axis=1))
+    if tags.are_tags(batch.labels):  # several labels of a spectrogram may be large
+        return error, y_hat
     return error - settings.margin_weight * jnp.mean(margin(params.labels)), y_hat
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, OptimizerConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.features import measure
 
 
 class Params(NamedTuple):
@@ -96,7 +97,7 @@ def update(
     config: Config,
     state: State,
     loss: Callable[[Params], tuple[Float[Array, ""], Float[Array, "b c"]]],
-    labels: Int[Array, " b"],
+    labels: Int[Array, "b *c"],
 ) -> tuple[State, dict[str, Array]]:
     """One step along the gradient of a batch's loss, and its metrics.
 
@@ -114,7 +115,7 @@ def update(
     params = optax.apply_updates(state.params, updates)
     metrics = {
         "loss": value,
-        "batch_accuracy": jnp.mean(jnp.argmax(y_hat, axis=1) == labels),
+        "batch_accuracy": measure.of_batch(y_hat, labels),
         "gradient_norm": optax.global_norm(grads),
     }
     return State(state.step + 1, state.key, params, opt_state), metrics

@@ -28,7 +28,7 @@ from audiodd_jax.coreset import multi_formation
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Prepared
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 
@@ -56,20 +56,20 @@ def solve(
     images = start.unfolded(factor).images
     s, c = start.labels.shape
     clips, eye = data.train, jnp.eye(s, dtype=images.dtype)
-    weights = jnp.ones(clips.labels.size)
+    weights = jnp.ones(len(clips.labels))
     if config.loop.draw == "recordings":
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
     products = _products(config, mesh)
     fixed = devices.replicate((key, images, multi_formation.shared(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
-    for first in range(0, clips.labels.size, _CLIPS):
-        rows = np.arange(first, min(first + _CLIPS, clips.labels.size))
-        targets = centred_one_hot(clips.labels[rows], c, images.dtype)
+    for first in range(0, len(clips.labels), _CLIPS):
+        rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))
+        targets = centred_targets(clips.labels[rows], c, images.dtype)
         batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
         found = products(*fixed, *batch)
         total = jax.tree.map(jnp.add, total, jax.device_get(found))
-    prior = config.coreset.label_prior * clips.labels.size / s
+    prior = config.coreset.label_prior * len(clips.labels) / s
     with jax.default_matmul_precision("highest"):
         labels = jax.scipy.linalg.solve(
             total[0] + prior * eye, total[1] + prior * start.labels, assume_a="pos"

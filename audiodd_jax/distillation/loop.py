@@ -25,7 +25,12 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import label_solve, memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
-from audiodd_jax.distillation.registry import advice, make_mesh, make_of
+from audiodd_jax.distillation.registry import (
+    advice,
+    check_labels,
+    make_mesh,
+    make_of,
+)
 from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import HostSplit, Prepared
@@ -132,6 +137,7 @@ def _prepare(
             "--config.augment.background needs background noise, which "
             f"{data.name} does not have"
         )
+    check_labels(config.method, data.has_tags)
     stream = _streams(config)
     plan, sizes = plan_of(config, data, mesh)
     method = make_of(config.method)(config, sizes, data.normalization, mesh, plan)
@@ -170,6 +176,7 @@ def _prepare(
         ),
         is_done=lambda state, step: _is_patience_over(state, step, config),
         advice=advice(config.method),
+        measure=data.measure,
     )
     return job, devices.replicate(state, mesh)
 
@@ -188,8 +195,8 @@ def _batches(
 
 def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
     """The memory plan of a step, and the sizes that determine it."""
-    scored = data.validation.labels.size + data.test.labels.size
-    counts = (data.num_classes, data.train.labels.size, scored)
+    scored = len(data.validation.labels) + len(data.test.labels)
+    counts = (data.num_classes, len(data.train.labels), scored)
     sizes = memory_plan.sizes_of(config, data.image_shape, *counts)
     choose = lambda: list(memory_plan.choose(config, sizes, devices.grid_of(mesh)))
     # Hosts may have different memory, and must run the same program.

@@ -18,6 +18,7 @@ from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.errors import UserError
 
 Make = Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]
 
@@ -55,6 +56,19 @@ def make_of(name: str) -> Make:
         return METHODS[name]
     make = extensions.load(extensions.METHODS, name)
     return lambda config, sizes, stats, mesh, plan: make(config, sizes, stats)
+
+
+def check_labels(method: str, has_tags: bool) -> None:
+    """Checks that a method can learn from a dataset's labels.
+
+    Raises:
+      UserError: clips have tags, and the method goes class by class.
+    """
+    if has_tags and method in MATCHING:
+        raise UserError(
+            f"{method} matches clips class by class, and clips with tags have no one "
+            "class: distil them by --method=rfad, frepo or kip"
+        )
 
 
 def make_mesh(

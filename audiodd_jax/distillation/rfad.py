@@ -9,8 +9,9 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 3. predicts the batch by kernel ridge regression from the coreset,
        y_hat_B = k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y_S;
 4. computes the loss
-       mse    1/2 mean (y_B - y_hat_B)^2,  y = one_hot - 1/c
-       platt  mean cross-entropy of softmax(exp(log_scale) y_hat_B);
+       mse    1/2 mean (y_B - y_hat_B)^2,  y = one_hot - 1/c, of tags multi_hot - 1/c
+       platt  mean cross-entropy of softmax(exp(log_scale) y_hat_B),
+              of tags the binary one of sigmoid(exp(log_scale) (y_hat_B + 1/c - 1/2));
 5. updates x_S, y_S and log_scale by its gradient, with AdaBelief. The features of B
    carry no gradient.
 
@@ -32,11 +33,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config, RFADConfig
+from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods
 from audiodd_jax.distillation.kernel_methods import Params, State
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets, tag_threshold
 from audiodd_jax.kernels import random_kernels, ridge
 from audiodd_jax.kernels.random_kernels import KernelFunction, Plan
 
@@ -64,8 +66,12 @@ def loss(
     y_s = coreset.labels.astype(k_ss.dtype)
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)
     if settings.loss == "mse":
-        y_b = centred_one_hot(batch.labels, y_hat.shape[1], y_hat.dtype)
+        y_b = centred_targets(batch.labels, y_hat.shape[1], y_hat.dtype)
         losses = 0.5 * jnp.mean((y_b - y_hat) ** 2, axis=1)
+    elif tags.are_tags(batch.labels):
+        logits = jnp.exp(params.log_scale) * (y_hat - tag_threshold(y_hat.shape[1]))
+        y_b = batch.labels.astype(y_hat.dtype)
+        losses = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, y_b), axis=1)
     else:
         logits = jnp.exp(params.log_scale) * y_hat
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)

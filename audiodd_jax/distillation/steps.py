@@ -87,7 +87,7 @@ def make_validate(
 
     None if there are no validation clips.
     """
-    if not data.labels.size:
+    if not len(data.labels):
         return None
     score = validation_program(config, mesh)
     data, key = devices.replicate((data, key), mesh)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.features.labels import tag_threshold
 
 # Features in the schema, and in the card's header.
 _VECTOR = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
@@ -55,7 +56,7 @@ def write(
     audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {
         "audio": pa.array(sounds, audio),
-        "label": pa.array(labels.argmax(1), pa.int64()),
+        "label": _classes(labels, tag_threshold(labels.shape[1]), coreset),
         "label_values": _floats(labels),
         "spectrogram": _floats(np.asarray(arrays.images)[..., 0]),
     }
@@ -63,11 +64,21 @@ def write(
     if coreset.teacher_labels is not None:
         views = coreset.views()
         columns = {
-            "label": pa.array(views.labels.argmax(1), pa.int64()),
+            "label": _classes(views.labels, 0.5, coreset),
             "probabilities": _floats(views.labels),
             "spectrogram": _floats(views.images[..., 0]),
         }
         _save(folder / "views" / "train-00000-of-00001.parquet", columns, coreset)
+
+
+def _classes(
+    values: Float[np.ndarray, "k c"], threshold: float, coreset: Coreset
+) -> pa.Array:
+    """The class of each row, or the list of its tags: values above the threshold."""
+    if not coreset.has_tags:
+        return pa.array(values.argmax(1), pa.int64())
+    rows = [np.flatnonzero(row > threshold).tolist() for row in values]
+    return pa.array(rows, pa.list_(pa.int64()))
 
 
 def _floats(values: Float[np.ndarray, "..."]) -> pa.Array:
@@ -81,9 +92,12 @@ def _floats(values: Float[np.ndarray, "..."]) -> pa.Array:
 
 
 def _save(path: Path, columns: dict[str, pa.Array], coreset: Coreset) -> None:
+    label = {"names": list(coreset.class_names), "_type": "ClassLabel"}
+    if coreset.has_tags:
+        label = {"feature": label, "_type": "Sequence"}
     features = {
         "audio": {"sampling_rate": coreset.features.sample_rate, "_type": "Audio"},
-        "label": {"names": list(coreset.class_names), "_type": "ClassLabel"},
+        "label": label,
         "label_values": _VECTOR,
         "probabilities": _VECTOR,
         "spectrogram": _IMAGE,
@@ -112,9 +126,10 @@ def header(coreset: Coreset, *, is_parquet: bool) -> dict[str, Any]:
     if not is_parquet:
         return found
     classes = {str(i): name for i, name in enumerate(coreset.class_names)}
+    label = {"class_label": {"names": classes}}
     own = {
         "audio": {"dtype": {"audio": {"sampling_rate": coreset.features.sample_rate}}},
-        "label": {"dtype": {"class_label": {"names": classes}}},
+        "label": {"sequence" if coreset.has_tags else "dtype": label},
         **_HEADER,
     }
     configs = {"default": ("data", ("audio", "label", "label_values", "spectrogram"))}

@@ -49,11 +49,11 @@ class Clips(NamedTuple):
 
     Attributes:
       waveforms: ``[b, samples]`` at the coreset's sample rate, of its length.
-      labels: ``[b]`` classes.
+      labels: ``[b]`` classes, or ``[b, c]`` tags.
     """
 
     waveforms: Float[np.ndarray, "b samples"]
-    labels: Int[np.ndarray, " b"]
+    labels: Int[np.ndarray, "b *c"]
 
 
 def write(
@@ -72,7 +72,7 @@ def write(
       UserError: the script has not a setting of the recipe.
     """
     if torch:
-        check(config)
+        check(config, coreset.has_tags)
     coreset.save(folder / "coreset.npz")
     images, targets = (np.asarray(a, np.float32) for a in _learnt(coreset, config))
     names = np.array(coreset.class_names)
@@ -90,12 +90,17 @@ def write(
             shutil.copyfile(_SCRIPTS / "augment.py", folder / "augment.py")
 
 
-def check(config: Config) -> None:
+def check(config: Config, has_tags: bool = False) -> None:
     """Checks that ``train.py`` has the settings of a recipe.
 
     Raises:
-      UserError: it has not.
+      UserError: it has not, or clips have tags.
     """
+    if has_tags:
+        raise UserError(
+            "the script for PyTorch learns one class per clip; export a coreset of "
+            "tags by --format=numpy, whose targets are for binary cross-entropy"
+        )
     for name, value in _ONLY.items():
         if (asked := fields.get(config, name)) != value:
             raise UserError(
@@ -112,7 +117,8 @@ def _learnt(coreset: Coreset, config: Config) -> Views:
     if _has_views(coreset, config):
         return coreset.views()
     arrays = coreset.unfolded()
-    return Views(arrays.images, losses.soft_targets(arrays.labels, config.training))
+    targets = losses.soft_targets(arrays.labels, config.training, coreset.has_tags)
+    return Views(arrays.images, targets)
 
 
 def _frontend(coreset: Coreset) -> dict[str, np.ndarray]:

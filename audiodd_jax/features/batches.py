@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key, Num
 
+from audiodd_jax.data import tags
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 
@@ -26,7 +27,8 @@ class Streamed(NamedTuple):
 
     Attributes:
       features: ``[steps, b, f, t]`` float16, dB.
-      labels: ``[steps, b]``, or the clips' rows of another table.
+      labels: ``[steps, b]`` classes, ``[steps, b, c]`` tags, or the clips' rows of
+        another table.
     """
 
     features: Num[np.ndarray | Array, "steps *b f t"]
@@ -82,11 +84,19 @@ def by_recording(num_classes: int, size: int) -> Draw:
 def recording_weights(
     data: Split | DeviceSplit | HostSplit, num_classes: int
 ) -> Float[Array, " b"]:
-    """Weights of clips, with which classes and recordings of a class weigh the same."""
+    """Weights of clips, with which classes and recordings of a class weigh the same.
+
+    A clip with tags has the sum of its weights for each of them; clips without tags
+    weigh as much as one tag.
+    """
     labels, clips = data.labels, data.labels.shape[0]
     share = jnp.ones(clips)
     if data.recordings is not None:
         share /= jnp.bincount(data.recordings, length=clips)[data.recordings]
+    if tags.are_tags(labels):
+        has_none = ~labels.any(1, keepdims=True)
+        shares = jnp.concatenate([labels, has_none], axis=1) * share[:, None]
+        return jnp.sum(shares / jnp.maximum(shares.sum(0), 1e-30), axis=1)
     recordings = jax.ops.segment_sum(share, labels, num_classes)
     return share / recordings[labels]
 

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
 
 from audiodd_jax.config import Config, FeaturesConfig
-from audiodd_jax.data import audio, datasets
+from audiodd_jax.data import audio, datasets, tags
 from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.features import extraction, logmel, normalization
 from audiodd_jax.runtime import files
@@ -43,7 +43,7 @@ class FeatureSet:
       features: ``[clips, f, t]`` float16, dB; memory-mapped.
       moments: ``[2, clips, f]`` mean and mean square over each clip's frames.
       noise: ``[pieces, f, t]`` float16, dB, or None.
-      labels: ``[clips]``.
+      labels: ``[clips]`` classes, or ``[clips, c]`` tags.
       splits: ``[clips]``, as ``Recordings``.
       folds: ``[clips]``, as ``Recordings``.
       groups: ``[clips]``, as ``Recordings``.
@@ -62,7 +62,7 @@ class FeatureSet:
     features: Num[np.ndarray, "clips f t"]
     moments: Float[np.ndarray, "2 clips f"]
     noise: Num[np.ndarray, "pieces f t"] | None
-    labels: Int[np.ndarray, " clips"]
+    labels: Int[np.ndarray, "clips *c"]
     splits: Shaped[np.ndarray, " clips"]
     folds: Int[np.ndarray, " clips"]
     groups: Shaped[np.ndarray, " clips"]
@@ -141,7 +141,7 @@ def _read(entry: Path) -> FeatureSet:
     index = files.load_npz(entry / "index.npz")
     features = files.load_npy(entry / "features.npy", is_mapped=True)
     moments = files.load_npy(entry / "moments.npy")
-    clips = index["labels"].size
+    clips = len(index["labels"])
     if features.shape[0] != clips or moments.shape[1] != clips:
         raise ValueError("its arrays have different lengths")
     noise = entry / "noise.npy"
@@ -177,9 +177,8 @@ def _compute(source: Source, config: Config, entry: Path) -> None:
         bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), config.data.skip_bad_files)
         kept = np.delete(np.arange(len(recordings)), list(bad))
-        counts = np.bincount(
-            recordings.labels[kept], minlength=len(recordings.class_names)
-        )
+        classes = len(recordings.class_names)
+        counts = tags.counts(recordings.labels[kept], classes)
         if (counts == 0).any():
             empty = recordings.class_names[int(np.argmin(counts))]
             raise UserError(f"the class {empty!r} has no usable recording")

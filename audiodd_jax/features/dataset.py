@@ -14,8 +14,9 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 
 from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
+from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import VALIDATION
-from audiodd_jax.features import cache
+from audiodd_jax.features import cache, measure
 from audiodd_jax.features import normalization as normalization_lib
 
 _log = logging.getLogger(__name__)
@@ -29,13 +30,13 @@ class Split(NamedTuple):
 
     Attributes:
       images: ``[b, f, t, 1]`` standardised log-mel spectrograms.
-      labels: ``[b]``.
+      labels: ``[b]`` classes, or ``[b, c]`` tags.
       recordings: ``[b]`` number of the clip's class and recording, below ``b``; None:
         one clip of each.
     """
 
     images: Float[Array, "b f t 1"]
-    labels: Int[Array, " b"]
+    labels: Int[Array, "b *c"]
     recordings: Int[Array, " b"] | None = None
 
     @property
@@ -60,13 +61,13 @@ class DeviceSplit(NamedTuple):
 
     Attributes:
       features: ``[b, f, t]`` float16, dB.
-      labels: ``[b]``.
+      labels: ``[b]`` classes, or ``[b, c]`` tags.
       normalization: statistics that standardise them.
       recordings: ``[b]`` as of a ``Split``.
     """
 
     features: Num[Array, "b f t"]
-    labels: Int[Array, " b"]
+    labels: Int[Array, "b *c"]
     normalization: normalization_lib.Normalization
     recordings: Int[Array, " b"] | None = None
 
@@ -100,14 +101,14 @@ class HostSplit:
     Attributes:
       features: ``[clips, f, t]`` float16, dB, of the whole dataset; memory-mapped.
       clips: ``[b]`` rows of ``features`` that belong to the split.
-      labels: ``[b]``, on the device.
+      labels: ``[b]`` or ``[b, c]``, on the device.
       normalization: statistics that standardise them.
       recordings: ``[b]`` as of a ``Split``.
     """
 
     features: Num[np.ndarray, "clips f t"]
     clips: Int[np.ndarray, " b"]
-    labels: Int[Array, " b"]
+    labels: Int[Array, "b *c"]
     normalization: normalization_lib.Normalization
     recordings: Int[Array, " b"] | None = None
 
@@ -205,19 +206,29 @@ class Prepared:
         return len(self.class_names)
 
     @property
+    def has_tags(self) -> bool:
+        """Whether clips have tags, any number of them, instead of one class each."""
+        return tags.are_tags(self.train.labels)
+
+    @property
+    def measure(self) -> str:
+        """What its scores are, in words: accuracy, or mean average precision."""
+        return measure.name_of(self.train.labels)
+
+    @property
     def num_train(self) -> int:
         """Number of clips in the training split, of which percentages are.
 
         Validation clips count if they were taken from it, and not if the dataset's
         official split sets them apart.
         """
-        held_out = 0 if self.is_validation_official else self.validation.labels.size
-        return self.train.labels.size + held_out + self.num_unlabelled
+        held_out = 0 if self.is_validation_official else len(self.validation.labels)
+        return len(self.train.labels) + held_out + self.num_unlabelled
 
     @property
     def untested_classes(self) -> list[str]:
         """Classes without test clips, of which accuracies say nothing."""
-        counts = np.bincount(np.asarray(self.test.labels), minlength=self.num_classes)
+        counts = tags.counts(np.asarray(self.test.labels), self.num_classes)
         return [self.class_names[i] for i in np.flatnonzero(counts == 0)]
 
     @property
@@ -230,6 +241,7 @@ class Prepared:
             "fold": self.fold,
             "is_partial": self.is_partial,
             "num_classes": self.num_classes,
+            "measure": self.measure,
             "untested_classes": self.untested_classes,
         }
 
@@ -258,7 +270,8 @@ def load(
     stats = normalization or normalization_lib.fit(
         found.moments[:, indices.train], kind
     )
-    labels = lambda clips: jnp.asarray(found.labels[clips], jnp.int32)
+    kind_of_label = jnp.int8 if tags.are_tags(found.labels) else jnp.int32
+    labels = lambda clips: jnp.asarray(found.labels[clips], kind_of_label)
 
     recordings = lambda clips: _recordings(found.groups[clips], found.labels[clips])
 
@@ -301,19 +314,20 @@ def load(
 
 
 def _recordings(
-    groups: Shaped[np.ndarray, " v"], labels: Int[np.ndarray, " v"]
+    groups: Shaped[np.ndarray, " v"], labels: Int[np.ndarray, "v *c"]
 ) -> Int[Array, " v"] | None:
-    """Numbers the recordings of each class; None if there is one clip of each.
+    """Numbers the recordings of each class, or each set of tags; None if all differ.
 
     Clips that were cut from one recording are nearly copies of each other: where a few
     recordings have most of the clips, the share of correct clips says little about new
     recordings. The classes that one speaker says are no copies.
     """
-    names = np.array([f"{a} {b}" for a, b in zip(labels, groups, strict=True)], str)
+    pairs = zip(labels.tolist(), groups, strict=True)
+    names = np.array([f"{label} {group}" for label, group in pairs], str)
     alone = groups == ""
     names[alone] = [f"\0{i}" for i in np.flatnonzero(alone)]
     found, numbers = np.unique(names, return_inverse=True)
-    return jnp.asarray(numbers, jnp.int32) if found.size < labels.size else None
+    return jnp.asarray(numbers, jnp.int32) if found.size < len(labels) else None
 
 
 def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:
@@ -322,7 +336,7 @@ def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:
     for part in parts:
         lines = sorted(
             f"{PurePath(str(found.names[i])).name}\0"
-            f"{found.class_names[found.labels[i]]}\0"
+            f"{tags.in_words(found.labels[i], found.class_names)}\0"
             f"{found.seconds[i]:.4f}\0{found.rates[i]}"
             for i in part
         )

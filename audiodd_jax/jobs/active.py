@@ -72,6 +72,7 @@ def learn(config: Config, data: Prepared, workdir: Path) -> dict[str, Any]:
             data.num_train,
             f"{data.name}, {config.model.name}",
             folder / "learning_curve.png",
+            measure=data.measure,
         )
         text = cards.active_learning(result, config.active)
         write_atomically(run.path / "README.md", text)
@@ -92,7 +93,7 @@ def _result(config: Config, data: Prepared, learnt: rounds.Learnt) -> dict[str, 
         "budgets": {text: size(text) for text in active.budgets},
         "passes": active.passes if uses_passes else 0,
         "num_train": data.num_train,
-        "num_validation": int(data.validation.labels.size),
+        "num_validation": len(data.validation.labels),
         "seed": config.seed,
         "num_samples": last["labelled"],
         "test_accuracy": last["test_accuracy"],
@@ -225,7 +226,12 @@ def _write(
     workdir.mkdir(parents=True, exist_ok=True)
     title = f"{data.name}, {config.model.name}"
     learning_curves.draw(
-        curves, points, data.num_train, title, workdir / "learning_curves.png"
+        curves,
+        points,
+        data.num_train,
+        title,
+        workdir / "learning_curves.png",
+        measure=data.measure,
     )
     values = {
         "dataset": data.name,
@@ -240,10 +246,11 @@ def _write(
     write_json(workdir / "comparison.json", values)
     parts = [
         f"# {title}: which clips to label",
-        "Accuracy on the test split in %, mean ± standard deviation over seeds; s: "
+        f"{data.measure.capitalize()} on the test split in %, mean ± standard "
+        "deviation over seeds; s: "
         "seconds of one run over all budgets, or of one training on the coreset.",
         table,
-        "![accuracy against labels](learning_curves.png)",
+        f"![{data.measure} against labels](learning_curves.png)",
         f"Licence of the data: {data.licence}",
     ]
     write_atomically(workdir / "README.md", "\n\n".join(parts) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from audiodd_jax.active_learning import budgets
 from audiodd_jax.config import Config
@@ -50,15 +50,24 @@ def restrict(config: Config, data: Prepared, cache_dir: Path | None = None) -> P
     )
     if not settings.pseudo:
         return bought
-    others = np.setdiff1d(np.arange(data.train.labels.size), rows)
+    others = np.setdiff1d(np.arange(len(data.train.labels)), rows)
     probabilities = teacher.probabilities(
         data.train.subset(others), config, bought, cache_dir
     )
-    is_sure = probabilities.max(1) >= settings.confidence
+    is_sure = _certainty(probabilities, data.has_tags) >= settings.confidence
     _log.info("%d of %d other clips have pseudo-labels", is_sure.sum(), others.size)
-    return _with_pseudo_labels(
-        data, bought, rows, others[is_sure], probabilities[is_sure].argmax(1)
-    )
+    sure = probabilities[is_sure]
+    pseudo = (sure > 0.5).astype(np.int8) if data.has_tags else sure.argmax(1)
+    return _with_pseudo_labels(data, bought, rows, others[is_sure], pseudo)
+
+
+def _certainty(
+    probabilities: Float[np.ndarray, "b c"], has_tags: bool
+) -> Float[np.ndarray, " b"]:
+    """Probability of the likeliest class, or of the answer to the least certain tag."""
+    if has_tags:
+        return np.maximum(probabilities, 1 - probabilities).min(1)
+    return probabilities.max(1)
 
 
 def _with_pseudo_labels(
@@ -66,11 +75,12 @@ def _with_pseudo_labels(
     bought: Prepared,
     rows: Int[np.ndarray, " b"],
     others: Int[np.ndarray, " p"],
-    pseudo: Int[np.ndarray, " p"],
+    pseudo: Int[np.ndarray, "p *c"],
 ) -> Prepared:
     """The bought clips, and others with the labels of a teacher."""
     both = np.concatenate([rows, others])
-    labels = jnp.concatenate([bought.train.labels, jnp.asarray(pseudo, jnp.int32)])
+    known = bought.train.labels
+    labels = jnp.concatenate([known, jnp.asarray(pseudo, known.dtype)])
     order = np.argsort(both)
     train = data.train.subset(both[order])
     # Recordings are numbered by class, which is not known here.

@@ -67,13 +67,20 @@ def check_coreset(coreset: Coreset, data: Prepared) -> None:
     """Checks that a coreset was made of a dataset's training clips.
 
     Raises:
-      UserError: it has other classes, or was made of the test clips.
+      UserError: it has other classes, tags instead of classes or classes instead of
+        tags, or was made of the test clips.
     """
     if data.class_names != coreset.class_names:
         raise UserError(
             f"this coreset of {coreset.metadata['dataset']} has the classes "
             f"{_some(coreset.class_names)}; {data.name} has "
             f"{_some(data.class_names)}"
+        )
+    if coreset.has_tags != data.has_tags:
+        kinds = ("one class per clip", "tags")
+        raise UserError(
+            f"this coreset of {coreset.metadata['dataset']} has "
+            f"{kinds[coreset.has_tags]}; {data.name} has {kinds[data.has_tags]}"
         )
     _check_split(coreset, data)
 
@@ -145,7 +152,10 @@ def continued(path: Path, config: Config, data: Prepared) -> CoresetArrays:
     labels = np.full((len(images), data.num_classes), -1 / data.num_classes, np.float32)
     columns = [data.class_names.index(name) for name in earlier.class_names]
     labels[:, columns] = earlier.labels + shift
-    return initial.filled(random, images, jnp.asarray(labels))
+    classes = labels.argmax(1)
+    if data.has_tags:  # a file is in class order, and its labels need not say of which
+        classes = np.repeat(columns, len(labels) // count)
+    return initial.filled(random, images, jnp.asarray(labels), classes)
 
 
 def _some(names: tuple[str, ...]) -> str:

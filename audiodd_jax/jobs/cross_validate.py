@@ -13,14 +13,15 @@ from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.features import cache
 from audiodd_jax.jobs import evaluate as evaluate_lib
 from audiodd_jax.jobs.coreset_data import coreset_config
+from audiodd_jax.jobs.distill import check_labels
 from audiodd_jax.jobs.distill import distill as distill_once
 from audiodd_jax.jobs.evaluate import Row
-from audiodd_jax.report import cards
+from audiodd_jax.report import cards, tables
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import read_json, write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 
 
 class FoldsRun(NamedTuple):
@@ -52,6 +53,7 @@ def distill(
             "bought labels are training clips of one test fold: give --fold its number"
         )
     workdir = Path(workdir)
+    check_labels(config, workdir, cache_dir)
     kept = fields.record(config, DISTILLATION)
     options = presets.run_options(config, DISTILLATION)
     with RunDirectory(workdir, {**kept, "folds": "all"}, **options) as run:
@@ -85,6 +87,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     kept = ("fold", "num_samples", "num_train", "test_accuracy", "start_test_accuracy")
     return {
         **{name: rows[0][name] for name in (*same, "seed", "protocol", "start")},
+        "measure": tables.measure_of(rows),
         "test_accuracy": statistics.fmean(column("test_accuracy")),
         "test_accuracy_std": statistics.stdev(column("test_accuracy")),
         "start_test_accuracy": statistics.fmean(column("start_test_accuracy")),
@@ -141,5 +144,6 @@ def evaluate(
 def _over_folds(rows: Sequence[Row]) -> Row:
     """One row of the table; its accuracies are the means of the folds."""
     means = tuple(row.scores.mean for row in rows)
-    scores = Evaluation(rows[0].protocol, means)
+    first = rows[0].scores
+    scores = Evaluation(first.protocol, means, measure=first.measure)
     return rows[0]._replace(scores=scores, seconds=sum(row.seconds for row in rows))

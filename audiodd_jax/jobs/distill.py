@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from audiodd_jax.artifacts import coreset_file
 from audiodd_jax.artifacts.coreset_file import Coreset
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import DISTILLATION, SELECTION
+from audiodd_jax.config.names import DISTILLATION, MATCHING, SELECTION
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import datasets
-from audiodd_jax.distillation import loop
+from audiodd_jax.distillation import loop, registry
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Prepared
 from audiodd_jax.jobs import bought_labels, coreset_data, teacher
@@ -26,7 +26,7 @@ from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import evaluation
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 from audiodd_jax.version import __version__
 
 
@@ -66,7 +66,7 @@ def distill(
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     fields.validate(config)
-    datasets.lookup(config.data.name)
+    check_labels(config, Path(workdir), cache_dir)
     kept = fields.record(config, DISTILLATION)
     options = presets.run_options(config, DISTILLATION)
     with RunDirectory(workdir, kept, **options) as run:
@@ -83,6 +83,18 @@ def distill(
             start = coreset_data.continued(Path(config.coreset.init), config, data)
         distilled = loop.distill(config, data, run, mesh, start)
         return _finish(run, distilled, data, config, mesh, cache_dir)
+
+
+def check_labels(config: Config, workdir: Path, cache_dir: Path | None) -> None:
+    """Checks, before a new run has a folder, that its method can learn from the labels.
+
+    Raises:
+      UserError: it cannot, or there is no such dataset.
+    """
+    datasets.lookup(config.data.name)
+    if config.method in MATCHING and not (workdir / "config.json").exists():
+        found = datasets.open_source(config.data, cache_dir)
+        registry.check_labels(config.method, found.has_tags)
 
 
 def _finish(
@@ -147,6 +159,7 @@ def make_coreset(arrays: CoresetArrays, data: Prepared, config: Config) -> Cores
         "settings": settings,
         "platt_scale": math.exp(float(arrays.log_scale)),
         "regularizer": config.rfad.regularizer,
+        **({"has_tags": True} if data.has_tags else {}),
     }
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     return Coreset(images, labels, data.class_names, metadata)
@@ -186,7 +199,7 @@ def _draw(
         f"{data.name}, {config.method}, {config.coreset.samples_per_class} per class"
     )
     if len(history) > 1:
-        figures.curves(history, title, folder / "curves.png")
+        figures.curves(history, title, folder / "curves.png", data.measure)
     decibel = [
         np.asarray(normalization.invert(arrays.images, data.normalization))
         for arrays in (start, best)
@@ -239,6 +252,11 @@ def _result(
         "start": Path(config.coreset.init).name if distilled.steps else "real",
         "start_test_accuracy": start.mean,
         "start_test_accuracies": start.accuracies,
+        **(
+            {"macro_f1": best.macro_f1, "start_macro_f1": start.macro_f1}
+            if data.has_tags
+            else {}
+        ),
     }
 
 
@@ -252,7 +270,7 @@ def _labels(data: Prepared, config: Config) -> dict[str, Any] | None:
         chosen = f"by the run {Path(settings.run).name} at {settings.budget}"
     elif settings.indices:
         chosen = f"by {Path(settings.indices).name}"
-    used = data.train.labels.size - data.num_pseudo
+    used = len(data.train.labels) - data.num_pseudo
     return {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
 
 
@@ -294,6 +312,7 @@ def _card(
     values = {
         "title": f"{data.name}: {per_class} per class by {config.method}",
         "classes": classes,
+        "has_tags": data.has_tags,
         "version": data.version,
         "percent": 100 * result["fraction_of_train"],
         "factor": result["factor"],

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from audiodd_jax.config import Config
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import multi_formation
-from audiodd_jax.data import splits
+from audiodd_jax.data import splits, tags
 from audiodd_jax.distillation import memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.features import cache, dataset
@@ -45,14 +45,14 @@ def measured(config: Config, cache_dir: Path | None = None) -> tuple[Sizes, int]
       cache_dir: folder for downloads and features.
 
     Raises:
-      UserError: the dataset cannot be used.
+      UserError: the dataset cannot be used, or not by the method.
     """
     if config.labels.is_part:
         data = dataset.load(config, cache_dir)
         data = bought_labels.restrict(config, data, cache_dir)
-        train, validation = data.train.labels.size, 0
-        tested, shape = data.test.labels.size, data.image_shape
-        classes = data.num_classes
+        train, validation = len(data.train.labels), 0
+        tested, shape = len(data.test.labels), data.image_shape
+        classes, has_tags = data.num_classes, data.has_tags
     else:
         found = cache.prepare(config, cache_dir)
         parts = splits.assign(
@@ -60,6 +60,8 @@ def measured(config: Config, cache_dir: Path | None = None) -> tuple[Sizes, int]
         )
         train, validation, tested = (part.size for part in parts)
         shape, classes = found.features.shape[1:3], len(found.class_names)
+        has_tags = tags.are_tags(found.labels)
+    registry.check_labels(config.method, has_tags)
     multi_formation.check(shape[1], config.coreset.factor)
     sizes = memory_plan.sizes_of(config, shape, classes, train, validation + tested)
     return sizes, validation

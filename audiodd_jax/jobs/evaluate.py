@@ -29,7 +29,8 @@ from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.selection import subsets
 from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training.scores import Evaluation
 
 PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
 # Baselines of a coreset's size, which can have labels by its teacher too.
@@ -153,7 +154,8 @@ def _row(
         elif is_network and name == "coreset":
             source = recorded_training.network_source(coreset, config.training)
         else:
-            source = recorded_training.coreset_source(coreset.unfolded(), name)
+            arrays, has_tags = coreset.unfolded(), coreset.has_tags
+            source = recorded_training.coreset_source(arrays, name, has_tags)
         folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
         if not is_network:
             began = time.perf_counter()
@@ -180,7 +182,7 @@ def _row(
         seconds += trained.result["wall_seconds"]
     # Stored spectrograms, whatever the coreset's factor and views.
     clips = coreset.labels.shape[0] if subset is None else len(rows)
-    scores = evaluation.joined(found)
+    scores = scores_lib.joined(found)
     return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
 
 
@@ -188,13 +190,13 @@ def _relabelled(
     source: Source, name: str, coreset: Coreset, data: Prepared, cache_dir: Path | None
 ) -> Source:
     """Real clips with views and labels as the coreset has them, by the same teacher."""
-    images = source.clips.take(np.arange(source.clips.labels.size))
+    images = source.clips.take(np.arange(len(source.clips.labels)))
     views = teacher.label(images, coreset_config(coreset), data, cache_dir).views
     return recorded_training.views_source(views, name)
 
 
 def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
-    """Writes ``evaluation.json``, ``README.md`` and the confusion matrices.
+    """Writes ``evaluation.json``, ``README.md`` and a picture per row.
 
     Args:
       rows: of the comparison.
@@ -215,15 +217,16 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     write_json(out / "evaluation.json", values)
     pictures = []
     for row in rows:
-        if row.scores.confusions is None:
+        if not row.scores.is_detailed:
             continue
         name = f"{file_stem(row.protocol)}-{row.learns_from.rstrip('%')}.png"
         title = f"{row.protocol}, trained on {row.learns_from}"
-        figures.confusion(row.scores.confusions.sum(0), class_names, title, out / name)
+        figures.by_class(row.scores, class_names, title, out / name)
         pictures.append(f"![{title}]({name})")
     parts = [
         "# Evaluation",
-        "Accuracy on the test split, mean ± standard deviation over seeds.",
+        f"{rows[0].scores.measure.capitalize()} on the test split, mean ± standard "
+        "deviation over seeds.",
         evaluation_table.render(rows),
         *evaluation_table.summary(rows),
         # Means of folds have no confusion matrices.

@@ -123,6 +123,7 @@ def _card(
         "made": own["audiodd_jax"],
         "num_samples": len(coreset.labels) * coreset.factor,
         "classes": list(coreset.class_names),
+        "has_tags": coreset.has_tags,
         "shape": list(coreset.images.shape[1:3]),
         "rate": coreset.features.sample_rate,
         "views": 0 if coreset.teacher_labels is None else len(coreset.teacher_labels),

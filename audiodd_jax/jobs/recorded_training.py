@@ -17,14 +17,15 @@ from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets, hard_tags
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation, fit, programs
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training.scores import Evaluation
 
 _NO_AUGMENTATION = {
     f"training.augment.{name}": 0.0
@@ -71,11 +72,17 @@ def views_source(views: Views, name: str) -> Source:
     return Source(views, {"name": name, "digest": _digest(*views)})
 
 
-def coreset_source(coreset: CoresetArrays, name: str = "coreset") -> Source:
-    """A coreset as a training set; with hard labels if the name is ``hard``."""
+def coreset_source(
+    coreset: CoresetArrays, name: str = "coreset", has_tags: bool = False
+) -> Source:
+    """A coreset as a training set; with hard labels if the name is ``hard``.
+
+    These are of the likeliest class, or of the tags that are likelier than not.
+    """
     if name == "hard":
         classes = coreset.labels.argmax(1).astype(jnp.int32)
-        labels = centred_one_hot(classes, coreset.labels.shape[1])
+        hard = hard_tags(coreset.labels) if has_tags else classes
+        labels = centred_targets(hard, coreset.labels.shape[1])
         coreset = coreset._replace(labels=labels)
     return Source(coreset, {"name": name, "digest": _digest(*coreset[:2])})
 
@@ -108,8 +115,8 @@ def support(source: Source, num_classes: int) -> CoresetArrays:
     clips = source.clips
     if isinstance(clips, CoresetArrays):
         return clips
-    images = clips.take(np.arange(clips.labels.size))
-    labels = centred_one_hot(clips.labels, num_classes, images.dtype)
+    images = clips.take(np.arange(len(clips.labels)))
+    labels = centred_targets(clips.labels, num_classes, images.dtype)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
 
 
@@ -145,7 +152,7 @@ def train(
         kept["module"] = " ".join(repr(model).split())
     with RunDirectory(workdir, kept, **presets.run_options(config, TRAINING)) as run:
         if result := run.result():
-            return Trained(evaluation.from_summary(result), result, run.path)
+            return Trained(scores_lib.from_summary(result), result, run.path)
         run.use_data(data.clips_digest)
         fitted = fit_source(config, data, source, run, model)
         scores = _score(config, data, fitted)
@@ -156,10 +163,8 @@ def train(
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)
         title = f"{data.name}, {config.model.name}, {result['learns_from']}"
-        figures.curves(fitted.history, title, folder / "curves.png")
-        figures.confusion(
-            scores.confusions.sum(0), data.class_names, title, folder / "confusion.png"
-        )
+        figures.curves(fitted.history, title, folder / "curves.png", data.measure)
+        figures.by_class(scores, data.class_names, title, folder / "confusion.png")
         text = cards.training(result, str(scores), config.model, config.training)
         write_atomically(run.path / "README.md", text)
         run.finish(result)
@@ -188,7 +193,9 @@ def fit_source(
         # The views are augmented already.
         config = fields.replace(config, _NO_AUGMENTATION)
     elif isinstance(clips, CoresetArrays):
-        learnt = fit.coreset_set(clips.images, clips.labels, config.training)
+        learnt = fit.coreset_set(
+            clips.images, clips.labels, config.training, data.has_tags
+        )
     else:
         learnt = fit.real_set(clips, data.num_classes, config.training)
     made = programs.make(config, data, model=model)

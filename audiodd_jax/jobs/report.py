@@ -168,9 +168,10 @@ def _origins(distilled: Sequence[Group]) -> dict[str, str]:
     found = {}
     for group in distilled:
         for run in group.runs:
-            arrays = load_coreset(run.path / "coreset.npz").unfolded()
+            coreset = load_coreset(run.path / "coreset.npz")
+            arrays, source = coreset.unfolded(), recorded_training.coreset_source
             for name in ("coreset", "hard"):
-                record = recorded_training.coreset_source(arrays, name).record
+                record = source(arrays, name, coreset.has_tags).record
                 found[record["digest"]] = summary.name_of(group)
     return found
 
@@ -222,12 +223,15 @@ def _figures(
         }
         if histories:
             title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
-            figures.progress(histories, title, path)
+            of_dataset = (g for g in distilled if g.first.result["dataset"] == dataset)
+            measure = tables_lib.measure_of(group.first.result for group in of_dataset)
+            figures.progress(histories, title, path, measure)
     on_coresets = [group for group in trained if group.origin and _is_coreset(group)]
     points = _by_network(on_coresets)
     for network, groups in _by_network(chosen).items():
         dataset, model = network
-        title = f"{dataset}, {model}: accuracy against labels"
+        measure = tables_lib.measure_of(group.first.result for group in groups)
+        title = f"{dataset}, {model}: {measure} against labels"
         path = folder / f"{dataset}-{file_stem(model)}.png"
         learning_curves.draw(
             [summary.curve(group) for group in groups],
@@ -235,6 +239,7 @@ def _figures(
             groups[0].first.result["num_train"],
             title,
             path,
+            measure=measure,
         )
 
 

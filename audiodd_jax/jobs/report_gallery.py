@@ -8,6 +8,7 @@ import numpy as np
 from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.artifacts.coreset_file import Coreset, load_coreset
 from audiodd_jax.config import fields
+from audiodd_jax.data import tags
 from audiodd_jax.jobs.coreset_data import load_data
 from audiodd_jax.report import gallery, html_page, summary, tables
 from audiodd_jax.report.html_page import Card, Gallery, Side
@@ -118,7 +119,8 @@ def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
     """One card per spectrogram, all on the same scale in dB."""
     heard = [own.log_mel[: len(shown)]] + ([near[0].log_mel] if near else [])
     limits = tuple(np.percentile(np.concatenate(heard), [1, 99.8]).tolist())
-    rate = coreset.features.sample_rate
+    rate, names_of = coreset.features.sample_rate, coreset.class_names
+    spaced = lambda words: words.replace(";", ", ") if coreset.has_tags else words
 
     def side(sounds, place, title, caption, shares=()) -> Side:
         picture = gallery.picture(sounds.log_mel[place], limits)
@@ -133,8 +135,8 @@ def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
 
     cards = []
     for i, row in enumerate(shown):
-        name = coreset.class_names[labels[row].argmax()]
-        strongest = tuple(gallery.strongest(labels[row], coreset.class_names))
+        name = spaced(coreset.in_words(labels[row]))
+        strongest = tuple(gallery.strongest(labels[row], names_of))
         left = side(own, i, name, names[i], strongest)
         right = None
         if near:
@@ -142,7 +144,7 @@ def _cards(own, near, shown, labels, names, coreset: Coreset) -> list[Card]:
             right = side(
                 clips,
                 i,
-                f"real: {coreset.class_names[which.labels[i]]}",
+                f"real: {spaced(tags.in_words(which.labels[i], names_of))}",
                 f"nearest, {which.distances[i]:.2f} standard deviations per bin",
             )
         cards.append(Card(left, right))

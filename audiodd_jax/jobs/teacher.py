@@ -27,7 +27,7 @@ from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
 from audiodd_jax.jobs import recorded_training
-from audiodd_jax.networks import models
+from audiodd_jax.networks import inference, models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import read_json
@@ -120,7 +120,7 @@ def probabilities(
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     place = _trained(config, data, cache_dir)
-    found = np.zeros((clips.labels.size, data.num_classes), np.float32)
+    found = np.zeros((len(clips.labels), data.num_classes), np.float32)
     if multiprocess.is_process_zero():  # the cache may be its own
         networks = networks_file.load_networks(place / "networks.npz")
         for start in range(0, len(found), _AT_ONCE):
@@ -136,22 +136,29 @@ def _ensemble(
     model = models.make(trained.model, len(trained.class_names))
     heat = jnp.float32(temperature)
     parts = (
-        _probabilities(trained.networks, jnp.asarray(part), heat, model=model)
+        _probabilities(
+            trained.networks,
+            jnp.asarray(part),
+            heat,
+            model=model,
+            has_tags=trained.has_tags,
+        )
         for part in np.array_split(images, -(-len(images) // _AT_ONCE))
     )
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-@functools.partial(jax.jit, static_argnames="model")
+@functools.partial(jax.jit, static_argnames=("model", "has_tags"))
 def _probabilities(
     networks: Network,
     images: Float[Array, "k f t 1"],
     temperature: Float[Array, ""],
     *,
     model: Any,
+    has_tags: bool,
 ) -> Float[Array, "k c"]:
-    one = lambda network: jax.nn.softmax(
-        logits(network, images, model, CLIPS_AT_ONCE) / temperature
+    one = lambda network: inference.probabilities(
+        logits(network, images, model, CLIPS_AT_ONCE) / temperature, has_tags
     )
     return jax.lax.map(one, networks).mean(0)
 

@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features import measure
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, sum_over_devices
 from audiodd_jax.networks import random_conv
@@ -22,9 +23,10 @@ class Score(NamedTuple):
     """Quality of predictions.
 
     Attributes:
-      accuracy: fraction of clips whose largest prediction is correct.
-      error: standard error of the accuracy.
-      loss: 1/2 mean squared error against ``one_hot - 1/c``.
+      accuracy: fraction of clips whose largest prediction is correct; of tags, the
+        mean average precision.
+      error: its standard error.
+      loss: 1/2 mean squared error against the centred targets.
     """
 
     accuracy: Float[Array, ""]
@@ -89,18 +91,17 @@ def predict(
 
 def score(
     predictions: Float[Array, "b c"],
-    labels: Int[Array, " b"],
+    labels: Int[Array, "b *c"],
     recordings: Int[Array, " b"] | None = None,
 ) -> Score:
-    """Accuracy and loss of predictions; each recording weighs the same.
+    """Measure and loss of predictions; each recording weighs the same.
 
     Args:
       predictions: of the clips.
-      labels: their classes.
+      labels: their classes or tags.
       recordings: number of each clip's recording; None: one clip of each.
     """
-    targets = centred_one_hot(labels, predictions.shape[1], predictions.dtype)
-    hits = jnp.argmax(predictions, axis=1) == labels
+    targets = centred_targets(labels, predictions.shape[1], predictions.dtype)
     losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
-    accuracy = groups.estimate(hits.astype(predictions.dtype), recordings)
-    return Score(*accuracy, groups.estimate(losses, recordings).mean)
+    found = measure.estimate(predictions, labels, recordings)
+    return Score(*found, groups.estimate(losses, recordings).mean)

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from audiodd_jax.networks import models
@@ -23,6 +24,11 @@ class Network(NamedTuple):
 
     variables: Variables
     start: Variables | None
+
+
+def probabilities(logits: Float[Array, "b c"], has_tags: bool) -> Float[Array, "b c"]:
+    """Of classes by a softmax, of tags by a sigmoid each."""
+    return jax.nn.sigmoid(logits) if has_tags else jax.nn.softmax(logits)
 
 
 def logits(

@@ -11,7 +11,7 @@ from audiodd_jax.report.tables import Table, mean_std
 from audiodd_jax.runtime.files import to_json
 
 _KEPT = {
-    "best": "the last within a standard error of the best validation accuracy",
+    "best": "the last within a standard error of the best validation {measure}",
     "last": "the last",
 }
 
@@ -71,14 +71,17 @@ def distillation(values: dict[str, Any]) -> str:
             ("selected clips", values["test"]),
             ("random clips", values["start_test"]),
         ]
-    scores = tables.markdown(Table(("", "accuracy on the test split"), rows))
-    kept, unimproved = _KEPT[values["keep"]], warning(values)
+    measure = tables.measure_of([values])
+    scores = tables.markdown(Table(("", f"{measure} on the test split"), rows))
+    kept = _KEPT[values["keep"]].format(measure=measure)
+    unimproved = warning(values)
     return _render(
         "distill.md",
         values,
         scores=scores,
         kept=kept,
         unimproved=unimproved,
+        measure=measure,
         bought=labels_in_words(values),
     )
 
@@ -93,7 +96,7 @@ def folds(result: dict[str, Any]) -> str:
     spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
     start = initial_in_words(result)
     scores = Table(
-        ("", "accuracy (%)"),
+        ("", f"{tables.measure_of([result])} (%)"),
         [
             ("distilled coreset", spread("test_accuracy")),
             (f"initial {start}", spread("start_test_accuracy")),
@@ -138,7 +141,7 @@ def training(
     scores = Table(
         ("", "on the test split"),
         [
-            ("accuracy", accuracy),
+            (tables.measure_of([result]), accuracy),
             (
                 "95 % interval of the mean",
                 "one seed" if interval is None else f"± {100 * interval:.1f} %",
@@ -151,8 +154,8 @@ def training(
         ],
     )
     classes = Table(
-        ("class", "accuracy (%)"),
-        [(name, share(a)) for name, a in result["per_class_accuracy"].items()],
+        ("class", f"{name_per_class(result).replace('_', ' ')} (%)"),
+        [(name, share(a)) for name, a in per_class(result).items()],
     )
     return _render(
         "training.md",
@@ -164,6 +167,17 @@ def training(
     )
 
 
+def name_per_class(result: dict[str, Any]) -> str:
+    """What a training's scores per class are: accuracy, or average precision."""
+    has_tags = "per_class_average_precision" in result
+    return "average_precision" if has_tags else "accuracy"
+
+
+def per_class(result: dict[str, Any]) -> dict[str, float | None]:
+    """A training's scores per class; None where a class has no test clips."""
+    return result[f"per_class_{name_per_class(result)}"]
+
+
 def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
     """The card of one run of active learning.
 
@@ -171,11 +185,12 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
       result: of ``result.json``.
       config: settings of active learning.
     """
+    measure = tables.measure_of([result])
     rounds = Table(
         (
             "labelled",
             "of train",
-            "test accuracy (%)",
+            f"test {measure} (%)",
             "macro F1",
             "fewest and most per class",
             "s",
@@ -196,7 +211,8 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
         name: getattr(config, name)
         for name in ("initial", "initial_draw", "warm_start", "count_validation")
     }
-    return _render("active.md", result, **own, rounds=tables.markdown(rounds))
+    own |= {"measure": measure, "rounds": tables.markdown(rounds)}
+    return _render("active.md", result, **own)
 
 
 def exported(values: dict[str, Any], header: dict[str, Any] | None) -> str:

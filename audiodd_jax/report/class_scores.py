@@ -1,6 +1,7 @@
-"""Which classes are recognised, and what they are taken for otherwise."""
+"""Which classes or tags are recognised, and what classes are taken for otherwise."""
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,22 @@ from jaxtyping import Int
 
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.training.metrics import per_class_accuracy
+
+# Where ``Evaluation.summary`` has the scores of tags.
+_PRECISIONS = "per_class_average_precision"
+
+
+class TagPrecisions(NamedTuple):
+    """Scores by tag, over all seeds.
+
+    Attributes:
+      class_names: ``c`` tags.
+      accuracies: average precision of each, mean over seeds; None for a tag that no
+        test clip has.
+    """
+
+    class_names: tuple[str, ...]
+    accuracies: Sequence[float | None]
 
 
 class ClassScores(NamedTuple):
@@ -53,7 +70,9 @@ class ClassScores(NamedTuple):
                 yield *names, int(wrong[row, column]), int(total[row])
 
 
-def pooled(summaries: Sequence[Mapping[str, Any]]) -> ClassScores | None:
+def pooled(
+    summaries: Sequence[Mapping[str, Any]],
+) -> ClassScores | TagPrecisions | None:
     """The scores of several seeds together.
 
     Args:
@@ -61,11 +80,14 @@ def pooled(summaries: Sequence[Mapping[str, Any]]) -> ClassScores | None:
         have them.
 
     Returns:
-      None if a seed has no confusion matrix, or the seeds have different classes.
+      None if a seed has no scores by class, or the seeds have different classes.
 
     Raises:
-      UserError: a matrix does not have a row and a column per class.
+      UserError: a matrix does not have a row and a column per class, or a tag's score
+        is no number.
     """
+    if summaries and all(found.get(_PRECISIONS) for found in summaries):
+        return _pooled_tags([found[_PRECISIONS] for found in summaries])
     if not summaries or not all(found.get("confusions") for found in summaries):
         return None
     names = {tuple(found["per_class_accuracy"]) for found in summaries}
@@ -74,6 +96,23 @@ def pooled(summaries: Sequence[Mapping[str, Any]]) -> ClassScores | None:
     (class_names,) = names
     counts = [_counts(found["confusions"], len(class_names)) for found in summaries]
     return ClassScores(class_names, np.sum(counts, axis=0))
+
+
+def _pooled_tags(seeds: Sequence[Mapping[str, Any]]) -> TagPrecisions | None:
+    """The scores of the same tags; None if they differ.
+
+    Raises:
+      UserError: a score is no number.
+    """
+    names = tuple(seeds[0])
+    if any(tuple(scores) != names for scores in seeds):
+        return None
+    found = [[scores[name] for scores in seeds] for name in names]
+    try:
+        means = [None if None in each else statistics.fmean(each) for each in found]
+    except TypeError as error:
+        raise UserError("an average precision is not a number") from error
+    return TagPrecisions(names, means)
 
 
 def _counts(confusions: Any, classes: int) -> Int[np.ndarray, "c c"]:

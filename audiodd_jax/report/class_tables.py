@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from audiodd_jax.report.class_scores import ClassScores
 from audiodd_jax.report.comparison import Compared
 
 # Numbers of a confusion matrix on a page: 20 matrices of fifty classes.
@@ -28,11 +29,13 @@ class ByClass(NamedTuple):
 
     Attributes:
       dataset: its name.
+      of: what is shown of each: accuracy of a class, average precision of a tag.
       columns: one per run.
       rows: name of a class, and a cell per run; None without test clips.
     """
 
     dataset: str
+    of: str
     columns: Sequence[Column]
     rows: Sequence[tuple[str, Sequence[Cell | None]]]
 
@@ -62,19 +65,23 @@ def by_class(dataset: str, lines: Sequence[Compared]) -> list[ByClass]:
       dataset: its name.
       lines: its lines of the comparison.
     """
-    alike: dict[tuple[str, ...], list[Compared]] = {}
+    alike: dict[tuple[type, tuple[str, ...]], list[Compared]] = {}
     for line in lines:
         if line.classes:
-            alike.setdefault(line.classes.class_names, []).append(line)
+            kind = type(line.classes), line.classes.class_names
+            alike.setdefault(kind, []).append(line)
     tables = []
-    for names, members in alike.items():
+    for (kind, names), members in alike.items():
+        of = "average precision of each tag"
+        if kind is ClassScores:
+            of = "accuracy of each class"
         columns = [Column(line.number, described(line)) for line in members]
         scores = zip(*(line.classes.accuracies for line in members), strict=True)
         rows = [
             (name, [_cell(share) for share in shares])
             for name, shares in zip(names, scores, strict=True)
         ]
-        tables.append(ByClass(dataset, columns, rows))
+        tables.append(ByClass(dataset, of, columns, rows))
     return tables
 
 
@@ -82,7 +89,7 @@ def matrices(lines: Sequence[Compared]) -> list[Matrix]:
     """Confusion matrices, the first ones where they would be too much for a page."""
     found, cells = [], 0
     for line in lines:
-        if line.classes is None:
+        if not isinstance(line.classes, ClassScores):
             continue
         cells += line.classes.counts.size
         if found and cells > _CELLS:

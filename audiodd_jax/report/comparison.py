@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from audiodd_jax.config import presets
+from audiodd_jax.features.measure import ACCURACY
 from audiodd_jax.report import class_scores, summary
-from audiodd_jax.report.class_scores import ClassScores
+from audiodd_jax.report.class_scores import ClassScores, TagPrecisions
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.run_index import Group, Run
+from audiodd_jax.report.tables import measure_of
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import DAMAGE, read_json
 
@@ -32,6 +34,7 @@ class Compared(NamedTuple):
       curve: examples and mean accuracy of each round of active learning.
       validated: steps and mean validation accuracy of a distillation.
       classes: scores by class, if known.
+      measure: what the accuracies are, in words.
     """
 
     number: int
@@ -45,7 +48,8 @@ class Compared(NamedTuple):
     seconds: float
     curve: tuple[tuple[int, float], ...] = ()
     validated: tuple[tuple[int, float], ...] = ()
-    classes: ClassScores | None = None
+    classes: ClassScores | TagPrecisions | None = None
+    measure: str = ACCURACY
 
     @property
     def mean(self) -> float:
@@ -134,6 +138,7 @@ def _coreset(
         group.mean("wall_seconds"),
         validated=_validated(group),
         classes=class_scores.pooled(rows),
+        measure=measure_of([result]),
     )
 
 
@@ -191,6 +196,7 @@ def _by_kernels(
                 None,
                 statistics.fmean(row["seconds"] for row in rows),
                 classes=class_scores.pooled(rows),
+                measure=measure_of(rows),
             )
         )
     return lines
@@ -211,6 +217,7 @@ def _training(group: Group, sizes: Mapping[tuple[str, str], int]) -> Compared:
         None,
         group.mean("wall_seconds"),
         classes=class_scores.pooled([run.result for run in group.runs]),
+        measure=measure_of([result]),
     )
 
 
@@ -229,4 +236,5 @@ def _active(group: Group) -> Compared:
         None,
         curve.seconds,
         curve=tuple(zip(curve.counts, means, strict=True)),
+        measure=measure_of([result]),
     )

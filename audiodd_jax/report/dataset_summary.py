@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from audiodd_jax.data import datasets
+from audiodd_jax.data import datasets, tags
 from audiodd_jax.data.splits import SplitIndices
 from audiodd_jax.features.cache import FeatureSet
 
@@ -18,8 +18,9 @@ def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str
     return [
         ("dataset", f"{entry.title}, {found.version}"),
         ("licence", found.licence),
-        ("clips", f"{found.labels.size:,}"),
+        ("clips", f"{len(found.labels):,}"),
         ("classes", f"{len(found.class_names)}"),
+        *_tags(found),
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
         ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
@@ -33,6 +34,17 @@ def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str
         ("feature bytes", f"{found.features.nbytes / 1e6:,.1f} MB"),
         ("cache", str(found.path)),
     ]
+
+
+def _tags(found: FeatureSet) -> list[tuple[str, str]]:
+    """How many tags clips have, if they have tags."""
+    if not tags.are_tags(found.labels):
+        return []
+    each = found.labels.sum(1)
+    text = f"{each.mean():.2f} per clip, at most {each.max()}"
+    if without := int((each == 0).sum()):
+        text += f"; {without:,} clips have none"
+    return [("tags", text)]
 
 
 def left_out(found: FeatureSet) -> list[str]:
@@ -49,7 +61,7 @@ def left_out(found: FeatureSet) -> list[str]:
 def class_counts(found: FeatureSet, parts: SplitIndices) -> list[str]:
     """A line per class: its clips in each split and fold."""
     classes = len(found.class_names)
-    count = lambda clips: np.bincount(found.labels[clips], minlength=classes)
+    count = lambda clips: tags.counts(found.labels[clips], classes)
     splits = [count(part) for part in parts]
     folds = np.unique(found.folds[found.folds > 0]).tolist()
     in_folds = [count(found.folds == fold) for fold in folds]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from audiodd_jax.report import gains, tables
 from audiodd_jax.report.gains import RELABELLED
 from audiodd_jax.report.tables import Table
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 
 _NAMES = {
     "coreset": "coreset",
@@ -34,7 +34,7 @@ def render(lines: Sequence[Line]) -> str:
         "learns from",
         "clips",
         "of train",
-        "accuracy (%)",
+        f"{_measure(lines)} (%)",
         "95 % interval",
         "macro F1",
         "each seed",
@@ -54,7 +54,7 @@ def render(lines: Sequence[Line]) -> str:
                 f"{100 * fraction:.2f} %",
                 str(scores).removesuffix(" %"),
                 "" if math.isnan(half) else f"± {100 * half:.1f}",
-                "" if scores.confusions is None else f"{scores.macro_f1:.3f}",
+                f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
                 ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
                 "" if closed is None else f"{100 * closed:.0f} %",
                 f"{seconds:.0f}",
@@ -83,14 +83,19 @@ def summary(lines: Sequence[Line]) -> list[str]:
     return found
 
 
+def _measure(lines: Sequence[Line]) -> str:
+    """What the scores are, in words."""
+    return " or ".join(dict.fromkeys(line[4].measure for line in lines))
+
+
 def _means(lines: Sequence[Line], protocol: str) -> dict[str, float]:
     """Mean accuracy by training set."""
     return {line[1]: line[4].mean for line in lines if line[0] == protocol}
 
 
 def render_classes(lines: Sequence[Line], class_names: Sequence[str]) -> str:
-    """Accuracy per class, one column per protocol and training set."""
-    lines = [line for line in lines if line[4].confusions is not None]
+    """Scores per class, one column per protocol and training set."""
+    lines = [line for line in lines if line[4].is_detailed]
     head = [f"{protocol}, {name}" for protocol, name, *_ in lines]
     share = lambda value: "none" if math.isnan(value) else f"{100 * value:.1f}"
     rows = [

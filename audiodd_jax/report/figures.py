@@ -8,6 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.training.scores import Evaluation
+
 # Most spectrograms per class in a figure, before and after each.
 MAX_COLUMNS = 8
 # Most classes in a figure of a coreset.
@@ -28,13 +31,19 @@ def plain(text: str, most: int = 120) -> str:
     return text.replace("$", r"\$")
 
 
-def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+def curves(
+    history: Sequence[dict[str, Any]],
+    title: str,
+    path: Path,
+    measure: str = ACCURACY,
+) -> None:
     """Draws loss and accuracies against steps.
 
     Args:
       history: rows of ``metrics.jsonl``.
       title: of the figure.
       path: of the PNG.
+      measure: what the accuracies are, in words.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -56,7 +65,7 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     best = [row for row in history if row.get("best")]
     if best and "validation_accuracy" in best[-1]:
         right.axvline(best[-1]["step"], color="C2", ls=":", label="best")
-    right.set(xlabel="step", ylabel="accuracy (%)")
+    right.set(xlabel="step", ylabel=f"{measure} (%)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -66,7 +75,10 @@ def curves(history: Sequence[dict[str, Any]], title: str, path: Path) -> None:
 
 
 def progress(
-    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]], title: str, path: Path
+    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
+    title: str,
+    path: Path,
+    measure: str = ACCURACY,
 ) -> None:
     """Draws validation accuracy against steps, one line per name (mean over seeds).
 
@@ -74,6 +86,7 @@ def progress(
       histories: by name, the rows of ``metrics.jsonl`` of each seed.
       title: of the figure.
       path: of the PNG.
+      measure: what the accuracies are, in words.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -88,7 +101,7 @@ def progress(
         steps = sorted(at)
         values = [100 * sum(at[step]) / len(at[step]) for step in steps]
         axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=plain(name))
-    axes.set(xlabel="step", ylabel="validation accuracy (%)")
+    axes.set(xlabel="step", ylabel=f"validation {measure} (%)")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
@@ -173,6 +186,37 @@ def coreset_grid(
         title = f"{title}, {rows} of {len(class_names)} classes"
     figure.suptitle(f"{plain(title)}: {f} mel bins x {seconds:.3g} s", fontsize=11)
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+
+
+def by_class(
+    scores: Evaluation, class_names: Sequence[str], title: str, path: Path
+) -> None:
+    """Draws the confusion matrix of all seeds, or the average precision of each tag.
+
+    Args:
+      scores: of classes or tags.
+      class_names: ``c`` names.
+      title: of the figure.
+      path: of the PNG.
+    """
+    if scores.tags is None:
+        confusion(scores.confusions.sum(0), class_names, title, path)
+        return
+    classes = len(class_names)
+    figure = Figure(
+        figsize=(6.0, min(1.5 + 0.25 * classes, 16.0)), layout="constrained"
+    )
+    axes = figure.subplots()
+    axes.barh(range(classes), 100 * np.nan_to_num(scores.per_class), color="C0")
+    axes.set_ylim(classes - 0.5, -0.5)
+    if classes <= _MAX_TICKS:
+        names = [plain(name, _MAX_NAME) for name in class_names]
+        small = max(3.5, min(9.0, 200.0 / max(classes, 1)))
+        axes.set_yticks(range(classes), names, fontsize=small)
+    axes.set(xlabel="average precision (%)", xlim=(0, 100))
+    axes.grid(alpha=0.3, axis="x")
+    figure.suptitle(plain(title))
+    figure.savefig(path, dpi=120)
 
 
 def confusion(

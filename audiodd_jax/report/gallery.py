@@ -41,12 +41,12 @@ class Nearest(NamedTuple):
 
     Attributes:
       rows: ``[s]`` of the training clips.
-      labels: ``[s]`` their classes.
+      labels: ``[s]`` their classes, or ``[s, c]`` their tags.
       distances: ``[s]`` root mean square, in standard deviations.
     """
 
     rows: Int[np.ndarray, " s"]
-    labels: Int[np.ndarray, " s"]
+    labels: Int[np.ndarray, "s *c"]
     distances: Float[np.ndarray, " s"]
 
 
@@ -70,8 +70,8 @@ def nearest(
       train: training clips with the same preprocessing.
     """
     labels, parts = np.asarray(train.labels), []
-    for first in range(0, labels.size, _COMPARED_AT_ONCE):
-        rows = np.arange(first, min(first + _COMPARED_AT_ONCE, labels.size))
+    for first in range(0, len(labels), _COMPARED_AT_ONCE):
+        rows = np.arange(first, min(first + _COMPARED_AT_ONCE, len(labels)))
         distances = np.asarray(_distances(images, train.take(rows)))
         best = distances.argmin(1)
         parts.append((rows[best], distances[np.arange(best.size), best]))

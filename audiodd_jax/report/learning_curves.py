@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from audiodd_jax.features.measure import ACCURACY
 from audiodd_jax.report import tables
 from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
@@ -70,6 +71,7 @@ def draw(
     title: str,
     path: Path,
     everything: Sequence[float] = (),
+    measure: str = ACCURACY,
 ) -> None:
     """Draws test accuracy against labelled clips, with coresets as points.
 
@@ -80,6 +82,7 @@ def draw(
       title: of the figure.
       path: of the PNG.
       everything: accuracies of networks trained on all clips.
+      measure: what the accuracies are, in words.
     """
     names = list(dict.fromkeys(point.name for point in points))
     is_full = len(curves) + len(names) > 10
@@ -126,7 +129,7 @@ def draw(
     axes.set_xticks(shown, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in shown])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="labelled clips (% of the training split)")
-    axes.set(ylabel="test accuracy (%)")
+    axes.set(ylabel=f"test {measure} (%)")
     axes.grid(alpha=0.3)
     if is_full:
         figure.legend(frameon=False, loc="outside right upper")

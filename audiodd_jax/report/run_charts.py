@@ -6,10 +6,7 @@ from audiodd_jax.report import charts
 from audiodd_jax.report.charts import Chart, Series
 from audiodd_jax.report.comparison import Compared
 
-_TEST, _VALIDATION = "test accuracy (%)", "validation accuracy (%)"
-_START = (
-    "A hollow point is the accuracy of the real clips that a distillation began with."
-)
+_START = "A hollow point is the {} of the real clips that a distillation began with."
 _EXAMPLES = (
     "A coreset stands at its number of spectrograms. Distilling it read the labels of "
     "training clips too: of all of them, unless a run was given fewer."
@@ -23,6 +20,8 @@ def draw(dataset: str, lines: Sequence[Compared]) -> list[Chart]:
       dataset: its name.
       lines: its lines of the comparison.
     """
+    measure = " or ".join(dict.fromkeys(line.measure for line in lines))
+    test = f"test {measure} (%)"
     by_bytes = [
         _series(line, [(line.num_bytes, line.mean)], line.start)
         for line in lines
@@ -35,20 +34,23 @@ def draw(dataset: str, lines: Sequence[Compared]) -> list[Chart]:
     has_start = any(one.start is not None for one in by_bytes)
     found = []
     if by_bytes:
-        note = _START if has_start else ""
-        title = f"{dataset}: accuracy against bytes"
+        note = _START.format(measure) if has_start else ""
+        title = f"{dataset}: {measure} against bytes"
         found.append(
-            charts.chart(title, "bytes", _TEST, by_bytes, is_log=True, note=note)
+            charts.chart(title, "bytes", test, by_bytes, is_log=True, note=note)
         )
     if by_examples:
-        title, across = f"{dataset}: accuracy against labels", "labelled examples"
+        title, across = f"{dataset}: {measure} against labels", "labelled examples"
         note = _EXAMPLES if by_bytes else ""
         found.append(
-            charts.chart(title, across, _TEST, by_examples, is_log=True, note=note)
+            charts.chart(title, across, test, by_examples, is_log=True, note=note)
         )
     if by_steps:
-        title = f"{dataset}: accuracy during distillation"
-        found.append(charts.chart(title, "steps", _VALIDATION, by_steps, is_log=False))
+        title, up = (
+            f"{dataset}: {measure} during distillation",
+            f"validation {measure} (%)",
+        )
+        found.append(charts.chart(title, "steps", up, by_steps, is_log=False))
     return found
 
 

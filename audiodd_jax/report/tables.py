@@ -4,12 +4,13 @@ import csv
 import io
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tabulate
 
+from audiodd_jax.features.measure import ACCURACY
 from audiodd_jax.runtime.files import write_atomically
 
 
@@ -29,6 +30,12 @@ class Table(NamedTuple):
         kept = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
         pick = lambda cells: [cells[i] for i in kept]
         return Table(pick(self.columns), [pick(row) for row in self.rows])
+
+
+def measure_of(results: Iterable[Mapping[str, Any]]) -> str:
+    """What the scores of some results are, in words: accuracy, where none says."""
+    names = dict.fromkeys(result.get("measure", ACCURACY) for result in results)
+    return " or ".join(names) or ACCURACY
 
 
 def markdown(table: Table) -> str:

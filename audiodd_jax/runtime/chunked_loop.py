@@ -43,6 +43,7 @@ class Job(NamedTuple):
         best.
       is_done: ``(state, step) -> bool``: whether to stop early.
       advice: what to change if the loss is not finite.
+      measure: what ``batch_accuracy`` and ``validation_accuracy`` are, in words.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Job(NamedTuple):
     review: Callable[[Any, dict[str, Any]], Any]
     is_done: Callable[[Any, int], bool]
     advice: str
+    measure: str = "accuracy"
 
 
 class Outcome(NamedTuple):
@@ -85,7 +87,7 @@ def drive(
     """
     with deferred_signals() as stop_signal, RunLog(run) as log:
         step, state = log.resume(state)
-        with _Progress(job.name, step, schedule.steps) as shown:
+        with _Progress(job, step, schedule.steps) as shown:
             if not log.history:
                 state = _record_start(job, state, log)
             advance = job.begin(step)
@@ -162,10 +164,10 @@ class _Loop:
 class _Progress:
     """A progress bar on a terminal, log lines elsewhere; in process 0 only."""
 
-    def __init__(self, name: str, step: int, steps: int):
-        self._steps = steps
+    def __init__(self, job: Job, step: int, steps: int):
+        self._steps, self._measure = steps, job.measure
         self._is_shown = multiprocess.is_process_zero()
-        self._bar = progress.bar(steps, initial=step, desc=name, unit="step")
+        self._bar = progress.bar(steps, initial=step, desc=job.name, unit="step")
         self._ticking = progress.ticking(self._bar)
         self._postfix: dict[str, str] = {}
 
@@ -181,7 +183,7 @@ class _Progress:
     def show(self, row: dict[str, Any], length: int, is_reviewed: bool) -> None:
         """Shows the metrics of a chunk."""
         if is_reviewed and self._bar.disable and self._is_shown:
-            _log.info(_line(row, self._steps))
+            _log.info(_line(row, self._steps, self._measure))
         self._postfix["loss"] = f"{row['loss']:.4f}"
         if "validation_accuracy" in row:
             self._postfix["validation"] = f"{row['validation_accuracy']:.3f}"
@@ -189,8 +191,8 @@ class _Progress:
         self._bar.set_postfix(self._postfix)
 
 
-def _line(row: dict[str, Any], steps: int) -> str:
+def _line(row: dict[str, Any], steps: int, measure: str) -> str:
     text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
     if "validation_accuracy" in row:
-        text += f", validation accuracy {100 * row['validation_accuracy']:.1f} %"
+        text += f", validation {measure} {100 * row['validation_accuracy']:.1f} %"
     return text

@@ -84,7 +84,7 @@ def last_step(directory: Path) -> int | None:
     return None
 
 
-def test_accuracy(directory: Path) -> float | None:
-    """The test accuracy of a finished run."""
+def result_of(directory: Path) -> dict[str, Any]:
+    """The result of a run; empty if it is not finished."""
     file = directory / "result.json"
-    return read_json(file).get("test_accuracy") if file.exists() else None
+    return read_json(file) if file.exists() else {}

@@ -7,14 +7,17 @@ References:
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.data import tags
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
@@ -26,7 +29,7 @@ _CHUNK = 512
 
 def random_rows(
     key: Key[Array, ""],
-    labels: Int[Array, " b"],
+    labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
@@ -35,36 +38,72 @@ def random_rows(
     Raises:
       UserError: a class has fewer.
     """
+    order = np.asarray(jax.random.permutation(key, len(labels)))
+    first = lambda mine, free: order[free[order]][:per_class]
+    return _class_by_class(first, labels, class_names, per_class)
+
+
+def _class_by_class(
+    choose: Callable[[Bool[np.ndarray, " b"], Bool[np.ndarray, " b"]], Any],
+    labels: Int[Array, "b *c"],
+    class_names: tuple[str, ...],
+    per_class: int,
+) -> Int[np.ndarray, " s"]:
+    """The clips that are chosen for each class, in class order, none of them twice.
+
+    A clip with several tags can be chosen for any one of them, so that rare tags choose
+    first.
+
+    Args:
+      choose: ``(mine, free)``, the clips of a class and those of them that are not
+        chosen yet, to ``per_class`` rows.
+      labels: classes or tags.
+      class_names: the classes.
+      per_class: clips per class.
+
+    Raises:
+      UserError: a class has fewer.
+    """
     counts = check_counts(labels, class_names, per_class)
-    # Shuffled, then sorted stably by class: each class's clips in random order.
-    order = jax.random.permutation(key, labels.size)
-    order = np.asarray(order[jnp.argsort(labels[order], stable=True)])
-    starts = np.cumsum(counts) - counts
-    return order[(starts[:, None] + np.arange(per_class)).reshape(-1)]
+    labels = np.asarray(labels)
+    has_tags = tags.are_tags(labels)
+    order = np.argsort(counts, kind="stable") if has_tags else np.arange(counts.size)
+    is_free, rows = np.ones(len(labels), bool), {}
+    for label in order.tolist():
+        mine = labels[:, label] > 0 if has_tags else labels == label
+        free = mine & is_free
+        if (left := int(free.sum())) < per_class:
+            raise UserError(
+                f"samples_per_class={per_class}, but {left} clips with the tag "
+                f"{class_names[label]!r} are left once rarer tags have theirs; lower it"
+            )
+        rows[label] = np.asarray(choose(mine, free))
+        is_free[rows[label]] = False
+    return np.concatenate([rows[label] for label in range(counts.size)])
 
 
 def random_fraction(
-    key: Key[Array, ""], labels: Int[Array, " b"], clips: int
+    key: Key[Array, ""], labels: Int[Array, "b *c"], clips: int
 ) -> Int[np.ndarray, " s"]:
-    """``clips`` random clips, stratified by class, or all if there are fewer.
+    """``clips`` random clips, stratified by class or rarest tag; all if fewer.
 
     Remainders go to random classes.
     """
-    clips = min(clips, labels.size)
-    order = np.asarray(jax.random.permutation(key, labels.size))
-    shuffled = np.asarray(labels)[order]
+    clips = min(clips, len(labels))
+    order = np.asarray(jax.random.permutation(key, len(labels)))
+    shuffled = tags.strata(np.asarray(labels))[order]
     # Each clip's rank within its class, as a fraction of it; the lowest are kept.
     by_class = np.argsort(shuffled, kind="stable")
     counts = np.bincount(shuffled)
-    ranks = np.arange(labels.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    share = np.empty(labels.size)
+    ranks = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = np.empty(len(labels))
     share[by_class] = (ranks + 0.5) / np.repeat(counts, counts)
     return np.sort(order[np.argsort(share, kind="stable")[:clips]])
 
 
 def herding_rows(
     features: Float[Array, "b d"],
-    labels: Int[Array, " b"],
+    labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
@@ -75,10 +114,9 @@ def herding_rows(
     Raises:
       UserError: a class has fewer than ``per_class`` clips.
     """
-    check_counts(labels, class_names, per_class)
 
     @jax.jit
-    def choose(features: Array, mine: Array) -> Array:
+    def choose(features: Array, mine: Array, free: Array) -> Array:
         mean = jnp.sum(jnp.where(mine[:, None], features, 0), 0) / mine.sum()
         norms = jnp.sum(features**2, 1)
 
@@ -90,16 +128,16 @@ def herding_rows(
             row = jnp.argmin(jnp.where(free, gap, jnp.inf))
             return (total + features[row], free.at[row].set(False)), row
 
-        start = (jnp.zeros_like(mean), mine)
+        start = (jnp.zeros_like(mean), free)
         return lax.scan(next_clip, start, jnp.arange(per_class))[1]
 
-    chosen = [choose(features, labels == c) for c in range(len(class_names))]
-    return np.concatenate([np.asarray(rows) for rows in chosen])
+    of_class = functools.partial(choose, features)
+    return _class_by_class(of_class, labels, class_names, per_class)
 
 
 def k_center_rows(
     features: Float[Array, "b d"],
-    labels: Int[Array, " b"],
+    labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
@@ -110,16 +148,15 @@ def k_center_rows(
     Raises:
       UserError: a class has fewer than ``per_class`` clips.
     """
-    check_counts(labels, class_names, per_class)
-    chosen = []
-    for label in range(len(class_names)):
-        mine = labels == label
+
+    def choose(mine: np.ndarray, free: np.ndarray) -> Int[Array, " count"]:
         mean = jnp.sum(jnp.where(mine[:, None], features, 0), 0) / mine.sum()
         nearness = 1 / (1 + squared_distances(features, mean))
         # Clips of other classes count as chosen.
-        gaps = jnp.where(mine, jnp.inf, -1.0)
-        chosen.append(farthest_first(features, gaps, nearness, per_class))
-    return np.concatenate([np.asarray(rows) for rows in chosen])
+        gaps = jnp.where(free, jnp.inf, -1.0)
+        return farthest_first(features, gaps, nearness, per_class)
+
+    return _class_by_class(choose, labels, class_names, per_class)
 
 
 def squared_distances(
@@ -185,23 +222,23 @@ def embed(
         phi = jnp.moveaxis(lax.map(one, networks), 0, 1).reshape(len(images), -1)
         return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
 
-    starts = range(0, clips.labels.size, _CHUNK)
+    starts = range(0, len(clips.labels), _CHUNK)
     chunks = (
-        clips.take(np.arange(start, min(start + _CHUNK, clips.labels.size)))
+        clips.take(np.arange(start, min(start + _CHUNK, len(clips.labels))))
         for start in starts
     )
     return jnp.concatenate([part(images) for images in chunks])
 
 
 def check_counts(
-    labels: Int[Array, " b"], class_names: tuple[str, ...], per_class: int = 1
+    labels: Int[Array, "b *c"], class_names: tuple[str, ...], per_class: int = 1
 ) -> Int[np.ndarray, " c"]:
     """The number of clips in each class, at least ``per_class``.
 
     Raises:
       UserError: a class has fewer.
     """
-    counts = np.bincount(np.asarray(labels), minlength=len(class_names))
+    counts = tags.counts(np.asarray(labels), len(class_names))
     fewest = int(counts.argmin())
     if counts[fewest] < per_class:
         name, there = class_names[fewest], counts[fewest]

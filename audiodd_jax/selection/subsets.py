@@ -104,7 +104,7 @@ def choose(
     Raises:
       UserError: a class has too few clips, or an index is out of range.
     """
-    labels, count = data.train.labels, data.train.labels.size
+    labels, count = data.train.labels, len(data.train.labels)
     key = jax.random.fold_in(jax.random.key(_DRAW), seed)
     if subset.name == "random":
         return clips_lib.random_rows(key, labels, data.class_names, subset.per_class)

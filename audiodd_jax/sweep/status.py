@@ -14,7 +14,7 @@ import rich.table
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime.files import read_rows, write_atomically
-from audiodd_jax.runtime.run_log import last_step, test_accuracy
+from audiodd_jax.runtime.run_log import last_step, result_of
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.sweep.run_process import RECORD
 
@@ -74,22 +74,22 @@ def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
 
 def table(states: Sequence[State], workdir: Path) -> Table:
     """The states, with the runs' steps and accuracies, as a table."""
+    is_done = lambda state: state.what == "finished"
+    results = [result_of(workdir / s.name) if is_done(s) else {} for s in states]
     columns = (
         "run",
         "state",
         "attempts",
         "host",
         "step",
-        "test accuracy (%)",
+        f"test {tables.measure_of(results)} (%)",
         "s",
         "reason",
     )
     rows = []
-    for state in states:
+    for state, result in zip(states, results, strict=True):
         step = last_step(workdir / state.name)
-        score = (
-            test_accuracy(workdir / state.name) if state.what == "finished" else None
-        )
+        score = result.get("test_accuracy")
         rows.append(
             (
                 state.name,

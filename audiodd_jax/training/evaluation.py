@@ -3,140 +3,34 @@
 import dataclasses
 import functools
 import logging
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.data import tags
 from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.memory import memory_of, memory_share
-from audiodd_jax.training import metrics
+from audiodd_jax.training import scores
 from audiodd_jax.training.fit import Fitted
+from audiodd_jax.training.scores import Evaluation
 
 _log = logging.getLogger(__name__)
 
 # Folded into the key, so that evaluation never uses the networks of distillation.
 _EVALUATION = 0x7E57
-
-
-class Evaluation(NamedTuple):
-    """Scores of one protocol.
-
-    Attributes:
-      protocol: its name.
-      accuracies: one per seed or fold.
-      confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None if
-        the accuracies are means.
-    """
-
-    protocol: str
-    accuracies: tuple[float, ...]
-    confusions: Int[np.ndarray, "k c c"] | None = None
-
-    @property
-    def mean(self) -> float:
-        """Mean over seeds."""
-        return statistics.fmean(self.accuracies)
-
-    @property
-    def std(self) -> float:
-        """Sample standard deviation over seeds; 0 for a single seed."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
-
-    @property
-    def interval(self) -> float:
-        """Half width of the 95 % confidence interval; NaN for a single seed."""
-        return metrics.interval95(self.accuracies)
-
-    @property
-    def per_class(self) -> Float[np.ndarray, " c"]:
-        """Accuracy per class, over all seeds."""
-        return metrics.per_class_accuracy(self.confusions.sum(0))
-
-    @property
-    def macro_f1(self) -> float:
-        """Macro F1, mean over seeds."""
-        return statistics.fmean(map(metrics.macro_f1, self.confusions))
-
-    def __str__(self) -> str:
-        seeds = len(self.accuracies)
-        deviation = f" ± {100 * self.std:.1f}" if seeds > 1 else ""
-        return f"{100 * self.mean:.1f}{deviation} %"
-
-    def summary(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """All scores as JSON values."""
-        interval = self.interval
-        result = {
-            "protocol": self.protocol,
-            "test_accuracy": self.mean,
-            "test_accuracy_std": self.std,
-            "test_accuracy_interval95": None if np.isnan(interval) else interval,
-            "test_accuracies": self.accuracies,
-        }
-        if self.confusions is None:
-            return result
-        shares = [None if np.isnan(share) else share for share in self.per_class]
-        return {
-            **result,
-            "macro_f1": self.macro_f1,
-            "per_class_accuracy": dict(zip(class_names, shares, strict=True)),
-            "confusions": self.confusions.tolist(),
-        }
-
-
-def from_summary(summary: dict[str, Any]) -> Evaluation:
-    """Inverse of ``Evaluation.summary``, for networks."""
-    confusions = np.array(summary["confusions"])
-    return Evaluation(
-        summary["protocol"], tuple(summary["test_accuracies"]), confusions
-    )
-
-
-def from_predictions(
-    protocol: str,
-    predicted: Int[Array | np.ndarray, "k b"],
-    labels: Int[Array | np.ndarray, " b"],
-    num_classes: int,
-) -> Evaluation:
-    """The evaluation of predicted classes, one row per seed.
-
-    Args:
-      protocol: its name.
-      predicted: classes.
-      labels: true classes.
-      num_classes: ``c``.
-    """
-    labels = np.asarray(labels)
-    confusions = np.stack(
-        [
-            metrics.confusion_matrix(row, labels, num_classes)
-            for row in np.asarray(predicted)
-        ]
-    )
-    hits = np.trace(confusions, axis1=1, axis2=2) / labels.size
-    return Evaluation(protocol, tuple(hits.tolist()), confusions)
-
-
-def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation over the seeds of several evaluations."""
-    return Evaluation(
-        parts[0].protocol,
-        tuple(accuracy for part in parts for accuracy in part.accuracies),
-        np.concatenate([part.confusions for part in parts]),
-    )
 
 
 def kernel_regression(
@@ -163,12 +57,12 @@ def kernel_regression(
     """
     settings = config.evaluation
     mesh = mesh or devices.make_mesh(settings.networks)
-    _check_memory(max(len(c.labels) for c in coresets), test.labels.size)
+    _check_memory(max(len(c.labels) for c in coresets), len(test.labels))
     predicted = regression_program(config, mesh)
     test, *coresets = devices.replicate([test, *coresets], mesh)
     seeds = range(settings.seeds) if seeds is None else seeds
     return [
-        from_predictions(
+        _of_regression(
             "krr",
             np.stack([predicted(np.int32(seed), arrays, test) for seed in seeds]),
             test.labels,
@@ -179,7 +73,10 @@ def kernel_regression(
 
 
 def regression_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
-    """The program of ``kernel_regression``: ``(seed, arrays, test)`` to classes."""
+    """The program of ``kernel_regression``, of ``(seed, arrays, test)``.
+
+    Its values are the predicted classes ``[b]``, or the outputs for tags ``[b, c]``.
+    """
     settings = config.evaluation
     # Scores are in float32, whatever the precision of the distillation.
     own = {"width": settings.width or config.network.width, "precision": "float32"}
@@ -197,9 +94,24 @@ def regression_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
             chunk=settings.batch_size,
             mesh=mesh,
         )
-        return predictions.argmax(1)
+        return _answers(predictions, test.labels)
 
     return jax.jit(predicted, out_shardings=devices.replicated(mesh))
+
+
+def _of_regression(
+    protocol: str, found: np.ndarray, labels: Int[Array, "b *c"], num_classes: int
+) -> Evaluation:
+    """The evaluation of kernel regression: of ``regression_program``'s values."""
+    if tags.are_tags(labels):
+        threshold = tag_threshold(num_classes)
+        return scores.from_tag_outputs(protocol, found, labels, threshold)
+    return scores.from_predictions(protocol, found, labels, num_classes)
+
+
+def _answers(predictions: Array, labels: Int[Array, "b *c"]) -> Array:
+    """What is kept of predictions: classes, or of tags all outputs."""
+    return predictions if tags.are_tags(labels) else predictions.argmax(1)
 
 
 def _check_memory(s: int, b: int) -> None:
@@ -261,8 +173,8 @@ def exact_regression(
         *(jnp.asarray(x) for x in (k_bs, k_ss, support.labels)),
         config.rfad.regularizer,
     )
-    found = np.asarray(predictions).argmax(1)[None]
-    return from_predictions(kind, found, test.labels, support.labels.shape[1])
+    found = np.asarray(_answers(predictions, test.labels))[None]
+    return _of_regression(kind, found, test.labels, support.labels.shape[1])
 
 
 def networks(
@@ -276,18 +188,25 @@ def networks(
       protocol: name of the model.
       num_classes: ``c``.
     """
-    predicted = prediction_program(fitted.model)
+    has_tags = tags.are_tags(test.labels)
+    predicted = prediction_program(fitted.model, has_tags)
     found = predicted(fitted.networks, test.images)
-    return from_predictions(protocol, found, test.labels, num_classes)
+    if has_tags:  # by a probability above one half
+        return scores.from_tag_outputs(protocol, found, test.labels, 0.0)
+    return scores.from_predictions(protocol, found, test.labels, num_classes)
 
 
 @functools.lru_cache(maxsize=4)
-def prediction_program(model: nn.Module) -> jax.stages.Wrapped:
-    """The program of ``networks``: ``(networks, images)`` to classes ``[k, b]``."""
+def prediction_program(model: nn.Module, has_tags: bool = False) -> jax.stages.Wrapped:
+    """The program of ``networks``, of ``(networks, images)``.
+
+    Its values are the classes ``[k, b]``, or the logits of tags ``[k, b, c]``.
+    """
 
     @jax.jit
     def predicted(networks: Network, images: Array) -> Array:
-        one = lambda network: logits(network, images, model, CLIPS_AT_ONCE).argmax(1)
+        out = lambda network: logits(network, images, model, CLIPS_AT_ONCE)
+        one = lambda network: out(network) if has_tags else out(network).argmax(1)
         return jax.lax.map(one, networks)
 
     return predicted

@@ -77,7 +77,7 @@ def real_set(
     if rows is None:
         return TrainingSet(data, losses.hard_targets(data.labels, num_classes, config))
     rows = jnp.asarray(rows)
-    targets = jnp.zeros((data.labels.size, num_classes))
+    targets = jnp.zeros((len(data.labels), num_classes))
     known = losses.hard_targets(data.labels[rows], num_classes, config)
     return TrainingSet(data, targets.at[rows].set(known), rows)
 
@@ -86,10 +86,12 @@ def coreset_set(
     images: Float[Array, "s f t 1"],
     labels: Float[Array, "s c"],
     config: TrainingConfig,
+    has_tags: bool = False,
 ) -> TrainingSet:
-    """A coreset with its learnt labels as a training set."""
+    """A coreset with its learnt labels, of classes or tags, as a training set."""
     classes = labels.argmax(1).astype(jnp.int32)
-    return TrainingSet(Split(images, classes), losses.soft_targets(labels, config))
+    targets = losses.soft_targets(labels, config, has_tags)
+    return TrainingSet(Split(images, classes), targets)
 
 
 def views_set(
@@ -121,7 +123,7 @@ def fit(
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     settings = config.training
-    model, initial, chunk, validate, mesh = programs
+    model, initial, chunk, validate, mesh, _ = programs
     keys = jax.vmap(jax.random.key)(config.seed + np.arange(settings.seeds))
     states = initial(keys)
     if start is not None:
@@ -144,6 +146,7 @@ def fit(
         review=lambda state, row: _review(state, row, validate, patience),
         is_done=lambda state, step: 0 < patience <= step - int(state.best_step.max()),
         advice="lower --config.training.learning_rate",
+        measure=programs.measure,
     )
     schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
     state = devices.replicate(_before_first_step(states, settings), mesh)

@@ -1,8 +1,9 @@
-"""Targets and losses of networks trained on hard or soft labels.
+"""Targets and losses of networks trained on hard or soft labels, of classes or tags.
 
 A coreset's labels are centred, as kernel regression learns them: a hard label is
 ``one_hot - 1/c``, learnt labels are unconstrained. Targets are their multiples by
-``label_scale``.
+``label_scale``. Classes are learnt by cross-entropy with a softmax, tags by the binary
+one with a sigmoid each.
 """
 
 import jax
@@ -11,34 +12,68 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import TrainingConfig
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.data import tags
+from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
+from audiodd_jax.runtime.errors import UserError
+
+# The loss of tags; that of classes is a setting.
+BINARY = "binary_cross_entropy"
+
+
+def kind_of(config: TrainingConfig, has_tags: bool) -> str:
+    """The loss of a training, as ``loss`` takes it.
+
+    Raises:
+      UserError: tags are to be learnt by squared error.
+    """
+    if not has_tags:
+        return config.loss
+    if config.loss != "cross_entropy":
+        raise UserError(
+            f"--config.training.loss={config.loss} is for one class per clip; tags are "
+            "learnt by cross_entropy"
+        )
+    return BINARY
 
 
 def hard_targets(
-    labels: Int[Array, " b"], num_classes: int, config: TrainingConfig
+    labels: Int[Array, "b *c"], num_classes: int, config: TrainingConfig
 ) -> Float[Array, "b c"]:
-    """Targets of classes: smoothed one-hot labels, or scaled centred ones for ``mse``.
+    """Smoothed one-hot or multi-hot labels, or scaled centred ones for ``mse``.
 
     Args:
-      labels: classes.
+      labels: classes or tags.
       num_classes: ``c``.
       config: loss, smoothing and scale.
     """
     if config.loss == "mse":
-        return config.label_scale * centred_one_hot(labels, num_classes)
+        return config.label_scale * centred_targets(labels, num_classes)
+    if tags.are_tags(labels):  # each tag is a question of two answers
+        return labels + config.label_smoothing * (0.5 - labels)
     return optax.smooth_labels(
         jax.nn.one_hot(labels, num_classes), config.label_smoothing
     )
 
 
 def soft_targets(
-    labels: Float[Array, "s c"], config: TrainingConfig
+    labels: Float[Array, "s c"], config: TrainingConfig, has_tags: bool = False
 ) -> Float[Array, "s c"]:
     """Targets of a coreset's centred labels.
 
     With ``labels = "hard"``, targets of the largest class, which separates the gain by
     the images from the gain by the labels.
+
+    Args:
+      labels: centred.
+      config: loss, scale and kind of the labels.
+      has_tags: whether they are of tags. A target is then the softmax of the tag's two
+        answers, ``y`` and ``1 - y``, for the estimated probability ``y``.
     """
+    if has_tags:
+        if config.labels == "hard":
+            return hard_targets(hard_tags(labels), labels.shape[1], config)
+        centred = labels - tag_threshold(labels.shape[1])
+        return jax.nn.sigmoid(2 * config.label_scale * centred)
     if config.labels == "hard":
         return hard_targets(labels.argmax(1), labels.shape[1], config)
     scaled = config.label_scale * labels
@@ -48,16 +83,27 @@ def soft_targets(
 def loss(
     logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
 ) -> Float[Array, ""]:
-    """Cross-entropy, or half the squared error, averaged over the batch."""
+    """Cross-entropy, or half the squared error, averaged over the batch.
+
+    Args:
+      logits: of the network.
+      targets: as ``hard_targets`` or ``soft_targets`` makes them.
+      kind: of ``kind_of``.
+    """
     return jnp.mean(per_clip(logits, targets, kind))
 
 
 def per_clip(
     logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
 ) -> Float[Array, " b"]:
-    """Cross-entropy, or half the squared error, of each clip."""
+    """Cross-entropy, or half the squared error, of each clip; the same arguments.
+
+    Binary cross-entropy is the mean over tags.
+    """
     if kind == "mse":
         return 0.5 * jnp.sum((logits - targets) ** 2, axis=1)
+    if kind == BINARY:
+        return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=1)
     return optax.softmax_cross_entropy(logits, targets)
 
 

@@ -1,4 +1,7 @@
-"""Metrics of predictions: confusion matrix, accuracy per class, macro F1, interval."""
+"""Metrics of predictions: confusion matrix, accuracy per class, macro F1, interval.
+
+Average precision is in ``ops.average_precision``.
+"""
 
 import math
 import statistics
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.stats
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 def confusion_matrix(
@@ -30,8 +33,25 @@ def macro_f1(confusion: Int[np.ndarray, "c c"]) -> float:
 
     Classes without clips and predictions do not count.
     """
-    size = confusion.sum(0) + confusion.sum(1)
-    return float(np.mean(2 * np.diag(confusion)[size > 0] / size[size > 0]))
+    return _mean_f1(np.diag(confusion), confusion.sum(0) + confusion.sum(1))
+
+
+def macro_f1_of_tags(
+    predicted: Bool[np.ndarray, "b c"], tags: Int[np.ndarray, "b c"]
+) -> float:
+    """Mean over tags of ``2 hits / (clips + predictions)``.
+
+    Tags without clips and predictions do not count; 0 if none counts.
+    """
+    hits = (predicted & (tags > 0)).sum(0)
+    return _mean_f1(hits, predicted.sum(0) + tags.sum(0, dtype=np.int64))
+
+
+def _mean_f1(hits: Int[np.ndarray, " c"], size: Int[np.ndarray, " c"]) -> float:
+    is_there = size > 0
+    if not is_there.any():
+        return 0.0
+    return float(np.mean(2 * hits[is_there] / size[is_there]))
 
 
 def interval95(values: Sequence[float]) -> float:

@@ -12,7 +12,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config, TrainingConfig
+from audiodd_jax.data import tags
+from audiodd_jax.features import measure
 from audiodd_jax.features.dataset import Prepared, Split
+from audiodd_jax.features.measure import ACCURACY
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.ops import groups
@@ -36,6 +39,7 @@ class Programs(NamedTuple):
       chunk: of ``trainer.make_chunk``.
       validate: of ``make_validate``.
       mesh: devices of the training.
+      measure: what the networks' scores are, in words.
     """
 
     model: nn.Module
@@ -43,6 +47,7 @@ class Programs(NamedTuple):
     chunk: Callable[..., tuple[State, dict[str, Array]]]
     validate: Callable[[Network], tuple[Array, Array]] | None
     mesh: Mesh
+    measure: str = ACCURACY
 
 
 def make(
@@ -71,9 +76,12 @@ def make(
     mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
     parallel = settings.parallel or _seeds_at_once(initial, config, shape)
     stats, validation = data.normalization, devices.replicate(data.validation, mesh)
-    chunk = trainer.make_chunk(model, settings, stats, data.noise, parallel, mesh)
+    kind = losses.kind_of(settings, data.has_tags)
+    chunk = trainer.make_chunk(
+        model, settings, stats, data.noise, parallel, mesh, kind=kind
+    )
     validate = make_validate(model, validation, settings)
-    return Programs(model, initial, chunk, validate, mesh)
+    return Programs(model, initial, chunk, validate, mesh, data.measure)
 
 
 def _check(settings: TrainingConfig, data: Prepared) -> None:
@@ -87,7 +95,7 @@ def _check(settings: TrainingConfig, data: Prepared) -> None:
             "--config.training.augment.background needs background noise, which this "
             "dataset or coreset does not have"
         )
-    if settings.patience and not data.validation.labels.size:
+    if settings.patience and not len(data.validation.labels):
         raise UserError(
             "--config.training.patience needs validation clips; raise "
             "--config.data.validation_fraction"
@@ -124,8 +132,8 @@ def seed_grid(seeds: int, count: int | None = None) -> devices.Grid:
 def make_validate(
     model: nn.Module, data: Split, config: TrainingConfig
 ) -> Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None:
-    """Accuracy and loss of stacked networks on validation clips; None without clips."""
-    if not data.labels.size:
+    """Measure and loss of stacked networks on validation clips; None without clips."""
+    if not len(data.labels):
         return None
     validate = validation_program(model, config)
     return lambda networks: validate(networks, data)
@@ -138,11 +146,11 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
     def validate(networks: Network, data: Split) -> tuple[Array, Array]:
         def score(network: Network) -> tuple[Array, Array]:
             out = logits(network, data.images, model, CLIPS_AT_ONCE)
-            hits = jnp.argmax(out, axis=1) == data.labels
             targets = losses.hard_targets(data.labels, out.shape[1], config)
-            values = losses.per_clip(out, targets, config.loss)
-            mean = lambda x: groups.estimate(x.astype(out.dtype), data.recordings).mean
-            return mean(hits), mean(values)
+            kind = losses.kind_of(config, tags.are_tags(data.labels))
+            values = losses.per_clip(out, targets, kind).astype(out.dtype)
+            found = measure.estimate(out, data.labels, data.recordings).mean
+            return found, groups.estimate(values, data.recordings).mean
 
         return jax.lax.map(score, networks)
 

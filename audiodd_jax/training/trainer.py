@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.config import TrainingConfig
-from audiodd_jax.features import batches
+from audiodd_jax.features import batches, measure
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
@@ -142,8 +142,13 @@ def step(
     config: TrainingConfig,
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None,
+    kind: str | None = None,
 ) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """One step of one seed on a batch: the new state, loss and accuracy."""
+    """One step of one seed on a batch: the new state, loss and accuracy.
+
+    ``kind`` is the loss, of ``losses.kind_of``; None: that of classes.
+    """
+    kind = kind or config.loss
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     augment_key, mixup_key, dropout_key, start_key = jax.random.split(key, 4)
     images = augment(augment_key, images, config.augment, stats, noise)
@@ -161,7 +166,7 @@ def step(
             model, network._replace(params=params), images, dropout_key
         )
         out = out - before
-        return losses.loss(out, targets, config.loss), (out, statistics)
+        return losses.loss(out, targets, kind), (out, statistics)
 
     (value, (out, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(
         network.params
@@ -175,11 +180,13 @@ def step(
         ramp = (1.0 + state.step) / (_AVERAGE_WARMUP + state.step)
         decay = jnp.minimum(config.average, ramp)
         average = optax.incremental_update(network, average, 1 - decay)
-    hits = jnp.argmax(out, axis=1) == jnp.argmax(targets, axis=1)
+    # Mixed and soft targets too: of tags those that are likelier than not.
+    is_of_tags = kind == losses.BINARY
+    labels = (targets > 0.5).astype(int) if is_of_tags else jnp.argmax(targets, axis=1)
     state = State(
         state.step + 1, state.key, Network(network, start), average, opt_state
     )
-    return state, {"loss": value, "batch_accuracy": jnp.mean(hits)}
+    return state, {"loss": value, "batch_accuracy": measure.of_batch(out, labels)}
 
 
 @functools.partial(jax.jit, static_argnums=(2, 4))
@@ -214,6 +221,7 @@ def make_chunk(
     noise: Num[Array, "pieces f t"] | None,
     parallel: int,
     mesh: Mesh | None = None,
+    kind: str | None = None,
 ) -> Callable[..., tuple[State, dict[str, Array]]]:
     """``chunk(states, batches)``: jitted steps of all seeds; donates the states.
 
@@ -229,6 +237,7 @@ def make_chunk(
       parallel: seeds that are trained at once on a device.
       mesh: devices: seeds are shared along its networks axis, batches along the other;
         None: the first local device.
+      kind: the loss, of ``losses.kind_of``; None: that of classes.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
     on_mesh = functools.partial(devices.shared_batch, mesh)
@@ -251,6 +260,7 @@ def make_chunk(
                 config=config,
                 stats=stats,
                 noise=noise,
+                kind=kind,
             )
 
         return lax.scan(body, state, drawn)

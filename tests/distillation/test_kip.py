@@ -11,7 +11,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kip, rfad
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.runtime.errors import UserError
 
@@ -46,7 +46,7 @@ def plain_loss(params, kernel, batch, config):
     k_ss += config.rfad.regularizer * jnp.trace(k_ss) / s * jnp.eye(s)
     y_hat = k_bs @ jnp.linalg.solve(k_ss, labels)
     if config.rfad.loss == "mse":
-        targets = centred_one_hot(batch.labels, 3, y_hat.dtype)
+        targets = centred_targets(batch.labels, 3, y_hat.dtype)
         return 0.5 * jnp.mean((targets - y_hat) ** 2)
     scores = jax.nn.log_softmax(jnp.exp(params.log_scale) * y_hat)
     return -jnp.mean(scores[jnp.arange(batch.labels.size), batch.labels])

@@ -11,7 +11,7 @@ from test_loop import data, on_host, settings
 from audiodd_jax.coreset import initial
 from audiodd_jax.distillation import label_solve, loop
 from audiodd_jax.features import batches
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 
@@ -43,7 +43,7 @@ def objective(labels, config, prepared, start, weights):
         chunk=config.evaluation.batch_size,
     )
     classes = len(prepared.class_names)
-    targets = centred_one_hot(prepared.train.labels, classes, predictions.dtype)
+    targets = centred_targets(prepared.train.labels, classes, predictions.dtype)
     prior = config.coreset.label_prior * len(targets) / len(labels)
     error = jnp.sum(weights[:, None] * (targets - predictions) ** 2)
     return error + prior * jnp.sum((labels - start.labels) ** 2)

@@ -13,7 +13,7 @@ from audiodd_jax.distillation import (
     matching_methods,
 )
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
@@ -85,7 +85,7 @@ def problem(dtype=np.float64, per_class=2, factor=1):
     real = np.repeat(np.arange(3), 5)
     synthetic = np.repeat(np.arange(3), per_class)
     batch = Split(clips(real), jnp.asarray(real, jnp.int32))
-    labels = centred_one_hot(jnp.asarray(synthetic), 3, dtype)
+    labels = centred_targets(jnp.asarray(synthetic), 3, dtype)
     start = jnp.asarray(rng.standard_normal((synthetic.size, 8, 8, 1)), dtype)
     return batch, CoresetArrays(start, labels, jnp.zeros((), dtype))
 

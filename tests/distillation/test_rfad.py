@@ -10,7 +10,7 @@ from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_kernels
 
 SMALL = {
@@ -31,7 +31,7 @@ def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):
     keys = jax.random.split(jax.random.key(0), 2)
     start = CoresetArrays(
         jax.random.normal(keys[0], (s, *shape, 1), dtype),
-        centred_one_hot(jnp.arange(s) % c, c, dtype),
+        centred_targets(jnp.arange(s) % c, c, dtype),
         jnp.zeros((), dtype),
     )
     images = jax.random.normal(keys[1], (b, *shape, 1), dtype)

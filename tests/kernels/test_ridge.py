@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import ridge, ridge_scoring
 
 
@@ -56,9 +56,9 @@ def test_predictions_do_not_depend_on_the_order_of_the_coreset(float64, s, seed)
     np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
 
 
-def test_centred_one_hot():
+def test_centred_targets():
     np.testing.assert_allclose(
-        centred_one_hot(jnp.array([2]), 4), [[-0.25, -0.25, 0.75, -0.25]]
+        centred_targets(jnp.array([2]), 4), [[-0.25, -0.25, 0.75, -0.25]]
     )
 
 
@@ -71,7 +71,7 @@ def test_score_by_hand():
 
 def test_a_coreset_predicts_itself():
     x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
-    y = centred_one_hot(jnp.arange(6), 6)
+    y = centred_targets(jnp.arange(6), 6)
     predictions = ridge_scoring.predict(
         jax.random.key(1),
         x,

@@ -98,3 +98,26 @@ def test_large_matrices_are_as_many_as_a_page_holds():
     lines = [line(i, np.eye(200, dtype=int), names) for i in range(3)]
     assert [m.number for m in class_tables.matrices(lines)] == [0]
     assert len(class_tables.matrices([line(i, ONE) for i in range(3)])) == 3
+
+
+def tagged(a, b):
+    return {"per_class_average_precision": {"a": a, "b": b}}
+
+
+def test_tags_have_mean_precisions_over_seeds_and_no_matrix():
+    found = class_scores.pooled([tagged(0.5, None), tagged(1.0, None)])
+    assert found == class_scores.TagPrecisions(("a", "b"), [0.75, None])
+    of_tags = line(1, ONE)._replace(classes=found)
+    assert class_tables.matrices([of_tags]) == []
+    (table,) = class_tables.by_class("d", [of_tags])
+    assert table.of == "average precision of each tag"
+    assert [name for name, _ in table.rows] == ["a", "b"]
+    assert table.rows[0][1][0].percent == 75
+    assert table.rows[1][1] == [None]
+
+
+def test_tags_of_other_names_or_kinds_are_not_pooled():
+    other = {"per_class_average_precision": {"a": 0.5, "c": 0.5}}
+    assert class_scores.pooled([tagged(0.5, 0.5), other]) is None
+    with pytest.raises(UserError, match="is not a number"):
+        class_scores.pooled([tagged("x", 0.5)])

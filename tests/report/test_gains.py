@@ -1,5 +1,5 @@
 from audiodd_jax.report import evaluation_table, gains
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 
 MEANS = {"coreset": 0.8, "random": 0.5, "random+teacher": 0.75, "all": 0.9}
 

@@ -6,9 +6,9 @@ import pytest
 from audiodd_jax.config import presets
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.features.labels import centred_one_hot
+from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.training import evaluation
-from audiodd_jax.training.evaluation import Evaluation
+from audiodd_jax.training.scores import Evaluation
 
 CONFIG = presets.for_dataset(
     "tones",
@@ -29,7 +29,7 @@ def split(b=30, noise=0.3, seed=0):
 
 
 def arrays(data):
-    return CoresetArrays(data.images, centred_one_hot(data.labels, 3), jnp.float32(0))
+    return CoresetArrays(data.images, centred_targets(data.labels, 3), jnp.float32(0))
 
 
 def test_separable_data_is_learnt_and_shuffled_labels_are_chance():

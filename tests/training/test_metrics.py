@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiodd_jax.training import evaluation, metrics
+from audiodd_jax.training import metrics, scores
 
 # Three classes: 4, 2 and 0 clips.
 CONFUSION = np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]])
@@ -46,16 +46,16 @@ def test_interval_is_students():
 def test_evaluation_over_seeds_and_its_summary():
     labels = np.array([0, 0, 1, 1])
     rows = np.array([[0, 0, 1, 1], [0, 1, 1, 0]])
-    found = evaluation.from_predictions("convnet", rows, labels, 2)
+    found = scores.from_predictions("convnet", rows, labels, 2)
     assert found.accuracies == (1.0, 0.5)
     assert found.mean == 0.75
     np.testing.assert_allclose(found.per_class, [0.75, 0.75])
     assert found.macro_f1 == pytest.approx((1 + 0.5) / 2)
     summary = found.summary(("a", "b"))
     assert summary["per_class_accuracy"] == {"a": 0.75, "b": 0.75}
-    again = evaluation.from_summary(summary)
+    again = scores.from_summary(summary)
     assert again.accuracies == found.accuracies
     np.testing.assert_array_equal(again.confusions, found.confusions)
-    joined = evaluation.joined([found, found])
+    joined = scores.joined([found, found])
     assert joined.accuracies == (1.0, 0.5, 1.0, 0.5)
     assert joined.confusions.shape == (4, 2, 2)

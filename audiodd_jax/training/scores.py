@@ -1,0 +1,198 @@
+"""Scores of predictions over seeds: accuracies or mean average precisions."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from audiodd_jax.features import measure
+from audiodd_jax.ops.average_precision import average_precision
+from audiodd_jax.training import metrics
+
+
+class TagScores(NamedTuple):
+    """Scores of tags.
+
+    Attributes:
+      precisions: ``[k, c]`` average precision of each tag, per seed; NaN for tags that
+        no clip has.
+      macro_f1s: ``[k]`` macro F1 of the tags that are predicted, per seed.
+    """
+
+    precisions: Float[np.ndarray, "k c"]
+    macro_f1s: Float[np.ndarray, " k"]
+
+
+class Evaluation(NamedTuple):
+    """Scores of one protocol.
+
+    Attributes:
+      protocol: its name.
+      accuracies: one per seed or fold; of tags, mean average precisions.
+      confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None if
+        the accuracies are means, or of tags.
+      tags: their scores; None if the accuracies are means, or of classes.
+      measure: what the accuracies are, in words.
+    """
+
+    protocol: str
+    accuracies: tuple[float, ...]
+    confusions: Int[np.ndarray, "k c c"] | None = None
+    tags: TagScores | None = None
+    measure: str = measure.ACCURACY
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether there are scores per class and macro F1, and not means alone."""
+        return self.confusions is not None or self.tags is not None
+
+    @property
+    def mean(self) -> float:
+        """Mean over seeds."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over seeds; 0 for a single seed."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+
+    @property
+    def interval(self) -> float:
+        """Half width of the 95 % confidence interval; NaN for a single seed."""
+        return metrics.interval95(self.accuracies)
+
+    @property
+    def per_class(self) -> Float[np.ndarray, " c"]:
+        """Accuracy per class over all seeds, or mean average precision per tag."""
+        if self.tags:
+            return self.tags.precisions.mean(0)
+        return metrics.per_class_accuracy(self.confusions.sum(0))
+
+    @property
+    def macro_f1(self) -> float:
+        """Macro F1, mean over seeds."""
+        if self.tags:
+            return float(self.tags.macro_f1s.mean())
+        return statistics.fmean(map(metrics.macro_f1, self.confusions))
+
+    def __str__(self) -> str:
+        seeds = len(self.accuracies)
+        deviation = f" ± {100 * self.std:.1f}" if seeds > 1 else ""
+        return f"{100 * self.mean:.1f}{deviation} %"
+
+    def summary(self, class_names: tuple[str, ...]) -> dict[str, Any]:
+        """All scores as JSON values."""
+        interval = self.interval
+        result = {
+            "protocol": self.protocol,
+            "measure": self.measure,
+            "test_accuracy": self.mean,
+            "test_accuracy_std": self.std,
+            "test_accuracy_interval95": None if np.isnan(interval) else interval,
+            "test_accuracies": self.accuracies,
+        }
+        plain = lambda row: [None if np.isnan(x) else x for x in row.tolist()]
+        if self.tags:
+            precisions = plain(self.per_class)
+            return {
+                **result,
+                "macro_f1": self.macro_f1,
+                "macro_f1s": self.tags.macro_f1s.tolist(),
+                "per_class_average_precision": dict(
+                    zip(class_names, precisions, strict=True)
+                ),
+                "average_precisions": [plain(row) for row in self.tags.precisions],
+            }
+        if self.confusions is None:
+            return result
+        shares = plain(self.per_class)
+        return {
+            **result,
+            "macro_f1": self.macro_f1,
+            "per_class_accuracy": dict(zip(class_names, shares, strict=True)),
+            "confusions": self.confusions.tolist(),
+        }
+
+
+def from_summary(summary: dict[str, Any]) -> Evaluation:
+    """Inverse of ``Evaluation.summary``, for networks."""
+    if "average_precisions" in summary:
+        precisions = np.array(summary["average_precisions"], float)  # None is NaN
+        scores = TagScores(precisions, np.array(summary["macro_f1s"]))
+        return _of_tags(summary["protocol"], scores)
+    confusions = np.array(summary["confusions"])
+    return Evaluation(
+        summary["protocol"], tuple(summary["test_accuracies"]), confusions
+    )
+
+
+def from_predictions(
+    protocol: str,
+    predicted: Int[Array | np.ndarray, "k b"],
+    labels: Int[Array | np.ndarray, " b"],
+    num_classes: int,
+) -> Evaluation:
+    """The evaluation of predicted classes, one row per seed.
+
+    Args:
+      protocol: its name.
+      predicted: classes.
+      labels: true classes.
+      num_classes: ``c``.
+    """
+    labels = np.asarray(labels)
+    confusions = np.stack(
+        [
+            metrics.confusion_matrix(row, labels, num_classes)
+            for row in np.asarray(predicted)
+        ]
+    )
+    hits = np.trace(confusions, axis1=1, axis2=2) / len(labels)
+    return Evaluation(protocol, tuple(hits.tolist()), confusions)
+
+
+def from_tag_outputs(
+    protocol: str,
+    outputs: Float[Array | np.ndarray, "k b c"],
+    labels: Int[Array | np.ndarray, "b c"],
+    threshold: float,
+) -> Evaluation:
+    """The evaluation of outputs for tags, one matrix per seed.
+
+    Args:
+      protocol: its name.
+      outputs: the higher, the likelier the tag.
+      labels: true tags.
+      threshold: outputs above which a clip is said to have a tag, for macro F1.
+    """
+    labels = np.asarray(labels)
+    precisions, f1s = [], []
+    for each in np.asarray(outputs):
+        found = average_precision(jnp.asarray(each), jnp.asarray(labels))
+        precisions.append(np.asarray(found, float))
+        f1s.append(metrics.macro_f1_of_tags(each > threshold, labels))
+    return _of_tags(protocol, TagScores(np.stack(precisions), np.array(f1s)))
+
+
+def _of_tags(protocol: str, scores: TagScores) -> Evaluation:
+    """The evaluation whose accuracies are means over the tags that some clip has."""
+    is_there = ~np.isnan(scores.precisions).all(0)
+    means = scores.precisions[:, is_there].mean(1) if is_there.any() else [0.0]
+    means = tuple(map(float, means))
+    name = measure.MEAN_AVERAGE_PRECISION
+    return Evaluation(protocol, means, tags=scores, measure=name)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation over the seeds of several evaluations."""
+    if parts[0].tags:
+        fields = zip(*(part.tags for part in parts), strict=True)
+        return _of_tags(parts[0].protocol, TagScores(*map(np.concatenate, fields)))
+    return Evaluation(
+        parts[0].protocol,
+        tuple(accuracy for part in parts for accuracy in part.accuracies),
+        np.concatenate([part.confusions for part in parts]),
+    )

@@ -1,0 +1,208 @@
+"""Distillation of clips with tags: targets, starts, losses, and whole runs."""
+
+import checks
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from audiodd_jax.config import FeaturesConfig, RFADConfig, presets
+from audiodd_jax.coreset import initial
+from audiodd_jax.distillation import kernel_methods, label_solve, loop, registry, rfad
+from audiodd_jax.features import batches
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.selection import clips as clips_lib
+
+SMALL = {
+    "network__depth": 2,
+    "network__width": 4,
+    "rfad__networks": 2,
+    "coreset__samples_per_class": 2,
+    "loop__steps": 8,
+    "loop__batch_size": 16,
+    "loop__log_every": 2,
+    "loop__eval_every": 4,
+    "loop__checkpoint_every": 4,
+    "evaluation__networks": 2,
+}
+TAGS = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 1], [1, 0, 1]], np.int8)
+NAMES = ("a", "b", "c")
+
+
+def settings(**changes):
+    return presets.for_dataset("tones_tagged", **{**SMALL, **changes})
+
+
+def data():
+    """Three tags, each a bump at another mel bin; some clips have none."""
+
+    def split(b, seed):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random((b, 3)) < 0.4).astype(np.int8)
+        images = 0.5 * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
+        images[:, 1:7:2] += 1.5 * labels[:, :, None, None]
+        return Split(jnp.asarray(images), jnp.asarray(labels))
+
+    return Prepared(
+        train=split(60, 0),
+        validation=split(20, 1),
+        test=split(20, 2),
+        class_names=NAMES,
+        normalization=Normalization(np.zeros(8, np.float32), np.ones(8, np.float32)),
+        features=FeaturesConfig(n_mels=8, frames=8),
+        noise=None,
+        fold=0,
+        is_partial=False,
+        name="tones_tagged",
+        version="1",
+        licence="",
+        train_bytes=1,
+    )
+
+
+def test_a_clip_with_one_tag_has_the_target_of_its_class():
+    classes = jnp.array([2, 0])
+    one_hot = jnp.eye(3, dtype=jnp.int8)[classes]
+    found = centred_targets(one_hot, 3)
+    np.testing.assert_array_equal(found, centred_targets(classes, 3))
+    np.testing.assert_array_equal(hard_tags(found), one_hot)
+    several = centred_targets(jnp.asarray(TAGS), 3)
+    np.testing.assert_array_equal(hard_tags(several), TAGS)
+
+
+def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice():
+    rng = np.random.default_rng(0)
+    labels = jnp.asarray((rng.random((80, 3)) < [0.9, 0.5, 0.1]).astype(np.int8))
+    features = jnp.asarray(rng.standard_normal((80, 4)), jnp.float32)
+    few = int(labels.sum(0).min())
+    for rows in (
+        clips_lib.random_rows(jax.random.key(0), labels, NAMES, few),
+        clips_lib.herding_rows(features, labels, NAMES, few),
+        clips_lib.k_center_rows(features, labels, NAMES, few),
+    ):
+        # The rarest tag has all of its clips, although they have other tags too.
+        assert np.unique(rows).size == rows.size == 3 * few
+        for tag, own in enumerate(rows.reshape(3, few)):
+            assert (np.asarray(labels)[own, tag] == 1).all()
+    rows = clips_lib.random_fraction(jax.random.key(0), labels, 20)
+    assert np.unique(rows).size == 20
+
+
+def test_too_few_clips_are_one_sentence():
+    with pytest.raises(UserError, match="class 'b' has 1 training clips"):
+        clips_lib.random_rows(jax.random.key(0), jnp.asarray(TAGS), NAMES, 2)
+    # Both clips of c have b, of which there are no others.
+    labels = jnp.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]], jnp.int8)
+    with pytest.raises(UserError, match="0 clips with the tag 'c' are left once rarer"):
+        clips_lib.random_rows(jax.random.key(0), labels, NAMES, 2)
+
+
+def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
+    own = data()
+    for factor in (1, 2):
+        config = settings(coreset__factor=factor)
+        found = initial.start(jax.random.key(1), own.train, NAMES, config)
+        tags = np.asarray(found.labels) + 1 / 3
+        assert found.labels.shape == (6, 3)
+        np.testing.assert_allclose(tags[np.arange(6), np.arange(6) // 2], 1, atol=1e-6)
+        assert tags.sum() > 6.5  # others beside the one that each was drawn for
+
+
+def test_tags_weigh_the_same_in_draws_by_recording():
+    labels = jnp.asarray(TAGS)
+    weights = batches.recording_weights(Split(jnp.zeros((5, 1, 1, 1)), labels), 3)
+    # Of a: a quarter of each of four clips; b: one; c: a half of two; none: one.
+    np.testing.assert_allclose(weights, [1.25, 0.25, 1, 0.75, 0.75], rtol=1e-6)
+
+
+def test_the_platt_loss_is_binary_cross_entropy_around_one_half():
+    batch = Split(jnp.zeros((5, 2, 2, 1)), jnp.asarray(TAGS))
+    y_s = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)), jnp.float32)
+    params = kernel_methods.Params(jnp.zeros((5, 2, 2, 1)), y_s, jnp.float32(0.7))
+    kernels = lambda *_: (jnp.eye(5), jnp.eye(5))
+    config = RFADConfig(loss="platt", regularizer=0.0)
+    value, y_hat = rfad.loss(params, jax.random.key(0), batch, kernels, config)
+    np.testing.assert_allclose(y_hat, y_s, atol=1e-5)
+    logits = np.exp(0.7) * (np.asarray(y_s) + 1 / 3 - 1 / 2)
+    expected = np.where(TAGS, np.logaddexp(0, -logits), np.logaddexp(0, logits))
+    assert float(value) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_solved_labels_lower_the_loss_on_the_training_clips():
+    own, config = data(), settings(coreset__label_prior=1e-3)
+    start = initial.start(jax.random.key(1), own.train, NAMES, config)
+    mesh = devices.make_mesh()
+    solved = label_solve.solve(jax.random.key(2), start, own, config, mesh)
+
+    def loss(arrays):
+        predictions = ridge_scoring.predict(
+            jax.random.key(2),
+            own.train.images,
+            arrays.images,
+            arrays.labels,
+            num_networks=2,
+            config=config.network,
+            regularizer=config.rfad.regularizer,
+            chunk=64,
+        )
+        return float(ridge_scoring.score(predictions, own.train.labels).loss)
+
+    assert loss(solved) < loss(start)
+
+
+@pytest.mark.optimized
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+    def run(place):
+        with RunDirectory(place, {}) as directory:
+            return loop.distill(settings(), data(), directory)
+
+    whole = run(tmp_path / "whole")
+    with checks.killed_at(6):
+        run(tmp_path / "killed")
+    resumed = run(tmp_path / "killed")
+    for first, again in zip(whole.best, resumed.best, strict=True):
+        np.testing.assert_array_equal(first, again)
+    assert whole.history[-1]["validation_accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_streamed_clips_give_the_same_coreset():
+    own = data()
+    stored = np.asarray(own.train.images[..., 0], np.float16)
+    stats = own.normalization
+    device = DeviceSplit(jnp.asarray(stored), own.train.labels, stats)
+    host = HostSplit(stored, np.arange(60), own.train.labels, stats)
+    found = [
+        loop.distill(
+            settings(loop__steps=2), own.__class__(**{**vars(own), "train": t})
+        )
+        for t in (device, host)
+    ]
+    np.testing.assert_allclose(found[0].best.images, found[1].best.images, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["frepo", "herding", "kip"])
+def test_other_methods_learn_tags_too(method):
+    found = loop.distill(settings(method=method, loop__steps=2), data())
+    assert np.isfinite(found.best.labels).all()
+    assert 0 < found.history[-1]["validation_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("method", ["dc", "dsa", "dm"])
+def test_matching_class_by_class_is_refused(method):
+    with pytest.raises(UserError, match="have no one class: distil them by"):
+        registry.check_labels(method, True)
+    registry.check_labels(method, False)
+    with pytest.raises(UserError, match="have no one class"):
+        loop.distill(settings(method=method), data())
+
+
+def test_the_threshold_is_a_probability_of_one_half():
+    assert tag_threshold(4) + 1 / 4 == 0.5

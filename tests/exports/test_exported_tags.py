@@ -1,0 +1,70 @@
+"""Coresets of tags as folders for other libraries, and back."""
+
+import importlib.util
+import sys
+import types
+
+import numpy as np
+import pytest
+from coresets import labelled
+
+from audiodd_jax.artifacts import audio_folder
+from audiodd_jax.config import Config, DataConfig
+from audiodd_jax.data import folder, parquet
+from audiodd_jax.exports import hub, network_folder
+from audiodd_jax.runtime.errors import UserError
+
+# Centred by a half: a and b, a alone, none.
+LABELS = np.float32([[0.4, 0.3], [0.5, -0.5], [-0.2, -0.1]] * 2)
+
+
+@pytest.fixture(scope="module")
+def coreset():
+    found = labelled(labels=LABELS)
+    found.metadata["has_tags"] = True
+    return found
+
+
+def test_labels_in_words(coreset):
+    assert [coreset.in_words(label) for label in LABELS[:3]] == ["a;b", "a", ""]
+    assert labelled(labels=LABELS).in_words(LABELS[2]) == "b"
+
+
+def test_an_audio_folder_is_read_as_tags_again(coreset, tmp_path):
+    audio_folder.write(np.zeros((6, 4000), np.float32), coreset, tmp_path / "out")
+    config = DataConfig("folder", data_dir=str(tmp_path / "out"))
+    source = folder.open_source(config, tmp_path)
+    found = source.read()
+    assert source.has_tags
+    order = np.argsort(found.names, kind="stable")  # a/0000 to a/0003, b/0000, b/0001
+    expected = [[1, 1], [1, 0], [1, 1], [1, 0], [0, 0], [0, 0]]
+    assert found.labels[order].tolist() == expected
+
+
+def test_parquet_has_the_list_of_tags(coreset, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets", reason="no Hugging Face datasets")
+    datasets.disable_progress_bars()
+    if importlib.util.find_spec("torchcodec") is None:
+        for name in ("torchcodec", "torchcodec.encoders"):
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        sys.modules["torchcodec.encoders"].AudioEncoder = None
+    hub.write(tmp_path / "out", coreset, np.zeros((6, 4000), np.float32))
+    found = datasets.load_dataset(
+        str(tmp_path / "out" / "data"), split="train", cache_dir=str(tmp_path)
+    )
+    assert found.remove_columns("audio")["label"][:3] == [[0, 1], [0], []]
+    config = DataConfig("folder", data_dir=str(tmp_path / "out" / "data"))
+    again = folder.open_source(config, tmp_path).read()
+    assert again.class_names == ("a", "b")
+    assert again.labels.tolist() == [[1, 1], [1, 0], [0, 0]] * 2
+    own = hub.header(coreset, is_parquet=True)["dataset_info"][0]["features"][1]
+    # Lists of one tag or none are tags all the same.
+    assert parquet._label_text([1], ["a", "b"]) == "b;"
+    assert parquet._label_text([], ["a", "b"]) == ";"
+    assert parquet._label_text(1, ["a", "b"]) == "b"
+    assert own["sequence"]["class_label"]["names"] == {"0": "a", "1": "b"}
+
+
+def test_the_script_for_pytorch_is_for_classes(coreset):
+    with pytest.raises(UserError, match="export a coreset of tags by --format=numpy"):
+        network_folder.check(Config(), has_tags=True)

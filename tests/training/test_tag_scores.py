@@ -1,0 +1,50 @@
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from audiodd_jax.training import metrics, scores
+
+
+def outputs(seeds=2, b=50, c=4):
+    rng = np.random.default_rng(0)
+    tags = (rng.random((b, c)) < 0.3).astype(np.int8)
+    return rng.normal(tags, 1.0, (seeds, b, c)).astype(np.float32), tags
+
+
+def test_scores_are_those_of_scikit_learn():
+    found, tags = outputs()
+    own = scores.from_tag_outputs("krr", found, tags, 0.5)
+    maps = [average_precision_score(tags, each, average="macro") for each in found]
+    np.testing.assert_allclose(own.accuracies, maps, rtol=1e-5)
+    f1s = [f1_score(tags, each > 0.5, average="macro") for each in found]
+    assert own.macro_f1 == pytest.approx(np.mean(f1s))
+    assert own.measure == "mean average precision"
+
+
+def test_tags_without_test_clips_do_not_count():
+    found, tags = outputs()
+    tags[:, 2] = 0
+    own = scores.from_tag_outputs("krr", found, tags, 9.0)
+    others = scores.from_tag_outputs(
+        "krr", np.delete(found, 2, 2), np.delete(tags, 2, 1), 9.0
+    )
+    assert own.accuracies == pytest.approx(others.accuracies)
+    assert np.isnan(own.per_class).tolist() == [False, False, True, False]
+    assert metrics.macro_f1_of_tags(np.zeros((3, 2), bool), np.zeros((3, 2), int)) == 0
+
+
+def test_a_summary_is_json_and_comes_back():
+    found, tags = outputs()
+    tags[:, 2] = 0
+    own = scores.from_tag_outputs("convnet", found, tags, 0.5)
+    summary = json.loads(json.dumps(own.summary(("a", "b", "c", "d"))))
+    assert summary["measure"] == "mean average precision"
+    assert summary["per_class_average_precision"]["c"] is None
+    again = scores.from_summary(summary)
+    assert again.accuracies == pytest.approx(own.accuracies)
+    assert again.macro_f1 == pytest.approx(own.macro_f1)
+    joined = scores.joined([own, again])
+    assert len(joined.accuracies) == 4
+    assert joined.measure == own.measure
