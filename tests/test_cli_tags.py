@@ -49,7 +49,7 @@ def test_matching_is_refused_before_there_is_a_folder(tmp_path, capsys):
 
 
 def test_prepare_counts_tags(capsys):
-    main.main(["prepare", "--dataset=tones_tagged"])
+    main.main(["prepare", "--dataset=tones_tagged", *LESS[:2]])
     printed = capsys.readouterr().out
     assert "2.00 per clip, at most 3" in printed
     assert "two_tone                 378 / 42 / 69" in printed
