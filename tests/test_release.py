@@ -74,6 +74,8 @@ def test_the_metadata_is_whole(built):
     assert re.search(r"^Requires-Python: >=3\.11$", text, re.MULTILINE)
     assert "Description-Content-Type: text/markdown" in text
     assert "please cite" in text
+    assert "@inproceedings{loo2022rfad" in text
+    assert "Project-URL: Paper of the method, https://arxiv.org/abs/2210.12067" in text
 
 
 def test_the_changelog_begins_with_this_version():
