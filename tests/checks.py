@@ -9,7 +9,8 @@ import optax
 import pytest
 
 from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.features.dataset import Prepared, Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.run_directory import RunDirectory
 
 
@@ -71,3 +72,24 @@ def prepared(train, validation, stats, class_names=("low", "middle", "high"), **
         normalization=stats,
         **{**usual, **fields},
     )
+
+
+def tagged(noise=0.5, height=1.5):
+    """Clips with three tags, each a bump at another mel bin; some have none.
+
+    Args:
+      noise: its standard deviation.
+      height: of the bumps.
+    """
+
+    def split(b, seed):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random((b, 3)) < 0.4).astype(np.int8)
+        images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
+        images[:, 1:7:2] += height * labels[:, :, None, None]
+        return Split(jnp.asarray(images), jnp.asarray(labels))
+
+    stats = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))
+    size, name = FeaturesConfig(n_mels=8, frames=8), "tones_tagged"
+    parts = split(60, 0), split(20, 1), stats, ("a", "b", "c")
+    return prepared(*parts, test=split(40, 2), features=size, name=name)

@@ -6,13 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.config import FeaturesConfig, RFADConfig, presets
+from audiodd_jax.config import RFADConfig, presets
 from audiodd_jax.coreset import initial
 from audiodd_jax.distillation import kernel_methods, label_solve, loop, registry, rfad
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
-from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.errors import UserError
@@ -37,33 +36,6 @@ NAMES = ("a", "b", "c")
 
 def settings(**changes):
     return presets.for_dataset("tones_tagged", **{**SMALL, **changes})
-
-
-def data():
-    """Three tags, each a bump at another mel bin; some clips have none."""
-
-    def split(b, seed):
-        rng = np.random.default_rng(seed)
-        labels = (rng.random((b, 3)) < 0.4).astype(np.int8)
-        images = 0.5 * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
-        images[:, 1:7:2] += 1.5 * labels[:, :, None, None]
-        return Split(jnp.asarray(images), jnp.asarray(labels))
-
-    return Prepared(
-        train=split(60, 0),
-        validation=split(20, 1),
-        test=split(20, 2),
-        class_names=NAMES,
-        normalization=Normalization(np.zeros(8, np.float32), np.ones(8, np.float32)),
-        features=FeaturesConfig(n_mels=8, frames=8),
-        noise=None,
-        fold=0,
-        is_partial=False,
-        name="tones_tagged",
-        version="1",
-        licence="",
-        train_bytes=1,
-    )
 
 
 def test_a_clip_with_one_tag_has_the_target_of_its_class():
@@ -104,7 +76,7 @@ def test_too_few_clips_are_one_sentence():
 
 
 def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
-    own = data()
+    own = checks.tagged()
     for factor in (1, 2):
         config = settings(coreset__factor=factor)
         found = initial.start(jax.random.key(1), own.train, NAMES, config)
@@ -135,7 +107,7 @@ def test_the_platt_loss_is_binary_cross_entropy_around_one_half():
 
 
 def test_solved_labels_lower_the_loss_on_the_training_clips():
-    own, config = data(), settings(coreset__label_prior=1e-3)
+    own, config = checks.tagged(), settings(coreset__label_prior=1e-3)
     start = initial.start(jax.random.key(1), own.train, NAMES, config)
     mesh = devices.make_mesh()
     solved = label_solve.solve(jax.random.key(2), start, own, config, mesh)
@@ -160,7 +132,7 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     def run(place):
         with RunDirectory(place, {}) as directory:
-            return loop.distill(settings(), data(), directory)
+            return loop.distill(settings(), checks.tagged(), directory)
 
     whole = run(tmp_path / "whole")
     with checks.killed_at(6):
@@ -173,7 +145,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 @pytest.mark.slow
 def test_streamed_clips_give_the_same_coreset():
-    own = data()
+    own = checks.tagged()
     stored = np.asarray(own.train.images[..., 0], np.float16)
     stats = own.normalization
     device = DeviceSplit(jnp.asarray(stored), own.train.labels, stats)
@@ -190,7 +162,7 @@ def test_streamed_clips_give_the_same_coreset():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["frepo", "herding", "kip"])
 def test_other_methods_learn_tags_too(method):
-    found = loop.distill(settings(method=method, loop__steps=2), data())
+    found = loop.distill(settings(method=method, loop__steps=2), checks.tagged())
     assert np.isfinite(found.best.labels).all()
     assert 0 < found.history[-1]["validation_accuracy"] <= 1
 
@@ -201,7 +173,7 @@ def test_matching_class_by_class_is_refused(method):
         registry.check_labels(method, True)
     registry.check_labels(method, False)
     with pytest.raises(UserError, match="have no one class"):
-        loop.distill(settings(method=method), data())
+        loop.distill(settings(method=method), checks.tagged())
 
 
 def test_the_threshold_is_a_probability_of_one_half():

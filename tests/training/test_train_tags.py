@@ -1,46 +1,18 @@
 """Networks that learn tags: targets, losses, and a short training."""
 
+import checks
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from audiodd_jax.artifacts import networks_file
-from audiodd_jax.config import FeaturesConfig, TrainingConfig, presets
-from audiodd_jax.features.dataset import Prepared, Split
+from audiodd_jax.config import TrainingConfig, presets
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.training import evaluation, fit, losses, programs
 
 TAGS = jnp.array([[1, 1, 0], [0, 0, 0]], jnp.int8)
 CONFIG = TrainingConfig()
-
-
-def data(b=60):
-    """Three tags, each a bump at another mel bin; some clips have none."""
-
-    def split(b, seed):
-        rng = np.random.default_rng(seed)
-        labels = (rng.random((b, 3)) < 0.4).astype(np.int8)
-        images = 0.3 * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
-        images[:, 1:7:2] += 2.0 * labels[:, :, None, None]
-        return Split(jnp.asarray(images), jnp.asarray(labels))
-
-    return Prepared(
-        train=split(b, 0),
-        validation=split(20, 1),
-        test=split(40, 2),
-        class_names=("a", "b", "c"),
-        normalization=Normalization(np.zeros(8, np.float32), np.ones(8, np.float32)),
-        features=FeaturesConfig(n_mels=8, frames=8),
-        noise=None,
-        fold=0,
-        is_partial=False,
-        name="tones_tagged",
-        version="1",
-        licence="",
-        train_bytes=1,
-    )
 
 
 def test_targets_of_tags_by_hand():
@@ -74,7 +46,7 @@ def test_squared_error_is_for_classes():
 
 
 def test_a_network_learns_tags_and_its_file_gives_a_probability_of_each(tmp_path):
-    own = data()
+    own = checks.tagged(noise=0.3, height=2.0)
     config = presets.for_model(
         presets.for_dataset("tones_tagged"),
         "linear",
@@ -104,7 +76,7 @@ def test_a_network_learns_tags_and_its_file_gives_a_probability_of_each(tmp_path
 
 
 def test_soft_labels_of_a_coreset_train_too():
-    own = data()
+    own = checks.tagged(noise=0.3, height=2.0)
     config = presets.for_model(presets.for_dataset("tones_tagged"), "linear")
     labels = centred_targets(own.train.labels, 3)
     found = fit.coreset_set(own.train.images, labels, config.training, True)
