@@ -23,7 +23,7 @@ score() {
 acquire() {
   local run="$out/$1" budgets="$2"
   shift 2
-  audiodd active --acquisition=all --initial=1/class --budgets="$budgets" \
+  audiodd active --acquisition=all --config.active.initial=1/class --budgets="$budgets" \
     --num_seeds="${SEEDS:-3}" --model="$model" --workdir="$run" "$@"
 }
 

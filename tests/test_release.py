@@ -34,7 +34,7 @@ def built(tmp_path_factory):
 def test_the_wheel_has_every_file_of_the_package(built):
     (wheel,) = built.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    kinds = ("*.py", "*.md", "*.html", "*.css", "*.js", "py.typed")
+    kinds = ("*.py", "*.md", "*.html", "*.css", "*.js", "*.npz", "py.typed")
     package = REPOSITORY / "audiodd_jax"
     wanted = {p for kind in kinds for p in package.rglob(kind)}
     assert {str(p.relative_to(REPOSITORY)) for p in wanted} <= names

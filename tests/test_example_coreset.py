@@ -1,0 +1,48 @@
+"""The coreset that comes with the package."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import audiodd_jax
+from audiodd_jax.artifacts import coreset_file
+
+FILE = Path(coreset_file.__file__).with_name("example_coreset.npz")
+
+
+def test_it_is_small_and_says_whose_recordings_it_was_learned_from():
+    coreset = audiodd_jax.load_coreset("example")
+    assert FILE.stat().st_size < 300_000
+    assert coreset.images.shape == (40, 32, 64, 1)
+    assert len(coreset.class_names) == 40
+    assert coreset.metadata["licence"].startswith("CC BY 4.0, Abdulkader Ghandoura")
+    assert coreset.metadata["dataset"] == "arabic_speech_commands"
+
+
+def test_its_views_are_always_the_same():
+    images, labels = audiodd_jax.load_coreset("example").views()
+    assert images.shape == (800, 32, 64, 1)
+    assert labels.shape == (800, 40)
+    np.testing.assert_allclose(labels.sum(1), 1, atol=5e-3)
+    again = audiodd_jax.load_coreset("example").views().images
+    assert hashlib.sha256(images).digest() == hashlib.sha256(again).digest()
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("example").write_text("not a coreset")
+    with pytest.raises(audiodd_jax.UserError, match="example is not a coreset"):
+        audiodd_jax.load_coreset("example")
+
+
+@pytest.mark.slow
+def test_it_teaches_forty_keywords(real_audio):
+    """On the test clips of speakers that it has not heard; chance is 2.5 %."""
+    config = audiodd_jax.for_dataset(
+        "arabic_speech_commands",
+        data__data_dir=str(real_audio("arabic_speech_commands")),
+    )
+    scores = audiodd_jax.evaluate(audiodd_jax.load_coreset("example"), config)
+    assert scores.mean > 0.4
