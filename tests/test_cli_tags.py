@@ -19,6 +19,7 @@ LESS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_first_try_gains_ten_points_and_names_its_measure(tmp_path, capsys):
     # Less than the preset in all respects, which takes ten times as long.
     less = [*LESS, "--steps=60", "--config.evaluation.seeds=1"]
