@@ -32,7 +32,7 @@ from audiodd_jax.version import __version__
 # Coresets in the summary.
 _SENTENCES = 8
 _NOTE = (
-    "Accuracies are on the test split: mean ± sample standard deviation over seeds. "
+    "Scores are on the test split: mean ± sample standard deviation over seeds. "
     "Bytes are those of 32-bit images and labels, compared with the recordings as "
     "16-bit mono audio."
 )
@@ -126,7 +126,8 @@ def _write(
         if distilled
         else f"Runs on {', '.join(names)}",
         f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
-        f"{len(runs)} runs, {unfinished} of them unfinished",
+        f"{len(runs)} run{'s' * (len(runs) != 1)}"
+        + (f", {unfinished} unfinished" if unfinished else ""),
         _sentences(distilled),
         _NOTE,
         by_dataset,
