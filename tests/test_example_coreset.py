@@ -39,6 +39,12 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
         audiodd_jax.load_coreset("example")
 
 
+def test_a_folder_of_that_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("example").mkdir()
+    assert len(audiodd_jax.load_coreset("example").class_names) == 40
+
+
 @pytest.mark.slow
 def test_it_teaches_forty_keywords(real_audio, capsys):
     """On the test clips of speakers that it has not heard; chance is 2.5 %."""

@@ -184,7 +184,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
       UserError: it does not exist, is damaged, or has another format.
     """
     path = Path(path)
-    if path == Path(EXAMPLE) and not path.exists():
+    if path == Path(EXAMPLE) and not path.is_file():
         path = Path(__file__).with_name("example_coreset.npz")
     if not path.is_file():
         raise UserError(f"there is no coreset {path}")

@@ -122,7 +122,7 @@ def define_train_flags(values: flags.FlagValues) -> None:
     string, integer = flags.DEFINE_string, flags.DEFINE_integer
     options = {"flag_values": values}
     string("model", "convnet", f"one of: {_models()}", **options)
-    string("coreset", None, "train on this coreset.npz", **options)
+    string("coreset", None, "train on this coreset.npz, or example", **options)
     integer("samples_per_class", None, "train on this many clips per class", **options)
     flags.DEFINE_float(
         "fraction", None, "train on this share of the training split", **options
@@ -157,7 +157,12 @@ def define_evaluate_flags(values: flags.FlagValues) -> None:
     options = {"flag_values": values}
     string = flags.DEFINE_string
     string("workdir", None, "run directory whose coreset to score", **options)
-    string("coreset", None, "coreset.npz to score", **options)
+    string(
+        "coreset",
+        None,
+        "coreset.npz to score, or example: that of the package",
+        **options,
+    )
     string(
         "protocol",
         "krr",

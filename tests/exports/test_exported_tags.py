@@ -1,9 +1,5 @@
 """Coresets of tags as folders for other libraries, and back."""
 
-import importlib.util
-import sys
-import types
-
 import numpy as np
 import pytest
 from coresets import labelled
@@ -41,17 +37,9 @@ def test_an_audio_folder_is_read_as_tags_again(coreset, tmp_path):
     assert found.labels[order].tolist() == expected
 
 
-def test_parquet_has_the_list_of_tags(coreset, tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets", reason="no Hugging Face datasets")
-    datasets.disable_progress_bars()
-    if importlib.util.find_spec("torchcodec") is None:
-        for name in ("torchcodec", "torchcodec.encoders"):
-            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-        sys.modules["torchcodec.encoders"].AudioEncoder = None
+def test_parquet_has_the_list_of_tags(coreset, tmp_path, load):
     hub.write(tmp_path / "out", coreset, np.zeros((6, 4000), np.float32))
-    found = datasets.load_dataset(
-        str(tmp_path / "out" / "data"), split="train", cache_dir=str(tmp_path)
-    )
+    found = load(tmp_path / "out" / "data")
     assert found.remove_columns("audio")["label"][:3] == [[0, 1], [0], []]
     config = DataConfig("folder", data_dir=str(tmp_path / "out" / "data"))
     again = folder.open_source(config, tmp_path).read()

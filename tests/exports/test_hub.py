@@ -1,11 +1,8 @@
 """Folders that the Hugging Face ``datasets`` library loads, with the same values."""
 
-import importlib.util
 import inspect
 import io
 import json
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -32,30 +29,6 @@ def coreset():
 @pytest.fixture(scope="module")
 def parquet(coreset, tmp_path_factory):
     return job.export(coreset, "datasets", tmp_path_factory.mktemp("hub") / "out")
-
-
-@pytest.fixture
-def load(tmp_path, monkeypatch):
-    """``datasets.load_dataset`` without a network or the user's cache."""
-    datasets = pytest.importorskip("datasets", reason="no Hugging Face datasets")
-    datasets.disable_progress_bars()
-    if importlib.util.find_spec("torchcodec") is None:
-        # The library imports its encoder before it sees that a path needs none.
-        for name in ("torchcodec", "torchcodec.encoders"):
-            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-        sys.modules["torchcodec.encoders"].AudioEncoder = None
-
-    def load(*arguments, **options):
-        found = datasets.load_dataset(
-            *map(str, arguments), split="train", cache_dir=str(tmp_path), **options
-        )
-        if "audio" in found.column_names:
-            # Decoded by soundfile here: the library's own decoder is another package.
-            rate = found.features["audio"].sampling_rate
-            found = found.cast_column("audio", datasets.Audio(rate, decode=False))
-        return found
-
-    return load
 
 
 def decoded(cell):
