@@ -182,6 +182,7 @@ class _Work:
         self.own_n = -(-config.rfad.networks // grid.networks)
         kept = jnp.dtype(precision.dtype(network.precision, jnp.float32)).itemsize
         self.phi = self.d * kept  # bytes of a clip's features
+        self.is_float32 = kept == 4
         # CPUs compute in float32 in every precision.
         self.row = 4 * self.pixels * network.width * (1 if kind == "cpu" else kept / 4)
 
@@ -201,8 +202,7 @@ class _Work:
         plan = self.plan
         activations = self.pixels * self.config.network.width
         known = self.constants
-        wide = self.phi == 4 * self.d
-        copies = known.backward + (known.split if wide else 0)
+        copies = known.backward + (known.split if self.is_float32 else 0)
         found = copies * self.row + known.masks * activations
         found *= self.at_once(self.own_s, plan.coreset_chunk)
         if plan.coreset_chunk and self.kind == "cpu":
