@@ -120,6 +120,7 @@ def test_networks(tmp_path):
 
     class Data:
         name, licence, class_names = "tones", "none", ("a", "b")
+        has_tags = False
         features = FeaturesConfig(n_mels=4, frames=4)
         normalization = Normalization(np.zeros(4, np.float32), np.ones(4, np.float32))
 
