@@ -75,6 +75,20 @@ def test_help_answers_before_jax_is_imported(arguments):
     assert min(times) < 1.0
 
 
+def test_a_command_imports_no_library_that_it_does_not_use():
+    """Matplotlib and scipy.stats take a second to import, of three."""
+    code = (
+        "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
+        "assert not {'matplotlib', 'scipy.stats', 'tensorflow'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "distill", *TINY, "--dry_run"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_describes_every_setting(capsys):
     main.main(["distill", "--help"])
     text = capsys.readouterr().out

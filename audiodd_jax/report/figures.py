@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
 
 from audiodd_jax.features.measure import ACCURACY
 from audiodd_jax.training.scores import Evaluation
@@ -31,6 +30,14 @@ def plain(text: str, most: int = 120) -> str:
     return text.replace("$", r"\$")
 
 
+def blank(width: float, height: float) -> Any:
+    """An empty ``matplotlib.figure.Figure`` of this size in inches."""
+    # Matplotlib takes half a second to import, and most commands draw nothing.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def curves(
     history: Sequence[dict[str, Any]],
     title: str,
@@ -45,7 +52,7 @@ def curves(
       path: of the PNG.
       measure: what the accuracies are, in words.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    figure = blank(9, 3.4)
     left, right = figure.subplots(1, 2)
 
     def line(
@@ -88,7 +95,7 @@ def progress(
       path: of the PNG.
       measure: what the accuracies are, in words.
     """
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = blank(8, 4.5)
     axes = figure.subplots()
     for i, (name, seeds) in enumerate(histories.items()):
         at: dict[int, list[float]] = {}
@@ -136,10 +143,7 @@ def coreset_grid(
     # Cells have the aspect ratio of a spectrogram, within limits.
     width = 1.1 if columns > 1 else 2.2
     height = width * min(1.0, max(0.45, f / t))
-    figure = Figure(
-        figsize=(max(4.5, 2 * columns * width + 2.2), rows * height + 1.0),
-        layout="constrained",
-    )
+    figure = blank(max(4.5, 2 * columns * width + 2.2), rows * height + 1.0)
     # Before, a gap, after: in one grid, so that all cells have the same size.
     grid = figure.subplots(
         rows,
@@ -203,9 +207,7 @@ def by_class(
         confusion(scores.confusions.sum(0), class_names, title, path)
         return
     classes = len(class_names)
-    figure = Figure(
-        figsize=(6.0, min(1.5 + 0.25 * classes, 16.0)), layout="constrained"
-    )
+    figure = blank(6.0, min(1.5 + 0.25 * classes, 16.0))
     axes = figure.subplots()
     axes.barh(range(classes), 100 * np.nan_to_num(scores.per_class), color="C0")
     axes.set_ylim(classes - 0.5, -0.5)
@@ -235,7 +237,7 @@ def confusion(
     shares = 100 * np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     side = min(3.0 + 0.42 * classes, 16.0)
     small = max(3.5, min(9.0, 200.0 / max(classes, 1)))
-    figure = Figure(figsize=(side + 1.0, side), layout="constrained")
+    figure = blank(side + 1.0, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     ticks = range(classes)

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import soundfile
 from jaxtyping import Array, Float, Int
-from matplotlib import image
 
 from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.artifacts.coreset_file import Coreset
@@ -114,6 +113,8 @@ def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> b
       log_mel: in dB.
       limits: dB of the darkest and brightest colour.
     """
+    from matplotlib import image  # slow to import; other commands draw nothing
+
     file = io.BytesIO()
     low, high = limits
     image.imsave(file, log_mel[::-1], vmin=low, vmax=high, cmap="magma", format="png")

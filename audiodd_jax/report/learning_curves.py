@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from matplotlib.figure import Figure
 
 from audiodd_jax.features.measure import ACCURACY
-from audiodd_jax.report import tables
+from audiodd_jax.report import figures, tables
 from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
 
@@ -86,7 +85,7 @@ def draw(
     """
     names = list(dict.fromkeys(point.name for point in points))
     is_full = len(curves) + len(names) > 10
-    figure = Figure(figsize=(10 if is_full else 8, 5), layout="constrained")
+    figure = figures.blank(10 if is_full else 8, 5)
     axes = figure.subplots()
     for i, curve in enumerate(curves):
         mean = 100 * curve.accuracies.mean(0)

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Bool, Float, Int
 
 
@@ -62,5 +62,6 @@ def interval95(values: Sequence[float]) -> float:
     count = len(values)
     if count < 2:
         return math.nan
-    quantile = scipy.stats.t.ppf(0.975, count - 1)
+    # scipy.stats has the same, and takes half a second to import.
+    quantile = scipy.special.stdtrit(count - 1, 0.975)
     return float(quantile * statistics.stdev(values) / math.sqrt(count))
