@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the same environment as quickstart.sh, with what the tests need, and runs them.
-#   bash launch/test.sh [arguments of pytest]     (slow tests too: -m '')
+#   bash launch/test.sh [arguments of pytest]     (all tiers: -m 'not gpu')
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh

@@ -12,6 +12,7 @@ from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.features.dataset import Prepared, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training import programs
 
 
 class Killed(BaseException):
@@ -72,6 +73,22 @@ def prepared(train, validation, stats, class_names=("low", "middle", "high"), **
         normalization=stats,
         **{**usual, **fields},
     )
+
+
+_programs = {}
+
+
+def shared_programs(config, data, make=programs.make):
+    """``programs.make``, once for trainings that differ in clips and seeds alone.
+
+    Tracing is half of what tests of small networks do.
+    """
+    leaves = jax.tree.leaves((data.validation, data.normalization, data.noise))
+    arrays = tuple((np.shape(x), np.asarray(x).tobytes()) for x in leaves)
+    key = (repr(config.model), repr(config.training), data.num_classes, arrays)
+    if key not in _programs:
+        _programs[key] = make(config, data)
+    return _programs[key]
 
 
 def tagged(noise=0.5, height=1.5):

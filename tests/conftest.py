@@ -36,9 +36,9 @@ def pytest_runtest_setup(item):
     """Compiles with few optimisations, which halves the time of most tests.
 
     Tests of numbers, precision, devices and resumed runs are marked ``optimized`` and
-    compile as users do, as all slow and GPU tests do.
+    compile as users do, as all slow, nightly and GPU tests do.
     """
-    marks = ("optimized", "slow", "gpu")
+    marks = ("optimized", "slow", "nightly", "gpu")
     is_plain = not any(item.get_closest_marker(mark) for mark in marks)
     value = str(int(is_plain))
     if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != value:

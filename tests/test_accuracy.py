@@ -23,6 +23,7 @@ def test_spoken_digits(real_audio, tmp_path, samples, least):
     assert accuracy(tmp_path, "spoken_digit", samples, real_audio("fsdd")) >= least
 
 
+@pytest.mark.nightly
 def test_environmental_sounds_by_a_table(real_audio, tmp_path):
     folder = real_audio("esc10")
     table = tmp_path / "esc10.csv"

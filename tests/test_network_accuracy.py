@@ -5,7 +5,7 @@ import pytest
 import audiodd_jax
 from audiodd_jax.jobs import evaluate
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 
 def test_networks_on_a_coreset_and_on_real_digits(real_audio, tmp_path):

@@ -81,7 +81,7 @@ def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
     assert any((first / "checkpoints").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(
     not shutil.which("unshare") or os.geteuid() != 0,
     reason="a network of its own takes unshare and the right to use it",

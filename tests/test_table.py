@@ -157,7 +157,7 @@ def test_what_does_not_fit_the_hours_is_told(found_of):
     assert reason == "not run: no time (about 30 s)"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_whole_table_of_tones(script, found_of, monkeypatch):
     """Every kind of row once, tiny; a second call finds everything done."""
     tiny = {

@@ -21,7 +21,13 @@ from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
-from audiodd_jax.training import evaluation, fit
+from audiodd_jax.training import evaluation, fit, programs
+
+
+@pytest.fixture(autouse=True)
+def _shared_programs(monkeypatch):
+    monkeypatch.setattr(programs, "make", checks.shared_programs)
+
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
 SMALL = {
@@ -126,7 +132,6 @@ def test_a_pool_in_the_cache_is_one_on_the_device():
     assert streamed.labelled.tolist() == on_device.labelled.tolist()
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("place", "warm"),
     [("training", True), ("testing", False), ("row", True), ("saved", False)],

@@ -61,9 +61,10 @@ def made(config, validation):
 
 def train(config=None, data=None, validation=None, path=None):
     config = config or settings()
-    data = fit.real_set(data or clips(), 3, config.training)
+    data = data or clips()
     validation = clips(12, 1) if validation is None else validation
-    own = made(config, validation)
+    own = checks.shared_programs(config, checks.prepared(data, validation, STATS))
+    data = fit.real_set(data, 3, config.training)
     if path is None:
         return fit.fit(config, data, own)
     with RunDirectory(path, dataclasses.asdict(config)) as run:
