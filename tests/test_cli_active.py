@@ -72,6 +72,7 @@ def test_one_function_on_real_recordings_and_what_it_leaves(real_audio, tmp_path
     assert "finished already" in again.stdout
 
 
+@pytest.mark.slow
 def test_labelled_clips_train_and_distil(tmp_path, capsys):
     """What was labelled is what ``train --indices`` and ``distill --labelled`` take."""
     run = tmp_path / "run"
@@ -173,6 +174,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
     assert "holds a single run" in several
 
 
+@pytest.mark.slow
 def test_a_coreset_of_other_features_is_refused_beside(tmp_path, capsys, coreset):
     other = tmp_path / "other"
     features = [a.replace("frames=16", "frames=32") for a in TINY]

@@ -33,6 +33,7 @@ def distilled(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_training_on_real_recordings_and_what_it_leaves(real_audio, tmp_path):
     """On recordings, through a new process, twice: the second time it is finished."""
     folder, run = real_audio("urbansound8k_sample"), tmp_path / "run"

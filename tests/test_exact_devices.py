@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.optimized
+pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parent / "exact_devices.py"
 

@@ -253,6 +253,7 @@ def test_real_clips_of_esc10(capsys, cache, tmp_path, real_audio):
     assert (result["num_train"], result["is_partial"]) == (320, False)
 
 
+@pytest.mark.slow
 def test_real_clips_of_urbansound8k(capsys, cache, tmp_path, real_audio):
     place = [
         "--dataset=urbansound8k",

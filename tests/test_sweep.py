@@ -50,6 +50,7 @@ def test_failed_runs_are_told_and_finished_ones_left(tmp_path):
     assert events(workdir, "started") == ["bad", "bad", "good"]
 
 
+@pytest.mark.slow
 def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
     runs = [{"name": "long", "steps": 4000}, {"name": "short", "seed": 1}]
     file, workdir = sweep_file(tmp_path / "s.py", runs), tmp_path / "out"

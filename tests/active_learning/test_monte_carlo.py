@@ -223,6 +223,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.optimized
 def test_four_devices_score_as_one():
     folder = os.path.dirname(__file__)

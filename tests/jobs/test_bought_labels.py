@@ -82,7 +82,7 @@ def contents(run):
     return found
 
 
-@pytest.mark.parametrize("pseudo", [False, True])
+@pytest.mark.parametrize("pseudo", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_labels_that_were_not_bought_change_no_file(
     pseudo, active_run, data, cache, tmp_path, monkeypatch
 ):
