@@ -21,7 +21,9 @@ from audiodd_jax.runtime.files import read_json
 from audiodd_jax.selection import subsets
 
 # Changes over the datasets' and networks' own settings: of everything, of a method's
-# distillation, of a network's training.
+# distillation, of a network's training. The ConvNet keeps its recipe: all clips of
+# Arabic Speech Commands give 77 % after 200 steps, 90 % after its 500: less training
+# would favour coresets, whose soft labels are learnt sooner.
 _SMALL_MAPS = {"features.n_mels": 32, "features.frames": 64, "evaluation.seeds": 1}
 CHANGES = {
     "cpu": {
@@ -30,7 +32,6 @@ CHANGES = {
         "dc": {"loop.steps": 60},
         "dsa": {"loop.steps": 60},
         "dm": {"loop.steps": 100},
-        "convnet": {"training.steps": 200},
         "resnet18": {"training.steps": 60, "training.batch_size": 64},
     },
     "default": {},
