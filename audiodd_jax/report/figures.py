@@ -52,7 +52,7 @@ def curves(
       path: of the PNG.
       measure: what the accuracies are, in words.
     """
-    figure = blank(9, 3.4)
+    figure = blank(9.0, 3.4)
     left, right = figure.subplots(1, 2)
 
     def line(
@@ -95,7 +95,7 @@ def progress(
       path: of the PNG.
       measure: what the accuracies are, in words.
     """
-    figure = blank(8, 4.5)
+    figure = blank(8.0, 4.5)
     axes = figure.subplots()
     for i, (name, seeds) in enumerate(histories.items()):
         at: dict[int, list[float]] = {}

@@ -85,7 +85,7 @@ def draw(
     """
     names = list(dict.fromkeys(point.name for point in points))
     is_full = len(curves) + len(names) > 10
-    figure = figures.blank(10 if is_full else 8, 5)
+    figure = figures.blank(10.0 if is_full else 8.0, 5.0)
     axes = figure.subplots()
     for i, curve in enumerate(curves):
         mean = 100 * curve.accuracies.mean(0)
