@@ -132,6 +132,7 @@ def test_a_pool_in_the_cache_is_one_on_the_device():
     assert streamed.labelled.tolist() == on_device.labelled.tolist()
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("place", "warm"),
     [("training", True), ("testing", False), ("row", True), ("saved", False)],

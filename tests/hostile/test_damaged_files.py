@@ -29,7 +29,7 @@ from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
-COPIES = int(os.environ.get("AUDIODD_TEST_COPIES", "2000"))
+COPIES = 10_000
 # A checkpoint takes a hundred times as long to read as the other files.
 CHECKPOINTS = int(os.environ.get("AUDIODD_TEST_CHECKPOINTS", "300"))
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 30

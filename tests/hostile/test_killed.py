@@ -1,7 +1,4 @@
-"""SIGKILLs at random moments: the bits are those of an uninterrupted run.
-
-Thirty of them, in all; before a release a hundred, by AUDIODD_TEST_KILLS=100.
-"""
+"""A hundred SIGKILLs at random moments: the bits are those of an uninterrupted run."""
 
 import json
 import os
@@ -15,7 +12,7 @@ import pytest
 from audiodd_jax.runtime.files import load_npy, load_npz
 
 pytestmark = pytest.mark.slow
-KILLS = int(os.environ.get("AUDIODD_TEST_KILLS", "30"))
+KILLS = int(os.environ.get("AUDIODD_TEST_KILLS", "100"))
 
 FEATURES = [
     "--dataset=tones",
