@@ -25,7 +25,14 @@ from audiodd_jax.runtime.devices import Grid
 from audiodd_jax.runtime.errors import UserError
 
 # Sources that only CPUs are for.
-_CPU_ONLY = ("on_cpu", "winograd", "_products", "written_out", "kernel_gradient")
+_CPU_ONLY = (
+    "on_cpu",
+    "winograd",
+    "_products",
+    "written_out",
+    "kernel_gradient",
+    "_by_windows",
+)
 _CPU_POOLING = ("average_pool.<locals>.by_window", "max_pool.<locals>.by_slices")
 # Programs that keep no state.
 _STATELESS = ("validation", "scoring", "passes", "features")

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks.layers import Conv, Drop, Dropout, Head, make_norm, norm_name
-from audiodd_jax.ops.pooling import pool_any
+from audiodd_jax.networks.layers import Conv, Drop, Dropout, Head, norm_relu_pool
 
 
 class ConvNet(nn.Module):
@@ -52,8 +51,7 @@ class ConvNet(nn.Module):
     def _block(self, x: Array, i: int, train: bool) -> Array:
         no_norm = self.norm == "none"
         conv = Conv(self.width, use_bias=no_norm, dtype=self.dtype, name=f"Conv_{i}")
-        norm = make_norm(self.norm, train, self.dtype)(**norm_name(self.norm, i))
-        return pool_any(nn.relu(norm(conv(x))))
+        return norm_relu_pool(conv(x), self.norm, i, train, self.dtype)
 
     def stem(
         self, x: Float[Array, "b f t 1"], *, train: bool

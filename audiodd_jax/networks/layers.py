@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.ops import convolution
+from audiodd_jax.ops import batch_norm_pool, convolution
+from audiodd_jax.ops.pooling import POOL, pool_any
 
+# Share of the past in the running statistics of batch normalisation.
+_MOMENTUM = 0.9
 # Most groups of group normalisation.
 _GROUPS = 8
 
@@ -53,7 +56,11 @@ def make_norm(
     """
     if kind == "batch":
         return functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, dtype=dtype
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=_MOMENTUM,
+            epsilon=batch_norm_pool.EPSILON,
+            dtype=dtype,
         )
     if kind == "instance":
         return functools.partial(
@@ -68,6 +75,48 @@ def norm_name(kind: str, index: int) -> dict[str, str]:
     """The name that ``nn.compact`` gives to a network's norm of this index."""
     names = {"batch": "BatchNorm", "instance": "GroupNorm", "group": "_GroupNorm"}
     return {"name": f"{names[kind]}_{index}"} if kind in names else {}
+
+
+class BatchNormPool(nn.Module):
+    """``nn.BatchNorm`` by the batch's statistics, ReLU and pooling, faster on CPU.
+
+    Variables are those of ``nn.BatchNorm``, which is used for inference.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
+        """Pools the normalised images, and updates the running statistics."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running = (
+            self.variable("batch_stats", "mean", jnp.zeros, shape),
+            self.variable("batch_stats", "var", jnp.ones, shape),
+        )
+        x, *found = batch_norm_pool.batch_norm_pool(x, scale, bias)
+        if not self.is_initializing():
+            for old, new in zip(running, found, strict=True):
+                old.value = _MOMENTUM * old.value + (1 - _MOMENTUM) * new
+        return x
+
+
+def norm_relu_pool(
+    x: Float[Array, "b f t w"], kind: str, index: int, train: bool, dtype: DTypeLike
+) -> Float[Array, "b f2 t2 w"]:
+    """The end of a block: a norm of ``make_norm``, ReLU and pooling, in ``dtype``.
+
+    Args:
+      x: what the block's convolution gave.
+      kind: of the norm.
+      index: of the norm in its network, part of its name.
+      train: normalise by the batch's statistics, not by the running ones.
+      dtype: of the outputs.
+    """
+    name = norm_name(kind, index)
+    is_even = all(side % POOL == 0 for side in x.shape[1:3])
+    if kind == "batch" and train and is_even:
+        return BatchNormPool(**name)(x.astype(dtype))
+    return pool_any(nn.relu(make_norm(kind, train, dtype)(**name)(x)))
 
 
 class _GroupNorm(nn.Module):

@@ -3,8 +3,8 @@
 XLA:CPU runs the two transposes that JAX derives from a convolution on its naive path,
 10 to 40 times slower than the convolution itself. Here they are written as operations
 that it runs fast: the gradient of the input as a convolution with the reversed kernel,
-that of the kernel as matrix products with the patches of a few images at a time. On
-accelerators JAX's own transposes are used. BUILD_NOTES.md has the measurements.
+that of the kernel as matrix products (``kernel_gradient.py``). On accelerators JAX's
+own transposes are used. BUILD_NOTES.md has the measurements.
 """
 
 import functools
@@ -16,10 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from audiodd_jax.ops import winograd
+from audiodd_jax.ops.kernel_gradient import kernel_gradient, patches
 
-# Positions whose patches are gathered at once for the kernel's gradient on CPU; few
-# enough to stay in cache.
-_POSITIONS = 1024
 # Output positions below which XLA:CPU convolves on its naive path, 30 to 200 times
 # slower than the product of patches and kernel.
 _FEW = 16
@@ -105,66 +103,6 @@ def input_gradient(
     return total[:, half : half + f, half : half + t]
 
 
-def kernel_gradient(
-    x: Float[Array, "b f t channels_in"],
-    ct: Float[Array, "b f2 t2 w"],
-    k: int,
-    stride: int = 1,
-    precision: lax.Precision | None = None,
-) -> Float[Array, "k k channels_in w"]:
-    """Transpose of ``convolve`` with respect to its kernel, fast on XLA:CPU.
-
-    Products of patches and output gradients, a few images at a time: the patches of a
-    whole batch would not fit the caches and take three times as long.
-
-    Args:
-      x: the input.
-      ct: gradient with respect to the output.
-      k: size of the kernel.
-      stride: of the convolution.
-      precision: of the products.
-    """
-    b, f2, t2, w = ct.shape
-    channels = x.shape[3]
-    wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
-
-    def part(x: Array, ct: Array) -> Array:
-        return jnp.dot(
-            ct.reshape(-1, w).T,
-            _patches(x, k, stride).reshape(-1, k * k * channels),
-            precision=precision,
-            preferred_element_type=wide,
-        )
-
-    size = min(b, max(1, _POSITIONS // (f2 * t2)))
-    whole = b // size
-    split = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])
-    add = lambda total, images: (total + part(*images), None)
-    zeros = jnp.zeros((w, k * k * channels), wide)
-    total, _ = lax.scan(add, zeros, (split(x), split(ct)))
-    if whole * size < b:
-        total += part(x[whole * size :], ct[whole * size :])
-    # Without it XLA transposes the product in some programs and not in others, and a
-    # seed's bits would depend on how many seeds are trained together.
-    total = lax.optimization_barrier(total)
-    return total.T.reshape(k, k, channels, w).astype(x.dtype)
-
-
-def _patches(
-    x: Float[Array, "b f t channels_in"], k: int, stride: int
-) -> Float[Array, "b f2 t2 taps"]:
-    """The ``k k channels_in`` inputs of each output position."""
-    half = k // 2
-    rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
-    taps = [
-        x[:, u : u + rows : stride, v : v + columns : stride]
-        for u in range(k)
-        for v in range(k)
-    ]
-    return jnp.concatenate(taps, axis=-1)
-
-
 def _products(
     x: Float[Array, "b f t channels_in"],
     kernel: Float[Array, "k k channels_in w"],
@@ -173,8 +111,8 @@ def _products(
 ) -> Float[Array, "b f2 t2 w"]:
     """``convolve`` as one matrix product, fast on XLA:CPU for small outputs."""
     k, _, _, w = kernel.shape
-    patches = _patches(x, k, stride)
-    return jnp.dot(patches, kernel.reshape(-1, w), precision=precision)
+    rows = patches(x, k, stride)
+    return jnp.dot(rows, kernel.reshape(-1, w), precision=precision)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

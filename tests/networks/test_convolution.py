@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.ops import convolution
+from audiodd_jax.ops.kernel_gradient import kernel_gradient
 
 
 def case(seed, b, f, t, channels, width, k, stride):
@@ -38,7 +39,7 @@ def test_written_out_gradients_are_those_that_jax_derives(b, f, t, channels, k, 
 @pytest.mark.parametrize("b", [1, 6, 130])
 def test_batches_that_do_not_divide_into_chunks_of_patches(b):
     x, kernel, ct = case(0, b, 16, 16, 2, 3, 3, 1)
-    found = convolution.kernel_gradient(x, ct, 3)
+    found = kernel_gradient(x, ct, 3)
     want = jax.vjp(lambda w: convolution.convolve(x, w), kernel)[1](ct)[0]
     np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-2)
 

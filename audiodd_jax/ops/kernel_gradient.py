@@ -1,0 +1,135 @@
+"""The gradient of a convolution's kernel as matrix products, fast on XLA:CPU.
+
+A few images at a time, since what is gathered of a whole batch would not fit the
+caches. With stride 1 the shifts along frequency are gathered from the input and those
+along time from the output's gradient: twice three copies for a 3x3 kernel, not nine.
+BUILD_NOTES.md has the measurements.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+# Output positions of the images that are gathered at once: few enough to stay in cache,
+# and of one channel, which takes a ninth of the others' memory, as many as pay.
+_POSITIONS = 2048
+_POSITIONS_OF_ONE_CHANNEL = 2**18
+
+
+def kernel_gradient(
+    x: Float[Array, "b f t channels_in"],
+    ct: Float[Array, "b f2 t2 w"],
+    k: int,
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+) -> Float[Array, "k k channels_in w"]:
+    """Transpose of ``convolution.convolve`` with respect to its kernel.
+
+    Args:
+      x: the input.
+      ct: gradient with respect to the output.
+      k: size of the kernel.
+      stride: of the convolution.
+      precision: of the products.
+    """
+    channels, w = x.shape[3], ct.shape[3]
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
+
+    def product(rows: Array, ct: Array) -> Array:
+        return jnp.dot(rows, ct, precision=precision, preferred_element_type=wide)
+
+    def by_taps(x: Array, ct: Array) -> Array:
+        return product(_taps(x, k), ct.reshape(-1, w))
+
+    def by_shifts(x: Array, ct: Array) -> Array:
+        rows, columns = _shifts(x, ct, k)
+        total = product(rows.T, columns).reshape(k, channels, k, w)
+        return total.transpose(0, 2, 1, 3)
+
+    def by_patches(x: Array, ct: Array) -> Array:
+        rows = patches(x, k, stride).reshape(-1, k * k * channels)
+        return product(ct.reshape(-1, w).T, rows).T
+
+    positions, part = _POSITIONS, by_patches
+    if stride == 1 and channels == 1:
+        positions, part = _POSITIONS_OF_ONE_CHANNEL, by_taps
+    elif stride == 1:
+        part = by_shifts
+    shape = (k, k, channels, w)
+    shaped = lambda x, ct: part(x, ct).reshape(shape)
+    total = _sum_over_images(shaped, x, ct, positions)
+    return total.astype(x.dtype)
+
+
+def _sum_over_images(
+    part: Callable[[Array, Array], Array], x: Array, ct: Array, positions: int
+) -> Array:
+    """The sum of ``part`` over images, as many at once as have ``positions``."""
+    b, f2, t2, _ = ct.shape
+    size = min(b, max(1, positions // (f2 * t2)))
+    whole = b // size
+    split = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])
+    rest = (x[whole * size :], ct[whole * size :])
+    if whole == 1:
+        total = part(x[:size], ct[:size])
+    else:
+        add = lambda total, images: (total + part(*images), None)
+        like = jax.eval_shape(part, x[:size], ct[:size])
+        zeros = jnp.zeros(like.shape, like.dtype)
+        total, _ = lax.scan(add, zeros, (split(x), split(ct)))
+    if whole * size < b:
+        total += part(*rest)
+    # Without it XLA transposes the product in some programs and not in others, and a
+    # seed's bits would depend on how many seeds are trained together.
+    return lax.optimization_barrier(total)
+
+
+def _taps(x: Float[Array, "b f t 1"], k: int) -> Float[Array, "taps positions"]:
+    """The ``k k`` shifts of images of one channel, one after the other."""
+    _, f, t, _ = x.shape
+    half = k // 2
+    x = jnp.pad(x[..., 0], ((0, 0), (half, half), (half, half)))
+    shifts = [x[:, u : u + f, v : v + t] for u in range(k) for v in range(k)]
+    return jnp.stack(shifts).reshape(k * k, -1)
+
+
+def _shifts(
+    x: Float[Array, "b f t channels_in"], ct: Float[Array, "b f t w"], k: int
+) -> tuple[Float[Array, "positions rows"], Float[Array, "positions columns"]]:
+    """``k`` shifts of the input along frequency, of the gradient along time.
+
+    Tap ``(u, v)`` of the kernel's gradient sums ``x[f + u, t + v] ct[f, t]``, which is
+    ``x[f + u, t] ct[f, t - v]``.
+    """
+    _, f, t, channels = x.shape
+    half = k // 2
+    x = jnp.pad(x, ((0, 0), (half, half), (0, 0), (0, 0)))
+    ct = jnp.pad(ct, ((0, 0), (0, 0), (half, half), (0, 0)))
+    rows = jnp.concatenate([x[:, u : u + f] for u in range(k)], axis=-1)
+    starts = range(k - 1, -1, -1)
+    columns = jnp.concatenate([ct[:, :, v : v + t] for v in starts], axis=-1)
+    return rows.reshape(-1, k * channels), columns.reshape(-1, k * ct.shape[3])
+
+
+def patches(
+    x: Float[Array, "b f t channels_in"], k: int, stride: int
+) -> Float[Array, "b f2 t2 taps"]:
+    """The ``k k channels_in`` inputs of each output position.
+
+    Args:
+      x: the input.
+      k: size of the kernel.
+      stride: of the convolution.
+    """
+    half = k // 2
+    rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    taps = [
+        x[:, u : u + rows : stride, v : v + columns : stride]
+        for u in range(k)
+        for v in range(k)
+    ]
+    return jnp.concatenate(taps, axis=-1)
