@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 # Output positions of the images that are gathered at once: few enough to stay in cache,
 # and of one channel, which takes a ninth of the others' memory, as many as pay.
 _POSITIONS = 2048
-_POSITIONS_OF_ONE_CHANNEL = 2**18
+_POSITIONS_OF_ONE_CHANNEL = 2**17
 
 
 def kernel_gradient(
