@@ -42,7 +42,7 @@ def kernel_gradient(
         return jnp.dot(rows, ct, precision=precision, preferred_element_type=wide)
 
     def by_taps(x: Array, ct: Array) -> Array:
-        return product(_taps(x, k), ct.reshape(-1, w))
+        return product(_taps(x, k, stride), ct.reshape(-1, w))
 
     def by_shifts(x: Array, ct: Array) -> Array:
         rows, columns = _shifts(x, ct, k)
@@ -54,7 +54,7 @@ def kernel_gradient(
         return product(ct.reshape(-1, w).T, rows).T
 
     positions, part = _POSITIONS, by_patches
-    if stride == 1 and channels == 1:
+    if channels == 1:
         positions, part = _POSITIONS_OF_ONE_CHANNEL, by_taps
     elif stride == 1:
         part = by_shifts
@@ -87,13 +87,11 @@ def _sum_over_images(
     return lax.optimization_barrier(total)
 
 
-def _taps(x: Float[Array, "b f t 1"], k: int) -> Float[Array, "taps positions"]:
-    """The ``k k`` shifts of images of one channel, one after the other."""
-    _, f, t, _ = x.shape
-    half = k // 2
-    x = jnp.pad(x[..., 0], ((0, 0), (half, half), (half, half)))
-    shifts = [x[:, u : u + f, v : v + t] for u in range(k) for v in range(k)]
-    return jnp.stack(shifts).reshape(k * k, -1)
+def _taps(
+    x: Float[Array, "b f t 1"], k: int, stride: int
+) -> Float[Array, "taps positions"]:
+    """``patches`` of one channel, but tap by tap: copies of whole rows."""
+    return jnp.stack(_shifted(x[..., 0], k, stride)).reshape(k * k, -1)
 
 
 def _shifts(
@@ -124,12 +122,16 @@ def patches(
       k: size of the kernel.
       stride: of the convolution.
     """
+    return jnp.concatenate(_shifted(x, k, stride), axis=-1)
+
+
+def _shifted(x: Array, k: int, stride: int) -> list[Array]:
+    """What each of the ``k k`` taps reads at all output positions."""
     half = k // 2
     rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
-    taps = [
+    x = jnp.pad(x, [(0, 0), (half, half), (half, half), *[(0, 0)] * (x.ndim - 3)])
+    return [
         x[:, u : u + rows : stride, v : v + columns : stride]
         for u in range(k)
         for v in range(k)
     ]
-    return jnp.concatenate(taps, axis=-1)
