@@ -3,7 +3,7 @@
 Pooling's gradient gives each output's to four inputs. As a reshape of a repeated array
 it costs XLA:CPU divisions of indices for each element, and the vector units are idle.
 Here the arrays are seen as windows, ``[b, f2, 2, t2, 2, w]``, and it is a broadcast.
-BUILD_NOTES.md has the measurements.
+experiments/RESULTS.md has the measurements.
 
 References:
   Ioffe, Szegedy, *Batch Normalization*, ICML 2015.

@@ -3,7 +3,7 @@
 A few images at a time, since what is gathered of a whole batch would not fit the
 caches. With stride 1 the shifts along frequency are gathered from the input and those
 along time from the output's gradient: twice three copies for a 3x3 kernel, not nine.
-BUILD_NOTES.md has the measurements.
+experiments/RESULTS.md has the measurements.
 """
 
 from collections.abc import Callable
@@ -72,16 +72,12 @@ def _sum_over_images(
     size = min(b, max(1, positions // (f2 * t2)))
     whole = b // size
     split = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])
-    rest = (x[whole * size :], ct[whole * size :])
-    if whole == 1:
-        total = part(x[:size], ct[:size])
-    else:
-        add = lambda total, images: (total + part(*images), None)
-        like = jax.eval_shape(part, x[:size], ct[:size])
-        zeros = jnp.zeros(like.shape, like.dtype)
-        total, _ = lax.scan(add, zeros, (split(x), split(ct)))
+    add = lambda total, images: (total + part(*images), None)
+    like = jax.eval_shape(part, x[:size], ct[:size])
+    zeros = jnp.zeros(like.shape, like.dtype)
+    total, _ = lax.scan(add, zeros, (split(x), split(ct)))
     if whole * size < b:
-        total += part(*rest)
+        total += part(x[whole * size :], ct[whole * size :])
     # Without it XLA transposes the product in some programs and not in others, and a
     # seed's bits would depend on how many seeds are trained together.
     return lax.optimization_barrier(total)

@@ -13,7 +13,7 @@ from audiodd_jax.ops.pooling import average_pool
 
 
 def case(shape, dtype=None):
-    keys = jax.random.split(jax.random.key(0), 4)
+    keys = jax.random.split(jax.random.key(0), 3)
     x = 2 + 3 * jax.random.normal(keys[0], shape)
     scale, bias = jax.random.normal(keys[1], (2, shape[-1]))
     out = (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
