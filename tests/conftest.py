@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[1]
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "compiled")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.01")
 
 # Before anything of the package is imported: its functions are wrapped as they load.
 install_import_hook("audiodd_jax", "beartype.beartype")
@@ -44,6 +44,23 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = f"{given} {_OTHER_EMITTERS}".strip()
 
 
+def _is_plain(item):
+    marks = ("optimized", "slow", "nightly", "gpu")
+    return not any(item.get_closest_marker(mark) for mark in marks)
+
+
+def pytest_collection_modifyitems(items):
+    """The plain tests of a file come first: each change drops compiled programs."""
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    items[:] = [
+        item
+        for of_file in files.values()
+        for item in sorted(of_file, key=_is_plain, reverse=True)
+    ]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Compiles with few optimisations, which halves the time of most tests.
@@ -51,8 +68,7 @@ def pytest_runtest_setup(item):
     Tests of numbers, precision, devices and resumed runs are marked ``optimized`` and
     compile with all of them, as all slow, nightly and GPU tests do.
     """
-    marks = ("optimized", "slow", "nightly", "gpu")
-    is_plain = not any(item.get_closest_marker(mark) for mark in marks)
+    is_plain = _is_plain(item)
     value = str(int(is_plain))
     if os.environ.get("JAX_DISABLE_MOST_OPTIMIZATIONS") != value:
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = value  # of child processes
