@@ -291,7 +291,8 @@ def test_bad_sounds_are_one_sentence(capsys, sound_folder, tmp_path):
 
 # The storage below orbax drops its own futures when a write fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("what", [pytest.param("run", marks=pytest.mark.slow), "cache"])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["run", "cache"])
 def test_a_full_disk_is_one_sentence(capsys, tmp_path, small_disk, what, monkeypatch):
     run = tmp_path / "run"
     if what == "run":

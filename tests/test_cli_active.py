@@ -166,11 +166,12 @@ def test_bad_input_in_one_sentence(tmp_path, capsys, flags, message):
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
     run = f"--workdir={tmp_path / 'run'}"
-    main.main([*TONES, *FEW, "--acquisition=random", run])
+    command = [*TONES, *FEW, "--model=linear", run]
+    main.main([*command, "--acquisition=random"])
     capsys.readouterr()
-    other = fails(capsys, *TONES, *FEW, "--acquisition=bald", run)
-    assert "active.acquisition is 'random' there and 'bald' here" in other
-    several = fails(capsys, *TONES, *FEW, "--acquisition=random,bald", run)
+    other = fails(capsys, *command, "--acquisition=margin")
+    assert "active.acquisition is 'random' there and 'margin' here" in other
+    several = fails(capsys, *command, "--acquisition=random,margin")
     assert "holds a single run" in several
 
 

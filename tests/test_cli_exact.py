@@ -61,6 +61,7 @@ def test_exact_kernels_side_by_side(distilled, capsys, caplog):
     assert capsys.readouterr().out.count("\n| nngp ") == 2
 
 
+@pytest.mark.slow
 def test_kip_leaves_an_artefact(distilled):
     result = json.loads((distilled / "result.json").read_text())
     assert result["method"] == "kip"

@@ -119,27 +119,27 @@ def test_protocols_and_baselines_side_by_side(distilled, tmp_path, capsys):
     command = [
         "evaluate",
         f"--workdir={distilled}",
-        "--protocol=krr,convnet",
+        "--protocol=krr,linear",
         "--against=random,hard,20%",
         f"--out={out}",
         *NETWORK,
     ]
     main.main(command)
     printed = capsys.readouterr().out
-    assert printed.count("\n| convnet ") == 4
+    assert printed.count("\n| linear ") == 4
     assert "coreset, hard labels" in printed
     rows = json.loads((out / "evaluation.json").read_text())
     assert len(rows) == 8
     assert {row["num_samples"] for row in rows} == {20, 400}
     assert all(len(row["test_accuracies"]) == 2 for row in rows)
-    assert (out / "convnet" / "random-draw1" / "networks.npz").exists()
-    assert (out / "convnet-coreset.png").exists()
+    assert (out / "linear" / "random-draw1" / "networks.npz").exists()
+    assert (out / "linear-coreset.png").exists()
     text = (out / "README.md").read_text()
     assert "| siren " in text
     # Finished trainings are not repeated.
-    stamp = (out / "convnet" / "coreset" / "networks.npz").stat().st_mtime_ns
+    stamp = (out / "linear" / "coreset" / "networks.npz").stat().st_mtime_ns
     main.main(command)
-    assert (out / "convnet" / "coreset" / "networks.npz").stat().st_mtime_ns == stamp
+    assert (out / "linear" / "coreset" / "networks.npz").stat().st_mtime_ns == stamp
     assert capsys.readouterr().out.splitlines()[-4:] == printed.splitlines()[-4:]
 
 

@@ -38,10 +38,8 @@ def test_medoids_are_best_in_their_clusters(k):
 def test_seeds_spread_by_squared_distance():
     # 50 copies each at 0 and 1, one clip at 10: it is drawn second in nearly all cases.
     features = np.r_[np.zeros(50), np.ones(50), 10.0].reshape(-1, 1)
-    draws = [
-        np.asarray(clusters.seeding(jax.random.key(i), jax.numpy.asarray(features), 2))
-        for i in range(200)
-    ]
+    seeding = jax.jit(lambda key: clusters.seeding(key, jax.numpy.asarray(features), 2))
+    draws = [np.asarray(seeding(jax.random.key(i))) for i in range(200)]
     far = np.mean([100 in draw[1:] for draw in draws if draw[0] != 100])
     # From 0: 100 / (100 + 50); from 1: 81 / (81 + 50).
     assert abs(far - (100 / 150 + 81 / 131) / 2) < 0.1

@@ -63,7 +63,9 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("version", ["v0.01", "v0.02"])
+@pytest.mark.parametrize(
+    "version", [pytest.param("v0.01", marks=pytest.mark.slow), "v0.02"]
+)
 def test_speech_commands_from_a_server(
     capsys, caplog, cache, tmp_path, monkeypatch, file_server, version
 ):

@@ -31,6 +31,7 @@ def events(workdir, event):
     return sorted(row["run"] for row in rows if row["event"] == event)
 
 
+@pytest.mark.slow
 def test_failed_runs_are_told_and_finished_ones_left(tmp_path):
     runs = [
         {"name": "good", "method": "random", "samples_per_class": 1},

@@ -128,7 +128,7 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
     assert loss(solved) < loss(start)
 
 
-@pytest.mark.optimized
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     def run(place):
         with RunDirectory(place, {}) as directory:

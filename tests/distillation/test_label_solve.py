@@ -51,7 +51,12 @@ def objective(labels, config, prepared, start, weights):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize(
-    "changes", [{}, {"loop__draw": "recordings"}, {"coreset__factor": 2}]
+    "changes",
+    [
+        {},
+        {"loop__draw": "recordings"},
+        pytest.param({"coreset__factor": 2}, marks=pytest.mark.slow),
+    ],
 )
 def test_the_labels_minimise_the_weighted_error(changes):
     config, prepared, start = problem(**changes)

@@ -98,7 +98,10 @@ def make(method, mesh=None, **changes):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("method", "factor"), [("dc", 1), ("dsa", 2), ("dm", 2)])
+@pytest.mark.parametrize(
+    ("method", "factor"),
+    [("dc", 1), pytest.param("dsa", 2, marks=pytest.mark.slow), ("dm", 2)],
+)
 def test_a_step_follows_the_gradient_by_finite_differences(x64, method, factor):
     """The images' first change is the loss's slope, through both differentiations."""
     batch, start = problem()

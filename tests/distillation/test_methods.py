@@ -30,8 +30,8 @@ def changes(method, **more):
     return settings(method=method, **{**own, **more})
 
 
-@pytest.mark.optimized
-@pytest.mark.parametrize("method", [pytest.param("dsa", marks=pytest.mark.slow), "dm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dsa", "dm"])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
     config = changes(method)
     whole = run(tmp_path / "whole", config)

@@ -101,6 +101,7 @@ def test_a_tone_comes_back_at_its_pitch_and_silence_as_silence():
 
 
 # At equal momentum it is the same algorithm from other random phases.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "momentum", "most"), [({"momentum": 0.0}, 0.0, 1.04), ({}, 0.99, 1.0)]
 )

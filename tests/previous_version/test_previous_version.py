@@ -66,6 +66,7 @@ def test_a_finished_run_is_recognised(runs, capsys):
     assert "finished already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_coreset(runs):
     run = runs / "interrupted"
     main.main(["distill", *flags_of(run), f"--workdir={run}"])

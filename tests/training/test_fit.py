@@ -141,7 +141,12 @@ def test_seeds_are_what_they_are_alone_one_by_one_and_at_once():
 
 # 8x8 images leave the ResNet's stem a map of 2x2: it learns them more slowly.
 @pytest.mark.parametrize(
-    ("name", "least"), [("convnet", 1.0), ("resnet18", 0.6), ("linear", 1.0)]
+    ("name", "least"),
+    [
+        ("convnet", 1.0),
+        pytest.param("resnet18", 0.6, marks=pytest.mark.slow),
+        ("linear", 1.0),
+    ],
 )
 def test_every_network_learns(name, least):
     config = settings(
