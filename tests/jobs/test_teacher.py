@@ -168,7 +168,6 @@ def run_config(run):
     return coreset_config(run.coreset)
 
 
-@pytest.mark.slow
 def test_a_run_continues_from_a_coreset_with_more_samples_and_learnt_labels(run, root):
     path = run.path / "coreset.npz"
     changes = {
