@@ -131,7 +131,10 @@ def third_party(tmp_path_factory, monkeypatch):
     monkeypatch.syspath_prepend(str(place))
 
 
-def test_a_method_runs_resumes_and_reports_like_the_others(tmp_path, capsys):
+def test_a_method_runs_resumes_and_reports_like_the_others(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # Commands without a folder of their own make one here.
     run = tmp_path / "run"
     options = ["--dataset=tones", "--samples_per_class=2", *TINY]
     main.main(["distill", *options, "--method=mean", f"--workdir={run}"])
