@@ -170,12 +170,12 @@ class Found:
                         label = published_results.LABELS[self.runs.dataset]
                         row = row._replace(published_label=label)
                 yield row
-        for key in self.results:
-            if key[0] == "bought" and key[-1] == 0:
-                _, name, share, per_class, _ = key
-                title = f"RFAD from {share.replace('%', ' %')} of the labels ({name})"
-                size, clips = f"{per_class} per class", per_class * data.num_classes
-                yield self._row(title, size, clips, raw, *key[:-1])
+        bought = [key for key in self.results if key[0] == "bought" and key[-1] == 0]
+        for key in sorted(bought, key=lambda key: float(key[2].rstrip("%"))):
+            _, name, share, per_class, _ = key
+            title = f"RFAD from {share.replace('%', ' %')} of the labels ({name})"
+            size, clips = f"{per_class} per class", per_class * data.num_classes
+            yield self._row(title, size, clips, raw, *key[:-1])
 
     def _row(self, title, size, clips, raw, *asked):
         """A row of the outcomes of all seeds that reached its number of clips."""
