@@ -17,7 +17,6 @@ from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import REGRESSION, SELECTION
 from audiodd_jax.jobs import active, distill, recorded_training
 from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.runtime.files import read_json
 from audiodd_jax.selection import subsets
 
 # Changes over the datasets' and networks' own settings: of everything, of a method's
@@ -206,16 +205,3 @@ class Contenders:
         trained = recorded_training.train(recipe, self.data, source, folder)
         size = size or trained.result["num_samples"]
         return Outcome({size: trained.scores.mean}, trained.result["wall_seconds"])
-
-    def best_choice(self, names, budget, seed):
-        """The function whose network was best at a budget, on validation clips."""
-        at = {}
-        for name in names:
-            file = self._choice_place(name, seed) / "result.json"
-            rounds = read_json(file)["rounds"] if file.exists() else []
-            for row in rounds:
-                if row["counted"] == self.count(budget):
-                    at[name] = row.get("validation_accuracy", 0.0)
-        if not at:
-            raise UserError(f"no function has bought {budget} of the labels")
-        return max(at, key=at.get)

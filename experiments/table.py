@@ -36,8 +36,9 @@ from audiodd_jax.config.names import ACQUISITIONS
 from audiodd_jax.report import learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime import multiprocess
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.errors import InUseError, UserError
 from audiodd_jax.runtime.files import write_atomically, write_json
+from audiodd_jax.runtime.locks import exclusive
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -97,19 +98,27 @@ class Found:
         """
         self.runs, self.results, self.reasons = runs, {}, {}
         self.end = time.monotonic() + 3600 * hours if hours else float("inf")
+        self.elsewhere = set()
         self.file = runs.place / runs.model / "outcomes.json"
-        if self.file.exists():
-            for key, value in json.loads(self.file.read_text()):
-                numbers = lambda at: {int(k): v for k, v in (at or {}).items()}
-                outcome = Outcome(*value)
-                self.results[tuple(key)] = outcome._replace(
-                    accuracies=numbers(outcome.accuracies),
-                    validation=numbers(outcome.validation),
-                )
+        self._read()
+
+    def _read(self):
+        """Adds what other calls have found since."""
+        if not self.file.exists():
+            return
+        numbers = lambda at: {int(k): v for k, v in (at or {}).items()}
+        for key, value in json.loads(self.file.read_text()):
+            outcome = Outcome(*value)
+            outcome = outcome._replace(
+                accuracies=numbers(outcome.accuracies),
+                validation=numbers(outcome.validation),
+            )
+            self.results.setdefault(tuple(key), outcome)
 
     def ask(self, name, *arguments):
         """Runs one thing; what cannot be run is noted, and the next one follows."""
         key = (name, *arguments)
+        self._read()
         if key in self.results:
             return
         seconds = self._expected(key)
@@ -120,6 +129,9 @@ class Found:
             return
         try:
             self.results[key] = getattr(self.runs, name)(*arguments)
+        except InUseError:
+            self.elsewhere.add(key)
+            self.reasons[key] = "not run: another call runs it"
         except UserError as error:
             self.reasons[key] = f"not run: {error}"
         except Exception as error:
@@ -133,6 +145,21 @@ class Found:
         alike = lambda other: sum(a == b for a, b in zip(key, other, strict=True))
         known = [other for other in self.results if other[0] == key[0]]
         return self.results[max(known, key=alike)].seconds if known else 0.0
+
+    def best_function(self, share):
+        """The function whose network was best with a share, on validation clips.
+
+        By the first seed, so that all seeds share a row; None while that is not known.
+        """
+        clips, at = self.runs.count(share), {}
+        for name in _ACQUISITIONS.value:
+            key = ("choice", name, 0)
+            outcome = self.results.get(key)
+            if outcome is None and key in self.elsewhere:
+                return None
+            if outcome and clips in (outcome.validation or {}):
+                at[name] = outcome.validation[clips]
+        return max(at, key=at.get) if at else None
 
     def of(self, name, *arguments):
         """The results of all seeds, and why there are none."""
@@ -200,10 +227,14 @@ class Found:
 
     def write(self):
         """Writes outcomes, tables, sentences and the figure; the tables as Markdown."""
-        data, rows = self.runs.data, list(self.rows())
         stem = self.runs.place / self.runs.model
-        stem.mkdir(parents=True, exist_ok=True)
-        write_json(self.file, [[list(k), list(v)] for k, v in self.results.items()])
+        with exclusive(self.file.with_name("outcomes.lock"), "writing outcomes"):
+            self._read()
+            write_json(self.file, [[list(k), list(v)] for k, v in self.results.items()])
+            return self._tables(stem)
+
+    def _tables(self, stem):
+        data, rows = self.runs.data, list(self.rows())
         sized = (data.num_train, data.num_classes, data.train_bytes)
         made = budget_table.table(rows, *sized)
         tables.write(made, stem)
@@ -281,15 +312,13 @@ def ask_all(found):
 
 def _ask_bought(found, share, seed):
     """The largest coreset that the labels of the best function allow."""
-    try:
-        # One function for all seeds, so that they share a row.
-        best = found.runs.best_choice(_ACQUISITIONS.value, share, 0)
-    except UserError:
+    if not (best := found.best_function(share)):
         return
     for per_class in sizes():
         key = ("bought", best, share, per_class, seed)
         found.ask(*key)
-        if key in found.results:
+        # Fewer spectrograms only where the labels do not suffice for more.
+        if key in found.results or key in found.elsewhere:
             return
 
 

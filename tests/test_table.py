@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime.errors import InUseError, UserError
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 MODULES = ("table", "contenders", "published_results", "budget_table")
@@ -143,6 +143,42 @@ def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, script):
     again.ask("choice", "bald", 0)
     assert again.results[("choice", "bald", 0)].accuracies == {960: 0.6}
     assert not again.reasons
+
+
+def test_calls_at_the_same_time_share_what_they_find(found_of, script):
+    one, other = found_of("--dataset=esc50"), found_of("--dataset=esc50")
+    outcomes = {
+        "bald": script.Outcome({320: 0.6, 960: 0.6}, 30.0, None, {320: 0.5}),
+        "random": script.Outcome({320: 0.4}, 30.0, None, {320: 0.6}),
+    }
+
+    def held(*asked):
+        raise InUseError("another process is writing a folder")
+
+    one.runs.choice = lambda name, seed: outcomes[name]
+    other.runs.choice = held
+    other.ask("choice", "bald", 0)
+    reason = other.reasons["choice", "bald", 0]
+    assert reason == "not run: another call runs it"
+    # The other call finds something, and neither loses what the first one writes then.
+    other.runs.choice = lambda name, seed: outcomes[name]
+    other.ask("choice", "random", 0)
+    # While a function is being run elsewhere, which one is best is not known.
+    assert other.best_function("20%") is None
+    one.ask("choice", "bald", 0)
+    other.runs.choice = one.runs.choice = held
+    other.ask("choice", "bald", 0)
+    one.ask("choice", "random", 0)
+    for found in (one, other, found_of("--dataset=esc50")):
+        for name, outcome in outcomes.items():
+            assert found.results["choice", name, 0].accuracies == outcome.accuracies
+        # By validation clips alone, of the functions that reached the share.
+        assert found.best_function("20%") == "random"
+        assert found.best_function("60%") is None
+    # What another call distils from bought labels is not begun at other sizes.
+    other.runs.bought, asked = held, set(other.reasons)
+    script._ask_bought(other, "20%", 0)
+    assert set(other.reasons) - asked == {("bought", "random", "20%", 5, 0)}
 
 
 def test_what_does_not_fit_the_hours_is_told(found_of):

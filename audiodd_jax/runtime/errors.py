@@ -11,6 +11,10 @@ class UserError(Exception):
     """An error that the user can correct; one sentence, shown without a traceback."""
 
 
+class InUseError(UserError):
+    """Another process is writing what this one would write."""
+
+
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
-from audiodd_jax.runtime.errors import UserError, named, writable
+from audiodd_jax.runtime.errors import InUseError, UserError, named, writable
 from audiodd_jax.runtime.files import (
     read_json,
     read_rows,
@@ -110,7 +110,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = hold(path / ".lock")
         if self._lock is None:
-            raise UserError(f"another process is writing {path}")
+            raise InUseError(f"another process is writing {path}")
         try:
             remove_unfinished(path)
             self._check_config()
