@@ -1,5 +1,6 @@
 """The run directory: a run's configuration, metrics and results."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -92,6 +93,7 @@ class RunDirectory:
         self._config = config
         self._defaults, self._may_change = defaults or {}, frozenset(may_change)
         self._lock = None
+        self._is_new = False
         self._events = None
         self._data: str | None = None
 
@@ -106,6 +108,7 @@ class RunDirectory:
         alien = path.is_dir() and not (path / ".lock").exists() and any(path.iterdir())
         if alien:
             raise UserError(f"{path} is not empty and holds no run; choose another")
+        self._is_new = not path.exists()
         with writable(path, "the run directory", "choose another --workdir"):
             path.mkdir(parents=True, exist_ok=True)
             self._lock = hold(path / ".lock")
@@ -149,7 +152,17 @@ class RunDirectory:
                     self._events.close()
         finally:
             if self._lock is not None:
+                if error is not None and self._is_new:
+                    self._remove_if_empty()
                 self._lock.release()
+
+    def _remove_if_empty(self) -> None:
+        """Takes a new folder away again in which nothing was written."""
+        if [file.name for file in self.path.iterdir()] == [".lock"]:
+            # A folder that is in use after all is left alone.
+            with contextlib.suppress(OSError):
+                (self.path / ".lock").unlink()
+                self.path.rmdir()
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""

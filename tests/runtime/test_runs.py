@@ -64,6 +64,26 @@ def test_the_same_configuration_may_come_back_and_another_may_not(tmp_path):
         pass
 
 
+def test_a_refused_run_leaves_no_new_folder(tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for folder in (tmp_path / "new", mine):
+        with (
+            pytest.raises(UserError, match="a class has"),
+            RunDirectory(folder, CONFIG),
+        ):
+            raise UserError("a class has 3 clips")
+    assert not (tmp_path / "new").exists()
+    assert mine.is_dir()
+    # One that has begun keeps what it wrote.
+    run = RunDirectory(tmp_path / "new", CONFIG)
+    with run:
+        run.start_from(0)
+    with pytest.raises(UserError, match="the disk"), run:
+        raise UserError("the disk is full")
+    assert (tmp_path / "new" / "config.json").exists()
+
+
 def test_a_run_that_never_started_leaves_the_folder_free(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG):
         pass
