@@ -35,7 +35,8 @@ def _forward(
         x, kernel = (precision_lib.rounded(a, precision) for a in (x, kernel))
         if not winograd.pays(x, kernel):
             highest = lax.Precision.HIGHEST
-            return finish(convolution.convolve(x, kernel, precision=highest) + bias)
+            y = convolution.on_all_cores(x, kernel, precision=highest)
+            return finish(y + bias)
         pooled, is_open = winograd.pooled(x, kernel, bias, with_open)
         return pooled.astype(kept), is_open
 

@@ -21,6 +21,8 @@ from audiodd_jax.ops.kernel_gradient import kernel_gradient, patches
 # Output positions below which XLA:CPU convolves on its naive path, 30 to 200 times
 # slower than the product of patches and kernel.
 _FEW = 16
+# XLA:CPU hands convolutions of more channels to YNNPACK.
+_YNNPACK_CHANNELS = 16
 
 
 def convolve(
@@ -37,15 +39,42 @@ def convolve(
       stride: along both axes.
       precision: of the products; None: the platform's default.
     """
+    return _convolve(x, kernel, stride, precision)
+
+
+def _convolve(x, kernel, stride, precision, more=0):
+    """``convolve`` with ``more`` columns of zeros after the last."""
     half = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
-        padding=((half, half), (half, half)),
+        padding=((half, half), (half, half + more)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
     )
+
+
+def on_all_cores(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b f t w"]:
+    """``convolve`` with stride 1, shared between all cores by XLA:CPU.
+
+    XLA of jax 0.10 gives such convolutions to YNNPACK, which runs each on one core. It
+    declines those whose output is larger than their input: here one column more is
+    computed, and dropped. Of a single input channel that costs more than it gains.
+
+    Args:
+      x: images.
+      kernel: of odd size ``k``.
+      precision: of the products.
+    """
+    channels, w = kernel.shape[2:]
+    if channels == 1 or max(channels, w) <= _YNNPACK_CHANNELS:
+        return convolve(x, kernel, precision=precision)
+    return _convolve(x, kernel, 1, precision, more=1)[:, :, : x.shape[2]]
 
 
 def input_gradient(
@@ -76,7 +105,9 @@ def input_gradient(
         few = ct.shape[1] * ct.shape[2] < _FEW
         if on_cpu and winograd.pays(ct, reverse):
             return winograd.convolve(ct, reverse)
-        product = _products if on_cpu and few else convolve
+        if not on_cpu:
+            return convolve(ct, reverse, precision=precision)
+        product = _products if few else on_all_cores
         return product(ct, reverse, precision=precision)
     wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
     taps = jnp.einsum(
@@ -127,10 +158,12 @@ def conv(
     """
     plain = functools.partial(_as_asked, stride=stride)
     out = jax.eval_shape(plain, x, kernel)
+    on_cpu = functools.partial(_products, stride=stride)
     if out.shape[1] * out.shape[2] >= _FEW:
-        return plain(x, kernel)
-    products = functools.partial(_products, stride=stride)
-    return lax.platform_dependent(x, kernel, cpu=products, default=plain)
+        if stride > 1:
+            return plain(x, kernel)
+        on_cpu = functools.partial(on_all_cores, precision=of_type(x.dtype))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -25,6 +25,7 @@ def case(seed, b, f, t, channels, width, k, stride):
         (2, 7, 11, 2, 3, 3),
         (2, 1, 1, 2, 3, 2),
         (1, 5, 6, 3, 1, 1),
+        (2, 5, 6, 20, 5, 1),  # enough channels for YNNPACK
     ],
 )
 def test_written_out_gradients_are_those_that_jax_derives(b, f, t, channels, k, stride):
@@ -34,6 +35,21 @@ def test_written_out_gradients_are_those_that_jax_derives(b, f, t, channels, k, 
     for a, b_ in zip(mine(ct), derived(ct), strict=True):
         scale = 1 + np.abs(b_).max()
         np.testing.assert_allclose(a / scale, b_ / scale, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA:CPU alone")
+def test_convolutions_are_not_left_to_a_single_core():
+    """XLA:CPU puts what YNNPACK runs, on one core, into a computation of its own."""
+    x, kernel, ct = case(0, 8, 16, 16, 32, 32, 3, 1)
+
+    def both(x, kernel, ct):
+        out, pull = jax.vjp(lambda x: convolution.conv(x, kernel), x)
+        return out, pull(ct)
+
+    text = jax.jit(both).lower(x, kernel, ct).compile().as_text()
+    holding = [part for part in text.split("\n\n") if " convolution(" in part]
+    assert [part.lstrip().split()[0] for part in holding] == ["ENTRY"]
+    assert holding[0].count(" convolution(") == 2
 
 
 @pytest.mark.parametrize("b", [1, 6, 130])
