@@ -14,7 +14,7 @@ why. Finished runs are not repeated, interrupted ones resume.
 Several calls may work at one table at the same time, each on its own device or cores
 (``CUDA_VISIBLE_DEVICES=0``, ``taskset -c 0``): each leaves to the others what they are
 running, and what any has found is in the tables of all. Two calls of one core each run
-acquisition functions 1.6 times as fast as one call of two cores, and large coresets of
+acquisition functions 1.3 times as fast as one call of two cores, and large coresets of
 RFAD, whose matrix products fill both, more slowly.
 
 ``--hours`` is the time of this call: what is not expected to fit is left for the next
