@@ -250,7 +250,7 @@ class Found:
         verdict = budget_table.verdict(rows, _ACQUISITIONS.value, data.train_bytes)
         write_atomically(stem.with_name(f"{stem.name}-verdict.md"), verdict + "\n")
         if any(row.accuracies for row in rows):
-            curves, points = _series(rows)
+            curves, points = _series(rows, self.runs.count)
             title = f"{data.name}, {self.runs.model}"
             figure = stem.with_suffix(".png")
             everything = rows[0].accuracies
@@ -270,8 +270,8 @@ def _coresets():
         yield "random clips, RFAD's labels", "random", "teacher"
 
 
-def _series(rows):
-    """The rows as the curves and points of the figure."""
+def _series(rows, count):
+    """The figure's curves and points; ``count`` gives the clips of a budget."""
     curves, points, chosen = [], [], {}
     for row in rows:
         if not row.accuracies or row.size == "all":
@@ -280,8 +280,7 @@ def _series(rows):
             chosen.setdefault(row.learns_from, {})[row.clips] = row
         elif row.learns_from.startswith("RFAD from"):
             # By the labels that it took, not by its size.
-            share = float(row.learns_from.split()[2]) / 100
-            taken = round(share * rows[0].clips)
+            taken = count(f"{row.learns_from.split()[2]}%")
             points.append(
                 Point(
                     taken,

@@ -118,6 +118,16 @@ def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_
     assert (found.runs.place / "convnet.png").exists()
 
 
+def test_coresets_from_bought_labels_are_drawn_at_the_labels_they_took(
+    script, found_of
+):
+    found = found_of("--dataset=esc50", "--seeds=2", results=RESULTS)
+    _, points = script._series(list(found.rows()), found.runs.count)
+    # A fifth of the training split's 1,600 clips, validation clips with them.
+    bought = [p.clips for p in points if p.name == "RFAD from bought labels"]
+    assert bought == [320]
+
+
 def test_budgets_rise_and_have_the_coresets_sizes(found_of):
     assert found_of("--dataset=esc50").runs.ladder == (
         *("2/class", "3/class", "5/class"),
