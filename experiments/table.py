@@ -13,9 +13,7 @@ why. Finished runs are not repeated, interrupted ones resume.
 
 Several calls may work at one table at the same time, each on its own device or cores
 (``CUDA_VISIBLE_DEVICES=0``, ``taskset -c 0``): each leaves to the others what they are
-running, and what any has found is in the tables of all. Two calls of one core each run
-acquisition functions 1.3 times as fast as one call of two cores, and large coresets of
-RFAD, whose matrix products fill both, more slowly.
+running, and what any has found is in the tables of all.
 
 ``--hours`` is the time of this call: what is not expected to fit is left for the next
 one, the further seeds first. ``--sizes`` chooses the amount of work: for two CPU cores
@@ -26,7 +24,6 @@ have other statistics than real clips. Validation clips are nobody's budget: no 
 theirs is learnt from.
 """
 
-import json
 import time
 from pathlib import Path
 
@@ -43,7 +40,7 @@ from audiodd_jax.report import learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.errors import InUseError, UserError
-from audiodd_jax.runtime.files import write_atomically, write_json
+from audiodd_jax.runtime.files import read_json, write_atomically, write_json
 from audiodd_jax.runtime.locks import exclusive
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
@@ -113,7 +110,7 @@ class Found:
         if not self.file.exists():
             return
         numbers = lambda at: {int(k): v for k, v in (at or {}).items()}
-        for key, value in json.loads(self.file.read_text()):
+        for key, value in read_json(self.file):
             outcome = Outcome(*value)
             outcome = outcome._replace(
                 accuracies=numbers(outcome.accuracies),

@@ -158,9 +158,10 @@ class RunDirectory:
 
     def _remove_if_empty(self) -> None:
         """Takes a new folder away again in which nothing was written."""
-        if [file.name for file in self.path.iterdir()] == [".lock"]:
-            # A folder that is in use after all is left alone.
-            with contextlib.suppress(OSError):
+        # One that is gone, or in use after all, is left alone: the run's own error is
+        # what there is to say.
+        with contextlib.suppress(OSError):
+            if [file.name for file in self.path.iterdir()] == [".lock"]:
                 (self.path / ".lock").unlink()
                 self.path.rmdir()
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -75,6 +76,15 @@ def test_a_refused_run_leaves_no_new_folder(tmp_path):
             raise UserError("a class has 3 clips")
     assert not (tmp_path / "new").exists()
     assert mine.is_dir()
+
+    def loses_its_folder():
+        with RunDirectory(mine / "run", CONFIG):
+            shutil.rmtree(mine)
+            raise UserError("a class has 3 clips")
+
+    # A folder that is gone does not hide why the run ended.
+    with pytest.raises(UserError, match="a class has"):
+        loses_its_folder()
     # One that has begun keeps what it wrote.
     run = RunDirectory(tmp_path / "new", CONFIG)
     with run:
