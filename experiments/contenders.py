@@ -69,12 +69,18 @@ class Contenders:
       sizes: spectrograms per class of the coresets, largest first.
       work: one of ``CHANGES``.
       place: folder of the runs.
+      steps: of training the network; 0: those of ``work``.
     """
 
-    def __init__(self, dataset, data_dir, fold, model, sizes, work, place):
+    def __init__(self, dataset, data_dir, fold, model, sizes, work, place, steps=0):
         self.dataset, self.data_dir, self.fold = dataset, data_dir, fold
         self.model, self.sizes, self.work = model, sizes, work
-        self.place = Path(place)
+        self.place, self.steps = Path(place), steps
+
+    @property
+    def settings(self):
+        """What results must have in common to stand in one table."""
+        return {"sizes": self.work, "training_steps": self.recipe(0).training.steps}
 
     def config(self, seed, method="rfad", per_class=None, labels=None):
         """The configuration of a seed, and of a method's distillation."""
@@ -101,10 +107,11 @@ class Contenders:
     def recipe(self, seed, method=""):
         """How the network is trained, on real clips or on a method's coreset."""
         changes = CHANGES[self.work].get(self.model, {})
+        steps = {"training.steps": self.steps} if self.steps else {}
         as_real = method in ("", *_TRAINS_AS_REAL)
         norm = {} if as_real else {"model.norm": _NORMS[self.model]}
         config = presets.for_model(self.config(seed), self.model, training__seeds=1)
-        return fields.replace(config, {**changes, **norm})
+        return fields.replace(config, {**changes, **steps, **norm})
 
     @functools.cached_property
     def data(self):

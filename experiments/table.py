@@ -62,6 +62,9 @@ _BOUGHT = flags.DEFINE_list(
 _SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of everything")
 _HOURS = flags.DEFINE_float("hours", 0.0, "time of this call (0: as much as it takes)")
 _SIZES = flags.DEFINE_enum("sizes", "cpu", list(CHANGES), "of the work")
+_STEPS = flags.DEFINE_integer(
+    "training_steps", 0, "of the network, in every row (0: those of --sizes)"
+)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/table", "where the runs go")
 
 
@@ -86,6 +89,7 @@ def contenders():
         sizes(),
         _SIZES.value,
         Path(_WORKDIR.value) / f"{_DATASET.value}{fold}",
+        _STEPS.value,
     )
 
 
@@ -109,8 +113,16 @@ class Found:
         """Adds what other calls have found since."""
         if not self.file.exists():
             return
+        kept, asked = read_json(self.file), self.runs.settings
+        if not isinstance(kept, dict) or {"settings", "outcomes"} - kept.keys():
+            raise UserError(f"{self.file} is damaged, or of another version")
+        if kept["settings"] != asked:
+            raise UserError(
+                f"{self.file} has results of other settings, {kept['settings']}, than "
+                f"{asked}: choose another --workdir"
+            )
         numbers = lambda at: {int(k): v for k, v in (at or {}).items()}
-        for key, value in read_json(self.file):
+        for key, value in kept["outcomes"]:
             outcome = Outcome(*value)
             outcome = outcome._replace(
                 accuracies=numbers(outcome.accuracies),
@@ -233,7 +245,9 @@ class Found:
         stem = self.runs.place / self.runs.model
         with exclusive(self.file.with_name("outcomes.lock"), "writing outcomes"):
             self._read()
-            write_json(self.file, [[list(k), list(v)] for k, v in self.results.items()])
+            outcomes = [[list(k), list(v)] for k, v in self.results.items()]
+            kept = {"settings": self.runs.settings, "outcomes": outcomes}
+            write_json(self.file, kept)
             return self._tables(stem)
 
     def _tables(self, stem):
@@ -244,7 +258,12 @@ class Found:
         short = budget_table.matrix(rows, data.num_train)
         tables.write(short, stem.with_name(f"{stem.name}-short"))
         write_json(stem.with_suffix(".json"), [row._asdict() for row in rows])
-        verdict = budget_table.verdict(rows, _ACQUISITIONS.value, data.train_bytes)
+        recipe = self.runs.recipe(0).training
+        verdict = (
+            f"Every row trains {self.runs.model} for {recipe.steps:,} steps of "
+            f"{recipe.batch_size} clips.\n"
+            + budget_table.verdict(rows, _ACQUISITIONS.value, data.train_bytes)
+        )
         write_atomically(stem.with_name(f"{stem.name}-verdict.md"), verdict + "\n")
         if any(row.accuracies for row in rows):
             curves, points = _series(rows, self.runs.count)

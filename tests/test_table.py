@@ -107,7 +107,8 @@ def test_published_numbers_stand_beside_ours(script, found_of):
 
 def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_of):
     found = found_of("--dataset=esc50", "--seeds=2", results=RESULTS)
-    text = found.write().splitlines()[-1]
+    *_, recipe, text = found.write().splitlines()
+    assert recipe == "Every row trains convnet for 500 steps of 128 clips."
     assert text == (
         "A coreset of 5 per class gives 45.0 %; 15.0 points below the best function "
         "with 60 % of the labels, bald (60.0 %); the first function to equal it, bald "
@@ -153,6 +154,22 @@ def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, script):
     again.ask("choice", "bald", 0)
     assert again.results[("choice", "bald", 0)].accuracies == {960: 0.6}
     assert not again.reasons
+
+
+def test_results_of_other_settings_do_not_stand_in_one_table(found_of, script):
+    found = found_of("--dataset=esc50")
+    found.runs.everything = lambda seed: script.Outcome({1440: 0.7}, 10.0)
+    found.ask("everything", 0)
+    for other in ("--training_steps=7", "--sizes=default"):
+        with pytest.raises(UserError, match=r"other settings, .*: choose another"):
+            found_of("--dataset=esc50", other)
+    # The recipe's own steps by name are the same settings.
+    again = found_of("--dataset=esc50", "--training_steps=500")
+    assert again.results.keys() == {("everything", 0)}
+    for damaged in ("[]", '{"outcomes": []}', "{"):
+        found.file.write_text(damaged)
+        with pytest.raises(UserError, match=r"outcomes\.json is damaged"):
+            found_of("--dataset=esc50")
 
 
 def test_calls_at_the_same_time_share_what_they_find(found_of, script):
