@@ -212,12 +212,13 @@ class Found:
                         label = published_results.LABELS[self.runs.dataset]
                         row = row._replace(published_label=label)
                 yield row
-        bought = [key for key in self.results if key[0] == "bought" and key[-1] == 0]
-        for key in sorted(bought, key=lambda key: float(key[2].rstrip("%"))):
-            _, name, share, per_class, _ = key
+        bought = {key[:-1] for key in self.results if key[0] == "bought"}
+        share_and_size = lambda asked: (float(asked[2].rstrip("%")), -asked[3])
+        for asked in sorted(bought, key=share_and_size):
+            _, name, share, per_class = asked
             title = f"RFAD from {share.replace('%', ' %')} of the labels ({name})"
             size, clips = f"{per_class} per class", per_class * data.num_classes
-            yield self._row(title, size, clips, raw, *key[:-1])
+            yield self._row(title, size, clips, raw, *asked)
 
     def _row(self, title, size, clips, raw, *asked):
         """A row of the outcomes of all seeds that reached its number of clips."""
@@ -332,11 +333,16 @@ def ask_all(found):
 
 
 def _ask_bought(found, share, seed):
-    """The largest coreset that the labels of the best function allow."""
+    """The largest coreset that the first seed's labels by the best function allow."""
     if not (best := found.best_function(share)):
         return
+    asked = ("bought", best, share)
+    known = [*found.results, *found.elsewhere]
+    first = [key[3] for key in known if key[:3] == asked and key[-1] == 0]
     for per_class in sizes():
-        key = ("bought", best, share, per_class, seed)
+        if first and per_class > first[0]:
+            continue  # One size for all seeds, where another's labels allow more.
+        key = (*asked, per_class, seed)
         found.ask(*key)
         # Fewer spectrograms only where the labels do not suffice for more.
         if key in found.results or key in found.elsewhere:

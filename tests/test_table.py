@@ -220,6 +220,29 @@ def test_what_does_not_fit_the_hours_is_told(found_of):
     assert reason == "not run: no time (about 30 s)"
 
 
+def test_coresets_from_bought_labels_have_one_size_for_all_seeds(found_of, script):
+    found, at_20 = found_of("--dataset=esc50"), {320: 0.6}
+    found.results["choice", "bald", 0] = script.Outcome({320: 0.6}, 30.0, None, at_20)
+    most = {0: 3, 1: 5, 2: 2}  # spectrograms per class that a seed's labels allow
+
+    def bought(name, share, per_class, seed):
+        if per_class > most[seed]:
+            raise UserError("a class has too few labels")
+        return script.Outcome({50 * per_class: 0.4}, 30.0, 500_000)
+
+    found.runs.bought = bought
+    for seed in most:
+        script._ask_bought(found, "20%", seed)
+    sizes = {key[-1]: key[3] for key in found.results if key[0] == "bought"}
+    assert sizes == {0: 3, 1: 3, 2: 2}
+    rows = [row for row in found.rows() if row.learns_from.startswith("RFAD from")]
+    # What a seed found at a smaller size stands in a row of its own.
+    assert [(row.size, len(row.accuracies)) for row in rows] == [
+        ("3 per class", 2),
+        ("2 per class", 1),
+    ]
+
+
 @pytest.mark.nightly
 def test_a_whole_table_of_tones(script, found_of, monkeypatch):
     """Every kind of row once, tiny; a second call finds everything done."""
