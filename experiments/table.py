@@ -25,6 +25,7 @@ theirs is learnt from.
 """
 
 import time
+from logging import WARNING, getLogger
 from pathlib import Path
 
 import budget_table
@@ -35,7 +36,8 @@ from budget_table import Row
 from contenders import CHANGES, Contenders, Outcome
 
 from audiodd_jax.cli import common
-from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.cli.main import explained
+from audiodd_jax.config.names import ACQUISITIONS, METHODS
 from audiodd_jax.report import learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime import multiprocess
@@ -48,7 +50,7 @@ _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
 _FOLD = flags.DEFINE_integer("fold", 0, "test fold (0: the last one)")
 _MODEL = flags.DEFINE_enum("model", "convnet", ["convnet", "resnet18"], "network")
 _PER_CLASS = flags.DEFINE_list(
-    "samples_per_class", [], "coreset sizes, largest first (default: the source's)"
+    "samples_per_class", [], "sizes of the coresets (default: the source's)"
 )
 _METHODS = flags.DEFINE_list("methods", ["rfad", "dc", "dsa", "dm"], "of distillation")
 _ACQUISITIONS = flags.DEFINE_list(
@@ -59,23 +61,41 @@ _ACQUISITIONS = flags.DEFINE_list(
 _BOUGHT = flags.DEFINE_list(
     "bought", ["20%", "40%", "60%"], "shares of labels that RFAD distils from"
 )
-_SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of everything")
-_HOURS = flags.DEFINE_float("hours", 0.0, "time of this call (0: as much as it takes)")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of everything", lower_bound=1)
+_HOURS = flags.DEFINE_float(
+    "hours", 0.0, "time of this call (0: as much as it takes)", lower_bound=0.0
+)
 _SIZES = flags.DEFINE_enum("sizes", "cpu", list(CHANGES), "of the work")
 _STEPS = flags.DEFINE_integer(
-    "training_steps", 0, "of the network, in every row (0: those of --sizes)"
+    "training_steps",
+    0,
+    "of the network, in every row (0: those of --sizes)",
+    lower_bound=0,
 )
 _WORKDIR = flags.DEFINE_string("workdir", "runs/table", "where the runs go")
+
+for _flag, _known in ((_METHODS, METHODS), (_ACQUISITIONS, ACQUISITIONS)):
+    flags.register_validator(
+        _flag.name, set(_known).issuperset, f"must be among {', '.join(_known)}"
+    )
+flags.register_validator(
+    _PER_CLASS.name,
+    lambda sizes: all(size.isdecimal() and int(size) for size in sizes),
+    "must be whole numbers above 0",
+)
+flags.register_validator(
+    _BOUGHT.name,
+    set(published_results.SHARES).issuperset,
+    f"must be among {', '.join(published_results.SHARES)}",
+)
 
 
 def sizes():
     """Spectrograms per class of the coresets, largest first."""
     usual = (5, 3, 2) if _DATASET.value == "esc10" else (10, 5, 2)
     name = _DATASET.value.removesuffix("_mini").removeprefix("arabic_")
-    return [
-        int(size)
-        for size in _PER_CLASS.value or published_results.SIZES.get(name, usual)
-    ]
+    asked = _PER_CLASS.value or published_results.SIZES.get(name, usual)
+    return sorted({int(size) for size in asked}, reverse=True)
 
 
 def contenders():
@@ -351,6 +371,7 @@ def _ask_bought(found, share, seed):
 
 def main(_):
     logging.set_verbosity(logging.WARNING)
+    getLogger("audiodd_jax").setLevel(WARNING)  # no line per chunk of each run
     common.keep_compiled(None)
     runs = contenders()
     found = Found(runs, _HOURS.value)
@@ -361,4 +382,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

@@ -1,6 +1,9 @@
 """``experiments/table.py``: what stands in which row, run or not."""
 
 import importlib
+import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,6 +173,30 @@ def test_results_of_other_settings_do_not_stand_in_one_table(found_of, script):
         found.file.write_text(damaged)
         with pytest.raises(UserError, match=r"outcomes\.json is damaged"):
             found_of("--dataset=esc50")
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("--sizes=default", "audiodd: .*outcomes.json has results of other settings"),
+        ("--training_steps=-1", "training_steps=-1: -1 is not a non-negative integer"),
+        ("--samples_per_class=5,x", "samples_per_class.*must be whole numbers above 0"),
+        ("--acquisitions=bold", "acquisitions.*must be among random, "),
+    ],
+)
+def test_a_refused_call_says_one_sentence_and_loses_nothing(flag, says, tmp_path):
+    kept = tmp_path / "tones" / "convnet" / "outcomes.json"
+    kept.parent.mkdir(parents=True)
+    settings = {"sizes": "cpu", "training_steps": 500}
+    kept.write_text(json.dumps({"settings": settings, "outcomes": []}))
+    before = kept.read_bytes()
+    command = [sys.executable, EXPERIMENTS / "table.py", f"--workdir={tmp_path}", flag]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode
+    assert re.search(says, ran.stderr + ran.stdout)
+    assert "Traceback" not in ran.stderr
+    assert kept.read_bytes() == before
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_calls_at_the_same_time_share_what_they_find(found_of, script):
