@@ -1,5 +1,6 @@
 """``experiments/table.py``: what stands in which row, run or not."""
 
+import functools
 import importlib
 import json
 import re
@@ -15,7 +16,14 @@ from absl import flags
 from audiodd_jax.runtime.errors import InUseError, UserError
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-MODULES = ("table", "contenders", "published_results", "budget_table")
+MODULES = (
+    "table",
+    "outcomes",
+    "table_report",
+    "contenders",
+    "published_results",
+    "budget_table",
+)
 DATA = SimpleNamespace(
     num_train=1600,
     num_classes=50,
@@ -39,8 +47,18 @@ def script():
             sys.modules.pop(name, None)
 
 
+@pytest.fixture(scope="module")
+def outcome(script):
+    return importlib.import_module("contenders").Outcome
+
+
+@pytest.fixture(scope="module")
+def rows_of(script):
+    return lambda found: list(script.table_report.rows(found, script.request()))
+
+
 @pytest.fixture
-def found_of(script, tmp_path):
+def found_of(script, outcome, tmp_path):
     """The rows of a command line, from results that are known."""
 
     def make(*arguments, results=(), reasons=(), hours=0.0):
@@ -49,9 +67,11 @@ def found_of(script, tmp_path):
         flags.FLAGS(["table", f"--workdir={tmp_path}", *arguments])
         runs = script.contenders()
         runs.data = DATA
-        found = script.Found(runs, hours)
+        asked = script.request()
+        write = functools.partial(script.table_report.write, request=asked)
+        found = script.Outcomes(runs, hours, write)
         found.results.update(
-            {key: script.Outcome(*value) for key, value in dict(results).items()}
+            {key: outcome(*value) for key, value in dict(results).items()}
         )
         found.reasons.update(reasons)
         return found
@@ -69,7 +89,7 @@ RESULTS = {
 }
 
 
-def test_published_numbers_stand_beside_ours(script, found_of):
+def test_published_numbers_stand_beside_ours(script, found_of, rows_of):
     found = found_of(
         "--dataset=esc50",
         "--model=resnet18",
@@ -78,7 +98,7 @@ def test_published_numbers_stand_beside_ours(script, found_of):
         results=RESULTS,
         reasons={("coreset", "dc", 5, "hard", 0): "not run: no memory"},
     )
-    rows = {(row.learns_from, row.size): row for row in found.rows()}
+    rows = {(row.learns_from, row.size): row for row in rows_of(found)}
     # Everything; four functions at four shares and three sizes; RFAD by two kinds of
     # labels, three methods and random clips; one coreset from bought labels.
     assert len(rows) == 1 + 4 * 7 + (2 + 3 + 1) * 3 + 1
@@ -97,7 +117,7 @@ def test_published_numbers_stand_beside_ours(script, found_of):
     assert rows["bald", "3 per class"].published is None
     bought = rows["RFAD from 20 % of the labels (bald)", "2 per class"]
     assert (bought.accuracies, bought.stored) == ((0.35,), 500_000)
-    made = script.budget_table.table(
+    made = script.table_report.budget_table.table(
         [rows["DC", "5 per class"], rows["DSA", "5 per class"], largest],
         1600,
         50,
@@ -123,10 +143,12 @@ def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_
 
 
 def test_coresets_from_bought_labels_are_drawn_at_the_labels_they_took(
-    script, found_of
+    script, found_of, rows_of
 ):
     found = found_of("--dataset=esc50", "--seeds=2", results=RESULTS)
-    _, points = script._series(list(found.rows()), found.runs.count)
+    _, points = script.table_report.series(
+        rows_of(found), script.request().acquisitions, found.runs.count
+    )
     # A fifth of the training split's 1,600 clips, validation clips with them.
     bought = [p.clips for p in points if p.name == "RFAD from bought labels"]
     assert bought == [320]
@@ -139,18 +161,18 @@ def test_budgets_rise_and_have_the_coresets_sizes(found_of):
     )
 
 
-def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, script):
-    found, outcome = found_of("--dataset=esc50"), script.Outcome({960: 0.6}, 30.0)
+def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, outcome):
+    found, known = found_of("--dataset=esc50"), outcome({960: 0.6}, 30.0)
 
     def refuses(seed):
         raise UserError("a class has 3 clips")
 
     found.runs.everything = refuses
-    found.runs.choice = lambda name, seed: outcome
+    found.runs.choice = lambda name, seed: known
     found.ask("everything", 0)
     found.ask("choice", "bald", 0)
     assert found.reasons == {("everything", 0): "not run: a class has 3 clips"}
-    assert found.results == {("choice", "bald", 0): outcome}
+    assert found.results == {("choice", "bald", 0): known}
     # Another call knows what was run, and does not run it again.
     again = found_of("--dataset=esc50")
     again.runs.choice = refuses
@@ -159,9 +181,9 @@ def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, script):
     assert not again.reasons
 
 
-def test_results_of_other_settings_do_not_stand_in_one_table(found_of, script):
+def test_results_of_other_settings_do_not_stand_in_one_table(found_of, outcome):
     found = found_of("--dataset=esc50")
-    found.runs.everything = lambda seed: script.Outcome({1440: 0.7}, 10.0)
+    found.runs.everything = lambda seed: outcome({1440: 0.7}, 10.0)
     found.ask("everything", 0)
     for other in ("--training_steps=7", "--sizes=default"):
         with pytest.raises(UserError, match=r"other settings, .*: choose another"):
@@ -199,11 +221,12 @@ def test_a_refused_call_says_one_sentence_and_loses_nothing(flag, says, tmp_path
     assert list(kept.parent.iterdir()) == [kept]
 
 
-def test_calls_at_the_same_time_share_what_they_find(found_of, script):
+def test_calls_at_the_same_time_share_what_they_find(found_of, script, outcome):
     one, other = found_of("--dataset=esc50"), found_of("--dataset=esc50")
+    names = script.request().acquisitions
     outcomes = {
-        "bald": script.Outcome({320: 0.6, 960: 0.6}, 30.0, None, {320: 0.5}),
-        "random": script.Outcome({320: 0.4}, 30.0, None, {320: 0.6}),
+        "bald": outcome({320: 0.6, 960: 0.6}, 30.0, None, {320: 0.5}),
+        "random": outcome({320: 0.4}, 30.0, None, {320: 0.6}),
     }
 
     def held(*asked):
@@ -218,20 +241,20 @@ def test_calls_at_the_same_time_share_what_they_find(found_of, script):
     other.runs.choice = lambda name, seed: outcomes[name]
     other.ask("choice", "random", 0)
     # While a function is being run elsewhere, which one is best is not known.
-    assert other.best_function("20%") is None
+    assert other.best_function(names, "20%") is None
     one.ask("choice", "bald", 0)
     other.runs.choice = one.runs.choice = held
     other.ask("choice", "bald", 0)
     one.ask("choice", "random", 0)
     for found in (one, other, found_of("--dataset=esc50")):
-        for name, outcome in outcomes.items():
-            assert found.results["choice", name, 0].accuracies == outcome.accuracies
+        for name, known in outcomes.items():
+            assert found.results["choice", name, 0].accuracies == known.accuracies
         # By validation clips alone, of the functions that reached the share.
-        assert found.best_function("20%") == "random"
-        assert found.best_function("60%") is None
+        assert found.best_function(names, "20%") == "random"
+        assert found.best_function(names, "60%") is None
     # What another call distils from bought labels is not begun at other sizes.
     other.runs.bought, asked = held, set(other.reasons)
-    script._ask_bought(other, "20%", 0)
+    script.ask_bought(other, "random", "20%", 0)
     assert set(other.reasons) - asked == {("bought", "random", "20%", 5, 0)}
 
 
@@ -247,22 +270,24 @@ def test_what_does_not_fit_the_hours_is_told(found_of):
     assert reason == "not run: no time (about 30 s)"
 
 
-def test_coresets_from_bought_labels_have_one_size_for_all_seeds(found_of, script):
+def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
+    found_of, script, outcome, rows_of
+):
     found, at_20 = found_of("--dataset=esc50"), {320: 0.6}
-    found.results["choice", "bald", 0] = script.Outcome({320: 0.6}, 30.0, None, at_20)
+    found.results["choice", "bald", 0] = outcome({320: 0.6}, 30.0, None, at_20)
     most = {0: 3, 1: 5, 2: 2}  # spectrograms per class that a seed's labels allow
 
     def bought(name, share, per_class, seed):
         if per_class > most[seed]:
             raise UserError("a class has too few labels")
-        return script.Outcome({50 * per_class: 0.4}, 30.0, 500_000)
+        return outcome({50 * per_class: 0.4}, 30.0, 500_000)
 
     found.runs.bought = bought
     for seed in most:
-        script._ask_bought(found, "20%", seed)
+        script.ask_bought(found, "bald", "20%", seed)
     sizes = {key[-1]: key[3] for key in found.results if key[0] == "bought"}
     assert sizes == {0: 3, 1: 3, 2: 2}
-    rows = [row for row in found.rows() if row.learns_from.startswith("RFAD from")]
+    rows = [row for row in rows_of(found) if row.learns_from.startswith("RFAD from")]
     # What a seed found at a smaller size stands in a row of its own.
     assert [(row.size, len(row.accuracies)) for row in rows] == [
         ("3 per class", 2),
@@ -271,7 +296,7 @@ def test_coresets_from_bought_labels_have_one_size_for_all_seeds(found_of, scrip
 
 
 @pytest.mark.nightly
-def test_a_whole_table_of_tones(script, found_of, monkeypatch):
+def test_a_whole_table_of_tones(script, found_of, rows_of, monkeypatch):
     """Every kind of row once, tiny; a second call finds everything done."""
     tiny = {
         "all": {
@@ -298,9 +323,9 @@ def test_a_whole_table_of_tones(script, found_of, monkeypatch):
     ]
     found = found_of(*arguments)
     del found.runs.data  # the real one
-    script.ask_all(found)
+    script.ask_all(found, script.request())
     assert not found.reasons
-    rows = list(found.rows())
+    rows = rows_of(found)
     assert all(row.accuracies for row in rows)
     bought = [row for row in rows if row.learns_from.startswith("RFAD from 20 %")]
     assert [row.size for row in bought] == ["1 per class"]
@@ -313,5 +338,5 @@ def test_a_whole_table_of_tones(script, found_of, monkeypatch):
     again = found_of(*arguments)
     del again.runs.data
     before = dict(again.results)
-    script.ask_all(again)
+    script.ask_all(again, script.request())
     assert again.results == before
