@@ -35,6 +35,7 @@ from alternate import measure  # noqa: E402
 from step import SETTINGS, Case  # noqa: E402
 
 import audiodd_jax  # noqa: E402
+from audiodd_jax.cli.main import explained  # noqa: E402
 from audiodd_jax.config import FeaturesConfig, fields  # noqa: E402
 from audiodd_jax.distillation import loop, memory_plan, steps  # noqa: E402
 from audiodd_jax.features import dataset  # noqa: E402
@@ -220,11 +221,10 @@ def benchmark(script, *arguments):
     return {"table": done.stdout}
 
 
-def parts(peak):
+def parts(data, peak):
     """The measurements by name, each made when it is called."""
     cases = ["4,1,16,5,16,16"] if _QUICK.value else [*WIDTHS, PUBLISHED]
     precisions = PRECISIONS[:1] if _QUICK.value else PRECISIONS
-    data = unpack(_FEATURES.value) if _FEATURES.value else dataset.load(_config())
     for text in cases:
         for kind in precisions:
             yield f"{text} {kind}", lambda t=text, p=kind: one_step(t, p, peak)
@@ -285,6 +285,8 @@ def main(_):
     if _PACK.value:
         pack(_PACK.value)
         return
+    # First of all, since it may be missing.
+    data = unpack(_FEATURES.value) if _FEATURES.value else dataset.load(_config())
     began, peak = time.monotonic(), peaks()
     found = {
         "device": jax.devices()[0].device_kind,
@@ -295,7 +297,7 @@ def main(_):
     }
     out = Path(_OUT.value)
     out.mkdir(parents=True, exist_ok=True)
-    for name, run in parts(peak):
+    for name, run in parts(data, peak):
         if time.monotonic() - began > 60 * _MINUTES.value:
             found["left_out"].append(name)
             continue
@@ -312,4 +314,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

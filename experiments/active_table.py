@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 import audiodd_jax
 from audiodd_jax.cli import common
+from audiodd_jax.cli.main import explained
 from audiodd_jax.config import presets
 from audiodd_jax.config.names import ACQUISITIONS
 from audiodd_jax.jobs import active
@@ -74,4 +75,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
+from audiodd_jax.cli.main import explained
 from audiodd_jax.jobs import evaluate
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.training import scores as scores_lib
@@ -78,4 +79,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

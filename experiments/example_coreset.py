@@ -16,6 +16,7 @@ from absl import app, flags
 
 import audiodd_jax
 from audiodd_jax.artifacts import coreset_file
+from audiodd_jax.cli.main import explained
 from audiodd_jax.runtime import files
 
 _RUN = flags.DEFINE_string("run", None, "directory of the run", required=True)
@@ -39,4 +40,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

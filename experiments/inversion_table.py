@@ -18,6 +18,7 @@ from absl import app, flags, logging
 
 import audiodd_jax
 from audiodd_jax.cli import common
+from audiodd_jax.cli.main import explained
 from audiodd_jax.config import fields, presets
 from audiodd_jax.data import audio
 from audiodd_jax.features import inversion, logmel, normalization
@@ -113,4 +114,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

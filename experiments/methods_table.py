@@ -21,9 +21,11 @@ from absl import app, flags, logging
 
 import audiodd_jax
 from audiodd_jax.cli import common
+from audiodd_jax.cli.main import explained
 from audiodd_jax.config import fields
 from audiodd_jax.config.names import METHODS
 from audiodd_jax.jobs import evaluate
+from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import read_json, write_atomically
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
@@ -74,7 +76,11 @@ def distilled(case, method, seed):
     ]
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with open(f"{workdir}.log", "w") as log:
-        subprocess.run(command, check=True, stdout=log, stderr=log)
+        ran = subprocess.run(command, check=False, stdout=log, stderr=log)
+    if ran.returncode:
+        *_, last = ["no output", *Path(log.name).read_text().splitlines()]
+        reason = last.removeprefix("audiodd: error: ")
+        raise UserError(f"a run of {method} failed ({log.name}): {reason}")
     return workdir
 
 
@@ -138,4 +144,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
+from audiodd_jax.cli.main import explained
 from audiodd_jax.config import fields
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.features import dataset
@@ -123,4 +124,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))
