@@ -106,25 +106,30 @@ class Outcomes:
         return self.results[max(known, key=alike)].seconds if known else 0.0
 
     def of_seeds(self, seeds, *asked):
-        """The results of the first seeds, and why there are none.
+        """The results of some seeds, and why there are none.
 
         Args:
-          seeds: how many.
+          seeds: the seeds.
           *asked: the key, without the seed.
         """
-        keys = [(*asked, seed) for seed in range(seeds)]
+        keys = [(*asked, seed) for seed in seeds]
         reasons = [self.reasons[key] for key in keys if key in self.reasons]
         found = [self.results[key] for key in keys if key in self.results]
         return found, reasons[0] if reasons else "not run"
 
-    def best_function(self, acquisitions, share):
+    def best_function(self, acquisitions, share, seed):
         """The function whose network was best with a share, on validation clips.
 
-        By the first seed, so that all seeds share a row; None while that is not known.
+        None while that is not known.
+
+        Args:
+          acquisitions: the functions.
+          share: of the labels, such as ``20%``.
+          seed: by the runs of this one.
         """
         clips, at = self.runs.count(share), {}
         for name in acquisitions:
-            key = ("choice", name, 0)
+            key = ("choice", name, seed)
             outcome = self.results.get(key)
             if outcome is None and key in self.elsewhere:
                 return None

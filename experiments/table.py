@@ -56,6 +56,9 @@ _BOUGHT = flags.DEFINE_list(
     "bought", ["20%", "40%", "60%"], "shares of labels that RFAD distils from"
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "seeds of everything", lower_bound=1)
+_FIRST_SEED = flags.DEFINE_integer(
+    "first_seed", 0, "of them, where another machine runs the others", lower_bound=0
+)
 _HOURS = flags.DEFINE_float(
     "hours", 0.0, "time of this call (0: as much as it takes)", lower_bound=0.0
 )
@@ -113,7 +116,7 @@ def request():
         tuple(_METHODS.value),
         tuple(_ACQUISITIONS.value),
         tuple(_BOUGHT.value),
-        _SEEDS.value,
+        tuple(range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)),
     )
 
 
@@ -124,7 +127,7 @@ def ask_all(found, asked):
       found: the outcomes so far.
       asked: the request.
     """
-    for seed in range(asked.seeds):
+    for seed in asked.seeds:
         found.ask("everything", seed)
         for _, method, labels in asked.coresets():
             for per_class in found.runs.sizes:
@@ -133,15 +136,21 @@ def ask_all(found, asked):
             found.ask("choice", acquisition, seed)
         if "rfad" in asked.methods:
             for share in asked.bought:
-                if best := found.best_function(asked.acquisitions, share):
-                    ask_bought(found, best, share, seed)
+                ask_bought(found, asked, share, seed)
 
 
-def ask_bought(found, best, share, seed):
-    """Asks for the largest coreset that the first seed's labels by a function allow."""
+def ask_bought(found, request, share, seed):
+    """Asks for the largest coreset from the labels that the best function bought.
+
+    The function and the size are the first seed's, so that all seeds share a row.
+    """
+    first_seed = request.seeds[0]
+    best = found.best_function(request.acquisitions, share, first_seed)
+    if best is None:
+        return
     asked = ("bought", best, share)
     known = [*found.results, *found.elsewhere]
-    first = [key[3] for key in known if key[:3] == asked and key[-1] == 0]
+    first = [key[3] for key in known if key[:3] == asked and key[-1] == first_seed]
     for per_class in found.runs.sizes:
         if first and per_class > first[0]:
             continue  # One size for all seeds, where another's labels allow more.

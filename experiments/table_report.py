@@ -19,13 +19,13 @@ class Request(NamedTuple):
       methods: of distillation.
       acquisitions: acquisition functions.
       bought: shares of labels that RFAD distils from.
-      seeds: how many.
+      seeds: of everything.
     """
 
     methods: tuple[str, ...]
     acquisitions: tuple[str, ...]
     bought: tuple[str, ...]
-    seeds: int
+    seeds: tuple[int, ...]
 
     def coresets(self):
         """Title, method and labels of the rows that are coresets."""

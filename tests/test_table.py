@@ -241,7 +241,7 @@ def test_calls_at_the_same_time_share_what_they_find(found_of, script, outcome):
     other.runs.choice = lambda name, seed: outcomes[name]
     other.ask("choice", "random", 0)
     # While a function is being run elsewhere, which one is best is not known.
-    assert other.best_function(names, "20%") is None
+    assert other.best_function(names, "20%", 0) is None
     one.ask("choice", "bald", 0)
     other.runs.choice = one.runs.choice = held
     other.ask("choice", "bald", 0)
@@ -250,11 +250,11 @@ def test_calls_at_the_same_time_share_what_they_find(found_of, script, outcome):
         for name, known in outcomes.items():
             assert found.results["choice", name, 0].accuracies == known.accuracies
         # By validation clips alone, of the functions that reached the share.
-        assert found.best_function(names, "20%") == "random"
-        assert found.best_function(names, "60%") is None
+        assert found.best_function(names, "20%", 0) == "random"
+        assert found.best_function(names, "60%", 0) is None
     # What another call distils from bought labels is not begun at other sizes.
     other.runs.bought, asked = held, set(other.reasons)
-    script.ask_bought(other, "random", "20%", 0)
+    script.ask_bought(other, script.request(), "20%", 0)
     assert set(other.reasons) - asked == {("bought", "random", "20%", 5, 0)}
 
 
@@ -284,7 +284,7 @@ def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
 
     found.runs.bought = bought
     for seed in most:
-        script.ask_bought(found, "bald", "20%", seed)
+        script.ask_bought(found, script.request(), "20%", seed)
     sizes = {key[-1]: key[3] for key in found.results if key[0] == "bought"}
     assert sizes == {0: 3, 1: 3, 2: 2}
     rows = [row for row in rows_of(found) if row.learns_from.startswith("RFAD from")]
@@ -293,6 +293,32 @@ def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
         ("3 per class", 2),
         ("2 per class", 1),
     ]
+
+
+def test_seeds_may_begin_elsewhere(found_of, script, outcome, rows_of):
+    results = {("choice", "bald", 0): ({320: 0.9}, 30.0)}
+    found = found_of(
+        *("--dataset=esc50", "--seeds=2", "--first_seed=3", "--samples_per_class=5"),
+        *("--acquisitions=bald,random", "--methods=rfad", "--bought=20%"),
+        results=results,
+    )
+    best = {"bald": 0.2, "random": 0.5}
+    found.runs.everything = lambda seed: outcome({1440: seed / 10}, 10.0)
+    found.runs.choice = lambda name, seed: outcome(
+        {320: 0.4}, 30.0, None, {320: best.get(name, 0.0)}
+    )
+    found.runs.coreset = lambda *asked: outcome({}, 10.0, 1_000)
+    found.runs.bought = lambda name, share, per_class, seed: outcome(
+        {50 * per_class: 0.4}, 30.0, 500_000
+    )
+    script.ask_all(found, script.request())
+    assert {key[-1] for key in found.results} - {3, 4} == {0}
+    # The best function is the first of these seeds', and seed 0 stands in no row.
+    bought = {key for key in found.results if key[0] == "bought"}
+    assert bought == {("bought", "random", "20%", 5, seed) for seed in (3, 4)}
+    rows = {(row.learns_from, row.size): row.accuracies for row in rows_of(found)}
+    assert rows["all clips", "all"] == (0.3, 0.4)
+    assert rows["bald", "20 %"] == (0.4, 0.4)
 
 
 @pytest.mark.nightly
