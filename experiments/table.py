@@ -16,7 +16,8 @@ Several calls may work at one table at the same time, each on its own device or 
 running, and what any has found is in the tables of all.
 
 ``--hours`` is the time of this call: what is not expected to fit is left for the next
-one, the further seeds first. ``--sizes`` chooses the amount of work: for two CPU cores
+one, the further seeds first. ``--first_seed`` begins with another seed, for machines
+that share no folder. ``--sizes`` chooses the amount of work: for two CPU cores
 (fewer steps, maps of 32 x 64), the datasets' defaults, or the published sizes.
 
 Networks on coresets of DC, DSA and DM have instance or group norm, since those coresets
