@@ -147,8 +147,14 @@ def verdict(rows: Sequence[Row], functions: Sequence[str], train_bytes: int) -> 
     if everything and random and mean(everything[0]) > mean(random[0]):
         gap = mean(everything[0]) - mean(random[0])
         share = 100 * (mean(coreset) - mean(random[0])) / gap
+        closes = (
+            f"closes {share:.0f} % of the gap between"
+            if share >= 0
+            else f"is {-share * gap / 100:.1f} points below, and closes nothing of the "
+            "gap between"
+        )
         parts.append(
-            f"it closes {share:.0f} % of the gap between as many random clips "
+            f"it {closes} as many random clips "
             f"({mean(random[0]):.1f} %) and all clips ({mean(everything[0]):.1f} %)"
         )
     parts.append(

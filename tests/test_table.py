@@ -142,6 +142,15 @@ def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_
     assert (found.runs.place / "convnet.png").exists()
 
 
+def test_a_coreset_below_random_clips_closes_nothing_of_the_gap(found_of):
+    lower = {("coreset", "rfad", 5, "teacher", 0): ({250: 0.15}, 10.0, 2_000_000)}
+    found = found_of("--dataset=esc50", "--seeds=1", results={**RESULTS, **lower})
+    assert (
+        "; it is 5.0 points below, and closes nothing of the gap between as many "
+        "random clips (20.0 %) and all clips (70.0 %); "
+    ) in found.write()
+
+
 def test_coresets_from_bought_labels_are_drawn_at_the_labels_they_took(
     script, found_of, rows_of
 ):
