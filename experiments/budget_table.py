@@ -148,13 +148,13 @@ def verdict(rows: Sequence[Row], functions: Sequence[str], train_bytes: int) -> 
         gap = mean(everything[0]) - mean(random[0])
         share = 100 * (mean(coreset) - mean(random[0])) / gap
         closes = (
-            f"closes {share:.0f} % of the gap between"
+            f"closes {share:.0f} %"
             if share >= 0
-            else f"is {-share * gap / 100:.1f} points below, and closes nothing of the "
-            "gap between"
+            else f"is {mean(random[0]) - mean(coreset):.1f} points below, and closes "
+            "nothing"
         )
         parts.append(
-            f"it {closes} as many random clips "
+            f"it {closes} of the gap between as many random clips "
             f"({mean(random[0]):.1f} %) and all clips ({mean(everything[0]):.1f} %)"
         )
     parts.append(

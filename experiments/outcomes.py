@@ -56,14 +56,11 @@ class Outcomes:
                 f"{self.file} has results of other settings, {kept['settings']}, than "
                 f"{asked}: choose another --workdir"
             )
-        numbers = lambda at: {int(k): v for k, v in (at or {}).items()}
-        for key, value in kept["outcomes"]:
-            outcome = Outcome(*value)
-            outcome = outcome._replace(
-                accuracies=numbers(outcome.accuracies),
-                validation=numbers(outcome.validation),
-            )
-            self.results.setdefault(tuple(key), outcome)
+        try:
+            found = {tuple(key): _outcome(*value) for key, value in kept["outcomes"]}
+        except (TypeError, ValueError, AttributeError):
+            raise UserError(f"{self.file} is damaged, or of another version") from None
+        self.results = {**found, **self.results}
 
     def write(self):
         """Writes what was found, and publishes it."""
@@ -136,3 +133,9 @@ class Outcomes:
             if outcome and clips in (outcome.validation or {}):
                 at[name] = outcome.validation[clips]
         return max(at, key=at.get) if at else None
+
+
+def _outcome(accuracies, seconds, stored, validation):
+    """An outcome as JSON has it, whose numbers of clips are texts."""
+    numbers = lambda at: {int(clips): value for clips, value in (at or {}).items()}
+    return Outcome(numbers(accuracies), seconds, stored, numbers(validation))

@@ -52,7 +52,11 @@ def rows(outcomes, request):
             chosen = row(name, size, runs.count(text), "choice", name)
             yield _beside(chosen, name, text, source, runs)
     yield from _coresets(row, request, source, runs)
-    bought = {key[:-1] for key in outcomes.results if key[0] == "bought"}
+    bought = {
+        key[:-1]
+        for key in outcomes.results
+        if key[0] == "bought" and key[-1] in request.seeds
+    }
     share_and_size = lambda asked: (float(asked[2].rstrip("%")), -asked[3])
     for asked in sorted(bought, key=share_and_size):
         _, name, share, size = asked

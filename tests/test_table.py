@@ -200,7 +200,10 @@ def test_results_of_other_settings_do_not_stand_in_one_table(found_of, outcome):
     # The recipe's own steps by name are the same settings.
     again = found_of("--dataset=esc50", "--training_steps=500")
     assert again.results.keys() == {("everything", 0)}
-    for damaged in ("[]", '{"outcomes": []}', "{"):
+    kept = json.loads(found.file.read_text())
+    unknown = [[["everything", 0], [0.7]], ["everything"], 3]
+    foreign = [json.dumps({**kept, "outcomes": [entry]}) for entry in unknown]
+    for damaged in ("[]", '{"outcomes": []}', "{", *foreign):
         found.file.write_text(damaged)
         with pytest.raises(UserError, match=r"outcomes\.json is damaged"):
             found_of("--dataset=esc50")
@@ -305,7 +308,10 @@ def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
 
 
 def test_seeds_may_begin_elsewhere(found_of, script, outcome, rows_of):
-    results = {("choice", "bald", 0): ({320: 0.9}, 30.0)}
+    results = {
+        ("choice", "bald", 0): ({320: 0.9}, 30.0),
+        ("bought", "bald", "20%", 5, 0): ({250: 0.9}, 30.0, 500_000),
+    }
     found = found_of(
         *("--dataset=esc50", "--seeds=2", "--first_seed=3", "--samples_per_class=5"),
         *("--acquisitions=bald,random", "--methods=rfad", "--bought=20%"),
@@ -323,11 +329,13 @@ def test_seeds_may_begin_elsewhere(found_of, script, outcome, rows_of):
     script.ask_all(found, script.request())
     assert {key[-1] for key in found.results} - {3, 4} == {0}
     # The best function is the first of these seeds', and seed 0 stands in no row.
-    bought = {key for key in found.results if key[0] == "bought"}
+    bought = {key for key in found.results if key[0] == "bought" and key[-1]}
     assert bought == {("bought", "random", "20%", 5, seed) for seed in (3, 4)}
     rows = {(row.learns_from, row.size): row.accuracies for row in rows_of(found)}
     assert rows["all clips", "all"] == (0.3, 0.4)
     assert rows["bald", "20 %"] == (0.4, 0.4)
+    titles = {title for title, _ in rows if title.startswith("RFAD from")}
+    assert titles == {"RFAD from 20 % of the labels (random)"}
 
 
 @pytest.mark.nightly
