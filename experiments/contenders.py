@@ -36,7 +36,10 @@ CHANGES = {
     "default": {},
     "source": {"all": presets.PRESETS["source"]},
 }
-_NORMS = {"convnet": "instance", "resnet18": "group"}
+# Spectrograms of DC, DSA and DM have other statistics than real clips, which batch norm
+# learns: the few of small coresets want another norm, those of large ones do not. So
+# both are trained, and validation clips choose.
+_OTHER_NORM = {"convnet": "instance", "resnet18": "group"}
 _TRAINS_AS_REAL = (*REGRESSION, *SELECTION)
 # With a teacher's labels for random views of each spectrogram, or its own hard ones.
 _HARD = {"teacher.networks": 0, "coreset.views": 0}
@@ -104,14 +107,19 @@ class Contenders:
             parts.append({"coreset.samples_per_class": per_class})
         return fields.replace(config, {k: v for part in parts for k, v in part.items()})
 
-    def recipe(self, seed, method=""):
-        """How the network is trained, on real clips or on a method's coreset."""
+    def recipe(self, seed):
+        """How the network is trained, on real clips and on coresets."""
         changes = CHANGES[self.work].get(self.model, {})
         steps = {"training.steps": self.steps} if self.steps else {}
-        as_real = method in ("", *_TRAINS_AS_REAL)
-        norm = {} if as_real else {"model.norm": _NORMS[self.model]}
         config = presets.for_model(self.config(seed), self.model, training__seeds=1)
-        return fields.replace(config, {**changes, **steps, **norm})
+        return fields.replace(config, {**changes, **steps})
+
+    def recipes(self, seed, method):
+        """The recipes among which validation clips choose for a method's coreset."""
+        own = self.recipe(seed)
+        if method in _TRAINS_AS_REAL:
+            return (own,)
+        return fields.replace(own, {"model.norm": _OTHER_NORM[self.model]}), own
 
     @functools.cached_property
     def data(self):
@@ -194,12 +202,17 @@ class Contenders:
 
     def _on_coreset(self, run: distill.Run, method, labels, seed, name):
         """The network on a coreset, by its teacher's labels or by hard ones."""
-        coreset, recipe = run.coreset, self.recipe(seed, method)
+        coreset, recipes = run.coreset, self.recipes(seed, method)
         if labels == "hard":
             source = recorded_training.coreset_source(coreset.unfolded(), "hard")
         else:
-            source = recorded_training.network_source(coreset, recipe.training)
-        found = self._trained(recipe, source, f"{name}-{labels}", len(coreset.labels))
+            source = recorded_training.network_source(coreset, recipes[0].training)
+        size = len(coreset.labels)
+        tried = [
+            self._trained(one, source, f"{name}-{labels}-{one.model.norm}", size)
+            for one in recipes
+        ]
+        found = best_on_validation(tried, size)
         teacher = run.result["teacher"] or {}
         seconds = run.result["wall_seconds"] + teacher.get("labelling_seconds", 0.0)
         stored = run.result["bytes"]
@@ -210,5 +223,22 @@ class Contenders:
     def _trained(self, recipe, source, name, size=None):
         folder = self.place / self.model / name
         trained = recorded_training.train(recipe, self.data, source, folder)
-        size = size or trained.result["num_samples"]
-        return Outcome({size: trained.scores.mean}, trained.result["wall_seconds"])
+        result = trained.result
+        size = size or result["num_samples"]
+        validated = result["validation_accuracy"]
+        return Outcome(
+            {size: trained.scores.mean},
+            result["wall_seconds"],
+            validation={} if validated is None else {size: validated},
+        )
+
+
+def best_on_validation(tried, size):
+    """The outcome that validation clips prefer, with the seconds of all.
+
+    Args:
+      tried: outcomes of several recipes; the first is kept without validation clips.
+      size: number of clips.
+    """
+    best = max(tried, key=lambda one: one.validation.get(size, 0.0))
+    return best._replace(seconds=sum(one.seconds for one in tried))

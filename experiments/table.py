@@ -20,9 +20,10 @@ one, the further seeds first. ``--first_seed`` begins with another seed, for mac
 that share no folder. ``--sizes`` chooses the amount of work: for two CPU cores
 (fewer steps, maps of 32 x 64), the datasets' defaults, or the published sizes.
 
-Networks on coresets of DC, DSA and DM have instance or group norm, since those coresets
-have other statistics than real clips. Validation clips are nobody's budget: no label of
-theirs is learnt from.
+Networks on coresets of DC, DSA and DM are trained with batch norm, as all others, and
+with instance norm (ResNet-18: group norm), since those coresets have other statistics
+than real clips; validation clips choose. Validation clips are nobody's budget: no label
+of theirs is learnt from.
 """
 
 import functools

@@ -170,6 +170,35 @@ def test_budgets_rise_and_have_the_coresets_sizes(found_of):
     )
 
 
+@pytest.mark.parametrize(("validated", "kept"), [(True, 0.5), (False, 0.6)])
+def test_validation_clips_choose_the_norm_on_coresets_of_matching_methods(
+    script, outcome, found_of, monkeypatch, validated, kept
+):
+    runs = found_of("--dataset=esc50", "--model=resnet18").runs
+    norms = lambda method: [one.model.norm for one in runs.recipes(0, method)]
+    assert norms("rfad") == norms("random") == ["batch"]
+    assert norms("dc") == norms("dsa") == norms("dm") == ["group", "batch"]
+
+    def train(recipe, data, source, folder):
+        is_batch = recipe.model.norm == "batch"
+        assert folder.name == f"dm-hard-{recipe.model.norm}"
+        test, validation = (0.5, 0.3) if is_batch else (0.6, 0.2)
+        known = validation if validated else None
+        result = {"wall_seconds": 1.0, "validation_accuracy": known}
+        return SimpleNamespace(scores=SimpleNamespace(mean=test), result=result)
+
+    module = importlib.import_module("contenders").recorded_training
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "coreset_source", lambda arrays, labels: None)
+    coreset = SimpleNamespace(
+        labels=np.zeros((10, 5)), unfolded=lambda: None, teacher_labels=None
+    )
+    result = {"teacher": None, "wall_seconds": 3.0, "bytes": 7}
+    run = SimpleNamespace(coreset=coreset, result=result)
+    found = runs._on_coreset(run, "dm", "hard", 0, "dm")
+    assert found == outcome({10: kept}, 5.0, 7, {10: 0.3} if validated else {})
+
+
 def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, outcome):
     found, known = found_of("--dataset=esc50"), outcome({960: 0.6}, 30.0)
 
