@@ -37,10 +37,11 @@ CHANGES = {
     "source": {"all": presets.PRESETS["source"]},
 }
 # Spectrograms of DC, DSA and DM have other statistics than real clips, which batch norm
-# learns: the few of small coresets want another norm, those of large ones do not. So
-# both are trained, and validation clips choose.
-_OTHER_NORM = {"convnet": "instance", "resnet18": "group"}
-_TRAINS_AS_REAL = (*REGRESSION, *SELECTION)
+# learns: small coresets want another norm, large ones do not. The table has both.
+OTHER_NORM = {"convnet": "instance", "resnet18": "group"}
+# Hard labels, and the norm that the network has on real clips.
+AS_REAL = "hard, as real clips"
+TRAINS_AS_REAL = (*REGRESSION, *SELECTION)
 # With a teacher's labels for random views of each spectrogram, or its own hard ones.
 _HARD = {"teacher.networks": 0, "coreset.views": 0}
 
@@ -99,7 +100,7 @@ class Contenders:
         parts = [changes.get("all", {}), changes.get(method, {})]
         if method in REGRESSION:
             parts.append(presets.PRESETS["transfer"])
-        if method in _TRAINS_AS_REAL and labels != "hard":
+        if method in TRAINS_AS_REAL and labels != "hard":
             parts.append({"teacher.networks": 2, "coreset.views": 20})
         if labels == "hard":
             parts.append(_HARD)
@@ -107,19 +108,14 @@ class Contenders:
             parts.append({"coreset.samples_per_class": per_class})
         return fields.replace(config, {k: v for part in parts for k, v in part.items()})
 
-    def recipe(self, seed):
-        """How the network is trained, on real clips and on coresets."""
+    def recipe(self, seed, method="", labels="hard"):
+        """How the network is trained, on real clips or on a method's coreset."""
         changes = CHANGES[self.work].get(self.model, {})
         steps = {"training.steps": self.steps} if self.steps else {}
+        as_real = method in ("", *TRAINS_AS_REAL) or labels == AS_REAL
+        norm = {} if as_real else {"model.norm": OTHER_NORM[self.model]}
         config = presets.for_model(self.config(seed), self.model, training__seeds=1)
-        return fields.replace(config, {**changes, **steps})
-
-    def recipes(self, seed, method):
-        """The recipes among which validation clips choose for a method's coreset."""
-        own = self.recipe(seed)
-        if method in _TRAINS_AS_REAL:
-            return (own,)
-        return fields.replace(own, {"model.norm": _OTHER_NORM[self.model]}), own
+        return fields.replace(config, {**changes, **steps, **norm})
 
     @functools.cached_property
     def data(self):
@@ -174,10 +170,11 @@ class Contenders:
         Args:
           method: of distillation or selection.
           per_class: spectrograms per class.
-          labels: ``teacher`` or ``hard``.
+          labels: ``teacher``, ``hard``, or ``AS_REAL``, for methods whose coresets
+            have another norm with ``hard``.
           seed: of everything.
         """
-        own = labels if method in _TRAINS_AS_REAL else "hard"
+        own = labels if method in TRAINS_AS_REAL else "hard"
         # With a teacher's labels the coreset is the same: one distillation for both.
         shared = "teacher" if method == "rfad" else own
         folder = self._coresets() / f"{method}-{per_class}-{shared}-seed{seed}"
@@ -202,17 +199,13 @@ class Contenders:
 
     def _on_coreset(self, run: distill.Run, method, labels, seed, name):
         """The network on a coreset, by its teacher's labels or by hard ones."""
-        coreset, recipes = run.coreset, self.recipes(seed, method)
-        if labels == "hard":
-            source = recorded_training.coreset_source(coreset.unfolded(), "hard")
+        coreset, recipe = run.coreset, self.recipe(seed, method, labels)
+        if labels == "teacher":
+            source = recorded_training.network_source(coreset, recipe.training)
         else:
-            source = recorded_training.network_source(coreset, recipes[0].training)
-        size = len(coreset.labels)
-        tried = [
-            self._trained(one, source, f"{name}-{labels}-{one.model.norm}", size)
-            for one in recipes
-        ]
-        found = best_on_validation(tried, size)
+            source = recorded_training.coreset_source(coreset.unfolded(), "hard")
+        kind = "real" if labels == AS_REAL else labels
+        found = self._trained(recipe, source, f"{name}-{kind}", len(coreset.labels))
         teacher = run.result["teacher"] or {}
         seconds = run.result["wall_seconds"] + teacher.get("labelling_seconds", 0.0)
         stored = run.result["bytes"]
@@ -223,22 +216,5 @@ class Contenders:
     def _trained(self, recipe, source, name, size=None):
         folder = self.place / self.model / name
         trained = recorded_training.train(recipe, self.data, source, folder)
-        result = trained.result
-        size = size or result["num_samples"]
-        validated = result["validation_accuracy"]
-        return Outcome(
-            {size: trained.scores.mean},
-            result["wall_seconds"],
-            validation={} if validated is None else {size: validated},
-        )
-
-
-def best_on_validation(tried, size):
-    """The outcome that validation clips prefer, with the seconds of all.
-
-    Args:
-      tried: outcomes of several recipes; the first is kept without validation clips.
-      size: number of clips.
-    """
-    best = max(tried, key=lambda one: one.validation.get(size, 0.0))
-    return best._replace(seconds=sum(one.seconds for one in tried))
+        size = size or trained.result["num_samples"]
+        return Outcome({size: trained.scores.mean}, trained.result["wall_seconds"])

@@ -20,10 +20,9 @@ one, the further seeds first. ``--first_seed`` begins with another seed, for mac
 that share no folder. ``--sizes`` chooses the amount of work: for two CPU cores
 (fewer steps, maps of 32 x 64), the datasets' defaults, or the published sizes.
 
-Networks on coresets of DC, DSA and DM are trained with batch norm, as all others, and
-with instance norm (ResNet-18: group norm), since those coresets have other statistics
-than real clips; validation clips choose. Validation clips are nobody's budget: no label
-of theirs is learnt from.
+Networks on coresets of DC, DSA and DM have batch norm, as on real clips, and in rows of
+their own instance norm (ResNet-18: group norm), since those coresets have other
+statistics. Validation clips are nobody's budget: no label of theirs is learnt from.
 """
 
 import functools
@@ -33,7 +32,7 @@ from pathlib import Path
 import published_results
 import table_report
 from absl import app, flags, logging
-from contenders import CHANGES, Contenders
+from contenders import CHANGES, OTHER_NORM, Contenders
 from outcomes import Outcomes
 from table_report import Request
 
@@ -119,6 +118,7 @@ def request():
         tuple(_ACQUISITIONS.value),
         tuple(_BOUGHT.value),
         tuple(range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)),
+        OTHER_NORM[_MODEL.value],
     )
 
 

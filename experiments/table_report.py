@@ -6,6 +6,7 @@ import budget_table
 import numpy as np
 import published_results
 from budget_table import Row
+from contenders import AS_REAL, TRAINS_AS_REAL
 
 from audiodd_jax.report import learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
@@ -20,19 +21,27 @@ class Request(NamedTuple):
       acquisitions: acquisition functions.
       bought: shares of labels that RFAD distils from.
       seeds: of everything.
+      other_norm: the network's second norm on coresets of DC, DSA and DM.
     """
 
     methods: tuple[str, ...]
     acquisitions: tuple[str, ...]
     bought: tuple[str, ...]
     seeds: tuple[int, ...]
+    other_norm: str
 
     def coresets(self):
         """Title, method and labels of the rows that are coresets."""
-        labels = {"rfad": (("RFAD", "teacher"), ("RFAD, hard labels", "hard"))}
         for method in self.methods:
-            for title, kind in labels.get(method, ((method.upper(), "hard"),)):
-                yield title, method, kind
+            name = method.upper()
+            if method == "rfad":
+                kinds = (name, "teacher"), (f"{name}, hard labels", "hard")
+            elif method in TRAINS_AS_REAL:
+                kinds = ((name, "hard"),)
+            else:
+                kinds = (name, AS_REAL), (f"{name}, {self.other_norm} norm", "hard")
+            for title, labels in kinds:
+                yield title, method, labels
         if "rfad" in self.methods:
             yield "random clips, RFAD's labels", "random", "teacher"
 

@@ -100,8 +100,8 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of):
     )
     rows = {(row.learns_from, row.size): row for row in rows_of(found)}
     # Everything; four functions at four shares and three sizes; RFAD by two kinds of
-    # labels, three methods and random clips; one coreset from bought labels.
-    assert len(rows) == 1 + 4 * 7 + (2 + 3 + 1) * 3 + 1
+    # labels, three methods by two norms, random clips; one coreset from bought labels.
+    assert len(rows) == 1 + 4 * 7 + (2 + 2 * 3 + 1) * 3 + 1
     assert rows["all clips", "all"].published == 69.36
     assert rows["all clips", "all"].clips == 1440
     largest = rows["RFAD", "5 per class"]
@@ -118,7 +118,7 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of):
     bought = rows["RFAD from 20 % of the labels (bald)", "2 per class"]
     assert (bought.accuracies, bought.stored) == ((0.35,), 500_000)
     made = script.table_report.budget_table.table(
-        [rows["DC", "5 per class"], rows["DSA", "5 per class"], largest],
+        [rows["DC, group norm", "5 per class"], rows["DSA", "5 per class"], largest],
         1600,
         50,
         160_000_000,
@@ -170,33 +170,47 @@ def test_budgets_rise_and_have_the_coresets_sizes(found_of):
     )
 
 
-@pytest.mark.parametrize(("validated", "kept"), [(True, 0.5), (False, 0.6)])
-def test_validation_clips_choose_the_norm_on_coresets_of_matching_methods(
-    script, outcome, found_of, monkeypatch, validated, kept
+def test_networks_on_matched_coresets_have_both_norms(
+    script, outcome, found_of, monkeypatch
 ):
     runs = found_of("--dataset=esc50", "--model=resnet18").runs
-    norms = lambda method: [one.model.norm for one in runs.recipes(0, method)]
-    assert norms("rfad") == norms("random") == ["batch"]
-    assert norms("dc") == norms("dsa") == norms("dm") == ["group", "batch"]
+    kinds = [asked for asked in script.request().coresets() if asked[1] != "dsa"]
+    real = "hard, as real clips"
+    assert kinds == [
+        ("RFAD", "rfad", "teacher"),
+        ("RFAD, hard labels", "rfad", "hard"),
+        ("DC", "dc", real),
+        ("DC, group norm", "dc", "hard"),
+        ("DM", "dm", real),
+        ("DM, group norm", "dm", "hard"),
+        ("random clips, RFAD's labels", "random", "teacher"),
+    ]
+    norms = [runs.recipe(0, *asked[1:]).model.norm for asked in kinds]
+    assert norms == ["batch", "batch", "batch", "group", "batch", "group", "batch"]
 
     def train(recipe, data, source, folder):
-        is_batch = recipe.model.norm == "batch"
-        assert folder.name == f"dm-hard-{recipe.model.norm}"
-        test, validation = (0.5, 0.3) if is_batch else (0.6, 0.2)
-        known = validation if validated else None
-        result = {"wall_seconds": 1.0, "validation_accuracy": known}
-        return SimpleNamespace(scores=SimpleNamespace(mean=test), result=result)
+        result = {"wall_seconds": 1.0}
+        accuracy = {"real": 0.6, "hard": 0.5}[folder.name.rpartition("-")[2]]
+        return SimpleNamespace(scores=SimpleNamespace(mean=accuracy), result=result)
 
-    module = importlib.import_module("contenders").recorded_training
-    monkeypatch.setattr(module, "train", train)
-    monkeypatch.setattr(module, "coreset_source", lambda arrays, labels: None)
-    coreset = SimpleNamespace(
-        labels=np.zeros((10, 5)), unfolded=lambda: None, teacher_labels=None
-    )
-    result = {"teacher": None, "wall_seconds": 3.0, "bytes": 7}
-    run = SimpleNamespace(coreset=coreset, result=result)
-    found = runs._on_coreset(run, "dm", "hard", 0, "dm")
-    assert found == outcome({10: kept}, 5.0, 7, {10: 0.3} if validated else {})
+    distilled = []
+
+    def distill(config, folder):
+        distilled.append(folder)
+        coreset = SimpleNamespace(
+            labels=np.zeros((10, 5)), unfolded=lambda: None, teacher_labels=None
+        )
+        result = {"teacher": None, "wall_seconds": 3.0, "bytes": 7}
+        return SimpleNamespace(coreset=coreset, result=result)
+
+    module = importlib.import_module("contenders")
+    monkeypatch.setattr(module.audiodd_jax, "distill", distill)
+    monkeypatch.setattr(module.recorded_training, "train", train)
+    monkeypatch.setattr(module.recorded_training, "coreset_source", lambda *_: None)
+    found = [runs.coreset("dm", 2, labels, 0) for labels in (real, "hard")]
+    assert found == [outcome({10: 0.6}, 4.0, 7), outcome({10: 0.5}, 4.0, 7)]
+    # One distillation serves both.
+    assert len(set(distilled)) == 1
 
 
 def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, outcome):

@@ -14,7 +14,11 @@ from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
 
 # Of coresets; curves have the default cycle.
-_COLORS = ("black", "saddlebrown", "deeppink", "teal", "navy", "olive", "red", "gray")
+_COLORS = (
+    *("black", "saddlebrown", "deeppink", "teal", "navy"),
+    *("olive", "red", "gray", "darkorange", "slateblue"),
+)
+_MARKERS = "*sDP^vXodp"
 
 
 class Curve(NamedTuple):
@@ -111,7 +115,7 @@ def draw(
             [point.clips for point in alike],
             [100 * statistics.fmean(point.accuracies) for point in alike],
             spread,
-            fmt="*sDP^vXo"[i % 8],
+            fmt=_MARKERS[i % len(_MARKERS)],
             ms=14 if i == 0 else 7,
             color=_COLORS[i % len(_COLORS)],
             capsize=3,
