@@ -40,7 +40,7 @@ CHANGES = {
 # learns: small coresets want another norm, large ones do not. The table has both.
 OTHER_NORM = {"convnet": "instance", "resnet18": "group"}
 # Hard labels, and the norm that the network has on real clips.
-AS_REAL = "hard, as real clips"
+AS_REAL = "hard-real-norm"
 TRAINS_AS_REAL = (*REGRESSION, *SELECTION)
 # With a teacher's labels for random views of each spectrogram, or its own hard ones.
 _HARD = {"teacher.networks": 0, "coreset.views": 0}
@@ -170,8 +170,8 @@ class Contenders:
         Args:
           method: of distillation or selection.
           per_class: spectrograms per class.
-          labels: ``teacher``, ``hard``, or ``AS_REAL``, for methods whose coresets
-            have another norm with ``hard``.
+          labels: ``teacher``, ``hard``, or ``AS_REAL``: hard too, where ``hard`` has
+            another norm.
           seed: of everything.
         """
         own = labels if method in TRAINS_AS_REAL else "hard"
@@ -204,8 +204,7 @@ class Contenders:
             source = recorded_training.network_source(coreset, recipe.training)
         else:
             source = recorded_training.coreset_source(coreset.unfolded(), "hard")
-        kind = "real" if labels == AS_REAL else labels
-        found = self._trained(recipe, source, f"{name}-{kind}", len(coreset.labels))
+        found = self._trained(recipe, source, f"{name}-{labels}", len(coreset.labels))
         teacher = run.result["teacher"] or {}
         seconds = run.result["wall_seconds"] + teacher.get("labelling_seconds", 0.0)
         stored = run.result["bytes"]

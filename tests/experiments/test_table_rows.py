@@ -1,101 +1,21 @@
-"""``experiments/table.py``: what stands in which row, run or not."""
+"""``experiments/table.py``: what stands in which row."""
 
-import functools
 import importlib
-import json
-import re
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from absl import flags
 
-from audiodd_jax.runtime.errors import InUseError, UserError
-
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-MODULES = (
-    "table",
-    "outcomes",
-    "table_report",
-    "contenders",
-    "published_results",
-    "budget_table",
-)
-DATA = SimpleNamespace(
-    num_train=1600,
-    num_classes=50,
-    train_bytes=160_000_000,
-    image_shape=(32, 64),
-    name="esc50",
-    train=SimpleNamespace(labels=np.zeros(1440)),
-)
+from audiodd_jax.runtime.errors import UserError
 
 
-@pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        yield importlib.import_module("table")
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-        for name in MODULES:
-            for flag in list(flags.FLAGS.flags_by_module_dict().get(name, ())):
-                delattr(flags.FLAGS, flag.name)
-            sys.modules.pop(name, None)
-
-
-@pytest.fixture(scope="module")
-def outcome(script):
-    return importlib.import_module("contenders").Outcome
-
-
-@pytest.fixture(scope="module")
-def rows_of(script):
-    return lambda found: list(script.table_report.rows(found, script.request()))
-
-
-@pytest.fixture
-def found_of(script, outcome, tmp_path):
-    """The rows of a command line, from results that are known."""
-
-    def make(*arguments, results=(), reasons=(), hours=0.0):
-        for flag in flags.FLAGS.flags_by_module_dict()["table"]:
-            flag.unparse()
-        flags.FLAGS(["table", f"--workdir={tmp_path}", *arguments])
-        runs = script.contenders()
-        runs.data = DATA
-        asked = script.request()
-        write = functools.partial(script.table_report.write, request=asked)
-        found = script.Outcomes(runs, hours, write)
-        found.results.update(
-            {key: outcome(*value) for key, value in dict(results).items()}
-        )
-        found.reasons.update(reasons)
-        return found
-
-    return make
-
-
-RESULTS = {
-    ("everything", 0): ({1440: 0.7}, 10.0),
-    ("coreset", "rfad", 5, "teacher", 0): ({250: 0.4}, 10.0, 2_000_000),
-    ("coreset", "rfad", 5, "teacher", 1): ({250: 0.5}, 20.0, 2_000_000),
-    ("choice", "bald", 0): ({960: 0.6, 250: 0.3}, 30.0),
-    ("choice", "random", 0): ({960: 0.4, 250: 0.2}, 30.0),
-    ("bought", "bald", "20%", 2, 0): ({100: 0.35}, 30.0, 500_000),
-}
-
-
-def test_published_numbers_stand_beside_ours(script, found_of, rows_of):
+def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
     found = found_of(
         "--dataset=esc50",
         "--model=resnet18",
         "--seeds=2",
         "--acquisitions=max_entropy,variation_ratios,bald,random",
-        results=RESULTS,
+        results=known,
         reasons={("coreset", "dc", 5, "hard", 0): "not run: no memory"},
     )
     rows = {(row.learns_from, row.size): row for row in rows_of(found)}
@@ -128,8 +48,10 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of):
     assert made.rows[2][made.columns.index("of train (%)")] == "15.6"
 
 
-def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_of):
-    found = found_of("--dataset=esc50", "--seeds=2", results=RESULTS)
+def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(
+    found_of, known
+):
+    found = found_of("--dataset=esc50", "--seeds=2", results=known)
     *_, recipe, text = found.write().splitlines()
     assert recipe == "Every row trains convnet for 500 steps of 128 clips."
     assert text == (
@@ -142,9 +64,9 @@ def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(found_
     assert (found.runs.place / "convnet.png").exists()
 
 
-def test_a_coreset_below_random_clips_closes_nothing_of_the_gap(found_of):
+def test_a_coreset_below_random_clips_closes_nothing_of_the_gap(found_of, known):
     lower = {("coreset", "rfad", 5, "teacher", 0): ({250: 0.15}, 10.0, 2_000_000)}
-    found = found_of("--dataset=esc50", "--seeds=1", results={**RESULTS, **lower})
+    found = found_of("--dataset=esc50", "--seeds=1", results={**known, **lower})
     assert (
         "; it is 5.0 points below, and closes nothing of the gap between as many "
         "random clips (20.0 %) and all clips (70.0 %); "
@@ -152,9 +74,9 @@ def test_a_coreset_below_random_clips_closes_nothing_of_the_gap(found_of):
 
 
 def test_coresets_from_bought_labels_are_drawn_at_the_labels_they_took(
-    script, found_of, rows_of
+    script, found_of, rows_of, known
 ):
-    found = found_of("--dataset=esc50", "--seeds=2", results=RESULTS)
+    found = found_of("--dataset=esc50", "--seeds=2", results=known)
     _, points = script.table_report.series(
         rows_of(found), script.request().acquisitions, found.runs.count
     )
@@ -175,7 +97,7 @@ def test_networks_on_matched_coresets_have_both_norms(
 ):
     runs = found_of("--dataset=esc50", "--model=resnet18").runs
     kinds = [asked for asked in script.request().coresets() if asked[1] != "dsa"]
-    real = "hard, as real clips"
+    real = "hard-real-norm"
     assert kinds == [
         ("RFAD", "rfad", "teacher"),
         ("RFAD, hard labels", "rfad", "hard"),
@@ -190,7 +112,7 @@ def test_networks_on_matched_coresets_have_both_norms(
 
     def train(recipe, data, source, folder):
         result = {"wall_seconds": 1.0}
-        accuracy = {"real": 0.6, "hard": 0.5}[folder.name.rpartition("-")[2]]
+        accuracy = {"dm-2-hard-seed0-hard": 0.5}.get(folder.name, 0.6)
         return SimpleNamespace(scores=SimpleNamespace(mean=accuracy), result=result)
 
     distilled = []
@@ -211,118 +133,6 @@ def test_networks_on_matched_coresets_have_both_norms(
     assert found == [outcome({10: 0.6}, 4.0, 7), outcome({10: 0.5}, 4.0, 7)]
     # One distillation serves both.
     assert len(set(distilled)) == 1
-
-
-def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, outcome):
-    found, known = found_of("--dataset=esc50"), outcome({960: 0.6}, 30.0)
-
-    def refuses(seed):
-        raise UserError("a class has 3 clips")
-
-    found.runs.everything = refuses
-    found.runs.choice = lambda name, seed: known
-    found.ask("everything", 0)
-    found.ask("choice", "bald", 0)
-    assert found.reasons == {("everything", 0): "not run: a class has 3 clips"}
-    assert found.results == {("choice", "bald", 0): known}
-    # Another call knows what was run, and does not run it again.
-    again = found_of("--dataset=esc50")
-    again.runs.choice = refuses
-    again.ask("choice", "bald", 0)
-    assert again.results[("choice", "bald", 0)].accuracies == {960: 0.6}
-    assert not again.reasons
-
-
-def test_results_of_other_settings_do_not_stand_in_one_table(found_of, outcome):
-    found = found_of("--dataset=esc50")
-    found.runs.everything = lambda seed: outcome({1440: 0.7}, 10.0)
-    found.ask("everything", 0)
-    for other in ("--training_steps=7", "--sizes=default"):
-        with pytest.raises(UserError, match=r"other settings, .*: choose another"):
-            found_of("--dataset=esc50", other)
-    # The recipe's own steps by name are the same settings.
-    again = found_of("--dataset=esc50", "--training_steps=500")
-    assert again.results.keys() == {("everything", 0)}
-    kept = json.loads(found.file.read_text())
-    unknown = [[["everything", 0], [0.7]], ["everything"], 3]
-    foreign = [json.dumps({**kept, "outcomes": [entry]}) for entry in unknown]
-    for damaged in ("[]", '{"outcomes": []}', "{", *foreign):
-        found.file.write_text(damaged)
-        with pytest.raises(UserError, match=r"outcomes\.json is damaged"):
-            found_of("--dataset=esc50")
-
-
-@pytest.mark.parametrize(
-    ("flag", "says"),
-    [
-        ("--sizes=default", "audiodd: .*outcomes.json has results of other settings"),
-        ("--training_steps=-1", "training_steps=-1: -1 is not a non-negative integer"),
-        ("--samples_per_class=5,x", "samples_per_class.*must be whole numbers above 0"),
-        ("--acquisitions=bold", "acquisitions.*must be among random, "),
-    ],
-)
-def test_a_refused_call_says_one_sentence_and_loses_nothing(flag, says, tmp_path):
-    kept = tmp_path / "tones" / "convnet" / "outcomes.json"
-    kept.parent.mkdir(parents=True)
-    settings = {"sizes": "cpu", "training_steps": 500}
-    kept.write_text(json.dumps({"settings": settings, "outcomes": []}))
-    before = kept.read_bytes()
-    command = [sys.executable, EXPERIMENTS / "table.py", f"--workdir={tmp_path}", flag]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode
-    assert re.search(says, ran.stderr + ran.stdout)
-    assert "Traceback" not in ran.stderr
-    assert kept.read_bytes() == before
-    assert list(kept.parent.iterdir()) == [kept]
-
-
-def test_calls_at_the_same_time_share_what_they_find(found_of, script, outcome):
-    one, other = found_of("--dataset=esc50"), found_of("--dataset=esc50")
-    names = script.request().acquisitions
-    outcomes = {
-        "bald": outcome({320: 0.6, 960: 0.6}, 30.0, None, {320: 0.5}),
-        "random": outcome({320: 0.4}, 30.0, None, {320: 0.6}),
-    }
-
-    def held(*asked):
-        raise InUseError("another process is writing a folder")
-
-    one.runs.choice = lambda name, seed: outcomes[name]
-    other.runs.choice = held
-    other.ask("choice", "bald", 0)
-    reason = other.reasons["choice", "bald", 0]
-    assert reason == "not run: another call runs it"
-    # The other call finds something, and neither loses what the first one writes then.
-    other.runs.choice = lambda name, seed: outcomes[name]
-    other.ask("choice", "random", 0)
-    # While a function is being run elsewhere, which one is best is not known.
-    assert other.best_function(names, "20%", 0) is None
-    one.ask("choice", "bald", 0)
-    other.runs.choice = one.runs.choice = held
-    other.ask("choice", "bald", 0)
-    one.ask("choice", "random", 0)
-    for found in (one, other, found_of("--dataset=esc50")):
-        for name, known in outcomes.items():
-            assert found.results["choice", name, 0].accuracies == known.accuracies
-        # By validation clips alone, of the functions that reached the share.
-        assert found.best_function(names, "20%", 0) == "random"
-        assert found.best_function(names, "60%", 0) is None
-    # What another call distils from bought labels is not begun at other sizes.
-    other.runs.bought, asked = held, set(other.reasons)
-    script.ask_bought(other, script.request(), "20%", 0)
-    assert set(other.reasons) - asked == {("bought", "random", "20%", 5, 0)}
-
-
-def test_what_does_not_fit_the_hours_is_told(found_of):
-    found = found_of("--dataset=esc50", results=RESULTS, hours=20 / 3600)
-    found.runs.everything = lambda seed: found.results["everything", 0]
-    found.runs.choice = found.runs.coreset = None
-    # Runs of the same kind took 10 s, and 30 s.
-    found.ask("everything", 1)
-    found.ask("choice", "bald", 1)
-    assert ("everything", 1) in found.results
-    reason = found.reasons[("choice", "bald", 1)]
-    assert reason == "not run: no time (about 30 s)"
 
 
 def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
@@ -396,6 +206,7 @@ def test_a_whole_table_of_tones(script, found_of, rows_of, monkeypatch):
             "teacher.steps": 20,
         },
         "rfad": {"loop.steps": 4},
+        "dm": {"loop.steps": 2},
         "convnet": {"training.steps": 30, "model.width": 8, "model.depth": 2},
     }
     monkeypatch.setitem(script.CHANGES, "cpu", tiny)
@@ -403,7 +214,7 @@ def test_a_whole_table_of_tones(script, found_of, rows_of, monkeypatch):
         "--dataset=tones",
         "--seeds=1",
         "--samples_per_class=1",
-        "--methods=rfad",
+        "--methods=rfad,dm",
         "--acquisitions=typiclust",
         "--bought=20%",
     ]
