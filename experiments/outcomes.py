@@ -81,7 +81,8 @@ class Outcomes:
         left = self._end - time.monotonic()
         if seconds > left:
             time_of = f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-            self.reasons[key] = f"not run: no time (about {time_of})"
+            known = f" (about {time_of})" if seconds else ""
+            self.reasons[key] = f"not run: no time{known}"
             return
         try:
             self.results[key] = getattr(self.runs, name)(*arguments)

@@ -93,3 +93,10 @@ def test_what_does_not_fit_the_hours_is_told(found_of, known):
     assert ("everything", 1) in found.results
     reason = found.reasons[("choice", "bald", 1)]
     assert reason == "not run: no time (about 30 s)"
+
+
+def test_no_seconds_are_made_up_where_nothing_is_known(found_of):
+    found = found_of("--dataset=esc50", hours=1e-9)
+    found.runs.everything = None
+    found.ask("everything", 0)
+    assert found.reasons["everything", 0] == "not run: no time"
