@@ -19,6 +19,8 @@ _COLORS = (
     *("olive", "red", "gray", "darkorange", "slateblue"),
 )
 _MARKERS = "*sDP^vXodp"
+# From one kind of coreset to the next, as a ratio on the logarithmic axis.
+_STEP = 1.035
 
 
 class Curve(NamedTuple):
@@ -78,6 +80,8 @@ def draw(
 ) -> None:
     """Draws test accuracy against labelled clips, with coresets as points.
 
+    Coresets of the same number of clips stand side by side around it.
+
     Args:
       curves: of the acquisition functions.
       points: of the coresets.
@@ -112,7 +116,7 @@ def draw(
             for p in alike
         ]
         axes.errorbar(
-            [point.clips for point in alike],
+            [_beside(point, points) for point in alike],
             [100 * statistics.fmean(point.accuracies) for point in alike],
             spread,
             fmt=_MARKERS[i % len(_MARKERS)],
@@ -140,6 +144,13 @@ def draw(
         axes.legend(frameon=False, loc="lower right")
     figure.suptitle(plain(title))
     figure.savefig(path, dpi=120)
+
+
+def _beside(point: Point, points: Sequence[Point]) -> float:
+    """Where a point stands, so that it hides none of as many clips."""
+    alike = (other.name for other in points if other.clips == point.clips)
+    names = list(dict.fromkeys(alike))
+    return point.clips * _STEP ** (names.index(point.name) - (len(names) - 1) / 2)
 
 
 def cells(

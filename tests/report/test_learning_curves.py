@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from audiodd_jax.report import learning_curves
+from audiodd_jax.report import figures, learning_curves
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.report.tables import mean_std
 
@@ -49,3 +49,16 @@ def test_a_picture(tmp_path, points):
     one = RANDOM._replace(accuracies=RANDOM.accuracies[:1])
     learning_curves.draw([one, BALD], points, 200, "tones", path)
     assert imread(path).std() > 0.05
+
+
+def test_coresets_of_one_size_stand_side_by_side(monkeypatch, tmp_path):
+    figure = figures.blank(4.0, 3.0)
+    monkeypatch.setattr(figures, "blank", lambda *_: figure)
+    of = lambda clips, name: Point(clips, (0.8,), 1, name)
+    points = [of(20, "a"), of(20, "b"), of(20, "c"), of(40, "b")]
+    learning_curves.draw([], points, 200, "tones", tmp_path / "points.png")
+    at = [box.lines[0].get_xdata().tolist() for box in figure.axes[0].containers]
+    assert [len(x) for x in at] == [1, 2, 1]
+    assert at[0][0] < at[1][0] == 20 < at[2][0]
+    # One of its own size stands at it.
+    assert at[1][1] == 40
