@@ -20,7 +20,7 @@ _COLORS = (
 )
 _MARKERS = "*sDP^vXodp"
 # From one kind of coreset to the next, as a ratio on the logarithmic axis.
-_STEP = 1.035
+_STEP = 1.03
 
 
 class Curve(NamedTuple):
