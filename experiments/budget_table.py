@@ -15,7 +15,7 @@ class Row(NamedTuple):
       size: as requested: ``10 per class``, ``20 %``.
       clips: how many.
       stored: bytes of the coreset, or of so many real clips as 16-bit audio (their
-        mean size times their number).
+        mean size times their number); None: a coreset that was not distilled.
       accuracies: on the test split, one per seed; empty if nothing was run.
       seconds: of the runs behind each of ``accuracies``.
       reason: why nothing was run.
@@ -26,7 +26,7 @@ class Row(NamedTuple):
     learns_from: str
     size: str
     clips: int
-    stored: int
+    stored: int | None
     accuracies: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
     reason: str = "not run"
@@ -70,8 +70,8 @@ def table(
                 f"{row.clips:,}",
                 f"{per_class:.0f}" if per_class.is_integer() else f"{per_class:.1f}",
                 f"{100 * row.clips / num_train:.3g}",
-                f"{row.stored:,}",
-                f"{train_bytes / row.stored:.3g}",
+                f"{row.stored:,}" if row.stored else "",
+                f"{train_bytes / row.stored:.3g}" if row.stored else "",
                 mean_std(row.accuracies) if row.accuracies else row.reason,
                 str(len(row.accuracies)) if row.accuracies else "",
                 f"{statistics.fmean(row.seconds):.0f}" if row.seconds else "",

@@ -78,7 +78,9 @@ def _row(outcomes, seeds, title, size, clips, *asked):
     found, reason = outcomes.of_seeds(seeds, *asked)
     found = [one for one in found if clips in one.accuracies]
     data = outcomes.runs.data
-    raw = round(data.train_bytes * clips / data.num_train)
+    raw = None
+    if asked[0] in ("everything", "choice"):
+        raw = round(data.train_bytes * clips / data.num_train)
     stored = next((one.stored for one in found if one.stored), raw)
     accuracies = tuple(one.accuracies[clips] for one in found)
     seconds = tuple(one.seconds for one in found)

@@ -46,6 +46,11 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
     told = [row[made.columns.index("accuracy (%)")] for row in made.rows]
     assert told == ["not run: no memory", "not run", "45.0 ± 7.1"]
     assert made.rows[2][made.columns.index("of train (%)")] == "15.6"
+    # Nothing is known of the bytes of a coreset that was not distilled.
+    assert [row[made.columns.index("bytes")] for row in made.rows] == [
+        *("", "", "2,000,000")
+    ]
+    assert rows["random", "5 per class"].stored == 160_000_000 * 250 // 1600
 
 
 def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(
