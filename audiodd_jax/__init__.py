@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from audiodd_jax.api import export as export
     from audiodd_jax.api import prepare as prepare
     from audiodd_jax.api import train as train
-    from audiodd_jax.artifacts.coreset_file import Coreset as Coreset
-    from audiodd_jax.artifacts.coreset_file import load_coreset as load_coreset
-    from audiodd_jax.artifacts.networks_file import load_networks as load_networks
     from audiodd_jax.config import Config as Config
     from audiodd_jax.config.presets import for_active as for_active
     from audiodd_jax.config.presets import for_dataset as for_dataset
     from audiodd_jax.config.presets import for_model as for_model
-    from audiodd_jax.runtime.errors import UserError as UserError
-    from audiodd_jax.selection.subsets import Subset as Subset
+    from audiodd_jax.coreset.file import Coreset as Coreset
+    from audiodd_jax.coreset.file import load_coreset as load_coreset
+    from audiodd_jax.coreset.subsets import Subset as Subset
+    from audiodd_jax.errors import UserError as UserError
+    from audiodd_jax.training.networks_file import load_networks as load_networks
 
 # Resolved on first use, so that the command line answers before JAX is imported; type
 # checkers read the imports above.

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.commands import active as active_lib
+from audiodd_jax.commands import evaluate as evaluate_lib
+from audiodd_jax.commands.distill import Run, distill
+from audiodd_jax.commands.export import export
+from audiodd_jax.commands.train import train
 from audiodd_jax.config import Config, fields
+from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.features import dataset
-from audiodd_jax.features.dataset import Prepared
-from audiodd_jax.jobs import active as active_lib
-from audiodd_jax.jobs import evaluate as evaluate_lib
-from audiodd_jax.jobs.distill import Run, distill
-from audiodd_jax.jobs.export import export
-from audiodd_jax.jobs.train import train
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.training.scores import Evaluation
 
 
-def prepare(config: Config, cache_dir: Path | None = None) -> Prepared:
+def prepare(config: Config, cache_dir: Path | None = None) -> Dataset:
     """Finds or downloads the dataset, computes and caches features, loads the splits.
 
     Raises:

@@ -35,11 +35,11 @@ from alternate import measure  # noqa: E402
 from step import SETTINGS, Case  # noqa: E402
 
 import audiodd_jax  # noqa: E402
-from audiodd_jax.cli.main import explained  # noqa: E402
+from audiodd_jax.commands.main import explained  # noqa: E402
 from audiodd_jax.config import FeaturesConfig, fields  # noqa: E402
 from audiodd_jax.distillation import loop, memory_plan, steps  # noqa: E402
 from audiodd_jax.features import dataset  # noqa: E402
-from audiodd_jax.features.dataset import DeviceSplit, Prepared, Split  # noqa: E402
+from audiodd_jax.features.dataset import Dataset, DeviceSplit, Split  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime import memory as memory_lib  # noqa: E402
@@ -168,7 +168,7 @@ def unpack(path):
     )
     features = fields.build(FeaturesConfig, info["features"])
     labels = jnp.asarray(held["train_labels"])
-    return Prepared(
+    return Dataset(
         train=DeviceSplit(jnp.asarray(held["train"]), labels, jax.device_put(stats)),
         validation=split("validation"),
         test=split("test"),

@@ -13,11 +13,10 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.cli import common
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands import active, common
+from audiodd_jax.commands.main import explained
 from audiodd_jax.config import presets
 from audiodd_jax.config.names import ACQUISITIONS
-from audiodd_jax.jobs import active
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")

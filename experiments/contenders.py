@@ -13,11 +13,11 @@ import published_results
 
 import audiodd_jax
 from audiodd_jax.active_learning import budgets
+from audiodd_jax.commands import active, distill, recorded_training
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import REGRESSION, SELECTION
-from audiodd_jax.jobs import active, distill, recorded_training
-from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.selection import subsets
+from audiodd_jax.coreset import subsets
+from audiodd_jax.errors import UserError
 
 # Changes over the datasets' and networks' own settings: of everything, of a method's
 # distillation, of a network's training. The ConvNet keeps its recipe: all clips of
@@ -203,7 +203,7 @@ class Contenders:
         if labels == "teacher":
             source = recorded_training.network_source(coreset, recipe.training)
         else:
-            source = recorded_training.coreset_source(coreset.unfolded(), "hard")
+            source = recorded_training.coreset_source(coreset.unpack(), "hard")
         found = self._trained(recipe, source, f"{name}-{labels}", len(coreset.labels))
         teacher = run.result["teacher"] or {}
         seconds = run.result["wall_seconds"] + teacher.get("labelling_seconds", 0.0)

@@ -15,8 +15,8 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.cli.main import explained
-from audiodd_jax.jobs import evaluate
+from audiodd_jax.commands import evaluate
+from audiodd_jax.commands.main import explained
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.training import scores as scores_lib
 

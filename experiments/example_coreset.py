@@ -15,8 +15,8 @@ import numpy as np
 from absl import app, flags
 
 import audiodd_jax
-from audiodd_jax.artifacts import coreset_file
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands.main import explained
+from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.runtime import files
 
 _RUN = flags.DEFINE_string("run", None, "directory of the run", required=True)

@@ -17,15 +17,14 @@ import numpy as np
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.cli import common
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands import common, recorded_training
+from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields, presets
+from audiodd_jax.coreset import subsets
 from audiodd_jax.data import audio
 from audiodd_jax.features import inversion, logmel, normalization
-from audiodd_jax.jobs import recorded_training
 from audiodd_jax.report import summary
 from audiodd_jax.report.tables import mean_std
-from audiodd_jax.selection import subsets
 from audiodd_jax.training import evaluation
 
 _DATASET = flags.DEFINE_string("dataset", "spoken_digit", "dataset of WAV files")

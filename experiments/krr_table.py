@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands.main import explained
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")

@@ -20,12 +20,11 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.cli import common
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands import common, evaluate
+from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields
 from audiodd_jax.config.names import METHODS
-from audiodd_jax.jobs import evaluate
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json, write_atomically
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")

@@ -14,13 +14,13 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands import recorded_training
+from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields
 from audiodd_jax.config.names import TRAINING
+from audiodd_jax.coreset import subsets
 from audiodd_jax.features import dataset
-from audiodd_jax.jobs import recorded_training
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.selection import subsets
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
@@ -103,7 +103,7 @@ def main(_):
     data = dataset.load(config)
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
     rows = subsets.choose(drawn, data, config, 0)
-    sources = [recorded_training.coreset_source(coreset.unfolded())]
+    sources = [recorded_training.coreset_source(coreset.unpack())]
     if _REAL.value:
         sources.append(recorded_training.subset_source(drawn, rows, data, 0))
     heads = [source.record["name"] for source in sources]

@@ -36,8 +36,8 @@ from contenders import CHANGES, OTHER_NORM, Contenders
 from outcomes import Outcomes
 from table_report import Request
 
-from audiodd_jax.cli import common
-from audiodd_jax.cli.main import explained
+from audiodd_jax.commands import common
+from audiodd_jax.commands.main import explained
 from audiodd_jax.config.names import ACQUISITIONS, METHODS
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
@@ -170,7 +170,7 @@ def main(_):
     runs, asked = contenders(), request()
     write = functools.partial(table_report.write, request=asked)
     found = Outcomes(runs, _HOURS.value, write)
-    with common.continued(runs.place):
+    with common.resumable(runs.place):
         ask_all(found, asked)
     print(found.write())
     print(f"\ntables and figure: {runs.place / runs.model}.*")

@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh
 environment "[test]" neural-tangents==0.6.5
-"$PYTHON" -m audiodd_jax.runtime.compilers "$@"
+"$PYTHON" -m audiodd_jax.forecast.compilers "$@"

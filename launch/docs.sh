@@ -16,7 +16,7 @@ import pdoc
 for name in audiodd_jax.__all__:
     setattr(audiodd_jax, name, getattr(audiodd_jax, name))
 pdoc.render.configure(docformat="google")
-modules = ("audiodd_jax", "audiodd_jax.config", "audiodd_jax.networks.own")
+modules = ("audiodd_jax", "audiodd_jax.config", "audiodd_jax.networks.user_network")
 pdoc.pdoc(*modules, output_directory=pathlib.Path("build/docs"))
 END
 echo "see build/docs/index.html"

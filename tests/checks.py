@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.features.dataset import Prepared, Split
+from audiodd_jax.features.dataset import Dataset, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import programs
@@ -54,7 +54,7 @@ def assert_gradient(value, params):
 
 
 def prepared(train, validation, stats, class_names=("low", "middle", "high"), **fields):
-    """A dataset of these clips; ``fields`` are others of ``Prepared``."""
+    """A dataset of these clips; ``fields`` are others of ``Dataset``."""
     usual = {
         "test": validation,
         "features": FeaturesConfig(),
@@ -66,7 +66,7 @@ def prepared(train, validation, stats, class_names=("low", "middle", "high"), **
         "licence": "none",
         "train_bytes": 0,
     }
-    return Prepared(
+    return Dataset(
         train=train,
         validation=validation,
         class_names=class_names,

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from audiodd_jax.artifacts import coreset_file
 from audiodd_jax.config import FeaturesConfig, ViewsConfig
+from audiodd_jax.coreset import file as coreset_file
 
 
 def images(count=6):

@@ -1,6 +1,6 @@
 """Compiles small forms of every device program for a target; run by ``python -m``.
 
-What it answers is in ``audiodd_jax.jobs.compile_for_target``; test_accelerators asks.
+What it answers is in ``audiodd_jax.forecast.compile_worker``; test_accelerators asks.
 """
 
 import functools
@@ -9,15 +9,17 @@ import sys
 
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
-from audiodd_jax.jobs import device_programs
-from audiodd_jax.jobs.compile_for_target import compiled
-from audiodd_jax.jobs.device_programs import Workload
-from audiodd_jax.runtime import (
+from audiodd_jax.forecast import (
     compilers,
+    targets,
+)
+from audiodd_jax.forecast import programs as device_programs
+from audiodd_jax.forecast.compile_worker import compiled
+from audiodd_jax.forecast.programs import Workload
+from audiodd_jax.runtime import (
     devices,
     environment,
     supervisor,
-    targets,
 )
 
 SIZES = Sizes(16, 16, 4, 8, 16, 32, 24)

@@ -19,10 +19,10 @@ import pytest
 from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import memory_plan
 from audiodd_jax.distillation.memory_plan import Sizes
-from audiodd_jax.jobs import target_forecast
-from audiodd_jax.runtime import compilers, targets
+from audiodd_jax.errors import UserError
+from audiodd_jax.forecast import compilers, targets
+from audiodd_jax.forecast import forecast as target_forecast
 from audiodd_jax.runtime.devices import Grid
-from audiodd_jax.runtime.errors import UserError
 
 # Sources that only CPUs are for.
 _CPU_ONLY = (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 
 README = Path(__file__).parents[1] / "README.md"
 HAS_TORCH = importlib.util.find_spec("torch") is not None

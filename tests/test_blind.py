@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import audiodd_jax
+from audiodd_jax.commands import evaluate
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.jobs import evaluate
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import published
 import pytest
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 
 TINY = [
     "--config.features.n_mels=16",
@@ -60,7 +60,7 @@ def fails(capsys, *arguments):
 @pytest.mark.parametrize("arguments", [["help"], ["distill", "--help"], []])
 def test_help_answers_before_jax_is_imported(arguments):
     code = (
-        "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
+        "import sys; from audiodd_jax.commands import main; main.main(sys.argv[1:]);"
         "assert not {'jax', 'numpy', 'tensorflow'} & set(sys.modules)"
     )
     times = []
@@ -78,7 +78,7 @@ def test_help_answers_before_jax_is_imported(arguments):
 def test_a_command_imports_no_library_that_it_does_not_use():
     """Matplotlib and scipy.stats take a second to import, of three."""
     code = (
-        "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
+        "import sys; from audiodd_jax.commands import main; main.main(sys.argv[1:]);"
         "assert not {'matplotlib', 'scipy.stats', 'tensorflow'} & set(sys.modules)"
     )
     done = subprocess.run(
@@ -162,7 +162,7 @@ def test_other_methods_leave_the_same_things(sound_folder, tmp_path, method):
     coreset = audiodd_jax.load_coreset(run / "coreset.npz")
     assert coreset.images.shape == (4, 16, 16, 1)
     assert coreset.metadata["method"] == method
-    assert coreset.unfolded().images.shape == (8, 16, 16, 1)
+    assert coreset.unpack().images.shape == (8, 16, 16, 1)
     np.testing.assert_allclose(coreset.labels, [[0.5, -0.5]] * 2 + [[-0.5, 0.5]] * 2)
     result = json.loads((run / "result.json").read_text())
     assert result["method"] == method
@@ -205,7 +205,7 @@ def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
 @pytest.mark.slow
 def test_distilling_imports_no_tensorflow(tmp_path):
     code = (
-        "import sys; from audiodd_jax.cli import main; main.main(sys.argv[1:]);"
+        "import sys; from audiodd_jax.commands import main; main.main(sys.argv[1:]);"
         "assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run(

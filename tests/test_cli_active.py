@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_cli import TINY, audiodd, fails
 
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 
 NETWORK = [
     "--config.model.depth=2",

@@ -7,7 +7,7 @@ import pytest
 from test_cli import fails
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.kernels import infinite_width
 
 SMALL = [

@@ -10,9 +10,9 @@ import pytest
 from test_cli import TINY, fails
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
+from audiodd_jax.coreset.dataset import coreset_config
 from audiodd_jax.features import dataset
-from audiodd_jax.jobs.coreset_data import coreset_config
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 

@@ -7,7 +7,7 @@ import pytest
 from test_cli import TINY, audiodd, fails
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 
 NETWORK = [
     "--config.model.depth=2",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from audiodd_jax.selection import clusters
+from audiodd_jax.coreset import clusters
 
 KEY = jax.random.key(0)
 

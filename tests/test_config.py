@@ -5,7 +5,7 @@ import pytest
 from audiodd_jax.config import Config, fields, names, presets
 from audiodd_jax.config.constraints import constraint_of
 from audiodd_jax.data import datasets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 @pytest.mark.parametrize("name", datasets.DATASETS)

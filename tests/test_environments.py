@@ -10,13 +10,13 @@ from pathlib import Path
 import filelock
 import pytest
 
-from audiodd_jax.artifacts import audio_folder
-from audiodd_jax.cli import main
+from audiodd_jax.commands import distill, main
+from audiodd_jax.coreset import audio_folder
 from audiodd_jax.data import datasets
-from audiodd_jax.jobs import distill, machine
+from audiodd_jax.errors import UserError
 from audiodd_jax.report import figures, tables
 from audiodd_jax.report.tables import Table
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.runtime import machine
 from audiodd_jax.sweep import local, plan, run_process
 
 TINY = [
@@ -77,7 +77,8 @@ def test_modules_in_the_current_folder_shadow_nothing(tmp_path, monkeypatch):
     (tmp_path / "sweep.py").write_text("RUNS = [{'method': 'random'}]\n")
     monkeypatch.chdir(tmp_path)
     code = (
-        f"import sys; sys.path = {sys.path!r}; from audiodd_jax.cli import run; run()"
+        f"import sys; sys.path = {sys.path!r}; "
+        "from audiodd_jax.commands import run; run()"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-c", code, "sweep", "sweep.py", "--workdir=out"],

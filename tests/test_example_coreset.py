@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import audiodd_jax
-from audiodd_jax.artifacts import coreset_file
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
+from audiodd_jax.coreset import file as coreset_file
 
 FILE = Path(coreset_file.__file__).with_name("example_coreset.npz")
 

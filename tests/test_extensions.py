@@ -13,9 +13,9 @@ from test_cli import TINY, fails
 from test_cli_active import FEATURES, FEW, NETWORK
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.config import Config, extensions, fields
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 PACKAGE = '''
     from typing import Any, NamedTuple

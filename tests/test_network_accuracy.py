@@ -3,7 +3,7 @@
 import pytest
 
 import audiodd_jax
-from audiodd_jax.jobs import evaluate
+from audiodd_jax.commands import evaluate
 
 pytestmark = pytest.mark.nightly
 

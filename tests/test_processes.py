@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import multiprocess
-from audiodd_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -8,10 +8,10 @@ import published
 import pytest
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import folds as cross_validate
+from audiodd_jax.commands import main
 from audiodd_jax.data.builders import esc50, speech_commands, urbansound8k
-from audiodd_jax.jobs import cross_validate
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 SMALL = [
     "--config.features.n_mels=16",

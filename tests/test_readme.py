@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.config import fields
 from audiodd_jax.flags import parse
 from audiodd_jax.flags.definitions import ARGUMENTS

@@ -16,7 +16,7 @@ import soundfile
 from test_cli import TINY, fails
 from test_cli_active import FEATURES, FEW, NETWORK
 
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.report import run_index
 from audiodd_jax.runtime import locks
 

@@ -54,7 +54,7 @@ def test_users_code_is_checked_against_the_api(tmp_path):
     ]
     types = [line.split('"')[1] for line in found if "Revealed" in line]
     assert types[0].removeprefix("builtins.") == "int"
-    assert types[1] == "audiodd_jax.artifacts.coreset_file.Coreset"
+    assert types[1] == "audiodd_jax.coreset.file.Coreset"
     assert types[2].removeprefix("builtins.") == "int"
     assert types[3].endswith(".Evaluation]")
     errors = [line for line in found if line.startswith("error")]

@@ -26,8 +26,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import extensions
-from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.selection.clips import farthest_first, highest, squared_distances
+from audiodd_jax.coreset.selection import farthest_first, highest, squared_distances
+from audiodd_jax.errors import UserError
 
 # Labelled clips compared with the pool at once.
 _CENTRES = 256

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def clips(text: str, num_train: int, num_classes: int) -> int:
@@ -11,7 +11,7 @@ def clips(text: str, num_train: int, num_classes: int) -> int:
 
     Args:
       text: ``10/class``, or a fraction of the training split as ``0.2`` or ``20%``.
-      num_train: clips of the training split, as ``Prepared.num_train``.
+      num_train: clips of the training split, as ``Dataset.num_train``.
       num_classes: ``c``.
 
     Raises:
@@ -45,7 +45,7 @@ def plan(
       budgets: increasing; each is the size of a round.
       initial: size of the seed set.
       batch: largest query batch; 0: up to the next budget.
-      num_train: clips of the training split, as ``Prepared.num_train``.
+      num_train: clips of the training split, as ``Dataset.num_train``.
       num_classes: ``c``.
       pool: clips in the pool.
       counted: validation clips that count towards the budgets.

@@ -22,9 +22,10 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.active_learning.acquisition import check_count, tie_break
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.coreset import clusters
+from audiodd_jax.coreset import selection as clips
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
-from audiodd_jax.ops.chunked_map import in_chunks
-from audiodd_jax.selection import clips, clusters
+from audiodd_jax.runtime.chunked_map import in_chunks
 
 # TypiClust's: most clusters, fewest clips of a cluster that is queried, neighbours.
 _MAX_CLUSTERS, _MIN_CLUSTER, _NEIGHBOURS = 500, 5, 20

@@ -20,12 +20,12 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime import devices as devices_lib
 from audiodd_jax.runtime.devices import BATCH
-from audiodd_jax.runtime.errors import UserError
 
 # ``(network, images [b f t 1], ids [b], key)`` to an array or pytree of arrays with one
 # row per clip.

@@ -13,9 +13,9 @@ from jaxtyping import Array, Int, Key
 from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
 from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks.inference import Network
-from audiodd_jax.runtime.errors import UserError
 
 
 def seed_set(

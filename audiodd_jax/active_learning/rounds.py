@@ -21,19 +21,18 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import budgets, query
-from audiodd_jax.artifacts import networks_file
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.data import tags
-from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.errors import UserError
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime import progress
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
-from audiodd_jax.training import evaluation, fit, programs
+from audiodd_jax.training import evaluation, fit, networks_file, programs
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Learnt(NamedTuple):
     rounds: list[dict[str, Any]]
 
 
-def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Learnt:
+def run(config: Config, data: Dataset, run: RunDirectory | None = None) -> Learnt:
     """Labels clips of ``data.train`` round by round, up to the last budget.
 
     Args:
@@ -149,7 +148,7 @@ def run(config: Config, data: Prepared, run: RunDirectory | None = None) -> Lear
                 done,
                 len(plan),
                 f"{row['labelled']:,}",
-                data.measure,
+                data.metric,
                 100 * row["test_accuracy"],
             )
             log.record({"step": done, **row})
@@ -187,7 +186,7 @@ def _check(config: Config, model: nn.Module) -> None:
         )
 
 
-def _blank(model: nn.Module, data: Prepared, config: Config) -> Network:
+def _blank(model: nn.Module, data: Dataset, config: Config) -> Network:
     """A placeholder for the network of the last round."""
     init = functools.partial(models.init, model=model, image_shape=data.image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
@@ -201,7 +200,7 @@ def _folder(run: RunDirectory, index: int) -> Any:
 
 def _round(
     config: Config,
-    data: Prepared,
+    data: Dataset,
     made: programs.Programs,
     state: State,
     run: RunDirectory | None,

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 METHODS, ACQUISITIONS = "audiodd.methods", "audiodd.acquisitions"
 

@@ -10,7 +10,7 @@ from typing import Any
 from audiodd_jax.config import Config
 from audiodd_jax.config.constraints import constraint_of
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def names(config: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.clip_settings import strong
 from audiodd_jax.config.names import PRESERVING
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 # Settings of a dataset that differ from the defaults, by dotted field name. They were
 # chosen on validation clips; BUILD_NOTES.md says how.

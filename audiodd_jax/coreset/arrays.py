@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Float
 
-from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset import packing
 
 
 class CoresetArrays(NamedTuple):
-    """A coreset on the device, stored or unfolded.
+    """A coreset on the device, stored or unpack.
 
     Attributes:
       images: ``[s, f, t, 1]`` standardised log-mel spectrograms.
@@ -20,9 +20,7 @@ class CoresetArrays(NamedTuple):
     labels: Float[Array, "s c"]
     log_scale: Float[Array, ""]
 
-    def unfolded(self, factor: int) -> "CoresetArrays":
+    def unpack(self, factor: int) -> "CoresetArrays":
         """The ``s * factor`` full-length images and labels that learners use."""
-        images = multi_formation.stretch(self.images, factor)
-        return self._replace(
-            images=images, labels=multi_formation.shared(self.labels, factor)
-        )
+        images = packing.stretch(self.images, factor)
+        return self._replace(images=images, labels=packing.shared(self.labels, factor))

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, CoresetConfig
-from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset import packing
+from audiodd_jax.coreset import selection as clips_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.selection import clips as clips_lib
 
 
 def start(
@@ -95,7 +95,7 @@ def initial(
     per_class = config.samples_per_class
     if per_class < 1:
         raise UserError(f"samples_per_class must be at least 1, not {per_class}")
-    multi_formation.check(train.image_shape[1], config.factor)
+    packing.check(train.image_shape[1], config.factor)
     if config.init == "noise":
         shape = (len(class_names) * per_class, *train.image_shape, 1)
         images = jax.random.normal(key, shape, jnp.float32)
@@ -125,7 +125,7 @@ def selected(
     Raises:
       UserError: a class has too few clips, or ``factor`` does not divide the frames.
     """
-    multi_formation.check(train.image_shape[1], config.coreset.factor)
+    packing.check(train.image_shape[1], config.coreset.factor)
     clips = config.coreset.samples_per_class * config.coreset.factor
     if config.method == "random":
         rows = clips_lib.random_rows(key, train.labels, class_names, clips)
@@ -147,7 +147,7 @@ def _of_clips(
     config: CoresetConfig,
 ) -> CoresetArrays:
     """A coreset of clips that are in class order; of tags, with all tags of each."""
-    images = multi_formation.shorten(train.take(rows), config.factor)
+    images = packing.shorten(train.take(rows), config.factor)
     if not tags.are_tags(train.labels):
         return _labelled(images, len(class_names))
     targets = centred_targets(train.labels[rows], len(class_names), images.dtype)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import atomic_folder
 
 _BLOCK = 1 << 20

@@ -15,7 +15,7 @@ import soxr
 from jaxtyping import Float, Int
 
 from audiodd_jax.data import mp3, riff
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 

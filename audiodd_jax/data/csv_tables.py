@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 

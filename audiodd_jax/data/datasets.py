@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 if TYPE_CHECKING:
     from audiodd_jax.data.recordings import Source

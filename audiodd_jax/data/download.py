@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from audiodd_jax.data.recordings import (
     Source,
     fingerprint_files,
 )
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
@@ -243,7 +243,7 @@ def _index(
         folds=column("fold", np.int32),
         groups=groups,
         load=_Decoder(paths),
-        measure=lambda: audio.headers(paths),
+        read_headers=lambda: audio.headers(paths),
         left_out=left_out.rows(),
     )
 

@@ -18,9 +18,9 @@ from audiodd_jax.data import audio
 from audiodd_jax.data.files_found import is_hidden
 from audiodd_jax.data.recordings import fingerprint_files
 from audiodd_jax.data.tree import METADATA, SPLIT_NAMES
+from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.runtime import files as files_lib
 from audiodd_jax.runtime import progress
-from audiodd_jax.runtime.errors import UserError, named, writable
 from audiodd_jax.runtime.locks import exclusive
 
 _log = logging.getLogger(__name__)

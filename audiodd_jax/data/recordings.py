@@ -32,7 +32,7 @@ class Recordings:
         validation split. Empty: a group of its own.
       load: index -> (mono waveform in [-1, 1], sample rate in Hz); raises
         ``BadAudioError``. Can be pickled for other processes.
-      measure: reads lengths and sample rates of all recordings.
+      read_headers: reads lengths and sample rates of all recordings.
       load_noise: ``[(waveform, sample rate), ...]`` of background noise that belongs to
         no class, or None.
       left_out: ``(reason, count, example)`` of files that are not used.
@@ -45,7 +45,7 @@ class Recordings:
     folds: Int[np.ndarray, " clips"]
     groups: Shaped[np.ndarray, " clips"]
     load: Callable[[int], Decoded]
-    measure: Callable[[], audio.Headers]
+    read_headers: Callable[[], audio.Headers]
     load_noise: Callable[[], list[Decoded]] | None = None
     left_out: tuple[tuple[str, int, str], ...] = ()
 

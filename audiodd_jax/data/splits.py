@@ -9,7 +9,7 @@ from jaxtyping import Int, Shaped
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import identical, tags
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 

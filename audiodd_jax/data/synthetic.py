@@ -152,7 +152,7 @@ def read() -> Recordings:
         folds=np.zeros(len(names), np.int32),
         groups=np.full(len(names), ""),
         load=_load,
-        measure=lambda: audio.Headers(
+        read_headers=lambda: audio.Headers(
             np.full(len(names), SECONDS, np.float32),
             np.full(len(names), SAMPLE_RATE, np.int32),
             {},

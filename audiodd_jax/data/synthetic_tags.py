@@ -42,7 +42,7 @@ def read() -> Recordings:
         folds=np.zeros(clips, np.int32),
         groups=np.full(clips, ""),
         load=_load,
-        measure=lambda: audio.Headers(
+        read_headers=lambda: audio.Headers(
             np.full(clips, SECONDS, np.float32),
             np.full(clips, SAMPLE_RATE, np.int32),
             {},

@@ -22,7 +22,7 @@ from audiodd_jax.data import csv_tables
 from audiodd_jax.data.files_found import LeftOut, recordings
 from audiodd_jax.data.recordings import TEST, TRAIN
 from audiodd_jax.data.tree import SPLIT_NAMES
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 from audiodd_jax.data import audio
 from audiodd_jax.data.files_found import LeftOut, recordings, subfolders
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 

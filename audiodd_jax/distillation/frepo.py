@@ -57,8 +57,8 @@ from audiodd_jax.kernels.random_kernels import Kernels, Plan
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
 from audiodd_jax.networks.models import Variables
-from audiodd_jax.ops.chunked_map import in_chunks
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.chunked_map import in_chunks
 
 # Folded into a step's key: for the choice of a network, and for its training.
 _CHOICE, _TRAIN = range(2)
@@ -132,9 +132,7 @@ def make_kernels(
         )
         return in_chunks(part, images, plan.chunk)
 
-    of_coreset, of_batch = (
-        devices.shared_rows(f, mesh) for f in (of_coreset, of_batch)
-    )
+    of_coreset, of_batch = (devices.shard_rows(f, mesh) for f in (of_coreset, of_batch))
 
     def kernels(params: Any, x_b: Array, x_s: Array) -> Kernels:
         phi_s = of_coreset(x_s, params)
@@ -170,7 +168,7 @@ def loss(
       settings: regulariser and weight of the margin.
       factor: spectrograms per stored image.
     """
-    coreset = kernel_methods.stored(params).unfolded(factor)
+    coreset = kernel_methods.stored(params).unpack(factor)
     k_bs, k_ss = kernels(network, batch.images, coreset.images)
     y_s = coreset.labels.astype(k_ss.dtype)
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)
@@ -206,7 +204,7 @@ def make(
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         own_key, pool_key = jax.random.split(key)
-        members = pool.init(pool_key, start.unfolded(factor))
+        members = pool.init(pool_key, start.unpack(factor))
         return State(kernel_methods.init(config, own_key, start), members)
 
     def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
@@ -220,7 +218,7 @@ def make(
             params, member.params, batch, kernels, settings, factor
         )
         learnt, metrics = kernel_methods.update(config, state.learnt, of, batch.labels)
-        coreset = kernel_methods.stored(learnt.params).unfolded(factor)
+        coreset = kernel_methods.stored(learnt.params).unpack(factor)
         member = pool.advance(member, train_key, coreset)
         return State(learnt, network_pool.put(state.pool, index, member)), metrics
 

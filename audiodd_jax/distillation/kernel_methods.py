@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, OptimizerConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.features import measure
+from audiodd_jax.features import metric
 
 
 class Params(NamedTuple):
@@ -115,7 +115,7 @@ def update(
     params = optax.apply_updates(state.params, updates)
     metrics = {
         "loss": value,
-        "batch_accuracy": measure.of_batch(y_hat, labels),
+        "batch_accuracy": metric.of_batch(y_hat, labels),
         "gradient_norm": optax.global_norm(grads),
     }
     return State(state.step + 1, state.key, params, opt_state), metrics

@@ -35,11 +35,11 @@ from jaxtyping import Array, Key
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.method import Method
+from audiodd_jax.errors import UserError
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.kernels.infinite_width import Kernel
 from audiodd_jax.kernels.random_kernels import KernelFunction, Kernels
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.errors import UserError
 
 
 def make_kernels(
@@ -57,7 +57,7 @@ def make_kernels(
       mesh: devices that share the rows of batch and coreset; None: one device.
     """
     some_rows = functools.partial(infinite_width.rows, kernel, pairs=pairs)
-    rows = devices.shared_rows(some_rows, mesh)
+    rows = devices.shard_rows(some_rows, mesh)
 
     def kernels(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
         one_sided = rows(x_s, lax.stop_gradient(x_s))

@@ -24,10 +24,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset import packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import Prepared
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
@@ -39,7 +39,7 @@ _CLIPS = 2048
 def solve(
     key: Key[Array, ""],
     start: CoresetArrays,
-    data: Prepared,
+    data: Dataset,
     config: Config,
     mesh: Mesh,
 ) -> CoresetArrays:
@@ -53,7 +53,7 @@ def solve(
       mesh: devices that share networks and clips.
     """
     factor = config.coreset.factor
-    images = start.unfolded(factor).images
+    images = start.unpack(factor).images
     s, c = start.labels.shape
     clips, eye = data.train, jnp.eye(s, dtype=images.dtype)
     weights = jnp.ones(len(clips.labels))
@@ -61,7 +61,7 @@ def solve(
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
     products = _products(config, mesh)
-    fixed = devices.replicate((key, images, multi_formation.shared(eye, factor)), mesh)
+    fixed = devices.replicate((key, images, packing.shared(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
     for first in range(0, len(clips.labels), _CLIPS):
         rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import Config
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection as clips
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import label_solve, memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
@@ -28,19 +29,18 @@ from audiodd_jax.distillation.method import Method
 from audiodd_jax.distillation.registry import (
     advice,
     check_labels,
+    get_method,
     make_mesh,
-    make_of,
 )
 from audiodd_jax.distillation.steps import make_chunk, make_validate
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import HostSplit, Prepared
+from audiodd_jax.features.dataset import Dataset, HostSplit
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices, multiprocess, progress
-from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
-from audiodd_jax.selection import clips
+from audiodd_jax.runtime.train_loop import Schedule, Task, train_loop
 
 # Streams of randomness, folded into the key of the run's seed.
 _INITIAL, _METHOD, _BATCH, _VALIDATION, _LABELS = range(5)
@@ -84,7 +84,7 @@ class Distilled(NamedTuple):
 
 def distill(
     config: Config,
-    data: Prepared,
+    data: Dataset,
     run: RunDirectory | None = None,
     mesh: Mesh | None = None,
     start: CoresetArrays | None = None,
@@ -120,18 +120,18 @@ def distill(
     if config.coreset.solve_labels:
         with progress.waiting("solving the labels of the start"):
             first = label_solve.solve(stream(_LABELS), start, data, config, mesh)
-    job, state = _prepare(config, data, mesh, first)
+    task, state = _prepare(config, data, mesh, first)
     schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
-    state, steps, history = drive(job, state, schedule, run)
+    state, steps, history = train_loop(task, state, schedule, run)
     # On this process's own device: from here on each process works alone.
     best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
     return Distilled(start, best, int(state.best_step), steps, history)
 
 
 def _prepare(
-    config: Config, data: Prepared, mesh: Mesh, start: CoresetArrays
-) -> tuple[Job, LoopState]:
-    """The job of a method that takes steps, and its state before the first one."""
+    config: Config, data: Dataset, mesh: Mesh, start: CoresetArrays
+) -> tuple[Task, LoopState]:
+    """The task of a method that takes steps, and its state before the first one."""
     if config.augment.background and data.noise is None:
         raise UserError(
             "--config.augment.background needs background noise, which "
@@ -140,7 +140,7 @@ def _prepare(
     check_labels(config.method, data.has_tags)
     stream = _streams(config)
     plan, sizes = plan_of(config, data, mesh)
-    method = make_of(config.method)(config, sizes, data.normalization, mesh, plan)
+    method = get_method(config.method)(config, sizes, data.normalization, mesh, plan)
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
     else:
@@ -159,7 +159,7 @@ def _prepare(
     chunk = make_chunk(method, key, stats, config, data.noise, mesh)
     validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
 
-    def begin(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
+    def start_at(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
         drawn = _batches(config, data, method, mesh, step)
 
         def advance(state: LoopState, length: int) -> tuple[LoopState, dict]:
@@ -168,21 +168,21 @@ def _prepare(
 
         return advance
 
-    job = Job(
+    task = Task(
         name=config.method,
-        begin=begin,
-        review=lambda state, row: _keep_best(
+        start=start_at,
+        validate=lambda state, row: _keep_best(
             state, method, validate, row, config.loop.keep
         ),
         is_done=lambda state, step: _is_patience_over(state, step, config),
         advice=advice(config.method),
-        measure=data.measure,
+        metric=data.metric,
     )
-    return job, devices.replicate(state, mesh)
+    return task, devices.replicate(state, mesh)
 
 
 def _batches(
-    config: Config, data: Prepared, method: Method, mesh: Mesh, step: int
+    config: Config, data: Dataset, method: Method, mesh: Mesh, step: int
 ) -> Iterator[Any]:
     """The data of each chunk from ``step`` on: the whole split, or streamed batches."""
     if not isinstance(data.train, HostSplit):
@@ -193,7 +193,7 @@ def _batches(
     return batches.stream(data.train, labels, draw, _streams(config)(_BATCH), *span)
 
 
-def plan_of(config: Config, data: Prepared, mesh: Mesh) -> tuple[Plan, Sizes]:
+def plan_of(config: Config, data: Dataset, mesh: Mesh) -> tuple[Plan, Sizes]:
     """The memory plan of a step, and the sizes that determine it."""
     scored = len(data.validation.labels) + len(data.test.labels)
     counts = (data.num_classes, len(data.train.labels), scored)
@@ -210,7 +210,7 @@ def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
 
 
 def _select(
-    config: Config, data: Prepared, run: RunDirectory | None, mesh: Mesh | None
+    config: Config, data: Dataset, run: RunDirectory | None, mesh: Mesh | None
 ) -> Distilled:
     """A selection of real clips; an interrupted one starts again."""
     stream = _streams(config)

@@ -20,7 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, MatchingConfig
-from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset import packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features import batches
@@ -133,14 +133,14 @@ def make(
             label, real, stored = own
 
             def loss(images: Array) -> Array:
-                synthetic = multi_formation.stretch(images, config.coreset.factor)
+                synthetic = packing.stretch(images, config.coreset.factor)
                 own_key = jax.random.fold_in(change_key, label)
                 return matched.loss(network, own_key, real, synthetic, label)
 
             return jax.value_and_grad(loss)(stored)
 
         labels = jnp.arange(num_classes)
-        losses, grads = devices.each_slot(of_class, mesh)(
+        losses, grads = devices.map_slots(of_class, mesh)(
             (labels, real, stored), network
         )
         grads = grads.reshape(state.images.shape)
@@ -150,7 +150,7 @@ def make(
             network,
             state.step,
             train_key,
-            multi_formation.stretch(images, config.coreset.factor),
+            packing.stretch(images, config.coreset.factor),
         )
         metrics = {"loss": losses.mean(), "gradient_norm": optax.global_norm(grads)}
         taken = state.step + 1

@@ -16,9 +16,9 @@ from audiodd_jax.distillation import (
 )
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.errors import UserError
 
 Make = Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]
 
@@ -43,7 +43,7 @@ METHODS: dict[str, Make] = {
 }
 
 
-def make_of(name: str) -> Make:
+def get_method(name: str) -> Make:
     """What makes a method: of this package, or of another one's entry point.
 
     A function of another package takes the settings, the sizes and the statistics

@@ -61,7 +61,7 @@ def loss(
       settings: loss and regulariser.
       factor: spectrograms per stored image.
     """
-    coreset = kernel_methods.stored(params).unfolded(factor)
+    coreset = kernel_methods.stored(params).unpack(factor)
     k_bs, k_ss = kernels(key, batch.images, coreset.images)
     y_s = coreset.labels.astype(k_ss.dtype)
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)

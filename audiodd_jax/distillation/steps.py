@@ -16,7 +16,7 @@ from audiodd_jax.config import AugmentConfig, Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Method
-from audiodd_jax.distillation.registry import make_of
+from audiodd_jax.distillation.registry import get_method
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
@@ -104,7 +104,7 @@ def validation_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
         key: Array,
         regularizer: float | Float[Array, ""],
     ) -> ridge_scoring.Score:
-        arrays = arrays.unfolded(config.coreset.factor)
+        arrays = arrays.unpack(config.coreset.factor)
         predictions = ridge_scoring.predict(
             key,
             data.images,
@@ -136,7 +136,7 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)
     stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
-    method = make_of(config.method)(config, sizes, stats, mesh, plan)
+    method = get_method(config.method)(config, sizes, stats, mesh, plan)
     stored = sizes.s // config.coreset.factor
     start = CoresetArrays(
         array((stored, *image), jnp.float32),

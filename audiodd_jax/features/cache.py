@@ -24,9 +24,9 @@ from jaxtyping import Float, Int, Num, Shaped
 from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import audio, datasets, tags
 from audiodd_jax.data.recordings import Recordings, Source
+from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.features import extraction, logmel, normalization
 from audiodd_jax.runtime import files
-from audiodd_jax.runtime.errors import UserError, named, writable
 from audiodd_jax.runtime.locks import exclusive
 
 # To be raised whenever the numbers of the same settings change.
@@ -163,7 +163,7 @@ def _read(entry: Path) -> FeatureSet:
 def _compute(source: Source, config: Config, entry: Path) -> None:
     """Computes ``entry`` atomically."""
     recordings = source.read()
-    seconds, rates, bad = recordings.measure()
+    seconds, rates, bad = recordings.read_headers()
     if not rates.any():  # whatever --skip_bad_files says
         audio.report_bad(list(bad.values()), skip=False)
     settings = _resolve(config.features, seconds, rates)

@@ -16,7 +16,7 @@ from audiodd_jax.config import Config, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import VALIDATION
-from audiodd_jax.features import cache, measure
+from audiodd_jax.features import cache, metric
 from audiodd_jax.features import normalization as normalization_lib
 
 _log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ _standardize = jax.jit(normalization_lib.apply)
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class Dataset:
     """A dataset as distillation, training and evaluation use it.
 
     Attributes:
@@ -211,9 +211,9 @@ class Prepared:
         return tags.are_tags(self.train.labels)
 
     @property
-    def measure(self) -> str:
+    def metric(self) -> str:
         """What its scores are, in words: accuracy, or mean average precision."""
-        return measure.name_of(self.train.labels)
+        return metric.name_of(self.train.labels)
 
     @property
     def num_train(self) -> int:
@@ -241,7 +241,7 @@ class Prepared:
             "fold": self.fold,
             "is_partial": self.is_partial,
             "num_classes": self.num_classes,
-            "measure": self.measure,
+            "measure": self.metric,
             "untested_classes": self.untested_classes,
         }
 
@@ -250,7 +250,7 @@ def load(
     config: Config,
     cache_dir: Path | None = None,
     normalization: normalization_lib.Normalization | None = None,
-) -> Prepared:
+) -> Dataset:
     """Prepares ``config.data``, from the cache if possible, and loads it to the device.
 
     Args:
@@ -291,7 +291,7 @@ def load(
     is_published = config.data.name != "folder" and not is_drawn
     is_official = bool((found.splits[indices.validation] == VALIDATION).any())
     counted = train if is_official else np.concatenate([train, indices.validation])
-    return Prepared(
+    return Dataset(
         train=train_split,
         validation=on_device(indices.validation)._replace(
             recordings=recordings(indices.validation)

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import Decoded, Recordings
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.errors import UserError
 
 # Bytes of waveforms that a thread decodes and transforms at once; they fit the cache.
 _CHUNK_BYTES = 8 << 20

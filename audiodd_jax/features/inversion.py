@@ -30,9 +30,9 @@ from jax import lax
 from jaxtyping import Array, Complex, Float, Key
 
 from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.features.logmel import Frontend
-from audiodd_jax.runtime.errors import UserError
 
 # Most spectrograms that are inverted at once.
 _PORTION = 32

@@ -21,7 +21,7 @@ from jax import lax
 from jaxtyping import Array, Complex, Float
 
 from audiodd_jax.config import FeaturesConfig
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 _BANDS = 4
 # Power below which a bin is silent, far below the last bit of 24-bit audio.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 # Least standard deviation in dB; below it a mel bin is silent in every clip.
 _LEAST_STD = 1e-3

@@ -8,8 +8,8 @@ from audiodd_jax.config import Config, fields
 from audiodd_jax.config import presets as presets_lib
 from audiodd_jax.config.names import ACQUISITIONS, EXPORTS, METHODS
 from audiodd_jax.data import datasets
+from audiodd_jax.forecast import targets
 from audiodd_jax.networks import parameter_count
-from audiodd_jax.runtime import targets
 
 Definition = Callable[[flags.FlagValues], None]
 

@@ -13,13 +13,13 @@ from ml_collections import config_flags
 from audiodd_jax.config import Config, presets
 from audiodd_jax.config import fields as fields_lib
 from audiodd_jax.data import datasets
+from audiodd_jax.errors import UserError
 from audiodd_jax.flags.definitions import (
     ARGUMENTS,
     COMMAND_FLAGS,
     WITHOUT_SETTINGS,
     Definition,
 )
-from audiodd_jax.runtime.errors import UserError
 
 # The settings of each plain flag, and those that differ for a command.
 _FIELDS: dict[str, tuple[str, ...]] = {

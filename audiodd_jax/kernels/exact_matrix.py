@@ -108,7 +108,7 @@ def _make_compute(
         parts = lambda start: map(cut, inputs, start, sides)
         return lax.map(lambda start: kernel(*parts(start)), starts)
 
-    by_rows = devices.shared_rows(tiles, mesh)
+    by_rows = devices.shard_rows(tiles, mesh)
     return jax.jit(lambda starts, x1, x2: by_rows(starts, (x1, x2)))
 
 

@@ -25,10 +25,10 @@ import jax
 from jaxtyping import Array, Float
 
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.errors import UserError
 from audiodd_jax.networks import random_conv
-from audiodd_jax.ops.chunked_map import balanced, in_chunks
-from audiodd_jax.ops.pooling import POOL
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.networks.pooling import POOL
+from audiodd_jax.runtime.chunked_map import balanced, in_chunks
 from audiodd_jax.runtime.memory import memory_of, memory_share
 
 KERNELS = ("nngp", "ntk")

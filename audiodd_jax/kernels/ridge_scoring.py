@@ -9,13 +9,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.features import measure
+from audiodd_jax.features import groups, metric
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, sum_over_devices
 from audiodd_jax.networks import random_conv
-from audiodd_jax.ops import groups
-from audiodd_jax.ops.chunked_map import in_chunks
+from audiodd_jax.runtime.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import NETWORKS, Grid
 
 
@@ -103,5 +102,5 @@ def score(
     """
     targets = centred_targets(labels, predictions.shape[1], predictions.dtype)
     losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
-    found = measure.estimate(predictions, labels, recordings)
+    found = metric.estimate(predictions, labels, recordings)
     return Score(*found, groups.estimate(losses, recordings).mean)

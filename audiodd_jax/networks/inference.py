@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
-from audiodd_jax.ops.chunked_map import in_chunks
+from audiodd_jax.runtime.chunked_map import in_chunks
 
 # Clips scored at once by default.
 CLIPS_AT_ONCE = 256

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.ops import batch_norm_pool, convolution
-from audiodd_jax.ops.pooling import POOL, pool_any
+from audiodd_jax.networks import batch_norm_pool, convolution
+from audiodd_jax.networks.pooling import POOL, pool_any
 
 # Share of the past in the running statistics of batch normalisation.
 _MOMENTUM = 0.9

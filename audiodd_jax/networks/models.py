@@ -8,7 +8,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import ModelConfig
-from audiodd_jax.networks import own
+from audiodd_jax.networks import user_network
 from audiodd_jax.networks.convnet import ConvNet
 from audiodd_jax.networks.layers import Drop
 from audiodd_jax.networks.linear import Linear
@@ -36,7 +36,7 @@ def make(
       UserError: a network of another package that cannot be used.
     """
     if ":" in config.name:
-        return own.from_path(config.name, num_classes)
+        return user_network.from_path(config.name, num_classes)
     if config.name == "linear":
         return Linear(num_classes, config.dropout, config.head)
     same = {
@@ -62,7 +62,7 @@ def init(
     images = jnp.zeros((1, *image_shape, 1))
     # Layers of nnx ask for the dropout's stream when they are made.
     found = model.init({"params": key, "dropout": key}, images, train=False)
-    own.check_variables(found)
+    user_network.check_variables(found)
     return Variables(found["params"], found.get("batch_stats", {}))
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from audiodd_jax.ops import convolution, winograd
-from audiodd_jax.ops import precision as precision_lib
-from audiodd_jax.ops.pooling import POOL, average_pool, spread
+from audiodd_jax.networks import convolution, winograd
+from audiodd_jax.networks import precision as precision_lib
+from audiodd_jax.networks.pooling import POOL, average_pool, spread
 
 
 def _forward(

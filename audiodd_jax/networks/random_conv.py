@@ -18,10 +18,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.errors import UserError
+from audiodd_jax.networks import precision as precision_lib
 from audiodd_jax.networks import random_block
-from audiodd_jax.ops import precision as precision_lib
-from audiodd_jax.ops.pooling import POOL
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.networks.pooling import POOL
 
 
 class ConvParams(NamedTuple):

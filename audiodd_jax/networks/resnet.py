@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from audiodd_jax.networks.convnet import read
 from audiodd_jax.networks.layers import Conv, Drop, Dropout, Head, make_norm, norm_name
 from audiodd_jax.networks.parameter_count import STAGES
-from audiodd_jax.ops.pooling import max_pool
+from audiodd_jax.networks.pooling import max_pool
 
 
 class ResNet18(nn.Module):

@@ -11,7 +11,7 @@ from audiodd_jax.report.tables import Table, mean_std
 from audiodd_jax.runtime.files import to_json
 
 _KEPT = {
-    "best": "the last within a standard error of the best validation {measure}",
+    "best": "the last within a standard error of the best validation {metric}",
     "last": "the last",
 }
 
@@ -71,9 +71,9 @@ def distillation(values: dict[str, Any]) -> str:
             ("selected clips", values["test"]),
             ("random clips", values["start_test"]),
         ]
-    measure = tables.measure_of([values])
-    scores = tables.markdown(Table(("", f"{measure} on the test split"), rows))
-    kept = _KEPT[values["keep"]].format(measure=measure)
+    metric = tables.metric_of([values])
+    scores = tables.markdown(Table(("", f"{metric} on the test split"), rows))
+    kept = _KEPT[values["keep"]].format(metric=metric)
     unimproved = warning(values)
     return _render(
         "distill.md",
@@ -81,7 +81,7 @@ def distillation(values: dict[str, Any]) -> str:
         scores=scores,
         kept=kept,
         unimproved=unimproved,
-        measure=measure,
+        measure=metric,
         bought=labels_in_words(values),
     )
 
@@ -96,7 +96,7 @@ def folds(result: dict[str, Any]) -> str:
     spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
     start = initial_in_words(result)
     scores = Table(
-        ("", f"{tables.measure_of([result])} (%)"),
+        ("", f"{tables.metric_of([result])} (%)"),
         [
             ("distilled coreset", spread("test_accuracy")),
             (f"initial {start}", spread("start_test_accuracy")),
@@ -141,7 +141,7 @@ def training(
     scores = Table(
         ("", "on the test split"),
         [
-            (tables.measure_of([result]), accuracy),
+            (tables.metric_of([result]), accuracy),
             (
                 "95 % interval of the mean",
                 "one seed" if interval is None else f"± {100 * interval:.1f} %",
@@ -185,12 +185,12 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
       result: of ``result.json``.
       config: settings of active learning.
     """
-    measure = tables.measure_of([result])
+    metric = tables.metric_of([result])
     rounds = Table(
         (
             "labelled",
             "of train",
-            f"test {measure} (%)",
+            f"test {metric} (%)",
             "macro F1",
             "fewest and most per class",
             "s",
@@ -211,7 +211,7 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
         name: getattr(config, name)
         for name in ("initial", "initial_draw", "warm_start", "count_validation")
     }
-    own |= {"measure": measure, "rounds": tables.markdown(rounds)}
+    own |= {"measure": metric, "rounds": tables.markdown(rounds)}
     return _render("active.md", result, **own)
 
 

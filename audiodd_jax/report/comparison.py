@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from audiodd_jax.config import presets
-from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.errors import UserError
+from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.report import class_scores, summary
 from audiodd_jax.report.class_scores import ClassScores, TagPrecisions
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.run_index import Group, Run
-from audiodd_jax.report.tables import measure_of
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.report.tables import metric_of
 from audiodd_jax.runtime.files import DAMAGE, read_json
 
 # What an evaluation of real clips depends on, beside the dataset.
@@ -34,7 +34,7 @@ class Compared(NamedTuple):
       curve: examples and mean accuracy of each round of active learning.
       validated: steps and mean validation accuracy of a distillation.
       classes: scores by class, if known.
-      measure: what the accuracies are, in words.
+      metric: what the accuracies are, in words.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Compared(NamedTuple):
     curve: tuple[tuple[int, float], ...] = ()
     validated: tuple[tuple[int, float], ...] = ()
     classes: ClassScores | TagPrecisions | None = None
-    measure: str = ACCURACY
+    metric: str = ACCURACY
 
     @property
     def mean(self) -> float:
@@ -138,7 +138,7 @@ def _coreset(
         group.mean("wall_seconds"),
         validated=_validated(group),
         classes=class_scores.pooled(rows),
-        measure=measure_of([result]),
+        metric=metric_of([result]),
     )
 
 
@@ -196,7 +196,7 @@ def _by_kernels(
                 None,
                 statistics.fmean(row["seconds"] for row in rows),
                 classes=class_scores.pooled(rows),
-                measure=measure_of(rows),
+                metric=metric_of(rows),
             )
         )
     return lines
@@ -217,7 +217,7 @@ def _training(group: Group, sizes: Mapping[tuple[str, str], int]) -> Compared:
         None,
         group.mean("wall_seconds"),
         classes=class_scores.pooled([run.result for run in group.runs]),
-        measure=measure_of([result]),
+        metric=metric_of([result]),
     )
 
 
@@ -236,5 +236,5 @@ def _active(group: Group) -> Compared:
         None,
         curve.seconds,
         curve=tuple(zip(curve.counts, means, strict=True)),
-        measure=measure_of([result]),
+        metric=metric_of([result]),
     )

@@ -34,7 +34,7 @@ def render(lines: Sequence[Line]) -> str:
         "learns from",
         "clips",
         "of train",
-        f"{_measure(lines)} (%)",
+        f"{_metric(lines)} (%)",
         "95 % interval",
         "macro F1",
         "each seed",
@@ -83,9 +83,9 @@ def summary(lines: Sequence[Line]) -> list[str]:
     return found
 
 
-def _measure(lines: Sequence[Line]) -> str:
+def _metric(lines: Sequence[Line]) -> str:
     """What the scores are, in words."""
-    return " or ".join(dict.fromkeys(line[4].measure for line in lines))
+    return " or ".join(dict.fromkeys(line[4].metric for line in lines))
 
 
 def _means(lines: Sequence[Line], protocol: str) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.training.scores import Evaluation
 
 # Most spectrograms per class in a figure, before and after each.
@@ -42,7 +42,7 @@ def curves(
     history: Sequence[dict[str, Any]],
     title: str,
     path: Path,
-    measure: str = ACCURACY,
+    metric: str = ACCURACY,
 ) -> None:
     """Draws loss and accuracies against steps.
 
@@ -50,7 +50,7 @@ def curves(
       history: rows of ``metrics.jsonl``.
       title: of the figure.
       path: of the PNG.
-      measure: what the accuracies are, in words.
+      metric: what the accuracies are, in words.
     """
     figure = blank(9.0, 3.4)
     left, right = figure.subplots(1, 2)
@@ -72,7 +72,7 @@ def curves(
     best = [row for row in history if row.get("best")]
     if best and "validation_accuracy" in best[-1]:
         right.axvline(best[-1]["step"], color="C2", ls=":", label="best")
-    right.set(xlabel="step", ylabel=f"{measure} (%)")
+    right.set(xlabel="step", ylabel=f"{metric} (%)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
         if axes.lines:
@@ -85,7 +85,7 @@ def progress(
     histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
     title: str,
     path: Path,
-    measure: str = ACCURACY,
+    metric: str = ACCURACY,
 ) -> None:
     """Draws validation accuracy against steps, one line per name (mean over seeds).
 
@@ -93,7 +93,7 @@ def progress(
       histories: by name, the rows of ``metrics.jsonl`` of each seed.
       title: of the figure.
       path: of the PNG.
-      measure: what the accuracies are, in words.
+      metric: what the accuracies are, in words.
     """
     figure = blank(8.0, 4.5)
     axes = figure.subplots()
@@ -108,7 +108,7 @@ def progress(
         steps = sorted(at)
         values = [100 * sum(at[step]) / len(at[step]) for step in steps]
         axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=plain(name))
-    axes.set(xlabel="step", ylabel=f"validation {measure} (%)")
+    axes.set(xlabel="step", ylabel=f"validation {metric} (%)")
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)

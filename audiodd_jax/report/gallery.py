@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 from jaxtyping import Array, Float, Int
 
-from audiodd_jax.artifacts import audio_folder
-from audiodd_jax.artifacts.coreset_file import Coreset
+from audiodd_jax.coreset import audio_folder
+from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.features import inversion, normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.report import figures, tables
 from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
@@ -76,7 +76,7 @@ def draw(
     title: str,
     path: Path,
     everything: Sequence[float] = (),
-    measure: str = ACCURACY,
+    metric: str = ACCURACY,
 ) -> None:
     """Draws test accuracy against labelled clips, with coresets as points.
 
@@ -89,7 +89,7 @@ def draw(
       title: of the figure.
       path: of the PNG.
       everything: accuracies of networks trained on all clips.
-      measure: what the accuracies are, in words.
+      metric: what the accuracies are, in words.
     """
     names = list(dict.fromkeys(point.name for point in points))
     is_full = len(curves) + len(names) > 10
@@ -136,7 +136,7 @@ def draw(
     axes.set_xticks(shown, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in shown])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="labelled clips (% of the training split)")
-    axes.set(ylabel=f"test {measure} (%)")
+    axes.set(ylabel=f"test {metric} (%)")
     axes.grid(alpha=0.3)
     if is_full:
         figure.legend(frameon=False, loc="outside right upper")

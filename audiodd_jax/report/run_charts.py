@@ -20,8 +20,8 @@ def draw(dataset: str, lines: Sequence[Compared]) -> list[Chart]:
       dataset: its name.
       lines: its lines of the comparison.
     """
-    measure = " or ".join(dict.fromkeys(line.measure for line in lines))
-    test = f"test {measure} (%)"
+    metric = " or ".join(dict.fromkeys(line.metric for line in lines))
+    test = f"test {metric} (%)"
     by_bytes = [
         _series(line, [(line.num_bytes, line.mean)], line.start)
         for line in lines
@@ -34,21 +34,21 @@ def draw(dataset: str, lines: Sequence[Compared]) -> list[Chart]:
     has_start = any(one.start is not None for one in by_bytes)
     found = []
     if by_bytes:
-        note = _START.format(measure) if has_start else ""
-        title = f"{dataset}: {measure} against bytes"
+        note = _START.format(metric) if has_start else ""
+        title = f"{dataset}: {metric} against bytes"
         found.append(
             charts.chart(title, "bytes", test, by_bytes, is_log=True, note=note)
         )
     if by_examples:
-        title, across = f"{dataset}: {measure} against labels", "labelled examples"
+        title, across = f"{dataset}: {metric} against labels", "labelled examples"
         note = _EXAMPLES if by_bytes else ""
         found.append(
             charts.chart(title, across, test, by_examples, is_log=True, note=note)
         )
     if by_steps:
         title, up = (
-            f"{dataset}: {measure} during distillation",
-            f"validation {measure} (%)",
+            f"{dataset}: {metric} during distillation",
+            f"validation {metric} (%)",
         )
         found.append(charts.chart(title, "steps", up, by_steps, is_log=False))
     return found

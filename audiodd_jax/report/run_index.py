@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json, read_rows
 
 # Settings that differ between seeds of one experiment, or between machines.

@@ -7,7 +7,7 @@ from typing import Any
 from audiodd_jax.report import cards, evaluation_table, learning_curves
 from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.run_index import Group, Run
-from audiodd_jax.report.tables import Table, mean_std, measure_of
+from audiodd_jax.report.tables import Table, mean_std, metric_of
 
 _LEARNERS = {
     "krr": "kernel regression",
@@ -50,8 +50,8 @@ def learnt_from(group: Group) -> str:
     return f"{what} of {group.origin}" if group.origin else what
 
 
-def _measure(groups: Sequence[Group]) -> str:
-    return measure_of(run.result for group in groups for run in group.runs)
+def _metric(groups: Sequence[Group]) -> str:
+    return metric_of(run.result for group in groups for run in group.runs)
 
 
 def coresets(groups: Sequence[Group]) -> Table:
@@ -68,7 +68,7 @@ def coresets(groups: Sequence[Group]) -> Table:
         "of train",
         "bytes",
         "raw audio / bytes",
-        f"{_measure(groups)} (%)",
+        f"{_metric(groups)} (%)",
         "real clips (%)",
         "protocol",
         "seeds",
@@ -114,7 +114,7 @@ def trainings(groups: Sequence[Group]) -> Table:
         "settings",
         "clips",
         "of train",
-        f"{_measure(groups)} (%)",
+        f"{_metric(groups)} (%)",
         "macro F1",
         "seeds",
         "s",
@@ -148,7 +148,7 @@ def folds(groups: Sequence[Group]) -> Table:
         "per class",
         "settings",
         "folds",
-        f"{_measure(groups)} (%)",
+        f"{_metric(groups)} (%)",
         "real clips (%)",
         "s",
     )
@@ -201,7 +201,7 @@ def sentence(group: Group) -> str:
     return (
         f"{result['dataset']}, {name_of(group)}: {result['num_samples']} spectrograms, "
         f"{share} of {result['num_train']:,} clips, {result['bytes']:,} bytes "
-        f"(1/{less:.3g} of the raw audio). Test {_measure([group])} by "
+        f"(1/{less:.3g} of the raw audio). Test {_metric([group])} by "
         f"{learner(result['protocol'])} "
         f"{mean_std(group.column('test_accuracy'))} % over {count} "
         f"seed{'s' * (count > 1)}{real}{_tested(result)}."

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tabulate
 
-from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.runtime.files import write_atomically
 
 
@@ -32,7 +32,7 @@ class Table(NamedTuple):
         return Table(pick(self.columns), [pick(row) for row in self.rows])
 
 
-def measure_of(results: Iterable[Mapping[str, Any]]) -> str:
+def metric_of(results: Iterable[Mapping[str, Any]]) -> str:
     """What the scores of some results are, in words: accuracy, where none says."""
     names = dict.fromkeys(result.get("measure", ACCURACY) for result in results)
     return " or ".join(names) or ACCURACY

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import multiprocess
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.files import read_json, remove_unfinished, write_json
 
 _log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 Its axes are ``networks`` and ``batch``. Programs are jitted as for one device, with
 replicated arrays; only the functions whose work is shared (``kernels.random_kernels``,
-``shared_rows``, ``each_slot``, ``each_own``) are mapped over the mesh. On one device
+``shard_rows``, ``map_slots``, ``map_networks``) are mapped over the mesh. On one device
 they contain no collectives.
 """
 
@@ -19,7 +19,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Int, Shaped
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 NETWORKS, BATCH = "networks", "batch"
 # Least fraction of devices with a network to work on. Below it, sharing the batch costs
@@ -155,7 +155,7 @@ def padded_rows(x: Shaped[Array, "rows *rest"], size: int) -> Shaped[Array, "...
     return x if padded == count else x[jnp.minimum(jnp.arange(padded), count - 1)]
 
 
-def shared_rows(
+def shard_rows(
     function: Callable[[Array, Any], Array], mesh: Mesh | None
 ) -> Callable[[Array, Any], Array]:
     """Maps a row-wise ``function(x, y)`` over a mesh.
@@ -179,7 +179,7 @@ def shared_rows(
     return lambda x, y: mapped(padded_rows(x, size), y)[: x.shape[0]]
 
 
-def each_slot(
+def map_slots(
     function: Callable[[Any, Any], Any], mesh: Mesh | None
 ) -> Callable[[Any, Any], Any]:
     """Maps ``function(slot, shared)`` over the rows of stacked arrays and a mesh.
@@ -213,10 +213,10 @@ def each_slot(
     return padded
 
 
-def each_own(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+def map_networks(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """Maps ``function(stacked, shared)`` over the networks axis: a shard per device.
 
-    The other axis is left to the compiler, by ``shared_batch``.
+    The other axis is left to the compiler, by ``constrain_batch``.
 
     Args:
       mesh: its networks axis divides the length of the stacked arrays.
@@ -235,7 +235,7 @@ def each_own(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def shared_batch(mesh: Mesh, tree: Any) -> Any:
+def constrain_batch(mesh: Mesh, tree: Any) -> Any:
     """Constrains rows to be sharded along the batch axis, if they divide evenly."""
     size = mesh.shape[BATCH]
 

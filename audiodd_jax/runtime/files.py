@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 # Exceptions of reading a file that is truncated, of another format, or lacks an array.
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, BadZipFile)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 # Errors of the runtime that mean that another process cannot be reached.
 _LOST = re.compile(

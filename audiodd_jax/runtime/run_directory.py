@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from audiodd_jax.errors import InUseError, UserError, named, writable
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
-from audiodd_jax.runtime.errors import InUseError, UserError, named, writable
 from audiodd_jax.runtime.files import (
     read_json,
     read_rows,

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.errors import UserError
 from audiodd_jax.flags import parse
-from audiodd_jax.runtime.errors import UserError
 
 COMMANDS = ("distill", "train", "active")
 # Names of the sweep's own files and folders.

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from audiodd_jax.runtime.errors import UserError, writable
+from audiodd_jax.errors import UserError, writable
 from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import hold
 from audiodd_jax.sweep import run_process, status

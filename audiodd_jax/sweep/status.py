@@ -82,7 +82,7 @@ def table(states: Sequence[State], workdir: Path) -> Table:
         "attempts",
         "host",
         "step",
-        f"test {tables.measure_of(results)} (%)",
+        f"test {tables.metric_of(results)} (%)",
         "s",
         "reason",
     )

@@ -16,12 +16,12 @@ from jaxtyping import Array, Int
 from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.memory import memory_of, memory_share
 from audiodd_jax.training import scores
 from audiodd_jax.training.fit import Fitted

@@ -17,8 +17,8 @@ from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.chunked_loop import Job, Schedule, drive
 from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.train_loop import Schedule, Task, train_loop
 from audiodd_jax.training import losses, trainer
 from audiodd_jax.training.programs import Programs
 from audiodd_jax.training.trainer import Drawn, State, TrainingSet
@@ -130,7 +130,7 @@ def fit(
         states = states.starting_from(start)
     states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
 
-    def begin(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
+    def start(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
         parts = _parts(data, keys, first, settings, mesh)
 
         def advance(state: FitState, _: int) -> tuple[FitState, dict]:
@@ -140,17 +140,17 @@ def fit(
         return advance
 
     patience = settings.patience * settings.eval_every
-    job = Job(
+    task = Task(
         name=config.model.name,
-        begin=begin,
-        review=lambda state, row: _review(state, row, validate, patience),
+        start=start,
+        validate=lambda state, row: _review(state, row, validate, patience),
         is_done=lambda state, step: 0 < patience <= step - int(state.best_step.max()),
         advice="lower --config.training.learning_rate",
-        measure=programs.measure,
+        metric=programs.metric,
     )
     schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
     state = devices.replicate(_before_first_step(states, settings), mesh)
-    state, steps, history = drive(job, state, schedule, run)
+    state, steps, history = train_loop(task, state, schedule, run)
     networks, best = state.states.final, (steps,) * settings.seeds
     if state.best is not None:
         networks, best = state.best, tuple(map(int, state.best_step))

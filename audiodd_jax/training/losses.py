@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import TrainingConfig
 from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
-from audiodd_jax.runtime.errors import UserError
 
 # The loss of tags; that of classes is a setting.
 BINARY = "binary_cross_entropy"

@@ -13,14 +13,13 @@ from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config, TrainingConfig
 from audiodd_jax.data import tags
-from audiodd_jax.features import measure
-from audiodd_jax.features.dataset import Prepared, Split
-from audiodd_jax.features.measure import ACCURACY
+from audiodd_jax.errors import UserError
+from audiodd_jax.features import groups, metric
+from audiodd_jax.features.dataset import Dataset, Split
+from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
-from audiodd_jax.ops import groups
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.training import losses, trainer
 from audiodd_jax.training.trainer import State
 
@@ -39,7 +38,7 @@ class Programs(NamedTuple):
       chunk: of ``trainer.make_chunk``.
       validate: of ``make_validate``.
       mesh: devices of the training.
-      measure: what the networks' scores are, in words.
+      metric: what the networks' scores are, in words.
     """
 
     model: nn.Module
@@ -47,12 +46,12 @@ class Programs(NamedTuple):
     chunk: Callable[..., tuple[State, dict[str, Array]]]
     validate: Callable[[Network], tuple[Array, Array]] | None
     mesh: Mesh
-    measure: str = ACCURACY
+    metric: str = ACCURACY
 
 
 def make(
     config: Config,
-    data: Prepared,
+    data: Dataset,
     mesh: Mesh | None = None,
     model: nn.Module | None = None,
 ) -> Programs:
@@ -81,10 +80,10 @@ def make(
         model, settings, stats, data.noise, parallel, mesh, kind=kind
     )
     validate = make_validate(model, validation, settings)
-    return Programs(model, initial, chunk, validate, mesh, data.measure)
+    return Programs(model, initial, chunk, validate, mesh, data.metric)
 
 
-def _check(settings: TrainingConfig, data: Prepared) -> None:
+def _check(settings: TrainingConfig, data: Dataset) -> None:
     """Checks settings that depend on the data.
 
     Raises:
@@ -149,7 +148,7 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
             targets = losses.hard_targets(data.labels, out.shape[1], config)
             kind = losses.kind_of(config, tags.are_tags(data.labels))
             values = losses.per_clip(out, targets, kind).astype(out.dtype)
-            found = measure.estimate(out, data.labels, data.recordings).mean
+            found = metric.estimate(out, data.labels, data.recordings).mean
             return found, groups.estimate(values, data.recordings).mean
 
         return jax.lax.map(score, networks)

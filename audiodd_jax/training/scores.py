@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from audiodd_jax.features import measure
-from audiodd_jax.ops.average_precision import average_precision
+from audiodd_jax.features import metric
+from audiodd_jax.features.average_precision import average_precision
 from audiodd_jax.training import metrics
 
 
@@ -35,14 +35,14 @@ class Evaluation(NamedTuple):
       confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None if
         the accuracies are means, or of tags.
       tags: their scores; None if the accuracies are means, or of classes.
-      measure: what the accuracies are, in words.
+      metric: what the accuracies are, in words.
     """
 
     protocol: str
     accuracies: tuple[float, ...]
     confusions: Int[np.ndarray, "k c c"] | None = None
     tags: TagScores | None = None
-    measure: str = measure.ACCURACY
+    metric: str = metric.ACCURACY
 
     @property
     def is_detailed(self) -> bool:
@@ -88,7 +88,7 @@ class Evaluation(NamedTuple):
         interval = self.interval
         result = {
             "protocol": self.protocol,
-            "measure": self.measure,
+            "measure": self.metric,
             "test_accuracy": self.mean,
             "test_accuracy_std": self.std,
             "test_accuracy_interval95": None if np.isnan(interval) else interval,
@@ -182,8 +182,8 @@ def _of_tags(protocol: str, scores: TagScores) -> Evaluation:
     is_there = ~np.isnan(scores.precisions).all(0)
     means = scores.precisions[:, is_there].mean(1) if is_there.any() else [0.0]
     means = tuple(map(float, means))
-    name = measure.MEAN_AVERAGE_PRECISION
-    return Evaluation(protocol, means, tags=scores, measure=name)
+    name = metric.MEAN_AVERAGE_PRECISION
+    return Evaluation(protocol, means, tags=scores, metric=name)
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:

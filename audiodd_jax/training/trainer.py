@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.config import TrainingConfig
-from audiodd_jax.features import batches, measure
+from audiodd_jax.features import batches, metric
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
@@ -186,7 +186,7 @@ def step(
     state = State(
         state.step + 1, state.key, Network(network, start), average, opt_state
     )
-    return state, {"loss": value, "batch_accuracy": measure.of_batch(out, labels)}
+    return state, {"loss": value, "batch_accuracy": metric.of_batch(out, labels)}
 
 
 @functools.partial(jax.jit, static_argnums=(2, 4))
@@ -240,7 +240,7 @@ def make_chunk(
       kind: the loss, of ``losses.kind_of``; None: that of classes.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
-    on_mesh = functools.partial(devices.shared_batch, mesh)
+    on_mesh = functools.partial(devices.constrain_batch, mesh)
 
     def seed_chunk(
         state: State, drawn: Any, data: TrainingSet | None
@@ -275,7 +275,7 @@ def make_chunk(
             by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), drawn)
         else:
             data, by_seed = drawn
-        states, metrics = devices.each_own(mesh, own)((states, by_seed), data)
+        states, metrics = devices.map_networks(mesh, own)((states, by_seed), data)
         return states, jax.tree.map(jnp.mean, metrics)
 
     return chunk

@@ -25,7 +25,7 @@ def run(folder):
     spent = collections.Counter()
     listen = lambda event, seconds, **_: spent.update({event: seconds})
     jax.monitoring.register_event_duration_secs_listener(listen)
-    from audiodd_jax.cli import main as main_lib
+    from audiodd_jax.commands import main as main_lib
 
     main_lib.main([*_COMMAND, f"--workdir={folder}/run", f"--cache_dir={folder}/cache"])
     parts = {key: value for key, value in spent.items() if "/compile/" in key}

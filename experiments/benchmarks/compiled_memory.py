@@ -16,8 +16,9 @@ from absl import app, flags
 from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import memory_plan
 from audiodd_jax.distillation.memory_plan import Sizes
-from audiodd_jax.jobs import target_forecast
-from audiodd_jax.runtime import devices, targets
+from audiodd_jax.forecast import forecast as target_forecast
+from audiodd_jax.forecast import targets
+from audiodd_jax.runtime import devices
 
 _TARGETS = flags.DEFINE_list("target", ["v5e", "h100"], "accelerators")
 _SEED = flags.DEFINE_integer("seed", 0, "of the random shapes")

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from audiodd_jax.distillation import distribution_matching, gradient_matching
-from audiodd_jax.networks import layers, models
+from audiodd_jax.networks import convolution, layers, models
 from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.ops import convolution
 
 _SHAPES = flags.DEFINE_multi_string(
     "shape",

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from audiodd_jax.active_learning import acquisition
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 KEY = jax.random.key(0)
 UNCERTAIN = ("max_entropy", "variation_ratios", "margin")

@@ -16,9 +16,9 @@ from audiodd_jax.active_learning import query
 from audiodd_jax.active_learning import rounds as rounds_lib
 from audiodd_jax.config import presets
 from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import evaluation, fit, programs

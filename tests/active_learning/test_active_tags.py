@@ -9,9 +9,9 @@ import pytest
 from audiodd_jax.active_learning import acquisition, monte_carlo, query
 from audiodd_jax.active_learning import rounds as rounds_lib
 from audiodd_jax.config import presets
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.runtime.errors import UserError
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
 KEY = jax.random.key(0)

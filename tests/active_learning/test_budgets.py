@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiodd_jax.active_learning import budgets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def plan(*texts, initial="1/class", batch=0, pool=180, counted=0):

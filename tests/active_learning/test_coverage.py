@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from audiodd_jax.active_learning import coverage
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.runtime.errors import UserError
 
 KEY = jax.random.key(0)
 NONE = np.array([], int)

@@ -12,11 +12,11 @@ import pytest
 
 from audiodd_jax.active_learning import monte_carlo
 from audiodd_jax.config import presets
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
-from audiodd_jax.runtime.errors import UserError
 
 KEY = jax.random.key(3)
 MODELS = ("convnet", "resnet18", "linear")

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from coresets import images, labelled
 
-from audiodd_jax.artifacts.coreset_file import load_coreset
 from audiodd_jax.config import AugmentConfig, ViewsConfig
 from audiodd_jax.coreset import views
+from audiodd_jax.coreset.file import load_coreset
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.runtime.errors import UserError
 
 STATS = Normalization(np.full(8, -30, np.float32), np.full(8, 12, np.float32))
 PLAIN = ViewsConfig(mixed=0.0, augment=AugmentConfig())

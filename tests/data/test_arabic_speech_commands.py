@@ -6,7 +6,7 @@ import pytest
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.builders import arabic_speech_commands
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def source(place, cache, **changes):

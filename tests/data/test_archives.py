@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from audiodd_jax.data import archives
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 CONTENT = b"some bytes " * 50
 

@@ -11,7 +11,7 @@ import soundfile
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets, splits
 from audiodd_jax.data.builders import esc50, silence, speech_commands, urbansound8k
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 WORDS = ("bed", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero")
 
@@ -161,7 +161,7 @@ def test_urbansound8k_of_many_encodings(urban, tmp_path):
     assert len(found) == 200
     assert found.class_names == urbansound8k.CLASS_NAMES
     assert np.bincount(found.folds)[1:].tolist() == [20] * 10
-    seconds, rates, _ = found.measure()
+    seconds, rates, _ = found.read_headers()
     assert set(rates) == {rate for rate, _, _ in published.ENCODINGS}
     for i in range(0, 200, 7):
         path = urban / "audio" / f"fold{found.folds[i]}" / found.names[i]

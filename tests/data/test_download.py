@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from audiodd_jax.data import download
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 BODY = bytes(range(256)) * 4000
 SHA256 = "sha256:" + hashlib.sha256(BODY).hexdigest()

@@ -5,7 +5,7 @@ import pytest
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def read(place):
@@ -25,7 +25,7 @@ def test_a_tree_of_classes(sound_folder):
     assert (np.bincount(found.labels) == 12).all()
     waveform, rate = found.load(0)
     assert rate == 8000
-    seconds, rates, bad = found.measure()
+    seconds, rates, bad = found.read_headers()
     assert seconds[0] == pytest.approx(waveform.size / rate)
     assert (rates == 8000).all()
     assert not bad

@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from coresets import labelled
 
+from audiodd_jax.commands import export
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import folder, parquet
-from audiodd_jax.jobs import export
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 CLASSES = {"label": {"names": ["zebra", "ape"], "_type": "ClassLabel"}}
 

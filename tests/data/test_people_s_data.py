@@ -10,8 +10,8 @@ import soundfile
 
 from audiodd_jax.config import DataConfig, presets
 from audiodd_jax.data import audio, datasets, mp3, riff, splits
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache
-from audiodd_jax.runtime.errors import UserError
 
 RATE = 8000
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 PITCH = {"low": 300.0, "high": 1500.0}
 
@@ -89,7 +89,7 @@ def test_splits_classes_rates_and_speakers_are_read(channels, tmp_path):
     assert found.splits.tolist() == ["test"] * 6 + ["train"] * 16
     assert found.labels.tolist() == [1, 0] * 11
     assert found.groups[6:10].tolist() == ["s0", "s0", "s1", "s1"]
-    headers = found.measure()
+    headers = found.read_headers()
     assert set(headers.rates) == {8000}
     np.testing.assert_allclose(headers.seconds[6:8], [0.2, 0.21], atol=1e-3)
     load = pickle.loads(pickle.dumps(found.load))  # as other processes get it
@@ -118,7 +118,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
     with pytest.raises(UserError, match="texts has no feature audio, but"):
         read(tmp_path, "texts").read()
     prepare(tmp_path, rate=False, name="no_rate")
-    bad = read(tmp_path, "no_rate").read().measure().bad
+    bad = read(tmp_path, "no_rate").read().read_headers().bad
     assert "does not say its sample rate" in str(bad[0])
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import splits
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def assign(labels, *, marks=None, folds=None, groups=None, **config):

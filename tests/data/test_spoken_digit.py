@@ -6,7 +6,7 @@ from published import pack_tar
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets, download
 from audiodd_jax.data.builders import spoken_digit
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def read(data_dir, cache_dir, allow_partial=True, **changes):

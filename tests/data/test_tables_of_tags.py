@@ -6,7 +6,7 @@ import soundfile
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets, splits, synthetic, tags
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def write_table(folder, rows, name="clips.csv", header=("path", "label")):

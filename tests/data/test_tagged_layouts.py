@@ -8,7 +8,7 @@ import soundfile
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def tone(path, pitch=300.0):

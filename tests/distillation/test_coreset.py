@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import audiodd_jax
-from audiodd_jax.artifacts import coreset_file
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
+from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.initial import initial
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.runtime.errors import UserError
 
 NAMES = ("a", "b", "c")
 

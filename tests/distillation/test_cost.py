@@ -4,7 +4,7 @@ import pytest
 from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import memory_plan, steps
 from audiodd_jax.distillation.memory_plan import Plan
-from audiodd_jax.jobs import dry_run
+from audiodd_jax.forecast import dry_run
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import Grid

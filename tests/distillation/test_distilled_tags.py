@@ -8,15 +8,15 @@ import pytest
 
 from audiodd_jax.config import RFADConfig, presets
 from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection as clips_lib
 from audiodd_jax.distillation import kernel_methods, label_solve, loop, registry, rfad
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.selection import clips as clips_lib
 
 SMALL = {
     "network__depth": 2,

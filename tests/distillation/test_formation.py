@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.coreset import multi_formation
+from audiodd_jax.coreset import packing
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def images(s=3, f=4, t=12, seed=0):
@@ -16,12 +16,12 @@ def images(s=3, f=4, t=12, seed=0):
 
 def test_by_hand():
     stored = jnp.array([[[0.0, 1.0, 4.0, 8.0]]])[..., None]
-    found = multi_formation.stretch(stored, 2)[..., 0]
+    found = packing.stretch(stored, 2)[..., 0]
     # Two pieces, each stretched about the centres of its frames.
     np.testing.assert_allclose(found[0, 0], [0, 0.25, 0.75, 1], atol=1e-6)
     np.testing.assert_allclose(found[1, 0], [4, 5, 7, 8], atol=1e-6)
     np.testing.assert_allclose(
-        multi_formation.shorten(found[..., None], 2)[0, 0, :, 0],
+        packing.shorten(found[..., None], 2)[0, 0, :, 0],
         [0.125, 0.875, 4.5, 7.5],
         atol=1e-6,
     )
@@ -35,22 +35,20 @@ def test_by_hand():
 @hypothesis.settings(deadline=None, max_examples=20)
 def test_as_many_numbers_hold_more_spectrograms(factor, s, level):
     stored = images(s)
-    long = multi_formation.stretch(stored, factor)
+    long = packing.stretch(stored, factor)
     assert long.shape == (s * factor, 4, 12, 1)
-    assert multi_formation.shorten(long, factor).shape == stored.shape
+    assert packing.shorten(long, factor).shape == stored.shape
     # Never beyond what is stored, and a level stays one.
     assert long.max() <= stored.max() + 1e-6
     flat = jnp.full_like(stored, level)
-    np.testing.assert_allclose(multi_formation.stretch(flat, factor), level, atol=1e-5)
+    np.testing.assert_allclose(packing.stretch(flat, factor), level, atol=1e-5)
     long_flat = jnp.full((s * factor, 4, 12, 1), level)
-    np.testing.assert_allclose(
-        multi_formation.shorten(long_flat, factor), level, atol=1e-5
-    )
+    np.testing.assert_allclose(packing.shorten(long_flat, factor), level, atol=1e-5)
 
 
 def test_pieces_stay_with_their_spectrogram_and_label():
     stored = jnp.arange(3.0)[:, None, None, None] * jnp.ones((3, 4, 12, 1))
-    arrays = CoresetArrays(stored, jnp.eye(3), jnp.float32(0.5)).unfolded(4)
+    arrays = CoresetArrays(stored, jnp.eye(3), jnp.float32(0.5)).unpack(4)
     np.testing.assert_allclose(arrays.images[:, 0, 0, 0], np.repeat(np.arange(3), 4))
     np.testing.assert_array_equal(arrays.labels.argmax(1), np.repeat(np.arange(3), 4))
     assert arrays.log_scale == 0.5
@@ -59,7 +57,7 @@ def test_pieces_stay_with_their_spectrogram_and_label():
 def test_gradient_by_transposition():
     """The stretch is linear: <stretch(x), y> = <x, grad>."""
     stored, other = images(2), images(8, seed=1)
-    inner = lambda x: jnp.vdot(multi_formation.stretch(x, 4), other)
+    inner = lambda x: jnp.vdot(packing.stretch(x, 4), other)
     np.testing.assert_allclose(
         jnp.vdot(jax.grad(inner)(stored), stored), inner(stored), rtol=1e-5
     )
@@ -70,10 +68,10 @@ def test_smooth_sounds_survive():
     smooth = jnp.asarray(np.sin(2 * np.pi * t + np.arange(4)[:, None]))[
         :, None, :, None
     ]
-    there_and_back = multi_formation.stretch(multi_formation.shorten(smooth, 2), 2)
+    there_and_back = packing.stretch(packing.shorten(smooth, 2), 2)
     assert np.abs(there_and_back - smooth).max() < 0.1
 
 
 def test_a_factor_that_does_not_divide_is_named():
     with pytest.raises(UserError, match="factor=5 does not divide the 64 frames"):
-        multi_formation.check(64, 5)
+        packing.check(64, 5)

@@ -10,10 +10,10 @@ from test_loop import assert_same, data, run, settings
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kip, rfad
 from audiodd_jax.distillation.kernel_methods import Params
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import infinite_width
-from audiodd_jax.runtime.errors import UserError
 
 SMALL = {
     "method": "kip",
@@ -39,7 +39,7 @@ def plain_loss(params, kernel, batch, config):
     """The loss from its formulas, all pairs at once."""
     images, labels = params.images, params.labels
     if config.coreset.factor > 1:
-        arrays = CoresetArrays(*params[:3]).unfolded(config.coreset.factor)
+        arrays = CoresetArrays(*params[:3]).unpack(config.coreset.factor)
         images, labels = arrays.images, arrays.labels
     k_bs, k_ss = kernel(batch.images, images), kernel(images, images)
     s = k_ss.shape[0]

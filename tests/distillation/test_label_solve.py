@@ -31,12 +31,12 @@ def solved(config, prepared, start):
 
 def objective(labels, config, prepared, start, weights):
     """Of the docstring, without the matrix A."""
-    unfolded = start._replace(labels=labels).unfolded(config.coreset.factor)
+    unpack = start._replace(labels=labels).unpack(config.coreset.factor)
     predictions = ridge_scoring.predict(
         KEY,
         prepared.train.images,
-        unfolded.images,
-        unfolded.labels,
+        unpack.images,
+        unpack.labels,
         num_networks=config.evaluation.networks,
         config=config.network,
         regularizer=config.rfad.regularizer,

@@ -14,13 +14,13 @@ from audiodd_jax.config import FeaturesConfig, presets
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import loop, registry, rfad, steps
 from audiodd_jax.distillation.method import Method
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import normalization
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Prepared, Split
+from audiodd_jax.features.dataset import Dataset, DeviceSplit, HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.checkpoints import Checkpoints
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
 
@@ -53,7 +53,7 @@ def data(validation=12, noise=0.5):
         images[np.arange(b), 1 + 2 * labels] += 1.5
         return Split(jnp.asarray(images), jnp.asarray(labels))
 
-    return Prepared(
+    return Dataset(
         train=split(30, 0),
         validation=split(validation, 1),
         test=split(12, 2),

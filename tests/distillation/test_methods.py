@@ -13,7 +13,7 @@ from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
 from audiodd_jax.coreset.initial import initial
 from audiodd_jax.distillation import loop, memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Plan
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 SMALL_MATCHING = {
     "matching__depth": 2,
@@ -85,7 +85,7 @@ def test_several_in_one_are_stored_in_as_many_numbers(method):
     found = loop.distill(config, data())
     assert found.best.images.shape == (6, 8, 8, 1)
     assert found.best.labels.shape == (6, 3)
-    more = found.best.unfolded(2)
+    more = found.best.unpack(2)
     assert more.images.shape == (12, 8, 8, 1)
     assert np.isfinite(more.images).all()
     if method != "herding":

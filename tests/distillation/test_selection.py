@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.coreset import selection as clips_lib
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
-from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.selection import clips as clips_lib
 
 NAMES = ("a", "b", "c")
 LABELS = jnp.asarray(np.repeat([0, 1, 2], [20, 10, 5]), jnp.int32)

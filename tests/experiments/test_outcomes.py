@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from audiodd_jax.runtime.errors import InUseError, UserError
+from audiodd_jax.errors import InUseError, UserError
 
 
 def test_what_cannot_be_run_is_noted_and_the_rest_goes_on(found_of, outcome):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
@@ -125,7 +125,7 @@ def test_networks_on_matched_coresets_have_both_norms(
     def distill(config, folder):
         distilled.append(folder)
         coreset = SimpleNamespace(
-            labels=np.zeros((10, 5)), unfolded=lambda: None, teacher_labels=None
+            labels=np.zeros((10, 5)), unpack=lambda: None, teacher_labels=None
         )
         result = {"teacher": None, "wall_seconds": 3.0, "bytes": 7}
         return SimpleNamespace(coreset=coreset, result=result)

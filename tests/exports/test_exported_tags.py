@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from coresets import labelled
 
-from audiodd_jax.artifacts import audio_folder
 from audiodd_jax.config import Config, DataConfig
+from audiodd_jax.coreset import audio_folder
 from audiodd_jax.data import folder, parquet
-from audiodd_jax.exports import hub, network_folder
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
+from audiodd_jax.report.exports import hub, network_folder
 
 # Centred by a half: a and b, a alone, none.
 LABELS = np.float32([[0.4, 0.3], [0.5, -0.5], [-0.2, -0.1]] * 2)

@@ -12,11 +12,11 @@ import soundfile
 from coresets import labelled
 
 import audiodd_jax
+from audiodd_jax.commands import export as job
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import folder as folder_data
-from audiodd_jax.exports import hub
-from audiodd_jax.jobs import export as job
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
+from audiodd_jax.report.exports import hub
 
 LABELS = np.float32([[0.5, -0.5], [-0.3, 0.3]] * 3)
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from coresets import labelled
 
-from audiodd_jax.artifacts.coreset_file import load_coreset
 from audiodd_jax.config import Config, presets
+from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.data import audio
-from audiodd_jax.exports import network_folder
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import augment as augment_lib
 from audiodd_jax.features import from_waveform, normalization
 from audiodd_jax.networks import models
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.report.exports import network_folder
 from audiodd_jax.training import trainer
 
 SCRIPTS = Path(network_folder.__file__).parent / "standalone"

@@ -6,8 +6,8 @@ import soundfile
 
 from audiodd_jax.config import presets
 from audiodd_jax.data import audio, splits
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, dataset, logmel
-from audiodd_jax.runtime.errors import UserError
 
 SMALL = {
     "features__n_mels": 8,

@@ -11,8 +11,8 @@ import soundfile
 
 from audiodd_jax.config import presets
 from audiodd_jax.data import datasets
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, extraction, logmel
-from audiodd_jax.runtime.errors import UserError
 
 
 def settings(folder, **changes):

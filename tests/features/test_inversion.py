@@ -10,10 +10,10 @@ import pytest
 import scipy.optimize
 import soundfile
 
+from audiodd_jax.commands.recorded_training import fit_source, subset_source
 from audiodd_jax.config import FeaturesConfig, presets
+from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.features import dataset, inversion, logmel, normalization
-from audiodd_jax.jobs.recorded_training import fit_source, subset_source
-from audiodd_jax.selection.subsets import Subset
 from audiodd_jax.training import evaluation
 
 SMALL = FeaturesConfig(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
-from audiodd_jax.runtime.errors import UserError
 
 pytestmark = pytest.mark.optimized
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import normalization
-from audiodd_jax.runtime.errors import UserError
 
 
 def spectrograms(clips=1500, f=3, t=4):

@@ -8,9 +8,8 @@ import pytest
 import soundfile
 
 import audiodd_jax
-from audiodd_jax.features import dataset
+from audiodd_jax.features import dataset, groups
 from audiodd_jax.kernels import ridge_scoring
-from audiodd_jax.ops import groups
 
 
 def test_clips_of_one_recording_and_class_share_a_number():

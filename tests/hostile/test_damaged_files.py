@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiodd_jax.artifacts import networks_file
-from audiodd_jax.artifacts.coreset_file import Coreset, load_coreset
 from audiodd_jax.config import Config, FeaturesConfig, presets
+from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import archives, audio
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training import networks_file
 
 pytestmark = pytest.mark.slow
 COPIES = 10_000
@@ -103,7 +103,7 @@ def test_coresets(tmp_path):
 
     def use(path):
         found = load_coreset(path)
-        found.unfolded()
+        found.unpack()
         _ = found.normalization, found.features, found.num_bytes
 
     whole = (tmp_path / "whole.npz").read_bytes()
@@ -124,7 +124,7 @@ def test_networks(tmp_path):
         features = FeaturesConfig(n_mels=4, frames=4)
         normalization = Normalization(np.zeros(4, np.float32), np.ones(4, np.float32))
 
-    save = networks_file.save  # without the checks of types: Data is no Prepared
+    save = networks_file.save  # without the checks of types: Data is no Dataset
     save = getattr(save, "__wrapped__", save)
     save(tmp_path / "whole.npz", Network(stacked, None), Data(), config.model)
     whole = (tmp_path / "whole.npz").read_bytes()

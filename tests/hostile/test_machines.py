@@ -137,7 +137,7 @@ def test_a_read_only_checkout(place):
     assert same_coreset(place, "elsewhere")
 
 
-def test_the_memory_limit_of_a_job():
+def test_the_memory_limit_of_a_task():
     possible(LIMITED)
     large = ["--samples_per_class=180", "--config.network.width=512", "--dry_run"]
     code, text = audiodd(LIMITED, "distill", "--dataset=tones", *large)

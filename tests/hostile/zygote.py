@@ -25,7 +25,7 @@ import matplotlib.figure
 import tensorboardX  # noqa: F401 (imported late by the package)
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.sweep import run_process
 
 for module in pkgutil.walk_packages(audiodd_jax.__path__, "audiodd_jax."):

@@ -9,11 +9,12 @@ import pytest
 from test_teacher import TINY
 
 import audiodd_jax
+from audiodd_jax.active_learning import bought_labels
+from audiodd_jax.commands import folds as cross_validate
 from audiodd_jax.config import fields
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import HostSplit
-from audiodd_jax.jobs import bought_labels, cross_validate
-from audiodd_jax.runtime.errors import UserError
 
 SMALL = {**TINY, "teacher__networks": 0, "coreset__views": 0}
 BOUGHT = np.random.default_rng(0).permutation(1800)[:60]

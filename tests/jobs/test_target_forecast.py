@@ -4,13 +4,15 @@ import re
 
 import pytest
 
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation.memory_plan import Sizes
-from audiodd_jax.jobs import device_programs, target_forecast
-from audiodd_jax.jobs.device_programs import Workload
-from audiodd_jax.runtime import compilers, devices, targets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
+from audiodd_jax.forecast import compilers, targets
+from audiodd_jax.forecast import forecast as target_forecast
+from audiodd_jax.forecast import programs as device_programs
+from audiodd_jax.forecast.programs import Workload
+from audiodd_jax.runtime import devices
 
 SIZES = Sizes(16, 16, 2, 8, 32, 64, 30)
 # Ten steps: a TFLOP each, and as many bytes as take a millisecond on a v5e.

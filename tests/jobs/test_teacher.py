@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import audiodd_jax
-from audiodd_jax.artifacts import networks_file
-from audiodd_jax.artifacts.coreset_file import load_coreset
+from audiodd_jax.commands import evaluate, recorded_training, teacher
 from audiodd_jax.config import fields
-from audiodd_jax.jobs import evaluate, recorded_training, teacher
+from audiodd_jax.coreset.file import load_coreset
+from audiodd_jax.errors import UserError
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network, logits
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.signals import Interrupted
+from audiodd_jax.training import networks_file
 
 TINY = {
     "features__n_mels": 8,
@@ -103,7 +103,7 @@ def test_runs_share_a_teacher(run, root, monkeypatch):
 def test_an_interrupted_teacher_resumes_to_the_same_labels(run, root, monkeypatch):
     config = audiodd_jax.for_dataset("tones", **TINY)
     data = audiodd_jax.prepare(config, root / "cache")
-    real, images = recorded_training.fit_source, run.coreset.unfolded().images
+    real, images = recorded_training.fit_source, run.coreset.unpack().images
 
     def cut(recipe, data, source, run):
         short = {"training.steps": 20}
@@ -163,7 +163,7 @@ def test_training_reads_the_views_unless_it_is_told_not_to(run, root):
 
 
 def run_config(run):
-    from audiodd_jax.jobs.coreset_data import coreset_config
+    from audiodd_jax.coreset.dataset import coreset_config
 
     return coreset_config(run.coreset)
 
@@ -197,7 +197,7 @@ def test_a_run_continues_from_a_coreset_with_more_samples_and_learnt_labels(run,
 
 
 def test_classes_that_the_earlier_coreset_lacks_start_from_real_clips(run, root):
-    from audiodd_jax.jobs import coreset_data
+    from audiodd_jax.coreset import dataset as coreset_data
 
     config = audiodd_jax.for_dataset("tones", **TINY)
     data = audiodd_jax.prepare(config, root / "cache")
@@ -210,7 +210,7 @@ def test_classes_that_the_earlier_coreset_lacks_start_from_real_clips(run, root)
         teacher_labels=None,
     )
     part.save(root / "part.npz")
-    start = coreset_data.continued(root / "part.npz", config, data)
+    start = coreset_data.warm_start(root / "part.npz", config, data)
     np.testing.assert_allclose(start.images[:16], part.images, atol=1e-4)
     labels = np.asarray(start.labels)
     np.testing.assert_allclose(labels[:16, :8], run.coreset.labels[:16, :8], atol=1e-6)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.errors import UserError
 from audiodd_jax.kernels import infinite_width, random_features
-from audiodd_jax.runtime.errors import UserError
 
 KINDS = ("nngp", "ntk")
 

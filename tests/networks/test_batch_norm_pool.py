@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from audiodd_jax.networks import layers
+from audiodd_jax.networks.batch_norm_pool import batch_norm_pool
 from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.ops.batch_norm_pool import batch_norm_pool
-from audiodd_jax.ops.pooling import average_pool
+from audiodd_jax.networks.pooling import average_pool
 
 
 def case(shape, dtype=None):

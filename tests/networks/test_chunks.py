@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audiodd_jax.ops import chunked_map
+from audiodd_jax.runtime import chunked_map
 
 
 @given(rows=st.integers(1, 5000), most=st.integers(1, 5000))

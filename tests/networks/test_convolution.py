@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.ops import convolution
-from audiodd_jax.ops.kernel_gradient import kernel_gradient
+from audiodd_jax.networks import convolution
+from audiodd_jax.networks.kernel_gradient import kernel_gradient
 
 
 def case(seed, b, f, t, channels, width, k, stride):

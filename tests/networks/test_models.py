@@ -73,7 +73,7 @@ def test_batch_statistics_are_those_of_the_batch():
     variables = models.init(KEY, model, (4, 4))
     images = 3 + 2 * jax.random.normal(KEY, (6, 4, 4, 1))
     kernel = variables.params["Conv_0"]["kernel"]
-    from audiodd_jax.ops import convolution
+    from audiodd_jax.networks import convolution
 
     y = convolution.convolve(images, kernel)
     _, statistics = models.train_logits(model, variables, images, KEY)

@@ -5,8 +5,7 @@ import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import random_features
-from audiodd_jax.networks import random_conv
-from audiodd_jax.ops import precision
+from audiodd_jax.networks import precision, random_conv
 
 pytestmark = pytest.mark.optimized
 

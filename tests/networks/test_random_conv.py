@@ -7,9 +7,8 @@ from jax import lax
 from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.networks import random_conv
-from audiodd_jax.ops import winograd
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
+from audiodd_jax.networks import random_conv, winograd
 
 
 def plain_apply(params, x):

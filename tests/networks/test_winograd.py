@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.ops import convolution, winograd
-from audiodd_jax.ops.pooling import average_pool
+from audiodd_jax.networks import convolution, winograd
+from audiodd_jax.networks.pooling import average_pool
 
 pytestmark = pytest.mark.optimized
 

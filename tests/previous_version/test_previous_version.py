@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import audiodd_jax
-from audiodd_jax.cli import main
+from audiodd_jax.commands import main
 
 pytestmark = pytest.mark.optimized
 
@@ -48,7 +48,7 @@ def flags_of(run):
 @pytest.mark.parametrize(("name", "shape"), [("rfad", 10), ("factor2", 20)])
 def test_coresets_load(runs, name, shape):
     coreset = audiodd_jax.load_coreset(runs / name / "coreset.npz")
-    assert coreset.unfolded().images.shape == (shape, 16, 16, 1)
+    assert coreset.unpack().images.shape == (shape, 16, 16, 1)
     assert len(coreset.class_names) == 10
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.report import class_scores, class_tables
 from audiodd_jax.report.class_scores import ClassScores
 from audiodd_jax.report.comparison import Compared
-from audiodd_jax.runtime.errors import UserError
 
 NAMES = ("a", "b", "c")
 ONE = [[3, 1, 0], [0, 0, 0], [1, 1, 2]]

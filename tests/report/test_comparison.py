@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.report import comparison, run_charts
 from audiodd_jax.report.run_index import Group, Run
-from audiodd_jax.runtime.errors import UserError
 
 CONFUSION = [[3, 1], [0, 4]]
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from matplotlib import image
 
-from audiodd_jax.artifacts import audio_folder
+from audiodd_jax.coreset import audio_folder
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.report import gallery
 

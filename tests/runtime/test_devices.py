@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import Grid
-from audiodd_jax.runtime.errors import UserError
 
 
 @given(count=st.integers(1, 64), networks=st.integers(1, 32))
@@ -43,8 +43,8 @@ def test_one_device_shares_nothing():
     x = jnp.ones(3)
     assert Grid().gather(x, "batch", 3) is x
     one = devices.make_mesh(grid=Grid(), devices=jax.devices()[:1])
-    rows = devices.shared_rows(lambda x, y: x + y, one)
-    slots = devices.each_slot(lambda slot, shared: slot + shared, one)
+    rows = devices.shard_rows(lambda x, y: x + y, one)
+    slots = devices.map_slots(lambda slot, shared: slot + shared, one)
     for mapped in (rows, slots):
         text = jax.jit(mapped).lower(x, jnp.ones(())).compile().as_text()
         assert "all-" not in text

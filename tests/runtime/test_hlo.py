@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from audiodd_jax.runtime import hlo
+from audiodd_jax.forecast import hlo
 
 # A loop of five steps around one of two: a convolution in a fusion that reads a slice,
 # an all-reduce, and a result that stays on the chip.

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from test_checkpoints import state
 
-from audiodd_jax.artifacts.coreset_file import load_coreset
-from audiodd_jax.cli import common
+from audiodd_jax.commands import common
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import DISTILLATION
+from audiodd_jax.coreset.file import load_coreset
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import devices, files, locks, memory, signals
 from audiodd_jax.runtime.checkpoints import Checkpoints
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import evaluation
 

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from audiodd_jax.runtime.errors import UserError, named
+from audiodd_jax.errors import UserError, named
 from audiodd_jax.runtime.files import write_json
 from audiodd_jax.runtime.run_directory import RunDirectory
 

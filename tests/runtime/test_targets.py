@@ -6,13 +6,13 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from audiodd_jax.runtime import compilers, targets
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
+from audiodd_jax.forecast import compilers, targets
 
 V5E = targets.parse("v5e")
 FAKE = """
 import json, os, sys, time
-from audiodd_jax.runtime import compilers
+from audiodd_jax.forecast import compilers
 request = json.load(sys.stdin)
 names = ["first", "second", "third"]
 {begin}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.sweep import local, run_process, start, status
 from audiodd_jax.sweep.plan import Planned
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.sweep import plan
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import presets
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import logits
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import fit, programs, trainer

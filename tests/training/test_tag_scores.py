@@ -20,7 +20,7 @@ def test_scores_are_those_of_scikit_learn():
     np.testing.assert_allclose(own.accuracies, maps, rtol=1e-5)
     f1s = [f1_score(tags, each > 0.5, average="macro") for each in found]
     assert own.macro_f1 == pytest.approx(np.mean(f1s))
-    assert own.measure == "mean average precision"
+    assert own.metric == "mean average precision"
 
 
 def test_tags_without_test_clips_do_not_count():
@@ -47,4 +47,4 @@ def test_a_summary_is_json_and_comes_back():
     assert again.macro_f1 == pytest.approx(own.macro_f1)
     joined = scores.joined([own, again])
     assert len(joined.accuracies) == 4
-    assert joined.measure == own.measure
+    assert joined.metric == own.metric

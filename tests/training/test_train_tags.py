@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.artifacts import networks_file
 from audiodd_jax.config import TrainingConfig, presets
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.runtime.errors import UserError
-from audiodd_jax.training import evaluation, fit, losses, programs
+from audiodd_jax.training import evaluation, fit, losses, networks_file, programs
 
 TAGS = jnp.array([[1, 1, 0], [0, 0, 0]], jnp.int8)
 CONFIG = TrainingConfig()
@@ -59,12 +58,12 @@ def test_a_network_learns_tags_and_its_file_gives_a_probability_of_each(tmp_path
         training__mixup=0.2,
     )
     made = programs.make(config, own)
-    assert made.measure == "mean average precision"
+    assert made.metric == "mean average precision"
     fitted = fit.fit(config, fit.real_set(own.train, 3, config.training), made)
     assert fitted.history[-1]["validation_accuracy"] > 0.9
     assert fitted.history[-1]["batch_accuracy"] > 0.8
     scores = evaluation.networks(fitted, own.test, "linear", 3)
-    assert scores.measure == "mean average precision"
+    assert scores.metric == "mean average precision"
     assert scores.mean > 0.9
     networks_file.save(tmp_path / "a.npz", fitted.networks, own, config.model)
     again = networks_file.load_networks(tmp_path / "a.npz")

@@ -17,7 +17,7 @@ from audiodd_jax.data.builders import records
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
 from audiodd_jax.data.csv_tables import read
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 VERSION = "1.0"
 TABLES = {"train.csv": TRAIN, "val.csv": VALIDATION, "test.csv": TEST}

@@ -11,7 +11,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import archives, datasets, download
 from audiodd_jax.data.files_found import is_hidden
 from audiodd_jax.data.recordings import fingerprint_files, fingerprint_tree
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
 
 _log = logging.getLogger(__name__)

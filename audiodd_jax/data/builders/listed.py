@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audiodd_jax.data.builders.layout import Clip, Found
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 
 def present(

@@ -26,8 +26,8 @@ from audiodd_jax.data.recordings import (
     fingerprint_tree,
 )
 from audiodd_jax.data.tree import SPLIT_NAMES
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import progress
-from audiodd_jax.runtime.errors import UserError
 
 _RATES = ("rate", "sample_rate", "sampling_rate")
 _GROUPS = ("speaker_id", "speaker", "group")
@@ -175,7 +175,7 @@ def _recordings(place: Path, name: str) -> Recordings:
         folds=np.zeros(total, np.int32),
         groups=np.array(columns["group"], str),
         load=reader,
-        measure=lambda: audio.Headers(
+        read_headers=lambda: audio.Headers(
             np.array(columns["seconds"], np.float32),
             np.array(columns["rate"], np.int32),
             bad,

@@ -27,8 +27,8 @@ from audiodd_jax.data.builders import layout as layouts
 from audiodd_jax.data.builders.layout import Clip, Layout, Place
 from audiodd_jax.data.files_found import LeftOut, recordings
 from audiodd_jax.data.recordings import Decoded, Recordings, Source
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import files
-from audiodd_jax.runtime.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
 
 _log = logging.getLogger(__name__)
@@ -311,7 +311,7 @@ def _recordings(folder: Path) -> Recordings:
         ),
         groups=column("group"),
         load=reader,
-        measure=lambda: audio.Headers(column("seconds"), column("rate"), {}),
+        read_headers=lambda: audio.Headers(column("seconds"), column("rate"), {}),
         load_noise=None
         if first_noise == total
         else lambda: [reader(i) for i in range(first_noise, total)],

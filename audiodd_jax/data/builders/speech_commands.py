@@ -25,7 +25,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.data.builders import records, silence
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 URL = "https://storage.googleapis.com/download.tensorflow.org/data"
 NOISE_FOLDER = "_background_noise_"

@@ -12,7 +12,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.data.builders import records
 from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, Source
-from audiodd_jax.runtime.errors import UserError
+from audiodd_jax.errors import UserError
 
 VERSION = "1.0.10"
 CLASS_NAMES = tuple("0123456789")

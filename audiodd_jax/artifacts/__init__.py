@@ -1,1 +1,0 @@
-"""The files that users take away: coresets and trained networks."""

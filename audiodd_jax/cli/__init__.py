@@ -1,8 +1,0 @@
-"""The command line: flags in, text out, one file per command."""
-
-
-def run() -> None:
-    """Runs the console script."""
-    from audiodd_jax.cli import main
-
-    main.run()

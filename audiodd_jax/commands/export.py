@@ -1,0 +1,133 @@
+"""The job of ``audiodd export``: a coreset as a folder for another library."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config.names import EXPORTS
+from audiodd_jax.coreset import audio_folder
+from audiodd_jax.coreset.dataset import coreset_config, load_data
+from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.data import audio, datasets, splits
+from audiodd_jax.errors import UserError
+from audiodd_jax.features import cache, logmel
+from audiodd_jax.report import cards
+from audiodd_jax.report.exports import hub, network_folder
+from audiodd_jax.report.exports.network_folder import Clips
+from audiodd_jax.runtime.files import atomic_folder, write_atomically
+
+# Formats that networks learn from as they are.
+_ARRAYS = ("pytorch", "numpy")
+
+
+def check(kind: str | None, test_clips: bool) -> None:
+    """Checks what ``export`` is asked for.
+
+    Raises:
+      UserError: an unknown format, or test clips in a format that has none.
+    """
+    if kind not in EXPORTS:
+        near = difflib.get_close_matches(kind or "", EXPORTS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--format is one of {', '.join(EXPORTS)}{hint}")
+    if test_clips and kind not in _ARRAYS:
+        raise UserError(f"--test_clips is for {' and '.join(_ARRAYS)}, not {kind}")
+
+
+def export(
+    coreset: Coreset,
+    kind: str,
+    out: str | Path,
+    config: Config | None = None,
+    *,
+    test_clips: bool = False,
+    cache_dir: Path | None = None,
+) -> Path:
+    """Writes a coreset as a folder that another library uses.
+
+    Args:
+      coreset: the coreset.
+      kind: ``pytorch``, ``numpy``, ``audiofolder`` or ``datasets``.
+      out: a new folder.
+      config: network, training and data; None: the ConvNet's recipe.
+      test_clips: also write the test clips of the coreset's dataset.
+      cache_dir: folder of downloads and features.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: a folder that is not empty, a bad format or setting, or test clips that
+        cannot be found.
+    """
+    check(kind, test_clips)
+    config = config or presets.for_model(coreset_config(coreset), "convnet")
+    fields.validate(config)
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{out} exists already; choose a new folder with --out")
+    test = _test(coreset, config, cache_dir) if test_clips else None
+    with atomic_folder(out) as folder:
+        header = None
+        if kind in _ARRAYS:
+            is_torch = kind == "pytorch"
+            network_folder.write(folder, coreset, config, test, torch=is_torch)
+        elif kind == "audiofolder":
+            audio_folder.write(coreset.sounds(), coreset, folder)
+            header = hub.header(coreset, is_parquet=False)
+        else:
+            hub.write(folder, coreset, coreset.sounds())
+            header = hub.header(coreset, is_parquet=True)
+        values = _card(coreset, kind, config, test)
+        write_atomically(folder / "README.md", cards.exported(values, header))
+    return out
+
+
+def _test(coreset: Coreset, config: Config, cache_dir: Path | None) -> Clips:
+    """The test clips of a coreset's dataset, as waveforms.
+
+    Raises:
+      UserError: they cannot be found, or could have trained the coreset.
+    """
+    load_data(coreset, config, False, cache_dir)
+    found = cache.prepare(config, cache_dir)
+    part = splits.assign(
+        found.labels, found.splits, found.folds, found.groups, config.data
+    ).test
+    recordings = datasets.open_source(config.data, cache_dir).read()
+    # Recordings that cannot be decoded are left out of the features.
+    rows = {name: i for i, name in enumerate(recordings.names)}
+    features = coreset.features
+    samples = logmel.frontend(features).samples
+    waveforms = np.empty((part.size, samples), np.float32)
+    for i, clip in enumerate(part):
+        waveform, rate = recordings.load(rows[str(found.names[clip])])
+        waveform = audio.resample(waveform, rate, features.sample_rate)
+        audio.fit(waveform, samples, features.align, out=waveforms[i])
+    return Clips(waveforms, found.labels[part].astype(np.int64))
+
+
+def _card(
+    coreset: Coreset, kind: str, config: Config, test: Clips | None
+) -> dict[str, Any]:
+    own, training = coreset.metadata, config.training
+    return {
+        "format": kind,
+        "dataset": own["dataset"],
+        "version": own["dataset_version"],
+        "licence": own["licence"],
+        "method": own["method"],
+        "made": own["audiodd_jax"],
+        "num_samples": len(coreset.labels) * coreset.factor,
+        "classes": list(coreset.class_names),
+        "has_tags": coreset.has_tags,
+        "shape": list(coreset.images.shape[1:3]),
+        "rate": coreset.features.sample_rate,
+        "views": 0 if coreset.teacher_labels is None else len(coreset.teacher_labels),
+        "learns_views": coreset.teacher_labels is not None and training.teacher_labels,
+        "test": 0 if test is None else len(test.labels),
+        "steps": training.steps,
+    }

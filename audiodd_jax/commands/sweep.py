@@ -1,0 +1,70 @@
+"""The command ``audiodd sweep``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from audiodd_jax.commands.common import table
+from audiodd_jax.errors import UserError
+from audiodd_jax.flags import parse
+
+
+def sweep(argv: Sequence[str]) -> None:
+    """Runs the list or grid of a file, on this machine or on a Ray cluster."""
+    values, (file, *more) = parse.parse_arguments("sweep", argv)
+    if more:
+        raise UserError(f"unexpected argument {more[0]!r}: sweep takes one file")
+    for name, least in (
+        ("jobs", 0),
+        ("retries", 0),
+        ("devices_per_run", 1),
+    ):
+        if values[name].value < least:
+            raise UserError(f"--{name} must be at least {least}")
+    from audiodd_jax.sweep import plan
+
+    plans = plan.read(Path(file))
+    workdir = Path(values.workdir or Path("runs") / Path(file).stem).absolute()
+    if values.dry_run:
+        table([(one.name, f"{one.command} {' '.join(one.flags)}") for one in plans])
+        return
+    from audiodd_jax.report import tables
+    from audiodd_jax.runtime.signals import deferred_signals
+    from audiodd_jax.sweep import start, status
+
+    with start.held(workdir):
+        todo = start.begin(plans, workdir)
+        board = status.Board(plans, workdir)
+        with board, deferred_signals() as stop_signal:
+            if todo and values.ray:
+                from audiodd_jax.sweep import on_ray
+
+                amounts = values.cpus_per_run, values.gpus_per_run, values.tpus_per_run
+                on_ray.run(
+                    *(todo, workdir, Path.cwd(), values.ray),
+                    *(on_ray.Resources(*amounts), values.retries),
+                    *(board.update, stop_signal),
+                )
+            elif todo:
+                from audiodd_jax.sweep import local
+
+                found = local.devices()
+                slots = local.slots(*found, values.jobs, values.devices_per_run)
+                local.run(
+                    *(todo, workdir, Path.cwd(), slots, values.retries),
+                    *(board.update, stop_signal),
+                )
+            signum = stop_signal()
+    states = status.read(plans, workdir)
+    print(tables.markdown(status.table(states, workdir).without_empty_columns()))
+    print(f"\nnext: audiodd report {workdir}")
+    if signum:
+        print(f"stopped; the same command resumes {workdir}", file=sys.stderr)
+        raise SystemExit(128 + signum)
+    bad = [state.name for state in states if state.what != "finished"]
+    if bad:
+        raise UserError(
+            f"{len(bad)} of {len(plans)} runs have no result ({'; '.join(bad[:3])}"
+            f"{'; ...' * (len(bad) > 3)}); their logs are in {workdir / 'logs'}, and "
+            "the same command retries them"
+        )

@@ -1,0 +1,102 @@
+"""A coreset's sounds as an audio folder: WAV files by class, and a table."""
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from jaxtyping import Float, Int
+
+from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.runtime.files import write_atomically
+
+# Most bytes of a class's folder name.
+_MAX_FOLDER = 100
+
+
+def encoded(
+    waveform: Float[np.ndarray, " samples"], rate: int, file_format: str = "WAV"
+) -> bytes:
+    """A sound as the bytes of a file; WAV has 16 bits per sample.
+
+    Args:
+      waveform: in [-1, 1].
+      rate: in Hz.
+      file_format: of libsndfile.
+    """
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, format=file_format)
+    return file.getvalue()
+
+
+def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
+    """A file name per spectrogram: a folder per class, numbered files.
+
+    Of tags, the folder is that of the likeliest.
+    """
+    folders = folders_of(class_names)
+    counts: dict[str, int] = {}
+    names = []
+    for label in labels.argmax(1):
+        folder = folders[label]
+        names.append(f"{folder}/{counts.get(folder, 0):04d}.wav")
+        counts[folder] = counts.get(folder, 0) + 1
+    return names
+
+
+def folders_of(class_names: tuple[str, ...]) -> list[str]:
+    """Folder names of classes, unique also on file systems that ignore case."""
+    taken: set[str] = set()
+    result = []
+    for name in class_names:
+        base = re.sub(r"[^\w.+-]", "_", name).lstrip(".") or "_"
+        base = base.encode()[:_MAX_FOLDER].decode(errors="ignore")
+        folder, number = base, 2
+        while folder.lower() in taken:
+            folder, number = f"{base}-{number}", number + 1
+        taken.add(folder.lower())
+        result.append(folder)
+    return result
+
+
+def write(
+    waveforms: Float[np.ndarray, "k samples"],
+    coreset: Coreset,
+    folder: Path,
+    rows: Int[np.ndarray, " k"] | None = None,
+) -> list[str]:
+    """Writes a coreset as an audio folder: WAV files by class, and a table.
+
+    ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
+    class with the label's value (one-hot if labels were not learnt). Tags are joined by
+    semicolons, as ``data.folder`` reads them.
+
+    Args:
+      waveforms: of spectrograms of the coreset.
+      coreset: the coreset.
+      folder: to write to.
+      rows: numbers of these spectrograms; None: all.
+
+    Returns:
+      File names in the folder.
+    """
+    labels = np.asarray(coreset.unpack().labels)
+    names = files(labels, coreset.class_names)
+    if rows is not None:
+        labels, names = labels[rows], [names[row] for row in rows]
+    for name, waveform in zip(names, waveforms, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        # Not written by libsndfile, which does not report a full disk as such.
+        (folder / name).write_bytes(encoded(waveform, coreset.features.sample_rate))
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    classes = [f"label_{name}" for name in coreset.class_names]
+    table.writerow(["file_name", "label", *classes])
+    for name, label in zip(names, labels, strict=True):
+        shares = label + 1 / label.size
+        words = coreset.in_words(label)
+        table.writerow([name, words, *(f"{value:.6f}" for value in shares)])
+    write_atomically(folder / "metadata.csv", text.getvalue())
+    return names

@@ -1,0 +1,130 @@
+"""Clusters of embedded clips: k-means and k-medoids.
+
+References:
+  Lloyd, *Least squares quantization in PCM*, 1982; Arthur and Vassilvitskii,
+  *k-means++: The Advantages of Careful Seeding*, SODA 2007. Park and Jun, *A simple and
+  fast algorithm for K-medoids clustering*, Expert Systems with Applications, 2009.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from audiodd_jax.coreset.selection import squared_distances
+from audiodd_jax.runtime.chunked_map import in_chunks
+
+# Clips whose distances to all others are held at once.
+_CHUNK = 256
+_MAX_ITERATIONS = 50
+
+
+class Clusters(NamedTuple):
+    """A partition of clips.
+
+    Attributes:
+      centres: ``[k, d]`` means.
+      assigned: ``[b]`` cluster of each clip.
+    """
+
+    centres: Float[Array, "k d"]
+    assigned: Int[Array, " b"]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def k_means(key: Key[Array, ""], features: Float[Array, "b d"], k: int) -> Clusters:
+    """Lloyd's iterations from a k-means++ seeding, until nothing changes or 50 of them.
+
+    A cluster that loses all of its clips keeps its centre.
+
+    Args:
+      key: of the seeding.
+      features: of the clips.
+      k: number of clusters, at most ``b``.
+    """
+    assign = lambda centres: _nearest(features, centres)
+
+    def improve(carry: tuple) -> tuple:
+        centres, assigned, _, i = carry
+        sizes = jnp.bincount(assigned, length=k)
+        sums = jax.ops.segment_sum(features, assigned, k)
+        means = sums / jnp.maximum(sizes, 1)[:, None]
+        centres = jnp.where(sizes[:, None] > 0, means, centres)
+        found = assign(centres)
+        return centres, found, jnp.any(found != assigned), i + 1
+
+    centres = features[seeding(key, features, k)]
+    start = (centres, assign(centres), jnp.array(True), jnp.int32(0))
+    goes_on = lambda carry: carry[2] & (carry[3] < _MAX_ITERATIONS)
+    return Clusters(*lax.while_loop(goes_on, improve, start)[:2])
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def k_medoids(
+    key: Key[Array, ""], features: Float[Array, "b d"], k: int
+) -> Int[Array, " k"]:
+    """The medoids of ``k`` clusters: the least sums of distances to their clusters.
+
+    Alternates assignment to the nearest medoid and choice of the medoids, from a
+    k-means++ seeding, until nothing changes or 50 times.
+
+    Args:
+      key: of the seeding.
+      features: of the clips.
+      k: number of medoids, at most ``b``.
+    """
+    b = features.shape[0]
+
+    def costs(assigned: Int[Array, " b"]) -> Float[Array, " b"]:
+        """Sum of each clip's distances to the clips of its cluster."""
+
+        def part(rows: Int[Array, " rows"]) -> Float[Array, " rows"]:
+            distances = jnp.sqrt(squared_distances(features[rows], features))
+            is_same = assigned[rows][:, None] == assigned
+            return jnp.sum(jnp.where(is_same, distances, 0), 1)
+
+        return in_chunks(part, jnp.arange(b), _CHUNK)
+
+    def improve(carry: tuple) -> tuple:
+        medoids, _, i = carry
+        # Duplicates of a medoid are nearest to the first of them: each keeps its own.
+        assigned = _nearest(features, features[medoids]).at[medoids].set(jnp.arange(k))
+        cost = costs(assigned)
+        least = jax.ops.segment_min(cost, assigned, k)
+        rows = jnp.where(cost == least[assigned], jnp.arange(b), b)
+        found = jax.ops.segment_min(rows, assigned, k)
+        # Without an improvement the medoid stays, so that ties end.
+        found = jnp.where(cost[found] < cost[medoids], found, medoids)
+        return found, jnp.any(found != medoids), i + 1
+
+    start = (seeding(key, features, k), jnp.array(True), jnp.int32(0))
+    goes_on = lambda carry: carry[1] & (carry[2] < _MAX_ITERATIONS)
+    return lax.while_loop(goes_on, improve, start)[0]
+
+
+def seeding(
+    key: Key[Array, ""], features: Float[Array, "b d"], k: int
+) -> Int[Array, " k"]:
+    """Rows of ``k`` clips, each drawn by its squared distance to those before it."""
+
+    def draw(gaps: Float[Array, " b"], key: Key[Array, ""]) -> tuple[Array, Array]:
+        # Chosen clips have a gap of -1; duplicates of them, 0: the last resort.
+        weights = jnp.where(jnp.max(gaps) > 0, gaps, gaps + 1)
+        row = jax.random.categorical(key, jnp.log(jnp.maximum(weights, 0)))
+        near = squared_distances(features, features[row])
+        gaps = jnp.where(gaps < 0, gaps, jnp.minimum(gaps, near))
+        return gaps.at[row].set(-1), row
+
+    # Equal gaps: the first clip is drawn uniformly.
+    first = jnp.full(features.shape[0], jnp.finfo(features.dtype).max)
+    return lax.scan(draw, first, jax.random.split(key, k))[1]
+
+
+def _nearest(
+    features: Float[Array, "b d"], centres: Float[Array, "k d"]
+) -> Int[Array, " b"]:
+    nearest = lambda rows: jnp.argmin(squared_distances(rows, centres), 1)
+    return in_chunks(nearest, features, _CHUNK)

@@ -1,0 +1,231 @@
+"""The coreset as a file that can be used without the run that made it."""
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from audiodd_jax.config import FeaturesConfig, ViewsConfig, fields
+from audiodd_jax.coreset import views as views_lib
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.views import Views
+from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
+from audiodd_jax.features import from_waveform, inversion
+from audiodd_jax.features import normalization as normalization_lib
+from audiodd_jax.features.labels import tag_threshold
+from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
+
+FORMAT = 1
+# Names the coreset that comes with the package.
+EXAMPLE = "example"
+
+
+@dataclasses.dataclass(frozen=True)
+class Coreset:
+    """A coreset with everything that is needed to use it.
+
+    Attributes:
+      images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms as they are
+        stored (see ``factor``).
+      labels: ``[s, c]`` float32, soft labels, centred.
+      class_names: ``c`` names.
+      metadata: dataset, feature settings, normalisation constants, method, settings.
+      teacher_labels: ``[k, c]`` float16, probabilities of the ``views`` by a teacher,
+        for training networks; None: it has none. Kernel regression reads ``labels``.
+    """
+
+    images: Float[np.ndarray, "s f t 1"]
+    labels: Float[np.ndarray, "s c"]
+    class_names: tuple[str, ...]
+    metadata: dict[str, Any]
+    teacher_labels: Float[np.ndarray, "k c"] | None = None
+
+    @property
+    def features(self) -> FeaturesConfig:
+        """Feature settings of the images; those of later versions are ignored."""
+        return fields.build(FeaturesConfig, self.metadata["features"])
+
+    @property
+    def normalization(self) -> normalization_lib.Normalization:
+        """Statistics that standardised the images."""
+        stats = self.metadata["normalization"]
+        mean, std = (np.array(stats[name], np.float32) for name in ("mean", "std"))
+        return normalization_lib.Normalization(mean, std)
+
+    @property
+    def factor(self) -> int:
+        """Spectrograms per image along time (see ``coreset.packing``)."""
+        settings = self.metadata.get("settings", {})
+        return settings.get("coreset", {}).get("factor", 1)
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether labels are of tags, any number of them, instead of one class."""
+        return self.metadata.get("has_tags", False)
+
+    def in_words(self, label: Float[np.ndarray, " c"]) -> str:
+        """The class of a label, or its tags, joined by semicolons; there may be none.
+
+        Args:
+          label: centred; the class is its largest value, tags are those whose
+            estimated probability is above one half.
+        """
+        if not self.has_tags:
+            return self.class_names[label.argmax()]
+        found = label > tag_threshold(label.size)
+        return tags.in_words(found.astype(int), self.class_names)
+
+    def unpack(self) -> CoresetArrays:
+        """All spectrograms at full length, on the device, as learners use them."""
+        log_scale = math.log(self.metadata.get("platt_scale", 1.0))
+        stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
+        return CoresetArrays(*stored).unpack(self.factor)
+
+    def views(self) -> Views:
+        """The spectrograms and soft labels to train networks on, as NumPy arrays.
+
+        ``k = views * s * factor`` random views of the spectrograms, or the spectrograms
+        themselves, with the probabilities that the teacher gives them. The views follow
+        from the file alone: each call and process makes the same arrays.
+
+        Raises:
+          UserError: the coreset was made without a teacher.
+        """
+        if self.teacher_labels is None:
+            raise UserError(
+                "this coreset has no labels of a teacher: distil it with "
+                "--preset=transfer, or --config.teacher.networks=2"
+            )
+        made = self.metadata["views"]
+        images = views_lib.make(
+            self.unpack().images,
+            made["count"],
+            fields.build(ViewsConfig, made["settings"]),
+            self.normalization,
+            made["seed"],
+        )
+        return Views(images, self.teacher_labels.astype(np.float32))
+
+    @property
+    def num_values(self) -> int:
+        """Number of stored values: images and labels."""
+        extra = 0 if self.teacher_labels is None else self.teacher_labels.size
+        return self.images.size + self.labels.size + extra
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of images and labels in bytes."""
+        extra = 0 if self.teacher_labels is None else self.teacher_labels.nbytes
+        return self.images.nbytes + self.labels.nbytes + extra
+
+    def normalize(
+        self, waveform: Float[np.ndarray, "..."], sample_rate: int
+    ) -> Float[Array, "b f t 1"]:
+        """Spectrograms of recordings, standardised as the coreset is.
+
+        Args:
+          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
+          sample_rate: in Hz.
+        """
+        return from_waveform.standardized(
+            waveform, sample_rate, self.features, self.normalization
+        )
+
+    def sounds(
+        self, *, seed: int = 0, iterations: int = 64
+    ) -> Float[np.ndarray, "k samples"]:
+        """Waveforms of the spectrograms at ``features.sample_rate``.
+
+        A spectrogram has many waveforms; ``features.inversion`` finds one.
+
+        Args:
+          seed: draws the initial phases of Griffin-Lim.
+          iterations: of Griffin-Lim.
+
+        Raises:
+          UserError: ``iterations`` is negative.
+        """
+        log_mel = normalization_lib.invert(self.unpack().images, self.normalization)
+        key, config = jax.random.key(seed), self.features
+        found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+        return np.asarray(found.waveforms)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
+        extra = {}
+        if self.teacher_labels is not None:
+            extra["teacher_labels"] = self.teacher_labels
+        save_npz(
+            Path(path),
+            images=self.images,
+            labels=self.labels,
+            class_names=np.array(self.class_names),
+            metadata=np.array(json.dumps(self.metadata)),
+            **extra,
+        )
+
+
+def load_coreset(path: str | os.PathLike) -> Coreset:
+    """Reads and checks a coreset file.
+
+    Args:
+      path: of the file; ``example``: the coreset that comes with the package, of 40
+        spoken keywords, learned from Arabic Speech Commands (CC BY 4.0), with views.
+
+    Raises:
+      UserError: it does not exist, is damaged, or has another format.
+    """
+    path = Path(path)
+    if path == Path(EXAMPLE) and not path.is_file():
+        path = Path(__file__).with_name("example_coreset.npz")
+    if not path.is_file():
+        raise UserError(f"there is no coreset {path}")
+    try:
+        arrays = load_npz(path)
+        images, labels = arrays["images"], arrays["labels"]
+        class_names = tuple(str(name) for name in arrays["class_names"])
+        metadata = json.loads(str(arrays["metadata"]))
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                f"{path} has format {metadata['format']}; this version reads {FORMAT}"
+            )
+        teacher_labels = arrays.get("teacher_labels")
+        result = Coreset(images, labels, class_names, metadata, teacher_labels)
+        size = result.features
+        well_formed = (
+            images.dtype == labels.dtype == np.float32
+            and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
+            and labels.shape[1] == len(class_names)
+            and isinstance(result.factor, int)
+            and result.factor >= 1
+            and size.frames % result.factor == 0
+            and result.normalization.mean.shape == (size.n_mels,)
+            and np.isfinite(images).all()
+            and np.isfinite(labels).all()
+            and (teacher_labels is None or _label_views(teacher_labels, result))
+        )
+    except DAMAGE as error:
+        raise UserError(f"{path} is not a coreset of audiodd_jax") from error
+    if not well_formed:
+        raise UserError(f"{path} is damaged: its arrays do not match its metadata")
+    return result
+
+
+def _label_views(labels: np.ndarray, coreset: Coreset) -> bool:
+    """Whether a teacher's labels are probabilities, one row per view of a coreset."""
+    made = coreset.metadata["views"]
+    views = max(1, made["count"]) * coreset.labels.shape[0] * coreset.factor
+    return (
+        labels.dtype == np.float16
+        and labels.shape == (views, len(coreset.class_names))
+        and isinstance(made["seed"], int)
+        and bool((labels >= 0).all() and (labels <= 1).all())
+    )

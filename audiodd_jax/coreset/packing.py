@@ -1,0 +1,71 @@
+"""Multi-formation along time: more samples for the same storage.
+
+A stored spectrogram ``[f, t]`` is cut along time into ``factor`` pieces of ``t/factor``
+frames, and each is stretched to ``t`` frames by linear interpolation before learning.
+All pieces share its label.
+
+References:
+  Kim et al., *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML
+  2022, along both axes of an image.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from audiodd_jax.errors import UserError
+
+
+def check(frames: int, factor: int) -> None:
+    """Checks that the factor divides the frames.
+
+    Raises:
+      UserError: it does not.
+    """
+    if frames % factor:
+        raise UserError(
+            f"coreset.factor={factor} does not divide the {frames} frames of a "
+            "spectrogram"
+        )
+
+
+def stretch(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t 1"]:
+    """The ``k = s * factor`` full-length spectrograms of stored images, in order.
+
+    Linear in ``images``; the outermost frames are held at the ends.
+
+    Args:
+      images: stored images.
+      factor: pieces per image; divides ``t``.
+    """
+    if factor == 1:
+        return images
+    s, f, t, _ = images.shape
+    length = t // factor
+    pieces = jnp.moveaxis(images.reshape(s, f, factor, length), 2, 1)
+    # A matrix product instead of a gather, and so is its gradient.
+    weights = jax.image.resize(
+        jnp.eye(length, dtype=images.dtype), (t, length), "linear", antialias=False
+    )
+    long = jnp.einsum("skfl,tl->skft", pieces, weights, precision=lax.Precision.HIGHEST)
+    return long.reshape(s * factor, f, t, 1)
+
+
+def shorten(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t 1"]:
+    """Stores ``factor`` spectrograms per image, by averaging frames.
+
+    Args:
+      images: ``k = s * factor`` full-length spectrograms.
+      factor: spectrograms per image; divides ``t``.
+    """
+    if factor == 1:
+        return images
+    k, f, t, _ = images.shape
+    short = images.reshape(k // factor, factor, f, t // factor, factor).mean(-1)
+    return jnp.moveaxis(short, 1, 2).reshape(k // factor, f, t, 1)
+
+
+def shared(labels: Float[Array, "s c"], factor: int) -> Float[Array, "k c"]:
+    """The labels of all pieces."""
+    return labels if factor == 1 else jnp.repeat(labels, factor, axis=0)

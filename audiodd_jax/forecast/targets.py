@@ -1,0 +1,143 @@
+"""Accelerators to plan and compile for, whether or not there is one.
+
+``parse`` reads what a user writes: ``v5e`` (one chip), ``v5e:2x4`` (a slice by its
+topology), ``h100``, ``h100:8``. Figures are those of the makers' data sheets, without
+sparsity. TPUs multiply in bfloat16 alone: a float32 product takes six passes and one of
+``tf32`` three (``ops.precision``), which is where their peaks come from.
+"""
+
+import difflib
+import math
+import re
+from typing import NamedTuple
+
+from audiodd_jax.errors import UserError
+
+
+class Chip(NamedTuple):
+    """An accelerator, by its data sheet.
+
+    Attributes:
+      kind: ``tpu`` or ``gpu``.
+      memory: bytes.
+      bandwidth: of the memory, bytes per second.
+      peak: operations per second by precision; a multiply-add counts as two.
+      source: where the figures are published.
+      axes: axes of a slice's topology; GPUs have a number only.
+    """
+
+    kind: str
+    memory: int
+    bandwidth: float
+    peak: dict[str, float]
+    source: str
+    axes: int = 1
+
+
+class Target(NamedTuple):
+    """Some chips of one kind.
+
+    Attributes:
+      name: in ``CHIPS``.
+      shape: of the slice; of GPUs, their number.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def chip(self) -> Chip:
+        """The data sheet."""
+        return CHIPS[self.name]
+
+    @property
+    def size(self) -> int:
+        """Number of chips."""
+        return math.prod(self.shape)
+
+    def __str__(self) -> str:
+        if self.size == 1:
+            return self.name
+        return f"{self.name}:{'x'.join(map(str, self.shape))}"
+
+
+def _tpu(gib: int, gigabytes: int, teraflops: int, axes: int, page: str) -> Chip:
+    passes = {"float32": 6, "tf32": 3, "bfloat16": 1}
+    peak = {name: teraflops * 1e12 / count for name, count in passes.items()}
+    source = f"cloud.google.com/tpu/docs/{page}"
+    return Chip("tpu", gib << 30, gigabytes * 1e9, peak, source, axes)
+
+
+def _gpu(
+    gigabytes: int, bandwidth: float, teraflops: tuple[int | float, ...], page: str
+) -> Chip:
+    peak = dict(zip(("float32", "tf32", "bfloat16"), teraflops, strict=True))
+    peak = {name: value * 1e12 for name, value in peak.items()}
+    source = f"nvidia.com/en-us/data-center/{page}"
+    return Chip("gpu", gigabytes * 10**9, bandwidth * 1e12, peak, source)
+
+
+# A v4 and a v5p chip is one device with the memory of both of its cores.
+CHIPS = {
+    "v4": _tpu(32, 1200, 275, 3, "v4"),
+    "v5e": _tpu(16, 819, 197, 2, "v5e"),
+    "v5p": _tpu(95, 2765, 459, 3, "v5p"),
+    "v6e": _tpu(32, 1640, 918, 2, "v6e"),
+    "a100": _gpu(80, 2.039, (19.5, 156, 312), "a100 (SXM, 80 GB)"),
+    "h100": _gpu(80, 3.35, (67, 494.5, 989.5), "h100 (SXM)"),
+    "h200": _gpu(141, 4.8, (67, 494.5, 989.5), "h200 (SXM)"),
+}
+# Slices that are offered of chips in two dimensions.
+_PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_GPUS_A_HOST = 8
+
+
+def parse(text: str) -> Target:
+    """The target that a user names.
+
+    Args:
+      text: ``CHIP`` or ``CHIP:TOPOLOGY``.
+
+    Raises:
+      UserError: no such chip, or a topology that it does not have.
+    """
+    name, _, shape = text.strip().lower().partition(":")
+    if name not in CHIPS:
+        near = difflib.get_close_matches(name, CHIPS, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(
+            f"there is no target {name!r}; {hint or 'there are ' + ', '.join(CHIPS)}"
+        )
+    chip = CHIPS[name]
+    if not shape:
+        return Target(name, (1,) * chip.axes)
+    sides = shape.split("x")
+    if not all(re.fullmatch(r"[1-9]\d{0,3}", side) for side in sides):
+        sides = []
+    found = Target(name, tuple(map(int, sides)))
+    if not _exists(found):
+        raise UserError(f"{name} has no topology {shape!r}; {_offered(chip)}")
+    return found
+
+
+def _exists(target: Target) -> bool:
+    """Whether a slice of this shape is offered."""
+    shape, axes = target.shape, target.chip.axes
+    if len(shape) != axes:
+        return False
+    if axes == 1:
+        return shape[0] <= _GPUS_A_HOST or shape[0] % _GPUS_A_HOST == 0
+    if axes == 2:
+        return "x".join(map(str, shape)) in _PLANES
+    # Whole trays of 2 x 2 x 1, or cubes of them.
+    if shape in ((1, 1, 1), (2, 2, 1)):
+        return True
+    return all(s == 2 or s % 4 == 0 for s in shape) and list(shape) == sorted(shape)
+
+
+def _offered(chip: Chip) -> str:
+    if chip.axes == 1:
+        return f"give a number up to {_GPUS_A_HOST}, or a multiple of {_GPUS_A_HOST}"
+    if chip.axes == 2:
+        return f"there are {', '.join(_PLANES)}"
+    return "three increasing sides, as 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8"

@@ -1,0 +1,271 @@
+"""Two-dimensional convolution whose gradients are fast on every platform.
+
+XLA:CPU runs the two transposes that JAX derives from a convolution on its naive path,
+10 to 40 times slower than the convolution itself. Here they are written as operations
+that it runs fast: the gradient of the input as a convolution with the reversed kernel,
+that of the kernel as matrix products (``kernel_gradient.py``). On accelerators JAX's
+own transposes are used. BUILD_NOTES.md has the measurements.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from audiodd_jax.networks import winograd
+from audiodd_jax.networks.kernel_gradient import kernel_gradient, patches
+
+# Output positions below which XLA:CPU convolves on its naive path, 30 to 200 times
+# slower than the product of patches and kernel.
+_FEW = 16
+# XLA:CPU hands convolutions of more channels to YNNPACK.
+_YNNPACK_CHANNELS = 16
+
+
+def convolve(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b f2 t2 w"]:
+    """Convolution with an odd kernel, padding SAME: ``ceil(f / stride)`` rows.
+
+    Args:
+      x: images.
+      kernel: of odd size ``k``.
+      stride: along both axes.
+      precision: of the products; None: the platform's default.
+    """
+    return _convolve(x, kernel, stride, precision)
+
+
+def _convolve(x, kernel, stride, precision, more=0):
+    """``convolve`` with ``more`` columns of zeros after the last."""
+    half = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=((half, half), (half, half + more)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=precision,
+    )
+
+
+def on_all_cores(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b f t w"]:
+    """``convolve`` with stride 1, shared between all cores by XLA:CPU.
+
+    XLA of jax 0.10 gives such convolutions to YNNPACK, which runs each on one core. It
+    declines those whose output is larger than their input: here one column more is
+    computed, and dropped. Of a single input channel that costs more than it gains.
+
+    Args:
+      x: images.
+      kernel: of odd size ``k``.
+      precision: of the products.
+    """
+    channels, w = kernel.shape[2:]
+    if channels == 1 or max(channels, w) <= _YNNPACK_CHANNELS:
+        return convolve(x, kernel, precision=precision)
+    return _convolve(x, kernel, 1, precision, more=1)[:, :, : x.shape[2]]
+
+
+def input_gradient(
+    ct: Float[Array, "b f2 t2 w"],
+    kernel: Float[Array, "k k channels_in w"],
+    image_shape: tuple[int, int],
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+    on_cpu: bool = True,
+) -> Float[Array, "b f t channels_in"]:
+    """Transpose of ``convolve`` with respect to its input, fast on XLA:CPU.
+
+    With stride 1 it is a convolution with the reversed kernel. For one input channel,
+    and for larger strides, one matrix product with the kernel's taps and a sum of their
+    shifts takes a half to a fifth of the time.
+
+    Args:
+      ct: gradient with respect to the output.
+      kernel: of the convolution.
+      image_shape: ``(f, t)`` of the input.
+      stride: of the convolution.
+      precision: of the products.
+      on_cpu: whether to take the paths that are fast on CPU only.
+    """
+    k, _, channels, _ = kernel.shape
+    if stride == 1 and channels > 1:
+        reverse = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+        few = ct.shape[1] * ct.shape[2] < _FEW
+        if on_cpu and winograd.pays(ct, reverse):
+            return winograd.convolve(ct, reverse)
+        if not on_cpu:
+            return convolve(ct, reverse, precision=precision)
+        product = _products if few else on_all_cores
+        return product(ct, reverse, precision=precision)
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
+    taps = jnp.einsum(
+        "bftw,uviw->bftuvi",
+        ct,
+        kernel,
+        precision=precision,
+        preferred_element_type=wide,
+    )
+    half = k // 2
+    total = jnp.zeros((), wide)
+    for u in range(k):
+        for v in range(k):
+            # Position of tap (u, v) of each output in the padded input.
+            spread = [(0, 0, 0)]
+            for first, out, size in zip(
+                (u, v), ct.shape[1:3], image_shape, strict=True
+            ):
+                last = size + 2 * half - first - (stride * (out - 1) + 1)
+                spread.append((first, last, stride - 1))
+            zero = jnp.zeros((), wide)
+            total += lax.pad(taps[:, :, :, u, v], zero, (*spread, (0, 0, 0)))
+    f, t = image_shape
+    return total[:, half : half + f, half : half + t]
+
+
+def _products(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    stride: int = 1,
+    precision: lax.Precision | None = None,
+) -> Float[Array, "b f2 t2 w"]:
+    """``convolve`` as one matrix product, fast on XLA:CPU for small outputs."""
+    k, _, _, w = kernel.shape
+    rows = patches(x, k, stride)
+    return jnp.dot(rows, kernel.reshape(-1, w), precision=precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "k k channels_in w"],
+    stride: int = 1,
+) -> Float[Array, "b f2 t2 w"]:
+    """``convolve`` with gradients to any order that are fast on every platform.
+
+    A convolution and its two transposes are the gradients of each other.
+    """
+    plain = functools.partial(_as_asked, stride=stride)
+    out = jax.eval_shape(plain, x, kernel)
+    on_cpu = functools.partial(_products, stride=stride)
+    if out.shape[1] * out.shape[2] >= _FEW:
+        if stride > 1:
+            return plain(x, kernel)
+        on_cpu = functools.partial(on_all_cores, precision=of_type(x.dtype))
+    return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_input(
+    ct: Float[Array, "b f2 t2 w"],
+    kernel: Float[Array, "k k channels_in w"],
+    image_shape: tuple[int, int],
+    stride: int,
+) -> Float[Array, "b f t channels_in"]:
+    """``input_gradient`` on CPU, JAX's own transpose elsewhere."""
+
+    def derived(ct: Array, kernel: Array) -> Array:
+        shape = (ct.shape[0], *image_shape, kernel.shape[2])
+        x = jax.ShapeDtypeStruct(shape, ct.dtype)
+        transpose = jax.linear_transpose(lambda x: _as_asked(x, kernel, stride), x)
+        return transpose(ct)[0]
+
+    def written_out(ct: Array, kernel: Array) -> Array:
+        return input_gradient(ct, kernel, image_shape, stride).astype(ct.dtype)
+
+    return lax.platform_dependent(ct, kernel, cpu=written_out, default=derived)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _to_kernel(
+    x: Float[Array, "b f t channels_in"],
+    ct: Float[Array, "b f2 t2 w"],
+    k: int,
+    stride: int,
+) -> Float[Array, "k k channels_in w"]:
+    """``kernel_gradient`` on CPU, JAX's own transpose elsewhere."""
+
+    def derived(x: Array, ct: Array) -> Array:
+        shape = (k, k, x.shape[3], ct.shape[3])
+        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
+        transpose = jax.linear_transpose(lambda k: _as_asked(x, k, stride), kernel)
+        return transpose(ct)[0]
+
+    def written_out(x: Array, ct: Array) -> Array:
+        return kernel_gradient(x, ct, k, stride)
+
+    return lax.platform_dependent(x, ct, cpu=written_out, default=derived)
+
+
+def _as_asked(x: Array, kernel: Array, stride: int) -> Array:
+    """``convolve`` in the precision of its operands' type."""
+    return convolve(x, kernel, stride, of_type(x.dtype))
+
+
+def of_type(dtype: DTypeLike) -> lax.Precision | None:
+    """The precision of products of a type: float32 is not rounded, on no platform."""
+    return None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+
+
+def pointwise(
+    x: Float[Array, "b f t channels_in"],
+    kernel: Float[Array, "1 1 channels_in w"],
+    stride: int,
+) -> Float[Array, "b f2 t2 w"]:
+    """1x1 convolution: on CPU as a matrix product, six times faster there.
+
+    On GPUs XLA fuses the product with the strided slice, and the compiler of jax 0.10
+    ends the process over it.
+    """
+
+    def product(x: Array, kernel: Array) -> Array:
+        return jnp.dot(x[:, ::stride, ::stride], kernel[0, 0])
+
+    convolved = functools.partial(_as_asked, stride=stride)
+    return lax.platform_dependent(x, kernel, cpu=product, default=convolved)
+
+
+def _conv_forward(x, kernel, stride):
+    return conv(x, kernel, stride), (x, kernel)
+
+
+def _conv_backward(stride, residuals, ct):
+    x, kernel = residuals
+    return (
+        _to_input(ct, kernel, x.shape[1:3], stride),
+        _to_kernel(x, ct, kernel.shape[0], stride),
+    )
+
+
+def _to_input_forward(ct, kernel, image_shape, stride):
+    return _to_input(ct, kernel, image_shape, stride), (ct, kernel)
+
+
+def _to_input_backward(image_shape, stride, residuals, x):
+    ct, kernel = residuals
+    return conv(x, kernel, stride), _to_kernel(x, ct, kernel.shape[0], stride)
+
+
+def _to_kernel_forward(x, ct, k, stride):
+    return _to_kernel(x, ct, k, stride), (x, ct)
+
+
+def _to_kernel_backward(k, stride, residuals, kernel):
+    x, ct = residuals
+    return _to_input(ct, kernel, x.shape[1:3], stride), conv(x, kernel, stride)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+_to_input.defvjp(_to_input_forward, _to_input_backward)
+_to_kernel.defvjp(_to_kernel_forward, _to_kernel_backward)

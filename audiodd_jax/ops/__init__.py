@@ -1,1 +1,0 @@
-"""Array operations with implementations tuned for XLA:CPU."""

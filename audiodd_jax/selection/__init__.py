@@ -1,1 +1,0 @@
-"""Selection of real clips: random, herding, k-center, subsets of the training split."""

@@ -1,0 +1,183 @@
+"""Trained networks as a file that can be used on new sounds."""
+
+import dataclasses
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float
+
+from audiodd_jax.config import FeaturesConfig, ModelConfig, fields
+from audiodd_jax.errors import UserError
+from audiodd_jax.features import from_waveform
+from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.networks import models, user_network
+from audiodd_jax.networks.inference import (
+    CLIPS_AT_ONCE,
+    Network,
+    logits,
+    probabilities,
+)
+from audiodd_jax.networks.models import Variables
+from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
+
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedNetworks:
+    """An ensemble of the networks of several seeds.
+
+    Attributes:
+      networks: their variables, stacked.
+      model: settings of the networks.
+      class_names: ``c`` names.
+      features: feature settings.
+      normalization: statistics that standardise spectrograms.
+      module: your own network, where ``model`` names none that can be imported.
+      has_tags: whether the classes are tags, any number of them in a clip.
+    """
+
+    networks: Network
+    model: ModelConfig
+    class_names: tuple[str, ...]
+    features: FeaturesConfig
+    normalization: Normalization
+    module: nn.Module | None = None
+    has_tags: bool = False
+
+    def predict(
+        self, images: Float[Array | np.ndarray, "b f t 1"]
+    ) -> Float[Array, "b c"]:
+        """Probabilities of standardised spectrograms, averaged over networks.
+
+        Those of classes sum to one; each tag has its own.
+        """
+        model = self.module or models.make(self.model, len(self.class_names))
+        images = jnp.asarray(images)
+        return _mean_probabilities(self.networks, images, model, self.has_tags)
+
+    def normalize(
+        self, waveform: Float[np.ndarray, "..."], sample_rate: int
+    ) -> Float[Array, "b f t 1"]:
+        """Spectrograms of recordings, as ``predict`` takes them.
+
+        Args:
+          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
+          sample_rate: in Hz.
+        """
+        return from_waveform.standardized(
+            waveform, sample_rate, self.features, self.normalization
+        )
+
+
+# Compiled once per model and number of clips.
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _mean_probabilities(
+    networks: Network, images: Float[Array, "b f t 1"], model: nn.Module, has_tags: bool
+) -> Float[Array, "b c"]:
+    one = lambda network: probabilities(
+        logits(network, images, model, CLIPS_AT_ONCE), has_tags
+    )
+    return jax.lax.map(one, networks).mean(0)
+
+
+def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> None:
+    """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them.
+
+    Args:
+      path: of the ``.npz``.
+      networks: of all seeds, stacked.
+      data: their training data.
+      model: settings of the networks.
+    """
+    stats = data.normalization
+    metadata = {
+        "format": FORMAT,
+        "dataset": data.name,
+        "licence": data.licence,
+        "class_names": data.class_names,
+        "model": dataclasses.asdict(model),
+        "features": dataclasses.asdict(data.features),
+        "normalization": {
+            name: np.asarray(getattr(stats, name)).tolist() for name in stats._fields
+        },
+        **({"has_tags": True} if data.has_tags else {}),
+    }
+    arrays = {
+        "/".join((part, *names)): np.asarray(value)
+        for part, tree in _trees(networks).items()
+        for names, value in flatten_dict(tree).items()
+    }
+    save_npz(path, metadata=np.array(json.dumps(metadata)), **arrays)
+
+
+def _trees(networks: Network) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, variables in networks._asdict().items():
+        if variables is not None:
+            found |= {
+                f"{name}.{part}": tree for part, tree in variables._asdict().items()
+            }
+    return found
+
+
+def load_networks(
+    path: str | os.PathLike, model: nn.Module | Callable[..., Any] | None = None
+) -> TrainedNetworks:
+    """Reads the ``networks.npz`` of ``audiodd train``.
+
+    Args:
+      path: of the file.
+      model: the network, as ``train`` was given one; None: as the file names it.
+
+    Raises:
+      UserError: it does not exist, is damaged, or has another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no networks file {path}")
+    try:
+        arrays = load_npz(path)
+        metadata = json.loads(str(arrays.pop("metadata")))
+        if metadata["format"] > FORMAT:
+            raise UserError(
+                f"{path} has format {metadata['format']}; this version reads {FORMAT}"
+            )
+        trees: dict[str, dict] = {}
+        for name, value in arrays.items():
+            part, *names = name.split("/")
+            trees.setdefault(part, {})[tuple(names)] = jnp.asarray(value)
+        variables = {
+            owner: Variables(
+                *(
+                    unflatten_dict(trees.get(f"{owner}.{part}", {}))
+                    for part in Variables._fields
+                )
+            )
+            for owner in {part.split(".")[0] for part in trees}
+        }
+        stats = metadata["normalization"]
+        mean, std = (
+            np.array(stats[name], np.float32) for name in Normalization._fields
+        )
+        return TrainedNetworks(
+            Network(variables["variables"], variables.get("start")),
+            fields.build(ModelConfig, metadata["model"]),
+            tuple(metadata["class_names"]),
+            fields.build(FeaturesConfig, metadata["features"]),
+            Normalization(mean, std),
+            model and user_network.wrapped(model, len(metadata["class_names"])),
+            metadata.get("has_tags", False),
+        )
+    except DAMAGE as error:
+        raise UserError(f"{path} is not a networks file of audiodd_jax") from error
