@@ -4,9 +4,9 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from audiodd_jax.errors import InUseError, UserError, named, writable
 from audiodd_jax.runtime import multiprocess
@@ -231,3 +231,46 @@ class RunDirectory:
             # TensorBoard takes scalars only.
             if name != "step" and isinstance(value, int | float):
                 self._events.add_scalar(name, value, row["step"])
+
+
+class RunResult(NamedTuple):
+    """A finished run.
+
+    Attributes:
+      result: The contents of ``result.json``.
+      path: The run directory.
+    """
+
+    result: dict[str, Any]
+    path: Path
+
+
+def run_once(
+    workdir: str | os.PathLike,
+    record: dict[str, Any],
+    work: Callable[[RunDirectory], dict[str, Any]],
+    *,
+    defaults: dict[str, Any] | None = None,
+    may_change: Iterable[str] = (),
+) -> RunResult:
+    """Does the work of a run in its directory, unless the run is already finished.
+
+    Args:
+      workdir: The run directory; an interrupted run resumes, a finished one is read.
+      record: The settings that identify the run, as ``config.json`` keeps them.
+      work: Returns the result. It declares the data (``use_data``) and starts the
+        record (``start_from``, which ``train_loop`` calls). It is not called for a
+        finished run.
+      defaults: As for ``RunDirectory``.
+      may_change: As for ``RunDirectory``.
+
+    Raises:
+      UserError: The folder holds something else or a run with other settings, or
+        another process is writing it.
+    """
+    with RunDirectory(workdir, record, defaults=defaults, may_change=may_change) as run:
+        result = run.result()
+        if not result:
+            result = work(run)
+            run.finish(result)
+        return RunResult(result, run.path)

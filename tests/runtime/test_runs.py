@@ -5,7 +5,7 @@ import pytest
 
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.runtime.files import write_json
-from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 
 CONFIG = {"seed": 0, "loop": {"steps": 5, "sizes": (1, 2)}}
 
@@ -162,3 +162,34 @@ def test_remains_of_a_killed_process_are_removed(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG):
         pass
     assert not list((tmp_path / "run").glob("*.part-*"))
+
+
+def test_a_finished_run_is_read_instead_of_run_again(tmp_path):
+    calls = []
+
+    def work(run):
+        calls.append(run.path)
+        run.use_data("digest")
+        run.start_from(-1)
+        return {"test_accuracy": 0.5}
+
+    def is_stopped(run):
+        run.start_from(-1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_once(tmp_path / "run", CONFIG, is_stopped)
+    done = run_once(tmp_path / "run", CONFIG, work)
+    again = run_once(tmp_path / "run", CONFIG, work)
+    assert calls == [tmp_path / "run"]
+    assert done == again == ({"test_accuracy": 0.5}, tmp_path / "run")
+    with pytest.raises(UserError, match="seed is 0"):
+        run_once(tmp_path / "run", {"seed": 1}, work)
+    renewed = run_once(
+        tmp_path / "run",
+        {**CONFIG, "new": 2},
+        work,
+        defaults={"new": 1},
+        may_change={"new"},
+    )
+    assert renewed.result == done.result
