@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,37 +25,15 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.report import evaluation_table, figures
-from audiodd_jax.report.gains import RELABELLED
+from audiodd_jax.report.evaluation_table import RELABELLED, Row
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.training import evaluation
 from audiodd_jax.training import scores as scores_lib
-from audiodd_jax.training.scores import Evaluation
 
 PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
 # Baselines of a coreset's size, which can have labels by its teacher too.
 SAME_SIZE = ("random", "herding")
-
-
-class Row(NamedTuple):
-    """A row of the comparison.
-
-    Attributes:
-      protocol: ``krr``, an exact kernel, or a network's name.
-      learns_from: ``coreset``, ``hard`` (its images with hard labels), a subset, or a
-        subset with labels by the coreset's teacher.
-      clips: number of spectrograms or clips in the training set.
-      fraction: of the training split.
-      scores: on the test split.
-      seconds: of the original training, or of this kernel regression.
-    """
-
-    protocol: str
-    learns_from: str
-    clips: int
-    fraction: float
-    scores: Evaluation
-    seconds: float
 
 
 def evaluate(

@@ -10,7 +10,6 @@ import numpy as np
 from audiodd_jax.commands import evaluate as evaluate_lib
 from audiodd_jax.commands.distill import check_labels
 from audiodd_jax.commands.distill import distill as distill_once
-from audiodd_jax.commands.evaluate import Row
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.coreset.dataset import coreset_config
@@ -18,6 +17,7 @@ from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache
 from audiodd_jax.report import cards, tables
+from audiodd_jax.report.evaluation_table import Row
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.files import read_json, write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory

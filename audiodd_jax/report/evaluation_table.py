@@ -1,13 +1,21 @@
-"""The evaluation of a coreset as tables: accuracies, and accuracy per class."""
+"""An evaluation as tables and sentences: a coreset next to baselines of real clips.
+
+Two numbers say how much a coreset gains. Its improvement over random clips compares
+with clips that have the same labels and recipe, so it is due to the spectrograms. The
+share of the gap closed relates it to the gain that is possible: 0 is random clips with
+their own hard labels, 1 is all training clips.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from audiodd_jax.report import gains, tables
-from audiodd_jax.report.gains import RELABELLED
+from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.training.scores import Evaluation
 
+# Suffix of a baseline's name: its clips with labels from the coreset's teacher.
+RELABELLED = "+teacher"
 _NAMES = {
     "coreset": "coreset",
     "hard": "coreset, hard labels",
@@ -16,90 +24,139 @@ _NAMES = {
     "all": "all training clips",
 }
 
-# Protocol, training set, clips, fraction of the training split, scores, seconds.
-Line = tuple[str, str, int, float, Evaluation, float]
+
+class Row(NamedTuple):
+    """A row of the evaluation.
+
+    Attributes:
+      protocol: ``krr``, an exact kernel, or a network's name.
+      learns_from: ``coreset``, ``hard`` (its images with hard labels), a subset of real
+        clips, or a subset with labels from the coreset's teacher.
+      clips: number of spectrograms or clips in the training set.
+      fraction: ``clips`` as a fraction of the training split.
+      scores: on the test split.
+      seconds: duration of the original training, or of this kernel regression.
+    """
+
+    protocol: str
+    learns_from: str
+    clips: int
+    fraction: float
+    scores: Evaluation
+    seconds: float
 
 
 def learned_from(name: str) -> str:
-    """A training set in words, from its name."""
+    """Describes a training set by its name: ``random`` is "real clips, random"."""
     if name.endswith(RELABELLED):
         return learned_from(name.removesuffix(RELABELLED)) + ", teacher's labels"
     return _NAMES.get(name, f"real clips, {name}")
 
 
-def render(lines: Sequence[Line]) -> str:
-    """The comparison as a Markdown table, one line per protocol and training set."""
+def render(rows: Sequence[Row]) -> str:
+    """Returns the evaluation as a Markdown table."""
+    metric = " or ".join(dict.fromkeys(row.scores.metric for row in rows))
     columns = (
         "protocol",
         "learns from",
         "clips",
         "of train",
-        f"{_metric(lines)} (%)",
+        f"{metric} (%)",
         "95 % interval",
         "macro F1",
         "each seed",
         "gap closed",
         "s",
     )
-    rows = []
-    for protocol, name, clips, fraction, scores, seconds in lines:
-        half = scores.interval
-        means = _means(lines, protocol)
-        closed = None if name in ("random", "all") else gains.gap_closed(means, name)
-        rows.append(
-            (
-                protocol,
-                learned_from(name),
-                f"{clips:,}",
-                f"{100 * fraction:.2f} %",
-                str(scores).removesuffix(" %"),
-                "" if math.isnan(half) else f"± {100 * half:.1f}",
-                f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
-                ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
-                "" if closed is None else f"{100 * closed:.0f} %",
-                f"{seconds:.0f}",
-            )
-        )
-    if not any(row[-2] for row in rows):  # without random and all clips
-        columns = (*columns[:-2], columns[-1])
-        rows = [(*row[:-2], row[-1]) for row in rows]
-    return tables.markdown(Table(columns, rows))
+    table = Table(columns, [_cells(row, _means(rows, row.protocol)) for row in rows])
+    if not any(row[-2] for row in table.rows):  # random or all clips are missing
+        table = table.without_column("gap closed")
+    return tables.markdown(table)
 
 
-def summary(lines: Sequence[Line]) -> list[str]:
-    """A sentence per protocol: what the coreset gains over random clips."""
-    found = []
-    for protocol in dict.fromkeys(line[0] for line in lines):
-        means = _means(lines, protocol)
-        gain, closed = gains.over_random(means), gains.gap_closed(means)
+def _cells(row: Row, means: Mapping[str, float]) -> Sequence[str]:
+    scores, closed = row.scores, None
+    if row.learns_from not in ("random", "all"):
+        closed = gap_closed(means, row.learns_from)
+    return (
+        row.protocol,
+        learned_from(row.learns_from),
+        f"{row.clips:,}",
+        f"{100 * row.fraction:.2f} %",
+        str(scores).removesuffix(" %"),
+        "" if math.isnan(scores.interval) else f"± {100 * scores.interval:.1f}",
+        f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
+        ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
+        "" if closed is None else f"{100 * closed:.0f} %",
+        f"{row.seconds:.0f}",
+    )
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence per protocol: how much the coreset gains over random clips."""
+    sentences = []
+    for protocol in dict.fromkeys(row.protocol for row in rows):
+        means = _means(rows, protocol)
+        gain, closed = over_random(means), gap_closed(means)
         if gain is None:
             continue
-        same = "random" + RELABELLED in means
-        labels = " with the same teacher's labels" if same else ""
+        has_same_labels = "random" + RELABELLED in means
+        labels = " with the same teacher's labels" if has_same_labels else ""
         text = f"{protocol}: {100 * gain:+.1f} points over random clips{labels}"
         if closed is not None:
             text += f"; {100 * closed:.0f} % of the gap between random and all clips"
-        found.append(text)
-    return found
+        sentences.append(text)
+    return sentences
 
 
-def _metric(lines: Sequence[Line]) -> str:
-    """What the scores are, in words."""
-    return " or ".join(dict.fromkeys(line[4].metric for line in lines))
+def _means(rows: Sequence[Row], protocol: str) -> dict[str, float]:
+    """Returns the mean accuracy by training set."""
+    return {
+        row.learns_from: row.scores.mean for row in rows if row.protocol == protocol
+    }
 
 
-def _means(lines: Sequence[Line], protocol: str) -> dict[str, float]:
-    """Mean accuracy by training set."""
-    return {line[1]: line[4].mean for line in lines if line[0] == protocol}
+def over_random(accuracies: Mapping[str, float]) -> float | None:
+    """Improvement of the coreset over random clips with labels of the same kind.
+
+    Args:
+      accuracies: by training set: ``coreset``, ``random`` and so on.
+
+    Returns:
+      A difference of accuracies, or None if a row is missing.
+    """
+    same_labels = "random" + RELABELLED
+    base = accuracies.get(same_labels, accuracies.get("random"))
+    if base is None or "coreset" not in accuracies:
+        return None
+    return accuracies["coreset"] - base
 
 
-def render_classes(lines: Sequence[Line], class_names: Sequence[str]) -> str:
-    """Scores per class, one column per protocol and training set."""
-    lines = [line for line in lines if line[4].is_detailed]
-    head = [f"{protocol}, {name}" for protocol, name, *_ in lines]
+def gap_closed(accuracies: Mapping[str, float], name: str = "coreset") -> float | None:
+    """Share of the gap between random and all clips that a training set closes.
+
+    Args:
+      accuracies: by training set: ``coreset``, ``random``, ``all`` and so on.
+      name: the training set.
+
+    Returns:
+      A share, negative below random clips, or None if a row is missing or there is no
+      gap.
+    """
+    if not {"random", "all", name} <= accuracies.keys():
+        return None
+    gap = accuracies["all"] - accuracies["random"]
+    return (accuracies[name] - accuracies["random"]) / gap if gap > 0 else None
+
+
+def render_classes(rows: Sequence[Row], class_names: Sequence[str]) -> str:
+    """Returns scores per class, one column per protocol and training set."""
+    rows = [row for row in rows if row.scores.is_detailed]
+    head = [f"{row.protocol}, {row.learns_from}" for row in rows]
+    scores = zip(*(row.scores.per_class for row in rows), strict=True)
     share = lambda value: "none" if math.isnan(value) else f"{100 * value:.1f}"
-    rows = [
-        (class_name, *(share(line[4].per_class[label]) for line in lines))
-        for label, class_name in enumerate(class_names)
+    cells = [
+        (name, *map(share, values))
+        for name, values in zip(class_names, scores, strict=True)
     ]
-    return tables.markdown(Table(("class", *head), rows))
+    return tables.markdown(Table(("class", *head), cells))
