@@ -13,7 +13,7 @@ from audiodd_jax.config import fields
 from audiodd_jax.flags import parse
 from audiodd_jax.flags.definitions import ARGUMENTS
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
 DOCUMENTS = [
     README,

@@ -13,7 +13,7 @@ from coresets import labelled
 
 import audiodd_jax
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 BUILD = """
 import sys
 import hatchling.build

@@ -12,7 +12,7 @@ import pytest
 
 from audiodd_jax.commands import main
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
