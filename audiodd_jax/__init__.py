@@ -42,8 +42,8 @@ _EXPORTS = {
     "for_dataset": "config.presets",
     "for_model": "config.presets",
     "for_active": "config.presets",
-    "Coreset": "artifacts.coreset_file",
-    "load_coreset": "artifacts.coreset_file",
+    "Coreset": "coreset.file",
+    "load_coreset": "coreset.file",
     "Run": "api",
     "prepare": "api",
     "distill": "api",
@@ -51,9 +51,9 @@ _EXPORTS = {
     "export": "api",
     "train": "api",
     "active": "api",
-    "Subset": "selection.subsets",
-    "load_networks": "artifacts.networks_file",
-    "UserError": "runtime.errors",
+    "Subset": "coreset.subsets",
+    "load_networks": "training.networks_file",
+    "UserError": "errors",
 }
 
 __all__ = ["__version__", *_EXPORTS]

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_environments import TINY
+from command_line import TINY_SELECTION as TINY
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parent / "exact_devices.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "exact_devices.py"
 
 
 @pytest.fixture(scope="module")

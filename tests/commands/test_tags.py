@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_cli import fails
+from command_line import fails
 
 import audiodd_jax
 from audiodd_jax.commands import main

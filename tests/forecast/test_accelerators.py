@@ -162,7 +162,7 @@ def test_memory_is_as_predicted_and_fits(compiled):
 @pytest.mark.slow
 def test_the_dry_run_that_is_printed_is_what_the_command_prints(tmp_path):
     """README's, but for seconds, by the compiler that README names."""
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = (Path(__file__).parents[2] / "README.md").read_text()
     (block,) = re.findall(r"```\n(bash launch/compilers.sh.*?)```", text, re.DOTALL)
     _, command, *printed = block.splitlines()
     try:

@@ -13,15 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from test_cli import TINY, fails
-from test_cli_active import FEATURES, FEW, NETWORK
+from command_line import FEATURES, FEW, NETWORK, TINY, fails
 
 from audiodd_jax.commands import main
 from audiodd_jax.report import run_index
 from audiodd_jax.runtime import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-_MODULES = Path(__file__).parents[1] / "node_modules"
+_MODULES = Path(__file__).parents[2] / "node_modules"
 AXE = Path(os.environ.get("AUDIODD_TEST_AXE", _MODULES / "axe-core" / "axe.min.js"))
 
 

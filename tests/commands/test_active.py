@@ -5,20 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from test_cli import TINY, audiodd, fails
+from command_line import FEATURES, FEW, NETWORK, TINY, audiodd, fails
 
 from audiodd_jax.commands import main
 
-NETWORK = [
-    "--config.model.depth=2",
-    "--config.model.width=4",
-    "--config.training.log_every=2",
-    "--config.training.checkpoint_every=4",
-    "--config.active.passes=2",
-    "--steps=4",
-]
-FEATURES = [a for a in TINY if "features" in a]
-FEW = ["--config.active.initial=1/class", "--budgets=2/class,3/class"]
 TONES = ["active", "--dataset=tones", *FEATURES, *NETWORK]
 
 

@@ -6,7 +6,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_teacher import TINY
+from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
 from audiodd_jax.active_learning import bought_labels

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_cli import TINY, audiodd, fails
+from command_line import FEATURES, TINY, audiodd, fails
 
 import audiodd_jax
 from audiodd_jax.commands import main
@@ -17,7 +17,6 @@ NETWORK = [
     "--steps=8",
     "--num_seeds=2",
 ]
-FEATURES = [a for a in TINY if "features" in a]
 
 
 @pytest.fixture(scope="module")

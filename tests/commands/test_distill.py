@@ -1,7 +1,6 @@
 """The command line: answers without JAX, whole runs, and one sentence a fault."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,51 +9,10 @@ import time
 import numpy as np
 import published
 import pytest
+from command_line import TINY, audiodd, fails
 
 import audiodd_jax
 from audiodd_jax.commands import main
-
-TINY = [
-    "--config.features.n_mels=16",
-    "--config.features.frames=16",
-    "--config.features.top_db=60",
-    "--config.network.width=4",
-    "--config.loop.batch_size=32",
-    "--config.loop.log_every=2",
-    "--config.loop.eval_every=4",
-    "--config.loop.checkpoint_every=4",
-    "--config.evaluation.networks=2",
-    "--config.evaluation.width=8",
-    "--steps=8",
-]
-
-
-def audiodd(*arguments, cwd=None, **environment):
-    """Runs the command as a user would; the process's result."""
-    return subprocess.run(
-        [sys.executable, "-m", "audiodd_jax", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        timeout=300,
-    )
-
-
-def fails(capsys, *arguments):
-    """Runs a command that must fail; its one sentence."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["audiodd", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main.run()
-    assert stopped.value.code not in (0, None)
-    lines = [
-        line
-        for line in capsys.readouterr().err.splitlines()
-        if line.startswith("audiodd: error: ")
-    ]
-    assert len(lines) == 1
-    return lines[0].removeprefix("audiodd: error: ")
 
 
 @pytest.mark.parametrize("arguments", [["help"], ["distill", "--help"], []])

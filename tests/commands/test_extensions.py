@@ -9,8 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
-from test_cli import TINY, fails
-from test_cli_active import FEATURES, FEW, NETWORK
+from command_line import FEATURES, FEW, NETWORK, TINY, fails
 
 import audiodd_jax
 from audiodd_jax.commands import main
@@ -256,7 +255,7 @@ def test_networks_that_cannot_be_used_are_told(name, told, tmp_path, capsys):
 
 
 def test_the_example_is_found_in_the_working_directory(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1] / "experiments")
+    monkeypatch.chdir(Path(__file__).parents[2] / "experiments")
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
     make = extensions.from_path("own_network:make")
     assert make(4).num_classes == 4

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_cli import TINY, fails
+from command_line import TINY, fails
 
 import audiodd_jax
 from audiodd_jax.commands import main

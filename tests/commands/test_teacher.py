@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
 from audiodd_jax.commands import evaluate, recorded_training, teacher
@@ -19,23 +20,6 @@ from audiodd_jax.networks.inference import Network, logits
 from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import networks_file
 
-TINY = {
-    "features__n_mels": 8,
-    "features__frames": 8,
-    "network__depth": 2,
-    "network__width": 4,
-    "coreset__samples_per_class": 2,
-    "loop__steps": 4,
-    "loop__batch_size": 32,
-    "loop__log_every": 2,
-    "loop__eval_every": 2,
-    "evaluation__networks": 2,
-    "evaluation__width": 4,
-    "evaluation__seeds": 1,
-    "teacher__networks": 2,
-    "teacher__steps": 40,
-    "coreset__views": 3,
-}
 RECIPE = {
     "model.depth": 2,
     "model.width": 4,

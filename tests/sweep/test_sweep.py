@@ -10,15 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import command_line
 import numpy as np
 import pytest
-from test_cli import TINY, audiodd
+from command_line import TINY, audiodd
 
 from audiodd_jax import load_coreset
 from audiodd_jax.sweep.run_process import RECORD
 
 FIELDS = dict(flag.removeprefix("--").split("=") for flag in TINY)
-HERE = Path(__file__).parent
+CLUSTER = Path(command_line.__file__).with_name("two_nodes.sh")
 
 
 def sweep_file(path, runs):
@@ -96,10 +97,9 @@ def test_twelve_runs_on_a_cluster_of_two_nodes_with_a_worker_killed(tmp_path):
         for rate in (0.01, 0.03)
     ]
     file = sweep_file(tmp_path / "s.py", runs)
-    script = HERE / "two_nodes.sh"
     cluster, alone = tmp_path / "cluster", tmp_path / "alone"
     done = subprocess.run(
-        ["unshare", "--net", "bash", script, file, cluster],
+        ["unshare", "--net", "bash", CLUSTER, file, cluster],
         capture_output=True,
         text=True,
         timeout=1500,

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parent / "several_devices.py"
+SCRIPT = Path(__file__).parents[1] / "helpers" / "several_devices.py"
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from command_line import TINY_SELECTION as TINY
 
 from audiodd_jax.commands import distill, main
 from audiodd_jax.coreset import audio_folder
@@ -18,13 +19,6 @@ from audiodd_jax.report import figures, tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime import machine
 from audiodd_jax.sweep import local, plan, run_process
-
-TINY = [
-    *("--dataset=tones", "--method=random", "--samples_per_class=1"),
-    *("--config.features.n_mels=16", "--config.features.frames=16"),
-    *("--config.network.width=4", "--config.network.depth=2"),
-    *("--config.evaluation.networks=1", "--config.evaluation.seeds=2"),
-]
 
 
 def audiodd(*arguments, **environment):

@@ -4,7 +4,7 @@ import json
 import logging
 
 import pytest
-from test_cli import fails
+from command_line import fails
 
 import audiodd_jax
 from audiodd_jax.commands import main

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "audiodd_jax"
+PACKAGE = Path(__file__).parents[2] / "audiodd_jax"
 # From the bottom up; rooms on one level do not import each other.
 LEVELS = (
     {"version", "errors"},
