@@ -75,7 +75,9 @@ class Learnt(NamedTuple):
     rounds: list[dict[str, Any]]
 
 
-def run(config: Config, data: Dataset, run: RunDirectory | None = None) -> Learnt:
+def label_rounds(
+    config: Config, data: Dataset, run: RunDirectory | None = None
+) -> Learnt:
     """Labels clips of ``data.train`` round by round, up to the last budget.
 
     Args:

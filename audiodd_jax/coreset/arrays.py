@@ -8,7 +8,7 @@ from audiodd_jax.coreset import packing
 
 
 class CoresetArrays(NamedTuple):
-    """A coreset on the device, stored or unpack.
+    """A coreset on the device, as stored or at full length.
 
     Attributes:
       images: ``[s, f, t, 1]`` standardised log-mel spectrograms.
@@ -21,6 +21,6 @@ class CoresetArrays(NamedTuple):
     log_scale: Float[Array, ""]
 
     def unpack(self, factor: int) -> "CoresetArrays":
-        """The ``s * factor`` full-length images and labels that learners use."""
-        images = packing.stretch(self.images, factor)
-        return self._replace(images=images, labels=packing.shared(self.labels, factor))
+        """Returns the ``s * factor`` full-length images and their labels."""
+        images = packing.unpack(self.images, factor)
+        return self._replace(images=images, labels=packing.repeat(self.labels, factor))

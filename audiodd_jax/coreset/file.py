@@ -89,6 +89,8 @@ class Coreset:
         stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
         return CoresetArrays(*stored).unpack(self.factor)
 
+    unfolded = unpack  # the former name, kept for one version
+
     def views(self) -> Views:
         """The spectrograms and soft labels to train networks on, as NumPy arrays.
 

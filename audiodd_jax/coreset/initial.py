@@ -147,7 +147,7 @@ def _of_clips(
     config: CoresetConfig,
 ) -> CoresetArrays:
     """A coreset of clips that are in class order; of tags, with all tags of each."""
-    images = packing.shorten(train.take(rows), config.factor)
+    images = packing.pack(train.take(rows), config.factor)
     if not tags.are_tags(train.labels):
         return _labelled(images, len(class_names))
     targets = centred_targets(train.labels[rows], len(class_names), images.dtype)

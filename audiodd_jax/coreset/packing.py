@@ -30,14 +30,11 @@ def check(frames: int, factor: int) -> None:
         )
 
 
-def stretch(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t 1"]:
-    """The ``k = s * factor`` full-length spectrograms of stored images, in order.
+def unpack(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t 1"]:
+    """Returns the ``k = s * factor`` full-length spectrograms of stored images.
 
-    Linear in ``images``; the outermost frames are held at the ends.
-
-    Args:
-      images: stored images.
-      factor: pieces per image; divides ``t``.
+    Pieces of one image follow each other. Linear in ``images``; the outermost frames
+    are held at the ends. ``factor`` divides ``t``.
     """
     if factor == 1:
         return images
@@ -52,12 +49,10 @@ def stretch(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t
     return long.reshape(s * factor, f, t, 1)
 
 
-def shorten(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t 1"]:
-    """Stores ``factor`` spectrograms per image, by averaging frames.
+def pack(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t 1"]:
+    """Stores ``factor`` spectrograms in each image, by averaging neighbouring frames.
 
-    Args:
-      images: ``k = s * factor`` full-length spectrograms.
-      factor: spectrograms per image; divides ``t``.
+    ``factor`` divides ``k`` and ``t``.
     """
     if factor == 1:
         return images
@@ -66,6 +61,6 @@ def shorten(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t
     return jnp.moveaxis(short, 1, 2).reshape(k // factor, f, t, 1)
 
 
-def shared(labels: Float[Array, "s c"], factor: int) -> Float[Array, "k c"]:
-    """The labels of all pieces."""
+def repeat(labels: Float[Array, "s c"], factor: int) -> Float[Array, "k c"]:
+    """Repeats the label of each stored image for all of its pieces."""
     return labels if factor == 1 else jnp.repeat(labels, factor, axis=0)

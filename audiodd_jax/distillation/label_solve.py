@@ -61,7 +61,7 @@ def solve(
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
     products = _products(config, mesh)
-    fixed = devices.replicate((key, images, packing.shared(eye, factor)), mesh)
+    fixed = devices.replicate((key, images, packing.repeat(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
     for first in range(0, len(clips.labels), _CLIPS):
         rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))

@@ -133,7 +133,7 @@ def make(
             label, real, stored = own
 
             def loss(images: Array) -> Array:
-                synthetic = packing.stretch(images, config.coreset.factor)
+                synthetic = packing.unpack(images, config.coreset.factor)
                 own_key = jax.random.fold_in(change_key, label)
                 return matched.loss(network, own_key, real, synthetic, label)
 
@@ -150,7 +150,7 @@ def make(
             network,
             state.step,
             train_key,
-            packing.stretch(images, config.coreset.factor),
+            packing.unpack(images, config.coreset.factor),
         )
         metrics = {"loss": losses.mean(), "gradient_norm": optax.global_norm(grads)}
         taken = state.step + 1

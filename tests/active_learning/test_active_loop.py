@@ -69,9 +69,9 @@ def prepared(train=None, validation=6):
 def learn(config=None, data=None, path=None):
     config, data = config or settings(), data or prepared()
     if path is None:
-        return rounds_lib.run(config, data)
+        return rounds_lib.label_rounds(config, data)
     with RunDirectory(path, dataclasses.asdict(config)) as run:
-        return rounds_lib.run(config, data, run)
+        return rounds_lib.label_rounds(config, data, run)
 
 
 @functools.cache

@@ -97,7 +97,7 @@ def test_a_run_labels_clips_and_reports_mean_average_precision(name):
         **{**SMALL, "active__acquisition": name},
     )
     data = checks.prepared(clips(40), clips(10, 1), STATS, test=clips(30, 2))
-    found = rounds_lib.run(config, data)
+    found = rounds_lib.label_rounds(config, data)
     assert np.unique(found.labelled).size == 9
     last = found.rounds[-1]
     chosen = np.asarray(data.train.labels)[found.labelled]

@@ -16,12 +16,12 @@ def images(s=3, f=4, t=12, seed=0):
 
 def test_by_hand():
     stored = jnp.array([[[0.0, 1.0, 4.0, 8.0]]])[..., None]
-    found = packing.stretch(stored, 2)[..., 0]
+    found = packing.unpack(stored, 2)[..., 0]
     # Two pieces, each stretched about the centres of its frames.
     np.testing.assert_allclose(found[0, 0], [0, 0.25, 0.75, 1], atol=1e-6)
     np.testing.assert_allclose(found[1, 0], [4, 5, 7, 8], atol=1e-6)
     np.testing.assert_allclose(
-        packing.shorten(found[..., None], 2)[0, 0, :, 0],
+        packing.pack(found[..., None], 2)[0, 0, :, 0],
         [0.125, 0.875, 4.5, 7.5],
         atol=1e-6,
     )
@@ -35,15 +35,15 @@ def test_by_hand():
 @hypothesis.settings(deadline=None, max_examples=20)
 def test_as_many_numbers_hold_more_spectrograms(factor, s, level):
     stored = images(s)
-    long = packing.stretch(stored, factor)
+    long = packing.unpack(stored, factor)
     assert long.shape == (s * factor, 4, 12, 1)
-    assert packing.shorten(long, factor).shape == stored.shape
+    assert packing.pack(long, factor).shape == stored.shape
     # Never beyond what is stored, and a level stays one.
     assert long.max() <= stored.max() + 1e-6
     flat = jnp.full_like(stored, level)
-    np.testing.assert_allclose(packing.stretch(flat, factor), level, atol=1e-5)
+    np.testing.assert_allclose(packing.unpack(flat, factor), level, atol=1e-5)
     long_flat = jnp.full((s * factor, 4, 12, 1), level)
-    np.testing.assert_allclose(packing.shorten(long_flat, factor), level, atol=1e-5)
+    np.testing.assert_allclose(packing.pack(long_flat, factor), level, atol=1e-5)
 
 
 def test_pieces_stay_with_their_spectrogram_and_label():
@@ -57,7 +57,7 @@ def test_pieces_stay_with_their_spectrogram_and_label():
 def test_gradient_by_transposition():
     """The stretch is linear: <stretch(x), y> = <x, grad>."""
     stored, other = images(2), images(8, seed=1)
-    inner = lambda x: jnp.vdot(packing.stretch(x, 4), other)
+    inner = lambda x: jnp.vdot(packing.unpack(x, 4), other)
     np.testing.assert_allclose(
         jnp.vdot(jax.grad(inner)(stored), stored), inner(stored), rtol=1e-5
     )
@@ -68,7 +68,7 @@ def test_smooth_sounds_survive():
     smooth = jnp.asarray(np.sin(2 * np.pi * t + np.arange(4)[:, None]))[
         :, None, :, None
     ]
-    there_and_back = packing.stretch(packing.shorten(smooth, 2), 2)
+    there_and_back = packing.unpack(packing.pack(smooth, 2), 2)
     assert np.abs(there_and_back - smooth).max() < 0.1
 
 

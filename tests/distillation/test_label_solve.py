@@ -31,12 +31,12 @@ def solved(config, prepared, start):
 
 def objective(labels, config, prepared, start, weights):
     """Of the docstring, without the matrix A."""
-    unpack = start._replace(labels=labels).unpack(config.coreset.factor)
+    full = start._replace(labels=labels).unpack(config.coreset.factor)
     predictions = ridge_scoring.predict(
         KEY,
         prepared.train.images,
-        unpack.images,
-        unpack.labels,
+        full.images,
+        full.labels,
         num_networks=config.evaluation.networks,
         config=config.network,
         regularizer=config.rfad.regularizer,
