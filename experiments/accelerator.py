@@ -41,6 +41,7 @@ from audiodd_jax.distillation import loop, memory_plan, steps  # noqa: E402
 from audiodd_jax.features import dataset  # noqa: E402
 from audiodd_jax.features.dataset import Dataset, DeviceSplit, Split  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
+from audiodd_jax.kernels.ridge_scoring import Scoring  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime import memory as memory_lib  # noqa: E402
 from audiodd_jax.training import evaluation  # noqa: E402
@@ -202,7 +203,9 @@ def distillation(precision, data):
     began = time.perf_counter()
     found = loop.distill(config, data)
     seconds = time.perf_counter() - began
-    (scores,) = evaluation.kernel_regression([found.best], data.test, config)
+    scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+    seeds = range(config.evaluation.seeds)
+    (scores,) = evaluation.kernel_regression([found.best], data.test, scoring, seeds)
     return {
         "data": data.name,
         "precision": precision,

@@ -22,6 +22,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop, registry
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import write_atomically
@@ -117,7 +118,9 @@ def _finish(
         for arrays in (distilled.best, distilled.start)
     ]
     with progress.waiting("scoring on the test split"):
-        scores = evaluation.kernel_regression(both, data.test, config, mesh=mesh)
+        scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+        seeds = range(config.evaluation.seeds)
+        scores = evaluation.kernel_regression(both, data.test, scoring, seeds, mesh)
     result = _result(distilled, scores, artefact, data, config)
     result["teacher"] = labelling
     if multiprocess.is_process_zero():

@@ -24,6 +24,7 @@ from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.kernels.infinite_width import KERNELS
+from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.report import evaluation_table, figures
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
 from audiodd_jax.runtime import progress
@@ -138,15 +139,16 @@ def _row(
         if not is_network:
             began = time.perf_counter()
             support = recorded_training.support(source, data.num_classes)
+            scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
             if protocol in KERNELS:
                 scored = evaluation.exact_regression(
-                    support, data.test, protocol, config, folder
+                    support, data.test, protocol, scoring, folder
                 )
             else:
                 networks = (i,) if drawn else range(seeds)
                 with progress.waiting(f"{protocol} on {name}"):
                     (scored,) = evaluation.kernel_regression(
-                        [support], data.test, config, networks
+                        [support], data.test, scoring, networks
                     )
             found.append(scored)
             seconds += time.perf_counter() - began

@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import CoresetConfig
 from audiodd_jax.coreset import packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import batches
@@ -40,27 +40,32 @@ def solve(
     key: Key[Array, ""],
     start: CoresetArrays,
     data: Dataset,
-    config: Config,
+    coreset: CoresetConfig,
+    scoring: ridge_scoring.Scoring,
     mesh: Mesh,
+    *,
+    by_recording: bool = False,
 ) -> CoresetArrays:
-    """A coreset with the labels that predict the training clips best.
+    """Returns the coreset with the labels that predict the training clips best.
 
     Args:
       key: draws the networks.
       start: the coreset, as stored.
-      data: the prepared dataset, of which only training clips are read.
-      config: of the run; networks are those of ``config.evaluation``.
+      data: the dataset, of which only training clips are read.
+      coreset: settings of the coreset.
+      scoring: settings of the kernel regression.
       mesh: devices that share networks and clips.
+      by_recording: give all classes, and all recordings of a class, the same weight.
     """
-    factor = config.coreset.factor
+    factor = coreset.factor
     images = start.unpack(factor).images
     s, c = start.labels.shape
     clips, eye = data.train, jnp.eye(s, dtype=images.dtype)
     weights = jnp.ones(len(clips.labels))
-    if config.loop.draw == "recordings":
+    if by_recording:
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
-    products = _products(config, mesh)
+    products = _products(scoring, mesh)
     fixed = devices.replicate((key, images, packing.repeat(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
     for first in range(0, len(clips.labels), _CLIPS):
@@ -69,7 +74,7 @@ def solve(
         batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
         found = products(*fixed, *batch)
         total = jax.tree.map(jnp.add, total, jax.device_get(found))
-    prior = config.coreset.label_prior * len(clips.labels) / s
+    prior = coreset.label_prior * len(clips.labels) / s
     with jax.default_matmul_precision("highest"):
         labels = jax.scipy.linalg.solve(
             total[0] + prior * eye, total[1] + prior * start.labels, assume_a="pos"
@@ -77,9 +82,10 @@ def solve(
     return start._replace(labels=labels)
 
 
-def _products(config: Config, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+def _products(
+    scoring: ridge_scoring.Scoring, mesh: Mesh
+) -> Callable[..., tuple[Array, Array]]:
     """Returns a compiled program of the sums over clips ``A^T W A`` and ``A^T W Y``."""
-    settings = config.evaluation
 
     @functools.partial(jax.jit, out_shardings=devices.replicated(mesh))
     def products(
@@ -90,17 +96,7 @@ def _products(config: Config, mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
         targets: Float[Array, "b c"],
         weights: Float[Array, " b"],
     ) -> tuple[Float[Array, "s s"], Float[Array, "s c"]]:
-        a = ridge_scoring.predict(
-            key,
-            clips,
-            images,
-            shared,
-            num_networks=settings.networks,
-            config=config.network,
-            regularizer=config.rfad.regularizer,
-            chunk=settings.batch_size,
-            mesh=mesh,
-        )
+        a = ridge_scoring.predict(key, clips, images, shared, scoring, mesh)
         weighted = a.T * weights
         dot = functools.partial(jnp.dot, precision="highest")
         return dot(weighted, a), dot(weighted, targets)

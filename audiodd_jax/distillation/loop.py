@@ -36,7 +36,7 @@ from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Dataset, HostSplit
-from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.kernels.ridge_scoring import Score, Scoring
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
@@ -119,7 +119,15 @@ def distill(
     first = start
     if config.coreset.solve_labels:
         with progress.waiting("solving the labels of the start"):
-            first = label_solve.solve(stream(_LABELS), start, data, config, mesh)
+            first = label_solve.solve(
+                stream(_LABELS),
+                start,
+                data,
+                config.coreset,
+                Scoring.from_config(config.network, config.evaluation, config.rfad),
+                mesh,
+                by_recording=config.loop.draw == "recordings",
+            )
     task, state = _prepare(config, data, mesh, first)
     schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
     state, steps, history = train_loop(task, state, schedule, run)
@@ -157,7 +165,10 @@ def _prepare(
     )
     key, stats = stream(_BATCH), data.normalization
     chunk = make_chunk(method, key, stats, config, data.noise, mesh)
-    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
+    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
+    validate = make_validate(
+        stream(_VALIDATION), data.validation, scoring, config.coreset.factor, mesh
+    )
 
     def start_at(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
         drawn = _batches(config, data, method, mesh, step)
@@ -215,7 +226,10 @@ def _select(
     """A selection of real clips; an interrupted one starts again."""
     stream = _streams(config)
     mesh = mesh or make_mesh(config, data.num_classes)
-    validate = make_validate(stream(_VALIDATION), data.validation, config, mesh)
+    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
+    validate = make_validate(
+        stream(_VALIDATION), data.validation, scoring, config.coreset.factor, mesh
+    )
     with RunLog(run) as log, progress.waiting(f"choosing clips ({config.method})"):
         if run:
             run.start_from(-1)
@@ -241,10 +255,10 @@ def _copy(tree: Any) -> Any:
 
 
 def _score(
-    validate: Callable[[CoresetArrays], ridge_scoring.Score],
+    validate: Callable[[CoresetArrays], Score],
     arrays: CoresetArrays,
     row: dict[str, Any],
-) -> ridge_scoring.Score:
+) -> Score:
     """Validates a coreset, also into ``row``."""
     score = validate(arrays)
     row["validation_accuracy"] = float(score.accuracy)
@@ -256,7 +270,7 @@ def _score(
 def _keep_best(
     state: LoopState,
     method: Method,
-    validate: Callable[[CoresetArrays], ridge_scoring.Score] | None,
+    validate: Callable[[CoresetArrays], Score] | None,
     row: dict[str, Any],
     keep: str,
 ) -> LoopState:

@@ -81,7 +81,11 @@ def chunk_program(
 
 
 def make_validate(
-    key: Key[Array, ""], data: Split, config: Config, mesh: Mesh
+    key: Key[Array, ""],
+    data: Split,
+    scoring: ridge_scoring.Scoring,
+    factor: int,
+    mesh: Mesh,
 ) -> Callable[[CoresetArrays], ridge_scoring.Score] | None:
     """Scores a coreset on validation clips, always with the same networks.
 
@@ -89,14 +93,19 @@ def make_validate(
     """
     if not len(data.labels):
         return None
-    score = validation_program(config, mesh)
+    program = validation_program(scoring, factor, mesh)
     data, key = devices.replicate((data, key), mesh)
-    return lambda arrays: score(arrays, data, key, config.rfad.regularizer)
+
+    def validate(arrays: CoresetArrays) -> ridge_scoring.Score:
+        return program(arrays, data, key, scoring.regularizer)
+
+    return validate
 
 
-def validation_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+def validation_program(
+    scoring: ridge_scoring.Scoring, factor: int, mesh: Mesh
+) -> jax.stages.Wrapped:
     """The program of ``make_validate``: ``(arrays, data, key, regularizer)``."""
-    settings = config.evaluation
 
     def score(
         arrays: CoresetArrays,
@@ -104,21 +113,14 @@ def validation_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
         key: Array,
         regularizer: float | Float[Array, ""],
     ) -> ridge_scoring.Score:
-        arrays = arrays.unpack(config.coreset.factor)
+        arrays = arrays.unpack(factor)
+        settings = scoring._replace(regularizer=regularizer)
         predictions = ridge_scoring.predict(
-            key,
-            data.images,
-            arrays.images,
-            arrays.labels,
-            num_networks=settings.networks,
-            config=config.network,
-            regularizer=regularizer,
-            chunk=settings.batch_size,
-            mesh=mesh,
+            key, data.images, arrays.images, arrays.labels, settings, mesh
         )
         return ridge_scoring.score(predictions, data.labels, data.recordings)
 
-    # Keys are arguments, so that other seeds find the program compiled.
+    # Key and regulariser are arguments: runs that differ in them share the program.
     return jax.jit(score, out_shardings=devices.replicated(mesh))
 
 

@@ -23,6 +23,7 @@ from audiodd_jax.features import logmel
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, Split
 from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.networks import models
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import BATCH, NETWORKS
@@ -141,18 +142,19 @@ def distillation_step(
 def coreset_validation(work: Workload, mesh: Mesh) -> Program:
     """The validation of a coreset between steps of ``audiodd distill``."""
     config, sizes = work.config, work.sizes
-    function = steps.validation_program(config, mesh)
+    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
+    function = steps.validation_program(scoring, config.coreset.factor, mesh)
     arrays = _coreset(sizes, sizes.s // config.coreset.factor)
     arguments = on_mesh((arrays, _clips(sizes, work.validation), _key()), mesh)
-    regularizer = config.rfad.regularizer
     precision = config.network.precision
-    return Program(function, (*arguments, regularizer), 1, precision)
+    return Program(function, (*arguments, scoring.regularizer), 1, precision)
 
 
 def coreset_scoring(work: Workload, mesh: Mesh) -> Program:
     """The test of a coreset by kernel regression."""
-    sizes = work.sizes
-    function = evaluation.regression_program(work.config, mesh)
+    config, sizes = work.config, work.sizes
+    scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+    function = evaluation.regression_program(scoring, mesh)
     test = _clips(sizes, _tested(work))
     seed = _array(dtype=jnp.int32)
     arguments = on_mesh((seed, _coreset(sizes, sizes.s), test), mesh)

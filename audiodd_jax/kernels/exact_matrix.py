@@ -32,7 +32,7 @@ def matrix(
     x1: Float[Array | np.ndarray, "a f t 1"],
     x2: Float[Array | np.ndarray, "b f t 1"] | None = None,
     *,
-    place: Path | None = None,
+    folder: Path | None = None,
     mesh: Mesh | None = None,
     pairs: int = 0,
 ) -> Float[np.ndarray, "a b"]:
@@ -46,7 +46,7 @@ def matrix(
       kind: ``nngp`` or ``ntk``.
       x1: inputs of the rows.
       x2: inputs of the columns; None: ``x1``, and only the upper triangle is computed.
-      place: folder for finished tiles; None: memory only.
+      folder: where finished tiles are saved; None: memory only.
       mesh: devices that share the tiles; None: all.
       pairs: computed at once on a device; 0: as many as its memory holds.
 
@@ -69,7 +69,7 @@ def matrix(
     compute = _make_compute(config, kind, (a, b), mesh)
     inputs = devices.replicate((x1, x2), mesh)
 
-    file = place / f"{kind}-{_digest(config, kind, x1, x2)}.npz" if place else None
+    file = folder / f"{kind}-{_digest(config, kind, x1, x2)}.npz" if folder else None
     store = TileStore(file, shape, (a, b), is_gram)
     missing, count = store.missing(), len(store.tiles)
     done = count - len(missing)

@@ -1,5 +1,6 @@
 """Scores of kernel ridge regression on a coreset, under fresh random networks."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import RandomNetworkConfig
+from audiodd_jax.config import EvaluationConfig, RandomNetworkConfig, RFADConfig
 from audiodd_jax.features import groups, metric
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
@@ -18,13 +19,54 @@ from audiodd_jax.runtime.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import NETWORKS, Grid
 
 
+class Scoring(NamedTuple):
+    """Settings of kernel regression on a coreset.
+
+    Attributes:
+      network: settings of the random networks.
+      num_networks: number of networks ``n`` that the kernels are averaged over.
+      chunk: number of inputs that a network processes at once.
+      regularizer: lambda, relative to the kernel's mean diagonal.
+    """
+
+    network: RandomNetworkConfig
+    num_networks: int
+    chunk: int
+    regularizer: float | Float[Array, ""]
+
+    @classmethod
+    def from_config(
+        cls,
+        network: RandomNetworkConfig,
+        evaluation: EvaluationConfig,
+        rfad: RFADConfig,
+    ) -> "Scoring":
+        """Scoring during distillation, by networks of the width that distils."""
+        return cls(
+            network, evaluation.networks, evaluation.batch_size, rfad.regularizer
+        )
+
+    @classmethod
+    def for_test(
+        cls,
+        network: RandomNetworkConfig,
+        evaluation: EvaluationConfig,
+        rfad: RFADConfig,
+    ) -> "Scoring":
+        """Scoring on test clips: in float32, whatever the precision that distils."""
+        network = dataclasses.replace(
+            network, width=evaluation.width or network.width, precision="float32"
+        )
+        return cls.from_config(network, evaluation, rfad)
+
+
 class Score(NamedTuple):
     """Quality of predictions.
 
     Attributes:
-      accuracy: fraction of clips whose largest prediction is correct; of tags, the
+      accuracy: fraction of clips whose largest prediction is correct; for tags, the
         mean average precision.
-      error: its standard error.
+      error: standard error of ``accuracy``.
       loss: 1/2 mean squared error against the centred targets.
     """
 
@@ -38,28 +80,23 @@ def predict(
     images: Float[Array, "b f t 1"],
     x_support: Float[Array, "s f t 1"],
     y_support: Float[Array, "s c"],
-    *,
-    num_networks: int,
-    config: RandomNetworkConfig,
-    regularizer: float | Float[Array, ""],
-    chunk: int,
+    scoring: Scoring,
     mesh: Mesh | None = None,
 ) -> Float[Array, "b c"]:
-    """Predictions of ``images`` from a coreset under ``n`` networks drawn by ``key``.
+    """Predicts ``images`` from a coreset under ``n`` networks drawn by ``key``.
 
-    Networks are scanned and images processed in chunks: memory grows with neither.
+    The networks are scanned and the images processed in chunks, so that memory grows
+    with neither.
 
     Args:
       key: draws the networks.
       images: inputs to predict.
       x_support: the coreset's spectrograms.
-      y_support: their labels.
-      num_networks: ``n``.
-      config: settings of the random networks.
-      regularizer: lambda, relative to the kernel's mean diagonal.
-      chunk: inputs processed at once.
+      y_support: the coreset's labels.
+      scoring: settings.
       mesh: devices that share networks and images; None: one device.
     """
+    config, n, chunk = scoring.network, scoring.num_networks, scoring.chunk
 
     def sums(key: Key[Array, ""], x_b: Array, x_s: Array, grid: Grid) -> Kernels:
         def add_network(sums: Kernels, slot: Any) -> tuple[Kernels, None]:
@@ -78,14 +115,12 @@ def predict(
 
         b, s = x_b.shape[0], x_s.shape[0]
         zeros = Kernels(jnp.zeros((b, s), x_b.dtype), jnp.zeros((s, s), x_b.dtype))
-        return lax.scan(add_network, zeros, grid.share(NETWORKS, num_networks))[0]
+        return lax.scan(add_network, zeros, grid.share(NETWORKS, n))[0]
 
     totals = sum_over_devices(sums, mesh)(key, images, x_support)
     d = random_conv.num_features(images.shape[1:3], config)
-    k_bs, k_ss = (
-        random_features.scale_kernel(k, num_networks, d, config) for k in totals
-    )
-    return ridge.predict(k_bs, k_ss, y_support, regularizer)
+    k_bs, k_ss = (random_features.scale_kernel(k, n, d, config) for k in totals)
+    return ridge.predict(k_bs, k_ss, y_support, scoring.regularizer)
 
 
 def score(
@@ -93,14 +128,15 @@ def score(
     labels: Int[Array, "b *c"],
     recordings: Int[Array, " b"] | None = None,
 ) -> Score:
-    """Measure and loss of predictions; each recording weighs the same.
+    """Scores predictions; all recordings have the same weight.
 
     Args:
-      predictions: of the clips.
-      labels: their classes or tags.
-      recordings: number of each clip's recording; None: one clip of each.
+      predictions: outputs of kernel regression.
+      labels: ``[b]`` classes, or ``[b, c]`` tags.
+      recordings: number of each clip's recording; None: one clip per recording.
     """
     targets = centred_targets(labels, predictions.shape[1], predictions.dtype)
     losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
-    found = metric.estimate(predictions, labels, recordings)
-    return Score(*found, groups.estimate(losses, recordings).mean)
+    accuracy = metric.estimate(predictions, labels, recordings)
+    loss = groups.estimate(losses, recordings)
+    return Score(accuracy.mean, accuracy.error, loss.mean)

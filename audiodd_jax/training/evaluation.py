@@ -1,6 +1,5 @@
 """Scores on the test split over seeds, of networks and of kernel regression."""
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
+from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.memory import memory_of, memory_share
@@ -36,8 +35,8 @@ _EVALUATION = 0x7E57
 def kernel_regression(
     coresets: list[CoresetArrays],
     test: Split,
-    config: Config,
-    seeds: Sequence[int] | None = None,
+    scoring: Scoring,
+    seeds: Sequence[int],
     mesh: Mesh | None = None,
 ) -> list[Evaluation]:
     """Kernel ridge regression with fresh random networks (``--protocol=krr``).
@@ -48,19 +47,17 @@ def kernel_regression(
     Args:
       coresets: support sets.
       test: test clips.
-      config: of the networks and the evaluation.
-      seeds: draws of the networks; None: ``0`` to ``config.evaluation.seeds - 1``.
+      scoring: settings of the kernel regression.
+      seeds: draws of the networks, one score each.
       mesh: devices; None: all, of all processes.
 
     Raises:
       UserError: the kernels do not fit the memory.
     """
-    settings = config.evaluation
-    mesh = mesh or devices.make_mesh(settings.networks)
+    mesh = mesh or devices.make_mesh(scoring.num_networks)
     _check_memory(max(len(c.labels) for c in coresets), len(test.labels))
-    predicted = regression_program(config, mesh)
+    predicted = regression_program(scoring, mesh)
     test, *coresets = devices.replicate([test, *coresets], mesh)
-    seeds = range(settings.seeds) if seeds is None else seeds
     return [
         _of_regression(
             "krr",
@@ -72,15 +69,11 @@ def kernel_regression(
     ]
 
 
-def regression_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
+def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
     """The program of ``kernel_regression``, of ``(seed, arrays, test)``.
 
     Its values are the predicted classes ``[b]``, or the outputs for tags ``[b, c]``.
     """
-    settings = config.evaluation
-    # Scores are in float32, whatever the precision of the distillation.
-    own = {"width": settings.width or config.network.width, "precision": "float32"}
-    network = dataclasses.replace(config.network, **own)
 
     def predicted(seed: jax.Array, arrays: CoresetArrays, test: Split) -> jax.Array:
         predictions = ridge_scoring.predict(
@@ -88,11 +81,8 @@ def regression_program(config: Config, mesh: Mesh) -> jax.stages.Wrapped:
             test.images,
             arrays.images,
             arrays.labels,
-            num_networks=settings.networks,
-            config=network,
-            regularizer=config.rfad.regularizer,
-            chunk=settings.batch_size,
-            mesh=mesh,
+            scoring,
+            mesh,
         )
         return _answers(predictions, test.labels)
 
@@ -135,8 +125,8 @@ def exact_regression(
     support: CoresetArrays,
     test: Split,
     kind: str,
-    config: Config,
-    place: Path | None = None,
+    scoring: Scoring,
+    folder: Path | None = None,
     mesh: Mesh | None = None,
 ) -> Evaluation:
     """Kernel ridge regression with an exact kernel (``--protocol=nngp`` or ``ntk``).
@@ -147,15 +137,16 @@ def exact_regression(
       support: support set.
       test: test clips.
       kind: of the kernel.
-      config: of the networks and the regulariser.
-      place: folder of finished tiles; None: memory only.
+      scoring: settings, of which width, number and precision of networks and the
+        chunk have no effect.
+      folder: where finished tiles are saved; None: memory only.
       mesh: devices; None: all.
 
     Raises:
       UserError: neural-tangents is not installed, or one pair exceeds the memory.
       Interrupted: on SIGTERM or SIGINT; finished tiles are saved.
     """
-    network, shape = config.network, test.images.shape[1:3]
+    network, shape = scoring.network, test.images.shape[1:3]
     infinite_width.make_kernel(network, kind)  # raises before the log line
     at_once = infinite_width.pairs_at_once(shape, is_differentiated=False)
     s, b = support.labels.shape[0], test.labels.shape[0]
@@ -165,13 +156,13 @@ def exact_regression(
         *(kind, f"{pairs:,}", f"{at_once:,}"),
     )
     kernel = lambda *images: exact_matrix.matrix(
-        network, kind, *images, place=place, mesh=mesh, pairs=at_once
+        network, kind, *images, folder=folder, mesh=mesh, pairs=at_once
     )
     k_ss = kernel(support.images)
     k_bs = kernel(test.images, support.images)
     predictions = ridge.predict(
         *(jnp.asarray(x) for x in (k_bs, k_ss, support.labels)),
-        config.rfad.regularizer,
+        scoring.regularizer,
     )
     found = np.asarray(_answers(predictions, test.labels))[None]
     return _of_regression(kind, found, test.labels, support.labels.shape[1])

@@ -110,7 +110,12 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
     own, config = checks.tagged(), settings(coreset__label_prior=1e-3)
     start = initial.start(jax.random.key(1), own.train, NAMES, config)
     mesh = devices.make_mesh()
-    solved = label_solve.solve(jax.random.key(2), start, own, config, mesh)
+    scoring = ridge_scoring.Scoring(
+        config.network, 2, chunk=64, regularizer=config.rfad.regularizer
+    )
+    solved = label_solve.solve(
+        jax.random.key(2), start, own, config.coreset, scoring, mesh
+    )
 
     def loss(arrays):
         predictions = ridge_scoring.predict(
@@ -118,10 +123,7 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
             own.train.images,
             arrays.images,
             arrays.labels,
-            num_networks=2,
-            config=config.network,
-            regularizer=config.rfad.regularizer,
-            chunk=64,
+            scoring,
         )
         return float(ridge_scoring.score(predictions, own.train.labels).loss)
 

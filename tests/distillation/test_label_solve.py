@@ -25,8 +25,22 @@ def problem(**changes):
     return config, prepared, start
 
 
+def scoring(config):
+    return ridge_scoring.Scoring.from_config(
+        config.network, config.evaluation, config.rfad
+    )
+
+
 def solved(config, prepared, start):
-    return label_solve.solve(KEY, start, prepared, config, devices.make_mesh())
+    return label_solve.solve(
+        KEY,
+        start,
+        prepared,
+        config.coreset,
+        scoring(config),
+        devices.make_mesh(),
+        by_recording=config.loop.draw == "recordings",
+    )
 
 
 def objective(labels, config, prepared, start, weights):
@@ -37,10 +51,7 @@ def objective(labels, config, prepared, start, weights):
         prepared.train.images,
         full.images,
         full.labels,
-        num_networks=config.evaluation.networks,
-        config=config.network,
-        regularizer=config.rfad.regularizer,
-        chunk=config.evaluation.batch_size,
+        scoring(config),
     )
     classes = len(prepared.class_names)
     targets = centred_targets(prepared.train.labels, classes, predictions.dtype)

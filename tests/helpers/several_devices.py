@@ -150,11 +150,10 @@ def scored():
             images,
             start.images,
             start.labels,
-            num_networks=5,
-            config=config.network,
-            regularizer=5e-3,
-            chunk=4,
-            mesh=mesh,
+            ridge_scoring.Scoring(
+                config.network, num_networks=5, chunk=4, regularizer=5e-3
+            ),
+            mesh,
         )
         images = devices.replicate(data.images, mesh)
         return np.asarray(jax.jit(predict)(images))

@@ -78,8 +78,8 @@ def test_a_gram_matrix_is_symmetric_and_no_tile_is_computed_twice(pairs, tiles):
 @pytest.mark.parametrize("is_gram", [True, False])
 def test_cut_and_resumed_is_uninterrupted(is_gram, tmp_path, monkeypatch, tiles):
     x1, x2 = inputs(9), None if is_gram else inputs(8, seed=2)
-    call = lambda place: exact_matrix.matrix(
-        CONFIG, "ntk", x1, x2, place=place, pairs=4
+    call = lambda folder: exact_matrix.matrix(
+        CONFIG, "ntk", x1, x2, folder=folder, pairs=4
     )
     whole = call(tmp_path / "whole")
     number = sum(tiles)
@@ -108,7 +108,7 @@ def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
 
     save = tile_store.save_npz
     monkeypatch.setattr(tile_store, "save_npz", dies)
-    call = lambda: exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path, pairs=4)
+    call = lambda: exact_matrix.matrix(CONFIG, "nngp", x, folder=tmp_path, pairs=4)
     with pytest.raises(MemoryError):
         call()
     tiles.clear()
@@ -119,7 +119,7 @@ def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
 def test_other_inputs_and_settings_are_not_mixed_up(tmp_path):
     x1, x2 = inputs(3), inputs(3, seed=2)
     kept = lambda *arguments, config=CONFIG: exact_matrix.matrix(
-        config, *arguments, place=tmp_path
+        config, *arguments, folder=tmp_path
     )
     kept("nngp", x1)
     cases = [("ntk", x1), ("nngp", x2), ("nngp", x1, x2), ("nngp", x2, x1)]
@@ -141,11 +141,11 @@ def test_other_inputs_and_settings_are_not_mixed_up(tmp_path):
 
 def test_a_damaged_file_is_computed_again(tmp_path, caplog):
     x = inputs(3)
-    whole = exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path)
+    whole = exact_matrix.matrix(CONFIG, "nngp", x, folder=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:100])
     with caplog.at_level(logging.WARNING):
-        again = exact_matrix.matrix(CONFIG, "nngp", x, place=tmp_path)
+        again = exact_matrix.matrix(CONFIG, "nngp", x, folder=tmp_path)
     np.testing.assert_array_equal(again, whole)
     assert "is damaged; it is computed again" in caplog.text
 

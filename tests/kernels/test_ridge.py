@@ -77,9 +77,11 @@ def test_a_coreset_predicts_itself():
         x,
         x,
         y,
-        num_networks=4,
-        config=RandomNetworkConfig(depth=2, width=16),
-        regularizer=1e-4,
-        chunk=4,
+        ridge_scoring.Scoring(
+            RandomNetworkConfig(depth=2, width=16),
+            num_networks=4,
+            chunk=4,
+            regularizer=1e-4,
+        ),
     )
     np.testing.assert_array_equal(predictions.argmax(1), np.arange(6))

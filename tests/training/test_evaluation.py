@@ -7,6 +7,7 @@ from audiodd_jax.config import presets
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets
+from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.training import evaluation
 from audiodd_jax.training.scores import Evaluation
 
@@ -16,8 +17,9 @@ CONFIG = presets.for_dataset(
     network__width=4,
     evaluation__networks=2,
     evaluation__width=0,
-    evaluation__seeds=3,
 )
+SCORING = Scoring.for_test(CONFIG.network, CONFIG.evaluation, CONFIG.rfad)
+SEEDS = range(3)
 
 
 def split(b=30, noise=0.3, seed=0):
@@ -37,7 +39,8 @@ def test_separable_data_is_learnt_and_shuffled_labels_are_chance():
     shuffled = support._replace(
         labels=jax.random.permutation(jax.random.key(0), support.labels)
     )
-    good, bad = evaluation.kernel_regression([support, shuffled], split(), CONFIG)
+    sources = [support, shuffled]
+    good, bad = evaluation.kernel_regression(sources, split(), SCORING, SEEDS)
     assert good.mean == 1.0
     assert bad.mean < 0.7
     assert len(good.accuracies) == 3
@@ -47,7 +50,8 @@ def test_seeds_draw_other_networks_and_the_same_call_the_same():
     support = arrays(split(9, noise=2.0, seed=1))
     test = split(60, noise=2.0)
     first, again = (
-        evaluation.kernel_regression([support], test, CONFIG)[0] for _ in range(2)
+        evaluation.kernel_regression([support], test, SCORING, SEEDS)[0]
+        for _ in range(2)
     )
     assert first.accuracies == again.accuracies
     assert len(set(first.accuracies)) > 1
