@@ -2,8 +2,9 @@
 
 import contextlib
 import errno
-import io
+import functools
 import lzma
+import shutil
 import stat
 import struct
 import tarfile
@@ -11,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -34,22 +35,13 @@ _DAMAGE = (
 _OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-@runtime_checkable
-class _Readable(Protocol):
-    """An opened member; those of tar and zip have no common class."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most ``size`` bytes."""
-        ...
-
-
 class _Member(NamedTuple):
     """A member of an archive."""
 
     name: str
     size: int
     kind: str
-    open: Callable[[], _Readable]
+    open: Callable[[], Any]  # a readable binary file
 
 
 def is_archive(path: Path) -> bool:
@@ -111,18 +103,12 @@ def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
                 raise UserError(f"{archive} unpacks to over {max_bytes} bytes")
             target.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, target.open("xb") as file:
-                # Never more than the header announced.
-                written = _copy(source, file, member.size)
+                # Both libraries read no more bytes than the header announced.
+                shutil.copyfileobj(source, file, _BLOCK)
+                written = file.tell()
             if written != member.size:
                 raise EOFError(f"{member.name} has {written} of {member.size} bytes")
             bar.update()
-
-
-def _copy(source: _Readable, target: io.BufferedIOBase, size: int) -> int:
-    written = 0
-    while written < size and (block := source.read(min(_BLOCK, size - written))):
-        written += target.write(block)
-    return written
 
 
 def _target(archive: Path, member: _Member, folder: Path) -> Path:
@@ -144,7 +130,7 @@ def _members(archive: Path) -> Iterator[_Member]:
                     info.filename,
                     info.file_size,
                     _zip_kind(info),
-                    lambda info=info: packed.open(info),
+                    functools.partial(packed.open, info),
                 )
         return
     with tarfile.open(archive) as packed:
@@ -153,7 +139,7 @@ def _members(archive: Path) -> Iterator[_Member]:
                 info.name,
                 info.size,
                 _tar_kind(info),
-                lambda info=info: packed.extractfile(info),
+                functools.partial(packed.extractfile, info),
             )
 
 

@@ -1,11 +1,9 @@
 """Decoding of recordings: mono, resampled, of fixed length."""
 
-import collections
 import contextlib
-import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -217,32 +215,6 @@ def _check_level(source: str | os.PathLike, mono: np.ndarray) -> None:
         raise BadAudioError(f"{source} holds samples that are not finite numbers")
     if peak > _MAX_LEVEL:
         raise BadAudioError(f"{source} holds samples of {peak:.0e} times full scale")
-
-
-def decode_all(
-    sources: Iterable[str | os.PathLike],
-) -> Iterator[tuple[Float[np.ndarray, " samples"], int] | BadAudioError]:
-    """``decode`` of each source, in order; threads decode ahead.
-
-    Yields an error instead of a recording that cannot be decoded.
-    """
-
-    def one(source: str | os.PathLike) -> object:
-        try:
-            return decode(source)
-        except BadAudioError as error:
-            return error
-
-    todo = iter(sources)
-    with ThreadPoolExecutor(num_threads()) as pool:
-        ahead = collections.deque(
-            pool.submit(one, source)
-            for source in itertools.islice(todo, 4 * num_threads())
-        )
-        while ahead:
-            result = ahead.popleft().result()
-            ahead.extend(pool.submit(one, s) for s in itertools.islice(todo, 1))
-            yield result
 
 
 def resample(

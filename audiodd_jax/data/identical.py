@@ -7,32 +7,21 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int, Shaped
-
 from audiodd_jax.data.audio import num_threads
+from audiodd_jax.data.clips import Clip
 
 _log = logging.getLogger(__name__)
 
-# Of the names of groups that are made here.
+# Begins the names of groups of identical recordings.
 PREFIX = "content of "
 
 
-def grouped(
-    paths: Sequence[Path],
-    names: Sequence[str],
-    groups: Shaped[np.ndarray, " clips"],
-    labels: Int[np.ndarray, "clips *c"],
-) -> Shaped[np.ndarray, " clips"]:
-    """The groups, merged so that identical files are in one group.
+def grouped(clips: Sequence[Clip]) -> list[Clip]:
+    """Merges the groups of clips so that identical files are in one group.
 
-    Args:
-      paths: of the recordings.
-      names: for messages.
-      groups: given ones; empty: none.
-      labels: classes or tags; identical files with different ones are logged.
+    Identical files with different labels are logged.
     """
-    merged = [str(group) for group in groups]
+    groups = [clip.group for clip in clips]
     parent: dict[str, str] = {}
 
     def root(group: str) -> str:
@@ -40,35 +29,36 @@ def grouped(
             group = parent[group]
         return group
 
-    for same in _identical(paths):
-        if (labels[same] != labels[same[0]]).any():
+    for same in _identical([clip.path for clip in clips]):
+        if any(clips[i].labels != clips[same[0]].labels for i in same):
             _log.warning(
                 "%d recordings have the same content and different labels: %s",
                 len(same),
-                ", ".join(names[i] for i in same[:4]),
+                ", ".join(clips[i].name for i in same[:4]),
             )
-        first = f"{PREFIX}{names[same[0]]}"
+        first = f"{PREFIX}{clips[same[0]].name}"
         for i in same:
-            own, target = root(merged[i] or first), root(first)
-            if own != target:
-                parent[own] = target
-            merged[i] = merged[i] or first
-    if not parent and merged == list(groups):
-        return groups
-    return np.array([root(group) if group else "" for group in merged], str)
+            group, target = root(groups[i] or first), root(first)
+            if group != target:
+                parent[group] = target
+            groups[i] = groups[i] or first
+    return [
+        clip._replace(group=root(group)) if group else clip
+        for clip, group in zip(clips, groups, strict=True)
+    ]
 
 
 def _identical(paths: Sequence[Path]) -> list[list[int]]:
-    """Indices of files with identical content, for each content of several files."""
+    """Returns the indices of files with identical content, for each such content."""
     by_size = collections.defaultdict(list)
     for i, path in enumerate(paths):
         if path.is_file():
             by_size[path.stat().st_size].append(i)
-    todo = [i for same in by_size.values() if len(same) > 1 for i in same]
+    candidates = [i for same in by_size.values() if len(same) > 1 for i in same]
     with ThreadPoolExecutor(num_threads()) as pool:
-        digests = list(pool.map(lambda i: _digest(paths[i]), todo))
+        digests = list(pool.map(lambda i: _digest(paths[i]), candidates))
     by_content = collections.defaultdict(list)
-    for i, digest in zip(todo, digests, strict=True):
+    for i, digest in zip(candidates, digests, strict=True):
         if digest:
             by_content[digest].append(i)
     return [same for same in by_content.values() if len(same) > 1]

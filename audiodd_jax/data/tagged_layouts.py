@@ -16,12 +16,13 @@ References:
 import logging
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from audiodd_jax.data import csv_tables
-from audiodd_jax.data.files_found import LeftOut, recordings
+from audiodd_jax.data import tables
+from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.recordings import TEST, TRAIN
-from audiodd_jax.data.tree import SPLIT_NAMES
+from audiodd_jax.data.tables import SPLIT_NAMES, label_names
+from audiodd_jax.data.tree import LeftOut, recordings
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json
 
@@ -32,108 +33,97 @@ _VOCABULARY = "labelvocabulary.csv"
 _HEAR_PART = re.compile(r"(train|valid|test|fold(\d{1,4}))\.json")
 
 
-class Layout(NamedTuple):
-    """What a folder's tables say.
+class Listing(NamedTuple):
+    """The clips that a folder or its tables list.
 
     Attributes:
-      rows: ``path``, ``label`` (a tuple of names), and ``split`` or ``fold``.
       tables: files that were read.
-      has_tags: whether clips have tags instead of one class each.
+      has_tags: True if clips have tags instead of a single class.
     """
 
-    rows: list[dict[str, Any]]
+    clips: list[Clip]
     tables: list[Path]
     has_tags: bool
 
 
-def read(place: Path, left_out: LeftOut) -> Layout | None:
-    """The rows of a folder in one of these layouts; None if it is in neither.
+def read(root: Path, left_out: LeftOut) -> Listing | None:
+    """Lists the clips of a folder; None if it has neither of these layouts.
 
-    Args:
-      place: the folder.
-      left_out: counts recordings that no table lists.
+    Recordings that no table lists are counted.
 
     Raises:
       UserError: a table is damaged or missing, or labels are of events in time.
     """
-    if (place / _TRUTH / "dev.csv").is_file():
-        found = _fsd50k(place)
-    elif (place / _VOCABULARY).is_file():
-        found = _hear(place)
+    if (root / _TRUTH / "dev.csv").is_file():
+        listing = _fsd50k(root)
+    elif (root / _VOCABULARY).is_file():
+        listing = _hear(root)
     else:
         return None
-    listed = {row["path"] for row in found.rows}
+    listed = {clip.path for clip in listing.clips}
     for folder in sorted({path.parent for path in listed}):
         for path in recordings(folder, left_out) if folder.is_dir() else ():
             if path not in listed:
                 left_out.add("recording that no table lists", path)
-    return found
+    return listing
 
 
-def _fsd50k(place: Path) -> Layout:
-    _log.info("reading %s as FSD50K", place)
-    rows, tables = [], []
-    for part, own in (("dev", ""), ("eval", TEST)):
-        table = place / _TRUTH / f"{part}.csv"
+def _fsd50k(root: Path) -> Listing:
+    _log.info("reading %s as FSD50K", root)
+    clips, files = [], []
+    for part in ("dev", "eval"):
+        table = root / _TRUTH / f"{part}.csv"
         if not table.is_file():
-            raise UserError(f"{place} looks like FSD50K, but lacks {_TRUTH}/{part}.csv")
-        tables.append(table)
-        needed = ("fname", "labels") if own else ("fname", "labels", "split")
-        for line, record in enumerate(csv_tables.read(table, needed), start=2):
-            split = own or SPLIT_NAMES.get(record["split"].strip().lower(), "")
-            if not split:
-                raise UserError(
-                    f"{table}, line {line}: the split is train or val, not "
-                    f"{record['split']!r}"
+            raise UserError(f"{root} looks like FSD50K, but lacks {_TRUTH}/{part}.csv")
+        files.append(table)
+        columns = ("fname", "labels", *(("split",) if part == "dev" else ()))
+        for row in tables.read(table, columns):
+            clips.append(
+                Clip(
+                    path=root / f"FSD50K.{part}_audio" / f"{row['fname']}.wav",
+                    labels=label_names(row["labels"].split(",")),
+                    split=row.split if part == "dev" else TEST,
                 )
-            name = f"{record['fname'].strip()}.wav"
-            rows.append(
-                {
-                    "path": place / f"FSD50K.{part}_audio" / name,
-                    "label": tuple(record["labels"].split(",")),
-                    "split": split,
-                }
             )
-    return Layout(rows, tables, has_tags=True)
+    return Listing(clips, files, has_tags=True)
 
 
-def _hear(place: Path) -> Layout:
-    """The layout of HEAR; of one class per clip if all lists have one label.
+def _hear(root: Path) -> Listing:
+    """The layout of HEAR.
 
-    ``prediction_type`` of ``task_metadata.json`` decides where it is there.
+    Clips have one class each if all lists have one label, unless
+    ``task_metadata.json`` has the ``prediction_type`` ``multilabel``.
     """
-    vocabulary = place / _VOCABULARY
-    known = {row["label"].strip() for row in csv_tables.read(vocabulary, ("label",))}
+    vocabulary = root / _VOCABULARY
+    vocabulary_labels = {row["label"] for row in tables.read(vocabulary, ("label",))}
     parts = {}
-    for table in sorted(place.glob("*.json")):
+    for table in sorted(root.glob("*.json")):
         if match := _HEAR_PART.fullmatch(table.name):
             parts[table] = match
-    is_rate = lambda path: path.name.isdecimal() and path.is_dir()
-    rates = list(filter(is_rate, place.iterdir()))
+    rates = [p for p in root.iterdir() if p.name.isdecimal() and p.is_dir()]
     if not parts or not rates:
         raise UserError(
-            f"{place} has a {_VOCABULARY} as tasks of HEAR have, but no "
+            f"{root} has a {_VOCABULARY} as tasks of HEAR have, but no "
             f"{'train.json' if not parts else 'folder of a sample rate, as 48000'}"
         )
     audio = max(rates, key=lambda path: int(path.name))
-    _log.info("reading %s as a task of HEAR, at %s Hz", place, audio.name)
-    rows = []
+    _log.info("reading %s as a task of HEAR, at %s Hz", root, audio.name)
+    clips = []
     for table, match in parts.items():
         name, fold = match.groups()
-        own = {"fold": int(fold)} if fold else {"split": SPLIT_NAMES[name]}
-        for file, labels in _labels_of(table, known).items():
-            rows.append({"path": audio / name / file, "label": labels, **own})
-    metadata = place / "task_metadata.json"
-    about = read_json(metadata) if metadata.is_file() else {}
-    kind = about.get("prediction_type") if isinstance(about, dict) else None
-    several = any(len(row["label"]) != 1 for row in rows)
-    has_tags = several or kind == "multilabel"
-    if not any(row.get("split") in (None, TRAIN) for row in rows):
-        raise UserError(f"{place} has no clips to train on: train.json is missing")
-    return Layout(rows, [*parts, vocabulary], has_tags)
+        mark = {"fold": int(fold)} if fold else {"split": SPLIT_NAMES[name]}
+        for file, labels in _labels(table, vocabulary_labels).items():
+            clips.append(Clip(audio / name / file, label_names(labels), **mark))
+    metadata = root / "task_metadata.json"
+    task = read_json(metadata) if metadata.is_file() else {}
+    kind = task.get("prediction_type") if isinstance(task, dict) else None
+    has_tags = kind == "multilabel" or any(len(clip.labels) != 1 for clip in clips)
+    if not any(clip.fold is not None or clip.split == TRAIN for clip in clips):
+        raise UserError(f"{root} has no clips to train on: train.json is missing")
+    return Listing(clips, [*parts, vocabulary], has_tags)
 
 
-def _labels_of(table: Path, known: set[str]) -> dict[str, tuple[str, ...]]:
+def _labels(table: Path, vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
     """The labels of each file in a table of HEAR.
 
     Raises:
@@ -144,17 +134,17 @@ def _labels_of(table: Path, known: set[str]) -> dict[str, tuple[str, ...]]:
         isinstance(labels, list) for labels in values.values()
     ):
         raise UserError(f"{table} is not a table of file names with lists of labels")
-    found = {}
+    result = {}
     for file, labels in values.items():
         if any(isinstance(label, dict) for label in labels):
             raise UserError(
                 f"{table} has labels of events in time, such as those of {file}; "
                 "only labels of whole clips can be used"
             )
-        found[file] = tuple(str(label).strip() for label in labels)
-        if unknown := [label for label in found[file] if label not in known]:
+        result[file] = tuple(str(label).strip() for label in labels)
+        if unknown := [label for label in result[file] if label not in vocabulary]:
             raise UserError(
                 f"{table}: {file} has the label {unknown[0]!r}, which {_VOCABULARY} "
                 "lacks"
             )
-    return found
+    return result

@@ -1,4 +1,4 @@
-"""Recordings in folders of classes, below folders of splits or folds if there are any.
+"""Folders of recordings: class folders, below folders of splits or folds if any.
 
 Layouts, by the names of the folders:
 
@@ -6,83 +6,154 @@ Layouts, by the names of the folders:
 - ``train/CLASS/**/file``, ``test/CLASS/**/file``, and so on;
 - ``fold1/CLASS/**/file`` to ``fold10/CLASS/**/file``;
 - ``metadata.csv`` with file names and labels in the folder or in each split's folder.
+
+Files that are not used are counted by reason.
 """
 
+import collections
 import logging
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from audiodd_jax.data import audio
-from audiodd_jax.data.files_found import LeftOut, recordings, subfolders
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
+from audiodd_jax.data.clips import Clip, printable
+from audiodd_jax.data.tables import SPLIT_NAMES, label_name
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-SPLIT_NAMES = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "validation": VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "dev": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-    "eval": TEST,
-}
 METADATA = "metadata.csv"
 _FOLD = re.compile(r"fold[ _-]?(\d{1,4})", re.IGNORECASE)
+# Folders and files of operating systems and programs.
+_SYSTEM = frozenset(
+    (
+        *("__macosx", "$recycle.bin", "system volume information", "@eadir"),
+        *("lost+found", "thumbs.db", "desktop.ini", "__pycache__"),
+    )
+)
+
+
+class LeftOut:
+    """Counts of files that are not used, by reason, with an example of each."""
+
+    def __init__(self) -> None:
+        self._counts: collections.Counter[str] = collections.Counter()
+        self._examples: dict[str, str] = {}
+
+    def add(self, reason: str, path: str | os.PathLike, count: int = 1) -> None:
+        """Counts ``count`` files for a reason."""
+        self._counts[reason] += count
+        name = printable(os.path.basename(os.fspath(path)))
+        self._examples.setdefault(reason, name)
+
+    def rows(self) -> tuple[tuple[str, int, str], ...]:
+        """``(reason, count, example)``, the largest count first."""
+        return tuple(
+            (reason, count, self._examples[reason])
+            for reason, count in self._counts.most_common()
+        )
 
 
 def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
-    """The folders below ``root`` that hold classes, with their split or fold.
+    """Returns the folders that hold class folders, with their ``split`` or ``fold``.
 
-    ``root`` itself, unless its subfolders are splits or folds.
+    That is ``root`` itself, unless its subfolders are splits or folds.
     """
     folders = subfolders(root, left_out)
-    splits = {p: SPLIT_NAMES.get(p.name.lower()) for p in folders}
-    folds = {p: _FOLD.fullmatch(p.name) for p in folders}
-    for names, of in (
-        ("splits", {p: {"split": s} for p, s in splits.items() if s}),
-        ("folds", {p: {"fold": int(f[1])} for p, f in folds.items() if f}),
+    splits = {path: SPLIT_NAMES.get(path.name.lower()) for path in folders}
+    folds = {path: _FOLD.fullmatch(path.name) for path in folders}
+    for kind, marks in (
+        ("splits", {path: {"split": name} for path, name in splits.items() if name}),
+        ("folds", {path: {"fold": int(m[1])} for path, m in folds.items() if m}),
     ):
-        # One folder called train may be a class, such as the sound of a train.
-        if len(of) > 1 or (len(of) == 1 and len(folders) == 1):
+        # A single folder called train may be a class, such as the sound of a train.
+        if len(marks) > 1 or (len(marks) == 1 and len(folders) == 1):
             for other in folders:
-                if other not in of:
+                if other not in marks:
                     count = len(recordings(other, left_out))
-                    left_out.add(f"folder that is not one of the {names}", other, count)
+                    left_out.add(f"folder that is not one of the {kind}", other, count)
             _log.info(
                 "reading %s as %s, with classes below",
-                ", ".join(sorted(p.name for p in of)[:4]),
-                names,
+                ", ".join(sorted(path.name for path in marks)[:4]),
+                kind,
             )
-            return of
+            return marks
     return {root: {}}
 
 
-def rows(place: Path, mark: dict[str, Any], left_out: LeftOut) -> list[dict[str, Any]]:
-    """A row per recording of the class folders in ``place``.
+def class_folders(root: Path, mark: dict[str, Any], left_out: LeftOut) -> list[Clip]:
+    """Returns the recordings of the class folders in ``root``.
 
-    Args:
-      place: folder of class folders.
-      mark: ``split`` or ``fold`` of all rows.
-      left_out: counts what is not used.
+    ``mark`` is the ``split`` or ``fold`` of all clips.
 
     Raises:
       UserError: a class folder without a recording.
     """
-    found = []
-    for folder in subfolders(place, left_out):
+    clips = []
+    for folder in subfolders(root, left_out):
         files = recordings(folder, left_out)
         if not files:
             raise UserError(
                 f"the class folder {folder} holds no sound file "
                 f"({', '.join(s[1:] for s in audio.SUFFIXES)})"
             )
-        found += [{"path": file, "label": folder.name, **mark} for file in files]
-    for file in place.iterdir():
+        clips += [Clip(file, (label_name(folder.name),), **mark) for file in files]
+    for file in root.iterdir():
         if file.is_file() and file.suffix.lower() in audio.SUFFIXES:
             left_out.add("recording outside of the class folders", file)
-    return found
+    return clips
+
+
+def is_hidden(name: str) -> bool:
+    """True if a file or folder is hidden, or belongs to the system."""
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def subfolders(folder: Path, left_out: LeftOut) -> list[Path]:
+    """Returns the visible subfolders, sorted; hidden ones are counted."""
+    visible = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            continue
+        if is_hidden(path.name):
+            left_out.add("hidden or system folder", path)
+        else:
+            visible.append(path)
+    return visible
+
+
+def recordings(folder: Path, left_out: LeftOut) -> list[Path]:
+    """Returns all recordings below a folder, sorted; other files are counted.
+
+    Links to folders are followed, each folder once.
+    """
+    return sorted(_walk(folder, left_out))
+
+
+def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
+    def count_unreadable(error: OSError) -> None:
+        left_out.add("unreadable folder", error.filename)
+
+    seen = set()
+    walk = os.walk(folder, followlinks=True, onerror=count_unreadable)
+    for parent, folders, names in walk:
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            left_out.add("folder linked twice", parent)
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        for name in [name for name in folders if is_hidden(name)]:
+            folders.remove(name)
+            left_out.add("hidden or system folder", name)
+        for name in names:
+            path = Path(parent, name)
+            if is_hidden(name):
+                left_out.add("hidden or system file", path)
+            elif path.suffix.lower() in audio.SUFFIXES:
+                yield path
+            else:
+                left_out.add(f"format {path.suffix.lower() or 'without suffix'}", path)

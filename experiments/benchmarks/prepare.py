@@ -21,7 +21,7 @@ import psutil
 import soundfile
 from absl import app, flags
 
-from audiodd_jax.data.builders import speech_commands
+from audiodd_jax.data.published import speech_commands
 
 _PLACE = flags.DEFINE_string("place", None, "empty folder to work in", required=True)
 _SHARE = flags.DEFINE_float("share", 1.0, "of the clips of each word")

@@ -5,7 +5,7 @@ import pytest
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.builders import arabic_speech_commands
+from audiodd_jax.data.published import arabic_speech_commands
 from audiodd_jax.errors import UserError
 
 

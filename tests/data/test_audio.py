@@ -144,14 +144,13 @@ def test_damage_is_named(tmp_path, damage, words):
     assert str(path) in str(raised.value)
 
 
-def test_decode_all_is_in_order_and_names_what_is_bad(tmp_path):
+def test_headers_are_in_order_and_name_what_is_bad(tmp_path):
     paths = [_wav(tmp_path / f"{i}.wav", tone()[: 100 + i]) for i in range(30)]
     paths[7] = _text(tmp_path / "bad.wav")
-    results = list(audio.decode_all(paths))
-    assert isinstance(results[7], BadAudioError)
-    sizes = [r[0].size for i, r in enumerate(results) if i != 7]
-    assert sizes == [100 + i for i in range(30) if i != 7]
     headers = audio.headers(paths)
+    sizes = np.arange(100, 130)
+    sizes[7] = 0
+    np.testing.assert_allclose(headers.seconds, sizes / RATE)
     assert list(headers.bad) == [7]
     assert headers.rates[7] == 0
 

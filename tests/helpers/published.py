@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import soundfile
 
-from audiodd_jax.data.builders import (
+from audiodd_jax.data.published import (
     arabic_speech_commands,
     esc50,
     speech_commands,

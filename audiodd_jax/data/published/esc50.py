@@ -8,20 +8,21 @@ import functools
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data.builders import listed, records
-from audiodd_jax.data.builders.layout import (
+from audiodd_jax.data import tables
+from audiodd_jax.data.clips import Clip
+from audiodd_jax.data.published import source
+from audiodd_jax.data.published.layout import (
     Archive,
-    Clip,
-    Found,
+    Contents,
     Layout,
     first_existing,
+    listed,
 )
-from audiodd_jax.data.csv_tables import fold_number, read
 from audiodd_jax.data.recordings import Source
 
 VERSION = "2.0"
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
-# As published, and as mirrors have it.
+# In the published archive, and in its mirrors.
 TABLES = ("meta/esc50.csv", "esc50.csv")
 AUDIO = ("audio/audio", "audio")
 FOLDS = 5
@@ -43,7 +44,7 @@ ESC10_NAMES = (
 )
 
 
-def find(folder: Path, only_esc10: bool) -> Found:
+def find(folder: Path, only_esc10: bool) -> Contents:
     """The clips in ``meta/esc50.csv``; groups are freesound recordings.
 
     Raises:
@@ -51,20 +52,19 @@ def find(folder: Path, only_esc10: bool) -> Found:
     """
     columns = ("filename", "fold", "category", "esc10", "src_file")
     table = first_existing(folder, TABLES)
-    place = first_existing(folder, AUDIO)
-    rows = read(table, columns)
+    sounds = first_existing(folder, AUDIO)
     clips = [
         Clip(
-            path=place / row["filename"],
+            path=sounds / row["filename"],
+            labels=(row["category"],),
             name=row["filename"],
-            class_name=row["category"],
-            part=f"fold{fold_number(row['fold'], table, line) or 0}",
+            fold=row.fold,
             group=row["src_file"],
         )
-        for line, row in enumerate(rows, start=2)
+        for row in tables.read(table, columns)
         if not only_esc10 or row["esc10"] == "True"
     ]
-    return listed.present(clips, table, CLASS_NAMES, FOLDS)
+    return listed(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
@@ -91,4 +91,4 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         find=functools.partial(find, only_esc10=only_esc10),
         published={(name, fold): CLIPS_PER_FOLD for name in names for fold in folds},
     )
-    return records.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config, cache_dir)

@@ -140,7 +140,7 @@ def test_folds_from_zero(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "audiodd_jax"):
         found = read(table(tmp_path, "path,label,fold\n" + rows))
     assert sorted(set(found.folds.tolist())) == [1, 2, 3, 4]
-    assert "are folds 1 to 4 here" in caplog.text
+    assert "table.csv are numbered 1 to 4" in caplog.text
 
 
 @pytest.mark.parametrize("fold", ["20240101000", "²", "-1", "1.5"])

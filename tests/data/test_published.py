@@ -8,10 +8,11 @@ import published
 import pytest
 import soundfile
 
-from audiodd_jax.config import DataConfig
+from audiodd_jax.config import DataConfig, presets
 from audiodd_jax.data import audio, datasets, splits
-from audiodd_jax.data.builders import esc50, silence, speech_commands, urbansound8k
+from audiodd_jax.data.published import esc50, silence, speech_commands, urbansound8k
 from audiodd_jax.errors import UserError
+from audiodd_jax.features import cache
 
 WORDS = ("bed", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero")
 
@@ -190,13 +191,11 @@ def test_esc(environment, tmp_path, name, classes, fold):
     assert not (sides[0] | sides[1]) & sides[2]
 
 
-def test_records_open_in_another_process(environment, tmp_path):
+def test_clips_are_decoded_in_another_process(environment, tmp_path):
     found = read("esc10", environment, tmp_path)
     copy = pickle.loads(pickle.dumps(found.load))
     for index in (0, len(found) - 1):
         np.testing.assert_array_equal(copy(index)[0], found.load(index)[0])
-    again = pickle.loads(pickle.dumps(found.load))  # after it was opened
-    np.testing.assert_array_equal(again(3)[0], found.load(3)[0])
 
 
 def test_what_is_missing_is_named(urban, tmp_path):
@@ -238,10 +237,13 @@ def test_a_recording_that_cannot_be_decoded(environment, tmp_path):
     shutil.copytree(environment, folder)
     bad = sorted((folder / "audio").iterdir())[7]
     bad.write_bytes(bad.read_bytes()[:30])
+    small = {"features__n_mels": 8, "features__frames": 8, "data__allow_partial": True}
+    config = presets.for_dataset("esc50", data__data_dir=str(folder), **small)
     with pytest.raises(UserError, match=f"1 recordings cannot be used: .*{bad.name}"):
-        read("esc50", folder, tmp_path / "cache")
-    found = read("esc50", folder, tmp_path / "cache", skip_bad_files=True)
-    assert len(found) == 499
+        cache.prepare(config, tmp_path / "cache")
+    config.data.skip_bad_files = True
+    found = cache.prepare(config, tmp_path / "cache")
+    assert len(found.names) == 499
     assert bad.name not in found.names
 
 
@@ -312,31 +314,90 @@ def test_urbansound8k_must_be_asked_for(urban, tmp_path, monkeypatch):
     found = source("urbansound8k", "", tmp_path).read()
     assert len(found) == 200
     assert place.exists()
-    assert not list((tmp_path / "unpacked").iterdir())
+    assert len(list((tmp_path / "unpacked").iterdir())) == 1
 
 
-def test_half_prepared_records_are_never_read(environment, tmp_path, monkeypatch):
-    """A process that died while it wrote leaves nothing that the next one reads."""
-    real, calls = soundfile.SoundFile.read, []
+def test_half_unpacked_archives_are_never_read(environment, tmp_path, monkeypatch):
+    """A process that died while it unpacked leaves nothing that the next one reads."""
+    archive = published.pack_zip(environment, tmp_path / "a.zip", "ESC-50-master")
+    real, calls = shutil.copyfileobj, []
 
-    def die_late(self, *args, **kwargs):
+    def die_late(source, target, *args):
         calls.append(0)
         if len(calls) > 60:
             raise KeyboardInterrupt
-        return real(self, *args, **kwargs)
+        return real(source, target, *args)
 
-    monkeypatch.setattr(soundfile.SoundFile, "read", die_late)
+    monkeypatch.setattr(shutil, "copyfileobj", die_late)
     with pytest.raises(KeyboardInterrupt):
-        read("esc10", environment, tmp_path)
+        read("esc10", archive, tmp_path)
     monkeypatch.undo()
-    # A killed process cannot even clean up: its scratch folder is still there.
-    place = tmp_path / "datasets" / "esc10"
-    folder = source("esc10", environment, tmp_path, allow_partial=True).fingerprint
-    leftover = place / f"{folder}-2.part-killed"
-    (leftover / "esc10").mkdir(parents=True)
-    assert len(read("esc10", environment, tmp_path)) == 100
-    assert not leftover.exists()
-    assert len(list(place.iterdir())) == 1
+    assert not list((tmp_path / "unpacked").iterdir())
+    expected = read("esc10", archive, tmp_path).names
+    [unpacked] = (tmp_path / "unpacked").iterdir()
+    # A killed process cannot even clean up: its scratch folder remains.
+    unpacked.rename(unpacked.with_name(f"{unpacked.name}.part-killed"))
+    assert read("esc10", archive, tmp_path).names == expected
+    assert list((tmp_path / "unpacked").iterdir()) == [unpacked]
+
+
+def test_a_refused_archive_is_not_read_after_it_was_allowed(
+    environment, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(urbansound8k, "CHECKSUM", "md5:0")
+    folder = tmp_path / "UrbanSound8K"
+    published.write_urbansound8k(folder)
+    archive = published.pack_tar(folder, tmp_path / "a.tar.gz", "UrbanSound8K")
+    assert len(read("urbansound8k", archive, tmp_path)) == 200
+    with pytest.raises(UserError, match="is not the published archive"):
+        source("urbansound8k", archive, tmp_path).read()
+
+
+def int16_record(path, start=0.0, seconds=0.0, gain=1.0):
+    """The samples of a clip as they were stored when datasets were kept as int16."""
+    waveform, rate = audio.decode(path)
+    first = round(start * rate)
+    last = first + round(seconds * rate) if seconds else waveform.size
+    waveform = gain * waveform[first:last]
+    scaled = waveform * (32768 / max(1.0, float(np.abs(waveform).max(initial=0))))
+    stored = np.clip(np.round(scaled), -32768, 32767).astype(np.int16)
+    return stored.astype(np.float32) / 32768
+
+
+def test_samples_are_those_of_int16_records(urban, commands, tmp_path):
+    folder = tmp_path / "UrbanSound8K"
+    shutil.copytree(urban, folder)
+    loud = sorted((folder / "audio" / "fold4").glob("*.wav"))[0]
+    wave, rate = soundfile.read(loud, dtype="float32")
+    soundfile.write(loud, 7 * wave, rate, subtype="FLOAT")
+    found = read("urbansound8k", folder, tmp_path / "cache")
+    for i, (name, fold) in enumerate(zip(found.names, found.folds, strict=True)):
+        expected = int16_record(folder / "audio" / f"fold{fold}" / name)
+        np.testing.assert_array_equal(found.load(i)[0], expected)
+    # Silence is an excerpt at a random level; background noise is read whole.
+    found = read("speech_commands", commands, tmp_path, variant="twelve")
+    noise = sorted((commands / speech_commands.NOISE_FOLDER).glob("*.wav"))
+    silent = {
+        part: int((found.labels[found.splits == part] == 11).sum())
+        for part in speech_commands.PARTS
+    }
+    for clip in silence.cut(noise, silent, "_silence_"):
+        expected = int16_record(clip.path, clip.start, clip.seconds, clip.gain)
+        i = found.names.index(clip.name)
+        np.testing.assert_array_equal(found.load(i)[0], expected)
+        assert found.read_headers().seconds[i] == 1.0
+    for path, (waveform, _) in zip(noise, found.load_noise(), strict=True):
+        np.testing.assert_array_equal(waveform, int16_record(path))
+
+
+def test_unreadable_noise_is_named_or_skipped(commands, tmp_path):
+    folder = tmp_path / "speech_commands"
+    shutil.copytree(commands, folder)
+    (folder / speech_commands.NOISE_FOLDER / "pink_noise.wav").write_bytes(b"RIFF")
+    with pytest.raises(UserError, match=r"1 recordings cannot be used: .*pink_noise"):
+        read("speech_commands", folder, tmp_path).load_noise()
+    found = read("speech_commands", folder, tmp_path, skip_bad_files=True)
+    assert len(found.load_noise()) == 5
 
 
 def test_loud_floating_point_recordings_are_scaled_not_clipped(environment, tmp_path):
@@ -348,18 +409,6 @@ def test_loud_floating_point_recordings_are_scaled_not_clipped(environment, tmp_
     found = read("esc10", folder, tmp_path / "cache")
     kept, _ = found.load(found.names.index(loud.name))
     np.testing.assert_allclose(kept, wave / np.abs(wave).max(), atol=1e-4)
-
-
-@pytest.mark.parametrize("size", [0, 100])
-def test_damaged_records_are_named(environment, tmp_path, size):
-    read("esc10", environment, tmp_path)
-    [folder] = (tmp_path / "datasets" / "esc10").iterdir()
-    index = folder / "index.npz"
-    index.write_bytes(index.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"are damaged .*; delete this folder"):
-        read("esc10", environment, tmp_path)
-    shutil.rmtree(folder)
-    assert len(read("esc10", environment, tmp_path)) == 100
 
 
 def test_layouts_of_mirrors(commands, urban, environment, tmp_path):

@@ -8,21 +8,21 @@ References:
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
-from audiodd_jax.data.builders import listed, records
-from audiodd_jax.data.builders.layout import (
+from audiodd_jax.data import datasets, tables
+from audiodd_jax.data.clips import Clip
+from audiodd_jax.data.published import source
+from audiodd_jax.data.published.layout import (
     Archive,
-    Clip,
-    Found,
+    Contents,
     Layout,
     first_existing,
+    listed,
 )
-from audiodd_jax.data.csv_tables import fold_number, read
 from audiodd_jax.data.recordings import Source
 
 VERSION = "1.0"
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
-# As published, and as mirrors have it.
+# In the published archive, and in its mirrors.
 TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
 AUDIO = ("audio", ".")
 # Clips in fold 1 to 10, as published.
@@ -42,7 +42,7 @@ CLASS_NAMES = tuple(PUBLISHED_CLIPS)
 FOLDS = 10
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Contents:
     """The clips in the table; groups are freesound recordings.
 
     Raises:
@@ -50,20 +50,18 @@ def find(folder: Path) -> Found:
     """
     columns = ("slice_file_name", "fsID", "fold", "class")
     table = first_existing(folder, TABLES)
-    place = first_existing(folder, AUDIO)
-    clips = []
-    for line, row in enumerate(read(table, columns), start=2):
-        fold = f"fold{fold_number(row['fold'], table, line) or 0}"
-        clips.append(
-            Clip(
-                path=place / fold / row["slice_file_name"],
-                name=row["slice_file_name"],
-                class_name=row["class"],
-                part=fold,
-                group=row["fsID"],
-            )
+    sounds = first_existing(folder, AUDIO)
+    clips = [
+        Clip(
+            path=sounds / f"fold{row.fold}" / row["slice_file_name"],
+            labels=(row["class"],),
+            name=row["slice_file_name"],
+            fold=row.fold,
+            group=row["fsID"],
         )
-    return listed.present(clips, table, CLASS_NAMES, FOLDS)
+        for row in tables.read(table, columns)
+    ]
+    return listed(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
@@ -90,4 +88,4 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             for fold, clips in enumerate(folds, start=1)
         },
     )
-    return records.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config, cache_dir)

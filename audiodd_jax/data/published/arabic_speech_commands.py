@@ -13,16 +13,17 @@ from pathlib import Path, PurePosixPath
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.builders import records
-from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
-from audiodd_jax.data.csv_tables import read
+from audiodd_jax.data.clips import Clip
+from audiodd_jax.data.published import source
+from audiodd_jax.data.published.layout import Archive, Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
+from audiodd_jax.data.tables import read
 from audiodd_jax.errors import UserError
 
 VERSION = "1.0"
 TABLES = {"train.csv": TRAIN, "val.csv": VALIDATION, "test.csv": TEST}
 NOISE_FOLDER = "background_noise"
-# As published, and as smaller copies have them.
+# In the published archive, and in smaller copies.
 SOUNDS = (".wav", ".ogg")
 CLIPS = {TRAIN: 180, VALIDATION: 60, TEST: 60}  # of each keyword
 CLASS_NAMES = (
@@ -34,30 +35,31 @@ CLASS_NAMES = (
 )
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Contents:
     """The clips in the three tables; groups are speakers.
 
     Raises:
       UserError: a table is missing or damaged, or lists a clip twice.
     """
-    parts: dict[str, str] = {}
-    for table, part in TABLES.items():
+    splits: dict[str, str] = {}
+    for table, split in TABLES.items():
         for row in read(folder / table, ("file", "class")):
             name = "/".join(PurePosixPath(row["file"]).parts[-2:])
-            if name in parts:
+            if name in splits:
                 raise UserError(f"{folder / table}: {row['file']} is listed twice")
-            parts[name] = part
+            splits[name] = split
     clips = []
     for keyword in CLASS_NAMES:
         place = folder / "dataset" / keyword
         for file in sorted(os.listdir(place)) if place.is_dir() else []:
-            if part := parts.pop(f"{keyword}/{file}", ""):
+            name = f"{keyword}/{file}"
+            if split := splits.pop(name, ""):
                 speaker = file.split("_NO_")[0]
-                name = f"{keyword}/{file}"
-                clips.append(Clip(place / file, name, keyword, part, group=speaker))
+                clip = Clip(place / file, (keyword,), name, split, group=speaker)
+                clips.append(clip)
     noise = sorted(folder.glob(f"{NOISE_FOLDER}/*"))
     sounds = tuple(file for file in noise if file.suffix in SOUNDS)
-    return Found(clips, sorted(parts), sounds)
+    return Contents(clips, sorted(splits), sounds)
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
@@ -81,4 +83,4 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         find=find,
         published={(name, part): CLIPS[part] for name in CLASS_NAMES for part in parts},
     )
-    return records.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config, cache_dir)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.builders import records
-from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.clips import Clip
+from audiodd_jax.data.published import source
+from audiodd_jax.data.published.layout import Archive, Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, Source
 from audiodd_jax.errors import UserError
 
@@ -26,7 +27,7 @@ PUBLISHED = {
 }
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Contents:
     """Recordings of a checkout, by name.
 
     The official split has every speaker on both sides, so that clips have no group and
@@ -40,9 +41,9 @@ def find(folder: Path) -> Found:
         match = _NAME.fullmatch(path.name)
         if not match:
             raise UserError(f"{path} is not named digit_speaker_take.wav")
-        part = TEST if int(match[3]) < FIRST_TRAIN_TAKE else TRAIN
-        clips.append(Clip(path, path.name, match[1], part))
-    return Found(clips, [])
+        split = TEST if int(match[3]) < FIRST_TRAIN_TAKE else TRAIN
+        clips.append(Clip(path, (match[1],), path.name, split))
+    return Contents(clips, [])
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
@@ -65,4 +66,4 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         find=find,
         published=PUBLISHED,
     )
-    return records.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config, cache_dir)

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.builders import records, silence
-from audiodd_jax.data.builders.layout import Archive, Clip, Found, Layout
+from audiodd_jax.data.clips import Clip
+from audiodd_jax.data.published import silence, source
+from audiodd_jax.data.published.layout import Archive, Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
 from audiodd_jax.errors import UserError
 
@@ -131,7 +132,7 @@ def official_part(file_name: str) -> str:
     return TEST if percent < 20 else TRAIN
 
 
-def find(folder: Path, words: tuple[str, ...], hashed: bool = False) -> Found:
+def find(folder: Path, words: tuple[str, ...], hashed: bool = False) -> Contents:
     """The clips of ``words``, split by the official lists; speakers are groups.
 
     Args:
@@ -158,15 +159,15 @@ def find(folder: Path, words: tuple[str, ...], hashed: bool = False) -> Found:
             if not file.endswith(".wav"):
                 continue
             name = f"{word}/{file}"
-            part = lists.pop(name, TRAIN) if has_lists else official_part(file)
-            clips.append(
-                Clip(place / file, name, word, part, group=file.split("_nohash_")[0])
-            )
+            split = lists.pop(name, TRAIN) if has_lists else official_part(file)
+            speaker = file.split("_nohash_")[0]
+            clips.append(Clip(place / file, (word,), name, split, group=speaker))
     missing = sorted(name for name in lists if name.split("/")[0] in words)
-    return Found(clips, missing, tuple(sorted((folder / NOISE_FOLDER).glob("*.wav"))))
+    noise = sorted((folder / NOISE_FOLDER).glob("*.wav"))
+    return Contents(clips, missing, tuple(noise))
 
 
-def find_twelve(folder: Path, words: tuple[str, ...]) -> Found:
+def find_twelve(folder: Path, words: tuple[str, ...]) -> Contents:
     """The ten commands, the other words as ``_unknown_``, noise as ``_silence_``.
 
     Each of the last two has as many clips per part as the commands have on average.
@@ -174,23 +175,24 @@ def find_twelve(folder: Path, words: tuple[str, ...]) -> Found:
     Raises:
       UserError: as ``find``, or no background noise.
     """
-    found = find(folder, words)
-    if not found.noise:
-        place = folder / NOISE_FOLDER
-        raise UserError(f"{place} holds no WAV file to take silence from")
-    commands = [clip for clip in found.clips if clip.class_name in COMMANDS]
-    others = [clip for clip in found.clips if clip.class_name not in COMMANDS]
+    contents = find(folder, words)
+    if not contents.noise:
+        raise UserError(
+            f"{folder / NOISE_FOLDER} holds no WAV file to take silence from"
+        )
+    commands = [clip for clip in contents.clips if clip.labels[0] in COMMANDS]
+    others = [clip for clip in contents.clips if clip.labels[0] not in COMMANDS]
     sizes = collections.Counter(clip.part for clip in commands)
     share = {part: round(sizes[part] / len(COMMANDS)) for part in PARTS}
     # In the order of a digest of their names: a fixed draw.
     others.sort(key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
     unknown = [
-        clip._replace(class_name=UNKNOWN)
+        clip._replace(labels=(UNKNOWN,))
         for part in PARTS
         for clip in [other for other in others if other.part == part][: share[part]]
     ]
-    silent = silence.cut(found.noise, share, SILENCE)
-    return Found([*commands, *unknown, *silent], found.missing, found.noise)
+    silent = silence.cut(contents.noise, share, SILENCE)
+    return contents._replace(clips=[*commands, *unknown, *silent])
 
 
 def _published(version: str, words: tuple[str, ...]) -> dict[tuple[str, str], int]:
@@ -236,7 +238,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         find=look,
         published=published,
     )
-    return records.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config, cache_dir)
 
 
 def _is_mini_archive(config: DataConfig) -> bool:

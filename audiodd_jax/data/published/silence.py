@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from audiodd_jax.data import audio
-from audiodd_jax.data.builders.layout import Clip
+from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
 
 SEED = 59_185
@@ -34,9 +34,9 @@ def cut(
             clips.append(
                 Clip(
                     path=noise[which],
+                    labels=(class_name,),
                     name=f"{class_name}/{part}-{i:05d}.wav",
-                    class_name=class_name,
-                    part=part,
+                    split=part,
                     group=noise[which].name,
                     start=float(rng.uniform(first, last)),
                     seconds=SECONDS,

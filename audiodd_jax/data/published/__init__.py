@@ -1,0 +1,1 @@
+"""Published datasets: their archives, layouts, official splits and counts."""

@@ -1,0 +1,235 @@
+"""Published datasets: found, downloaded, unpacked, checked, and read as clips."""
+
+import dataclasses
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import archives, audio, datasets, download
+from audiodd_jax.data.clips import Clip, Decoder, index
+from audiodd_jax.data.published.layout import Contents, Layout, check
+from audiodd_jax.data.recordings import (
+    Decoded,
+    Recordings,
+    Source,
+    fingerprint_files,
+    fingerprint_tree,
+)
+from audiodd_jax.data.tree import LeftOut, is_hidden, recordings
+from audiodd_jax.errors import UserError
+from audiodd_jax.runtime.locks import exclusive
+
+_log = logging.getLogger(__name__)
+
+
+class Location(NamedTuple):
+    """The location of a dataset; with neither folder nor archive it is downloaded.
+
+    Attributes:
+      fingerprint: changes when the recordings may have changed.
+    """
+
+    folder: Path | None
+    archive: Path | None
+    fingerprint: str
+
+
+def open_source(layout: Layout, config: DataConfig, cache_dir: Path) -> Source:
+    """Finds the dataset that ``layout`` describes.
+
+    Raises:
+      UserError: it is neither available nor downloadable.
+    """
+    location = _locate(layout, config, cache_dir)
+    marks = [location.fingerprint, layout.version.replace(" ", "-").replace(",", "")]
+    if config.allow_partial:
+        marks.append("partial")
+    if config.skip_bad_files:
+        marks.append("skipped")
+    read = functools.partial(_read, layout, location, config, cache_dir)
+    licence = datasets.lookup(layout.name).licence
+    return Source(layout.name, layout.version, licence, "-".join(marks), read)
+
+
+def _read(
+    layout: Layout, location: Location, config: DataConfig, cache_dir: Path
+) -> Recordings:
+    """The index of a dataset; downloads and unpacks it if needed."""
+    datasets.show_licence(layout.name, cache_dir)
+    folder = location.folder or _unpacked(layout, location, config, cache_dir)
+    contents = layout.find(folder)
+    check(layout, contents, folder, config)
+    # In the order of the official parts, on which random draws depend.
+    clips = [c for part in layout.parts for c in contents.clips if c.part == part]
+    # A partial dataset may lack classes.
+    present = {clip.labels[0] for clip in clips}
+    class_names = tuple(name for name in layout.class_names if name in present)
+    load_noise = functools.partial(_load_noise, contents.noise, config.skip_bad_files)
+    return dataclasses.replace(
+        index(clips, class_names, has_tags=False, is_int16=True),
+        load_noise=load_noise if contents.noise else None,
+        left_out=_left_out(folder, contents),
+    )
+
+
+def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
+    decode = Decoder([Clip(path, ()) for path in noise], is_int16=True)
+    decoded, bad = [], []
+    for i in range(len(noise)):
+        try:
+            decoded.append(decode(i))
+        except audio.BadAudioError as error:
+            bad.append(error)
+    audio.report_bad(bad, skip_bad and bool(decoded))
+    return decoded
+
+
+def _left_out(folder: Path, contents: Contents) -> tuple[tuple[str, int, str], ...]:
+    """Counts recordings that are not part of the dataset, and other files."""
+    left_out = LeftOut()
+    paths = (*(clip.path for clip in contents.clips), *contents.noise)
+    used = set(map(os.path.abspath, paths))
+    for path in recordings(folder, left_out):
+        if os.path.abspath(path) not in used:
+            left_out.add("recording that is not part of this dataset", path)
+    return left_out.rows()
+
+
+def _locate(layout: Layout, config: DataConfig, cache_dir: Path) -> Location:
+    """Finds the folder or archive of ``--data_dir``, or the archive in the cache.
+
+    Raises:
+      UserError: ``--data_dir`` does not hold the dataset, or the dataset cannot be
+        downloaded and is not in the cache.
+    """
+    if config.data_dir:
+        return _given(layout, Path(config.data_dir).expanduser())
+    published = layout.archive
+    archive = cache_dir / "downloads" / published.file_name
+    if published.url:
+        version = published.checksum.rpartition(":")[2] or layout.version
+        return Location(None, None, f"published-{version[:16]}")
+    if archive.is_file():
+        return _of_archive(archive)
+    raise UserError(
+        f"{datasets.lookup(layout.name).title} is not downloaded by this program: "
+        f"{published.advice}; then put {published.file_name} into {archive.parent}, "
+        "or pass it or the unpacked folder with --data_dir"
+    )
+
+
+def _of_archive(archive: Path) -> Location:
+    fingerprint = fingerprint_files([archive], archive.parent)
+    return Location(None, archive, f"archive-{fingerprint}")
+
+
+def _given(layout: Layout, path: Path) -> Location:
+    """The location in ``--data_dir``: a folder, one near it, or the archive."""
+    what = f"{layout.holds}, or the archive {layout.archive.file_name}"
+    if path.is_file():
+        if not archives.is_archive(path):
+            raise UserError(f"--data_dir={path} is no archive; it should be {what}")
+        return _of_archive(path)
+    if not path.is_dir():
+        raise UserError(f"--data_dir={path} is not a folder; it should hold {what}")
+    if folder := _inside(path, layout.markers):
+        if folder != path:
+            _log.info("reading %s from %s", layout.name, folder)
+        return Location(folder, None, fingerprint_tree(folder))
+    archive = path / layout.archive.file_name
+    if archives.is_archive(archive):
+        return _of_archive(archive)
+    raise UserError(
+        f"--data_dir={path} holds no {layout.markers[0]}; it should hold {what}"
+    )
+
+
+def _inside(path: Path, markers: Sequence[str]) -> Path | None:
+    """The folder with a marker: ``path``, its parent, or the only one below it.
+
+    Archives and mirrors put datasets into folders up to two levels deep.
+    """
+
+    def has_marker(folder: Path) -> bool:
+        return any((folder / marker).exists() for marker in markers)
+
+    tops = {Path(marker).parts[0] for marker in markers}
+    if path.name in tops and has_marker(path.parent):
+        return path.parent
+    if has_marker(path):
+        return path
+    level = [path]
+    for _ in range(2):
+        level = [
+            p
+            for folder in level
+            for p in sorted(folder.iterdir())
+            if p.is_dir() and not is_hidden(p.name)
+        ]
+        if marked := [p for p in level if has_marker(p)]:
+            return marked[0] if len(marked) == 1 else None
+    return None
+
+
+def _unpacked(
+    layout: Layout, location: Location, config: DataConfig, cache_dir: Path
+) -> Path:
+    """The dataset's folder in the cache; downloads and unpacks the archive if needed.
+
+    Raises:
+      UserError: the archive cannot be downloaded, or is not the published one.
+    """
+    published = layout.archive
+    name = f"{published.file_name}-{location.fingerprint}"
+    if location.archive and config.allow_partial:
+        name += "-partial"  # may differ from the published archive
+    target = cache_dir / "unpacked" / name
+    with exclusive(cache_dir / "locks" / published.file_name, "unpacking this dataset"):
+        if not target.is_dir():
+            archive = location.archive or _download(layout, cache_dir)
+            if location.archive and not config.allow_partial:
+                _verify(layout, archive)
+            archives.extract(archive, target, published.max_bytes)
+    folder = _inside(target, layout.markers)
+    if folder is None:
+        raise UserError(
+            f"{location.archive or published.file_name} holds no {layout.markers[0]}; "
+            f"it is not {layout.name}"
+        )
+    return folder
+
+
+def _verify(layout: Layout, archive: Path) -> None:
+    """Refuses an archive that differs from the published one.
+
+    Raises:
+      UserError: it does.
+    """
+    if layout.archive.may_change:
+        return
+    if wrong := download.mismatch(archive, layout.archive.checksum):
+        raise UserError(
+            f"{archive} is not the published archive ({wrong}); download it again, or "
+            "pass --allow_partial to use what it holds"
+        )
+
+
+def _download(layout: Layout, cache_dir: Path) -> Path:
+    published = layout.archive
+    target = cache_dir / "downloads" / published.file_name
+    checksum = "" if published.may_change else published.checksum
+    try:
+        archive = download.fetch(published.url, target, checksum)
+    except UserError as error:
+        raise UserError(f"{error}; or {published.advice}") from error
+    if published.may_change and download.mismatch(archive, published.checksum):
+        _log.info(
+            "%s has changed since its checksum was recorded; it is checked by its own "
+            "checksums and the published counts",
+            published.url,
+        )
+    return archive

@@ -1,0 +1,189 @@
+"""CSV tables of recordings, and what their columns mean.
+
+The names and values of labels, splits, folds and groups are defined here for all
+readers: tables, Parquet files, folder names and TFDS.
+"""
+
+import csv
+import dataclasses
+import io
+import logging
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from audiodd_jax.data.clips import printable
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
+from audiodd_jax.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+# Other names of the columns.
+ALIASES = {
+    "path": ("file_name", "filename", "file", "filepath", "file_path", "audio"),
+    "label": ("class", "category", "class_name"),
+    "split": ("subset", "partition"),
+    "fold": (),
+    "group": ("speaker", "speaker_id"),
+}
+SPLIT_NAMES = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "validation": VALIDATION,
+    "valid": VALIDATION,
+    "val": VALIDATION,
+    "dev": VALIDATION,
+    "test": TEST,
+    "testing": TEST,
+    "eval": TEST,
+}
+# Between the tags of a clip.
+TAG_SEPARATOR = ";"
+MAX_FOLD = 9999
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A row of a table, by canonical column name; errors name the table and line."""
+
+    table: Path
+    line: int
+    cells: Mapping[str, str | None]
+
+    def __getitem__(self, column: str) -> str:
+        """The stripped value of a column; empty if the table lacks the column."""
+        return (self.cells.get(column) or "").strip()
+
+    @property
+    def split(self) -> str:
+        """The canonical name of the split; empty if none is given.
+
+        Raises:
+          UserError: another word.
+        """
+        word = self["split"].lower()
+        if word and word not in SPLIT_NAMES:
+            raise self._error(f"the split is train, validation or test, not {word}")
+        return SPLIT_NAMES.get(word, "")
+
+    @property
+    def fold(self) -> int | None:
+        """The number of the fold; None if none is given.
+
+        Raises:
+          UserError: something else, or a number over ``MAX_FOLD``.
+        """
+        text = self["fold"]
+        if not text:
+            return None
+        if not (text.isascii() and text.isdecimal()) or int(text) > MAX_FOLD:
+            raise self._error(f"the fold is a number up to {MAX_FOLD}, not {text!r}")
+        return int(text)
+
+    def labels(self, has_tags: bool) -> tuple[str, ...]:
+        """The class, or the tags, sorted and without repeats.
+
+        Raises:
+          UserError: the row lacks its class.
+        """
+        if has_tags:
+            return label_names(self["label"].split(TAG_SEPARATOR))
+        self.check("label")
+        return label_names([self["label"]])
+
+    def check(self, column: str) -> None:
+        """Refuses a row without a value in ``column``.
+
+        Raises:
+          UserError: the value is empty.
+        """
+        if not self[column]:
+            raise UserError(f"{self.table}, line {self.line} lacks its {column}")
+
+    def _error(self, reason: str) -> UserError:
+        return UserError(f"{self.table}, line {self.line}: {reason}")
+
+
+def label_name(text: str) -> str:
+    """A label in one Unicode form; bytes that are not UTF-8 are escaped."""
+    return unicodedata.normalize("NFC", printable(text))
+
+
+def label_names(texts: Iterable[str]) -> tuple[str, ...]:
+    """The labels of a clip, sorted, without repeats and empty ones."""
+    stripped = map(str.strip, texts)
+    return tuple(sorted({label_name(text) for text in stripped if text}))
+
+
+def columns_named(canonical: str, columns: Iterable[str]) -> list[str]:
+    """The columns that could be ``canonical``, the most likely first."""
+    columns = set(columns)
+    return [name for name in (canonical, *ALIASES[canonical]) if name in columns]
+
+
+def read(
+    table: Path,
+    columns: Sequence[str],
+    may_be_empty: Sequence[str] = (),
+    has_aliases: bool = False,
+) -> list[Row]:
+    """Reads a CSV with at least ``columns``, each of which has a value in every row.
+
+    Columns may be separated by commas, semicolons or tabs. Those in ``may_be_empty``
+    need no values. With ``has_aliases``, columns may have the names in ``ALIASES``.
+
+    Raises:
+      UserError: not a CSV in UTF-8, or a missing column or value.
+    """
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+        head = text.split("\n", 1)[0]
+        separator = max(_SEPARATORS, key=head.count)
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
+        header = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = header
+        records = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
+    renamed = _renamed(table, header) if has_aliases else {}
+    names = [renamed.get(name, name) for name in header]
+    if lacking := [name for name in columns if name not in names]:
+        raise UserError(
+            f"{table} lacks the column {' and '.join(lacking)}; it has "
+            f"{', '.join(header) or 'none'}"
+        )
+    if renamed or separator != ",":
+        how = [f"{old} as {new}" for old, new in renamed.items()]
+        if separator != ",":
+            how.append(f"separated by {_SEPARATORS[separator]}")
+        _log.info("reading %s: %s", table.name, ", ".join(how))
+    rows = []
+    for line, record in enumerate(records, start=2):
+        cells = {renamed.get(name, name): value for name, value in record.items()}
+        rows.append(Row(table, line, cells))
+        for name in columns:
+            if name not in may_be_empty:
+                rows[-1].check(name)
+    return rows
+
+
+def _renamed(table: Path, header: Sequence[str]) -> dict[str, str]:
+    """The canonical names of columns with other names.
+
+    Raises:
+      UserError: several columns could be meant.
+    """
+    result = {}
+    lower = {name.lower(): name for name in header}
+    for canonical in ALIASES:
+        if canonical in header:
+            continue
+        matches = [lower[name] for name in columns_named(canonical, lower)]
+        if len(matches) > 1:
+            raise UserError(
+                f"{table}: {' and '.join(matches)} could both be the column "
+                f"{canonical}; rename one of them to {canonical}"
+            )
+        result |= dict.fromkeys(matches, canonical)
+    return result

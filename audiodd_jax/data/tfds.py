@@ -1,0 +1,180 @@
+"""Audio datasets that TensorFlow Datasets (TFDS) has prepared: ``--dataset=tfds:NAME``.
+
+They are in ``--data_dir``, the ``data_dir`` of TFDS (by default its own), stored as
+``array_record``, which TFDS reads without TensorFlow. Only features that need
+TensorFlow themselves, such as ``tfds.features.Audio``, require it.
+
+The features of a dataset are ``audio``, samples of one or several channels, and
+``label``. The sample rate is that of the audio feature, or a feature ``rate`` or
+``sample_rate``.
+"""
+
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from audiodd_jax.config import DataConfig
+from audiodd_jax.data import audio, datasets
+from audiodd_jax.data.recordings import (
+    Decoded,
+    Recordings,
+    Source,
+    fingerprint_tree,
+)
+from audiodd_jax.data.tables import SPLIT_NAMES
+from audiodd_jax.errors import UserError
+from audiodd_jax.runtime import progress
+
+_RATES = ("rate", "sample_rate", "sampling_rate")
+_GROUPS = ("speaker_id", "speaker", "group")
+_FULL_SCALE = 32768
+
+
+def open_source(config: DataConfig, cache_dir: Path) -> Source:
+    """Finds the dataset in ``config.data_dir``; ``config.variant`` is its TFDS config.
+
+    Raises:
+      UserError: it is not available, or needs TensorFlow.
+    """
+    name = config.name.removeprefix(datasets.TFDS)
+    full_name = f"{name}/{config.variant}" if config.variant else name
+    root = config.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    builder = _builder(full_name, str(Path(root).expanduser()))
+    entry = datasets.lookup(config.name)
+    folder = Path(builder.data_dir)
+    return Source(
+        f"tfds-{full_name.replace('/', '-')}",
+        str(builder.version),
+        builder.info.redistribution_info.license or entry.licence,
+        fingerprint_tree(folder),
+        lambda: _read(folder, name),
+    )
+
+
+def _builder(name: str, root: str) -> Any:
+    try:
+        return tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
+    except ImportError as error:
+        raise UserError(
+            f"a feature of {name} needs TensorFlow, which is not installed: pip "
+            "install tensorflow"
+        ) from error
+    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
+        raise UserError(
+            f"TFDS has not prepared {name} in {root}: prepare it there with "
+            "file_format='array_record', or give its --data_dir"
+        ) from error
+
+
+class _Split(NamedTuple):
+    name: str
+    length: int
+
+
+class _Reader:
+    """Decodes the example at an index; records are reopened in other processes."""
+
+    def __init__(self, folder: Path, splits: list[_Split], rate: int):
+        self._folder, self._splits, self._rate = folder, splits, rate
+
+    @functools.cached_property
+    def sources(self) -> list[Any]:
+        """The examples of each split."""
+        builder = tfds.builder_from_directory(str(self._folder))
+        return [builder.as_data_source(split.name) for split in self._splits]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "sources"}
+
+    def __call__(self, index: int) -> Decoded:
+        for split, source in zip(self._splits, self.sources, strict=True):
+            if index < split.length:
+                return self.decode(source[index])
+            index -= split.length
+        raise IndexError(index)
+
+    def decode(self, example: Mapping[str, Any]) -> Decoded:
+        """Returns the mono waveform of an example, and its sample rate in Hz.
+
+        Raises:
+          BadAudioError: it has no samples, or its rate is unknown.
+        """
+        samples = np.asarray(example["audio"])
+        if np.issubdtype(samples.dtype, np.integer):
+            samples = samples / np.float32(_FULL_SCALE)
+        samples = samples.astype(np.float32)
+        mono = samples.mean(1) if samples.ndim == 2 else samples
+        rate = next((int(example[k]) for k in _RATES if k in example), self._rate)
+        if not rate:
+            raise audio.BadAudioError(f"{self._folder} does not say its sample rate")
+        if mono.ndim != 1 or not mono.size or not np.isfinite(mono).all():
+            raise audio.BadAudioError(f"an example of {self._folder} holds no sound")
+        return mono, rate
+
+
+def _read(folder: Path, name: str) -> Recordings:
+    """The index, by reading every example once.
+
+    Raises:
+      UserError: it has no audio or no label, or is stored in another format.
+    """
+    builder = tfds.builder_from_directory(str(folder))
+    features = builder.info.features
+    if lacking := [key for key in ("audio", "label") if key not in features]:
+        raise UserError(
+            f"{name} has no feature {' and '.join(lacking)}, but {', '.join(features)}"
+        )
+    splits = [_Split(k, v.num_examples) for k, v in sorted(builder.info.splits.items())]
+    # Audio features know their rate; others have none.
+    rate = getattr(features["audio"], "sample_rate", None) or 0
+    reader = _Reader(folder, splits, rate)
+    try:
+        sources = reader.sources
+    except (NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"{folder} is not stored as array_record: prepare it again with "
+            "file_format='array_record'"
+        ) from error
+    total = sum(split.length for split in splits)
+    headers = audio.Headers(np.zeros(total, np.float32), np.zeros(total, np.int32), {})
+    names, labels, groups = [], [], []
+    label_name = getattr(features["label"], "int2str", _text)
+    with progress.ticking(progress.bar(total, desc="reading", unit="clip")) as bar:
+        for split, source in zip(splits, sources, strict=True):
+            for i, example in enumerate(source):
+                index = len(names)
+                names.append(f"{split.name}-{i:07d}")
+                labels.append(label_name(example["label"]))
+                group = next((example[k] for k in _GROUPS if k in example), "")
+                groups.append(_text(group))
+                try:
+                    waveform, rate = reader.decode(example)
+                    headers.seconds[index] = waveform.size / rate
+                    headers.rates[index] = rate
+                except audio.BadAudioError as error:
+                    headers.bad[index] = error
+                bar.update()
+    class_names = tuple(sorted(set(labels)))
+    return Recordings(
+        class_names=class_names,
+        names=tuple(names),
+        labels=np.searchsorted(class_names, labels).astype(np.int32),
+        splits=np.repeat(
+            [SPLIT_NAMES.get(split.name, "") for split in splits],
+            [split.length for split in splits],
+        ),
+        folds=np.zeros(total, np.int32),
+        groups=np.array(groups, str),
+        load=reader,
+        read_headers=lambda: headers,
+    )
+
+
+def _text(value: Any) -> str:
+    value = value.item() if hasattr(value, "item") else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
