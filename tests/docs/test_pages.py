@@ -1,4 +1,4 @@
-"""What the documents print works as printed."""
+"""Commands, code, links and names on the pages work as printed."""
 
 import re
 import shlex
@@ -15,60 +15,151 @@ from audiodd_jax.flags.definitions import ARGUMENTS
 
 REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
-DOCUMENTS = [
+USAGE = REPOSITORY / "launch" / "usage.md"
+PAGES = [
     README,
-    *(REPOSITORY / name for name in ("launch/README.md", "experiments/RESULTS.md")),
     REPOSITORY / "BUILD_NOTES.md",
-    REPOSITORY / "audiodd_jax/CHANGES.md",
+    REPOSITORY / "audiodd_jax" / "CHANGES.md",
+    *sorted((REPOSITORY / "launch").rglob("*.md")),
+    *sorted((REPOSITORY / "experiments").rglob("*.md")),
 ]
+LINK = re.compile(r"\]\((?!https?:)([^)\s]*)\)")
+
+
+def name_of(page):
+    return str(page.relative_to(REPOSITORY))
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def run_blocks(page, names):
+    """Runs the Python blocks of a page, which share their names."""
+    for block in blocks(page, "python"):
+        exec(compile(block, name_of(page), "exec"), names)
+    return names
 
 
 @pytest.mark.slow
-def test_python_blocks_run_in_order(tmp_path, monkeypatch, capsys):
-    """In a folder that has the quickstart's run, or one like it."""
+def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = run_blocks(README, {})
+    assert names["images"].shape == (50, 32, 64, 1)
+    assert names["labels"].shape == (50, 10)
+    assert (tmp_path / "runs/example/figures/coreset.png").exists()
+    (accuracy,) = re.findall(r"test accuracy: ([\d.]+)%", capsys.readouterr().out)
+    assert float(accuracy) > 90
+
+
+@pytest.mark.slow
+def test_python_blocks_of_the_usage_page_run_in_order(tmp_path, monkeypatch, capsys):
+    """In a folder with the quickstart's run, or a short form of it."""
     monkeypatch.chdir(tmp_path)
     config = audiodd_jax.for_dataset(
         "tones", "quick", coreset__samples_per_class=5, loop__steps=2
     )
     audiodd_jax.distill(config, "runs/quickstart")
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    names: dict = {}
-    for block in blocks:
-        exec(compile(block, str(README), "exec"), names)
+    assert len(blocks(USAGE, "python")) == 3
+    names = run_blocks(USAGE, {})
     assert names["images"].shape[0] == names["labels"].shape[0] == 50
     assert soundfile.info("first.wav").duration == 1.0
     assert " % " in capsys.readouterr().out.replace("%\n", "% ")
 
 
-def test_the_sweep_that_is_printed_is_the_example():
-    text = (REPOSITORY / "launch" / "README.md").read_text()
-    (printed,) = re.findall(r"```python\n(COMMON.*?)```", text, re.DOTALL)
+def test_every_python_block_is_run_or_compared_by_a_test():
+    """The notes' methods and functions are registered by a test of extensions."""
+    tested = {"README.md": 1, "launch/usage.md": 3, "launch/sweeps.md": 1}
+    printed = {
+        name_of(page): len(blocks(page, "python"))
+        for page in PAGES
+        if blocks(page, "python") and page.name != "BUILD_NOTES.md"
+    }
+    assert printed == tested
+
+
+def test_the_printed_sweep_is_the_example():
+    (printed,) = blocks(REPOSITORY / "launch" / "sweeps.md", "python")
     assert printed in (REPOSITORY / "launch" / "sweep" / "sizes.py").read_text()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_pictures_links_and_scripts_are_there(document):
-    text = document.read_text()
-    links = re.findall(r"\]\((?!http)(.*?)\)", text)
-    scripts = re.findall(r"(?:experiments|launch)/[\w/]+\.(?:py|sh|sbatch)", text)
-    missing = [name for name in links if not (document.parent / name).exists()]
-    missing += [name for name in scripts if not (REPOSITORY / name).exists()]
-    assert not missing
+def test_the_readme_fits_one_and_a_half_screens():
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 110
+    assert max(map(len, lines)) <= 110
+    (example,) = blocks(README, "python")
+    assert len(example.splitlines()) <= 8
+    (table,) = re.findall(r"(?:^\|.*\n)+", README.read_text(), re.MULTILINE)
+    head_and_rule = 2
+    assert len(table.splitlines()) - head_and_rule <= 6
+    assert re.findall(r"!\[.*?\]\((.*?)\)", README.read_text())
 
 
-def test_the_readme_has_pictures_and_fits_its_length():
-    text = README.read_text()
-    assert re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert len(text.splitlines()) <= 220
+def test_the_readme_names_both_scripts():
+    commands = "".join(blocks(README, "bash"))
+    for script in ("quickstart.sh", "test.sh"):
+        assert f"bash launch/{script}" in commands
+
+
+def test_results_are_one_page_and_notes_stay_short():
+    results = (REPOSITORY / "experiments" / "RESULTS.md").read_text()
+    assert len(results.splitlines()) <= 150
     notes = (REPOSITORY / "BUILD_NOTES.md").read_text()
     assert len(notes.splitlines()) <= 500
 
 
+def anchors(page):
+    """Names of a page's headings, as links write them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_pictures_and_scripts_exist(page):
+    text = page.read_text()
+    broken = []
+    for link in LINK.findall(text):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    scripts = re.findall(r"(?:experiments|launch)/[\w/]+\.(?:py|sh|sbatch)", text)
+    broken += [name for name in scripts if not (REPOSITORY / name).exists()]
+    assert not broken
+
+
+def test_every_page_is_reached_from_the_readme():
+    reached, waiting = set(), [README]
+    while waiting:
+        page = waiting.pop().resolve()
+        if page in reached or page.suffix != ".md":
+            continue
+        reached.add(page)
+        for link in LINK.findall(page.read_text()):
+            waiting.append(
+                page.parent / link.partition("#")[0] if link[0] != "#" else page
+            )
+    missing = [name_of(page) for page in PAGES if page.resolve() not in reached]
+    assert not missing
+
+
+def test_files_of_the_package_that_pages_name_exist():
+    rooms = {path.name for path in (REPOSITORY / "audiodd_jax").iterdir()}
+    missing = []
+    for page in PAGES:
+        for path in re.findall(r"`([\w/]+/[\w.]+\.(?:py|md|html))`", page.read_text()):
+            room = path.split("/")[0]
+            root = REPOSITORY / "audiodd_jax" if room in rooms else REPOSITORY
+            if not (root / path).exists():
+                missing.append((name_of(page), path))
+    assert not missing
+
+
 def printed_commands():
-    """Every ``audiodd`` command line of a code block."""
-    for document in DOCUMENTS:
-        text = document.read_text().replace("\\\n", " ")
+    """Every ``audiodd`` command line of a page."""
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
         for line in re.findall(r"^audiodd .*$", text, re.MULTILINE):
             yield tuple(shlex.split(line, comments=True)[1:])
 
@@ -89,8 +180,7 @@ def test_printed_commands_parse(words):
     assert values
 
 
-def test_settings_that_are_named_exist():
-    names = set(fields.names(audiodd_jax.Config()))
-    for document in DOCUMENTS:
-        found = re.findall(r"--config\.([a-z_.]+)", document.read_text())
-        assert set(found) - {"group.field"} <= names, document
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_named_settings_exist(page):
+    named = set(re.findall(r"--config\.([a-z_.]*[a-z_])", page.read_text()))
+    assert named - {"group.field"} <= set(fields.names(audiodd_jax.Config()))

@@ -1,4 +1,4 @@
-"""A newcomer's afternoon: README's commands, from a folder of sounds to PyTorch."""
+"""The printed commands take a newcomer from a folder of sounds to PyTorch."""
 
 import importlib.util
 import os
@@ -12,25 +12,27 @@ import pytest
 
 from audiodd_jax.commands import main
 
-README = Path(__file__).parents[2] / "README.md"
+REPOSITORY = Path(__file__).parents[2]
+README = REPOSITORY / "README.md"
+USAGE = REPOSITORY / "launch" / "usage.md"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
-def commands(beginning):
-    """The commands of README's first code block that has one of this beginning."""
-    blocks = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+def commands(page, beginning):
+    """The commands of a page's first code block with a line that begins so."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
     block = next(block for block in blocks if f"\n{beginning}" in f"\n{block}")
-    return [line for line in block.splitlines() if not line.startswith(". ")]
+    return block.splitlines()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_TORCH, reason="no PyTorch: pip install torch brings it")
+@pytest.mark.skipif(not HAS_TORCH, reason="needs PyTorch: pip install torch")
 def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    lines = commands("audiodd prepare --dataset=folder")
+    lines = commands(README, "audiodd prepare --dataset=folder")
     words = [line.split()[1] for line in lines]
     assert words == ["prepare", "distill", "evaluate", "report"]
-    export = commands("audiodd export runs/quickstart")
+    export = commands(USAGE, "audiodd export runs/quickstart")
     lines += [line.replace("runs/quickstart", "runs/mine") for line in export]
     for line in lines:
         line = line.replace("path/to/sounds", str(sound_folder))
@@ -39,8 +41,8 @@ def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
             # Few steps: the sounds are two tones.
             few = ["--steps=10"] if arguments[0] == "distill" else []
             main.main([*arguments, *few])
-    told = capsys.readouterr().out
-    (ours,) = re.findall(r"test accuracy, distilled +([\d.]+)", told)
+    printed = capsys.readouterr().out
+    (ours,) = re.findall(r"test accuracy, distilled +([\d.]+)", printed)
     script = arguments[0]
     assert script == "runs/mine/export/pytorch/train.py"
     done = subprocess.run(

@@ -161,8 +161,8 @@ def test_memory_is_as_predicted_and_fits(compiled):
 
 @pytest.mark.slow
 def test_the_dry_run_that_is_printed_is_what_the_command_prints(tmp_path):
-    """README's, but for seconds, by the compiler that README names."""
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+    """Apart from seconds, with the compiler version that the page names."""
+    text = (Path(__file__).parents[2] / "launch/devices.md").read_text()
     (block,) = re.findall(r"```\n(bash launch/compilers.sh.*?)```", text, re.DOTALL)
     _, command, *printed = block.splitlines()
     try:
@@ -170,7 +170,7 @@ def test_the_dry_run_that_is_printed_is_what_the_command_prints(tmp_path):
     except UserError as error:
         pytest.skip(str(error))
     if f"libtpu {version}" not in block:
-        pytest.skip(f"libtpu {version}, another version than README's")
+        pytest.skip(f"libtpu {version}, not the version of launch/devices.md")
     run = [sys.executable, "-m", "audiodd_jax", *shlex.split(command)[1:]]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX", "XLA"))}
     done = subprocess.run(
