@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the compilers of TPUs and NVIDIA GPUs, which need neither, into a folder of the
-# environment that nothing but `audiodd ... --dry_run --target=...` looks into.
+# Installs the compilers for TPUs and NVIDIA GPUs; neither device is required. They go to a
+# folder of the environment that only `audiodd ... --dry_run --target=...` uses.
 #   bash launch/compilers.sh [tpu] [gpu]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes the reference of the Python API, from its docstrings, to build/docs/.
+# Writes the reference of the Python API to build/docs/, from the docstrings.
 #   bash launch/docs.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -12,11 +12,11 @@ import pathlib
 import audiodd_jax
 import pdoc
 
-# They are resolved on first use, and pdoc looks at what is there.
+# Public names are resolved on first use, and pdoc lists only resolved ones.
 for name in audiodd_jax.__all__:
     setattr(audiodd_jax, name, getattr(audiodd_jax, name))
 pdoc.render.configure(docformat="google")
 modules = ("audiodd_jax", "audiodd_jax.config", "audiodd_jax.networks.user_network")
 pdoc.pdoc(*modules, output_directory=pathlib.Path("build/docs"))
 END
-echo "see build/docs/index.html"
+echo "wrote build/docs/index.html"

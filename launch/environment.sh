@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Makes the project's own environment and installs the package in it, once.
-# Sourced by quickstart.sh and test.sh; expects the repository as working directory.
-#   environment EXTRAS [PACKAGE...]   leaves the environment's interpreter in $PYTHON
-# The packages are installed without what they ask for.
-# AUDIODD_VENV names another place than .venv; PYTHON another interpreter to start from.
+# Creates the project's own environment and installs the package in it, once.
+# The scripts in launch/ source this file from the root of the repository.
+#   environment EXTRAS [PACKAGE...]   sets $PYTHON to the environment's interpreter
+# Each PACKAGE is installed without its dependencies.
+# AUDIODD_VENV sets the folder (default: .venv), PYTHON the interpreter to create it with.
 
 find_python() {
   local candidate
@@ -14,27 +14,27 @@ find_python() {
       return 0
     fi
   done
-  echo "audiodd_jax needs Python 3.11 or newer; none was found (set PYTHON to name one)" >&2
+  echo "audiodd_jax needs Python 3.11 or newer, but found none; set PYTHON to its path" >&2
   return 1
 }
 
 environment() {
   local extras="$1" venv="${AUDIODD_VENV:-.venv}" base stamp
   shift
-  # What decides what is installed: another stamp, another installation.
+  # The package is installed again whenever this stamp changes.
   stamp="$(cat pyproject.toml audiodd_jax/version.py | cksum) $extras${*:+ $*}"
   if [ ! -x "$venv/bin/python" ]; then
     base="$(find_python)" || return 1
-    echo "making the environment $venv with $("$base" --version)"
+    echo "creating the environment $venv with $("$base" --version)"
     "$base" -m venv "$venv" || {
-      echo "python -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2
+      echo "python -m venv failed; on Debian and Ubuntu, run: apt-get install python3-venv" >&2
       return 1
     }
   fi
   PYTHON="$venv/bin/python"
-  # A line a kind of installation, so that quickstart and tests share one environment.
+  # One line per set of extras, so that quickstart and tests share one environment.
   if ! grep -qxF "$stamp" "$venv/audiodd-installed" 2>/dev/null; then
-    echo "installing (once, a few minutes)"
+    echo "installing the package (only once; takes a few minutes)"
     "$PYTHON" -m pip install --quiet --disable-pip-version-check \
       --editable ".$extras" || return 1
     if [ $# -gt 0 ]; then

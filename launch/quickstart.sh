@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes an environment, installs audiodd_jax in it, distils the embedded dataset, scores
-# the coreset and the real clips it started from, and draws it. Downloads no data.
+# Creates an environment, installs audiodd_jax in it and distils the built-in dataset. Then
+# scores and draws the coreset and the real clips it started from. Downloads no data.
 #   bash launch/quickstart.sh [flags of audiodd distill]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,6 +14,6 @@ case " $* " in *" --workdir"*) workdir="" ;; esac
 
 if [ -n "$workdir" ]; then
   echo
-  echo "see $workdir/figures/coreset.png and $workdir/README.md; all commands:"
+  echo "results: $workdir/figures/coreset.png and $workdir/README.md; to list all commands:"
   echo "  . ${AUDIODD_VENV:-.venv}/bin/activate && audiodd help"
 fi

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the same environment as quickstart.sh, with what the tests need, and runs them.
+# Creates the environment of quickstart.sh, adds the test dependencies and runs the tests.
 #   bash launch/test.sh [arguments of pytest]     (all tiers: -m 'not gpu')
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh
-# For the exact kernels, without TensorFlow.
+# neural-tangents computes the exact kernels; its dependency TensorFlow is not needed.
 environment "[test]" neural-tangents==0.6.5
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
-# Two at a time: half of a test is compilation, which takes one core.
+# Two workers: half of a test's time is compilation, which uses one core.
 "$PYTHON" -m pytest -n 2 --dist=loadfile "$@"

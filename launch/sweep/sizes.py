@@ -1,4 +1,4 @@
-"""How accuracy grows with the coreset: a grid of sizes, methods and seeds.
+"""Accuracy by coreset size: a grid of sizes, methods and seeds.
 
 audiodd sweep launch/sweep/sizes.py --workdir=runs/sizes
 audiodd report runs/sizes --out=runs/sizes-report

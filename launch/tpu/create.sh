@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Makes a Cloud TPU virtual machine (or a pod slice: several hosts) and installs the
-# package on all of its hosts.
+# Creates a Cloud TPU virtual machine, or a pod slice with several hosts, and installs the
+# package on every host.
 #   bash launch/tpu/create.sh NAME ZONE [TYPE] [VERSION]
 #   bash launch/tpu/create.sh audiodd us-central1-a v5litepod-8
 # It costs money until it is deleted:
 #   gcloud compute tpus tpu-vm delete NAME --zone=ZONE
-# Needs gcloud, signed in, with a project and a quota for the type. --preemptible among
-# the options (OPTIONS="--preemptible") is cheaper; a run that is cut continues.
+# Requires gcloud, signed in, with a project and a quota for the type. Preemptible machines
+# (OPTIONS="--preemptible") are cheaper; interrupted runs resume.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -23,7 +23,7 @@ gcloud compute tpus tpu-vm create "$name" --zone="$zone" \
 archive="$(mktemp -d)/audiodd_jax.tar.gz"
 git archive --format=tar.gz --prefix=audiodd_jax/ --output="$archive" HEAD
 gcloud compute tpus tpu-vm scp "$archive" "$name": --zone="$zone" --worker=all
-# JAX for TPUs first: what follows leaves it as it is.
+# JAX for TPUs comes first, so that installing the package keeps it.
 gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command='
   set -e
   sudo apt-get update -qq && sudo apt-get install -y -qq python3-venv

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a command of audiodd on a TPU that create.sh made: all hosts of a pod slice
-# together, which find each other without a flag.
+# Runs an audiodd command on a TPU that create.sh created, on all hosts of a pod slice
+# together. The hosts find each other without flags.
 #   bash launch/tpu/run.sh NAME ZONE distill --dataset=tones --workdir=runs/tpu
-# Each host reads the data, so each must have it: DATA=gs://bucket/folder copies it to
-# ~/data on all of them (then --data_dir=data), and what a dataset downloads by itself,
-# every host downloads. Only `distill` runs on several hosts; on one host every command
-# does. The first host writes the run directory; this script fetches it into ./runs-NAME.
-# Interrupted (or preempted, and created again)? The same command continues, as long as
-# the first host's disk is there; --workdir on a mounted bucket or disk outlives it.
+# Every host needs the data: DATA=gs://bucket/folder copies it to ~/data on each of them
+# (then pass --data_dir=data), and each host downloads datasets that have a download. Only
+# `distill` runs on several hosts; every command runs on one host. The first host writes
+# the run directory, and this script fetches it into ./runs-NAME.
+# The same command resumes an interrupted run, as long as the first host's disk exists. A
+# --workdir on a mounted bucket or disk survives the machine.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -23,4 +23,4 @@ if [ -n "${DATA:-}" ]; then
 fi
 on all "venv/bin/audiodd $(printf '%q ' "$@")"
 gcloud compute tpus tpu-vm scp --recurse "$name":runs "runs-$name" --zone="$zone" --worker=0
-echo "fetched runs-$name; look: audiodd report runs-$name"
+echo "fetched runs-$name; next: audiodd report runs-$name"

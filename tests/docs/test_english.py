@@ -11,7 +11,12 @@ from typing import NamedTuple
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-ROOTS = ("audiodd_jax/CHANGES.md",)
+ROOTS = (
+    "README.md",
+    "BUILD_NOTES.md",
+    "audiodd_jax/CHANGES.md",
+    "launch",
+)
 
 # Translated idioms, and what a native engineer would write in their place.
 PHRASES = {
