@@ -102,7 +102,8 @@ def main(_):
     coreset = audiodd_jax.distill(config, place / f"{name}-seed0").coreset
     data = dataset.load(config)
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
-    rows = subsets.choose(drawn, data, config, 0)
+    embedding = subsets.Embedding(config.network, config.evaluation.networks)
+    rows = subsets.choose(drawn, data, embedding, 0)
     sources = [recorded_training.coreset_source(coreset.unpack())]
     if _REAL.value:
         sources.append(recorded_training.subset_source(drawn, rows, data, 0))

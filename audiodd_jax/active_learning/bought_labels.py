@@ -104,7 +104,8 @@ def _rows(config: Config, data: Dataset) -> Int[np.ndarray, " b"]:
         subset = subsets.read_indices(Path(settings.indices))
     else:
         subset = subsets.fraction_of(settings.fraction)
-    return subsets.choose(subset, data, config, config.seed)
+    embedding = subsets.Embedding(config.network, config.evaluation.networks)
+    return subsets.choose(subset, data, embedding, config.seed)
 
 
 def _of_run(path: Path, budget: str, data: Dataset) -> Int[np.ndarray, " b"]:

@@ -35,15 +35,16 @@ _PURITY = 0.95
 _CHUNK = 256
 
 # The embedding: of the networks that RFAD distils clips with by default.
-_EMBEDDING = RandomNetworkConfig(width=32, readout="time_mean")
-_EMBEDDING_NETWORKS = 8
+_EMBEDDING = clips.Embedding(
+    RandomNetworkConfig(width=32, readout="time_mean"), count=8
+)
 
 
 def embed(
     key: Key[Array, ""], pool: Split | DeviceSplit | HostSplit
 ) -> Float[Array, "b d"]:
     """Features of the pool under random networks, of unit length."""
-    return clips.embed(key, pool, _EMBEDDING, _EMBEDDING_NETWORKS)
+    return clips.embed(key, pool, _EMBEDDING)
 
 
 class Query(NamedTuple):

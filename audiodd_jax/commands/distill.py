@@ -83,7 +83,9 @@ def distill(
         run.use_data(data.clips_digest)
         start = None
         if config.coreset.init.endswith(".npz"):
-            start = coreset_data.warm_start(Path(config.coreset.init), config, data)
+            start = coreset_data.warm_start(
+                Path(config.coreset.init), config.coreset, data, config.seed
+            )
         distilled = loop.distill(config, data, run, mesh, start)
         return _finish(run, distilled, data, config, mesh, cache_dir)
 

@@ -126,7 +126,8 @@ def _row(
     for i in range(seeds if drawn else 1):
         draw = config.seed + i
         if subset is not None:
-            rows = subsets.choose(subset, data, config, draw)
+            embedding = subsets.Embedding(config.network, config.evaluation.networks)
+            rows = subsets.choose(subset, data, embedding, draw)
             source = recorded_training.subset_source(subset, rows, data, draw)
             if name.endswith(RELABELLED):
                 source = _relabelled(source, name, coreset, data, cache_dir)

@@ -53,7 +53,8 @@ def train(
     else:
         data = dataset.load(config, cache_dir)
         subset = learns_from or Subset()
-        rows = subsets.choose(subset, data, config, config.seed)
+        embedding = subsets.Embedding(config.network, config.evaluation.networks)
+        rows = subsets.choose(subset, data, embedding, config.seed)
         source = recorded_training.subset_source(subset, rows, data, config.seed)
     module = None if model is None else user_network.wrapped(model, data.num_classes)
     return recorded_training.train(config, data, source, Path(workdir), module)

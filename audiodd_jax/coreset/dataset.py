@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, CoresetConfig, fields
 from audiodd_jax.coreset import initial
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -16,13 +16,17 @@ from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime.files import read_json
 
+# Settings that locate the data, as far as a coreset's file leaves them out.
+_LOCATION = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
+
 
 def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
-    """The configuration that a coreset was distilled with.
+    """Returns the configuration that a coreset was distilled with.
 
     Args:
       coreset: the coreset.
-      folder: its run directory, which says where the data lies; None: without paths.
+      folder: its run directory, whose ``config.json`` locates the data; None: the paths
+        stay at their defaults.
 
     Raises:
       UserError: the coreset has no settings.
@@ -30,33 +34,32 @@ def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
     settings = coreset.metadata.get("settings")
     if not isinstance(settings, dict):
         raise UserError(
-            "this coreset does not say how it was made: it has no settings; pass the "
-            "configuration of its data"
+            "this coreset does not record how it was made: it has no settings; pass "
+            "the configuration of its data"
         )
     config = fields.from_dict(settings)
     if folder is None or not (folder / "config.json").exists():
         return config
     saved = fields.from_dict(read_json(folder / "config.json"))
-    places = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
-    return fields.replace(config, {name: fields.get(saved, name) for name in places})
+    return fields.replace(config, {name: fields.get(saved, name) for name in _LOCATION})
 
 
 def load_data(
     coreset: Coreset, config: Config, needs_train: bool, cache_dir: Path | None
 ) -> Dataset:
-    """The coreset's dataset, with the coreset's preprocessing.
+    """Loads a coreset's dataset with the coreset's preprocessing.
 
     Args:
       coreset: the coreset.
-      config: of the data.
-      needs_train: whether the training clips are needed.
+      config: names the data.
+      needs_train: False leaves the training clips in the cache.
       cache_dir: folder of downloads and features.
 
     Raises:
-      UserError: it has other classes, or the coreset was made of its test clips.
+      UserError: the dataset has other classes, or the coreset was made from its test
+        clips.
     """
     if not needs_train:
-        # Training clips stay in the cache.
         config = fields.replace(config, {"data.storage": "host"})
     data = dataset.load(config, cache_dir, coreset.normalization)
     check_coreset(coreset, data)
@@ -64,86 +67,68 @@ def load_data(
 
 
 def check_coreset(coreset: Coreset, data: Dataset) -> None:
-    """Checks that a coreset was made of a dataset's training clips.
+    """Checks that a coreset was made from a dataset's training clips.
 
     Raises:
-      UserError: it has other classes, tags instead of classes or classes instead of
-        tags, or was made of the test clips.
+      UserError: the dataset has other classes, tags instead of classes or classes
+        instead of tags, or the coreset was made from its test clips.
     """
+    name = coreset.metadata["dataset"]
     if data.class_names != coreset.class_names:
         raise UserError(
-            f"this coreset of {coreset.metadata['dataset']} has the classes "
-            f"{_some(coreset.class_names)}; {data.name} has "
-            f"{_some(data.class_names)}"
+            f"this coreset of {name} has the classes {_some(coreset.class_names)}; "
+            f"{data.name} has {_some(data.class_names)}"
         )
     if coreset.has_tags != data.has_tags:
         kinds = ("one class per clip", "tags")
         raise UserError(
-            f"this coreset of {coreset.metadata['dataset']} has "
-            f"{kinds[coreset.has_tags]}; {data.name} has {kinds[data.has_tags]}"
+            f"this coreset of {name} has {kinds[coreset.has_tags]}; {data.name} has "
+            f"{kinds[data.has_tags]}"
         )
     _check_split(coreset, data)
 
 
 def _check_split(coreset: Coreset, data: Dataset) -> None:
-    """Checks that a coreset was not made of a dataset's test clips.
-
-    Raises:
-      UserError: it was, or could have been.
-    """
-    own = coreset.metadata["split"]["fold"]
-    if own and data.fold != own:
+    """Checks that a coreset was not, and could not have been, made from test clips."""
+    split = coreset.metadata["split"]
+    if split["fold"] and data.fold != split["fold"]:
         raise UserError(
-            f"the test fold of this coreset is {own}; fold {data.fold} was used to "
-            "distil it"
+            f"the test fold of this coreset is {split['fold']}; fold {data.fold} was "
+            "used to distil it"
         )
-    test = coreset.metadata["split"].get("test_digest")
+    test = split.get("test_digest")
     if test and data.test_digest and test != data.test_digest:
         raise UserError(
-            "the test clips are not those of the coreset's run, so that training clips "
-            f"could be among them: {data.name} has changed, or is split in another "
-            "way; restore its files and the settings config.data"
+            "the test clips differ from those of the coreset's run, so some may be "
+            f"clips it was distilled from: {data.name} has changed or is split "
+            "differently; restore its files and the settings config.data"
         )
 
 
-def warm_start(path: Path, config: Config, data: Dataset) -> CoresetArrays:
-    """The initial coreset of a run that continues from an earlier coreset.
+def warm_start(
+    path: Path, config: CoresetConfig, data: Dataset, seed: int
+) -> CoresetArrays:
+    """Makes an initial coreset that continues from an earlier coreset.
 
-    Classes are matched by name. Classes that the earlier coreset lacks, and samples
-    beyond those that it has, are random training clips.
+    Classes are matched by name. Classes and samples that the earlier coreset lacks are
+    filled with random training clips.
 
     Args:
-      path: of the earlier coreset.
-      config: of the run.
-      data: the prepared dataset.
+      path: file of the earlier coreset.
+      config: size and factor of the new one.
+      data: the dataset of the run.
+      seed: draws the training clips.
 
     Raises:
       UserError: the file is not a coreset, was made with other features, has classes
-        that the data lacks, more samples or another factor, or was made of test clips.
+        that the data lacks, more samples or another factor, or was made from test
+        clips.
     """
     earlier = load_coreset(path)
-    if earlier.features != data.features:
-        names = [field.name for field in dataclasses.fields(data.features)]
-        other = [
-            n
-            for n in names
-            if getattr(earlier.features, n) != getattr(data.features, n)
-        ]
-        raise UserError(
-            f"{path} was made with other features ({', '.join(other)}); set them by "
-            "--config.features to continue from it"
-        )
-    if earlier.factor != config.coreset.factor:
-        raise UserError(
-            f"{path} has coreset.factor={earlier.factor}, not {config.coreset.factor}"
-        )
-    if unknown := tuple(n for n in earlier.class_names if n not in data.class_names):
-        raise UserError(f"{data.name} lacks classes of {path}: {_some(unknown)}")
-    if earlier.metadata["dataset"] == data.name:
-        _check_split(earlier, data)
-    key = jax.random.key(config.seed)
-    real = dataclasses.replace(config.coreset, init="real")
-    random = initial.initial(key, data.train, data.class_names, real)
+    _check_continues(earlier, path, config, data)
+    random = initial.random_clips(
+        jax.random.key(seed), data.train, data.class_names, config
+    )
     decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
     images = normalization.apply(decibel, data.normalization)
     # Centred labels of more classes: the mean of each row stays zero.
@@ -153,10 +138,32 @@ def warm_start(path: Path, config: Config, data: Dataset) -> CoresetArrays:
     columns = [data.class_names.index(name) for name in earlier.class_names]
     labels[:, columns] = earlier.labels + shift
     classes = labels.argmax(1)
-    if data.has_tags:  # a file is in class order, and its labels need not say of which
+    if data.has_tags:  # labels do not tell the class; a file's order does
         classes = np.repeat(columns, len(labels) // count)
     return initial.filled(random, images, jnp.asarray(labels), classes)
 
 
+def _check_continues(
+    earlier: Coreset, path: Path, config: CoresetConfig, data: Dataset
+) -> None:
+    """Checks that a run on ``data`` can continue from an earlier coreset."""
+    if earlier.features != data.features:
+        old, new = map(dataclasses.asdict, (earlier.features, data.features))
+        other = ", ".join(name for name in old if old[name] != new[name])
+        raise UserError(
+            f"{path} was made with other features ({other}); set them by "
+            "--config.features to continue from it"
+        )
+    if earlier.factor != config.factor:
+        raise UserError(
+            f"{path} has coreset.factor={earlier.factor}, not {config.factor}"
+        )
+    if unknown := tuple(n for n in earlier.class_names if n not in data.class_names):
+        raise UserError(f"{data.name} lacks classes of {path}: {_some(unknown)}")
+    if earlier.metadata["dataset"] == data.name:
+        _check_split(earlier, data)
+
+
 def _some(names: tuple[str, ...]) -> str:
+    """The first names, and the number of the others."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")

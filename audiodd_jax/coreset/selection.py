@@ -8,7 +8,7 @@ References:
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,19 +27,59 @@ from audiodd_jax.networks import random_conv
 _CHUNK = 512
 
 
+class Embedding(NamedTuple):
+    """The random networks that embed clips.
+
+    Attributes:
+      network: settings of each network.
+      count: number of networks.
+    """
+
+    network: RandomNetworkConfig
+    count: int
+
+
+def select(
+    method: str,
+    key: Key[Array, ""],
+    clips: Split | DeviceSplit | HostSplit,
+    class_names: tuple[str, ...],
+    per_class: int,
+    embedding: Embedding | None,
+) -> Int[np.ndarray, " s"]:
+    """Selects ``per_class`` clips of each class, in class order.
+
+    Args:
+      method: ``random``, ``herding`` or ``k_center``.
+      key: draws the clips, or the networks that embed them.
+      clips: clips to select from.
+      class_names: the classes.
+      per_class: clips per class.
+      embedding: not used by ``random``.
+
+    Raises:
+      UserError: a class has fewer than ``per_class`` clips.
+    """
+    if method == "random":
+        return random_rows(key, clips.labels, class_names, per_class)
+    rows = {"herding": herding_rows, "k_center": k_center_rows}[method]
+    features = embed(key, clips, embedding)
+    return rows(features, clips.labels, class_names, per_class)
+
+
 def random_rows(
     key: Key[Array, ""],
     labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
-    """``per_class`` random clips of each class, without replacement, in class order.
+    """Draws ``per_class`` clips of each class without replacement, in class order.
 
     Raises:
       UserError: a class has fewer.
     """
     order = np.asarray(jax.random.permutation(key, len(labels)))
-    first = lambda mine, free: order[free[order]][:per_class]
+    first = lambda members, free: order[free[order]][:per_class]
     return _class_by_class(first, labels, class_names, per_class)
 
 
@@ -49,20 +89,11 @@ def _class_by_class(
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
-    """The clips that are chosen for each class, in class order, none of them twice.
+    """Chooses clips for each class; returns them in class order, without repetitions.
 
-    A clip with several tags can be chosen for any one of them, so that rare tags choose
-    first.
-
-    Args:
-      choose: ``(mine, free)``, the clips of a class and those of them that are not
-        chosen yet, to ``per_class`` rows.
-      labels: classes or tags.
-      class_names: the classes.
-      per_class: clips per class.
-
-    Raises:
-      UserError: a class has fewer.
+    A clip with several tags can be chosen for any one of them, so rare tags choose
+    first. ``choose(members, free)`` returns ``per_class`` rows, given masks of the
+    clips of a class and of those that are not chosen yet.
     """
     counts = check_counts(labels, class_names, per_class)
     labels = np.asarray(labels)
@@ -70,14 +101,15 @@ def _class_by_class(
     order = np.argsort(counts, kind="stable") if has_tags else np.arange(counts.size)
     is_free, rows = np.ones(len(labels), bool), {}
     for label in order.tolist():
-        mine = labels[:, label] > 0 if has_tags else labels == label
-        free = mine & is_free
+        members = labels[:, label] > 0 if has_tags else labels == label
+        free = members & is_free
         if (left := int(free.sum())) < per_class:
             raise UserError(
                 f"samples_per_class={per_class}, but {left} clips with the tag "
-                f"{class_names[label]!r} are left once rarer tags have theirs; lower it"
+                f"{class_names[label]!r} are left after rarer tags have chosen "
+                "theirs; lower it"
             )
-        rows[label] = np.asarray(choose(mine, free))
+        rows[label] = np.asarray(choose(members, free))
         is_free[rows[label]] = False
     return np.concatenate([rows[label] for label in range(counts.size)])
 
@@ -85,7 +117,7 @@ def _class_by_class(
 def random_fraction(
     key: Key[Array, ""], labels: Int[Array, "b *c"], clips: int
 ) -> Int[np.ndarray, " s"]:
-    """``clips`` random clips, stratified by class or rarest tag; all if fewer.
+    """Draws ``clips`` clips, stratified by class or rarest tag; all if there are fewer.
 
     Remainders go to random classes.
     """
@@ -93,12 +125,25 @@ def random_fraction(
     order = np.asarray(jax.random.permutation(key, len(labels)))
     shuffled = tags.strata(np.asarray(labels))[order]
     # Each clip's rank within its class, as a fraction of it; the lowest are kept.
-    by_class = np.argsort(shuffled, kind="stable")
-    counts = np.bincount(shuffled)
-    ranks = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    share = np.empty(len(labels))
-    share[by_class] = (ranks + 0.5) / np.repeat(counts, counts)
+    share = (ranks_in_class(shuffled) + 0.5) / np.bincount(shuffled)[shuffled]
     return np.sort(order[np.argsort(share, kind="stable")[:clips]])
+
+
+def ranks_in_class(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+    """Numbers the clips of each class from 0, in their order."""
+    order = np.argsort(classes, kind="stable")
+    counts = np.bincount(classes)
+    ranks = np.empty(len(classes), int)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    ranks[order] = np.arange(len(classes)) - starts
+    return ranks
+
+
+def _mean(
+    features: Float[Array, "b d"], members: Bool[Array | np.ndarray, " b"]
+) -> Float[Array, " d"]:
+    """Mean over the clips of a class."""
+    return jnp.sum(jnp.where(members[:, None], features, 0), 0) / members.sum()
 
 
 def herding_rows(
@@ -107,7 +152,7 @@ def herding_rows(
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
-    """Clips of each class whose mean approximates the class's mean, greedily.
+    """Selects clips whose mean approximates the mean of their class, greedily.
 
     Each step adds the clip that minimises ``|| mu - (sum + phi) / (i + 1) ||``.
 
@@ -116,8 +161,8 @@ def herding_rows(
     """
 
     @jax.jit
-    def choose(features: Array, mine: Array, free: Array) -> Array:
-        mean = jnp.sum(jnp.where(mine[:, None], features, 0), 0) / mine.sum()
+    def choose(features: Array, members: Array, free: Array) -> Array:
+        mean = _mean(features, members)
         norms = jnp.sum(features**2, 1)
 
         def next_clip(carry: tuple, i: Array) -> tuple[tuple, Array]:
@@ -131,8 +176,8 @@ def herding_rows(
         start = (jnp.zeros_like(mean), free)
         return lax.scan(next_clip, start, jnp.arange(per_class))[1]
 
-    of_class = functools.partial(choose, features)
-    return _class_by_class(of_class, labels, class_names, per_class)
+    herd = functools.partial(choose, features)
+    return _class_by_class(herd, labels, class_names, per_class)
 
 
 def k_center_rows(
@@ -141,7 +186,7 @@ def k_center_rows(
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
-    """Clips that cover each class: each is the farthest from the ones before it.
+    """Selects clips that cover their class: each is the farthest from the ones before.
 
     The first is nearest to the class's mean.
 
@@ -149,9 +194,8 @@ def k_center_rows(
       UserError: a class has fewer than ``per_class`` clips.
     """
 
-    def choose(mine: np.ndarray, free: np.ndarray) -> Int[Array, " count"]:
-        mean = jnp.sum(jnp.where(mine[:, None], features, 0), 0) / mine.sum()
-        nearness = 1 / (1 + squared_distances(features, mean))
+    def choose(members: np.ndarray, free: np.ndarray) -> Int[Array, " count"]:
+        nearness = 1 / (1 + squared_distances(features, _mean(features, members)))
         # Clips of other classes count as chosen.
         gaps = jnp.where(free, jnp.inf, -1.0)
         return farthest_first(features, gaps, nearness, per_class)
@@ -180,72 +224,63 @@ def farthest_first(
     noise: Float[Array, " b"],
     count: int,
 ) -> Int[Array, " count"]:
-    """Greedy k-center, given the squared distances to the centres so far.
+    """Chooses ``count`` clips by greedy k-center.
 
     Args:
-      features: of the clips.
-      gaps: squared distances; infinite without a centre, -1 for excluded clips.
+      features: features of the clips.
+      gaps: squared distances to the nearest centre so far; infinite without a centre,
+        -1 for excluded clips.
       noise: above -1; the highest breaks ties.
       count: clips to choose.
     """
 
     def choose(gaps: Array, _: None) -> tuple[Array, Array]:
-        place = highest(gaps, noise)
-        gaps = jnp.minimum(gaps, squared_distances(features, features[place]))
-        return gaps.at[place].set(-1.0), place
+        row = highest(gaps, noise)
+        gaps = jnp.minimum(gaps, squared_distances(features, features[row]))
+        return gaps.at[row].set(-1.0), row
 
     # Chosen clips have a gap of -1, below the 0 of duplicates of a centre.
     return lax.scan(choose, gaps, None, count)[1]
 
 
 def embed(
-    key: Key[Array, ""],
-    clips: Split | DeviceSplit | HostSplit,
-    config: RandomNetworkConfig,
-    num_networks: int,
+    key: Key[Array, ""], clips: Split | DeviceSplit | HostSplit, embedding: Embedding
 ) -> Float[Array, "b d"]:
-    """Features of clips under random networks, scaled to unit length.
-
-    Args:
-      key: draws the networks.
-      clips: real clips.
-      config: of the networks.
-      num_networks: number of networks.
-    """
+    """Features of clips under random networks, scaled to unit length."""
+    config = embedding.network
     networks = random_features.sample_networks(
-        key, num_networks, clips.image_shape, config, jnp.float32
+        key, embedding.count, clips.image_shape, config, jnp.float32
     )
 
     @jax.jit
     def part(images: Array) -> Array:
-        one = lambda network: random_conv.apply(network, images, config)
-        phi = jnp.moveaxis(lax.map(one, networks), 0, 1).reshape(len(images), -1)
+        apply = lambda network: random_conv.apply(network, images, config)
+        phi = jnp.moveaxis(lax.map(apply, networks), 0, 1).reshape(len(images), -1)
         return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
 
-    starts = range(0, len(clips.labels), _CHUNK)
-    chunks = (
-        clips.take(np.arange(start, min(start + _CHUNK, len(clips.labels))))
-        for start in starts
+    rows = np.arange(len(clips.labels))
+    starts = range(0, rows.size, _CHUNK)
+    return jnp.concatenate(
+        [part(clips.take(rows[start : start + _CHUNK])) for start in starts]
     )
-    return jnp.concatenate([part(images) for images in chunks])
 
 
 def check_counts(
     labels: Int[Array, "b *c"], class_names: tuple[str, ...], per_class: int = 1
 ) -> Int[np.ndarray, " c"]:
-    """The number of clips in each class, at least ``per_class``.
+    """Counts the clips of each class, at least ``per_class``.
 
     Raises:
       UserError: a class has fewer.
     """
     counts = tags.counts(np.asarray(labels), len(class_names))
     fewest = int(counts.argmin())
-    if counts[fewest] < per_class:
-        name, there = class_names[fewest], counts[fewest]
-        if not there:
-            raise UserError(f"the class {name!r} has 0 training clips")
-        raise UserError(
-            f"samples_per_class={per_class}, but the class {name!r} has {there} "
-            "training clips; lower it (or --config.coreset.factor, which multiplies it)"
-        )
-    return counts
+    name, count = class_names[fewest], counts[fewest]
+    if count >= per_class:
+        return counts
+    if not count:
+        raise UserError(f"the class {name!r} has 0 training clips")
+    raise UserError(
+        f"samples_per_class={per_class}, but the class {name!r} has {count} training "
+        "clips; lower it (or --config.coreset.factor, which multiplies it)"
+    )

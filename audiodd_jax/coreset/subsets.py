@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from audiodd_jax.config import Config
-from audiodd_jax.coreset import selection as clips_lib
+from audiodd_jax.coreset import selection
+from audiodd_jax.coreset.selection import Embedding
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
 
@@ -24,7 +24,7 @@ class Subset(NamedTuple):
       name: ``all``, ``random`` or ``herding`` (``per_class``), ``fraction`` (random and
         stratified), or ``indices``.
       per_class: clips per class.
-      fraction: of the training split, validation clips included.
+      fraction: share of the training split, validation clips included.
       indices: rows of the training clips, in the order of ``prepare``.
     """
 
@@ -35,15 +35,15 @@ class Subset(NamedTuple):
 
     @property
     def is_drawn(self) -> bool:
-        """Whether it depends on the seed."""
+        """True if the choice depends on the seed."""
         return self.name in ("random", "fraction")
 
 
 def parse(text: str, per_class: int) -> Subset:
-    """A subset from its name: ``all``, ``random``, ``herding``, or ``20%`` and so on.
+    """Parses ``all``, ``random``, ``herding``, or a percentage such as ``20%``.
 
     Args:
-      text: the name.
+      text: the subset's name.
       per_class: clips per class of ``random`` and ``herding``.
 
     Raises:
@@ -65,7 +65,7 @@ def fraction_of(fraction: float) -> Subset:
     """A random fraction of the training split.
 
     Raises:
-      UserError: it is not in (0, 1].
+      UserError: the fraction is not in (0, 1].
     """
     if not 0 < fraction <= 1:
         raise UserError(f"a fraction is above 0 and at most 1, not {fraction:g}")
@@ -73,7 +73,7 @@ def fraction_of(fraction: float) -> Subset:
 
 
 def read_indices(path: Path) -> Subset:
-    """The clips listed in a file: a ``.npy``, or integers in a text file.
+    """Reads the rows of clips from a ``.npy`` file, or from integers in a text file.
 
     Raises:
       UserError: the file holds something else.
@@ -91,34 +91,30 @@ def read_indices(path: Path) -> Subset:
 
 
 def choose(
-    subset: Subset, data: Dataset, config: Config, seed: int
+    subset: Subset, data: Dataset, embedding: Embedding, seed: int
 ) -> Int[np.ndarray, " b"]:
-    """Rows of ``data.train`` that belong to a subset.
+    """Chooses the rows of ``data.train`` that belong to a subset.
 
     Args:
-      subset: to choose.
-      data: the prepared dataset; only its training clips are used.
-      config: of the random networks that embed clips for herding.
-      seed: of the draw.
+      subset: the way to choose them.
+      data: only its training clips are used.
+      embedding: networks for ``herding``.
+      seed: seed of the draw.
 
     Raises:
       UserError: a class has too few clips, or an index is out of range.
     """
-    labels, count = data.train.labels, len(data.train.labels)
+    train, count = data.train, len(data.train.labels)
     key = jax.random.fold_in(jax.random.key(_DRAW), seed)
-    if subset.name == "random":
-        return clips_lib.random_rows(key, labels, data.class_names, subset.per_class)
-    if subset.name == "fraction":
-        clips = max(1, round(subset.fraction * data.num_train))
-        return clips_lib.random_fraction(key, labels, clips)
-    if subset.name == "herding":
-        networks = config.evaluation.networks
-        features = clips_lib.embed(key, data.train, config.network, networks)
-        return clips_lib.herding_rows(
-            features, labels, data.class_names, subset.per_class
-        )
     if subset.name == "all":
         return np.arange(count)
+    if subset.name == "fraction":
+        clips = max(1, round(subset.fraction * data.num_train))
+        return selection.random_fraction(key, train.labels, clips)
+    if subset.name != "indices":
+        return selection.select(
+            subset.name, key, train, data.class_names, subset.per_class, embedding
+        )
     rows = np.array(subset.indices)
     if rows.min() < 0 or rows.max() >= count:
         raise UserError(

@@ -5,7 +5,6 @@ Randomness is ``fold_in(root, step)``: a resumed run ends with the bits of an
 uninterrupted one.
 """
 
-import dataclasses
 import functools
 import itertools
 import math
@@ -114,7 +113,11 @@ def distill(
     if start is None:
         with progress.waiting(f"choosing the start ({config.coreset.init})"):
             start = initial.start(
-                stream(_INITIAL), data.train, data.class_names, config
+                stream(_INITIAL),
+                data.train,
+                data.class_names,
+                config.coreset,
+                clips.Embedding(config.network, config.evaluation.networks),
             )
     first = start
     if config.coreset.solve_labels:
@@ -233,15 +236,14 @@ def _select(
     with RunLog(run) as log, progress.waiting(f"choosing clips ({config.method})"):
         if run:
             run.start_from(-1)
-        chosen = initial.selected(
-            stream(_INITIAL), data.train, data.class_names, config
-        )
+        train = (stream(_INITIAL), data.train, data.class_names, config.coreset)
+        embedding = clips.Embedding(config.network, config.evaluation.networks)
+        chosen = initial.selected(config.method, *train, embedding)
         row = {"step": 0, "best": True}
         if validate:
             _score(validate, chosen, row)
         log.record(row)
-        random = dataclasses.replace(config.coreset, init="real")
-        start = initial.initial(stream(_INITIAL), data.train, data.class_names, random)
+        start = initial.random_clips(*train)
         return Distilled(start, chosen, 0, 0, log.history)
 
 

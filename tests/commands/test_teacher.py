@@ -194,7 +194,9 @@ def test_classes_that_the_earlier_coreset_lacks_start_from_real_clips(run, root)
         teacher_labels=None,
     )
     part.save(root / "part.npz")
-    start = coreset_data.warm_start(root / "part.npz", config, data)
+    start = coreset_data.warm_start(
+        root / "part.npz", config.coreset, data, config.seed
+    )
     np.testing.assert_allclose(start.images[:16], part.images, atol=1e-4)
     labels = np.asarray(start.labels)
     np.testing.assert_allclose(labels[:16, :8], run.coreset.labels[:16, :8], atol=1e-6)

@@ -60,11 +60,12 @@ def test_herding_follows_the_mean_of_each_class():
 def test_embeddings_have_length_one_and_hang_on_the_key():
     images = jax.random.normal(KEY, (35, 8, 8, 1))
     config = RandomNetworkConfig(depth=2, width=4, readout="time_mean")
+    embedding = clips_lib.Embedding(config, 3)
     clips = Split(images, LABELS)
-    features = clips_lib.embed(KEY, clips, config, 3)
+    features = clips_lib.embed(KEY, clips, embedding)
     assert features.shape == (35, 3 * 4 * 2)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    other = clips_lib.embed(jax.random.key(1), clips, config, 3)
+    other = clips_lib.embed(jax.random.key(1), clips, embedding)
     assert np.abs(features - other).max() > 1e-3
 
 

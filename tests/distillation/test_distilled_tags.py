@@ -71,7 +71,7 @@ def test_too_few_clips_are_one_sentence():
         clips_lib.random_rows(jax.random.key(0), jnp.asarray(TAGS), NAMES, 2)
     # Both clips of c have b, of which there are no others.
     labels = jnp.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]], jnp.int8)
-    with pytest.raises(UserError, match="0 clips with the tag 'c' are left once rarer"):
+    with pytest.raises(UserError, match="0 clips with the tag 'c' are left after"):
         clips_lib.random_rows(jax.random.key(0), labels, NAMES, 2)
 
 
@@ -79,7 +79,7 @@ def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
     own = checks.tagged()
     for factor in (1, 2):
         config = settings(coreset__factor=factor)
-        found = initial.start(jax.random.key(1), own.train, NAMES, config)
+        found = initial.start(jax.random.key(1), own.train, NAMES, config.coreset)
         tags = np.asarray(found.labels) + 1 / 3
         assert found.labels.shape == (6, 3)
         np.testing.assert_allclose(tags[np.arange(6), np.arange(6) // 2], 1, atol=1e-6)
@@ -108,7 +108,7 @@ def test_the_platt_loss_is_binary_cross_entropy_around_one_half():
 
 def test_solved_labels_lower_the_loss_on_the_training_clips():
     own, config = checks.tagged(), settings(coreset__label_prior=1e-3)
-    start = initial.start(jax.random.key(1), own.train, NAMES, config)
+    start = initial.start(jax.random.key(1), own.train, NAMES, config.coreset)
     mesh = devices.make_mesh()
     scoring = ridge_scoring.Scoring(
         config.network, 2, chunk=64, regularizer=config.rfad.regularizer

@@ -202,7 +202,7 @@ def test_the_loss_falls_and_more_clips_are_recognised():
     prepared = data(noise=2.0)
     method = frepo.make(config, 3, plan=Plan(8, 4))
     start = initial.start(
-        jax.random.key(0), prepared.train, prepared.class_names, config
+        jax.random.key(0), prepared.train, prepared.class_names, config.coreset
     )
     state = method.init(jax.random.key(0), start)
     steps = jax.jit(

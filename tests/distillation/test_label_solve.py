@@ -21,7 +21,7 @@ KEY = jax.random.key(4)
 def problem(**changes):
     config = settings(coreset__solve_labels=True, **changes)
     prepared = data()
-    start = initial.start(KEY, prepared.train, prepared.class_names, config)
+    start = initial.start(KEY, prepared.train, prepared.class_names, config.coreset)
     return config, prepared, start
 
 

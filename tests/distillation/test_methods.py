@@ -10,7 +10,7 @@ from test_loop import assert_same, data, on_host, run, settings
 
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
-from audiodd_jax.coreset.initial import initial
+from audiodd_jax.coreset import initial
 from audiodd_jax.distillation import loop, memory_plan, registry, steps
 from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.errors import UserError
@@ -137,7 +137,7 @@ def test_a_program_serves_every_seed():
         built = method(config, sizes, prepared.normalization, None, Plan())
         key = jax.random.key(seed)
         chunk = steps.make_chunk(built, key, prepared.normalization, config)
-        start = initial(key, prepared.train, prepared.class_names, config.coreset)
+        start = initial.start(key, prepared.train, prepared.class_names, config.coreset)
         state = built.init(key, start)
         lowered = chunk.func.lower(state, prepared.train, 2, **chunk.keywords)
         texts.append(lowered.as_text())

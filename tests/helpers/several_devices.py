@@ -17,8 +17,8 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from audiodd_jax.config import Config, fields, presets  # noqa: E402
+from audiodd_jax.coreset import initial  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
-from audiodd_jax.coreset.initial import initial  # noqa: E402
 from audiodd_jax.distillation import (  # noqa: E402
     frepo,
     memory_plan,
@@ -195,7 +195,7 @@ def distilled(method, dtype=np.float32):
     images = rng.standard_normal((40, *SHAPE, 1)).astype(dtype)
     data = Split(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
-    start = initial(jax.random.key(0), data, names, config.coreset)
+    start = initial.start(jax.random.key(0), data, names, config.coreset)
     sizes = memory_plan.sizes_of(config, SHAPE, CLASSES, 40, 0)
     found = []
     for count in (1, 8):
