@@ -17,7 +17,7 @@ from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.report import cards, learning_curves
+from audiodd_jax.report import cards, learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime.files import atomic, write_atomically, write_json
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -179,8 +179,9 @@ def compare(
     curves = [learning_curves.curve(name, results) for name, results in found.items()]
     first = found[acquisitions[0]][0]
     counts = [first["rounds"][0]["counted"], *first["budgets"].values()]
-    table = learning_curves.table(curves, points, counts, data.num_train)
-    table = "\n\n".join([table, *learning_curves.summary_sentences(curves, points)])
+    rows = learning_curves.table(curves, points, counts, data.num_train)
+    sentences = learning_curves.summary_sentences(curves, points)
+    table = "\n\n".join([tables.markdown(rows), *sentences])
     _write(config, data, curves, points, table, workdir)
     return Comparison(curves, points, table)
 

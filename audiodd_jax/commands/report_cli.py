@@ -8,26 +8,30 @@ from audiodd_jax.flags import parse
 
 def report(argv: Sequence[str]) -> None:
     """Makes tables, figures, sounds and a page to look at from run directories."""
-    values, places = parse.parse_arguments("report", argv)
+    values, folders = parse.parse_arguments("report", argv)
     from audiodd_jax.commands import report as report_lib
-    from audiodd_jax.commands import report_gallery
+    from audiodd_jax.report.gallery import Options
 
     keep_compiled(cache_dir(values))
-    options = report_gallery.Options(
-        *(values.galleries, values.per_class, values.iterations, values.seed),
+    options = Options(
+        values.galleries,
+        values.per_class,
+        values.iterations,
+        values.seed,
         values.all_sounds,
     )
-    found = report_lib.report(places, values.out, options, cache_dir(values))
-    for gallery in found.galleries:
-        print(f"{gallery.title}: {gallery.caption}")
-    for note in found.notes:
+    made = report_lib.write(folders, values.out, options, cache_dir(values))
+    for shown in made.shown:
+        print(f"{shown.gallery.title}: {shown.gallery.caption}")
+    for note in (note for shown in made.shown for note in shown.notes):
         print(note)
-    unfinished = f", {found.unfinished} of them unfinished" * (found.unfinished > 0)
+    count = sum(not run.result for run in made.runs)
+    unfinished = f", {count} of them unfinished" * (count > 0)
     rows = [
-        ("runs", f"{found.runs}{unfinished}"),
-        ("page", str(found.page)),
-        ("tables", f"{found.page.parent / 'tables'} (Markdown, CSV, LaTeX)"),
-        ("figures", str(found.page.parent / "figures")),
+        ("runs", f"{len(made.runs)}{unfinished}"),
+        ("page", str(made.out / "index.html")),
+        ("tables", f"{made.out / 'tables'} (Markdown, CSV, LaTeX)"),
+        ("figures", str(made.out / "figures")),
     ]
-    rows += [("sounds", str(folder)) for folder in found.sounds]
+    rows += [("sounds", str(shown.folder)) for shown in made.shown]
     table(rows)

@@ -1,7 +1,7 @@
 """Geometry of the page's charts: accuracy against bytes, examples or steps.
 
 The page draws them as SVG in its own colours, so that they follow its light and dark
-mode; sizes are chosen to be legible on a phone.
+mode. Their size keeps them legible on a phone.
 """
 
 import math
@@ -11,21 +11,23 @@ from typing import NamedTuple
 # In units of the drawing, which is as wide as a phone has pixels.
 WIDTH, HEIGHT = 400, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 384, 12, 250
-# Size of the number beside a point, and its distance.
-_NUMBER = (14, 13)
-_DISTANCE = 11
-# Places of a number around its point, the preferred one first.
-_PLACES = ((1, -0.6), (-1, -0.6), (1, 0.8), (-1, 0.8), (0, -1.2), (0, 1.4))
+# Size of the number next to a point, and its distance from the point.
+_LABEL_SIZE = (14, 13)
+_LABEL_DISTANCE = 11
+# Directions in which a number may lie from its point, in order of preference.
+_DIRECTIONS = ((1, -0.6), (-1, -0.6), (1, 0.8), (-1, 0.8), (0, -1.2), (0, 1.4))
+
+Position = tuple[float, float]
 
 
 class Series(NamedTuple):
-    """What a run has to show in a chart.
+    """The points of a run in a chart.
 
     Attributes:
       number: of the run on the page.
       name: of the run.
-      points: pairs of the horizontal value and an accuracy; more than one are joined.
-      start: accuracy that a single point began with, or None.
+      points: pairs of the horizontal value and an accuracy; several points are joined.
+      start: accuracy from which a single point started, or None.
     """
 
     number: int
@@ -35,7 +37,7 @@ class Series(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A tick of an axis: its place in the drawing, and its text."""
+    """A tick of an axis: its coordinate in the drawing, and its text."""
 
     at: float
     text: str
@@ -47,36 +49,26 @@ class Mark(NamedTuple):
     Attributes:
       number: of the run on the page.
       name: of the run.
-      told: its values in words.
-      points: places in the drawing.
-      start: place of the accuracy that it began with, or None.
-      label: place of its number.
+      values: its last values in words.
+      points: positions of its points.
+      start: position of the accuracy from which it started, or None.
+      label: position of its number.
     """
 
     number: int
     name: str
-    told: str
-    points: Sequence[tuple[float, float]]
-    start: tuple[float, float] | None
-    label: tuple[float, float]
+    values: str
+    points: Sequence[Position]
+    start: Position | None
+    label: Position
 
 
 class Chart(NamedTuple):
-    """A chart, ready to be drawn.
-
-    Attributes:
-      title: what it shows.
-      across: name of the horizontal axis.
-      up: name of the vertical axis.
-      note: how to read it, or empty.
-      x_ticks: of the horizontal axis.
-      y_ticks: of the vertical axis.
-      marks: of the runs.
-    """
+    """A chart, ready to be drawn; ``note`` explains how to read it, or is empty."""
 
     title: str
-    across: str
-    up: str
+    x_label: str
+    y_label: str
     note: str
     x_ticks: Sequence[Tick]
     y_ticks: Sequence[Tick]
@@ -85,8 +77,8 @@ class Chart(NamedTuple):
 
 def chart(
     title: str,
-    across: str,
-    up: str,
+    x_label: str,
+    y_label: str,
     series: Sequence[Series],
     *,
     is_log: bool,
@@ -95,78 +87,70 @@ def chart(
     """Lays out a chart.
 
     Args:
-      title: what it shows.
-      across: name of the horizontal axis.
-      up: name of the vertical axis.
-      series: of the runs; each has a point.
-      is_log: whether the horizontal axis is logarithmic; its values are positive then.
-      note: how to read it.
+      title: of the chart.
+      x_label: name of the horizontal axis.
+      y_label: name of the vertical axis.
+      series: each has at least one point.
+      is_log: use a logarithmic horizontal axis, which needs positive values.
+      note: explains how to read the chart.
     """
-    values = [x for one in series for x, _ in one.points]
+    values = [x for run in series for x, _ in run.points]
+    low, high = _log_range(values) if is_log else _linear_range(values)
     scale = math.log10 if is_log else float
-    if is_log:
-        # Room beside the outer points; a single value stands in the middle.
-        factor = max(1.15, (max(values) / min(values)) ** 0.08)
-        factor = 2.0 if max(values) == min(values) else factor
-        low, high = min(values) / factor, max(values) * factor
-        ticks = log_ticks(low, high)
-    else:
-        low, high = min(0.0, *values), max(values) or 1.0
-        ticks = linear_ticks(low, high)
-    heights = [100 * y for one in series for _, y in one.points]
-    heights += [100 * one.start for one in series if one.start is not None]
-    bottom, top = _percent_range(heights)
     unit = (RIGHT - LEFT) / (scale(high) - scale(low))
-    across_at = lambda x: LEFT + unit * (scale(x) - scale(low))
-    up_at = lambda y: BOTTOM - (BOTTOM - TOP) * (y - bottom) / (top - bottom)
-    taken: list[tuple[float, float]] = []
-    marks = []
-    for one in series:
-        places = [(across_at(x), up_at(100 * y)) for x, y in one.points]
+    heights = [100 * y for run in series for _, y in run.points]
+    heights += [100 * run.start for run in series if run.start is not None]
+    bottom, top = _percent_range(heights)
+    x_at = lambda x: LEFT + unit * (scale(x) - scale(low))
+    y_at = lambda y: BOTTOM - (BOTTOM - TOP) * (y - bottom) / (top - bottom)
+    marks: list[Mark] = []
+    for run in series:
+        points = [(x_at(x), y_at(100 * y)) for x, y in run.points]
         start = None
-        if one.start is not None:
-            start = places[-1][0], up_at(100 * one.start)
-        label = _free_place(places[-1], taken)
-        taken.append(label)
-        x, y = one.points[-1]
-        told = f"{100 * y:.1f} % at {x:,.0f} {across}"
-        marks.append(Mark(one.number, one.name, told, places, start, label))
+        if run.start is not None:
+            start = points[-1][0], y_at(100 * run.start)
+        label = _label_position(points[-1], [mark.label for mark in marks])
+        x, y = run.points[-1]
+        text = f"{100 * y:.1f} % at {x:,.0f} {x_label}"
+        marks.append(Mark(run.number, run.name, text, points, start, label))
+    x_ticks = log_ticks(low, high) if is_log else linear_ticks(low, high)
     return Chart(
         title,
-        across,
-        up,
+        x_label,
+        y_label,
         note,
-        [Tick(across_at(x), short(x)) for x in ticks],
-        [Tick(up_at(y), f"{y:g}") for y in linear_ticks(bottom, top)],
+        [Tick(x_at(x), short(x)) for x in x_ticks],
+        [Tick(y_at(y), f"{y:g}") for y in linear_ticks(bottom, top)],
         marks,
     )
 
 
-def log_ticks(low: float, high: float) -> list[float]:
-    """At most six values of a logarithmic axis: powers of ten, and 2 and 5 or 3 times.
+def _linear_range(values: Sequence[float]) -> tuple[float, float]:
+    return min(0.0, *values), max(values) or 1.0
 
-    Args:
-      low: its smallest value.
-      high: its largest value.
-    """
+
+def _log_range(values: Sequence[float]) -> tuple[float, float]:
+    """Adds a margin around the outer points; a single value lies in the middle."""
+    factor = max(1.15, (max(values) / min(values)) ** 0.08)
+    factor = 2.0 if max(values) == min(values) else factor
+    return min(values) / factor, max(values) * factor
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Returns at most six powers of ten, with 2 and 5 or 3 times them if they fit."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        found = [s * 10.0**p for p in powers for s in steps]
-        found = [value for value in found if low <= value <= high]
-        if len(found) <= 6:
+        ticks = [step * 10.0**power for power in powers for step in steps]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 6:
             break
-    found = found[:: math.ceil(len(found) / 6) or 1]
+    ticks = ticks[:: math.ceil(len(ticks) / 6) or 1]
     # A short axis may lie between two of them.
-    return found or [low, high]
+    return ticks or [low, high]
 
 
 def linear_ticks(low: float, high: float) -> list[float]:
-    """At most six multiples of 1, 2 or 5 times a power of ten.
-
-    Args:
-      low: smallest value of the axis.
-      high: its largest value.
-    """
+    """Returns at most six multiples of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10((high - low) / 5))
     step = next(s * power for s in (1, 2, 5, 10) if (high - low) / (s * power) <= 5)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -174,15 +158,15 @@ def linear_ticks(low: float, high: float) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number of few characters: ``200``, ``1.5 k``, ``20 M``."""
-    for size, sign in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    """Writes a number with few characters: ``200``, ``1.5 k``, ``20 M``."""
+    for size, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if value >= size:
-            return f"{value / size:.3g}{sign}"
+            return f"{value / size:.3g}{prefix}"
     return f"{value:.3g}"
 
 
 def _percent_range(values: Sequence[float]) -> tuple[float, float]:
-    """Tens around percentages, at least twenty points apart, between 0 and 100."""
+    """Returns multiples of ten around percentages, at least twenty points apart."""
     low = 10.0 * math.floor(min(values) / 10 + 1e-9)
     high = 10.0 * math.ceil(max(values) / 10 - 1e-9)
     while high - low < 20:
@@ -190,20 +174,18 @@ def _percent_range(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def _free_place(
-    point: tuple[float, float], taken: Sequence[tuple[float, float]]
-) -> tuple[float, float]:
-    """Where to write a point's number, so that no other number is covered."""
+def _label_position(point: Position, taken: Sequence[Position]) -> Position:
+    """Returns where to write a point's number without covering another number."""
     for ring in (1, 2, 3):
-        for dx, dy in _PLACES:
-            place = point[0] + ring * dx * _DISTANCE, point[1] + ring * dy * _DISTANCE
-            is_inside = LEFT + 6 < place[0] < WIDTH - 8 and TOP < place[1] < BOTTOM - 4
-            if is_inside and not any(_overlap(place, other) for other in taken):
-                return place
-    return point[0] + _DISTANCE, point[1]
+        for dx, dy in _DIRECTIONS:
+            x = point[0] + ring * dx * _LABEL_DISTANCE
+            y = point[1] + ring * dy * _LABEL_DISTANCE
+            is_inside = LEFT + 6 < x < WIDTH - 8 and TOP < y < BOTTOM - 4
+            if is_inside and not any(_overlap((x, y), other) for other in taken):
+                return x, y
+    return point[0] + _LABEL_DISTANCE, point[1]
 
 
-def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    return all(
-        abs(a - b) < size for a, b, size in zip(one, other, _NUMBER, strict=True)
-    )
+def _overlap(label: Position, other: Position) -> bool:
+    width, height = _LABEL_SIZE
+    return abs(label[0] - other[0]) < width and abs(label[1] - other[1]) < height

@@ -1,4 +1,4 @@
-"""Which classes or tags are recognised, and what classes are taken for otherwise."""
+"""Scores by class or tag, and which classes are mistaken for each other."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from jaxtyping import Int
 from audiodd_jax.errors import UserError
 from audiodd_jax.training.metrics import per_class_accuracy
 
-# Where ``Evaluation.summary`` has the scores of tags.
+# The key of tag scores in ``Evaluation.summary``.
 _PRECISIONS = "per_class_average_precision"
 
 
@@ -20,8 +20,8 @@ class TagPrecisions(NamedTuple):
 
     Attributes:
       class_names: ``c`` tags.
-      accuracies: average precision of each, mean over seeds; None for a tag that no
-        test clip has.
+      accuracies: average precision of each tag, mean over seeds; None for a tag without
+        test clips.
     """
 
     class_names: tuple[str, ...]
@@ -42,29 +42,25 @@ class ClassScores(NamedTuple):
     @property
     def accuracies(self) -> list[float | None]:
         """Accuracy of each class; None for a class without test clips."""
-        found = per_class_accuracy(self.counts).tolist()
-        return [None if math.isnan(share) else share for share in found]
+        shares = per_class_accuracy(self.counts).tolist()
+        return [None if math.isnan(share) else share for share in shares]
 
     @property
     def shares(self) -> list[list[float | None]]:
-        """Of each class's clips, the share of each prediction; None where it is 0."""
-        total = self.counts.sum(1, keepdims=True)
+        """Each prediction's share of a class's clips; None where it is 0."""
+        totals = self.counts.sum(1).tolist()
         return [
-            [count / size if count else None for count in row]
-            for row, (size,) in zip(self.counts.tolist(), total.tolist(), strict=True)
+            [count / total if count else None for count in row]
+            for row, total in zip(self.counts.tolist(), totals, strict=True)
         ]
 
     def confused(self, most: int = 5) -> Iterator[tuple[str, str, int, int]]:
-        """The most frequent mistakes: class, prediction, their number, all clips.
-
-        Args:
-          most: number of mistakes.
-        """
+        """Yields the most frequent mistakes: class, prediction, their number, clips."""
         wrong = self.counts.copy()
         np.fill_diagonal(wrong, 0)
         total = self.counts.sum(1)
-        for place in np.argsort(-wrong, axis=None, kind="stable")[:most]:
-            row, column = np.unravel_index(place, wrong.shape)
+        for index in np.argsort(-wrong, axis=None, kind="stable")[:most]:
+            row, column = np.unravel_index(index, wrong.shape)
             if wrong[row, column]:
                 names = self.class_names[row], self.class_names[column]
                 yield *names, int(wrong[row, column]), int(total[row])
@@ -73,53 +69,52 @@ class ClassScores(NamedTuple):
 def pooled(
     summaries: Sequence[Mapping[str, Any]],
 ) -> ClassScores | TagPrecisions | None:
-    """The scores of several seeds together.
+    """Pools the scores of several seeds.
 
     Args:
-      summaries: of ``Evaluation.summary``, as ``result.json`` and ``evaluation.json``
-        have them.
+      summaries: values of ``Evaluation.summary``, as in ``result.json`` and
+        ``evaluation.json``.
 
     Returns:
       None if a seed has no scores by class, or the seeds have different classes.
 
     Raises:
       UserError: a matrix does not have a row and a column per class, or a tag's score
-        is no number.
+        is not a number.
     """
-    if summaries and all(found.get(_PRECISIONS) for found in summaries):
-        return _pooled_tags([found[_PRECISIONS] for found in summaries])
-    if not summaries or not all(found.get("confusions") for found in summaries):
+    if summaries and all(summary.get(_PRECISIONS) for summary in summaries):
+        return _pooled_tags([summary[_PRECISIONS] for summary in summaries])
+    if not summaries or not all(summary.get("confusions") for summary in summaries):
         return None
-    names = {tuple(found["per_class_accuracy"]) for found in summaries}
-    if len(names) > 1:
+    class_names = tuple(summaries[0]["per_class_accuracy"])
+    if any(tuple(row["per_class_accuracy"]) != class_names for row in summaries):
         return None
-    (class_names,) = names
-    counts = [_counts(found["confusions"], len(class_names)) for found in summaries]
+    counts = [_counts(row["confusions"], len(class_names)) for row in summaries]
     return ClassScores(class_names, np.sum(counts, axis=0))
 
 
 def _pooled_tags(seeds: Sequence[Mapping[str, Any]]) -> TagPrecisions | None:
-    """The scores of the same tags; None if they differ.
+    """Averages the scores of the same tags; None if the tags differ.
 
     Raises:
-      UserError: a score is no number.
+      UserError: a score is not a number.
     """
     names = tuple(seeds[0])
     if any(tuple(scores) != names for scores in seeds):
         return None
-    found = [[scores[name] for scores in seeds] for name in names]
+    by_tag = [[scores[name] for scores in seeds] for name in names]
     try:
-        means = [None if None in each else statistics.fmean(each) for each in found]
+        means = [None if None in row else statistics.fmean(row) for row in by_tag]
     except TypeError as error:
         raise UserError("an average precision is not a number") from error
     return TagPrecisions(names, means)
 
 
 def _counts(confusions: Any, classes: int) -> Int[np.ndarray, "c c"]:
-    """A run's confusion matrices as one.
+    """Adds up a run's confusion matrices.
 
     Raises:
-      UserError: not ``classes`` rows and columns of counts.
+      UserError: they are not counts in ``classes`` rows and columns.
     """
     try:
         counts = np.array(confusions, np.int64)

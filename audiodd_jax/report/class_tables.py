@@ -1,13 +1,13 @@
-"""Accuracy by class and confusion matrices, as the page shows them."""
+"""The page's tables of accuracy by class, and its confusion matrices."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from audiodd_jax.report.class_scores import ClassScores
-from audiodd_jax.report.comparison import Compared
+from audiodd_jax.report.groups import Group
 
-# Numbers of a confusion matrix on a page: 20 matrices of fifty classes.
-_CELLS = 50_000
+# Most numbers of confusion matrices on a page: 20 matrices of fifty classes.
+_MAX_CELLS = 50_000
 
 
 class Cell(NamedTuple):
@@ -17,26 +17,19 @@ class Cell(NamedTuple):
     text: str
 
 
-class Column(NamedTuple):
-    """A run at the head of a column."""
-
-    number: int
-    name: str
-
-
 class ByClass(NamedTuple):
     """Accuracy by class.
 
     Attributes:
       dataset: its name.
-      of: what is shown of each: accuracy of a class, average precision of a tag.
-      columns: one per run.
-      rows: name of a class, and a cell per run; None without test clips.
+      metric: the score: accuracy of each class, or average precision of each tag.
+      groups: one per column.
+      rows: name of a class, and a cell per group; None without test clips.
     """
 
     dataset: str
-    of: str
-    columns: Sequence[Column]
+    metric: str
+    groups: Sequence[Group]
     rows: Sequence[tuple[str, Sequence[Cell | None]]]
 
 
@@ -44,69 +37,56 @@ class Matrix(NamedTuple):
     """A confusion matrix.
 
     Attributes:
-      number: of the run on the page.
-      name: of the run.
+      group: scored by the matrix.
       class_names: of rows and columns.
-      rows: a cell per prediction; None where there is no clip.
+      rows: a cell per prediction; None without clips.
       mistakes: the most frequent ones, in words.
     """
 
-    number: int
-    name: str
+    group: Group
     class_names: Sequence[str]
     rows: Sequence[Sequence[Cell | None]]
     mistakes: Sequence[str]
 
 
-def by_class(dataset: str, lines: Sequence[Compared]) -> list[ByClass]:
-    """Tables of accuracy by class, one per set of classes; empty without scores.
-
-    Args:
-      dataset: its name.
-      lines: its lines of the comparison.
-    """
-    alike: dict[tuple[type, tuple[str, ...]], list[Compared]] = {}
-    for line in lines:
-        if line.classes:
-            kind = type(line.classes), line.classes.class_names
-            alike.setdefault(kind, []).append(line)
+def by_class(groups: Sequence[Group]) -> list[ByClass]:
+    """Returns a dataset's tables of accuracy by class, one per set of classes."""
+    alike: dict[tuple[bool, tuple[str, ...]], list[Group]] = {}
+    for group in groups:
+        if scores := group.classes:
+            key = isinstance(scores, ClassScores), scores.class_names
+            alike.setdefault(key, []).append(group)
     tables = []
-    for (kind, names), members in alike.items():
-        of = "average precision of each tag"
-        if kind is ClassScores:
-            of = "accuracy of each class"
-        columns = [Column(line.number, described(line)) for line in members]
-        scores = zip(*(line.classes.accuracies for line in members), strict=True)
+    for (are_classes, names), members in alike.items():
+        metric = "average precision of each tag"
+        if are_classes:
+            metric = "accuracy of each class"
+        columns = zip(*(group.classes.accuracies for group in members), strict=True)
         rows = [
-            (name, [_cell(share) for share in shares])
-            for name, shares in zip(names, scores, strict=True)
+            (name, list(map(_cell, shares)))
+            for name, shares in zip(names, columns, strict=True)
         ]
-        tables.append(ByClass(dataset, of, columns, rows))
+        tables.append(ByClass(members[0].first.dataset, metric, members, rows))
     return tables
 
 
-def matrices(lines: Sequence[Compared]) -> list[Matrix]:
-    """Confusion matrices, the first ones where they would be too much for a page."""
+def matrices(groups: Sequence[Group]) -> list[Matrix]:
+    """Returns confusion matrices: the first ones, if there are too many for a page."""
     found, cells = [], 0
-    for line in lines:
-        if not isinstance(line.classes, ClassScores):
+    for group in groups:
+        scores = group.classes
+        if not isinstance(scores, ClassScores):
             continue
-        cells += line.classes.counts.size
-        if found and cells > _CELLS:
+        cells += scores.counts.size
+        if found and cells > _MAX_CELLS:
             break
-        rows = [[_cell(share) for share in row] for row in line.classes.shares]
-        names = line.classes.class_names
+        rows = [list(map(_cell, shares)) for shares in scores.shares]
         mistakes = [
-            f"{name}, taken for {other}: {count:,} of {total:,}"
-            for name, other, count, total in line.classes.confused()
+            f"{name}, mistaken for {other}: {count:,} of {total:,}"
+            for name, other, count, total in scores.confused()
         ]
-        found.append(Matrix(line.number, described(line), names, rows, mistakes))
+        found.append(Matrix(group, scores.class_names, rows, mistakes))
     return found
-
-
-def described(line: Compared) -> str:
-    """What was learnt from, and by what."""
-    return f"{line.name}, by {line.learner}"
 
 
 def _cell(share: float | None) -> Cell | None:

@@ -87,7 +87,7 @@ def _cells(row: Row, means: Mapping[str, float]) -> Sequence[str]:
         "" if math.isnan(scores.interval) else f"± {100 * scores.interval:.1f}",
         f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
         ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
-        "" if closed is None else f"{100 * closed:.0f} %",
+        "" if closed is None else f"{100 * closed:z.0f} %",
         f"{row.seconds:.0f}",
     )
 
@@ -104,7 +104,7 @@ def summary(rows: Sequence[Row]) -> list[str]:
         labels = " with the same teacher's labels" if has_same_labels else ""
         text = f"{protocol}: {100 * gain:+.1f} points over random clips{labels}"
         if closed is not None:
-            text += f"; {100 * closed:.0f} % of the gap between random and all clips"
+            text += f"; {100 * closed:z.0f} % of the gap between random and all clips"
         sentences.append(text)
     return sentences
 

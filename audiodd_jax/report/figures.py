@@ -10,11 +10,13 @@ from jaxtyping import Float, Int
 from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.training.scores import Evaluation
 
-# Most spectrograms per class in a figure, before and after each.
+# Markers of lines, in order.
+MARKERS = "osv^DPX"
+# Most spectrograms per class in a figure of a coreset, in each of its halves.
 MAX_COLUMNS = 8
 # Most classes in a figure of a coreset.
 MAX_ROWS = 25
-# Most classes that are named at the axes of a confusion matrix.
+# Most classes whose names are written at an axis.
 _MAX_TICKS = 120
 # Most characters of a class name.
 _MAX_NAME = 40
@@ -23,7 +25,7 @@ MAX_WRITTEN_CLASSES = 20
 
 
 def plain(text: str, most: int = 120) -> str:
-    """Text of users for matplotlib: no formulas or control characters, not too long."""
+    """Makes a user's text safe for matplotlib: short, without formulas or controls."""
     text = "".join(c if c.isprintable() else " " for c in text)
     if len(text) > most:
         text = text[:most] + "..."
@@ -31,11 +33,17 @@ def plain(text: str, most: int = 120) -> str:
 
 
 def blank(width: float, height: float) -> Any:
-    """An empty ``matplotlib.figure.Figure`` of this size in inches."""
+    """Returns an empty ``matplotlib.figure.Figure`` of this size in inches."""
     # Matplotlib takes half a second to import, and most commands draw nothing.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Any, title: str, path: Path) -> None:
+    """Adds a user's title to a figure and writes it as a PNG."""
+    figure.suptitle(plain(title))
+    figure.savefig(path, dpi=120)
 
 
 def curves(
@@ -55,20 +63,17 @@ def curves(
     figure = blank(9.0, 3.4)
     left, right = figure.subplots(1, 2)
 
-    def line(
-        axes: Any, name: str, label: str, scale: float = 1.0, **style: Any
-    ) -> None:
+    def line(axes: Any, name: str, label: str, scale: float, **style: Any) -> None:
         points = [(row["step"], scale * row[name]) for row in history if name in row]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, **style)
 
-    line(left, "loss", "batch", color="C0")
-    line(left, "validation_loss", "validation", color="C1", marker="o", ms=3)
+    validation = {"color": "C1", "marker": "o", "ms": 3}
+    line(left, "loss", "batch", 1.0, color="C0")
+    line(left, "validation_loss", "validation", 1.0, **validation)
     left.set(xlabel="step", ylabel="loss")
     line(right, "batch_accuracy", "batch", 100.0, color="C0")
-    line(
-        right, "validation_accuracy", "validation", 100.0, color="C1", marker="o", ms=3
-    )
+    line(right, "validation_accuracy", "validation", 100.0, **validation)
     best = [row for row in history if row.get("best")]
     if best and "validation_accuracy" in best[-1]:
         right.axvline(best[-1]["step"], color="C2", ls=":", label="best")
@@ -77,43 +82,34 @@ def curves(
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    figure.suptitle(plain(title))
-    figure.savefig(path, dpi=120)
+    save(figure, title, path)
 
 
 def progress(
-    histories: Mapping[str, Sequence[Sequence[dict[str, Any]]]],
+    validated: Mapping[str, Sequence[tuple[int, float]]],
     title: str,
     path: Path,
     metric: str = ACCURACY,
 ) -> None:
-    """Draws validation accuracy against steps, one line per name (mean over seeds).
+    """Draws validation accuracy against steps.
 
     Args:
-      histories: by name, the rows of ``metrics.jsonl`` of each seed.
+      validated: steps and accuracies of each line, by its name in the legend.
       title: of the figure.
       path: of the PNG.
       metric: what the accuracies are, in words.
     """
     figure = blank(8.0, 4.5)
     axes = figure.subplots()
-    for i, (name, seeds) in enumerate(histories.items()):
-        at: dict[int, list[float]] = {}
-        for rows in seeds:
-            for row in rows:
-                if "validation_accuracy" in row:
-                    at.setdefault(row["step"], []).append(row["validation_accuracy"])
-        if len(at) < 2:
-            continue
-        steps = sorted(at)
-        values = [100 * sum(at[step]) / len(at[step]) for step in steps]
-        axes.plot(steps, values, marker="osv^DPX"[i % 7], ms=4, label=plain(name))
+    for i, (name, points) in enumerate(validated.items()):
+        steps, accuracies = zip(*points, strict=True)
+        percent = [100 * accuracy for accuracy in accuracies]
+        marker = MARKERS[i % len(MARKERS)]
+        axes.plot(steps, percent, marker=marker, ms=4, label=plain(name))
     axes.set(xlabel="step", ylabel=f"validation {metric} (%)")
     axes.grid(alpha=0.3)
-    if axes.lines:
-        axes.legend(frameon=False, fontsize=8)
-    figure.suptitle(plain(title))
-    figure.savefig(path, dpi=120)
+    axes.legend(frameon=False, fontsize=8)
+    save(figure, title, path)
 
 
 def coreset_grid(
@@ -152,34 +148,19 @@ def coreset_grid(
         gridspec_kw={"width_ratios": [1] * columns + [0.15] + [1] * columns},
     )
     figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    drawn = slice(0, rows * per_class)
-    shown_values = np.concatenate([before[drawn], after[drawn]])
-    low, high = np.percentile(shown_values, [1, 99.8])
-    for row in range(rows):
-        grid[row, columns].set_axis_off()
-        for column in range(columns):
-            clip = row * per_class + column
-            for axes, images in (
-                (grid[row, column], before),
-                (grid[row, columns + 1 + column], after),
-            ):
-                picture = axes.imshow(
-                    images[clip],
-                    origin="lower",
-                    aspect="auto",
-                    cmap="magma",
-                    vmin=low,
-                    vmax=high,
-                )
-                axes.set_xticks([])
-                axes.set_yticks([])
-        grid[row, 0].set_ylabel(
-            plain(class_names[row], _MAX_NAME),
-            rotation=0,
-            ha="right",
-            va="center",
-            fontsize=8,
-        )
+    drawn = np.concatenate([images[: rows * per_class] for images in (before, after)])
+    low, high = np.percentile(drawn, [1, 99.8])
+    style = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
+    for row, axes in enumerate(grid):
+        first = row * per_class
+        left = before[first : first + columns]
+        right = after[first : first + columns]
+        for cell, image in zip(np.delete(axes, columns), [*left, *right], strict=True):
+            picture = cell.imshow(image, vmin=low, vmax=high, **style)
+            cell.set(xticks=[], yticks=[])
+        axes[columns].set_axis_off()
+        name = plain(class_names[row], _MAX_NAME)
+        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     shown = f" ({columns} of {per_class} per class)" if columns < per_class else ""
     grid[0, 0].set_title(names[0] + shown, loc="left", fontsize=10)
     grid[0, columns + 1].set_title(names[1], loc="left", fontsize=10)
@@ -212,13 +193,21 @@ def by_class(
     axes.barh(range(classes), 100 * np.nan_to_num(scores.per_class), color="C0")
     axes.set_ylim(classes - 0.5, -0.5)
     if classes <= _MAX_TICKS:
-        names = [plain(name, _MAX_NAME) for name in class_names]
-        small = max(3.5, min(9.0, 200.0 / max(classes, 1)))
-        axes.set_yticks(range(classes), names, fontsize=small)
+        axes.set_yticks(range(classes), **_tick_labels(class_names))
     axes.set(xlabel="average precision (%)", xlim=(0, 100))
     axes.grid(alpha=0.3, axis="x")
-    figure.suptitle(plain(title))
-    figure.savefig(path, dpi=120)
+    save(figure, title, path)
+
+
+def _tick_labels(class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "labels": [plain(name, _MAX_NAME) for name in class_names],
+        "fontsize": _font_size(len(class_names)),
+    }
+
+
+def _font_size(classes: int) -> float:
+    return max(3.5, min(9.0, 200.0 / max(classes, 1)))
 
 
 def confusion(
@@ -236,29 +225,21 @@ def confusion(
     total = counts.sum(1, keepdims=True)
     shares = 100 * np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
     side = min(3.0 + 0.42 * classes, 16.0)
-    small = max(3.5, min(9.0, 200.0 / max(classes, 1)))
     figure = blank(side + 1.0, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    ticks = range(classes)
-    names = [plain(name, _MAX_NAME) for name in class_names]
     if classes <= _MAX_TICKS:
-        axes.set_xticks(ticks, names, rotation=60, ha="right", fontsize=small)
-        axes.set_yticks(ticks, names, fontsize=small)
-    axes.set(xlabel="predicted", ylabel="class of the clip")
+        labels = _tick_labels(class_names)
+        axes.set_xticks(range(classes), rotation=60, ha="right", **labels)
+        axes.set_yticks(range(classes), **labels)
+    axes.set(xlabel="predicted class", ylabel="true class")
     if classes <= MAX_WRITTEN_CLASSES:
+        centred = {"ha": "center", "va": "center", "fontsize": _font_size(classes)}
         for row, column in zip(*np.nonzero(counts), strict=True):
             share = shares[row, column]
-            axes.text(
-                column,
-                row,
-                f"{share:.0f}" if share >= 0.5 else "<1",
-                ha="center",
-                va="center",
-                fontsize=small,
-                color="white" if share > 50 else "black",
-            )
+            text = f"{share:.0f}" if share >= 0.5 else "<1"
+            color = "white" if share > 50 else "black"
+            axes.text(column, row, text, color=color, **centred)
     bar = figure.colorbar(picture, ax=axes, shrink=0.7)
-    bar.set_label("of the class's clips (%)")
-    figure.suptitle(plain(title))
-    figure.savefig(path, dpi=120)
+    bar.set_label("share of the class's clips (%)")
+    save(figure, title, path)

@@ -1,7 +1,8 @@
-"""Spectrograms, labels, sounds and nearest real clips of a coreset."""
+"""A coreset on the page: spectrograms and sounds, next to the nearest real clips."""
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -10,18 +11,46 @@ import numpy as np
 import soundfile
 from jaxtyping import Array, Float, Int
 
+from audiodd_jax.config import fields
 from audiodd_jax.coreset import audio_folder
-from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.coreset.dataset import load_data
+from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion, normalization
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.report import html_page, summary, tables
+from audiodd_jax.report.groups import Group
+from audiodd_jax.report.html_page import Card, Gallery, Side
+from audiodd_jax.runtime import progress
 
+# Spectrograms of a coreset on the page by default.
+_CARDS = 100
 # Training clips compared with a coreset at once.
 _COMPARED_AT_ONCE = 4096
 # Sample rates of MPEG 1, 2 and 2.5.
 _MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
-class Heard(NamedTuple):
+class Options(NamedTuple):
+    """How coresets are shown in a report.
+
+    Attributes:
+      galleries: most coresets, the best per dataset and method first.
+      per_class: most spectrograms per class; 0: a hundred in total.
+      iterations: of Griffin-Lim.
+      seed: of the initial phases of Griffin-Lim.
+      all_sounds: also write WAV files of the spectrograms that are not shown.
+    """
+
+    galleries: int = 4
+    per_class: int = 0
+    iterations: int = 64
+    seed: int = 0
+    all_sounds: bool = False
+
+
+class Sounds(NamedTuple):
     """Spectrograms and their sounds.
 
     Attributes:
@@ -39,7 +68,7 @@ class Nearest(NamedTuple):
     """The training clip nearest to each spectrogram.
 
     Attributes:
-      rows: ``[s]`` of the training clips.
+      rows: ``[s]`` rows of the training clips.
       labels: ``[s]`` their classes, or ``[s, c]`` their tags.
       distances: ``[s]`` root mean square, in standard deviations.
     """
@@ -47,6 +76,93 @@ class Nearest(NamedTuple):
     rows: Int[np.ndarray, " s"]
     labels: Int[np.ndarray, "s *c"]
     distances: Float[np.ndarray, " s"]
+
+
+class Shown(NamedTuple):
+    """A gallery, the folder of its sounds, and notes on what could not be shown."""
+
+    gallery: Gallery
+    folder: Path
+    notes: list[str]
+
+
+def make(
+    group: Group, sounds_folder: Path, options: Options, cache_dir: Path | None
+) -> Shown:
+    """Makes the gallery of a coreset from the first run of its group.
+
+    Args:
+      group: of distillations.
+      sounds_folder: parent of the coreset's folder of sounds.
+      options: how it is shown.
+      cache_dir: folder of downloads and features.
+
+    Raises:
+      UserError: the coreset is damaged.
+    """
+    run = group.first
+    coreset = load_coreset(run.path / "coreset.npz")
+    arrays = coreset.unpack()
+    title = f"{run.dataset}, {group.name}, seed {run.seed}"
+    labels = np.asarray(arrays.labels)
+    # The page embeds everything that it shows, and a sound is a hundred times an image.
+    per_class = options.per_class or max(1, _CARDS // len(coreset.class_names))
+    shown = _first_of_each(labels.argmax(1), per_class)
+    hidden = np.setdiff1d(np.arange(len(labels)), shown)
+    written = np.concatenate([shown, hidden]) if options.all_sounds else shown
+    folder = sounds_folder / tables.stem(title)
+    notes, nearest_clips, nearest_sounds = [], None, None
+    total = len(written) + len(shown)
+    with progress.ticking(progress.bar(total, desc=title, unit="sound")) as bar:
+        listen = lambda images: _listen(images, coreset, options, bar.update)
+        sounds = listen(arrays.images[written])
+        names = audio_folder.write(sounds.waveforms, coreset, folder, written)
+        try:
+            config = fields.from_dict(run.config)
+            train = load_data(coreset, config, True, cache_dir).train
+            nearest_clips = nearest(arrays.images[shown], train)
+            nearest_sounds = listen(train.take(nearest_clips.rows))
+        except (UserError, OSError) as reason:
+            notes.append(f"No real clips are shown next to {title}: {reason}")
+    caption = f"Spectral convergence of the inversion: {_spread(sounds)}"
+    if nearest_sounds:
+        caption += f"; for the nearest real clips {_spread(nearest_sounds)}"
+    if len(hidden):
+        caption += f". {len(hidden)} more spectrograms are not shown"
+        if options.all_sounds:
+            caption += ", but have WAV files"
+    listing = folder.relative_to(sounds_folder.parent) / "metadata.csv"
+    caption += f". {listing} lists the WAV files."
+    cards = _cards(sounds, labels[shown], names, nearest_sounds, nearest_clips, coreset)
+    return Shown(Gallery(group.number, title, caption, cards), folder, notes)
+
+
+def _first_of_each(classes: Int[np.ndarray, " s"], count: int) -> Int[np.ndarray, " k"]:
+    """Returns the first few rows of each class, in class order."""
+    rows = [np.flatnonzero(classes == c)[:count] for c in np.unique(classes)]
+    return np.concatenate(rows)
+
+
+def _spread(sounds: Sounds) -> str:
+    return summary.spread(sounds.convergence.tolist())
+
+
+def _listen(
+    images: Float[Array, "k f t 1"],
+    coreset: Coreset,
+    options: Options,
+    done: Callable[[int], object],
+) -> Sounds:
+    """Reconstructs the sounds of images that are standardised like the coreset."""
+    log_mel = normalization.invert(images, coreset.normalization)
+    inverted = inversion.invert_many(
+        log_mel,
+        coreset.features,
+        key=jax.random.key(options.seed),
+        iterations=options.iterations,
+        done=done,
+    )
+    return Sounds(np.asarray(log_mel), *inverted)
 
 
 @jax.jit
@@ -62,7 +178,7 @@ def _distances(
 def nearest(
     images: Float[Array, "s f t 1"], train: Split | DeviceSplit | HostSplit
 ) -> Nearest:
-    """The nearest training clips, of any class.
+    """Finds the nearest training clips, of any class.
 
     Args:
       images: standardised spectrograms.
@@ -75,39 +191,47 @@ def nearest(
         best = distances.argmin(1)
         parts.append((rows[best], distances[np.arange(best.size), best]))
     rows, squares = (np.stack(values) for values in zip(*parts, strict=True))
-    which, place = squares.argmin(0), np.arange(squares.shape[1])
-    rows = rows[which, place]
-    distances = np.sqrt(np.maximum(squares[which, place], 0.0))
+    best, columns = squares.argmin(0), np.arange(squares.shape[1])
+    rows = rows[best, columns]
+    distances = np.sqrt(np.maximum(squares[best, columns], 0.0))
     return Nearest(rows, labels[rows], distances)
 
 
-def listen(
-    images: Float[Array, "k f t 1"],
+def _cards(
+    sounds: Sounds,
+    labels: Float[np.ndarray, "s c"],
+    names: list[str],
+    nearest_sounds: Sounds | None,
+    nearest_clips: Nearest | None,
     coreset: Coreset,
-    *,
-    seed: int,
-    iterations: int,
-    done: Callable[[int], object] = lambda _: None,
-) -> Heard:
-    """Sounds of spectrograms, by ``features.inversion``.
+) -> list[Card]:
+    """Returns one card per spectrogram, all on the same scale in dB."""
+    shown = [sounds.log_mel[: len(labels)]]
+    if nearest_sounds:
+        shown.append(nearest_sounds.log_mel)
+    limits = tuple(np.percentile(np.concatenate(shown), [1, 99.8]).tolist())
+    spaced = lambda words: words.replace(";", ", ") if coreset.has_tags else words
 
-    Args:
-      images: standardised as the coreset.
-      coreset: for its feature settings and normalisation.
-      seed: draws the initial phases of Griffin-Lim.
-      iterations: of Griffin-Lim.
-      done: called with the number of spectrograms that are finished.
-    """
-    log_mel = normalization.invert(images, coreset.normalization)
-    key, config = jax.random.key(seed), coreset.features
-    found = inversion.invert_many(
-        log_mel, config, key=key, iterations=iterations, done=done
-    )
-    return Heard(np.asarray(log_mel), *found)
+    def side(heard: Sounds, row: int, title: str, caption: str) -> Side:
+        image = html_page.data_address(picture(heard.log_mel[row], limits), "image/png")
+        content = sound(heard.waveforms[row], coreset.features.sample_rate)
+        return Side(spaced(title), caption, image, html_page.data_address(*content))
+
+    cards = []
+    for i, label in enumerate(labels):
+        left = side(sounds, i, coreset.in_words(label), names[i])
+        left = left._replace(labels=tuple(strongest(label, coreset.class_names)))
+        right = None
+        if nearest_sounds:
+            words = tags.in_words(nearest_clips.labels[i], coreset.class_names)
+            distance = f"{nearest_clips.distances[i]:.2f} standard deviations per bin"
+            right = side(nearest_sounds, i, f"real: {words}", f"nearest, {distance}")
+        cards.append(Card(left, right))
+    return cards
 
 
 def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> bytes:
-    """A spectrogram as a PNG with one pixel per bin, low frequencies at the bottom.
+    """Returns a PNG with one pixel per bin, low frequencies at the bottom.
 
     Args:
       log_mel: in dB.
@@ -122,11 +246,14 @@ def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> b
 
 
 def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, str]:
-    """A sound for a page, and its media type: MP3 if possible, else WAV.
+    """Encodes a sound for a page, as MP3 if possible, else WAV.
 
     Args:
       waveform: in [-1, 1].
       rate: in Hz.
+
+    Returns:
+      The content of the file, and its media type.
     """
     if "MP3" in soundfile.available_formats() and rate in _MP3_RATES:
         return audio_folder.encoded(waveform, rate, "MP3"), "audio/mpeg"
@@ -136,7 +263,7 @@ def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, st
 def strongest(
     label: Float[np.ndarray, " c"], class_names: tuple[str, ...], count: int = 3
 ) -> Iterator[tuple[str, float]]:
-    """The classes of a label with the largest values; 1 for a hard label.
+    """Yields the classes of a label with the largest values; 1 for a hard label.
 
     Args:
       label: centred.
@@ -144,6 +271,6 @@ def strongest(
       count: most classes; values below 0.01 are left out.
     """
     values = label + 1 / label.size
-    for place in np.argsort(-values, kind="stable")[:count]:
-        if values[place] >= 0.01:
-            yield class_names[place], float(values[place])
+    for index in np.argsort(-values, kind="stable")[:count]:
+        if values[index] >= 0.01:
+            yield class_names[index], float(values[index])

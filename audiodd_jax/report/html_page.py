@@ -9,7 +9,7 @@ import jinja2
 from audiodd_jax.report import charts as charts_lib
 from audiodd_jax.report.charts import Chart
 from audiodd_jax.report.class_tables import ByClass, Matrix
-from audiodd_jax.report.comparison import Compared
+from audiodd_jax.report.groups import Group
 from audiodd_jax.report.tables import Table, mean_std
 
 
@@ -18,7 +18,7 @@ class Side(NamedTuple):
 
     Attributes:
       title: its class.
-      caption: a line under it.
+      caption: the line below it.
       picture: data URL.
       sound: data URL.
       labels: class names and values of its label; empty for a real clip.
@@ -32,10 +32,10 @@ class Side(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A spectrogram of a coreset, and the nearest real clip, if known."""
+    """A spectrogram of a coreset, and the nearest real clip if available."""
 
-    own: Side
-    near: Side | None
+    distilled: Side
+    nearest: Side | None
 
     @property
     def sides(self) -> list[Side]:
@@ -49,7 +49,7 @@ class Gallery(NamedTuple):
     Attributes:
       number: of its run on the page.
       title: dataset, method, size and seed.
-      caption: errors of the sounds, and what is not shown.
+      caption: errors of the sounds, and number of spectrograms that are not shown.
       cards: its spectrograms.
     """
 
@@ -74,7 +74,7 @@ class Page(NamedTuple):
       made: version, date and number of runs.
       summary: one sentence per coreset.
       note: how to read the numbers.
-      comparison: by dataset, its runs.
+      comparison: the groups of runs by dataset.
       charts: of the comparison.
       by_class: accuracy of each class.
       matrices: confusion matrices.
@@ -87,7 +87,7 @@ class Page(NamedTuple):
     made: str
     summary: Sequence[str]
     note: str
-    comparison: Mapping[str, Sequence[Compared]]
+    comparison: Mapping[str, Sequence[Group]]
     charts: Sequence[Chart]
     by_class: Sequence[ByClass]
     matrices: Sequence[Matrix]
@@ -97,12 +97,12 @@ class Page(NamedTuple):
 
 
 def data_address(content: bytes, media_type: str) -> str:
-    """Content as a data URL (RFC 2397)."""
+    """Returns content as a data URL (RFC 2397)."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def render(page: Page) -> str:
-    """The page as HTML; all text is escaped."""
+    """Renders the page as HTML with all text escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("audiodd_jax.report"),
         autoescape=True,
@@ -119,7 +119,7 @@ def render(page: Page) -> str:
 
 
 def _class_names(page: Page) -> list[str]:
-    """Classes that the page can be filtered by."""
+    """Returns the classes that the page can be filtered by."""
     names = [name for table in page.by_class for name, _ in table.rows]
-    names += [card.own.title for gallery in page.galleries for card in gallery.cards]
+    names += [card.distilled.title for item in page.galleries for card in item.cards]
     return list(dict.fromkeys(names))

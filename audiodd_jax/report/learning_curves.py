@@ -9,18 +9,18 @@ import numpy as np
 from jaxtyping import Float
 
 from audiodd_jax.features.metric import ACCURACY
-from audiodd_jax.report import figures, tables
+from audiodd_jax.report import figures
 from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
 
-# Of coresets; curves have the default cycle.
+# For coresets; curves use the default colours.
 _COLORS = (
     *("black", "saddlebrown", "deeppink", "teal", "navy"),
     *("olive", "red", "gray", "darkorange", "slateblue"),
 )
 _MARKERS = "*sDP^vXodp"
-# From one kind of coreset to the next, as a ratio on the logarithmic axis.
-_STEP = 1.03
+# Ratio on the logarithmic axis between neighbouring coresets of the same size.
+_OFFSET = 1.03
 
 
 class Curve(NamedTuple):
@@ -43,7 +43,7 @@ class Point(NamedTuple):
     """Accuracies of networks trained on coresets of one size.
 
     Attributes:
-      clips: spectrograms of a coreset.
+      clips: spectrograms per coreset.
       accuracies: on the test split, one per network.
       seconds: mean duration of a training.
       name: of the coresets in the legend.
@@ -56,12 +56,7 @@ class Point(NamedTuple):
 
 
 def curve(name: str, results: Sequence[dict[str, Any]]) -> Curve:
-    """The curve of an acquisition function over its seeds.
-
-    Args:
-      name: of the function.
-      results: ``result.json`` of each seed's run.
-    """
+    """Returns the curve of an acquisition function from each seed's ``result.json``."""
     rounds = [result["rounds"] for result in results]
     counts = tuple(row["counted"] for row in rounds[0])
     accuracies = np.array([[row["test_accuracy"] for row in rows] for rows in rounds])
@@ -80,12 +75,10 @@ def draw(
 ) -> None:
     """Draws test accuracy against labelled clips, with coresets as points.
 
-    Coresets of the same number of clips stand side by side around it.
-
     Args:
       curves: of the acquisition functions.
-      points: of the coresets.
-      num_train: clips of the training split.
+      points: of the coresets; those of the same size are drawn next to each other.
+      num_train: number of clips in the training split.
       title: of the figure.
       path: of the PNG.
       everything: accuracies of networks trained on all clips.
@@ -96,44 +89,15 @@ def draw(
     figure = figures.blank(10.0 if is_full else 8.0, 5.0)
     axes = figure.subplots()
     for i, curve in enumerate(curves):
-        mean = 100 * curve.accuracies.mean(0)
-        style = {"color": f"C{i}", "marker": "osv^DPX"[i % 7], "ms": 4}
-        axes.plot(
-            curve.counts, mean, label=plain(curve.name.replace("_", " ")), **style
-        )
-        if len(curve.accuracies) > 1:
-            half = 100 * curve.accuracies.std(0, ddof=1)
-            axes.fill_between(
-                curve.counts, mean - half, mean + half, color=f"C{i}", alpha=0.07, lw=0
-            )
+        _draw_curve(axes, curve, i)
     if everything:
         level = 100 * statistics.fmean(everything)
         axes.axhline(level, ls="--", lw=1, color="black", label="all clips")
     for i, name in enumerate(names):
-        alike = [point for point in points if point.name == name]
-        spread = [
-            100 * statistics.stdev(p.accuracies) if len(p.accuracies) > 1 else 0.0
-            for p in alike
-        ]
-        axes.errorbar(
-            [_beside(point, points) for point in alike],
-            [100 * statistics.fmean(point.accuracies) for point in alike],
-            spread,
-            fmt=_MARKERS[i % len(_MARKERS)],
-            ms=14 if i == 0 else 7,
-            color=_COLORS[i % len(_COLORS)],
-            capsize=3,
-            zorder=3,
-            label=plain(name),
-        )
+        _draw_points(axes, name, points, i)
     axes.set_xscale("log")
-    counts = sorted({c for curve in curves for c in curve.counts})
-    # Tick labels of close counts would overlap.
-    shown = counts[:1]
-    for count in counts[1:]:
-        if count > 1.4 * shown[-1]:
-            shown.append(count)
-    axes.set_xticks(shown, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in shown])
+    counts = _spaced(sorted({c for curve in curves for c in curve.counts}))
+    axes.set_xticks(counts, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in counts])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="labelled clips (% of the training split)")
     axes.set(ylabel=f"test {metric} (%)")
@@ -142,44 +106,55 @@ def draw(
         figure.legend(frameon=False, loc="outside right upper")
     else:
         axes.legend(frameon=False, loc="lower right")
-    figure.suptitle(plain(title))
-    figure.savefig(path, dpi=120)
+    figures.save(figure, title, path)
 
 
-def _beside(point: Point, points: Sequence[Point]) -> float:
-    """Where a point stands, so that it hides none of as many clips."""
-    alike = (other.name for other in points if other.clips == point.clips)
-    names = list(dict.fromkeys(alike))
-    return point.clips * _STEP ** (names.index(point.name) - (len(names) - 1) / 2)
+def _draw_curve(axes: Any, curve: Curve, index: int) -> None:
+    """Draws the mean over seeds as a line, and one standard deviation as a band."""
+    color, mean = f"C{index}", 100 * curve.accuracies.mean(0)
+    label = plain(curve.name.replace("_", " "))
+    marker = figures.MARKERS[index % len(figures.MARKERS)]
+    axes.plot(curve.counts, mean, color=color, marker=marker, ms=4, label=label)
+    if len(curve.accuracies) > 1:
+        std = 100 * curve.accuracies.std(0, ddof=1)
+        axes.fill_between(
+            curve.counts, mean - std, mean + std, color=color, alpha=0.07, lw=0
+        )
 
 
-def cells(
-    curves: Sequence[Curve],
-    points: Sequence[Point],
-    counts: Sequence[int],
-    num_train: int,
-) -> Table:
-    """Accuracies as a table: one row per function, one column per number of clips.
+def _draw_points(axes: Any, name: str, points: Sequence[Point], index: int) -> None:
+    """Draws the coresets of one name, with one standard deviation as error bars."""
+    named = [point for point in points if point.name == name]
+    axes.errorbar(
+        [_x_of(point, points) for point in named],
+        [100 * statistics.fmean(point.accuracies) for point in named],
+        [
+            100 * statistics.stdev(p.accuracies) if len(p.accuracies) > 1 else 0.0
+            for p in named
+        ],
+        fmt=_MARKERS[index % len(_MARKERS)],
+        ms=14 if index == 0 else 7,
+        color=_COLORS[index % len(_COLORS)],
+        capsize=3,
+        zorder=3,
+        label=plain(name),
+    )
 
-    Args:
-      curves: of the acquisition functions.
-      points: of the coresets.
-      counts: numbers of labelled clips to show.
-      num_train: clips of the training split.
-    """
-    counts = sorted({*counts, *(point.clips for point in points)})
-    head = [f"{c:,} clips, {100 * c / num_train:.1f} %" for c in counts]
-    rows = []
-    for curve in curves:
-        where = dict(zip(curve.counts, curve.accuracies.T, strict=True))
-        row = [mean_std(where[c].tolist()) if c in where else "" for c in counts]
-        rows.append([curve.name, *row, f"{curve.seconds:.0f}"])
-    if points:
-        where = {point.clips: point for point in points}
-        row = [mean_std(where[c].accuracies) if c in where else "" for c in counts]
-        seconds = ", ".join(f"{point.seconds:.0f}" for point in points)
-        rows.append(["distilled coreset", *row, seconds])
-    return Table(["labels chosen by", *head, "s"], rows)
+
+def _x_of(point: Point, points: Sequence[Point]) -> float:
+    """Returns the clips of a point, offset so that equal sizes do not overlap."""
+    same_size = (other.name for other in points if other.clips == point.clips)
+    names = list(dict.fromkeys(same_size))
+    return point.clips * _OFFSET ** (names.index(point.name) - (len(names) - 1) / 2)
+
+
+def _spaced(counts: Sequence[int]) -> list[int]:
+    """Drops counts so close to the one before that tick labels would overlap."""
+    shown = list(counts[:1])
+    for count in counts[1:]:
+        if count > 1.4 * shown[-1]:
+            shown.append(count)
+    return shown
 
 
 def table(
@@ -187,34 +162,53 @@ def table(
     points: Sequence[Point],
     counts: Sequence[int],
     num_train: int,
-) -> str:
-    """``cells`` as Markdown; the same arguments."""
-    return tables.markdown(cells(curves, points, counts, num_train))
+) -> Table:
+    """Returns accuracies with a row per function and a column per number of clips.
+
+    Args:
+      curves: of the acquisition functions.
+      points: of the coresets, whose sizes have columns too.
+      counts: numbers of labelled clips to show.
+      num_train: number of clips in the training split.
+    """
+    counts = sorted({*counts, *(point.clips for point in points)})
+    head = [f"{c:,} clips, {100 * c / num_train:.1f} %" for c in counts]
+    rows = []
+    for curve in curves:
+        at = dict(zip(curve.counts, curve.accuracies.T.tolist(), strict=True))
+        cells = [mean_std(at[c]) if c in at else "" for c in counts]
+        rows.append([curve.name, *cells, f"{curve.seconds:.0f}"])
+    if points:
+        at = {point.clips: point.accuracies for point in points}
+        cells = [mean_std(at[c]) if c in at else "" for c in counts]
+        seconds = ", ".join(f"{point.seconds:.0f}" for point in points)
+        rows.append(["distilled coreset", *cells, seconds])
+    return Table(["labels chosen by", *head, "s"], rows)
 
 
 def summary_sentences(curves: Sequence[Curve], points: Sequence[Point]) -> list[str]:
-    """A sentence per coreset: its distance from the best function at equal clips."""
+    """Compares each coreset with the best function at the same number of clips."""
     lines = []
     for point in points:
-        at = {
+        means = {
             curve.name: float(
                 curve.accuracies[:, curve.counts.index(point.clips)].mean()
             )
             for curve in curves
             if point.clips in curve.counts
         }
-        if not at:
+        if not means:
             lines.append(
                 f"No acquisition function was tested at {point.clips:,} clips, the "
                 "size of the coreset; add it to the budgets."
             )
             continue
-        best = max(at, key=at.get)
-        gap = 100 * (statistics.fmean(point.accuracies) - at[best])
-        accuracy = mean_std(point.accuracies)
+        best = max(means, key=means.get)
+        gap = 100 * (statistics.fmean(point.accuracies) - means[best])
         lines.append(
-            f"At {point.clips:,} clips the coreset gives {accuracy} %, {abs(gap):.1f} "
-            f"points {'above' if gap >= 0 else 'below'} the best "
-            f"acquisition function ({best}, {100 * at[best]:.1f} %)."
+            f"With {point.clips:,} clips the coreset reaches "
+            f"{mean_std(point.accuracies)} %, {abs(gap):.1f} points "
+            f"{'above' if gap >= 0 else 'below'} the best acquisition function "
+            f"({best}, {100 * means[best]:.1f} %)."
         )
     return lines

@@ -1,64 +1,71 @@
-"""The charts of a comparison: accuracy against bytes, examples and steps."""
+"""The charts of a dataset's groups: accuracy against bytes, examples and steps."""
 
 from collections.abc import Sequence
 
 from audiodd_jax.report import charts
 from audiodd_jax.report.charts import Chart, Series
-from audiodd_jax.report.comparison import Compared
+from audiodd_jax.report.groups import Group, metric_of
 
-_START = "A hollow point is the {} of the real clips that a distillation began with."
+_START = "Hollow points: {} on the real clips that a distillation started from."
 _EXAMPLES = (
-    "A coreset stands at its number of spectrograms. Distilling it read the labels of "
-    "training clips too: of all of them, unless a run was given fewer."
+    "Coresets are placed at their number of spectrograms. Distilling them also used "
+    "the labels of all training clips, unless a run was restricted to fewer."
 )
 
 
-def draw(dataset: str, lines: Sequence[Compared]) -> list[Chart]:
-    """The charts of a dataset that have something to show.
-
-    Args:
-      dataset: its name.
-      lines: its lines of the comparison.
-    """
-    metric = " or ".join(dict.fromkeys(line.metric for line in lines))
-    test = f"test {metric} (%)"
+def draw(groups: Sequence[Group]) -> list[Chart]:
+    """Returns a dataset's charts, without those that have no points."""
+    if not groups:
+        return []
+    metric = metric_of(groups)
+    title, test = f"{groups[0].first.dataset}: {metric}", f"test {metric} (%)"
+    by_labels = [_series(group, _labels(group)) for group in groups]
     by_bytes = [
-        _series(line, [(line.num_bytes, line.mean)], line.start)
-        for line in lines
-        if line.num_bytes
+        _series(group, [(group.num_bytes, group.mean)], group.start)
+        for group in groups
+        if group.num_bytes
     ]
-    by_examples = [
-        _series(line, line.curve or [(line.examples, line.mean)]) for line in lines
-    ]
-    by_steps = [_series(line, line.validated) for line in lines if line.validated]
-    has_start = any(one.start is not None for one in by_bytes)
+    by_steps = [_series(group, group.validated) for group in groups if group.validated]
     found = []
     if by_bytes:
-        note = _START.format(metric) if has_start else ""
-        title = f"{dataset}: {metric} against bytes"
+        has_start = any(series.start is not None for series in by_bytes)
         found.append(
-            charts.chart(title, "bytes", test, by_bytes, is_log=True, note=note)
+            charts.chart(
+                f"{title} against bytes",
+                "bytes",
+                test,
+                by_bytes,
+                is_log=True,
+                note=_START.format(metric) if has_start else "",
+            )
         )
-    if by_examples:
-        title, across = f"{dataset}: {metric} against labels", "labelled examples"
-        note = _EXAMPLES if by_bytes else ""
-        found.append(
-            charts.chart(title, across, test, by_examples, is_log=True, note=note)
+    found.append(
+        charts.chart(
+            f"{title} against labels",
+            "labelled examples",
+            test,
+            by_labels,
+            is_log=True,
+            note=_EXAMPLES if by_bytes else "",
         )
+    )
     if by_steps:
-        title, up = (
-            f"{dataset}: {metric} during distillation",
-            f"validation {metric} (%)",
-        )
-        found.append(charts.chart(title, "steps", up, by_steps, is_log=False))
+        validation = f"validation {metric} (%)"
+        during = f"{title} during distillation"
+        found.append(charts.chart(during, "steps", validation, by_steps, is_log=False))
     return found
 
 
+def _labels(group: Group) -> Sequence[tuple[int, float]]:
+    """Returns labelled examples and accuracies: a curve, or a single point."""
+    if group.curve is None:
+        return [(group.first.examples, group.mean)]
+    means = group.curve.accuracies.mean(0).tolist()
+    return list(zip(group.curve.counts, means, strict=True))
+
+
 def _series(
-    line: Compared,
-    points: Sequence[tuple[int, float]],
-    start: float | None = None,
+    group: Group, points: Sequence[tuple[int, float]], start: float | None = None
 ) -> Series:
-    """A line's points, as a series of a chart."""
     points = [(float(x), y) for x, y in points]
-    return Series(line.number, f"{line.name}, {line.learner}", points, start)
+    return Series(group.number, f"{group.name}, {group.first.learner}", points, start)

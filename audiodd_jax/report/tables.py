@@ -15,12 +15,7 @@ from audiodd_jax.runtime.files import write_atomically
 
 
 class Table(NamedTuple):
-    """Cells of text under their headings.
-
-    Attributes:
-      columns: the headings.
-      rows: one cell per column each.
-    """
+    """Cells of text: headings, and rows with one cell per column."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -39,26 +34,31 @@ class Table(NamedTuple):
         return Table(pick(self.columns), [pick(row) for row in self.rows])
 
 
+def from_records(records: Sequence[Mapping[str, str]]) -> Table:
+    """Returns a table of rows that map the same headings to cells."""
+    columns = list(records[0]) if records else []
+    return Table(columns, [list(record.values()) for record in records])
+
+
 def metric_of(results: Iterable[Mapping[str, Any]]) -> str:
-    """What the scores of some results are, in words: accuracy, where none says."""
+    """Returns the metric of results in words; it is accuracy where none is named."""
     names = dict.fromkeys(result.get("measure", ACCURACY) for result in results)
     return " or ".join(names) or ACCURACY
 
 
 def markdown(table: Table) -> str:
-    """The table as Markdown (a pipe table), with aligned columns."""
-    cell = lambda text: text.replace("|", "\\|").replace("\n", " ")
-    row = lambda cells: list(map(cell, cells))
+    """Returns the table as a Markdown pipe table with aligned columns."""
+    escape = lambda cells: [c.replace("|", "\\|").replace("\n", " ") for c in cells]
     return tabulate.tabulate(
-        list(map(row, table.rows)),
-        row(table.columns),
+        list(map(escape, table.rows)),
+        escape(table.columns),
         tablefmt="github",
         disable_numparse=True,
     )
 
 
 def comma_separated(table: Table) -> str:
-    """The table as CSV, with a header row."""
+    """Returns the table as CSV with a header row."""
     text = io.StringIO()
     rows = [[_no_formula(cell) for cell in row] for row in (table.columns, *table.rows)]
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -66,21 +66,21 @@ def comma_separated(table: Table) -> str:
 
 
 def _no_formula(cell: str) -> str:
-    """A cell that spreadsheets do not compute."""
+    """Quotes a cell that a spreadsheet would evaluate as a formula."""
     is_formula = cell[:1] in ("=", "@") or (cell[:1] in ("+", "-") and len(cell) > 1)
     is_number = re.fullmatch(r"[+-]?[\d.,]+( ± [\d.]+)?", cell)
     return f"'{cell}" if is_formula and not is_number else cell
 
 
 def latex(table: Table) -> str:
-    """The table as a LaTeX ``tabular`` (package booktabs)."""
+    """Returns the table as a LaTeX ``tabular``; it needs the package booktabs."""
     return tabulate.tabulate(
         table.rows, table.columns, tablefmt="latex_booktabs", disable_numparse=True
     )
 
 
 def mean_std(accuracies: Sequence[float]) -> str:
-    """Mean ± sample standard deviation in %; a single value without deviation."""
+    """Formats mean ± sample standard deviation in %; a single value stands alone."""
     mean = f"{100 * statistics.fmean(accuracies):.1f}"
     if len(accuracies) < 2:
         return mean
@@ -88,18 +88,14 @@ def mean_std(accuracies: Sequence[float]) -> str:
 
 
 def stem(title: str) -> str:
-    """A file name without suffix, from a title."""
+    """Turns a title into a file name without suffix."""
     return re.sub(r"[^\w]+", "_", title.lower()).strip("_")
 
 
 def write(table: Table, stem: Path) -> None:
     """Writes ``stem.md``, ``stem.csv`` and ``stem.tex``."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for ending, render in (
-        (".md", markdown),
-        (".csv", comma_separated),
-        (".tex", latex),
-    ):
-        write_atomically(
-            stem.with_name(stem.name + ending), render(table).rstrip("\n") + "\n"
-        )
+    formats = {".md": markdown, ".csv": comma_separated, ".tex": latex}
+    for suffix, render in formats.items():
+        text = render(table).rstrip("\n") + "\n"
+        write_atomically(stem.with_name(stem.name + suffix), text)

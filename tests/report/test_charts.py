@@ -53,7 +53,7 @@ def test_points_stand_where_their_values_are():
     assert LEFT < x1 < x3 < RIGHT
     # The range is 20 to 60 %: its ends are those of the axis.
     assert (y1, y3) == pytest.approx((BOTTOM, TOP))
-    assert found.marks[0].told == "20.0 % at 10 bytes"
+    assert found.marks[0].values == "20.0 % at 10 bytes"
     assert [tick.text for tick in found.y_ticks] == ["20", "30", "40", "50", "60"]
     assert found.x_ticks[0].at == pytest.approx(x1)
 

@@ -2,28 +2,24 @@
 
 import numpy as np
 import pytest
+import run_rows
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.report import class_scores, class_tables
 from audiodd_jax.report.class_scores import ClassScores
-from audiodd_jax.report.comparison import Compared
 
 NAMES = ("a", "b", "c")
 ONE = [[3, 1, 0], [0, 0, 0], [1, 1, 2]]
 
 
 def summary(*confusions, names=NAMES):
-    return {
-        "per_class_accuracy": dict.fromkeys(names, 0.5),
-        "confusions": list(confusions),
-    }
+    return run_rows.summary(*confusions, names=names)
 
 
-def line(number, counts, names=NAMES):
-    scores = ClassScores(names, np.array(counts))
-    return Compared(
-        number, "d", f"run{number}", "krr", 3, 10, (0.5,), None, 1.0, classes=scores
-    )
+def group(number, *counts, names=NAMES):
+    scores = [summary(*counts, names=names)] if counts else []
+    name = f"run{number}"
+    return run_rows.group(number, learns_from=name, learner="krr", scores=scores)
 
 
 def test_seeds_and_runs_add_up():
@@ -66,8 +62,8 @@ def test_a_damaged_matrix_is_refused(damaged):
 
 
 def test_a_table_has_a_column_per_run_and_a_row_per_class():
-    (table,) = class_tables.by_class("d", [line(1, ONE), line(4, np.eye(3, dtype=int))])
-    assert [(c.number, c.name) for c in table.columns] == [
+    (table,) = class_tables.by_class([group(1, ONE), group(4, np.eye(3, dtype=int))])
+    assert [(group.number, group.title) for group in table.groups] == [
         (1, "run1, by krr"),
         (4, "run4, by krr"),
     ]
@@ -80,24 +76,24 @@ def test_a_table_has_a_column_per_run_and_a_row_per_class():
 
 
 def test_other_classes_have_a_table_of_their_own():
-    others = [line(1, ONE), line(2, ONE, ("x", "y", "z"))]
-    tables = class_tables.by_class("d", others)
+    others = [group(1, ONE), group(2, ONE, names=("x", "y", "z"))]
+    tables = class_tables.by_class(others)
     assert [table.rows[0][0] for table in tables] == ["a", "x"]
-    assert class_tables.by_class("d", [line(1, ONE)._replace(classes=None)]) == []
+    assert class_tables.by_class([group(1)]) == []
 
 
 def test_small_shares_are_not_written_as_nothing():
     counts = [[999, 1, 0], [0, 1, 0], [0, 0, 1]]
-    (matrix,) = class_tables.matrices([line(1, counts)])
+    (matrix,) = class_tables.matrices([group(1, counts)])
     assert [cell and cell.text for cell in matrix.rows[0]] == ["100", "<1", None]
-    assert matrix.mistakes == ["a, taken for b: 1 of 1,000"]
+    assert matrix.mistakes == ["a, mistaken for b: 1 of 1,000"]
 
 
 def test_large_matrices_are_as_many_as_a_page_holds():
     names = tuple(map(str, range(200)))
-    lines = [line(i, np.eye(200, dtype=int), names) for i in range(3)]
-    assert [m.number for m in class_tables.matrices(lines)] == [0]
-    assert len(class_tables.matrices([line(i, ONE) for i in range(3)])) == 3
+    groups = [group(i, np.eye(200, dtype=int), names=names) for i in range(3)]
+    assert [m.group.number for m in class_tables.matrices(groups)] == [0]
+    assert len(class_tables.matrices([group(i, ONE) for i in range(3)])) == 3
 
 
 def tagged(a, b):
@@ -105,12 +101,13 @@ def tagged(a, b):
 
 
 def test_tags_have_mean_precisions_over_seeds_and_no_matrix():
-    found = class_scores.pooled([tagged(0.5, None), tagged(1.0, None)])
+    scores = [tagged(0.5, None), tagged(1.0, None)]
+    found = class_scores.pooled(scores)
     assert found == class_scores.TagPrecisions(("a", "b"), [0.75, None])
-    of_tags = line(1, ONE)._replace(classes=found)
+    of_tags = run_rows.group(1, scores=scores)
     assert class_tables.matrices([of_tags]) == []
-    (table,) = class_tables.by_class("d", [of_tags])
-    assert table.of == "average precision of each tag"
+    (table,) = class_tables.by_class([of_tags])
+    assert table.metric == "average precision of each tag"
     assert [name for name, _ in table.rows] == ["a", "b"]
     assert table.rows[0][1][0].percent == 75
     assert table.rows[1][1] == [None]

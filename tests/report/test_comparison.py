@@ -1,41 +1,15 @@
-"""Runs side by side: what counts as a line, and from where its numbers come."""
+"""Runs side by side: what counts as a group, and where its numbers come from."""
 
 import json
 
 import numpy as np
 import pytest
+from run_rows import CONFUSION, active, distillation, summary, training
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.report import comparison, run_charts
-from audiodd_jax.report.run_index import Group, Run
-
-CONFUSION = [[3, 1], [0, 4]]
-
-
-def distillation(path, seed=0, accuracy=0.5, method="rfad", **changes):
-    path.mkdir(parents=True, exist_ok=True)
-    result = {
-        "dataset": "tones",
-        "fold": 0,
-        "method": method,
-        "samples_per_class": 1,
-        "num_samples": 2,
-        "bytes": 800,
-        "protocol": "krr",
-        "test_accuracy": accuracy,
-        "start": "real",
-        "start_test_accuracy": 0.25,
-        "steps": 10,
-        "wall_seconds": 20.0,
-        **changes,
-    }
-    history = [
-        {"step": 0, "validation_accuracy": 0.2 + seed / 10},
-        {"step": 5, "loss": 1.0},
-        {"step": 10, "validation_accuracy": 0.4},
-    ]
-    config = {"seed": seed, "features": {"n_mels": 8}}
-    return Run(path, "distill", config, result, history)
+from audiodd_jax.report.groups import grouped
+from audiodd_jax.report.runs import find
 
 
 def row(protocol="krr", learns_from="coreset", accuracies=(0.875,), **changes):
@@ -45,118 +19,102 @@ def row(protocol="krr", learns_from="coreset", accuracies=(0.875,), **changes):
         "num_samples": 2,
         "seconds": 3.0,
         "test_accuracies": list(accuracies),
-        "per_class_accuracy": {"a": 0.75, "b": 1.0},
-        "confusions": [CONFUSION] * len(accuracies),
+        **summary(*[CONFUSION] * len(accuracies)),
         **changes,
     }
 
 
-def evaluated(run, *rows):
-    (run.path / "evaluation").mkdir()
-    (run.path / "evaluation" / "evaluation.json").write_text(json.dumps(rows))
-    return run
+def groups(folder, kind, **options):
+    return grouped([run for run in find([folder]) if run.kind == kind], **options)
 
 
-def network(tmp_path, learns_from, origin, accuracies):
-    result = {
-        "dataset": "tones",
-        "model": "convnet",
-        "learns_from": learns_from,
-        "num_samples": 2,
-        "test_accuracies": accuracies,
-        "wall_seconds": 7.0,
-    }
-    run = Run(tmp_path / "net", "train", {"seed": 0}, result, [])
-    return Group([run], origin, ())
+def compared(folder):
+    return comparison.compare(
+        groups(folder, "distill"), groups(folder, "train"), groups(folder, "active")
+    )
 
 
-def active(tmp_path):
-    counted = ((10, 0.3), (20, 0.6))
-    result = {
-        "dataset": "tones",
-        "acquisition": "bald",
-        "model": "convnet",
-        "wall_seconds": 30.0,
-        "rounds": [{"counted": n, "test_accuracy": a} for n, a in counted],
-    }
-    return Group([Run(tmp_path / "a", "active", {"seed": 0}, result, [])], "", ())
+def test_seeds_of_a_coreset_are_one_group(tmp_path):
+    for seed in (0, 1):
+        distillation(tmp_path / str(seed), seed, test_accuracy=0.5 + seed / 10)
+    (group,) = compared(tmp_path)
+    first = group.first
+    assert (group.number, first.dataset, group.name) == (
+        1,
+        "tones",
+        "rfad, 1 per class",
+    )
+    assert first.learner == "kernel regression"
+    assert (group.accuracies, group.start) == ((0.5, 0.6), 0.25)
+    assert (first.examples, group.num_bytes, group.seconds) == (2, 800, 20)
+    assert group.validated == [(0, pytest.approx(0.25)), (10, 0.4)]
+    assert group.classes is None
 
 
-def test_seeds_of_a_coreset_are_one_line(tmp_path):
-    runs = [distillation(tmp_path / str(s), s, 0.5 + s / 10) for s in (0, 1)]
-    (line,) = comparison.compare([Group(runs, "", ())], [], [])
-    assert (line.number, line.dataset, line.name) == (1, "tones", "rfad, 1 per class")
-    assert line.learner == "kernel regression"
-    assert (line.accuracies, line.start) == ((0.5, 0.6), 0.25)
-    assert (line.examples, line.num_bytes, line.seconds) == (2, 800, 20)
-    assert line.validated == ((0, pytest.approx(0.25)), (10, 0.4))
-    assert line.classes is None
-
-
-def test_an_evaluation_gives_a_coreset_its_classes_and_baselines_lines(tmp_path):
+def test_an_evaluation_adds_classes_to_its_coreset_and_groups_of_baselines(tmp_path):
     rows = row(), row(learns_from="random", accuracies=(0.4, 0.6)), row("nngp")
     ignored = row("convnet"), row("pkg.net:make")
-    run = evaluated(distillation(tmp_path / "x"), *rows, *ignored)
-    lines = comparison.compare([Group([run], "", ())], [], [])
-    assert [(line.number, line.name, line.learner) for line in lines] == [
+    distillation(tmp_path / "x", evaluation=[*rows, *ignored])
+    found = compared(tmp_path)
+    assert [(group.number, group.name, group.first.learner) for group in found] == [
         (1, "rfad, 1 per class", "kernel regression"),
         (2, "real clips, random", "kernel regression"),
         (3, "rfad, 1 per class", "kernel regression, exact NNGP kernel"),
     ]
-    assert [line.num_bytes for line in lines] == [800, None, 800]
-    assert lines[0].accuracies == (0.5,)
-    np.testing.assert_array_equal(lines[0].classes.counts, CONFUSION)
-    assert lines[1].accuracies == (0.4, 0.6)
-    np.testing.assert_array_equal(lines[1].classes.counts, 2 * np.array(CONFUSION))
+    assert [group.num_bytes for group in found] == [800, None, 800]
+    assert [group.start for group in found] == [0.25, None, None]
+    assert found[0].accuracies == (0.5,)
+    np.testing.assert_array_equal(found[0].classes.counts, CONFUSION)
+    assert found[1].accuracies == (0.4, 0.6)
+    np.testing.assert_array_equal(found[1].classes.counts, 2 * np.array(CONFUSION))
 
 
 def test_the_same_real_clips_count_once_and_each_seed_adds(tmp_path):
-    random = lambda accuracy: row(learns_from="random", accuracies=(accuracy,))
-    one = evaluated(distillation(tmp_path / "one"), random(0.4))
-    same = evaluated(distillation(tmp_path / "same", method="dm"), random(0.4))
-    seed = evaluated(distillation(tmp_path / "seed", 1, method="dm"), random(0.6))
-    groups = [Group([one], "", ()), Group([same, seed], "", ())]
-    lines = comparison.compare(groups, [], [])
-    assert [line.accuracies for line in lines[2:]] == [(0.4, 0.6)]
+    random = lambda accuracy: [row(learns_from="random", accuracies=(accuracy,))]
+    distillation(tmp_path / "a", evaluation=random(0.4))
+    distillation(tmp_path / "b", method="dm", evaluation=random(0.4))
+    distillation(tmp_path / "c", 1, method="dm", evaluation=random(0.6))
+    assert [group.accuracies for group in compared(tmp_path)[2:]] == [(0.4, 0.6)]
 
 
-def test_clips_with_other_features_are_another_line(tmp_path):
-    random = row(learns_from="random")
-    one = evaluated(distillation(tmp_path / "one"), random)
-    other = evaluated(distillation(tmp_path / "other", method="dm"), random)
-    other.config["features"] = {"n_mels": 16}
-    lines = comparison.compare([Group([one], "", ()), Group([other], "", ())], [], [])
-    assert [line.name for line in lines[2:]] == ["real clips, random"] * 2
+def test_clips_with_other_features_are_another_group(tmp_path):
+    random = [row(learns_from="random")]
+    distillation(tmp_path / "a", evaluation=random)
+    other = {"features": {"n_mels": 16}}
+    distillation(tmp_path / "b", method="dm", evaluation=random, config=other)
+    names = [group.name for group in compared(tmp_path)[2:]]
+    assert names == ["real clips, random"] * 2
 
 
 def test_networks_on_coresets_have_their_bytes(tmp_path):
-    groups = [Group([distillation(tmp_path / "x")], "", ())]
-    trained = [
-        network(tmp_path, "coreset", "rfad, 1 per class", [0.6, 0.8]),
-        network(tmp_path, "coreset", "0123abcd", [0.6]),
-        network(tmp_path, "random", "", [0.5]),
-    ]
-    lines = comparison.compare(groups, trained, [active(tmp_path)])
-    assert [(line.name, line.num_bytes) for line in lines[1:]] == [
+    distillation(tmp_path / "coreset")
+    distilled = groups(tmp_path, "distill")
+    training(tmp_path / "1", "coreset", "aaaa", [0.6, 0.8])
+    training(tmp_path / "2", "coreset", "0123abcd", [0.6])
+    training(tmp_path / "3", "random", None, [0.5])
+    active(tmp_path / "active")
+    trained = groups(tmp_path, "train", coresets={"aaaa": distilled[0]})
+    found = comparison.compare(distilled, trained, groups(tmp_path, "active"))
+    assert [(group.name, group.num_bytes) for group in found[1:]] == [
         ("coreset of rfad, 1 per class", 800),
         ("coreset of 0123abcd", None),
         ("real clips, random", None),
         ("labels chosen by bald", None),
     ]
-    assert lines[1].mean == pytest.approx(0.7)
-    assert lines[4].curve == ((10, 0.3), (20, 0.6))
-    assert (lines[4].examples, lines[4].accuracies) == (20, (0.6,))
+    assert found[1].mean == pytest.approx(0.7)
+    assert found[4].curve.counts == (10, 20)
+    assert found[4].curve.accuracies.tolist() == [[0.3, 0.6]]
+    assert (found[4].first.examples, found[4].accuracies) == (20, (0.6,))
 
 
-def test_datasets_stand_together(tmp_path):
-    groups = [
-        Group([distillation(tmp_path / str(i), dataset=name)], "", ())
-        for i, name in enumerate(("b", "a", "b"))
-    ]
-    lines = comparison.compare(groups, [], [])
-    assert [line.dataset for line in lines] == ["b", "b", "a"]
-    assert [line.number for line in lines] == [1, 2, 3]
-    assert list(comparison.by_dataset(lines)) == ["b", "a"]
+def test_groups_of_a_dataset_are_next_to_each_other(tmp_path):
+    for folder, name in zip("abc", ("y", "x", "y"), strict=True):
+        config = {"coreset": {"samples_per_class": ord(folder)}}
+        distillation(tmp_path / folder, dataset=name, config=config)
+    found = compared(tmp_path)
+    assert [group.first.dataset for group in found] == ["y", "y", "x"]
+    assert [group.number for group in found] == [1, 2, 3]
+    assert list(comparison.by_dataset(found)) == ["y", "x"]
 
 
 @pytest.mark.parametrize(
@@ -172,33 +130,33 @@ def test_datasets_stand_together(tmp_path):
     ],
 )
 def test_a_damaged_evaluation_is_named(tmp_path, text):
-    run = evaluated(distillation(tmp_path / "x"))
-    path = run.path / "evaluation" / "evaluation.json"
-    path.write_text(text)
+    distillation(tmp_path / "x", evaluation=[row()])
+    (tmp_path / "x" / "evaluation" / "evaluation.json").write_text(text)
     with pytest.raises(UserError, match=r"evaluation\.json is damaged"):
-        comparison.compare([Group([run], "", ())], [], [])
+        find([tmp_path])
 
 
 def test_charts_are_those_that_have_points(tmp_path):
-    coreset = Group([distillation(tmp_path / "x")], "", ())
-    draw = lambda *found: run_charts.draw("tones", comparison.compare(*found))
-    every = draw([coreset], [], [active(tmp_path)])
-    assert [chart.title for chart in every] == [
+    distillation(tmp_path / "both" / "coreset")
+    active(tmp_path / "both" / "active")
+    active(tmp_path / "one" / "active")
+    by_bytes, by_labels, by_steps = run_charts.draw(compared(tmp_path / "both"))
+    assert [chart.title for chart in (by_bytes, by_labels, by_steps)] == [
         "tones: accuracy against bytes",
         "tones: accuracy against labels",
         "tones: accuracy during distillation",
     ]
-    by_bytes, by_labels, _ = every
     assert [mark.number for mark in by_bytes.marks] == [1]
     assert by_bytes.marks[0].start[1] > by_bytes.marks[0].points[0][1]
     assert [len(mark.points) for mark in by_labels.marks] == [1, 2]
-    (alone,) = draw([], [], [active(tmp_path)])
+    (alone,) = run_charts.draw(compared(tmp_path / "one"))
     assert (alone.title, alone.note) == ("tones: accuracy against labels", "")
-    assert draw([], [], []) == []
+    assert run_charts.draw([]) == []
 
 
 def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path):
-    run = distillation(tmp_path / "x", steps=0)._replace(history=[])
-    lines = comparison.compare([Group([run], "", ())], [], [])
-    assert lines[0].start is None
-    assert len(run_charts.draw("tones", lines)) == 2
+    distillation(tmp_path / "x", method="random", steps=0)
+    (tmp_path / "x" / "metrics.jsonl").write_text("")
+    (group,) = compared(tmp_path)
+    assert group.start is None
+    assert len(run_charts.draw([group])) == 2

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import run_rows
 
 from audiodd_jax.report import class_tables, comparison, html_page, run_charts
-from audiodd_jax.report.class_scores import ClassScores
-from audiodd_jax.report.comparison import Compared
 from audiodd_jax.report.html_page import Card, Gallery, Page, Side, Titled
 from audiodd_jax.report.tables import Table
 
@@ -53,35 +52,30 @@ class Tree(HTMLParser):
         return [attributes for tag, attributes, _ in self.tags if tag in names]
 
 
-def line(number, *, classes=None, **changes):
+def group(number, **changes):
     values = {
-        "number": number,
-        "dataset": "tones",
-        "name": "rfad, <i>1</i> per class",
-        "learner": "kernel regression",
-        "examples": 4,
-        "num_bytes": 800,
+        "learns_from": "rfad, <i>1</i> per class",
         "accuracies": (0.5, 0.75),
         "start": 0.25,
-        "seconds": 20.0,
-        "validated": ((0, 0.25), (10, 0.5)),
-        "classes": classes,
+        "history": [
+            {"step": 0, "validation_accuracy": 0.25},
+            {"step": 10, "validation_accuracy": 0.5},
+        ],
     }
-    return Compared(**{**values, **changes})
+    return run_rows.group(number, **{**values, **changes})
 
 
-def page(lines=(), galleries=(), tables=(), origin=()):
-    by_dataset = comparison.by_dataset(lines)
-    items = by_dataset.items()
+def page(groups=(), galleries=(), tables=(), origin=()):
+    by_dataset = comparison.by_dataset(groups)
     return Page(
         "Coresets of <tones>",
         "today",
         [],
         "note",
         by_dataset,
-        [chart for item in items for chart in run_charts.draw(*item)],
-        [table for item in items for table in class_tables.by_class(*item)],
-        class_tables.matrices(lines),
+        run_charts.draw(groups),
+        class_tables.by_class(groups),
+        class_tables.matrices(groups),
         galleries,
         tables,
         origin,
@@ -89,17 +83,19 @@ def page(lines=(), galleries=(), tables=(), origin=()):
 
 
 def full():
-    scores = ClassScores(HOSTILE, np.eye(4, dtype=int) + np.eye(4, k=1, dtype=int))
-    lines = [
-        line(1, classes=scores),
-        line(2, num_bytes=None, start=None, validated=()),
-        line(3, curve=((10, 0.5), (20, 0.75))),
+    counts = np.eye(4, dtype=int) + np.eye(4, k=1, dtype=int)
+    rounds = [{"counted": n, "test_accuracy": n / 40} for n in (10, 20)]
+    active = {"acquisition": "bald", "rounds": rounds, "wall_seconds": 1.0}
+    groups = [
+        group(1, scores=[run_rows.summary(counts, names=HOSTILE)]),
+        group(2, num_bytes=None, start=None, history=[]),
+        group(3, kind="active", result=active),
     ]
     side = lambda name: Side(name, "<file>", "data:,", "data:,", [(name, 0.5)])
     cards = [Card(side(name), side(f"real: {name}")) for name in HOSTILE]
     table = Titled("Some <table>", Table(["a & b"], [["<td>"]]))
     gallery = Gallery(1, "the <gallery>", "caption", cards)
-    return page(lines, [gallery], [table], ["origin"])
+    return page(groups, [gallery], [table], ["origin"])
 
 
 @pytest.fixture(scope="module")
@@ -180,16 +176,16 @@ def test_what_a_run_lacks_leaves_no_panel():
     assert [text for _, text in nothing.headings] == [
         "Coresets of <tones>",
         "Summary",
-        "What the words mean",
+        "Glossary",
     ]
     assert nothing.of("table", "svg", "select", "figure") == []
-    plain = line(1, num_bytes=None, start=None, validated=())
+    plain = group(1, num_bytes=None, start=None, history=[])
     some = Tree(html_page.render(page([plain])))
     assert [text for level, text in some.headings if level == 2] == [
         "Summary",
         "Runs side by side",
         "Charts",
-        "What the words mean",
+        "Glossary",
     ]
     assert len(some.of("figure")) == 1
     runs = html_page.render(page([plain])).split("</table>")[0].split("<table")[1]
@@ -221,7 +217,7 @@ def test_text_and_marks_have_contrast(mode):
     pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)
     colours = {name: pair[mode == "dark"] for name, *pair in pairs}
     # Shares are written on bars and cells of the last two.
-    grounds = ("back", "panel", "right", "wrong")
+    grounds = ("back", "panel", "correct", "wrong")
     assert min(contrast(colours["ink"], colours[g]) for g in grounds) >= 4.5
     for name in ("soft", "accent"):
         assert min(contrast(colours[name], colours[g]) for g in grounds[:2]) >= 4.5

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 from audiodd_jax.report import figures, learning_curves
 from audiodd_jax.report.learning_curves import Curve, Point
-from audiodd_jax.report.tables import mean_std
+from audiodd_jax.report.tables import markdown, mean_std
 
 RANDOM = Curve("random", (10, 20, 40), np.array([[0.5, 0.7, 0.8], [0.6, 0.7, 0.9]]), 5)
 BALD = Curve("bald", (10, 20, 40), np.array([[0.5, 0.6, 0.8], [0.6, 0.8, 0.9]]), 7)
@@ -16,7 +16,7 @@ CORESET = Point(20, (0.9, 0.8), 3)
 
 
 def test_a_table_by_hand():
-    text = learning_curves.table([RANDOM, BALD], [CORESET], [10, 40], 200)
+    text = markdown(learning_curves.table([RANDOM, BALD], [CORESET], [10, 40], 200))
     lines = [re.sub(" +", " ", line) for line in text.splitlines()]
     assert [lines[0], *lines[2:]] == [
         "| labels chosen by | 10 clips, 5.0 % | 20 clips, 10.0 % | 40 clips, 20.0 % "

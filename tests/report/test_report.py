@@ -16,7 +16,8 @@ import soundfile
 from command_line import FEATURES, FEW, NETWORK, TINY, fails
 
 from audiodd_jax.commands import main
-from audiodd_jax.report import run_index
+from audiodd_jax.report.groups import grouped
+from audiodd_jax.report.runs import find
 from audiodd_jax.runtime import locks
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -125,7 +126,7 @@ def test_sounds_beyond_those_shown_are_written_on_request(runs, tmp_path):
         names = [row["file_name"] for row in rows(table)]
         assert len(names) == len(list(table.parent.rglob("*.wav"))) == count
         page = (out / "index.html").read_text()
-        assert page.count("<audio") == 20  # ten, and a real clip beside each
+        assert page.count("<audio") == 20  # ten, and a real clip next to each
         assert "10 more spectrograms are not shown" in page
 
 
@@ -186,7 +187,7 @@ def test_what_cannot_be_reported_is_told(runs, tmp_path, capsys):
     gone.mkdir()
     assert fails(capsys, "report", gone).startswith(f"there is no run in {gone}")
     found = fails(capsys, "report", runs, "--per_class=-1", f"--out={tmp_path / 'out'}")
-    assert found == "per_class must be at least 0, not -1"
+    assert found == "--per_class must be at least 0, not -1"
     (tmp_path / "file").write_text("")
     found = fails(capsys, "report", runs, f"--out={tmp_path / 'file'}")
     assert found == f"{tmp_path / 'file'} is not a folder"
@@ -194,7 +195,7 @@ def test_what_cannot_be_reported_is_told(runs, tmp_path, capsys):
     assert "is damaged" in fails(capsys, "report", gone)
 
 
-def test_settings_tell_groups_apart_where_nothing_else_does(runs, tmp_path):
+def test_settings_name_groups_that_are_alike_otherwise(runs, tmp_path):
     """A rate that differs is named; a seed or a place is not."""
     for name, rate in (("one", 0.03), ("other", 0.01)):
         shutil.copytree(runs / "rfad0", tmp_path / name)
@@ -203,9 +204,9 @@ def test_settings_tell_groups_apart_where_nothing_else_does(runs, tmp_path):
         config["optimizer"]["learning_rate"] = rate
         config["data"]["data_dir"] = name
         file.write_text(json.dumps(config))
-    found = run_index.find([tmp_path, tmp_path / "one"])
+    found = find([tmp_path, tmp_path / "one"])
     distilled = [run for run in found if run.kind == "distill"]
-    assert [group.settings for group in run_index.grouped(distilled)] == [
+    assert [group.settings for group in grouped(distilled)] == [
         ("optimizer.learning_rate=0.03",),
         ("optimizer.learning_rate=0.01",),
     ]
@@ -219,8 +220,8 @@ def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_pa
             config = json.loads(file.read_text())
             config["data"] |= {"name": dataset, "data_dir": name}
             file.write_text(json.dumps(config))
-        found = run_index.find([tmp_path / dataset])
-        return run_index.grouped([run for run in found if run.kind == "distill"])
+        found = find([tmp_path / dataset])
+        return grouped([run for run in found if run.kind == "distill"])
 
     (group,) = groups("tones")
     # The same run in two places is one seed.
@@ -268,7 +269,7 @@ def test_a_browser_shows_and_plays_it(report, width):
         loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
         assert page.evaluate(loaded)
         count = page.locator("audio").count()
-        # Two coresets of twenty, and a real clip beside each.
+        # Two coresets of twenty, and a real clip next to each.
         assert count == page.locator("button.spectrogram").count() == 80
         # Nothing is wider than the window: only tables scroll, by themselves.
         assert page.evaluate("document.documentElement.scrollWidth") <= width

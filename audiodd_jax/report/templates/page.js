@@ -2,12 +2,12 @@
 const root = document.documentElement;
 root.classList.add("js");
 
-// The switch between light and dark; a page opened from a file may not be allowed to keep it.
-const kept = {
+// The chosen theme; a page opened from a file may have no access to storage.
+const storedTheme = {
   read() { try { return localStorage.getItem("theme"); } catch { return null; } },
-  write(theme) { try { localStorage.setItem("theme", theme); } catch { /* not kept */ } },
+  write(theme) { try { localStorage.setItem("theme", theme); } catch { /* not stored */ } },
 };
-if (kept.read()) root.dataset.theme = kept.read();
+if (storedTheme.read()) root.dataset.theme = storedTheme.read();
 
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 
@@ -17,22 +17,22 @@ function switchTheme(button) {
   const show = () => button.setAttribute("aria-pressed", isDark());
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
-    kept.write(root.dataset.theme);
+    storedTheme.write(root.dataset.theme);
     show();
   });
   system.addEventListener("change", show);
   show();
 }
 
-// Hides panels of which nothing is left.
+// Hides panels whose content is all hidden.
 function hideEmpty() {
   for (const group of all("[data-group]")) {
     const parts = [["[data-run]", "off"], ["[data-class]", "unmatched"]];
-    const nothing = parts.some(([selector, mark]) => {
-      const found = all(selector, group);
-      return found.length && found.every((part) => part.classList.contains(mark));
+    const isEmpty = parts.some(([selector, mark]) => {
+      const elements = all(selector, group);
+      return elements.length && elements.every((part) => part.classList.contains(mark));
     });
-    group.classList.toggle("empty", nothing);
+    group.classList.toggle("empty", isEmpty);
   }
 }
 
@@ -65,7 +65,7 @@ function chooseRuns() {
   }
 }
 
-// The largest first, then the smallest; what is unknown stands last.
+// Sorts in descending order, then in ascending order; unknown values always come last.
 function sortBy(head) {
   const button = document.createElement("button");
   button.type = "button";
@@ -75,10 +75,10 @@ function sortBy(head) {
     const order = head.ariaSort === "descending" ? "ascending" : "descending";
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", order);
-    const place = [...head.parentNode.children].indexOf(head);
+    const column = [...head.parentNode.children].indexOf(head);
     const sign = order === "ascending" ? 1 : -1;
     const rank = (row) => {
-      const value = row.children[place].dataset.value;
+      const value = row.children[column].dataset.value;
       return value === "" ? Number.MAX_VALUE : sign * Number(value);
     };
     const body = head.closest("table").tBodies[0];
@@ -86,7 +86,7 @@ function sortBy(head) {
   });
 }
 
-// A spectrogram becomes a button that plays its sound.
+// Turns a spectrogram into a button that plays its sound.
 function playable(picture) {
   const audio = picture.nextElementSibling;
   const button = document.createElement("button");
@@ -120,14 +120,14 @@ function stopAll() {
   for (const audio of all("audio")) if (!audio.paused) audio.pause();
 }
 
-// Arrows lead from spectrogram to spectrogram; Enter and the space bar press a button.
+// Arrow keys move between spectrograms; Enter and the space bar already press a button.
 function followKeys(event) {
   if (event.key === "Escape") stopAll();
-  const here = event.target.closest?.("button.spectrogram");
-  if (!here || event.ctrlKey || event.altKey || event.metaKey) return;
+  const current = event.target.closest?.("button.spectrogram");
+  if (!current || event.ctrlKey || event.altKey || event.metaKey) return;
   const shown = all("button.spectrogram").filter((button) => button.offsetParent);
-  const place = shown.indexOf(here);
-  const steps = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: shown.length - 1 };
+  const index = shown.indexOf(current);
+  const steps = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: shown.length - 1 };
   const next = shown[steps[event.key]];
   if (next) {
     event.preventDefault();
