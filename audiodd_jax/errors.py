@@ -1,4 +1,4 @@
-"""The exception whose message is written for the user."""
+"""Errors that the user can correct, and OSErrors explained."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ class UserError(Exception):
 
 
 class InUseError(UserError):
-    """Another process is writing what this one would write."""
+    """Another process is writing the same folder."""
 
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -20,24 +20,23 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 @contextlib.contextmanager
 def writable(folder: Path, what: str, advice: str) -> Iterator[None]:
-    """Says what to do if this user or file system does not allow writing a folder.
+    """Explains to the user that the block could not write ``folder``.
 
     Args:
-      folder: that the block writes.
-      what: the folder is.
-      advice: what to do.
+      what: names the folder in the message, such as ``the cache``.
+      advice: tells the user how to proceed.
 
     Raises:
-      UserError: an OSError of the block says that the folder cannot be written.
+      UserError: the block raised an OSError because the folder is not writable.
     """
     try:
         yield
     except OSError as error:
-        place = Path(os.fsdecode(error.filename)) if error.filename else None
-        is_own = place and (
-            place.is_relative_to(folder) or folder.is_relative_to(place)
+        path = Path(os.fsdecode(error.filename)) if error.filename else None
+        concerns_folder = path and (
+            path.is_relative_to(folder) or folder.is_relative_to(path)
         )
-        if error.errno not in _FORBIDDEN or not is_own:
+        if error.errno not in _FORBIDDEN or not concerns_folder:
             raise
         raise UserError(
             f"{what} {folder} cannot be written ({error.strerror}); {advice}"
@@ -45,11 +44,11 @@ def writable(folder: Path, what: str, advice: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def named(place: str | os.PathLike) -> Iterator[None]:
-    """Adds ``place`` to an OSError without a file name, such as that of a write."""
+def named(path: str | os.PathLike) -> Iterator[None]:
+    """Adds ``path`` to an OSError that names no file, such as a failed write."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
-            error.filename = os.fspath(place)
+            error.filename = os.fspath(path)
         raise

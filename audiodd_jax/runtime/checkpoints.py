@@ -1,6 +1,7 @@
 """Checkpoints of array pytrees by orbax: atomic, and restored bit for bit.
 
-Of several processes only process 0 writes and reads; arrays are the same on all.
+In a run of several processes only process 0 writes and reads; the arrays are the same
+in all of them.
 """
 
 import errno
@@ -21,48 +22,52 @@ from audiodd_jax.runtime.files import read_json, remove_unfinished, write_json
 
 _log = logging.getLogger(__name__)
 
-
-def _to_arrays(tree: Any) -> Any:
-    """Typed keys as raw words, which any version of orbax stores."""
-    is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
-
-
-def _like(arrays: Any, tree: Any) -> Any:
-    """Inverse of ``_to_arrays``, with the structure and key types of ``tree``."""
-
-    def restore(value: jax.Array, like: jax.Array) -> jax.Array:
-        if jax.dtypes.issubdtype(like.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
-        return value
-
-    return jax.tree.map(restore, arrays, tree)
-
-
-# What a checkpoint's files contained when they were written. The storage below orbax
-# checks small arrays only.
+# SHA-256 of a checkpoint's files when they were written. The storage below orbax has
+# checksums for small arrays only.
 _DIGESTS = "digests.json"
 
 
+def _is_key(array: jax.Array) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _words(tree: Any) -> Any:
+    """Replaces typed keys by raw words, which any version of orbax stores."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _on_devices(tree: Any, like: Any) -> Any:
+    """Turns stored arrays into the key types and shardings of ``like``."""
+
+    def place(value: np.ndarray, like: jax.Array) -> jax.Array:
+        words = jax.random.key_data(like) if _is_key(like) else like
+        if value.shape != words.shape:
+            raise ValueError(f"an array of shape {value.shape}, not {words.shape}")
+        array = jax.make_array_from_callback(
+            value.shape, words.sharding, lambda index: value[index]
+        )
+        if _is_key(like):
+            return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
+        return array
+
+    return jax.tree.map(place, tree, like)
+
+
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of all files of a checkpoint, by their names in its folder."""
-    found = {}
+    """Returns the digest of each file of a checkpoint by its name in the folder."""
+    digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != _DIGESTS:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = digest
-    return found
+            digests[path.relative_to(folder).as_posix()] = digest
+    return digests
 
 
-def _is_checkpoint(folder: Path) -> bool:
-    return folder.is_dir() and folder.name.isdigit()
+def _is_intact(folder: Path) -> bool:
+    """Returns whether a checkpoint matches its digests, if it has any.
 
-
-def _is_whole(folder: Path) -> bool:
-    """Whether a checkpoint is as it was written, as far as it says.
-
-    Older versions wrote no digests, nor does a process that is killed before it.
+    Older versions wrote none, nor does a process that is killed before it.
     """
     file = folder / _DIGESTS
     try:
@@ -72,38 +77,41 @@ def _is_whole(folder: Path) -> bool:
 
 
 class Checkpoints:
-    """The checkpoints of a run, by step; the newest ``keep`` are kept."""
+    """The checkpoints of a run, by step; only the newest ``keep`` are kept."""
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder
+        self._keep = keep
         self._manager = None
         self._is_damaged = False
-        if not multiprocess.is_process_zero():
-            return
-        self._keep = keep
-        self._open()
+        if multiprocess.is_process_zero():
+            self._open()
 
     def _open(self) -> None:
-        alone = {}
+        options: dict[str, Any] = {}
         if jax.process_count() > 1:
-            alone["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
+            options["multiprocessing_options"] = ocp.options.MultiprocessingOptions(
                 primary_host=0, active_processes={0}, barrier_sync_key_prefix="lead"
             )
-        # Synchronous: the state is small, and the next chunk donates its buffers.
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self._keep,
-            create=False,  # orbax cannot create it for some of the processes
-            enable_async_checkpointing=False,
-            cleanup_tmp_directories=True,  # remains of killed processes
-            **alone,
-        )
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Before orbax reads them, which it does here, and which may fail in many ways.
-        for place in filter(_is_checkpoint, self.folder.iterdir()):
-            remove_unfinished(place)
-            if not _is_whole(place):
-                self._remove(place, "its bytes are not those that were written")
-        self._manager = ocp.CheckpointManager(self.folder.absolute(), options=options)
+        # Damage is removed before orbax reads the checkpoints, which it does when it
+        # is created, and which may fail in many ways.
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.name.isdigit():
+                remove_unfinished(path)
+                if not _is_intact(path):
+                    self._remove(path, "its bytes are not those that were written")
+        self._manager = ocp.CheckpointManager(
+            self.folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
+                create=False,  # orbax cannot create it for some of the processes
+                # The state is small, and the next chunk donates its buffers.
+                enable_async_checkpointing=False,
+                cleanup_tmp_directories=True,  # left by killed processes
+                **options,
+            ),
+        )
 
     def save(self, step: int, state: Any) -> None:
         """Writes ``state`` as the checkpoint of ``step``, atomically.
@@ -113,12 +121,9 @@ class Checkpoints:
         """
         if self._manager is None or step in self._manager.all_steps():
             return
-        words = _to_arrays(state)
-        if jax.process_count() > 1:
-            words = jax.tree.map(np.asarray, words)
-        args = ocp.args.StandardSave(words)
+        arrays = jax.device_get(_words(state))
         try:
-            self._manager.save(step, args=args, force=True)
+            self._manager.save(step, args=ocp.args.StandardSave(arrays), force=True)
             self._manager.wait_until_finished()
             write_json(self.path(step) / _DIGESTS, _digests(self.path(step)))
         except ValueError as error:
@@ -129,35 +134,30 @@ class Checkpoints:
             raise OSError(errno.ENOSPC, full, str(self.folder)) from error
 
     def latest(self) -> int | None:
-        """The newest step that was saved, or None."""
+        """Returns the newest step that was saved, or None."""
         return multiprocess.from_process_zero(lambda: self._manager.latest_step())
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
-        """The newest step whose checkpoint can be read, and its state; or None.
+        """Returns the newest readable checkpoint as step and state, or None.
 
         Damaged checkpoints are removed, so that the resumed run can write them again.
 
         Raises:
-          UserError: there are checkpoints, and all of them are damaged.
+          UserError: there are checkpoints, but all of them are damaged.
         """
         while (step := multiprocess.from_process_zero(self._newest)) is not None:
             try:
                 return step, self.restore(step, like)
-            except Exception as error:  # orbax raises those of several libraries
+            except Exception as error:  # orbax raises errors of several libraries
                 if jax.process_count() > 1:
                     raise
-                # Theirs are long, and quote the file's bytes.
+                # Their messages are long and quote the file's bytes.
                 self._remove(self.path(step), type(error).__name__)
                 self._manager.close()
                 self._open()
         return None
 
     def _newest(self) -> int | None:
-        """The newest step.
-
-        Raises:
-          UserError: there were checkpoints, and all of them were damaged.
-        """
         step = self._manager.latest_step()
         if step is None and self._is_damaged:
             raise UserError(
@@ -166,31 +166,22 @@ class Checkpoints:
             )
         return step
 
-    def _remove(self, place: Path, why: str) -> None:
+    def _remove(self, folder: Path, why: str) -> None:
         """Removes a damaged checkpoint."""
-        _log.warning("the checkpoint of step %s is damaged: %s", place.name, why)
+        _log.warning("the checkpoint of step %s is damaged: %s", folder.name, why)
         self._is_damaged = True
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state of ``step``, with the structure, shapes and types of ``like``."""
-        words = _to_arrays(like)
-        if jax.process_count() == 1:
-            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, words)
-            args = ocp.args.StandardRestore(abstract)
-            return _like(self._manager.restore(step, args=args), like)
-        found = jax.tree.map(np.asarray, words)
+        """Returns the state of ``step``, with the structure and types of ``like``."""
+        arrays = jax.device_get(_words(like))
         if self._manager is not None:
-            args = ocp.args.StandardRestore(found)
-            found = self._manager.restore(step, args=args)
-        found = multiprocess.arrays_from_process_zero(found)
-        place = lambda x, like: jax.make_array_from_callback(
-            x.shape, like.sharding, lambda at: x[at]
-        )
-        return _like(jax.tree.map(place, found, words), like)
+            args = ocp.args.StandardRestore(arrays)
+            arrays = self._manager.restore(step, args=args)
+        return _on_devices(multiprocess.arrays_from_process_zero(arrays), like)
 
     def path(self, step: int) -> Path:
-        """The folder of a step's checkpoint."""
+        """Returns the folder of a step's checkpoint."""
         return self.folder / str(step)
 
     def close(self) -> None:

@@ -24,18 +24,20 @@ from audiodd_jax.errors import UserError
 # Exceptions of reading a file that is truncated, of another format, or lacks an array.
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
-# Further exceptions of zipfile and NumPy's parser of headers.
-_ODD = (
+# Further exceptions that zipfile and NumPy's header parser raise for damaged files.
+_PARSER_ERRORS = (
     *(zlib.error, struct.error, tokenize.TokenError, SyntaxError, IndexError),
     *(NotImplementedError, RuntimeError, OverflowError, MemoryError, AttributeError),
     *(RecursionError, UnicodeError),
 )
 _PART = ".part-"
+# The most bytes that deflate can expand one byte to.
+_MAX_EXPANSION = 1032
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that replaces ``path`` when the block ends without an error."""
+    """Yields a binary file that replaces ``path`` if the block raises no error."""
     scratch = _scratch(path)
     try:
         with scratch.open("wb") as file:
@@ -47,9 +49,9 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A new folder that is renamed to ``path`` when the block ends without an error.
+    """Yields a new folder that is renamed to ``path`` if the block raises no error.
 
-    The caller holds a lock: remains of killed processes are removed.
+    The caller holds a lock: leftovers of killed processes are removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent, path.name)
@@ -62,17 +64,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Removes what killed processes have left of atomic files and folders.
+def remove_unfinished(folder: Path, name: str | None = None) -> None:
+    """Removes atomic files and folders that killed processes left unfinished.
 
     The caller holds a lock, so that no other process is writing them.
 
     Args:
-      folder: that holds them.
-      name: of a file or folder; by default all.
+      name: of a single file or folder in ``folder``; None: all.
     """
-    name = name if name == "*" else glob.escape(name)
-    for leftover in folder.glob(f"{name}{_PART}*"):
+    pattern = "*" if name is None else glob.escape(name)
+    for leftover in folder.glob(f"{pattern}{_PART}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:
@@ -85,29 +86,25 @@ def _scratch(path: Path) -> Path:
 
 
 def existing(path: Path) -> Path:
-    """A path, or the nearest of its parents that exists."""
+    """Returns the path or its nearest existing parent."""
     return next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
 
 
 def is_writable(path: Path) -> bool:
-    """Whether this user can write a folder, or create it."""
-    found = existing(path)
-    return found.is_dir() and os.access(found, os.W_OK | os.X_OK)
-
-
-# Most bytes that deflate can expand one byte to.
-_DEFLATE = 1032
+    """Returns whether this user can write or create a folder."""
+    folder = existing(path)
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a ``.npz``, without pickles.
+    """Reads all arrays of a ``.npz``, without pickles.
 
     Shapes are compared with the file's size before memory is allocated.
 
     Raises:
-      One of ``DAMAGE``, or OSError: it cannot be read.
+      One of ``DAMAGE``, or OSError: the file cannot be read.
     """
-    with _damage_named(path):
+    with _as_damage(path):
         _check_npz(path)
         # Opened here: NumPy does not close a file that turns out to be no archive.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -115,18 +112,18 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def load_npy(path: Path, *, is_mapped: bool = False) -> np.ndarray:
-    """The array of a ``.npy``, without pickles, or its memory map.
+    """Reads or memory-maps the array of a ``.npy``, without pickles.
 
     Raises:
-      One of ``DAMAGE``, or OSError: it cannot be read.
+      One of ``DAMAGE``, or OSError: the file cannot be read.
     """
-    with _damage_named(path):
+    with _as_damage(path):
         mode = "r" if is_mapped else None
         return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
 @contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
+def _as_damage(path: Path) -> Iterator[None]:
     """Turns what zipfile and NumPy raise for damaged files into a ValueError."""
     try:
         yield
@@ -134,19 +131,15 @@ def _damage_named(path: Path) -> Iterator[None]:
         if error.errno != errno.EINVAL:  # a negative position in the file
             raise
         raise ValueError(f"{path.name} is damaged") from error
-    except _ODD as error:
+    except _PARSER_ERRORS as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 def _check_npz(path: Path) -> None:
-    """Checks that the arrays are as large as their headers say.
-
-    Raises:
-      ValueError: one is not.
-    """
+    """Raises a ValueError if an array's size differs from its header's claim."""
     with zipfile.ZipFile(path) as file:
         for info in file.infolist():
-            if info.file_size > _DEFLATE * (info.compress_size + 1):
+            if info.file_size > _MAX_EXPANSION * (info.compress_size + 1):
                 raise ValueError(f"{info.filename} claims {info.file_size} bytes")
             with file.open(info) as member:
                 version = np.lib.format.read_magic(member)
@@ -158,7 +151,9 @@ def _check_npz(path: Path) -> None:
                 shape, _, dtype = read(member)
                 size = math.prod(shape) * dtype.itemsize
                 if dtype.hasobject or size != info.file_size - member.tell():
-                    raise ValueError(f"{info.filename} has not the size of its shape")
+                    raise ValueError(
+                        f"the size of {info.filename} does not match its shape"
+                    )
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -174,7 +169,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """``value`` as JSON, which has no NaN and no infinities: they become null."""
+    """Encodes ``value`` as JSON; NaN and infinities, which it lacks, become null."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
@@ -193,13 +188,25 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, to_json(value, indent=2) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON") from error
+
+
 def read_rows(path: Path, *required: str, skip: bool = False) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file, up to one that is incomplete or damaged.
+    """Reads the rows of a JSON-lines file up to an incomplete or damaged one.
 
     Args:
-      path: of the file; one that does not exist has no rows.
+      path: a file that does not exist has no rows.
       required: keys that every row has.
-      skip: leave out damaged rows, and read on.
+      skip: skip damaged rows instead of stopping at them.
     """
     rows = []
     text = path.read_text(errors="replace") if path.exists() else ""
@@ -213,15 +220,3 @@ def read_rows(path: Path, *required: str, skip: bool = False) -> list[dict[str, 
         elif not skip:
             break
     return rows
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not JSON") from error

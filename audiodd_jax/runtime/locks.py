@@ -8,6 +8,8 @@ from pathlib import Path
 
 import filelock
 
+from audiodd_jax.errors import UserError, writable
+
 _log = logging.getLogger(__name__)
 
 
@@ -20,14 +22,11 @@ def exclusive(path: Path, doing: str) -> Iterator[None]:
       doing: what the other process is doing, for the log message.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
+    lock = hold(path)
+    if lock is None:
         _log.info("waiting for another process that is %s", doing)
+        lock = filelock.FileLock(path, thread_local=False)
         lock.acquire()
-    except OSError as error:
-        _tolerate(error, path)
     try:
         yield
     finally:
@@ -45,14 +44,27 @@ def hold(path: Path) -> filelock.BaseFileLock | None:
     except filelock.Timeout:
         return None
     except OSError as error:
-        _tolerate(error, path)
+        # Some file systems (NFS, FUSE) have no locks.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        _log.warning(
+            "the file system of %s has no locks: start no second process there", path
+        )
     return lock
 
 
-def _tolerate(error: OSError, path: Path) -> None:
-    """Goes on without a lock on file systems that have none (some NFS and FUSE)."""
-    if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-        raise error
-    _log.warning(
-        "the file system of %s has no locks: start no second process there", path
-    )
+def hold_folder(folder: Path, name: str, what: str) -> filelock.BaseFileLock | None:
+    """Creates a folder and takes its lock file, or returns None if it is held.
+
+    Args:
+      name: of the lock file.
+      what: names the folder in a message, such as ``the run directory``.
+
+    Raises:
+      UserError: the path is a file, or cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    with writable(folder, what, "choose another --workdir"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return hold(folder / name)

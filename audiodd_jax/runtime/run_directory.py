@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiodd_jax.errors import InUseError, UserError, named, writable
+from audiodd_jax.errors import InUseError, UserError, named
 from audiodd_jax.runtime import multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
 from audiodd_jax.runtime.files import (
@@ -19,32 +19,30 @@ from audiodd_jax.runtime.files import (
     write_atomically,
     write_json,
 )
-from audiodd_jax.runtime.locks import hold
+from audiodd_jax.runtime.locks import hold_folder
 
 
 def differences(
-    there: dict, here: dict, prefix: str = "", ignored: frozenset[str] = frozenset()
+    before: dict, now: dict, prefix: str = "", ignored: frozenset[str] = frozenset()
 ) -> list[str]:
-    """Fields in which two nested configurations differ, in words.
+    """Describes the fields in which two nested configurations differ.
 
     Args:
-      there: one configuration.
-      here: the other.
-      prefix: of the fields' names.
+      prefix: put in front of the fields' names.
       ignored: dotted names of fields that may differ.
     """
-    found = []
-    for name in sorted({*there, *here}):
-        old, new = there.get(name), here.get(name)
+    sentences = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            found += differences(old, new, f"{prefix}{name}.", ignored)
+            sentences += differences(old, new, f"{prefix}{name}.", ignored)
         elif old != new and prefix + name not in ignored:
-            found.append(f"{prefix}{name} is {old!r} there and {new!r} here")
-    return found
+            sentences.append(f"{prefix}{name} was {old!r} and is now {new!r}")
+    return sentences
 
 
 def _filled(values: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with what it lacks from ``defaults``, groups included."""
+    """Adds missing settings from ``defaults`` to a nested configuration."""
     if not isinstance(values, dict):
         return {}
     result = dict(values)
@@ -57,14 +55,13 @@ def _filled(values: Any, defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 class RunDirectory:
-    """A run's folder, held by one process at a time.
+    """A run's folder, locked by one process at a time.
 
     In a run of several processes only process 0 reads and writes it; the others receive
-    what it reads, and do not write.
-
-    Use it as a context manager:
+    what it reads. Use it as a context manager:
 
         with RunDirectory(path, config) as run:
+            run.start_from(0)
             run.log({"step": 10, "loss": 0.1})
     """
 
@@ -76,17 +73,16 @@ class RunDirectory:
         defaults: dict[str, Any] | None = None,
         may_change: Iterable[str] = (),
     ):
-        """Opens or creates the folder of the run with this configuration.
+        """Prepares a run directory, which ``with`` opens or creates.
 
         Args:
-          path: of the folder.
-          config: of the run.
-          defaults: values of settings that the configuration of an older version lacks.
-          may_change: dotted names of settings that change no number; a resumed run
-            records the new values.
+          config: the settings that identify the run, kept in ``config.json``.
+          defaults: values of settings that a configuration of an older version lacks.
+          may_change: dotted names of settings that do not affect the numbers; a resumed
+            run records the new values.
 
         Raises:
-          UserError: the folder holds something else or a run with another
+          UserError: on entry: the folder holds something else or a run with another
             configuration, or another process is writing it.
         """
         self.path = Path(path)
@@ -103,15 +99,10 @@ class RunDirectory:
 
     def _open(self) -> None:
         path = self.path
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is not a folder")
-        alien = path.is_dir() and not (path / ".lock").exists() and any(path.iterdir())
-        if alien:
+        if path.is_dir() and not (path / ".lock").exists() and any(path.iterdir()):
             raise UserError(f"{path} is not empty and holds no run; choose another")
         self._is_new = not path.exists()
-        with writable(path, "the run directory", "choose another --workdir"):
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock = hold(path / ".lock")
+        self._lock = hold_folder(path, ".lock", "the run directory")
         if self._lock is None:
             raise InUseError(f"another process is writing {path}")
         try:
@@ -127,20 +118,20 @@ class RunDirectory:
             return
         environment = self.path / "environment.json"
         if environment.exists():
-            then, now = read_json(environment).get("numerics") or {}, numerics()
-            if found := differences(then, {name: now.get(name) for name in then}):
+            before, now = read_json(environment).get("numerics") or {}, numerics()
+            now = {name: now.get(name) for name in before}
+            if changes := differences(before, now):
                 raise UserError(
-                    f"{self.path} was run with other settings of JAX: {found[0]}"
+                    f"{self.path} was run with other settings of JAX: {changes[0]}"
                 )
         # Through JSON, which turns tuples into lists.
-        here = json.loads(json.dumps(self._config))
-        there = _filled(read_json(file), self._defaults)
-        found = differences(there, here, ignored=self._may_change)
-        if found:
-            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+        now = json.loads(json.dumps(self._config))
+        before = _filled(read_json(file), self._defaults)
+        if changes := differences(before, now, ignored=self._may_change):
+            more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise UserError(
                 f"{self.path} holds a run with another configuration "
-                f"({'; '.join(found[:3])}{more}); choose another --workdir"
+                f"({'; '.join(changes[:3])}{more}); choose another --workdir"
             )
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
@@ -157,19 +148,19 @@ class RunDirectory:
                 self._lock.release()
 
     def _remove_if_empty(self) -> None:
-        """Takes a new folder away again in which nothing was written."""
-        # One that is gone, or in use after all, is left alone: the run's own error is
-        # what there is to say.
+        """Removes a new folder in which nothing was written."""
+        # If it is already gone, or in use after all, the run's own error matters more.
         with contextlib.suppress(OSError):
             if [file.name for file in self.path.iterdir()] == [".lock"]:
                 (self.path / ".lock").unlink()
                 self.path.rmdir()
 
     def result(self) -> dict[str, Any] | None:
-        """The result of a finished run, or None."""
+        """Returns the result of a finished run, or None."""
         file = self.path / "result.json"
-        read = lambda: read_json(file) if file.exists() else None
-        return multiprocess.from_process_zero(read)
+        return multiprocess.from_process_zero(
+            lambda: read_json(file) if file.exists() else None
+        )
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes ``result.json``, which marks the run as finished."""
@@ -177,7 +168,7 @@ class RunDirectory:
             write_json(self.path / "result.json", result)
 
     def history(self) -> list[dict[str, Any]]:
-        """The rows of ``metrics.jsonl``, without an incomplete last line."""
+        """Returns the rows of ``metrics.jsonl``, without an incomplete last line."""
         return multiprocess.from_process_zero(self._read_history)
 
     def _read_history(self) -> list[dict[str, Any]]:
@@ -185,17 +176,17 @@ class RunDirectory:
         return list(itertools.takewhile(lambda row: isinstance(row["step"], int), rows))
 
     def use_data(self, digest: str) -> None:
-        """Sets the data of the run, and compares it with an interrupted run's.
+        """Sets the digest of the run's data, and compares it with an interrupted run's.
 
         Raises:
-          UserError: the run was started with other data, or another split.
+          UserError: the run was started with other data or another split.
         """
         self._data = digest
-        multiprocess.from_process_zero(lambda: self._check_data(digest))
+        multiprocess.from_process_zero(self._check_data)
 
-    def _check_data(self, digest: str) -> None:
+    def _check_data(self) -> None:
         file = self.path / "data.json"
-        if file.exists() and read_json(file).get("digest") != digest:
+        if file.exists() and read_json(file).get("digest") != self._data:
             raise UserError(
                 f"the data of {self.path} or its split has changed since the run was "
                 "started; restore it, or choose another --workdir"
@@ -216,7 +207,7 @@ class RunDirectory:
         rows = [row for row in self._read_history() if row["step"] <= step]
         text = "".join(to_json(row) + "\n" for row in rows)
         write_atomically(self.path / "metrics.jsonl", text)
-        # Imported here, since it takes a second.
+        # Imported here because it takes a second.
         from tensorboardX import SummaryWriter
 
         self._events = SummaryWriter(str(self.path), purge_step=step + 1)
@@ -237,8 +228,8 @@ class RunResult(NamedTuple):
     """A finished run.
 
     Attributes:
-      result: The contents of ``result.json``.
-      path: The run directory.
+      result: the contents of ``result.json``.
+      path: the run directory.
     """
 
     result: dict[str, Any]
@@ -256,16 +247,13 @@ def run_once(
     """Does the work of a run in its directory, unless the run is already finished.
 
     Args:
-      workdir: The run directory; an interrupted run resumes, a finished one is read.
-      record: The settings that identify the run, as ``config.json`` keeps them.
-      work: Returns the result. It declares the data (``use_data``) and starts the
-        record (``start_from``, which ``train_loop`` calls). It is not called for a
-        finished run.
-      defaults: As for ``RunDirectory``.
-      may_change: As for ``RunDirectory``.
+      record: the settings that identify the run; see ``RunDirectory`` for these and
+        the optional arguments.
+      work: returns the result; it calls ``use_data`` and ``start_from`` (which
+        ``train_loop`` calls). It is not called for a finished run.
 
     Raises:
-      UserError: The folder holds something else or a run with other settings, or
+      UserError: the folder holds something else or a run with other settings, or
         another process is writing it.
     """
     with RunDirectory(workdir, record, defaults=defaults, may_change=may_change) as run:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array
+from tqdm import tqdm
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import multiprocess, progress
@@ -17,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 class Schedule(NamedTuple):
-    """Length of a run, and the intervals of what recurs, in steps.
+    """The length of a run and the intervals between its events, in steps.
 
     Attributes:
-      steps: in total.
-      log_every: per compiled chunk.
-      eval_every: between validations; 0: only at the end.
-      checkpoint_every: between checkpoints.
+      steps: total number of steps.
+      log_every: steps per compiled chunk.
+      eval_every: steps between validations; 0: only at the end.
+      checkpoint_every: steps between checkpoints.
     """
 
     steps: int
@@ -31,19 +32,25 @@ class Schedule(NamedTuple):
     eval_every: int
     checkpoint_every: int
 
+    def is_due(self, every: int, before: int, step: int) -> bool:
+        """True at the end, and if ``every`` has a multiple in ``(before, step]``."""
+        is_crossed = every > 0 and step // every > before // every
+        return is_crossed or step == self.steps
+
 
 class Task(NamedTuple):
-    """What a run does, chunk by chunk.
+    """The work of a run, chunk by chunk.
 
     Attributes:
       name: shown next to the progress bar.
-      start: ``step -> advance``, where ``advance(state, length)`` takes that many
-        steps and returns the state and metrics; ``step`` is the number of steps taken.
-      validate: ``(state, row) -> state``: writes the validation into the row, keeps the
-        best.
-      is_done: ``(state, step) -> bool``: whether to stop early.
+      start: ``step -> advance``, where ``advance(state, length)`` takes ``length``
+        steps and returns the new state and its metrics; ``step`` is the number of
+        steps taken so far.
+      validate: ``(state, row) -> state``; writes its scores into ``row`` and keeps the
+        best state.
+      is_done: ``(state, step) -> bool``; True stops early.
       advice: what to change if the loss is not finite.
-      metric: what ``batch_accuracy`` and ``validation_accuracy`` are, in words.
+      metric: name of the metric behind ``batch_accuracy`` and ``validation_accuracy``.
     """
 
     name: str
@@ -58,8 +65,8 @@ class Outcome(NamedTuple):
     """The end of a run.
 
     Attributes:
-      state: the last.
-      step: steps taken, fewer than scheduled if it stopped early.
+      state: the last state.
+      step: number of steps taken; fewer than scheduled after an early stop.
       history: one row per chunk.
     """
 
@@ -76,10 +83,8 @@ def train_loop(
     Chunks end on multiples of ``log_every``, so that a resumed run has the same ones.
 
     Args:
-      task: what to do.
-      state: initial pytree of arrays.
-      schedule: length and intervals.
-      run: where to record, checkpoint and resume; None keeps everything in memory.
+      state: the initial pytree of arrays.
+      run: where to record, checkpoint and resume; None: memory only.
 
     Raises:
       UserError: the loss is not finite.
@@ -87,111 +92,57 @@ def train_loop(
     """
     with deferred_signals() as stop_signal, RunLog(run) as log:
         step, state = log.resume(state)
-        with _Progress(task, step, schedule.steps) as shown:
+        bar = progress.bar(schedule.steps, initial=step, desc=task.name, unit="step")
+        bar.set_postfix_str("compiling")  # until the first chunk has ended
+        shown: dict[str, str] = {}
+        with progress.ticking(bar):
             if not log.history:
-                state = _record_start(task, state, log)
+                row: dict[str, Any] = {"step": 0}
+                state = task.validate(state, row)
+                log.record(row)
+                log.save(state, 0)
             advance = task.start(step)
-            loop = _Loop(task, schedule, log, shown, step)
-            while not task.is_done(state, loop.step) and (length := loop.next_length()):
-                state = loop.after(*advance(state, length), length, stop_signal)
-    return Outcome(state, loop.step, log.history)
+            for before in range(step, schedule.steps, schedule.log_every):
+                if task.is_done(state, before):
+                    break
+                step = min(before + schedule.log_every, schedule.steps)
+                state, metrics = advance(state, step - before)
+                row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
+                _check_finite(row, log, task.advice)
+                is_validated = schedule.is_due(schedule.eval_every, before, step)
+                if is_validated:
+                    state = task.validate(state, row)
+                log.record(row)
+                _show(bar, shown, row, step - before)
+                if is_validated and bar.disable and multiprocess.is_process_zero():
+                    _log.info(_line(row, schedule.steps, task.metric))
+                stopping = multiprocess.any_of(stop_signal())
+                if stopping or schedule.is_due(schedule.checkpoint_every, before, step):
+                    log.save(state, step)
+                if stopping:
+                    raise Interrupted(stopping, step)
+    return Outcome(state, step, log.history)
 
 
-def _record_start(task: Task, state: Any, log: RunLog) -> Any:
-    """Validates, records and saves the state before the first step."""
-    row: dict[str, Any] = {"step": 0}
-    state = task.validate(state, row)
-    log.record(row)
-    log.save(state, 0)
-    return state
+def _check_finite(row: dict[str, Any], log: RunLog, advice: str) -> None:
+    if not all(map(math.isfinite, row.values())):
+        raise UserError(
+            "the loss or its gradient is not a finite number at step "
+            f"{row['step']}{log.last_good()}; {advice}"
+        )
 
 
-class _Loop:
-    """What happens between two chunks of steps."""
-
-    def __init__(
-        self,
-        task: Task,
-        schedule: Schedule,
-        log: RunLog,
-        shown: "_Progress",
-        step: int,
-    ):
-        self.step = step
-        self._task, self._schedule = task, schedule
-        self._log, self._progress = log, shown
-
-    def next_length(self) -> int:
-        """Steps of the next chunk; 0 at the end of the schedule."""
-        return min(self._schedule.log_every, self._schedule.steps - self.step)
-
-    def after(
-        self,
-        state: Any,
-        metrics: dict[str, Array],
-        length: int,
-        stop_signal: Callable[[], int],
-    ) -> Any:
-        """Validates, records and saves after a chunk; returns the state.
-
-        Raises:
-          UserError: the loss is not finite.
-          Interrupted: a signal arrived in some process; the state is saved.
-        """
-        before, self.step = self.step, self.step + length
-        is_last = self.step == self._schedule.steps
-        crosses = lambda every: every > 0 and self.step // every > before // every
-        is_due = lambda every: is_last or crosses(every)
-        row = {"step": self.step, **{k: float(v) for k, v in metrics.items()}}
-        if not all(map(math.isfinite, row.values())):
-            raise UserError(
-                "the loss or its gradient is not a finite number at step "
-                f"{self.step}{self._log.last_good()}; {self._task.advice}"
-            )
-        is_reviewed = is_due(self._schedule.eval_every)
-        if is_reviewed:
-            state = self._task.validate(state, row)
-        self._log.record(row)
-        self._progress.show(row, length, is_reviewed)
-        stopping = multiprocess.any_of(stop_signal())
-        if stopping or is_due(self._schedule.checkpoint_every):
-            self._log.save(state, self.step)
-        if stopping:
-            raise Interrupted(stopping, self.step)
-        return state
-
-
-class _Progress:
-    """A progress bar on a terminal, log lines elsewhere; in process 0 only."""
-
-    def __init__(self, task: Task, step: int, steps: int):
-        self._steps, self._metric = steps, task.metric
-        self._is_shown = multiprocess.is_process_zero()
-        self._bar = progress.bar(steps, initial=step, desc=task.name, unit="step")
-        self._ticking = progress.ticking(self._bar)
-        self._postfix: dict[str, str] = {}
-
-    def __enter__(self) -> "_Progress":
-        # Until the first chunk has ended.
-        self._bar.set_postfix_str("compiling")
-        self._ticking.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ticking.__exit__(None, None, None)
-
-    def show(self, row: dict[str, Any], length: int, is_reviewed: bool) -> None:
-        """Shows the metrics of a chunk."""
-        if is_reviewed and self._bar.disable and self._is_shown:
-            _log.info(_line(row, self._steps, self._metric))
-        self._postfix["loss"] = f"{row['loss']:.4f}"
-        if "validation_accuracy" in row:
-            self._postfix["validation"] = f"{row['validation_accuracy']:.3f}"
-        self._bar.update(length)
-        self._bar.set_postfix(self._postfix)
+def _show(bar: tqdm, shown: dict[str, str], row: dict[str, Any], length: int) -> None:
+    """Moves the progress bar by a chunk; ``shown`` keeps the last validation."""
+    shown["loss"] = f"{row['loss']:.4f}"
+    if "validation_accuracy" in row:
+        shown["validation"] = f"{row['validation_accuracy']:.3f}"
+    bar.update(length)
+    bar.set_postfix(shown)
 
 
 def _line(row: dict[str, Any], steps: int, metric: str) -> str:
+    """A log line, for where the output is not a terminal."""
     text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
     if "validation_accuracy" in row:
         text += f", validation {metric} {100 * row['validation_accuracy']:.1f} %"

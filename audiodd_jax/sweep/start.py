@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from audiodd_jax.errors import UserError, writable
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import remove_unfinished
-from audiodd_jax.runtime.locks import hold
+from audiodd_jax.runtime.locks import hold_folder
 from audiodd_jax.sweep import run_process, status
 from audiodd_jax.sweep.plan import Planned
 
@@ -18,13 +18,9 @@ def held(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: another sweep holds it, or it is a run or a file.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"{workdir} is not a folder")
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; a sweep needs a folder of its own")
-    with writable(workdir, "the sweep's folder", "choose another --workdir"):
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = hold(workdir / ".sweep")
+    lock = hold_folder(workdir, ".sweep", "the sweep's folder")
     if lock is None:
         raise UserError(f"another sweep is running in {workdir}")
     try:

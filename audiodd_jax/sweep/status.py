@@ -1,10 +1,11 @@
 """The states of a sweep's runs, from their directories and the sweep's record."""
 
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import rich.console
 import rich.live
@@ -13,8 +14,7 @@ import rich.table
 
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
-from audiodd_jax.runtime.files import read_rows, write_atomically
-from audiodd_jax.runtime.run_log import last_step, result_of
+from audiodd_jax.runtime.files import read_json, read_rows, write_atomically
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.sweep.run_process import RECORD
 
@@ -74,8 +74,7 @@ def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
 
 def table(states: Sequence[State], workdir: Path) -> Table:
     """The states, with the runs' steps and accuracies, as a table."""
-    is_done = lambda state: state.what == "finished"
-    results = [result_of(workdir / s.name) if is_done(s) else {} for s in states]
+    results = [_result(state, workdir / state.name) for state in states]
     columns = (
         "run",
         "state",
@@ -88,7 +87,7 @@ def table(states: Sequence[State], workdir: Path) -> Table:
     )
     rows = []
     for state, result in zip(states, results, strict=True):
-        step = last_step(workdir / state.name)
+        step = _last_step(workdir / state.name)
         score = result.get("test_accuracy")
         rows.append(
             (
@@ -103,6 +102,28 @@ def table(states: Sequence[State], workdir: Path) -> Table:
             )
         )
     return Table(columns, rows)
+
+
+def _result(state: State, folder: Path) -> dict[str, Any]:
+    """Returns the result of a finished run; empty for any other."""
+    file = folder / "result.json"
+    return read_json(file) if state.what == "finished" and file.exists() else {}
+
+
+def _last_step(folder: Path) -> int | None:
+    """Returns the last step that a run has recorded, if any."""
+    file = folder / "metrics.jsonl"
+    if not file.exists():
+        return None
+    with file.open("rb") as rows:
+        rows.seek(max(0, file.stat().st_size - 4096))
+        lines = rows.read().splitlines()
+    for line in reversed(lines):
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
 
 
 class Board:

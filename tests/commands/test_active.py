@@ -160,7 +160,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
     main.main([*command, "--acquisition=random"])
     capsys.readouterr()
     other = fails(capsys, *command, "--acquisition=margin")
-    assert "active.acquisition is 'random' there and 'margin' here" in other
+    assert "active.acquisition was 'random' and is now 'margin'" in other
     several = fails(capsys, *command, "--acquisition=random,margin")
     assert "holds a single run" in several
 

@@ -234,7 +234,7 @@ def test_python_takes_a_module_with_settings_of_its_own(tmp_path, monkeypatch):
     assert networks.predict(images).shape == (1, 10)
     with pytest.raises(UserError, match="cannot be imported"):
         audiodd_jax.load_networks(file).predict(images)
-    with pytest.raises(UserError, match=r"width = 7 .* there and .*width = 8"):
+    with pytest.raises(UserError, match=r"width = 7 .* and is now .*width = 8"):
         audiodd_jax.train(config, tmp_path / "run", few, model=Small(10, width=8))
 
 

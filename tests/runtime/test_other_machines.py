@@ -47,7 +47,7 @@ def test_a_run_of_a_version_without_a_setting_takes_its_default(tmp_path):
     begun(tmp_path / "run", old)
     with RunDirectory(tmp_path / "run", record(), **OPTIONS):
         pass
-    other = pytest.raises(UserError, match="factor is 1 there and 2 here")
+    other = pytest.raises(UserError, match="factor was 1 and is now 2")
     with other, RunDirectory(tmp_path / "run", record(coreset__factor=2), **OPTIONS):
         pass
 
@@ -158,7 +158,7 @@ def hostile(path, shape, descr="<f4"):
 @pytest.mark.parametrize("shape", [(1 << 48,), (1 << 62, 4), (2**31, 2**31), (5,)])
 def test_shapes_that_the_file_does_not_hold(tmp_path, shape):
     path = hostile(tmp_path / "x.npz", shape)
-    with pytest.raises(ValueError, match="has not the size of its shape"):
+    with pytest.raises(ValueError, match=r"the size of .* does not match its shape"):
         files.load_npz(path)
     with pytest.raises(UserError, match="is not a coreset"):
         load_coreset(path)

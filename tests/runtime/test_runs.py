@@ -56,7 +56,7 @@ def test_the_same_configuration_may_come_back_and_another_may_not(tmp_path):
         pass
     other = {"seed": 1, "loop": {"steps": 6, "sizes": (1, 2)}}
     with (
-        pytest.raises(UserError, match=r"loop\.steps is 5 there and 6 here; seed is 0"),
+        pytest.raises(UserError, match=r"loop\.steps was 5 and is now 6; seed was 0"),
         RunDirectory(tmp_path / "run", other),
     ):
         pass
@@ -183,7 +183,7 @@ def test_a_finished_run_is_read_instead_of_run_again(tmp_path):
     again = run_once(tmp_path / "run", CONFIG, work)
     assert calls == [tmp_path / "run"]
     assert done == again == ({"test_accuracy": 0.5}, tmp_path / "run")
-    with pytest.raises(UserError, match="seed is 0"):
+    with pytest.raises(UserError, match="seed was 0"):
         run_once(tmp_path / "run", {"seed": 1}, work)
     renewed = run_once(
         tmp_path / "run",
