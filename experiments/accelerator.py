@@ -1,17 +1,21 @@
-"""What this machine's accelerator makes of the project, in one table.
+"""Measures this machine's accelerator, in one table.
 
     pip install "audiodd_jax[benchmark]" && python experiments/accelerator.py
 
-Writes ``accelerator.md`` and ``accelerator.json`` to ``--out``: an RFAD step against
-PyTorch (as it is, and by ``torch.compile``) at four widths and at the published size,
-in three precisions, with its share of the largest matrix product measured here; memory
-predicted, by the compiler and measured; training and the scoring of a pool against
-PyTorch; and whole distillations in each precision, with their accuracy and seconds.
+Writes ``accelerator.md`` and ``accelerator.json`` to ``--out``, with
 
-The last needs a dataset. Where recordings cannot be had, a file of features can:
-``--pack=FILE`` writes it (``--dataset``, ``--data_dir``), ``--features=FILE`` reads it.
-Without either, the embedded ``tones`` are distilled. Parts that would begin after
-``--minutes`` are left out and named. ``--quick`` is for a test on a CPU.
+- an RFAD step against PyTorch (plain, and with ``torch.compile``) at four widths and at
+  the published size, in three precisions, with its share of the rate of the largest
+  matrix product measured here;
+- predicted, compiled and measured memory;
+- training, and scoring a pool, against PyTorch;
+- whole distillations in each precision, with their accuracy and seconds.
+
+The distillations need a dataset, by default the built-in ``tones``. For a machine
+without recordings, ``--pack=FILE`` writes the features of ``--dataset`` and
+``--data_dir`` to a file elsewhere, and ``--features=FILE`` reads that file. Parts that
+would start after ``--minutes`` are skipped and listed. ``--quick`` is for tests on a
+CPU.
 """
 
 import dataclasses
@@ -47,12 +51,14 @@ from audiodd_jax.runtime import memory as memory_lib  # noqa: E402
 from audiodd_jax.training import evaluation  # noqa: E402
 
 _OUT = flags.DEFINE_string("out", "accelerator", "folder of the table")
-_QUICK = flags.DEFINE_bool("quick", False, "the smallest form of every part")
-_MINUTES = flags.DEFINE_float("minutes", 8.0, "after which no part begins")
+_QUICK = flags.DEFINE_bool("quick", False, "run the smallest form of every part")
+_MINUTES = flags.DEFINE_float("minutes", 8.0, "minutes after which no part starts")
 _PACK = flags.DEFINE_string("pack", None, "write the dataset's features and stop")
-_FEATURES = flags.DEFINE_string("features", None, "file that --pack wrote")
-_DATASET = flags.DEFINE_string("dataset", "tones", "for --pack, or instead of a file")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "its recordings")
+_FEATURES = flags.DEFINE_string("features", None, "file written with --pack")
+_DATASET = flags.DEFINE_string(
+    "dataset", "tones", "dataset, unless --features is given"
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with its recordings")
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 WIDTHS = tuple(f"{width},2,1280,100,32,64" for width in (32, 64, 128, 256))
@@ -61,13 +67,13 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 
 def peaks():
-    """GFLOP/s of the largest matrix product, by precision."""
+    """Measures the GFLOP/s of the largest matrix product in each precision."""
     size = 512 if _QUICK.value else 8192
-    found = {}
+    rates = {}
     for name in PRECISIONS:
         kind = jnp.bfloat16 if name == "bfloat16" else jnp.float32
-        asked = {"float32": "highest", "tf32": "high", "bfloat16": "default"}[name]
-        dot = jax.jit(lambda a, b, asked=asked: jnp.dot(a, b, precision=asked))
+        level = {"float32": "highest", "tf32": "high", "bfloat16": "default"}[name]
+        dot = jax.jit(lambda a, b, level=level: jnp.dot(a, b, precision=level))
         a = jax.random.normal(jax.random.key(0), (size, size)).astype(kind)
         dot(a, a).block_until_ready()
         seconds = []
@@ -75,14 +81,14 @@ def peaks():
             began = time.perf_counter()
             dot(a, a).block_until_ready()
             seconds.append(time.perf_counter() - began)
-        found[name] = 2 * size**3 / min(seconds) / 1e9
-    return found
+        rates[name] = 2 * size**3 / min(seconds) / 1e9
+    return rates
 
 
 def contenders(case, precision):
-    """Turns of our steps, and of PyTorch's if it is there."""
+    """Returns functions that take our steps, and PyTorch's if it is installed."""
     flags.FLAGS.precision = precision
-    found = {"ours": step.ours(case)[0]}
+    turns = {"ours": step.ours(case)[0]}
     if HAS_TORCH:
         import torch
         import torch_rfad
@@ -98,12 +104,12 @@ def contenders(case, precision):
                 compiled=compiled,
             )
             name = "torch.compile" if compiled else "PyTorch"
-            found[name] = step.many(theirs)
-    return found
+            turns[name] = step.many(theirs)
+    return turns
 
 
 def one_step(text, precision, peak):
-    """Seconds of a step by contender, and memory by three accounts."""
+    """Measures the seconds of a step by contender, and its memory in three ways."""
     case = Case.parse(text)
     turns, count = (1, 1) if _QUICK.value else (3, flags.FLAGS.steps)
     flags.FLAGS.steps = count
@@ -122,17 +128,17 @@ def one_step(text, precision, peak):
         "share_of_peak": rate / peak[precision],
         "predicted_bytes": cost.step_bytes,
         "compiled_bytes": compiled,
-        # Of the whole process so far, which no later part can lower.
+        # The peak of the whole process so far, which later parts cannot lower.
         "peak_bytes": memory_lib.peak_bytes(),
     }
 
 
 def pack(path):
-    """Writes the features of a dataset, standardised, to one file."""
+    """Writes the standardised features of a dataset to one file."""
     data = dataset.load(_config())
     train = data.train if isinstance(data.train, DeviceSplit) else None
     if train is None:
-        raise SystemExit("the training features do not fit this device")
+        raise SystemExit("the training features do not fit on this device")
     np.savez_compressed(
         path,
         train=np.asarray(train.features),
@@ -158,19 +164,19 @@ def pack(path):
 
 
 def unpack(path):
-    """The dataset of a file that ``pack`` wrote, and its name."""
+    """Reads the dataset from a file that ``pack`` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        held = dict(file)
-    info = json.loads(str(held["info"]))
-    stats = Normalization(held["mean"], held["std"])
+        arrays = dict(file)
+    info = json.loads(str(arrays["info"]))
+    stats = Normalization(arrays["mean"], arrays["std"])
     split = lambda name: Split(
-        jnp.asarray(held[f"{name}_images"], jnp.float32),
-        jnp.asarray(held[f"{name}_labels"]),
+        jnp.asarray(arrays[f"{name}_images"], jnp.float32),
+        jnp.asarray(arrays[f"{name}_labels"]),
     )
     features = fields.build(FeaturesConfig, info["features"])
-    labels = jnp.asarray(held["train_labels"])
+    labels = jnp.asarray(arrays["train_labels"])
     return Dataset(
-        train=DeviceSplit(jnp.asarray(held["train"]), labels, jax.device_put(stats)),
+        train=DeviceSplit(jnp.asarray(arrays["train"]), labels, jax.device_put(stats)),
         validation=split("validation"),
         test=split("test"),
         class_names=tuple(info["class_names"]),
@@ -198,25 +204,27 @@ def _config(name=None):
 
 
 def distillation(precision, data):
-    """A whole run: seconds, and test accuracy in float32."""
+    """Measures the seconds of a whole run, and its test accuracy in float32."""
     config = fields.replace(_config(data.name), {"network.precision": precision})
     began = time.perf_counter()
-    found = loop.distill(config, data)
+    distilled = loop.distill(config, data)
     seconds = time.perf_counter() - began
     scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
     seeds = range(config.evaluation.seeds)
-    (scores,) = evaluation.kernel_regression([found.best], data.test, scoring, seeds)
+    (scores,) = evaluation.kernel_regression(
+        [distilled.best], data.test, scoring, seeds
+    )
     return {
         "data": data.name,
         "precision": precision,
-        "steps": found.steps,
+        "steps": distilled.steps,
         "seconds": seconds,
         "accuracies": scores.accuracies,
     }
 
 
 def benchmark(script, *arguments):
-    """The table that another benchmark prints."""
+    """Returns the table that another benchmark prints."""
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -225,7 +233,7 @@ def benchmark(script, *arguments):
 
 
 def parts(data, peak):
-    """The measurements by name, each made when it is called."""
+    """Yields names and functions of the measurements."""
     cases = ["4,1,16,5,16,16"] if _QUICK.value else [*WIDTHS, PUBLISHED]
     precisions = PRECISIONS[:1] if _QUICK.value else PRECISIONS
     for text in cases:
@@ -240,18 +248,18 @@ def parts(data, peak):
         yield "pool scoring", lambda: benchmark("acquisition.py", *speed)
 
 
-def table(found):
-    """The measurements as Markdown."""
-    rows = found["parts"]
-    product = ", ".join(f"{v:,.0f} ({k})" for k, v in found["peaks"].items())
+def table(results):
+    """Renders the measurements as Markdown."""
+    rows = results["parts"]
+    product = ", ".join(f"{v:,.0f} ({k})" for k, v in results["peaks"].items())
     names = list(dict.fromkeys(n for r in rows if "step" in r for n in r["seconds"]))
     lines = [
-        f"# {found['device']}, jax {found['jax']}",
+        f"# {results['device']}, jax {results['jax']}",
         "",
         f"Largest matrix product: {product} GFLOP/s. An RFAD step of width, networks, "
         "batch, samples, mel bins, frames:",
         "",
-        f"| step | precision | {', s | '.join(names)}, s | of the product's "
+        f"| step | precision | {', s | '.join(names)}, s | share of peak "
         "| predicted, MB | compiled, MB |",
         "|---|---|" + "---|" * (len(names) + 3),
     ]
@@ -278,8 +286,8 @@ def table(found):
             lines += ["", f"## {row['part'].capitalize()}", "", row["table"].strip()]
         if "error" in row:
             lines += ["", f"{row['part']}: {row['error']}"]
-    if found["left_out"]:
-        lines += ["", f"Left out for want of time: {', '.join(found['left_out'])}."]
+    if results["left_out"]:
+        lines += ["", f"Skipped for lack of time: {', '.join(results['left_out'])}."]
     return "\n".join(lines) + "\n"
 
 
@@ -288,10 +296,10 @@ def main(_):
     if _PACK.value:
         pack(_PACK.value)
         return
-    # First of all, since it may be missing.
+    # Loaded first, so that a missing file is reported at once.
     data = unpack(_FEATURES.value) if _FEATURES.value else dataset.load(_config())
     began, peak = time.monotonic(), peaks()
-    found = {
+    results = {
         "device": jax.devices()[0].device_kind,
         "jax": jax.__version__,
         "peaks": peak,
@@ -302,17 +310,17 @@ def main(_):
     out.mkdir(parents=True, exist_ok=True)
     for name, run in parts(data, peak):
         if time.monotonic() - began > 60 * _MINUTES.value:
-            found["left_out"].append(name)
+            results["left_out"].append(name)
             continue
         try:
             row = run()
-        except Exception as error:  # the other parts are worth having
+        except Exception as error:  # report it and measure the other parts
             row = {"error": (str(error).splitlines() or [type(error).__name__])[0]}
-        found["parts"].append({"part": name, **row})
-        # As it grows, so that a run that is cut off leaves something.
-        found["seconds"] = time.monotonic() - began
-        (out / "accelerator.json").write_text(json.dumps(found, indent=1) + "\n")
-        (out / "accelerator.md").write_text(table(found))
+        results["parts"].append({"part": name, **row})
+        # Written after each part, so that an interrupted run leaves its results.
+        results["seconds"] = time.monotonic() - began
+        (out / "accelerator.json").write_text(json.dumps(results, indent=1) + "\n")
+        (out / "accelerator.md").write_text(table(results))
     print((out / "accelerator.md").read_text())
 
 

@@ -1,11 +1,11 @@
-"""Every acquisition function, compared with a coreset of the same size.
+"""Compares every acquisition function with a coreset of the same size.
 
     python experiments/active_table.py --dataset=spoken_digit --data_dir=/data/fsdd \
         --samples_per_class=10 --seeds=3
 
-Distils one coreset per seed, runs every acquisition function once per seed over the
-budgets, one of which is the size of the coreset, and trains on the coresets by the same
-recipe. Finished runs are not repeated, interrupted ones resume.
+Distils one coreset per seed and runs every acquisition function once per seed over the
+budgets, which include the size of the coreset. Then trains on the coresets with the
+same recipe. Finished runs are not repeated, and interrupted ones resume.
 """
 
 from pathlib import Path
@@ -19,8 +19,8 @@ from audiodd_jax.config import presets
 from audiodd_jax.config.names import ACQUISITIONS
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
-_PRESET = flags.DEFINE_string("preset", "transfer", "of the distillation")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
+_PRESET = flags.DEFINE_string("preset", "transfer", "preset of the distillation")
 _SAMPLES = flags.DEFINE_integer(
     "samples_per_class", 10, "coreset spectrograms per class"
 )
@@ -31,17 +31,19 @@ _ACQUISITIONS = flags.DEFINE_list(
 _BUDGETS = flags.DEFINE_list(
     "budgets",
     ["5/class", "10/class", "20%", "30%", "40%", "60%"],
-    "labelled clips at which rounds end: shares of the training clips, or clips a "
-    "class; one of them the coreset's own",
+    "labelled clips at which rounds end: shares of the training clips, or clips per "
+    "class; must include the size of the coreset",
 )
-_BATCH = flags.DEFINE_integer("batch", 0, "clips a round at most; 0: no limit")
-_STEPS = flags.DEFINE_integer("steps", 0, "of a training; 0: the network's own")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "seeds")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/active", "where the runs go")
+_BATCH = flags.DEFINE_integer(
+    "batch", 0, "largest number of clips per round; 0: no limit"
+)
+_STEPS = flags.DEFINE_integer("steps", 0, "training steps; 0: the network's default")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/active", "folder of the runs")
 
 
 def distilled(seed):
-    """The coreset of a seed."""
+    """Distils the coreset of a seed."""
     config = audiodd_jax.for_dataset(
         _DATASET.value,
         _PRESET.value,
@@ -65,12 +67,12 @@ def main(_):
         **({"training__steps": _STEPS.value} if _STEPS.value else {}),
     )
     data = active.load(config, coresets)
-    place = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"
-    found = active.compare(
-        config, _ACQUISITIONS.value, _SEEDS.value, coresets, data, place
+    folder = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"
+    comparison = active.compare(
+        config, _ACQUISITIONS.value, _SEEDS.value, coresets, data, folder
     )
-    print(found.table)
-    print(f"\npicture: {place / 'learning_curves.png'}")
+    print(comparison.table)
+    print(f"\npicture: {folder / 'learning_curves.png'}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The accuracy of each budget of clips: coresets and chosen clips in one table."""
+"""Accuracy by number of clips: coresets and selected clips in one table."""
 
 import statistics
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ from audiodd_jax.report.tables import Table, mean_std
 
 
 class Row(NamedTuple):
-    """A network, trained on a number of clips or on as many spectrograms of a coreset.
+    """A network trained on a number of clips or on as many spectrograms of a coreset.
 
     Attributes:
-      learns_from: method that chose the clips or made the coreset.
-      size: as requested: ``10 per class``, ``20 %``.
-      clips: how many.
-      stored: bytes of the coreset, or of so many real clips as 16-bit audio (their
-        mean size times their number); None: a coreset that was not distilled.
-      accuracies: on the test split, one per seed; empty if nothing was run.
-      seconds: of the runs behind each of ``accuracies``.
-      reason: why nothing was run.
-      published: accuracy in % that a source reports, or None.
-      published_label: what the source calls this share.
+      learns_from: Method that selected the clips or distilled the coreset.
+      size: Size as requested: ``10 per class``, ``20 %``.
+      clips: Number of clips or spectrograms.
+      stored: Bytes of the coreset, or of real clips as 16-bit audio (their mean size
+        times their number); None for a coreset that was not distilled.
+      accuracies: Test accuracy of each seed; empty if nothing was run.
+      seconds: Duration of each seed's runs.
+      reason: Reason for an empty row.
+      published: Published accuracy in %, or None.
+      published_label: Published label of this share.
     """
 
     learns_from: str
@@ -37,13 +37,11 @@ class Row(NamedTuple):
 def table(
     rows: Sequence[Row], num_train: int, num_classes: int, train_bytes: int
 ) -> Table:
-    """The rows as a table, with true percentages and bytes.
+    """Returns the rows as a table, with true percentages and bytes.
 
     Args:
-      rows: of one network on one dataset.
-      num_train: clips of the whole training split.
-      num_classes: ``c``.
-      train_bytes: all training clips as 16-bit audio.
+      num_train: Clips of the whole training split.
+      train_bytes: Size of all training clips as 16-bit audio.
     """
     columns = (
         "learns from",
@@ -83,17 +81,12 @@ def table(
 
 
 def matrix(rows: Sequence[Row], num_train: int) -> Table:
-    """Accuracies in %: a row per contender, a column per budget.
-
-    Args:
-      rows: of one network on one dataset.
-      num_train: clips of the whole training split.
-    """
+    """Returns accuracies in %, with one row per contender and one column per budget."""
     sizes = list(dict.fromkeys((row.size, row.clips) for row in rows))
-    found: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, str]] = {}
     for row in rows:
         cell = mean_std(row.accuracies) if row.accuracies else row.reason
-        found.setdefault(row.learns_from.replace("_", " "), {})[row.size] = cell
+        cells.setdefault(row.learns_from.replace("_", " "), {})[row.size] = cell
     head = [
         f"{size} ({clips:,} clips, {100 * clips / num_train:.3g} %)"
         if not size.endswith("%")
@@ -104,18 +97,17 @@ def matrix(rows: Sequence[Row], num_train: int) -> Table:
         ["learns from", *head],
         [
             [name, *(at.get(size, "") for size, _ in sizes)]
-            for name, at in found.items()
+            for name, at in cells.items()
         ],
     )
 
 
 def verdict(rows: Sequence[Row], functions: Sequence[str], train_bytes: int) -> str:
-    """Sentences: the largest coreset of RFAD against the functions, clips and bytes.
+    """Compares RFAD's largest coreset with the functions, random clips and raw audio.
 
     Args:
-      rows: of one network on one dataset.
-      functions: names of the acquisition functions.
-      train_bytes: all training clips as 16-bit audio.
+      functions: Names of the acquisition functions.
+      train_bytes: Size of all training clips as 16-bit audio.
     """
     mean = lambda row: 100 * statistics.fmean(row.accuracies)
     of = lambda name: [r for r in rows if r.learns_from == name and r.accuracies]

@@ -1,7 +1,7 @@
-"""What a network can learn from, as runs that resume: clips, chosen clips, coresets.
+"""Runs of a network on all clips, on selected clips and on coresets; all resume.
 
-Every contender trains the same network by the same recipe, and is scored on the test
-split once. A run that is finished is read, an interrupted one goes on.
+Every contender trains the same network with the same recipe, and is scored on the test
+split once. Finished runs are read, and interrupted ones resume.
 """
 
 import functools
@@ -19,10 +19,10 @@ from audiodd_jax.config.names import REGRESSION, SELECTION
 from audiodd_jax.coreset import subsets
 from audiodd_jax.errors import UserError
 
-# Changes over the datasets' and networks' own settings: of everything, of a method's
-# distillation, of a network's training. The ConvNet keeps its recipe: all clips of
-# Arabic Speech Commands give 77 % after 200 steps, 90 % after its 500: less training
-# would favour coresets, whose soft labels are learnt sooner.
+# Changes to the defaults of all runs, of a method's distillation, and of a network's
+# training. The ConvNet keeps its recipe: all clips of Arabic Speech Commands give 77 %
+# after 200 steps and 90 % after its 500. Less training would favour coresets, whose
+# soft labels are learnt sooner.
 _SMALL_MAPS = {"features.n_mels": 32, "features.frames": 64, "evaluation.seeds": 1}
 CHANGES = {
     "cpu": {
@@ -36,24 +36,25 @@ CHANGES = {
     "default": {},
     "source": {"all": presets.PRESETS["source"]},
 }
-# Spectrograms of DC, DSA and DM have other statistics than real clips, which batch norm
-# learns: small coresets want another norm, large ones do not. The table has both.
+# Batch norm learns the statistics of coresets of DC, DSA and DM, which differ from
+# those of real clips. Small coresets need another norm, and large ones do not. The
+# table has both.
 OTHER_NORM = {"convnet": "instance", "resnet18": "group"}
-# Hard labels, and the norm that the network has on real clips.
+# Hard labels, with the network's norm for real clips.
 AS_REAL = "hard-real-norm"
 TRAINS_AS_REAL = (*REGRESSION, *SELECTION)
-# With a teacher's labels for random views of each spectrogram, or its own hard ones.
+# Hard labels instead of a teacher's labels for random views of each spectrogram.
 _HARD = {"teacher.networks": 0, "coreset.views": 0}
 
 
 class Outcome(NamedTuple):
-    """What a run found.
+    """The result of a run.
 
     Attributes:
-      accuracies: on the test split, by number of labelled clips.
-      seconds: of the run and those that it is built on.
-      stored: bytes of the coreset, or None for real clips.
-      validation: accuracies on the validation clips, by number of labelled clips.
+      accuracies: Test accuracy by number of labelled clips.
+      seconds: Duration of the run and of the runs that it builds on.
+      stored: Bytes of the coreset; None for real clips.
+      validation: Validation accuracy by number of labelled clips.
     """
 
     accuracies: dict[int, float]
@@ -66,28 +67,26 @@ class Contenders:
     """The runs of one network on one dataset.
 
     Attributes:
-      dataset: of the registry.
-      data_dir: where its recordings lie.
-      fold: test fold; 0: the last one.
+      fold: Test fold; 0: the last one.
       model: ``convnet`` or ``resnet18``.
-      sizes: spectrograms per class of the coresets, largest first.
-      work: one of ``CHANGES``.
-      place: folder of the runs.
-      steps: of training the network; 0: those of ``work``.
+      sizes: Spectrograms per class of the coresets, largest first.
+      work: Amount of work, a key of ``CHANGES``.
+      folder: Folder of the runs.
+      steps: Training steps of the network; 0: those of ``work``.
     """
 
-    def __init__(self, dataset, data_dir, fold, model, sizes, work, place, steps=0):
+    def __init__(self, dataset, data_dir, fold, model, sizes, work, folder, steps=0):
         self.dataset, self.data_dir, self.fold = dataset, data_dir, fold
         self.model, self.sizes, self.work = model, sizes, work
-        self.place, self.steps = Path(place), steps
+        self.folder, self.steps = Path(folder), steps
 
     @property
     def settings(self):
-        """What results must have in common to stand in one table."""
+        """Settings that all results of one table must share."""
         return {"sizes": self.work, "training_steps": self.recipe(0).training.steps}
 
     def config(self, seed, method="rfad", per_class=None, labels=None):
-        """The configuration of a seed, and of a method's distillation."""
+        """Returns the configuration of a seed and of a method's distillation."""
         changes = CHANGES[self.work]
         config = audiodd_jax.for_dataset(
             self.dataset,
@@ -109,7 +108,7 @@ class Contenders:
         return fields.replace(config, {k: v for part in parts for k, v in part.items()})
 
     def recipe(self, seed, method="", labels="hard"):
-        """How the network is trained, on real clips or on a method's coreset."""
+        """Returns the training recipe on real clips or on a method's coreset."""
         changes = CHANGES[self.work].get(self.model, {})
         steps = {"training.steps": self.steps} if self.steps else {}
         as_real = method in ("", *TRAINS_AS_REAL) or labels == AS_REAL
@@ -119,32 +118,32 @@ class Contenders:
 
     @functools.cached_property
     def data(self):
-        """The dataset, with one preprocessing for all."""
+        """The dataset, with the same preprocessing for all runs."""
         return audiodd_jax.prepare(self.config(0))
 
     def count(self, text):
-        """The number of clips of a budget."""
+        """Converts a budget to a number of clips."""
         return budgets.clips(text, self.data.num_train, self.data.num_classes)
 
     @functools.cached_property
     def ladder(self):
-        """Budgets of active learning in rising order: coresets' sizes, and shares."""
+        """Budgets of active learning in rising order: coresets' sizes and shares."""
         texts = [f"{size}/class" for size in self.sizes] + list(
             published_results.SHARES
         )
-        found = {self.count(text): text for text in texts}
-        there = self.data.train.labels.size
-        return tuple(found[clips] for clips in sorted(found) if clips <= there)
+        by_clips = {self.count(text): text for text in texts}
+        available = self.data.train.labels.size
+        return tuple(by_clips[n] for n in sorted(by_clips) if n <= available)
 
     def everything(self, seed):
-        """The network on all training clips."""
+        """Trains the network on all training clips."""
         rows = np.arange(self.data.train.labels.size)
         subset = subsets.Subset()
         source = recorded_training.subset_source(subset, rows, self.data, seed)
         return self._trained(self.recipe(seed), source, f"all-seed{seed}")
 
     def choice(self, acquisition, seed):
-        """The network on clips that an acquisition function chose, at each budget."""
+        """Trains the network on clips that a function selects, at each budget."""
         config = fields.replace(
             self.recipe(seed),
             {
@@ -154,66 +153,68 @@ class Contenders:
                 "active.initial": f"{max(1, min(self.sizes) // 2)}/class",
             },
         )
-        result = active.learn(config, self.data, self._choice_place(acquisition, seed))
-        of = lambda name: {
+        result = active.learn(config, self.data, self._choice_folder(acquisition, seed))
+        by_clips = lambda name: {
             row["counted"]: row[name] for row in result["rounds"] if name in row
         }
-        seconds = result["wall_seconds"]
-        return Outcome(of("test_accuracy"), seconds, None, of("validation_accuracy"))
+        return Outcome(
+            by_clips("test_accuracy"),
+            result["wall_seconds"],
+            validation=by_clips("validation_accuracy"),
+        )
 
-    def _choice_place(self, acquisition, seed):
-        return self.place / self.model / f"{acquisition}-seed{seed}"
+    def _choice_folder(self, acquisition, seed):
+        return self.folder / self.model / f"{acquisition}-seed{seed}"
 
     def coreset(self, method, per_class, labels, seed):
-        """The network on a method's coreset.
+        """Trains the network on a method's coreset.
 
         Args:
-          method: of distillation or selection.
-          per_class: spectrograms per class.
-          labels: ``teacher``, ``hard``, or ``AS_REAL``: hard too, where ``hard`` has
-            another norm.
-          seed: of everything.
+          labels: ``teacher``, ``hard``, or ``AS_REAL``: hard labels for methods whose
+            ``hard`` rows have another norm.
         """
-        own = labels if method in TRAINS_AS_REAL else "hard"
-        # With a teacher's labels the coreset is the same: one distillation for both.
-        shared = "teacher" if method == "rfad" else own
+        distilled_with = labels if method in TRAINS_AS_REAL else "hard"
+        # RFAD's coreset does not depend on the labels, so both rows share a
+        # distillation.
+        shared = "teacher" if method == "rfad" else distilled_with
         folder = self._coresets() / f"{method}-{per_class}-{shared}-seed{seed}"
         run = audiodd_jax.distill(self.config(seed, method, per_class, shared), folder)
         return self._on_coreset(run, method, labels, seed, folder.name)
 
     def bought(self, acquisition, share, per_class, seed):
-        """The network on a coreset from the labels that a function had bought."""
-        run = self._choice_place(acquisition, seed)
-        if not (run / "result.json").exists():
-            raise UserError(f"{acquisition} has not bought labels of seed {seed}")
+        """Trains the network on a coreset from the labels that a function acquired."""
+        acquired = self._choice_folder(acquisition, seed)
+        if not (acquired / "result.json").exists():
+            raise UserError(f"{acquisition} has acquired no labels with seed {seed}")
         config = fields.replace(
             self.config(seed, "rfad", per_class),
-            {"labels.run": str(run), "labels.budget": share},
+            {"labels.run": str(acquired), "labels.budget": share},
         )
         name = f"rfad-{per_class}-from-{acquisition}-{share.rstrip('%')}-seed{seed}"
-        found = audiodd_jax.distill(config, self.place / self.model / "bought" / name)
-        return self._on_coreset(found, "rfad", "teacher", seed, name)
+        folder = self.folder / self.model / "bought" / name
+        run = audiodd_jax.distill(config, folder)
+        return self._on_coreset(run, "rfad", "teacher", seed, name)
 
     def _coresets(self):
-        return self.place / "coresets"
+        return self.folder / "coresets"
 
     def _on_coreset(self, run: distill.Run, method, labels, seed, name):
-        """The network on a coreset, by its teacher's labels or by hard ones."""
+        """Trains the network on a coreset, with its teacher's labels or hard ones."""
         coreset, recipe = run.coreset, self.recipe(seed, method, labels)
         if labels == "teacher":
             source = recorded_training.network_source(coreset, recipe.training)
         else:
             source = recorded_training.coreset_source(coreset.unpack(), "hard")
-        found = self._trained(recipe, source, f"{name}-{labels}", len(coreset.labels))
+        outcome = self._trained(recipe, source, f"{name}-{labels}", len(coreset.labels))
         teacher = run.result["teacher"] or {}
         seconds = run.result["wall_seconds"] + teacher.get("labelling_seconds", 0.0)
         stored = run.result["bytes"]
         if labels == "hard" and coreset.teacher_labels is not None:
             stored -= coreset.teacher_labels.nbytes
-        return found._replace(seconds=found.seconds + seconds, stored=stored)
+        return outcome._replace(seconds=outcome.seconds + seconds, stored=stored)
 
     def _trained(self, recipe, source, name, size=None):
-        folder = self.place / self.model / name
+        folder = self.folder / self.model / name
         trained = recorded_training.train(recipe, self.data, source, folder)
         size = size or trained.result["num_samples"]
         return Outcome({size: trained.scores.mean}, trained.result["wall_seconds"])

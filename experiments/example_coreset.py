@@ -1,11 +1,11 @@
-"""Packs the coreset of a run as the example that comes with the package.
+"""Packs the coreset of a run as the package's example coreset.
 
     audiodd distill --preset=transfer --dataset=arabic_speech_commands \
         --data_dir=ARABIC --samples_per_class=1 --workdir=runs/example
     python experiments/example_coreset.py --run=runs/example
 
-Images and labels are rounded to half precision, which compresses them to half their
-size; they stay float32 in the file.
+Images and labels are rounded to half precision, so that they compress to half their
+size. They stay float32 in the file.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from audiodd_jax.commands.main import explained
 from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.runtime import files
 
-_RUN = flags.DEFINE_string("run", None, "directory of the run", required=True)
+_RUN = flags.DEFINE_string("run", None, "run directory", required=True)
 _OUT = Path(coreset_file.__file__).with_name("example_coreset.npz")
-# Of the file, so that the package stays small.
-_MOST_BYTES = 300_000
+# Largest size of the file, so that the package stays small.
+_MAX_BYTES = 300_000
 
 
 def main(_):
@@ -34,8 +34,10 @@ def main(_):
     arrays = dict(files.load_npz(_OUT))
     np.savez_compressed(_OUT, **arrays)
     size = _OUT.stat().st_size
-    if size > _MOST_BYTES:
-        raise SystemExit(f"{size:,} bytes are more than {_MOST_BYTES:,}")
+    if size > _MAX_BYTES:
+        raise SystemExit(
+            f"{_OUT} has {size:,} bytes, more than the limit of {_MAX_BYTES:,}"
+        )
     print(f"{_OUT}: {size:,} bytes")
 
 

@@ -1,11 +1,11 @@
-"""Inversion of log-mel spectrograms: accuracy of a network on it, and Griffin-Lim.
+"""Measures the inversion of log-mel spectrograms, and Griffin-Lim alone.
 
     python experiments/inversion_table.py --dataset=spoken_digit --data_dir=/data/fsdd
 
-A network learns from all training clips, and is scored on the test clips and on the
-same clips after log-mel, inversion, and log-mel again. Then Griffin-Lim from the true
-magnitudes of recordings, ours and librosa's (extra ``test``), by spectral convergence
-after equal iterations.
+A network trained on all training clips is scored on the test clips, before and after
+log-mel, inversion and log-mel again. Then our Griffin-Lim and librosa's (extra
+``test``) start from the true magnitudes of recordings, and are compared by spectral
+convergence after the same number of iterations.
 """
 
 import time
@@ -28,22 +28,24 @@ from audiodd_jax.report.tables import mean_std
 from audiodd_jax.training import evaluation
 
 _DATASET = flags.DEFINE_string("dataset", "spoken_digit", "dataset of WAV files")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
 _MODEL = flags.DEFINE_enum("model", "convnet", ["convnet", "resnet18"], "network")
-_STEPS = flags.DEFINE_integer("steps", 150, "of its training")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "of the network, and of the phases")
+_STEPS = flags.DEFINE_integer("steps", 150, "training steps of the network")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "seeds of the network, and of the initial phases"
+)
 _CLIPS = flags.DEFINE_integer("clips", 40, "recordings for Griffin-Lim")
-_ITERATIONS = flags.DEFINE_integer("iterations", 32, "of Griffin-Lim, in the second")
+_ITERATIONS = flags.DEFINE_integer("iterations", 32, "iterations of Griffin-Lim alone")
 
 
-def heard(config, data):
-    """Prints what the network makes of the clips, before and after."""
+def print_accuracies(config, data):
+    """Prints the network's accuracy on the clips before and after inversion."""
     log_mel = normalization.invert(data.test.images, data.normalization)
     began = time.perf_counter()
-    found = inversion.invert(log_mel, data.features, key=jax.random.key(0))
-    jax.block_until_ready(found.waveforms)
+    inverted = inversion.invert(log_mel, data.features, key=jax.random.key(0))
+    jax.block_until_ready(inverted.waveforms)
     seconds = time.perf_counter() - began
-    again = logmel.compute(found.waveforms, data.features)
+    again = logmel.compute(inverted.waveforms, data.features)
     after = data.test._replace(images=normalization.apply(again, data.normalization))
     model = presets.for_model(
         config, _MODEL.value, training__steps=_STEPS.value, training__seeds=1
@@ -61,12 +63,12 @@ def heard(config, data):
     print("| accuracy before (%) | after (%) | spectral convergence | s |")
     print("|---|---|---|---|")
     before, later = (mean_std(c) for c in zip(*scores, strict=True))
-    convergence = float(np.mean(found.convergence))
+    convergence = float(np.mean(inverted.convergence))
     print(f"| {before} | {later} | {convergence:.3f} | {seconds:.0f} |", flush=True)
 
 
-def phases(config):
-    """Compares Griffin-Lim with librosa's on true magnitudes of recordings."""
+def print_convergence(config):
+    """Compares our Griffin-Lim with librosa's on true magnitudes of recordings."""
     import librosa
 
     size = inversion.synthesis(config)
@@ -98,8 +100,8 @@ def phases(config):
         errors = []
         for seed in range(_SEEDS.value):
             waveforms = jnp.asarray(method(seed))
-            one = inversion.spectral_convergence(waveforms, target, size)
-            errors.append(float(jnp.mean(one)))
+            convergence = inversion.spectral_convergence(waveforms, target, size)
+            errors.append(float(jnp.mean(convergence)))
         print(f"| {name} | {summary.spread(errors)} |")
 
 
@@ -108,8 +110,8 @@ def main(_):
     common.keep_compiled(None)
     config = audiodd_jax.for_dataset(_DATASET.value, data__data_dir=_DATA_DIR.value)
     data = audiodd_jax.prepare(config)
-    heard(config, data)
-    phases(data.features)
+    print_accuracies(config, data)
+    print_convergence(data.features)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Kernel-regression accuracy of RFAD coresets over distillation seeds, as a table.
+"""Prints the kernel-regression accuracy of RFAD coresets over distillation seeds.
 
     python experiments/krr_table.py --workdir=runs/krr \
         --case=tones:5 --case=spoken_digit:1:/data/fsdd --case=folder:5:/data/esc10.csv
 
-A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]; each is distilled with the dataset's
-default settings once per seed and precision, and scored on the test split by fresh
-random networks in float32. Seconds per step are those of a run's second half,
-validations included. Finished runs are not repeated, interrupted ones resume.
+Each case, DATASET:SAMPLES_PER_CLASS[:DATA_DIR], is distilled with the dataset's default
+settings once per seed and precision, and scored on the test split by fresh random
+networks in float32. Seconds per step are measured over a run's second half, validations
+included. Finished runs are not repeated, and interrupted ones resume.
 """
 
 import json
@@ -20,8 +20,10 @@ from audiodd_jax.commands.main import explained
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_DIR]")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
-_PRECISIONS = flags.DEFINE_list("precisions", ["float32"], "of the features")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/krr", "where the runs go")
+_PRECISIONS = flags.DEFINE_list(
+    "precisions", ["float32"], "precisions of the random networks"
+)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/krr", "folder of the runs")
 
 
 def percent(values):
@@ -30,14 +32,14 @@ def percent(values):
 
 
 def step_seconds(history):
-    """Of the last half of a run, in which nothing is compiled any more."""
+    """Returns the seconds per step in the last half of a run, after all compilation."""
     rows = history[len(history) // 2 :]
     steps = rows[-1]["step"] - rows[0]["step"]
     return (rows[-1]["seconds"] - rows[0]["seconds"]) / steps
 
 
 def row(case, precision):
-    name, samples, *place = case.split(":", 2)
+    name, samples, *data_dir = case.split(":", 2)
     results, seconds = [], []
     for seed in range(_SEEDS.value):
         config = audiodd_jax.for_dataset(
@@ -45,7 +47,7 @@ def row(case, precision):
             seed=seed,
             coreset__samples_per_class=int(samples),
             network__precision=precision,
-            data__data_dir=place[0] if place else "",
+            data__data_dir=data_dir[0] if data_dir else "",
         )
         kind = "" if precision == "float32" else f"-{precision}"
         workdir = Path(_WORKDIR.value) / f"{name}-{samples}{kind}-seed{seed}"
@@ -53,9 +55,9 @@ def row(case, precision):
         lines = (workdir / "metrics.jsonl").read_text().splitlines()
         seconds.append(step_seconds([json.loads(line) for line in lines]))
     column = lambda field: [result[field] for result in results]
-    size = results[0]
+    fraction = results[0]["fraction_of_train"]
     return (
-        f"| {name} | {samples} | {precision} | {100 * size['fraction_of_train']:.2f} % "
+        f"| {name} | {samples} | {precision} | {100 * fraction:.2f} % "
         f"| {percent(column('start_test_accuracy'))} "
         f"| {percent(column('test_accuracy'))} "
         f"| {', '.join(f'{100 * a:.1f}' for a in column('test_accuracy'))} "
@@ -67,7 +69,7 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     print(
         "| data | per class | precision | of train | real clips (%) | distilled (%) "
-        "| each | slowest run, s | s a step |"
+        "| each | slowest run, s | s per step |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for case in _CASES.value:

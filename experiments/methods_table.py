@@ -1,15 +1,15 @@
-"""Every method compared with every other, by learners trained on its coresets.
+"""Compares all methods by learners trained on their coresets.
 
     python experiments/methods_table.py \
         --case=spoken_digit:1:/data/fsdd --case=spoken_digit:10:/data/fsdd \
         --case=esc10:5:/data/esc10
 
-A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]. Each method distils once per seed, in a
-process of its own, which reports its seconds and peak memory. The coreset is scored on
-the test split by kernel regression (one draw of networks per distillation), and by
-networks trained on it, once per seed; ResNet-18 for the first seeds only. Sizes are the
-defaults of dataset and method, with the changes below for two CPU cores and
-``--changes``. Finished runs are not repeated, interrupted ones resume.
+A case is DATASET:SAMPLES_PER_CLASS[:DATA_DIR]. Each method distils once per seed in a
+separate process, which reports its seconds and peak memory. The coreset is scored on
+the test split by kernel regression (one draw of networks per distillation) and by
+networks trained on it, once per seed; ResNet-18 uses the first seeds only. Sizes are
+the defaults of dataset and method, with the changes below for two CPU cores and
+``--changes``. Finished runs are not repeated, and interrupted ones resume.
 """
 
 import statistics
@@ -31,22 +31,27 @@ _CASES = flags.DEFINE_multi_string("case", ["tones:5"], "DATASET:SAMPLES[:DATA_D
 _METHODS = flags.DEFINE_list(
     "methods",
     ["random", "herding", "k_center", "rfad", "dc", "dsa", "dm"],
-    f"of {', '.join(METHODS)}; with /2 behind it, of that factor",
+    f"any of {', '.join(METHODS)}; a suffix such as /2 sets coreset.factor",
 )
-_PROTOCOLS = flags.DEFINE_list("protocols", ["convnet", "resnet18"], "networks")
+_PROTOCOLS = flags.DEFINE_list(
+    "protocols", ["convnet", "resnet18"], "networks to train"
+)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
-_RESNET_SEEDS = flags.DEFINE_integer("resnet_seeds", 1, "of them for ResNet-18")
-_CHANGES = flags.DEFINE_multi_string("changes", [], "settings, as group.field=value")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/methods", "where the runs go")
+_RESNET_SEEDS = flags.DEFINE_integer(
+    "resnet_seeds", 1, "seeds for ResNet-18, the first ones"
+)
+_CHANGES = flags.DEFINE_multi_string("changes", [], "settings as group.field=value")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/methods", "folder of the runs")
 
 # Steps by method, and other sizes for two CPU cores.
 _STEPS = {"rfad": 200, "dm": 200, "dc": 60, "dsa": 60}
-# Where there is no inner loop.
+# With one sample per class there is no inner loop.
 _STEPS_OF_ONE = {"dc": 120, "dsa": 120}
 _SIZES = {"evaluation.seeds": 1}
 _OF_DATASET = {"esc10": {"features.n_mels": 32, "features.frames": 64}}
-# Matched coresets have other statistics than real clips, which batch norm would learn.
-# Of the ResNet's last map, a position or two, instance norm would leave nothing.
+# Batch norm would learn the statistics of matched coresets, which differ from those of
+# real clips. The ResNet's last map has a position or two, which instance norm would
+# reduce to nothing.
 _TRAINING = {
     "convnet": {"training.steps": 150, "model.norm": "instance"},
     "resnet18": {"training.steps": 100, "model.norm": "group"},
@@ -54,14 +59,14 @@ _TRAINING = {
 
 
 def distilled(case, method, seed):
-    """The run directory of a method on a case, finished."""
-    dataset, samples, *place = case.split(":", 2)
+    """Runs a method on a case unless it is finished; returns the run directory."""
+    dataset, samples, *folders = case.split(":", 2)
     name, _, factor = method.partition("/")
     workdir = Path(_WORKDIR.value) / f"{dataset}-{samples}" / f"{method}-seed{seed}"
     workdir = workdir.with_name(workdir.name.replace("/", "x"))
     if (workdir / "result.json").exists():
         return workdir
-    given = dict(change.split("=", 1) for change in _CHANGES.value)
+    changes = dict(change.split("=", 1) for change in _CHANGES.value)
     sizes = {**_SIZES, **_OF_DATASET.get(dataset, {})}
     steps = {**_STEPS, **(_STEPS_OF_ONE if samples == "1" else {})}
     if name in steps:
@@ -69,8 +74,8 @@ def distilled(case, method, seed):
     command = [
         *(sys.executable, "-m", "audiodd_jax", "distill", f"--dataset={dataset}"),
         *(f"--samples_per_class={samples}", f"--method={name}", f"--seed={seed}"),
-        *(f"--data_dir={directory}" for directory in place),
-        *(f"--config.{field}={value}" for field, value in {**sizes, **given}.items()),
+        *(f"--data_dir={folder}" for folder in folders),
+        *(f"--config.{field}={value}" for field, value in {**sizes, **changes}.items()),
         *(f"--config.coreset.factor={factor or 1}", f"--workdir={workdir}"),
     ]
     workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -79,12 +84,12 @@ def distilled(case, method, seed):
     if ran.returncode:
         *_, last = ["no output", *Path(log.name).read_text().splitlines()]
         reason = last.removeprefix("audiodd: error: ")
-        raise UserError(f"a run of {method} failed ({log.name}): {reason}")
+        raise UserError(f"the run of {method} failed ({log.name}): {reason}")
     return workdir
 
 
 def trained(case, run, protocol, seed):
-    """Accuracy on the test split of a network trained on a run's coreset."""
+    """Returns the test accuracy of a network trained on a run's coreset."""
     config = fields.from_dict(read_json(run / "config.json"))
     config = fields.replace(config, {"seed": seed})
     rows = evaluate.evaluate(
@@ -104,7 +109,7 @@ def percent(values):
 
 
 def row(case, method):
-    """A line of the table."""
+    """Returns one line of the table."""
     dataset, samples, *_ = case.split(":", 2)
     runs = [distilled(case, method, seed) for seed in range(_SEEDS.value)]
     results = [read_json(run / "result.json") for run in runs]

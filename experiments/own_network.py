@@ -1,11 +1,12 @@
-"""A network of one's own on a coreset, by the same recipe and in the same tables.
+"""A custom network that trains on coresets with the ConvNet's recipe.
 
     audiodd train --model=own_network:make --coreset=runs/tones/coreset.npz
     audiodd evaluate --workdir=runs/tones --protocol=convnet,own_network:make
     audiodd active --dataset=tones --model=own_network:make --acquisition=bald
 
-in this folder, or wherever Python finds the module. The network separates time from
-frequency; it takes ``drop``, so that active learning can draw Monte Carlo passes.
+Run the commands in this folder, or wherever Python can import the module. The network
+separates time from frequency. Its argument ``drop`` allows Monte Carlo passes in active
+learning.
 """
 
 import flax.linen as nn
@@ -16,8 +17,8 @@ class Separable(nn.Module):
 
     Attributes:
       num_classes: ``c``.
-      width: channels.
-      depth: number of blocks.
+      width: Channels of each block.
+      depth: Number of blocks.
     """
 
     num_classes: int
@@ -26,12 +27,12 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train, drop=False):
-        """Logits ``[b, c]`` of spectrograms ``[b, f, t, 1]``.
+        """Returns logits ``[b, c]`` of spectrograms ``[b, f, t, 1]``.
 
         Args:
-          x: standardised spectrograms.
-          train: normalise by the batch, and drop out.
-          drop: drop out in any case.
+          x: Standardised spectrograms.
+          train: Normalise with batch statistics and apply dropout.
+          drop: Apply dropout even if ``train`` is false.
         """
         for _ in range(self.depth):
             x = nn.Conv(self.width, (3, 1), use_bias=False)(x)
@@ -44,5 +45,5 @@ class Separable(nn.Module):
 
 
 def make(num_classes):
-    """The network; ``audiodd`` calls this."""
+    """Builds the network; ``audiodd`` calls this function."""
     return Separable(num_classes)

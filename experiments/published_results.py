@@ -1,21 +1,21 @@
-"""Test accuracies (%) that the source reports, to print next to ours.
+"""Published test accuracies (%), to print next to ours.
 
-Gudur and Thomaz distilled three datasets by RFAD. They print the fraction of the
-training clips as if it were per cent ("0.029 %" is 2.9 %): ``LABELS`` keeps their
-labels, which are shown as theirs alone.
+Gudur and Thomaz distilled three datasets with RFAD. They print the fraction of the
+training clips as if it were per cent ("0.029 %" is 2.9 %). ``LABELS`` holds their
+labels, which tables mark as published.
 """
 
 from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """What the source reports of a network on a dataset.
+    """Published accuracies of a network on a dataset.
 
     Attributes:
-      everything: learnt from all training clips.
-      chosen: by acquisition function, at 60, 40, 30 and 20 % of the clips.
-      fewest: by acquisition function, at the budget that it calls the coreset's.
-      distilled: of its largest, middle and smallest coreset.
+      everything: Accuracy with all training clips.
+      chosen: Accuracies by acquisition function, at 60, 40, 30 and 20 % of the clips.
+      fewest: Accuracy by acquisition function, at the budget called the coreset's.
+      distilled: Accuracies of the largest, middle and smallest coreset.
     """
 
     everything: float
@@ -31,8 +31,8 @@ SIZES = {
     "urbansound8k": (50, 30, 20),
     "esc50": (5, 3, 2),
 }
-# What the source calls the share of its largest coresets, and of the fewest clips that
-# its acquisition functions chose.
+# Published labels for the share of the largest coresets, which is also the smallest
+# budget of the acquisition functions.
 LABELS = {
     "speech_commands": "0.029 %",
     "urbansound8k": "0.063 %",

@@ -1,11 +1,11 @@
-"""Search for the recipe of each network on a coreset, by validation accuracy only.
+"""Searches the recipe of a network on a coreset, by validation accuracy only.
 
     python experiments/recipe_search.py --dataset=spoken_digit --data_dir=/data/fsdd \
         --samples_per_class=10 --model=convnet
 
-Distils with the dataset's settings (under ``--preset``), then trains the network by its
-preset and by one change of it at a time, on the coreset and on the same number of
-random real clips. The test split is not scored. Finished trials are not repeated.
+Distils with the dataset's settings and ``--preset``. Then trains the network with its
+preset and with one change at a time, on the coreset and on as many random real clips.
+The test split is not scored. Finished trials are not repeated.
 """
 
 import statistics
@@ -23,16 +23,16 @@ from audiodd_jax.features import dataset
 from audiodd_jax.runtime.run_directory import RunDirectory
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "where the recordings lie")
-_PRESET = flags.DEFINE_string("preset", "default", "of the distillation")
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
+_PRESET = flags.DEFINE_string("preset", "default", "preset of the distillation")
 _SAMPLES = flags.DEFINE_integer(
     "samples_per_class", 10, "coreset spectrograms per class"
 )
 _MODEL = flags.DEFINE_string("model", "convnet", "network")
-_SEEDS = flags.DEFINE_integer("seeds", 1, "networks a trial")
-_TRIALS = flags.DEFINE_list("trials", [], "names of trials; none: all")
-_REAL = flags.DEFINE_bool("real", True, "train on random real clips too")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/recipes", "where the runs go")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "networks per trial")
+_TRIALS = flags.DEFINE_list("trials", [], "names of trials; empty: all")
+_REAL = flags.DEFINE_bool("real", True, "also train on random real clips")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/recipes", "folder of the runs")
 
 MODEL, TRAINED, AUGMENT = "model.", "training.", "training.augment."
 TRIALS = {
@@ -77,7 +77,7 @@ TRIALS = {
 
 
 def trial(config, data, source, folder):
-    """Validation accuracy of one recipe on one source; test clips are not read."""
+    """Returns the validation scores of a recipe on a source; reads no test clips."""
     record = fields.record(config, TRAINING)
     with RunDirectory(folder, {**record, "learns_from": source.record}) as run:
         result = run.result()
@@ -97,9 +97,9 @@ def main(_):
         coreset__samples_per_class=_SAMPLES.value,
         data__data_dir=_DATA_DIR.value,
     )
-    place = Path(_WORKDIR.value)
+    workdir = Path(_WORKDIR.value)
     name = f"{_DATASET.value}-{_PRESET.value}-{_SAMPLES.value}"
-    coreset = audiodd_jax.distill(config, place / f"{name}-seed0").coreset
+    coreset = audiodd_jax.distill(config, workdir / f"{name}-seed0").coreset
     data = dataset.load(config)
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
     embedding = subsets.Embedding(config.network, config.evaluation.networks)
@@ -114,13 +114,13 @@ def main(_):
         changes = {"training.seeds": _SEEDS.value, **TRIALS[title]}
         recipe = audiodd_jax.for_model(config, _MODEL.value)
         recipe = fields.replace(recipe, changes)
-        folder = place / f"{name}-{_MODEL.value}" / title.replace(" ", "_")
-        found = [
+        folder = workdir / f"{name}-{_MODEL.value}" / title.replace(" ", "_")
+        results = [
             trial(recipe, data, source, folder.with_name(f"{folder.name}-{head}"))
             for source, head in zip(sources, heads, strict=True)
         ]
-        scores = [f"{100 * result['validation_accuracy']:.1f}" for result in found]
-        seconds = statistics.fmean(result["seconds"] for result in found)
+        scores = [f"{100 * result['validation_accuracy']:.1f}" for result in results]
+        seconds = statistics.fmean(result["seconds"] for result in results)
         print(f"| {title} | {' | '.join(scores)} | {seconds:.0f} |", flush=True)
 
 

@@ -1,5 +1,6 @@
-"""A table of coresets and active learning: its rows, its files and its figure."""
+"""Rows, files and figure of the table of coresets and active learning."""
 
+import functools
 from typing import NamedTuple
 
 import budget_table
@@ -14,14 +15,11 @@ from audiodd_jax.runtime.files import write_atomically, write_json
 
 
 class Request(NamedTuple):
-    """The rows that a table shall have.
+    """The rows of a table.
 
     Attributes:
-      methods: of distillation.
-      acquisitions: acquisition functions.
-      bought: shares of labels that RFAD distils from.
-      seeds: of everything.
-      other_norm: the network's second norm on coresets of DC, DSA and DM.
+      bought: Shares of the labels from which RFAD distils.
+      other_norm: The network's second norm on coresets of DC, DSA and DM.
     """
 
     methods: tuple[str, ...]
@@ -31,7 +29,7 @@ class Request(NamedTuple):
     other_norm: str
 
     def coresets(self):
-        """Title, method and labels of the rows that are coresets."""
+        """Yields title, method and labels of each row with a coreset."""
         for method in self.methods:
             name = method.upper()
             if method == "rfad":
@@ -47,11 +45,11 @@ class Request(NamedTuple):
 
 
 def rows(outcomes, request):
-    """The table's rows, in the source's order."""
+    """Yields the table's rows in the order of the published tables."""
     runs = outcomes.runs
-    data, row = runs.data, lambda *of: _row(outcomes, request.seeds, *of)
+    data, row = runs.data, functools.partial(_row, outcomes, request.seeds)
     source = published_results.RESULTS.get((runs.model, runs.dataset))
-    # Validation clips are held out here too: of every budget, and of everything.
+    # Validation clips are held out of every row, including the one of all clips.
     every = row("all clips", "all", data.train.labels.size, "everything")
     yield every._replace(published=source.everything if source else None)
     per_class = (f"{size}/class" for size in runs.sizes)
@@ -59,51 +57,51 @@ def rows(outcomes, request):
         size = text.replace("%", " %").replace("/", " per ")
         for name in request.acquisitions:
             chosen = row(name, size, runs.count(text), "choice", name)
-            yield _beside(chosen, name, text, source, runs)
+            yield _with_published(chosen, name, text, source, runs)
     yield from _coresets(row, request, source, runs)
     bought = {
         key[:-1]
         for key in outcomes.results
         if key[0] == "bought" and key[-1] in request.seeds
     }
-    share_and_size = lambda asked: (float(asked[2].rstrip("%")), -asked[3])
-    for asked in sorted(bought, key=share_and_size):
-        _, name, share, size = asked
+    share_and_size = lambda key: (float(key[2].rstrip("%")), -key[3])
+    for key in sorted(bought, key=share_and_size):
+        _, name, share, size = key
         title = f"RFAD from {share.replace('%', ' %')} of the labels ({name})"
-        yield row(title, f"{size} per class", size * data.num_classes, *asked)
+        yield row(title, f"{size} per class", size * data.num_classes, *key)
 
 
-def _row(outcomes, seeds, title, size, clips, *asked):
-    """A row of the outcomes of all seeds that reached its number of clips."""
-    found, reason = outcomes.of_seeds(seeds, *asked)
-    found = [one for one in found if clips in one.accuracies]
+def _row(outcomes, seeds, title, size, clips, *key):
+    """Returns the row of all seeds that reached its number of clips."""
+    results, reason = outcomes.of_seeds(seeds, *key)
+    results = [result for result in results if clips in result.accuracies]
     data = outcomes.runs.data
     raw = None
-    if asked[0] in ("everything", "choice"):
+    if key[0] in ("everything", "choice"):
         raw = round(data.train_bytes * clips / data.num_train)
-    stored = next((one.stored for one in found if one.stored), raw)
-    accuracies = tuple(one.accuracies[clips] for one in found)
-    seconds = tuple(one.seconds for one in found)
+    stored = next((result.stored for result in results if result.stored), raw)
+    accuracies = tuple(result.accuracies[clips] for result in results)
+    seconds = tuple(result.seconds for result in results)
     return Row(title, size, clips, stored, accuracies, seconds, reason)
 
 
 def _coresets(row, request, source, runs):
-    """The rows of coresets, with the source's numbers beside RFAD's."""
+    """Yields the rows of coresets, with published numbers for RFAD."""
     for title, method, labels in request.coresets():
         for i, size in enumerate(runs.sizes):
-            asked = ("coreset", method, size, labels)
+            key = ("coreset", method, size, labels)
             clips = size * runs.data.num_classes
-            found = row(title, f"{size} per class", clips, *asked)
+            filled = row(title, f"{size} per class", clips, *key)
             if source and title == "RFAD" and i < len(source.distilled):
-                found = found._replace(published=source.distilled[i])
+                filled = filled._replace(published=source.distilled[i])
                 if i == 0:
                     label = published_results.LABELS[runs.dataset]
-                    found = found._replace(published_label=label)
-            yield found
+                    filled = filled._replace(published_label=label)
+            yield filled
 
 
-def _beside(row, name, text, source, runs):
-    """A function's row with the source's number, where it has one."""
+def _with_published(row, name, text, source, runs):
+    """Adds the published number to a function's row."""
     if not source or name not in source.chosen:
         return row
     shares = published_results.SHARES
@@ -116,45 +114,43 @@ def _beside(row, name, text, source, runs):
 
 
 def write(outcomes, request):
-    """Writes tables, sentences and the figure; returns the tables as Markdown."""
-    runs, made_of = outcomes.runs, list(rows(outcomes, request))
-    data, stem = runs.data, runs.place / runs.model
+    """Writes tables, summary and figure; returns the tables as Markdown."""
+    runs, table_rows = outcomes.runs, list(rows(outcomes, request))
+    data, stem = runs.data, runs.folder / runs.model
     sized = (data.num_train, data.num_classes, data.train_bytes)
-    made = budget_table.table(made_of, *sized)
-    tables.write(made, stem)
-    short = budget_table.matrix(made_of, data.num_train)
+    full = budget_table.table(table_rows, *sized)
+    tables.write(full, stem)
+    short = budget_table.matrix(table_rows, data.num_train)
     tables.write(short, stem.with_name(f"{stem.name}-short"))
-    write_json(stem.with_suffix(".json"), [row._asdict() for row in made_of])
+    write_json(stem.with_suffix(".json"), [row._asdict() for row in table_rows])
     recipe = runs.recipe(0).training
     verdict = (
         f"Every row trains {runs.model} for {recipe.steps:,} steps of "
         f"{recipe.batch_size} clips.\n"
-        + budget_table.verdict(made_of, request.acquisitions, data.train_bytes)
+        + budget_table.verdict(table_rows, request.acquisitions, data.train_bytes)
     )
     write_atomically(stem.with_name(f"{stem.name}-verdict.md"), verdict + "\n")
-    if any(row.accuracies for row in made_of):
-        curves, points = series(made_of, request.acquisitions, runs.count)
+    if any(row.accuracies for row in table_rows):
+        curves, points = series(table_rows, request.acquisitions, runs.count)
         learning_curves.draw(
             curves,
             points,
             data.num_train,
             f"{data.name}, {runs.model}",
             stem.with_suffix(".png"),
-            made_of[0].accuracies,
+            table_rows[0].accuracies,
         )
-    return "\n\n".join([tables.markdown(made), tables.markdown(short), verdict])
+    return "\n\n".join([tables.markdown(full), tables.markdown(short), verdict])
 
 
-def series(made_of, acquisitions, count):
-    """The figure's curves and points.
+def series(table_rows, acquisitions, count):
+    """Returns the figure's curves, one per acquisition function, and its points.
 
     Args:
-      made_of: the table's rows.
-      acquisitions: acquisition functions, whose rows are curves.
-      count: gives the clips of a budget.
+      count: Converts a budget to a number of clips.
     """
     curves, points, chosen = [], [], {}
-    for row in made_of:
+    for row in table_rows:
         if not row.accuracies or row.size == "all":
             continue
         if row.learns_from in acquisitions:
@@ -162,7 +158,7 @@ def series(made_of, acquisitions, count):
             continue
         clips, name = row.clips, row.learns_from
         if name.startswith("RFAD from"):
-            # By the labels that it took, not by its size.
+            # Plotted at the number of labels that it needed, not at its own size.
             clips, name = count(f"{name.split()[2]}%"), "RFAD from bought labels"
         points.append(Point(clips, row.accuracies, np.mean(row.seconds), name))
     for name, at in chosen.items():

@@ -1,11 +1,11 @@
-"""Monte Carlo passes per second over a pool, ours against a plain PyTorch loop.
+"""Measures Monte Carlo passes per second over a pool, against a plain PyTorch loop.
 
     pip install torch && python experiments/benchmarks/acquisition.py
 
-Both score every clip of the pool by BALD from ``--passes`` passes with dropout of the
-default ConvNet, a part of the pool per turn; turns alternate and medians are compared.
-Before that, separate processes measure the peak memory of our scoring with increasing
-numbers of passes, and for 100,000 clips with a tiny network.
+Both score every clip of the pool by BALD, from ``--passes`` passes of the default
+ConvNet with dropout. Each turn scores a part of the pool. Turns alternate, and medians
+are compared. Before that, separate processes measure the peak memory of our scoring
+with increasing numbers of passes, and for 100,000 clips with a tiny network.
 """
 
 import resource
@@ -28,18 +28,20 @@ from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
 
-_CLIPS = flags.DEFINE_integer("clips", 10_000, "of the pool")
+_CLIPS = flags.DEFINE_integer("clips", 10_000, "clips of the pool")
 _PASSES = flags.DEFINE_integer("passes", 20, "Monte Carlo passes")
 _WIDTH = flags.DEFINE_integer("width", 64, "channels")
 _DEPTH = flags.DEFINE_integer("depth", 4, "blocks")
 _BINS = flags.DEFINE_integer("bins", 64, "mel bins")
 _FRAMES = flags.DEFINE_integer("frames", 64, "frames")
 _CHUNK = flags.DEFINE_integer("chunk", 0, "clips at once; 0: our default")
-_BATCH = flags.DEFINE_integer("batch", 128, "clips that PyTorch takes at once")
+_BATCH = flags.DEFINE_integer("batch", 128, "clips at once for PyTorch")
 _PLACE = flags.DEFINE_enum(
-    "place", "everywhere", ["everywhere", "head"], "of the dropout, for both"
+    "place", "everywhere", ["everywhere", "head"], "place of the dropout, for both"
 )
-_TURNS = flags.DEFINE_integer("turns", 20, "turns of each: parts of the pool")
+_TURNS = flags.DEFINE_integer(
+    "turns", 20, "turns of each contender, one part of the pool each"
+)
 _SPEED = flags.DEFINE_bool("speed", True, "compare speeds")
 _MEMORY = flags.DEFINE_bool("memory", True, "measure the peak memory of our scoring")
 _ALONE = flags.DEFINE_bool("alone", False, "score once and print the peak memory")
@@ -49,7 +51,7 @@ KEY = jax.random.key(0)
 
 
 def config():
-    """The default ConvNet, and how a pool is scored."""
+    """Returns the settings of the default ConvNet and of the scoring."""
     changes = {"active__chunk": _CHUNK.value} if _CHUNK.value else {}
     return presets.for_active(
         audiodd_jax.for_dataset("tones"),
@@ -64,7 +66,7 @@ def config():
 
 
 def features():
-    """Clips as the cache has them, made a few at a time."""
+    """Generates clips in the cache's format, a few at a time."""
     rng = np.random.default_rng(0)
     found = np.empty((_CLIPS.value, _BINS.value, _FRAMES.value), np.float16)
     for start in range(0, len(found), 1000):
@@ -74,7 +76,7 @@ def features():
 
 
 def ours(pool):
-    """Our scoring of some rows of the pool, as ``audiodd active`` does it."""
+    """Returns our scoring of rows of the pool, as in ``audiodd active``."""
     settings = config()
     model = models.make(settings.model, CLASSES)
     shape = (_BINS.value, _FRAMES.value)
@@ -94,7 +96,7 @@ def ours(pool):
 
 
 def pytorch(pool, *, channels_last):
-    """A plain loop over some rows: for each batch, for each pass, the network."""
+    """Returns a plain loop over rows, with one call per batch and pass."""
     import torch
     import torch_networks
 
@@ -130,7 +132,7 @@ def pytorch(pool, *, channels_last):
 
 
 def alone():
-    """Scores once in this process; prints seconds and the peak of its memory."""
+    """Scores once in this process; prints seconds and peak memory."""
     score = ours(features())
     began = time.perf_counter()
     score(np.arange(_CLIPS.value))
@@ -140,7 +142,7 @@ def alone():
 
 
 def memory():
-    """Prints a table of peaks, each of a process of its own."""
+    """Prints a table of peak memory, each measured in a process of its own."""
     print("| clips | passes | width x depth | s, with compiling | peak memory (GB) |")
     print("|---|---|---|---|---|")
     cases = [(1000, passes, _WIDTH.value, _DEPTH.value) for passes in (5, 20, 80)]
@@ -175,7 +177,7 @@ def speed():
     parts = np.array_split(np.arange(_CLIPS.value), _TURNS.value)
 
     def turn(score):
-        """Scores the next part; the first one twice, for the turn that warms up."""
+        """Scores the next part; the warm-up turn scores the first part too."""
         order = iter([parts[0], *parts])
         return lambda: score(next(order))
 
@@ -188,7 +190,9 @@ def speed():
         f"{jax.devices()[0].device_kind}, jax {jax.__version__}, torch "
         f"{torch.__version__}\n"
     )
-    head = "clips x passes/s | median s a turn | whole pool, s | our speed of it"
+    head = (
+        "clips x passes/s | median s per turn | whole pool, s | our speed / its speed"
+    )
     print(f"| contender | {head} |\n|---|---|---|---|---|")
     ours_median = statistics.median(times["ours"])
     for name, seconds in times.items():

@@ -1,15 +1,13 @@
-"""Contenders timed in alternating turns, since machines are noisy."""
+"""Timing of contenders in alternating turns, since machines are noisy."""
 
 import time
 
 
 def measure(contenders, turns, steps):
-    """Seconds a step of each, by turns, after one turn of each to warm up.
+    """Returns the seconds per step of each turn, after one warm-up turn each.
 
     Args:
-      contenders: functions by name, each of which takes ``steps`` steps.
-      turns: of each.
-      steps: that a turn takes.
+      contenders: Functions by name; each takes ``steps`` steps per call.
     """
     times = {name: [] for name in contenders}
     for turn in contenders.values():

@@ -1,9 +1,9 @@
-"""Seconds that the quickstart's run spends compiling: a first time, and with the cache.
+"""Measures the compilation time of the quickstart's run, without and with the cache.
 
     python experiments/benchmarks/compile.py
 
-Tracing and lowering count too; each run is a process of its own, the first with no
-cache yet.
+Tracing and lowering are included. Each run is a process of its own, and the first one
+starts with an empty cache.
 """
 
 import collections

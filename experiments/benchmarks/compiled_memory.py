@@ -1,11 +1,11 @@
-"""A step's memory on accelerators: predicted, and by their compilers.
+"""Compares the predicted memory of a step with the figures of accelerators' compilers.
 
     bash launch/compilers.sh && python experiments/benchmarks/compiled_memory.py
 
-Random shapes of RFAD steps, the same for each seed; no accelerator is needed. The first
-``--fitted`` shapes are those that the constants of ``distillation/memory_plan.py`` were
-fitted to, the others were held out. ``--shape`` compiles given shapes instead, on every
-``--target``. One line of JSON for each goes to ``--out``.
+Compiles random shapes of RFAD steps, the same for each seed. No accelerator is needed.
+The constants of ``distillation/memory_plan.py`` were fitted to the first ``--fitted``
+shapes; the other shapes were held out. ``--shape`` compiles given shapes instead, on
+every ``--target``. Each result is one line of JSON in ``--out``.
 """
 
 import json
@@ -21,9 +21,11 @@ from audiodd_jax.forecast import targets
 from audiodd_jax.runtime import devices
 
 _TARGETS = flags.DEFINE_list("target", ["v5e", "h100"], "accelerators")
-_SEED = flags.DEFINE_integer("seed", 0, "of the random shapes")
-_SHAPES = flags.DEFINE_integer("shapes", 24, "random shapes")
-_FITTED = flags.DEFINE_integer("fitted", 16, "of these that the constants fit")
+_SEED = flags.DEFINE_integer("seed", 0, "seed of the random shapes")
+_SHAPES = flags.DEFINE_integer("shapes", 24, "number of random shapes")
+_FITTED = flags.DEFINE_integer(
+    "fitted", 16, "shapes to which the constants were fitted"
+)
 _SHAPE = flags.DEFINE_multi_string(
     "shape", [], "WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES,PRECISION,CHUNK"
 )
@@ -31,7 +33,7 @@ _OUT = flags.DEFINE_string("out", None, "file of JSON lines")
 
 
 def random_shape(rng):
-    """Sizes from those of a quick run to the published ones."""
+    """Draws sizes between those of a quick run and the published ones."""
     pick = lambda *values: values[rng.integers(len(values))]
     bins, frames = pick((16, 32), (32, 32), (32, 64), (40, 98), (64, 64), (64, 128))
     width, networks = pick(32, 64, 96, 128, 256), pick(1, 2, 4, 8)
@@ -43,7 +45,7 @@ def random_shape(rng):
 
 
 def settings(text):
-    """The configuration and the sizes of a shape."""
+    """Returns the configuration and the sizes of a shape."""
     words = text.split(",")
     width, networks, batch, samples, bins, frames = map(int, words[:6])
     chunk = int(words[7]) if len(words) > 7 else 0
@@ -59,7 +61,7 @@ def settings(text):
 
 
 def measure(name, text):
-    """A row: predicted and compiled bytes of a step, and the plan."""
+    """Returns a row with predicted and compiled bytes of a step, and the plan."""
     target, (config, sizes) = targets.parse(name), settings(text)
     chip = target.chip
     grid = devices.choose_grid(target.size, config.rfad.networks)
@@ -91,7 +93,8 @@ def main(_):
         part = "" if _SHAPE.value or number < _FITTED.value else ", held out"
         for name in _TARGETS.value:
             if not _SHAPE.value and targets.parse(name).chip.kind == "tpu":
-                # Arrays of the same type, compiled in a third of the time.
+                # The arrays have the same type, and compilation takes a third of the
+                # time.
                 text = text.replace("float32", "tf32")
             row = measure(name, text)
             if _OUT.value:
@@ -100,7 +103,7 @@ def main(_):
             if "error" in row:
                 print(f"| {text}{part} | {name} | {row['error']} | | | | |", flush=True)
                 continue
-            # A small step may lie in a TPU's own memory altogether.
+            # A small step can fit in a TPU's on-chip memory completely.
             compiled = row["step_bytes"]
             ratio = f"{row['predicted'] / compiled:.2f}" if compiled else "none"
             print(

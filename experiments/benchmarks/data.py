@@ -1,12 +1,13 @@
-"""Recordings to log-mel features: clips per second against librosa, on equal cores.
+"""Measures clips per second from recordings to log-mel features, against librosa.
 
     python experiments/benchmarks/data.py --clips=256 --turns=7
 
-Each case is files on disk as a dataset publishes them, and that dataset's default
-settings. Ours is what ``prepare`` runs on files: decoding, mixing, resampling, fitting
-and log-mel. Librosa does the same with ``load``, ``melspectrogram`` and
-``power_to_db``, in a plain loop, and with a process per core. The three alternate;
-medians of the turns are compared. Needs the extra ``test`` for librosa.
+Each case has files on disk in a dataset's published format, and that dataset's default
+settings. Our contender runs what ``prepare`` runs on files: decoding, mixing,
+resampling, fitting and log-mel. Librosa does the same with ``load``, ``melspectrogram``
+and ``power_to_db``, in a plain loop and with one process per core. All use the same
+cores and alternate; medians of the turns are compared. Needs the extra ``test`` for
+librosa.
 """
 
 import os
@@ -29,7 +30,7 @@ from audiodd_jax.features import extraction, logmel
 _CLIPS = flags.DEFINE_integer("clips", 256, "files of each case")
 _TURNS = flags.DEFINE_integer("turns", 7, "turns of each contender")
 _CASES = flags.DEFINE_list(
-    "cases", ["speech_commands", "urbansound8k", "esc50"], "of CASES"
+    "cases", ["speech_commands", "urbansound8k", "esc50"], "names of CASES"
 )
 
 # Dataset: sample rate of its files, channels, seconds.
@@ -41,7 +42,7 @@ CASES = {
 
 
 def write_files(folder, rate, channels, seconds):
-    """16-bit WAV files of coloured noise with events, as many as asked for."""
+    """Writes 16-bit WAV files of coloured noise with events."""
     rng = np.random.default_rng(0)
     paths = []
     for i in range(_CLIPS.value):
@@ -54,7 +55,7 @@ def write_files(folder, rate, channels, seconds):
 
 
 def by_librosa(path, settings):
-    """Log-mel of a file, as librosa's users compute it."""
+    """Computes log-mel of a file as users of librosa do."""
     import librosa
 
     size = logmel.frontend(settings)
@@ -85,7 +86,7 @@ class _Decode:
 
 
 def contenders(paths, settings, folder, pool):
-    """Name -> function that transforms all files."""
+    """Returns functions that transform all files, by name."""
     store = folder / "features.npy"
     shape = (len(paths), settings.n_mels, settings.frames)
     np.lib.format.open_memmap(store, "w+", np.float16, shape)
@@ -106,12 +107,12 @@ def contenders(paths, settings, folder, pool):
     return {
         "ours": ours,
         "librosa, a loop": librosa_loop,
-        "librosa, a process a core": librosa_processes,
+        "librosa, one process per core": librosa_processes,
     }
 
 
 def shares(paths, settings):
-    """Seconds of each stage, one thread doing all of them in turn as ours does."""
+    """Measures the seconds of each stage, in one thread."""
     size, clock = logmel.frontend(settings), time.perf_counter
     chunk = extraction.chunk_size(settings, len(paths))
     buffer = np.zeros((chunk, size.samples), np.float32)
@@ -132,7 +133,7 @@ def shares(paths, settings):
 
 
 def agreement(paths, settings):
-    """Largest difference in dB between ours and librosa's, over a few clips."""
+    """Returns the largest difference in dB from librosa, over a few clips."""
     size = logmel.frontend(settings)
     settings = FeaturesConfig(**{**vars(settings), "align": "start"})
     differences = []
@@ -146,13 +147,13 @@ def agreement(paths, settings):
 
 def main(_):
     print(
-        f"{os.cpu_count()} cores, {_CLIPS.value} files a case, {_TURNS.value} turns\n"
+        f"{os.cpu_count()} cores, {_CLIPS.value} files per case, {_TURNS.value} turns\n"
     )
-    print("| files as in | contender | clips/s | ours is faster by |")
+    print("| files as in | contender | clips/s | our speed-up |")
     print("|---|---|---|---|")
     notes = []
     context = get_context("spawn")
-    # A process a core needs no threads beside it.
+    # One process per core needs no further threads.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(audio.num_threads(), mp_context=context) as pool:
         for name in _CASES.value:
@@ -166,7 +167,7 @@ def main(_):
                     for contender, run in runs.items():
                         began = time.perf_counter()
                         run()
-                        if turn:  # the first compiles, imports and fills caches
+                        if turn:  # the first turn compiles, imports and fills caches
                             times[contender].append(time.perf_counter() - began)
                 parts = shares(paths, settings)
                 difference = agreement(paths, settings)

@@ -1,10 +1,11 @@
-"""A gradient through a gradient: ours, and as JAX derives it from a convolution.
+"""Compares our gradient of a gradient with the one that JAX derives.
 
     python experiments/benchmarks/matching.py --turns=5
 
-One class of gradient matching: the distance of the gradients of real and synthetic
-clips, and its gradient with respect to the synthetic ones. "Derived" is the same with
-convolutions whose transposes are XLA's own. Alternating turns, medians.
+Measures one class of gradient matching: the distance between the gradients of real and
+synthetic clips, and its gradient with respect to the synthetic ones. "Derived" computes
+the same with XLA's own transposes of convolutions. Turns alternate, and medians are
+compared.
 """
 
 import statistics
@@ -27,7 +28,7 @@ _TURNS = flags.DEFINE_integer("turns", 5, "alternating turns")
 
 
 def step(loss, width, real, synthetic, bins, frames):
-    """A turn of one class's step, compiled."""
+    """Returns a compiled turn of one class's step."""
     model = ConvNet(
         10, depth=3, width=width, norm="instance", readout="flatten", head="random"
     )
@@ -46,7 +47,7 @@ def dc(params, model, real, synthetic):
 
 
 class _Derived:
-    """The convolution whose gradients JAX derives, under the same name."""
+    """A convolution with JAX's own gradients, under the same name."""
 
     conv = staticmethod(convolution.convolve)
 

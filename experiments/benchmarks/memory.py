@@ -1,9 +1,9 @@
-"""Peak memory of RFAD steps: predicted before anything is allocated, and measured.
+"""Compares predicted and measured peak memory of RFAD steps.
 
     python experiments/benchmarks/memory.py
 
-The prediction is that of ``audiodd distill --dry_run``. Each case, written as in
-step.py, is measured in a process of its own.
+The prediction is the one of ``audiodd distill --dry_run``, before anything is
+allocated. Each case, written as in step.py, is measured in a process of its own.
 """
 
 import step as step_benchmark
@@ -34,7 +34,7 @@ _SHAPES = flags.DEFINE_multi_string(
 def main(_):
     logging.set_verbosity(logging.WARNING)
     print(
-        "| width | networks | batch | samples | size | plan | a step, MB | predicted "
+        "| width | networks | batch | samples | size | plan | step, MB | predicted "
         "peak, MB | measured, MB | predicted / measured |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")

@@ -1,11 +1,11 @@
-"""Memory and time of preparing a dataset of Speech Commands' size, and of loading it.
+"""Measures memory and time of preparing and loading a dataset like Speech Commands.
 
     python experiments/benchmarks/prepare.py --place=/tmp/stand_in
 
-Writes a stand-in of Speech Commands v0.02 (as many clips of each word, noise for sound,
-3.4 GB), prepares it in a process of its own with an empty cache (another 3.5 GB), and
-reports the largest memory of that process and its children together (proportional set
-size, so that shared pages count once), the time, and the time to load what is prepared.
+Writes a stand-in for Speech Commands v0.02 (as many clips of each word, noise as sound,
+3.4 GB) and prepares it in a process of its own with an empty cache. Reports the largest
+memory of that process and its children together (proportional set size, which counts
+shared pages once), the time, and the time to load the prepared dataset.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from absl import app, flags
 from audiodd_jax.data.published import speech_commands
 
 _PLACE = flags.DEFINE_string("place", None, "empty folder to work in", required=True)
-_SHARE = flags.DEFINE_float("share", 1.0, "of the clips of each word")
+_SHARE = flags.DEFINE_float("share", 1.0, "share of the clips of each word")
 _FLAGS = flags.DEFINE_multi_string("flag", [], "further flags of audiodd prepare")
 
 RATE = 16_000
@@ -33,7 +33,7 @@ DATASET = ("--dataset=speech_commands", "--variant=v0.02", "--allow_partial")
 
 
 def write_stand_in(folder):
-    """Clips of noise in the published layout; the official hash makes the lists."""
+    """Writes clips of noise in the published layout, with the official lists."""
     rng = np.random.default_rng(0)
     noise = (3_000 * rng.standard_normal(25 * RATE)).astype(np.int16)
     head = io.BytesIO()
@@ -58,7 +58,7 @@ def write_stand_in(folder):
 
 
 def watched(command):
-    """Runs a command; its output, seconds, and its tree's largest memory in GB."""
+    """Runs a command; returns output, seconds and its tree's peak memory in GB."""
     began, most = time.perf_counter(), 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         parent = psutil.Process(process.pid)
@@ -67,7 +67,7 @@ def watched(command):
             try:
                 for one in (parent, *parent.children(recursive=True)):
                     total += one.memory_full_info().pss
-            except psutil.Error:  # one of them has just ended
+            except psutil.Error:  # a process of the tree has just ended
                 continue
             most = max(most, total)
             time.sleep(0.05)

@@ -1,20 +1,21 @@
-"""The speed of an RFAD step, in Markdown tables.
+"""Measures the speed of an RFAD step, and prints Markdown tables.
 
     pip install "audiodd_jax[exact,benchmark]" && python experiments/benchmarks/step.py
 
-- Ours against a plain PyTorch step of the same shapes, float32, by turns, over widths,
-  networks, batches and spectrogram sizes. Both draw a batch, draw fresh networks,
-  form the kernels, solve, back-propagate into images and labels, and take an AdaBelief
-  step. Beside it the arithmetic of plain convolutions that a second of ours stands for
-  (a fast convolution does less), as a share of the machine's largest matrix product.
-- Ours against a step of KIP, with the exact kernel (``--exact``), where that can run:
+- Our step against a plain PyTorch step of the same shapes in float32, in alternating
+  turns, over widths, networks, batches and spectrogram sizes. Both draw a batch, draw
+  fresh networks, form the kernels, solve, back-propagate into images and labels, and
+  take an AdaBelief step. The table also has our rate of arithmetic, counted as plain
+  convolutions (a fast convolution does less), as a share of the rate of the largest
+  matrix product on this machine.
+- Our step against a step of KIP with the exact kernel (``--exact``):
 
     python experiments/benchmarks/step.py --case= --devices= --exact=32,2,32,10,16,16
-- Ours on 1, 2, 4 and 8 devices (``--devices``), simulated where there is but a CPU:
-  then they share its cores, and what they exchange is what there is to see.
+- Our step on 1, 2, 4 and 8 devices (``--devices``). On a CPU the devices are simulated
+  and share its cores, so that only the exchanged bytes are meaningful.
 
 A case is WIDTH,NETWORKS,BATCH,SAMPLES,BINS,FRAMES[,CHUNK]. Medians are compared. Peak
-memory is that of a process that does nothing else.
+memory is measured in a process that does nothing else.
 """
 
 import dataclasses
@@ -56,12 +57,12 @@ _EXACT = flags.DEFINE_multi_string(
     "exact", ["64,2,2,1,64,64"], "cases against KIP; empty: none"
 )
 _DEVICES = flags.DEFINE_list("devices", ["1", "2", "4", "8"], "empty: none")
-_SCALED = flags.DEFINE_string("scaled", "64,8,512,50,32,32", "the case on --devices")
-_PRECISION = flags.DEFINE_string("precision", "float32", "of our features")
-_STEPS = flags.DEFINE_integer("steps", 2, "steps a turn")
-_TURNS = flags.DEFINE_integer("turns", 5, "turns of each")
-_ALONE = flags.DEFINE_string("alone", "", "run this case of ours alone; print JSON")
-_COUNT = flags.DEFINE_integer("count", 1, "devices of --alone")
+_SCALED = flags.DEFINE_string("scaled", "64,8,512,50,32,32", "case for --devices")
+_PRECISION = flags.DEFINE_string("precision", "float32", "precision of our features")
+_STEPS = flags.DEFINE_integer("steps", 2, "steps per turn")
+_TURNS = flags.DEFINE_integer("turns", 5, "turns of each contender")
+_ALONE = flags.DEFINE_string("alone", "", "run only our step of this case; print JSON")
+_COUNT = flags.DEFINE_integer("count", 1, "number of devices for --alone")
 
 CLASSES = 10
 SETTINGS = {"rate": 1e-2, "regularizer": 5e-3, "bias_std": 0.1}
@@ -84,7 +85,7 @@ class Case:
         return cls(*map(int, text.split(",")))
 
     def arrays(self):
-        """The same for all contenders: batch, its labels, coreset, its labels."""
+        """Returns batch, labels, coreset and its labels, the same for everyone."""
         rng = np.random.default_rng(0)
         shape = (self.bins, self.frames, 1)
         images = lambda count: rng.standard_normal((count, *shape), np.float32)
@@ -108,7 +109,7 @@ class Case:
         )
 
     def sizes(self):
-        # Clips lie here in float32, in a run in float16: they count twice.
+        # Clips are float32 here and float16 in a run, so they count twice.
         counts = (CLASSES, self.samples, self.batch, 2 * self.batch, 0)
         return memory_plan.Sizes(self.bins, self.frames, *counts)
 
@@ -126,7 +127,7 @@ class Case:
 
 
 def ours(case, mesh=None, name="rfad"):
-    """A turn of a method's steps, as the loop runs them, and the coreset after it."""
+    """Returns a turn of steps, as the loop runs them, and the coreset after it."""
     x, labels, x_s, y_s = case.arrays()
     mesh = mesh or devices.make_mesh(devices=jax.devices()[:1])
     config = case.config()
@@ -156,7 +157,7 @@ def many(step):
 
 
 def peak_gigaflops():
-    """Of a float32 matrix product, the best of several sizes and turns."""
+    """Measures the GFLOP/s of a float32 matrix product, the best of several turns."""
     best = 0.0
     dot = jax.jit(lambda a, b: jnp.dot(a, b, precision="highest"))
     for n in (1024, 2048, 4096):
@@ -170,7 +171,7 @@ def peak_gigaflops():
 
 
 def alone(case, count=1):
-    """What a process finds that takes our steps on some devices, and no others."""
+    """Returns the measurements of a process that takes only our steps."""
     command = [sys.executable, __file__, f"--alone={case}", f"--count={count}"]
     command += [f"--{f.name}={f.value}" for f in (_STEPS, _TURNS, _PRECISION)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -188,8 +189,7 @@ def tell_alone(case):
         began = time.perf_counter()
         turn()
         seconds.append((time.perf_counter() - began) / _STEPS.value)
-    # The process's own, which the figure of its resource usage is not: that starts
-    # from its parent's.
+    # ru_maxrss starts from the parent's value on Linux; VmHWM is the process's own.
     with open("/proc/self/status") as file:
         peak = next(line for line in file if line.startswith("VmHWM"))
     megabytes = int(peak.split()[1]) / 1e3
@@ -206,8 +206,8 @@ def against_pytorch(cases):
     peak = peak_gigaflops()
     print(f"torch {torch.__version__}; largest matrix product {peak:.0f} GFLOP/s\n")
     print(
-        "| width | networks | batch | samples | size | ours, s | PyTorch, s | ours is "
-        "faster | GFLOP/s | of the product's | peak MB |"
+        "| width | networks | batch | samples | size | ours, s | PyTorch, s "
+        "| our speed-up | GFLOP/s | share of peak | peak MB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for text in cases:
@@ -229,7 +229,7 @@ def against_pytorch(cases):
 def against_exact(cases):
     print(
         "\n| width | networks | batch | samples | size | RFAD, s | KIP, s | RFAD is "
-        "faster | KIP, ms a pair |"
+        "faster | KIP, ms per pair |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for text in cases:
@@ -247,7 +247,9 @@ def against_exact(cases):
 
 def on_devices(counts, text):
     print(f"\n{text} on devices; simulated ones share {jax.devices()[0].device_kind}\n")
-    print("| devices | networks x batch | s a step | MB exchanged | distance to one |")
+    print(
+        "| devices | networks x batch | s per step | MB exchanged | distance to one |"
+    )
     print("|---|---|---|---|---|")
     first = None
     for count in map(int, counts):

@@ -1,4 +1,4 @@
-"""The networks in PyTorch, for the benchmarks that compare."""
+"""PyTorch versions of the networks, for comparison in benchmarks."""
 
 import functools
 import itertools
@@ -7,7 +7,7 @@ from torch import nn, relu
 
 
 def convnet(image_shape, width, depth, classes, dropout=0.0, block_dropout=0.0):
-    """Blocks of [3x3 conv, batch norm, ReLU, 2x2 average pool, dropout]; a layer."""
+    """Builds blocks of [3x3 conv, batch norm, ReLU, 2x2 average pool, dropout]."""
     layers, channels = [], 1
     for _ in range(depth):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
@@ -43,7 +43,7 @@ class _Block(nn.Module):
 
 
 def resnet18(width, classes):
-    """ResNet-18 of one input channel."""
+    """Builds ResNet-18 for one input channel."""
     stem = [nn.Conv2d(1, width, 7, stride=2, padding=3, bias=False)]
     stem += [nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)]
     widths = [width] + [width * 2**stage for stage in range(4) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""One RFAD step as a plain PyTorch program would take it, for comparison."""
+"""One RFAD step as a plain PyTorch program, for comparison."""
 
 import torch
 from torch.nn import functional
@@ -19,21 +19,18 @@ def make_step(
     precision="float32",
     compiled=False,
 ):
-    """A function that takes a step and returns its loss.
+    """Returns a function that takes a step and returns its loss.
 
     Args:
-      x: ``[b, f, t, 1]`` real clips.
-      labels: ``[b]``.
-      x_s: ``[s, f, t, 1]`` the coreset.
-      y_s: ``[s, c]`` its labels.
-      width: channels of a network.
-      networks: a step.
-      rate: learning rate.
-      regularizer: of the kernel regression.
-      bias_std: of the networks' biases.
-      device: where everything lies.
-      precision: of the networks: float32, tf32 or bfloat16.
-      compiled: the networks by ``torch.compile``.
+      x: Real clips ``[b, f, t, 1]``.
+      labels: Labels ``[b]`` of the clips.
+      x_s: Coreset ``[s, f, t, 1]``.
+      y_s: Labels ``[s, c]`` of the coreset.
+      networks: Number of networks per step.
+      rate: Learning rate.
+      regularizer: Regulariser of the kernel regression, relative to the mean diagonal.
+      precision: Precision of the networks: float32, tf32 or bfloat16.
+      compiled: Compile the networks with ``torch.compile``.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -1,11 +1,11 @@
-"""Training steps per second, ours against PyTorch: same networks, shapes and machine.
+"""Measures training steps per second against PyTorch.
 
     pip install torch && python experiments/benchmarks/train.py
 
-Both train on the same batch with AdamW and cross-entropy, the networks being the
-default ConvNet and ResNet-18. The turns alternate, each of ``--steps`` steps; medians
-are compared. On a CPU PyTorch runs as it is by default, and with channels last; on a
-GPU compiled, with channels last.
+Both train the default ConvNet and ResNet-18 on the same batch with AdamW and
+cross-entropy. Turns of ``--steps`` steps alternate, and medians are compared. On a CPU
+PyTorch runs with its default layout and with channels last; on a GPU it is compiled,
+with channels last.
 """
 
 import statistics
@@ -25,19 +25,24 @@ from audiodd_jax.networks import models
 from audiodd_jax.training import fit, trainer
 
 _MODELS = flags.DEFINE_list("models", ["convnet", "resnet18"], "networks")
-_BATCH = flags.DEFINE_integer("batch", 128, "clips a step")
-_WIDTH = flags.DEFINE_integer("width", 64, "channels (of ResNet-18's first stage)")
+_BATCH = flags.DEFINE_integer("batch", 128, "clips per step")
+_WIDTH = flags.DEFINE_integer(
+    "width", 64, "channels (in ResNet-18, of the first stage)"
+)
 _BINS = flags.DEFINE_integer("bins", 32, "mel bins")
 _FRAMES = flags.DEFINE_integer("frames", 64, "frames")
-_STEPS = flags.DEFINE_integer("steps", 5, "steps a turn")
-_TURNS = flags.DEFINE_integer("turns", 7, "turns of each")
+_STEPS = flags.DEFINE_integer("steps", 5, "steps per turn")
+_TURNS = flags.DEFINE_integer("turns", 7, "turns of each contender")
 _PRECISION = flags.DEFINE_enum(
-    "precision", "float32", ["float32", "bfloat16"], "of the products, for both"
+    "precision",
+    "float32",
+    ["float32", "bfloat16"],
+    "precision of the products, for both",
 )
 
 CLASSES, LEARNING_RATE, WEIGHT_DECAY, DEPTH = 10, 1e-3, 0.05, 4
 READOUTS = {"convnet": "flatten", "resnet18": "mean"}
-# What PyTorch's loop does, and no more.
+# Only what PyTorch's loop does.
 PLAIN = {
     "optimizer": "adamw",
     "schedule": "constant",
@@ -51,7 +56,7 @@ PLAIN = {
 
 
 def problem():
-    """A batch and its labels."""
+    """Returns a batch and its labels."""
     rng = np.random.default_rng(0)
     shape = (_BATCH.value, _BINS.value, _FRAMES.value, 1)
     images = rng.standard_normal(shape).astype(np.float32)
@@ -59,7 +64,7 @@ def problem():
 
 
 def ours(name):
-    """A turn of our steps, as ``audiodd train`` runs them."""
+    """Returns a turn of our steps, as ``audiodd train`` runs them."""
     config = audiodd_jax.for_model(
         audiodd_jax.for_dataset("tones"),
         name,
@@ -97,7 +102,7 @@ def ours(name):
 
 
 def pytorch(name, *, channels_last, compiled):
-    """A turn of the same steps in PyTorch."""
+    """Returns a turn of the same steps in PyTorch."""
     import torch
     from torch.nn import functional
 
@@ -127,7 +132,7 @@ def pytorch(name, *, channels_last, compiled):
 
 
 def torch_network(name):
-    """PyTorch's of the same shapes."""
+    """Returns PyTorch's network of the same shapes."""
     if name == "resnet18":
         return torch_networks.resnet18(_WIDTH.value, CLASSES)
     shape = (_BINS.value, _FRAMES.value)
@@ -135,7 +140,7 @@ def torch_network(name):
 
 
 def contenders(name):
-    """Our turn, and PyTorch's at its usual and at its best."""
+    """Returns our turn, and PyTorch's with its default and its best layout."""
     import torch
 
     found = {"ours": ours(name)}
@@ -154,7 +159,10 @@ def main(_):
         f"batch {_BATCH.value} of {_BINS.value}x{_FRAMES.value}, width {_WIDTH.value}, "
         f"{_PRECISION.value}, {jax.devices()[0].device_kind}, jax {jax.__version__}\n"
     )
-    print("| network | contender | steps/s | median s | fastest s | our speed of it |")
+    print(
+        "| network | contender | steps/s | median s | fastest s "
+        "| our speed / its speed |"
+    )
     print("|---|---|---|---|---|---|")
     for name in _MODELS.value:
         times = measure(contenders(name), _TURNS.value, _STEPS.value)

@@ -66,7 +66,7 @@ def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(
         "random clips (20.0 %) and all clips (70.0 %); it takes 2,000,000 bytes, raw "
         "audio 160,000,000 (80 times as many)."
     )
-    assert (found.runs.place / "convnet.png").exists()
+    assert (found.runs.folder / "convnet.png").exists()
 
 
 def test_a_coreset_below_random_clips_closes_nothing_of_the_gap(found_of, known):
