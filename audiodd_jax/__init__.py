@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 from audiodd_jax.version import __version__
 
 if TYPE_CHECKING:
-    from audiodd_jax.api import Run as Run
-    from audiodd_jax.api import active as active
-    from audiodd_jax.api import distill as distill
-    from audiodd_jax.api import evaluate as evaluate
-    from audiodd_jax.api import export as export
-    from audiodd_jax.api import prepare as prepare
-    from audiodd_jax.api import train as train
+    from audiodd_jax.commands.active import active as active
+    from audiodd_jax.commands.distill import Run as Run
+    from audiodd_jax.commands.distill import distill as distill
+    from audiodd_jax.commands.evaluate import evaluate as evaluate
+    from audiodd_jax.commands.export import export as export
+    from audiodd_jax.commands.prepare import prepare as prepare
+    from audiodd_jax.commands.train import train as train
     from audiodd_jax.config import Config as Config
     from audiodd_jax.config.presets import for_active as for_active
     from audiodd_jax.config.presets import for_dataset as for_dataset
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
 # checkers read the imports above.
 _EXPORTS = {
     "Config": "config",
+    "Coreset": "coreset.file",
+    "Run": "commands.distill",
+    "Subset": "coreset.subsets",
+    "UserError": "errors",
+    "active": "commands.active",
+    "distill": "commands.distill",
+    "evaluate": "commands.evaluate",
+    "export": "commands.export",
+    "for_active": "config.presets",
     "for_dataset": "config.presets",
     "for_model": "config.presets",
-    "for_active": "config.presets",
-    "Coreset": "coreset.file",
     "load_coreset": "coreset.file",
-    "Run": "api",
-    "prepare": "api",
-    "distill": "api",
-    "evaluate": "api",
-    "export": "api",
-    "train": "api",
-    "active": "api",
-    "Subset": "coreset.subsets",
     "load_networks": "training.networks_file",
-    "UserError": "errors",
+    "prepare": "commands.prepare",
+    "train": "commands.train",
 }
 
 __all__ = ["__version__", *_EXPORTS]

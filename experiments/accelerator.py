@@ -135,7 +135,7 @@ def one_step(text, precision, peak):
 
 def pack(path):
     """Writes the standardised features of a dataset to one file."""
-    data = dataset.load(_config())
+    data = _load(_config())
     train = data.train if isinstance(data.train, DeviceSplit) else None
     if train is None:
         raise SystemExit("the training features do not fit on this device")
@@ -193,6 +193,11 @@ def unpack(path):
         train_bytes=0,
         is_validation_official=False,
     )
+
+
+def _load(config):
+    """The dataset of a configuration, prepared."""
+    return dataset.load(config.data, config.features)
 
 
 def _config(name=None):
@@ -297,7 +302,7 @@ def main(_):
         pack(_PACK.value)
         return
     # Loaded first, so that a missing file is reported at once.
-    data = unpack(_FEATURES.value) if _FEATURES.value else dataset.load(_config())
+    data = unpack(_FEATURES.value) if _FEATURES.value else _load(_config())
     began, peak = time.monotonic(), peaks()
     results = {
         "device": jax.devices()[0].device_kind,

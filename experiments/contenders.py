@@ -13,11 +13,13 @@ import published_results
 
 import audiodd_jax
 from audiodd_jax.active_learning import budgets
-from audiodd_jax.commands import active, distill, recorded_training
+from audiodd_jax.commands import active, distill
+from audiodd_jax.commands import train as train_lib
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import REGRESSION, SELECTION
 from audiodd_jax.coreset import subsets
 from audiodd_jax.errors import UserError
+from audiodd_jax.training import source as source_lib
 
 # Changes to the defaults of all runs, of a method's distillation, and of a network's
 # training. The ConvNet keeps its recipe: all clips of Arabic Speech Commands give 77 %
@@ -139,7 +141,7 @@ class Contenders:
         """Trains the network on all training clips."""
         rows = np.arange(self.data.train.labels.size)
         subset = subsets.Subset()
-        source = recorded_training.subset_source(subset, rows, self.data, seed)
+        source = source_lib.subset_source(subset, rows, self.data, seed)
         return self._trained(self.recipe(seed), source, f"all-seed{seed}")
 
     def choice(self, acquisition, seed):
@@ -202,9 +204,9 @@ class Contenders:
         """Trains the network on a coreset, with its teacher's labels or hard ones."""
         coreset, recipe = run.coreset, self.recipe(seed, method, labels)
         if labels == "teacher":
-            source = recorded_training.network_source(coreset, recipe.training)
+            source = source_lib.network_source(coreset, recipe.training)
         else:
-            source = recorded_training.coreset_source(coreset.unpack(), "hard")
+            source = source_lib.coreset_source(coreset.unpack(), "hard")
         outcome = self._trained(recipe, source, f"{name}-{labels}", len(coreset.labels))
         teacher = run.result["teacher"] or {}
         seconds = run.result["wall_seconds"] + teacher.get("labelling_seconds", 0.0)
@@ -215,6 +217,6 @@ class Contenders:
 
     def _trained(self, recipe, source, name, size=None):
         folder = self.folder / self.model / name
-        trained = recorded_training.train(recipe, self.data, source, folder)
+        trained = train_lib.train_source(recipe, self.data, source, folder)
         size = size or trained.result["num_samples"]
         return Outcome({size: trained.scores.mean}, trained.result["wall_seconds"])

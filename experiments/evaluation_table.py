@@ -50,12 +50,12 @@ def rows_of_seed(seed):
         data__data_dir=_DATA_DIR.value,
     )
     run = audiodd_jax.distill(config, Path(_WORKDIR.value) / f"{name()}-seed{seed}")
-    rows = evaluate.evaluate(
+    rows = evaluate.compare(
         run.coreset,
         _PROTOCOLS.value,
         _AGAINST.value,
         config=config,
-        changes={"training.seeds": 1},
+        recipe={"training.seeds": 1},
         out=run.path / "evaluation",
     )
     return rows, run.coreset.class_names
@@ -75,7 +75,7 @@ def main(_):
     lines = [over_seeds(rows) for rows in zip(*by_seed, strict=True)]
     print(evaluation_table.render(lines))
     out = Path(_WORKDIR.value) / f"{name()}-evaluation"
-    evaluate.write(lines, seeds[0][1], out)
+    evaluation_table.write(lines, seeds[0][1], out)
     print(f"\nscores per class and confusion matrices: {out}")
 
 

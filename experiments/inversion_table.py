@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.commands import common, recorded_training
+from audiodd_jax.commands import common
 from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields, presets
 from audiodd_jax.coreset import subsets
@@ -26,6 +26,7 @@ from audiodd_jax.features import inversion, logmel, normalization
 from audiodd_jax.report import summary
 from audiodd_jax.report.tables import mean_std
 from audiodd_jax.training import evaluation
+from audiodd_jax.training import source as source_lib
 
 _DATASET = flags.DEFINE_string("dataset", "spoken_digit", "dataset of WAV files")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
@@ -52,8 +53,8 @@ def print_accuracies(config, data):
     )
     scores = []
     for seed in range(_SEEDS.value):
-        source = recorded_training.subset_source(subsets.Subset(), None, data, seed)
-        fitted = recorded_training.fit_source(
+        source = source_lib.subset_source(subsets.Subset(), None, data, seed)
+        fitted = source_lib.fit_source(
             fields.replace(model, {"seed": seed}), data, source, None
         )
         score = lambda split, net=fitted: (

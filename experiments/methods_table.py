@@ -92,11 +92,11 @@ def trained(case, run, protocol, seed):
     """Returns the test accuracy of a network trained on a run's coreset."""
     config = fields.from_dict(read_json(run / "config.json"))
     config = fields.replace(config, {"seed": seed})
-    rows = evaluate.evaluate(
+    rows = evaluate.compare(
         audiodd_jax.load_coreset(run / "coreset.npz"),
         [protocol],
         config=config,
-        changes={"training.seeds": 1, **_TRAINING.get(protocol, {})},
+        recipe={"training.seeds": 1, **_TRAINING.get(protocol, {})},
         out=run / "evaluation",
     )
     return rows[0].scores.mean

@@ -14,13 +14,13 @@ from pathlib import Path
 from absl import app, flags, logging
 
 import audiodd_jax
-from audiodd_jax.commands import recorded_training
 from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset import subsets
 from audiodd_jax.features import dataset
 from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training import source as source_lib
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
@@ -82,7 +82,7 @@ def trial(config, data, source, folder):
     with RunDirectory(folder, {**record, "learns_from": source.record}) as run:
         result = run.result()
         if result is None:
-            last = recorded_training.fit_source(config, data, source, run).history[-1]
+            last = source_lib.fit_source(config, data, source, run).history[-1]
             kept = ("validation_accuracy", "validation_loss", "loss", "seconds")
             result = {name: last[name] for name in kept}
             run.finish(result)
@@ -104,9 +104,9 @@ def main(_):
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
     embedding = subsets.Embedding(config.network, config.evaluation.networks)
     rows = subsets.choose(drawn, data, embedding, 0)
-    sources = [recorded_training.coreset_source(coreset.unpack())]
+    sources = [source_lib.coreset_source(coreset.unpack())]
     if _REAL.value:
-        sources.append(recorded_training.subset_source(drawn, rows, data, 0))
+        sources.append(source_lib.subset_source(drawn, rows, data, 0))
     heads = [source.record["name"] for source in sources]
     print(f"| {_MODEL.value} | {' | '.join(heads)} | s |")
     print("|---" * (len(heads) + 2) + "|")

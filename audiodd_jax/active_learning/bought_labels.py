@@ -10,17 +10,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from audiodd_jax.active_learning import budgets
-from audiodd_jax.commands import teacher
 from audiodd_jax.config import Config
 from audiodd_jax.coreset import subsets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset, HostSplit
 from audiodd_jax.runtime.files import read_json
+from audiodd_jax.training import teacher
 
 _log = logging.getLogger(__name__)
 
 
-def restrict(config: Config, data: Dataset, cache_dir: Path | None = None) -> Dataset:
+def restrict(config: Config, data: Dataset) -> Dataset:
     """The data as someone has it who bought the labels of ``config.labels`` alone.
 
     The other training clips are left out, or are labelled by a teacher that has learnt
@@ -30,7 +30,6 @@ def restrict(config: Config, data: Dataset, cache_dir: Path | None = None) -> Da
     Args:
       config: of the run.
       data: the prepared dataset, with all labels.
-      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the labels cannot be found, or belong to other data.
@@ -51,9 +50,7 @@ def restrict(config: Config, data: Dataset, cache_dir: Path | None = None) -> Da
     if not settings.pseudo:
         return bought
     others = np.setdiff1d(np.arange(len(data.train.labels)), rows)
-    probabilities = teacher.probabilities(
-        data.train.subset(others), config, bought, cache_dir
-    )
+    probabilities = teacher.probabilities(data.train.subset(others), config, bought)
     is_sure = _certainty(probabilities, data.has_tags) >= settings.confidence
     _log.info("%d of %d other clips have pseudo-labels", is_sure.sum(), others.size)
     sure = probabilities[is_sure]

@@ -1,4 +1,4 @@
-"""The command line: flags in, text out, one file per command."""
+"""The commands, one file each: work, printing, and how it follows from the flags."""
 
 
 def run() -> None:

@@ -1,4 +1,4 @@
-"""The jobs of ``audiodd active``: one acquisition function, or a comparison."""
+"""``audiodd active``: labels clips round by round, and tests networks on them."""
 
 import dataclasses
 import statistics
@@ -9,56 +9,135 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audiodd_jax.active_learning import budgets, query, rounds
-from audiodd_jax.commands import recorded_training
-from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import ACTIVE
-from audiodd_jax.coreset.dataset import check_coreset, load_data
-from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.command_line import CommandLine, dataset_config, names
+from audiodd_jax.commands.common import resumable, start, table, target
+from audiodd_jax.commands.train import train_source
+from audiodd_jax.config import Config, extensions, fields, presets
+from audiodd_jax.config.names import ACQUISITIONS, ACTIVE, file_stem
+from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
+from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.forecast import forecast
 from audiodd_jax.report import cards, learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime.files import atomic, write_atomically, write_json
-from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory, run_once
+from audiodd_jax.training import source as source_lib
 
 
-class Comparison(NamedTuple):
-    """Acquisition functions compared with each other and with coresets.
+def run(line: CommandLine) -> None:
+    """Runs active learning as the command line says, and prints the rounds."""
+    flags = line.flags
+    coresets = [load_coreset(path) for path in names(flags.coreset or "")]
+    base = coreset_config(coresets[0]) if coresets else dataset_config(flags)
+    config = line.configure(presets.for_active(base, flags.model))
+    if flags.fold == "all":
+        raise UserError("active tests on one fold: --fold takes its number")
+    if flags.num_seeds < 1:
+        raise UserError("num_seeds must be at least 1")
+    functions = _acquisitions(flags.acquisition or config.active.acquisition)
+    config = fields.replace(config, {"active.acquisition": functions[0]})
+    chips = target(flags, "active")
+    start(flags, config.data)
+    if chips:
+        table(forecast.of_active(config, chips))
+        return
+    is_comparison = len(functions) > 1 or flags.num_seeds > 1 or bool(coresets)
+    name = f"{'comparison' if is_comparison else functions[0]}-seed{config.seed}"
+    network = file_stem(config.model.name)
+    default = Path("runs") / f"{config.data.name}-active-{network}-{name}"
+    workdir = Path(flags.workdir or default)
+    with resumable(workdir, is_run=not is_comparison):
+        data = load(config, coresets)
+        if is_comparison:
+            comparison = compare(
+                config, functions, flags.num_seeds, coresets, data, workdir
+            )
+        else:
+            result = learn(config, data, workdir)
+    if is_comparison:
+        print(comparison.table, "", sep="\n")
+        table([("table and picture", str(workdir))])
+    else:
+        _show(result, workdir)
 
-    Attributes:
-      curves: of the functions.
-      points: of the coresets, by size.
-      table: as Markdown, with a sentence per coreset.
+
+def _acquisitions(text: str) -> list[str]:
+    """Returns the acquisition functions that ``--acquisition`` names.
+
+    Raises:
+      UserError: an unknown name, one named twice, or none at all.
     """
+    known = (*ACQUISITIONS, *extensions.names(extensions.ACQUISITIONS))
+    functions = list(ACQUISITIONS) if text == "all" else names(text)
+    for name in functions:
+        if name not in known:
+            raise UserError(
+                f"there is no acquisition function {name!r}; choose from "
+                f"{', '.join(known)}, or all"
+            )
+    if len(set(functions)) < len(functions) or not functions:
+        raise UserError("--acquisition names each function once, and at least one")
+    return functions
 
-    curves: list[Curve]
-    points: list[Point]
-    table: str
 
-
-def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
-    """Runs one acquisition function over its budgets.
+def active(
+    config: Config, workdir: str | Path, cache_dir: Path | None = None
+) -> dict[str, Any]:
+    """Runs active learning; returns the contents of ``result.json``.
 
     The same call resumes an interrupted run, and returns a finished one.
 
-    Returns:
-      The contents of ``result.json``.
-
     Args:
-      config: model, training, acquisition and the seed.
-      data: the prepared dataset.
+      config: a configuration made by ``for_active``.
       workdir: the run directory.
+      cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
 
     Raises:
-      UserError: bad settings, or a folder that holds something else.
+      UserError: bad settings or data, or a folder that holds something else.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
+    config = fields.with_cache(config, cache_dir)
+    return learn(config, load(config), Path(workdir))
+
+
+def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
+    """Loads the dataset, preprocessed like the coresets to compare with.
+
+    Args:
+      config: settings of the data; with coresets, the feature settings are theirs.
+      coresets: coresets to compare with.
+
+    Raises:
+      UserError: the dataset cannot be used, or a coreset has another dataset or other
+        preprocessing than the first.
+    """
     fields.validate(config)
-    kept = fields.record(config, ACTIVE)
-    with RunDirectory(workdir, kept, **presets.run_options(config, ACTIVE)) as run:
-        if result := run.result():
-            return result
+    if not coresets:
+        return dataset.load(config.data, config.features)
+    first = coresets[0]
+    config = dataclasses.replace(config, features=first.features)
+    data = load_data(first, config, True)
+    for other in coresets[1:]:
+        pairs = zip(other.normalization, first.normalization, strict=True)
+        check_coreset(other, data)
+        if other.features != first.features or not all(
+            np.array_equal(a, b) for a, b in pairs
+        ):
+            raise UserError(
+                "the coresets have different features or normalisations, so no pool "
+                "of clips can be compared with all of them"
+            )
+    return data
+
+
+def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
+    """Runs one acquisition function over its budgets, as ``active`` does."""
+    fields.validate(config)
+
+    def work(run: RunDirectory) -> dict[str, Any]:
         run.use_data(data.clips_digest)
         learnt = rounds.label_rounds(config, data, run)
         with atomic(run.path / "labelled.npy") as file:
@@ -74,23 +153,28 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
             folder / "learning_curve.png",
             metric=data.metric,
         )
-        text = cards.active_learning(result, config.active)
-        write_atomically(run.path / "README.md", text)
-        run.finish(result)
+        card = cards.active_learning(result, config.active)
+        write_atomically(run.path / "README.md", card)
         return result
+
+    record = fields.record(config, ACTIVE)
+    options = presets.run_options(config, ACTIVE)
+    return run_once(workdir, record, work, **options).result
 
 
 def _result(config: Config, data: Dataset, learnt: rounds.Learnt) -> dict[str, Any]:
-    active = config.active
-    size = lambda text: budgets.clips(text, data.num_train, data.num_classes)
-    last = learnt.rounds[-1]
+    """Returns the contents of ``result.json``."""
+    active, last = config.active, learnt.rounds[-1]
     uses_passes = query.uses_passes(active.acquisition)
     return {
         **data.origin,
         "acquisition": active.acquisition,
         "model": config.model.name,
         "class_names": data.class_names,
-        "budgets": {text: size(text) for text in active.budgets},
+        "budgets": {
+            text: budgets.clips(text, data.num_train, data.num_classes)
+            for text in active.budgets
+        },
         "passes": active.passes if uses_passes else 0,
         "num_train": data.num_train,
         "num_validation": len(data.validation.labels),
@@ -102,37 +186,18 @@ def _result(config: Config, data: Dataset, learnt: rounds.Learnt) -> dict[str, A
     }
 
 
-def load(
-    config: Config, coresets: Sequence[Coreset], cache_dir: Path | None = None
-) -> Dataset:
-    """The dataset, preprocessed as the coresets that it is compared with.
+class Comparison(NamedTuple):
+    """Acquisition functions compared with each other and with coresets.
 
-    Args:
-      config: of the data; with coresets, their feature settings are used.
-      coresets: may be empty.
-      cache_dir: folder of downloads and features.
-
-    Raises:
-      UserError: the dataset cannot be used, or a coreset has another dataset or other
-        preprocessing than the first.
+    Attributes:
+      curves: learning curves of the functions.
+      points: scores of the coresets, by size.
+      table: the comparison in Markdown, with a sentence per coreset.
     """
-    fields.validate(config)
-    if not coresets:
-        return dataset.load(config, cache_dir)
-    config = dataclasses.replace(config, features=coresets[0].features)
-    data = load_data(coresets[0], config, True, cache_dir)
-    for other in coresets[1:]:
-        same = other.features == coresets[0].features and all(
-            np.array_equal(a, b)
-            for a, b in zip(other.normalization, coresets[0].normalization, strict=True)
-        )
-        check_coreset(other, data)
-        if not same:
-            raise UserError(
-                "the coresets have different features or normalisations, so no pool "
-                "of clips can be compared with all of them"
-            )
-    return data
+
+    curves: list[Curve]
+    points: list[Point]
+    table: str
 
 
 def compare(
@@ -152,9 +217,9 @@ def compare(
     Args:
       config: model, training, budgets and the first seed.
       acquisitions: names of functions.
-      num_seeds: of each function.
-      coresets: to compare with; may be empty.
-      data: as ``load`` returns it.
+      num_seeds: seeds of each function.
+      coresets: coresets to compare with; may be empty.
+      data: the dataset, as ``load`` returns it.
       workdir: folder of the runs, the table and the figure.
 
     Raises:
@@ -169,21 +234,23 @@ def compare(
         config = dataclasses.replace(config, features=data.features)
     seeds = [config.seed + i for i in range(num_seeds)]
     points = _points(config, coresets, seeds, data, workdir)
-    found: dict[str, list[dict]] = {name: [] for name in acquisitions}
+    results: dict[str, list[dict]] = {name: [] for name in acquisitions}
     # Seeds in the outer loop, so that an interrupted comparison has every function.
     for seed in seeds:
         for name in acquisitions:
             changes = {"active.acquisition": name, "seed": seed}
-            one = fields.replace(config, changes)
-            found[name].append(learn(one, data, workdir / f"{name}-seed{seed}"))
-    curves = [learning_curves.curve(name, results) for name, results in found.items()]
-    first = found[acquisitions[0]][0]
+            run_config = fields.replace(config, changes)
+            result = learn(run_config, data, workdir / f"{name}-seed{seed}")
+            results[name].append(result)
+    curves = [learning_curves.curve(*item) for item in results.items()]
+    first = results[acquisitions[0]][0]
     counts = [first["rounds"][0]["counted"], *first["budgets"].values()]
     rows = learning_curves.table(curves, points, counts, data.num_train)
     sentences = learning_curves.summary_sentences(curves, points)
-    table = "\n\n".join([tables.markdown(rows), *sentences])
-    _write(config, data, curves, points, table, workdir)
-    return Comparison(curves, points, table)
+    text = "\n\n".join([tables.markdown(rows), *sentences])
+    comparison = Comparison(curves, points, text)
+    _write(comparison, config.model.name, data, workdir)
+    return comparison
 
 
 def _points(
@@ -193,42 +260,34 @@ def _points(
     data: Dataset,
     workdir: Path,
 ) -> list[Point]:
-    """Networks trained on coresets, grouped by size."""
+    """Trains networks on coresets, and groups their scores by size."""
     sizes: dict[int, list[Coreset]] = {}
     for coreset in coresets:
         sizes.setdefault(coreset.labels.shape[0], []).append(coreset)
     points = []
-    for clips, alike in sorted(sizes.items()):
-        pairs = list(enumerate(alike))
-        pairs = [(config.seed + i, c) for i, c in pairs]
-        if len(alike) == 1:
-            pairs = [(seed, alike[0]) for seed in seeds]
+    for clips, same_size in sorted(sizes.items()):
+        pairs = [(config.seed + i, coreset) for i, coreset in enumerate(same_size)]
+        if len(same_size) == 1:
+            pairs = [(seed, same_size[0]) for seed in seeds]
         trained = []
         for seed, coreset in pairs:
-            source = recorded_training.coreset_source(coreset.unpack())
-            one = fields.replace(config, {"seed": seed})
+            source = source_lib.coreset_source(coreset.unpack())
+            run_config = fields.replace(config, {"seed": seed})
             folder = workdir / f"coreset{clips}-seed{seed}"
-            trained.append(recorded_training.train(one, data, source, folder))
-        accuracies = [t.scores.mean for t in trained]
-        seconds = statistics.fmean(t.result["wall_seconds"] for t in trained)
+            trained.append(train_source(run_config, data, source, folder))
+        accuracies = [run.scores.mean for run in trained]
+        seconds = statistics.fmean(run.result["wall_seconds"] for run in trained)
         points.append(Point(clips, tuple(accuracies), seconds))
     return points
 
 
-def _write(
-    config: Config,
-    data: Dataset,
-    curves: Sequence[Curve],
-    points: Sequence[Point],
-    table: str,
-    workdir: Path,
-) -> None:
+def _write(comparison: Comparison, model: str, data: Dataset, workdir: Path) -> None:
     """Writes ``comparison.json``, ``README.md`` and the figure."""
     workdir.mkdir(parents=True, exist_ok=True)
-    title = f"{data.name}, {config.model.name}"
+    title = f"{data.name}, {model}"
     learning_curves.draw(
-        curves,
-        points,
+        comparison.curves,
+        comparison.points,
         data.num_train,
         title,
         workdir / "learning_curves.png",
@@ -236,22 +295,43 @@ def _write(
     )
     values = {
         "dataset": data.name,
-        "model": config.model.name,
+        "model": model,
         "num_train": data.num_train,
         "curves": [
             {**curve._asdict(), "accuracies": curve.accuracies.tolist()}
-            for curve in curves
+            for curve in comparison.curves
         ],
-        "coresets": [point._asdict() for point in points],
+        "coresets": [point._asdict() for point in comparison.points],
     }
     write_json(workdir / "comparison.json", values)
     parts = [
         f"# {title}: which clips to label",
-        f"{data.metric.capitalize()} on the test split in %, mean ± standard "
-        "deviation over seeds; s: "
-        "seconds of one run over all budgets, or of one training on the coreset.",
-        table,
+        f"{data.metric.capitalize()} on the test split in %, mean ± standard deviation "
+        "over seeds; s: seconds of one run over all budgets, or of one training on the "
+        "coreset.",
+        comparison.table,
         f"![{data.metric} against labels](learning_curves.png)",
         f"Licence of the data: {data.licence}",
     ]
     write_atomically(workdir / "README.md", "\n\n".join(parts) + "\n")
+
+
+def _show(result: dict[str, Any], path: Path) -> None:
+    """Prints the rounds of one run, and the paths of its files."""
+    metric = f"test {tables.metric_of([result])}"
+    print(f"labelled   of train   {metric}      s")
+    for row in result["rounds"]:
+        seconds = row["training_seconds"] + row["scoring_seconds"]
+        print(
+            f"{row['labelled']:8,}   {100 * row['fraction']:6.2f} %   "
+            f"{100 * row['test_accuracy']:{len(metric) - 2}.1f} % {seconds:6.0f}"
+        )
+    print()
+    table(
+        [
+            ("labelled clips", str(path / "labelled.npy")),
+            ("weights", str(path / "networks.npz")),
+            ("picture", str(path / "figures" / "learning_curve.png")),
+            ("card", str(path / "README.md")),
+        ]
+    )

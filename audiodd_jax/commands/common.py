@@ -1,53 +1,56 @@
-"""Helpers of all commands: starting JAX, folders, interruption, printing."""
+"""Helpers of all commands: starting JAX, interruption, printing."""
 
 import contextlib
+import hashlib
 import os
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import jax
+from absl import flags as absl_flags
+
+from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
+from audiodd_jax.forecast import targets
+from audiodd_jax.forecast.targets import Target
+from audiodd_jax.runtime import devices, environment, multiprocess, supervisor
+from audiodd_jax.runtime.files import is_writable
+from audiodd_jax.runtime.signals import Interrupted
 
 
-def start(values: Any, *, float64: bool = False) -> None:
+def start(
+    flags: absl_flags.FlagValues, data: DataConfig, *, float64: bool = False
+) -> None:
     """Starts JAX with the devices and processes of the flags.
-
-    Args:
-      values: of the flags.
-      float64: enable 64-bit types.
 
     Raises:
       UserError: devices or processes that do not exist.
     """
-    import jax
-
-    count = values.num_devices
+    count = flags.num_devices
     if count is not None and count < 1:
         raise UserError(f"--num_devices must be at least 1, not {count}")
-    # Only distillation is a run of several processes.
-    joins = "num_processes" in values
+    # Only distillation runs in several processes.
+    joins = "num_processes" in flags
     if count:
         # On CPU, that many devices are simulated.
-        own = max(1, count // ((joins and values.num_processes) or 1))
+        per_process = max(1, count // ((joins and flags.num_processes) or 1))
         # Too late in a program that has used JAX already.
         with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", own)
+            jax.config.update("jax_num_cpu_devices", per_process)
     # Numbers must not depend on the environment's settings of JAX.
-    from audiodd_jax.runtime import devices, environment, multiprocess, supervisor
-
     environment.set_numerics(jax_enable_x64=float64)
-    keep_compiled(cache_dir(values))
+    keep_compiled(data)
 
-    supervised = not supervisor.is_needed()
+    is_supervised = not supervisor.is_needed()
     supervisor.follow()
     if joins:
-        several = values.coordinator_address or multiprocess.found_by_jax()
-        if several and not supervised:
+        address = flags.coordinator_address
+        if (address or multiprocess.found_by_jax()) and not is_supervised:
             raise SystemExit(supervisor.supervise(sys.argv[1:]))
-        address = values.coordinator_address
-        multiprocess.join(address, values.num_processes, values.process_id)
+        multiprocess.join(address, flags.num_processes, flags.process_id)
     _check_devices()
     if count:
         devices.limit(count)
@@ -61,8 +64,6 @@ def _check_devices() -> None:
     Raises:
       UserError: it cannot start on the platforms of ``JAX_PLATFORMS``.
     """
-    import jax
-
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -74,60 +75,70 @@ def _check_devices() -> None:
         ) from error
 
 
-def keep_compiled(cache_dir: Path | None) -> None:
+def keep_compiled(data: DataConfig | None = None) -> None:
     """Enables JAX's persistent compilation cache, so that a second run starts fast.
 
-    In a folder per processor type, since different machines may share the cache.
+    It has a folder per processor type, since different machines may share the cache.
     """
-    import jax
-
-    from audiodd_jax.runtime.files import is_writable
-
-    if not jax.config.jax_compilation_cache_dir:
-        place = (cache_dir or datasets.cache_root()) / "compiled" / _processor()
-        if not is_writable(place):
-            return
-        jax.config.update("jax_compilation_cache_dir", str(place))
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = datasets.cache_root(data) / "compiled" / _processor()
+    if is_writable(folder):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _processor(file: Path = Path("/proc/cpuinfo")) -> str:
-    """Digest of the processor's instruction sets."""
-    import hashlib
-    import platform
-
+    """Returns a digest of the processor's instruction sets."""
     text = file.read_text() if file.exists() else platform.processor()
-    named = ("flags", "features")  # on x86 and on ARM
+    prefixes = ("flags", "features")  # on x86 and on ARM
     lines = text.splitlines()
-    flags = next((line for line in lines if line.lower().startswith(named)), text)
+    flags = next((line for line in lines if line.lower().startswith(prefixes)), text)
     return hashlib.sha256(f"{platform.machine()} {flags}".encode()).hexdigest()[:12]
 
 
-def cache_dir(values: Any) -> Path | None:
-    """The folder of ``--cache_dir``, or None."""
-    return Path(values.cache_dir).expanduser() if values.cache_dir else None
+def target(flags: absl_flags.FlagValues, command: str) -> Target | None:
+    """Returns the accelerator of ``--target``, if any.
 
-
-def percent(share: float) -> str:
-    """A fraction as a percentage."""
-    return f"{100 * share:.2f} %"
+    Raises:
+      UserError: an unknown accelerator, or one of ``--dry_run`` and ``--target``
+        without the other, which only distill's dry run accepts.
+    """
+    if not flags.target:
+        if flags.dry_run and command != "distill":
+            raise UserError(
+                f"a dry run of {command} uses an accelerator's compiler: add --target, "
+                "as in --target=v5e"
+            )
+        return None
+    if not flags.dry_run:
+        raise UserError("--target compiles and does not run: add --dry_run")
+    return targets.parse(flags.target)
 
 
 @contextlib.contextmanager
-def resumable(workdir: Path) -> Iterator[None]:
-    """Exits with a signal's code, saying how to resume, if one arrived."""
-    from audiodd_jax.runtime.signals import Interrupted
+def resumable(workdir: Path, *, is_run: bool = False) -> Iterator[None]:
+    """Exits with a signal's code, saying how to resume, if one arrived.
 
+    Also announces a run that was finished before.
+
+    Args:
+      workdir: the folder that the same command resumes.
+      is_run: whether the folder is a single run.
+    """
+    is_finished = is_run and (workdir / "result.json").exists()
     try:
         yield
     except Interrupted as stop:
         print(f"{stop}; the same command resumes {workdir}", file=sys.stderr)
         raise SystemExit(128 + stop.signum) from None
+    if is_finished:
+        print(f"{workdir} holds this run, finished already:")
 
 
-def names(text: str) -> list[str]:
-    """The names in a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+def percent(fraction: float) -> str:
+    """Formats a fraction as a percentage."""
+    return f"{100 * fraction:.2f} %"
 
 
 def table(rows: Sequence[tuple[str, str]]) -> None:
@@ -135,31 +146,3 @@ def table(rows: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:{width}s}  {value}")
-
-
-def target(values: Any) -> Any:
-    """The accelerator of ``--target``, or None.
-
-    Raises:
-      UserError: there is none of the name, or ``--dry_run`` is missing or needs it.
-    """
-    from audiodd_jax.forecast import targets
-
-    if not values.target:
-        return None
-    if not values.dry_run:
-        raise UserError("--target compiles and does not run: add --dry_run")
-    return targets.parse(values.target)
-
-
-def needs_target(values: Any, command: str) -> None:
-    """Checks that a dry run of a command that runs no forecast of its own has a target.
-
-    Raises:
-      UserError: it has none.
-    """
-    if values.dry_run and not values.target:
-        raise UserError(
-            f"a dry run of {command} asks an accelerator's compiler: add --target, "
-            "as in --target=v5e"
-        )

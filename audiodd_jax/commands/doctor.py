@@ -1,11 +1,14 @@
-"""The job of ``audiodd doctor``: devices, versions, datasets, space, and advice."""
+"""``audiodd doctor``: devices, versions, datasets and free space, with advice."""
 
 import importlib.metadata
 import importlib.util
 import platform
 import shutil
-from pathlib import Path
 
+import jax
+
+from audiodd_jax.command_line import CommandLine, dataset_config
+from audiodd_jax.commands.common import table
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
@@ -14,44 +17,40 @@ from audiodd_jax.runtime.environment import PACKAGES
 from audiodd_jax.version import __version__
 
 
-def examine(data: DataConfig, cache_dir: Path | None = None) -> list[tuple[str, str]]:
-    """Rows of name and finding; problems come with advice."""
+def run(line: CommandLine) -> None:
+    """Prints what this machine has, and how to fix what it lacks."""
+    table(examine(line.configure(dataset_config(line.flags)).data))
+
+
+def examine(data: DataConfig) -> list[tuple[str, str]]:
+    """Returns rows of name and finding; problems come with advice."""
     backend, devices = _devices()
     rows = [
         ("audiodd_jax", f"{__version__}, Python {platform.python_version()}"),
-        *_versions(),
+        ("packages", ", ".join(map(_version, PACKAGES))),
         *devices,
     ]
     try:
-        cache_dir = cache_dir or datasets.cache_root()
+        cache = datasets.cache_root(data)
     except UserError as error:
         return [*rows, ("cache", str(error))]
-    rows += machine.examine(cache_dir, backend)
-    rows += [_dataset(name, data, cache_dir) for name in datasets.DATASETS]
+    rows += machine.examine(cache, backend)
+    rows += [_dataset(name, data) for name in datasets.DATASETS]
     if importlib.util.find_spec("neural_tangents") is None:
-        rows.append(
-            (
-                "exact kernels",
-                "not installed; pip install 'audiodd_jax[exact]' adds them",
-            )
-        )
+        advice = "not installed; pip install 'audiodd_jax[exact]' adds them"
+        rows.append(("exact kernels", advice))
     return rows
 
 
-def _versions() -> list[tuple[str, str]]:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            found.append(f"{name} is missing: pip install {name}")
-    return [("packages", ", ".join(found))]
+def _version(package: str) -> str:
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} is missing: pip install {package}"
 
 
 def _devices() -> tuple[str | None, list[tuple[str, str]]]:
-    """JAX's platform, or None if it cannot start; and rows."""
-    import jax
-
+    """Returns JAX's platform, or None if it cannot start, and rows about devices."""
     try:
         devices = jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -67,17 +66,19 @@ def _devices() -> tuple[str | None, list[tuple[str, str]]]:
     return backend, rows
 
 
-def _dataset(name: str, data: DataConfig, cache: Path | None) -> tuple[str, str]:
-    """Whether a dataset can be opened with the given settings."""
+def _dataset(name: str, data: DataConfig) -> tuple[str, str]:
+    """Returns where a dataset was found, or why it cannot be opened."""
     label = f"dataset {name}"
     if datasets.lookup(name).needs_data_dir and name != data.name:
         return label, "needs --data_dir"
-    chosen = data if name == data.name else DataConfig(name=name)
+    if name != data.name:
+        data = DataConfig(name=name, cache_dir=data.cache_dir)
     try:
-        source = datasets.open_source(chosen, cache)
+        source = datasets.open_source(data)
     except UserError as error:
         return label, str(error)
-    where = f"found in {chosen.data_dir}" if chosen.data_dir else "built in"
-    if not chosen.data_dir and source.fingerprint.startswith("published"):
-        where = "downloaded when it is first prepared, or give --data_dir"
-    return label, where
+    if data.data_dir:
+        return label, f"found in {data.data_dir}"
+    if source.fingerprint.startswith("published"):
+        return label, "downloaded when it is first prepared, or give --data_dir"
+    return label, "built in"

@@ -1,55 +1,149 @@
-"""The job of ``audiodd evaluate``: a coreset compared with real clips.
+"""``audiodd evaluate``: scores a coreset and baselines of real clips.
 
 Every protocol learns from the coreset and from each baseline by the same recipe; the
 test split is read once, after training.
 """
 
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags as absl_flags
 
-from audiodd_jax.commands import recorded_training, teacher
-from audiodd_jax.commands.recorded_training import Source
+from audiodd_jax.command_line import CommandLine, names
+from audiodd_jax.commands import folds
+from audiodd_jax.commands.common import resumable, start, table, target
+from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import Config, extensions, fields, presets
 from audiodd_jax.config.names import file_stem
 from audiodd_jax.coreset import subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
-from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.coreset.subsets import Subset
+from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.forecast import forecast
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.kernels.ridge_scoring import Scoring
-from audiodd_jax.report import evaluation_table, figures
+from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
 from audiodd_jax.runtime import progress
-from audiodd_jax.runtime.files import write_atomically, write_json
-from audiodd_jax.training import evaluation
+from audiodd_jax.training import evaluation, teacher
 from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training import source as source_lib
+from audiodd_jax.training.scores import Evaluation
+from audiodd_jax.training.source import Source
 
 PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
-# Baselines of a coreset's size, which can have labels by its teacher too.
+# Baselines with as many clips as the coreset, which its teacher can label too.
 SAME_SIZE = ("random", "herding")
 
 
+class Subject(NamedTuple):
+    """The coreset to evaluate.
+
+    Attributes:
+      coreset: the coreset; of a run over all folds, the first fold's.
+      folder: its run directory; ``.`` for a coreset given as a file.
+      folds: the folds' run directories, for a run over all folds.
+    """
+
+    coreset: Coreset
+    folder: Path
+    folds: list[Path]
+
+
+def run(line: CommandLine) -> None:
+    """Evaluates as the command line says, and prints the scores."""
+    flags = line.flags
+    protocols = names(flags.protocol)
+    check_protocols(protocols)
+    subject = _subject(flags)
+    folder = subject.folds[0] if subject.folds else subject.folder
+    base = coreset_config(subject.coreset, folder if flags.workdir else None)
+    if flags.dataset and flags.dataset != base.data.name:
+        datasets.lookup(flags.dataset)
+    config = line.configure(base)
+    recipe = line.changed(config, "model", "training")
+    chips = target(flags, "evaluate")
+    start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
+    if chips:
+        table(forecast.of_evaluation(config, chips, subject.coreset, protocols, recipe))
+        return
+    out = _out(flags, subject)
+    against = names(flags.against)
+    with resumable(out or subject.folder):
+        if subject.folds:
+            rows = compare_folds(subject.folds, protocols, against, config, recipe, out)
+        else:
+            rows = compare(subject.coreset, protocols, against, config, recipe, out)
+    if out:
+        evaluation_table.write(rows, subject.coreset.class_names, out)
+    _show(rows, subject, out)
+
+
+def _subject(flags: absl_flags.FlagValues) -> Subject:
+    """Reads the coreset that the flags name.
+
+    Raises:
+      UserError: not exactly one coreset is named, or it cannot be read.
+    """
+    if bool(flags.workdir) == bool(flags.coreset):
+        raise UserError("evaluate needs either --workdir or --coreset")
+    folder = Path(flags.workdir or ".")
+    directories = folds.directories(folder) if flags.workdir else []
+    first = directories[0] if directories else folder
+    coreset = load_coreset(flags.coreset or first / "coreset.npz")
+    return Subject(coreset, folder, directories)
+
+
+def _out(flags: absl_flags.FlagValues, subject: Subject) -> Path | None:
+    """Returns the folder for trainings, tables and pictures, if any.
+
+    Kernel regression without baselines leaves no folder behind.
+    """
+    if flags.out:
+        return Path(flags.out)
+    is_plain = names(flags.protocol) == ["krr"] and not flags.against
+    return subject.folder / "evaluation" if flags.workdir and not is_plain else None
+
+
 def evaluate(
+    coreset: Coreset, config: Config | None = None, cache_dir: Path | None = None
+) -> Evaluation:
+    """Scores a coreset by kernel regression on the test split of its dataset.
+
+    Args:
+      coreset: the coreset to score.
+      config: data and evaluation; None: as it was distilled. Feature settings and
+        normalisation are always the coreset's.
+      cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
+
+    Raises:
+      UserError: the dataset cannot be used, or has other classes.
+    """
+    config = fields.with_cache(config or coreset_config(coreset), cache_dir)
+    return compare(coreset, config=config)[0].scores
+
+
+def compare(
     coreset: Coreset,
     protocols: Sequence[str] = ("krr",),
     against: Sequence[str] = (),
     config: Config | None = None,
-    changes: dict[str, Any] | None = None,
+    recipe: dict[str, Any] | None = None,
     out: Path | None = None,
-    cache_dir: Path | None = None,
 ) -> list[Row]:
     """Scores a coreset and baselines on the test split of its dataset.
 
     Args:
-      coreset: to score.
+      coreset: the coreset to score.
       protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``, or
         ``package.module:factory`` of another network.
       against: baselines: ``random``, ``herding`` (the same number of real clips per
@@ -57,15 +151,14 @@ def evaluate(
         ``all``.
       config: data and evaluation; None: as it was distilled. Feature settings and
         normalisation are always the coreset's.
-      changes: settings that override each protocol's recipe.
+      recipe: settings that override each protocol's recipe.
       out: folder of trainings and exact kernels, which resume; None: memory only.
-      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the dataset cannot be used or has other classes, or a name is unknown.
     """
     per_class = math.ceil(coreset.labels.shape[0] / len(coreset.class_names))
-    wanted = {
+    baselines = {
         name: None if name == "hard" else subsets.parse(name, per_class)
         for name in against
     }
@@ -73,21 +166,19 @@ def evaluate(
     config = config or coreset_config(coreset)
     config = dataclasses.replace(config, features=coreset.features)
     fields.validate(config)
-    data = load_data(coreset, config, any(wanted.values()), cache_dir)
+    data = load_data(coreset, config, any(baselines.values()))
     rows = []
     for protocol in protocols:
-        recipe, names = config, ["coreset", *wanted]
+        settings, training_sets = config, {"coreset": None, **baselines}
         if presets.is_network(protocol):
-            recipe = presets.for_model(config, protocol, **(changes or {}))
-            fields.validate(recipe)
-            if coreset.teacher_labels is not None and recipe.training.teacher_labels:
-                names += [n + RELABELLED for n in wanted if n in SAME_SIZE]
-        place = out / file_stem(protocol) if out else None
-        for name in names:
-            subset = wanted.get(name.removesuffix(RELABELLED))
-            rows.append(
-                _row(protocol, name, subset, coreset, data, recipe, place, cache_dir)
-            )
+            settings = presets.for_model(config, protocol, **(recipe or {}))
+            fields.validate(settings)
+            if coreset.teacher_labels is not None and settings.training.teacher_labels:
+                same_size = [name for name in baselines if name in SAME_SIZE]
+                training_sets |= {n + RELABELLED: baselines[n] for n in same_size}
+        folder = out / file_stem(protocol) if out else None
+        for name, subset in training_sets.items():
+            rows.append(_row(protocol, name, subset, coreset, data, settings, folder))
     return rows
 
 
@@ -95,7 +186,7 @@ def check_protocols(protocols: Sequence[str]) -> None:
     """Checks the protocols' names.
 
     Raises:
-      UserError: a protocol is unknown.
+      UserError: an unknown protocol.
     """
     for protocol in protocols:
         if ":" in protocol:
@@ -107,6 +198,58 @@ def check_protocols(protocols: Sequence[str]) -> None:
             )
 
 
+def compare_folds(
+    directories: Sequence[Path],
+    protocols: Sequence[str],
+    against: Sequence[str],
+    config: Config,
+    recipe: dict[str, Any] | None = None,
+    out: Path | None = None,
+) -> list[Row]:
+    """Scores each fold's coreset on its own test fold, with one accuracy per fold.
+
+    Args:
+      directories: the folds' run directories.
+      protocols: as for ``compare``.
+      against: as for ``compare``.
+      config: as for ``compare``; ``data.fold`` is set to each fold in turn.
+      recipe: as for ``compare``.
+      out: as for ``compare``; each fold has a folder of its own there.
+    """
+    by_fold = []
+    for directory in directories:
+        coreset = load_coreset(directory / "coreset.npz")
+        fold = coreset.metadata["split"]["fold"]
+        one_fold = fields.replace(config, {"data.fold": fold})
+        folder = out / f"fold{fold}" if out else None
+        by_fold.append(compare(coreset, protocols, against, one_fold, recipe, folder))
+    return [_over_folds(rows) for rows in zip(*by_fold, strict=True)]
+
+
+def _over_folds(rows: Sequence[Row]) -> Row:
+    """Returns a row whose accuracies are the means of the folds."""
+    means = tuple(row.scores.mean for row in rows)
+    first = rows[0].scores
+    scores = Evaluation(first.protocol, means, metric=first.metric)
+    return rows[0]._replace(scores=scores, seconds=sum(row.seconds for row in rows))
+
+
+class Scored(NamedTuple):
+    """Scores of one training set.
+
+    Attributes:
+      scores: on the test split.
+      seconds: duration of the original training, or of this kernel regression.
+    """
+
+    scores: Evaluation
+    seconds: float
+
+
+# ``(source, seeds, folder) -> Scored``: the seeds count from 0.
+Scorer = Callable[[Source, Sequence[int], Path | None], Scored]
+
+
 def _row(
     protocol: str,
     name: str,
@@ -114,104 +257,113 @@ def _row(
     coreset: Coreset,
     data: Dataset,
     config: Config,
-    place: Path | None,
-    cache_dir: Path | None,
+    folder: Path | None,
 ) -> Row:
-    """Learns from one training set, once per seed, and scores it."""
+    """Scores one training set by one protocol."""
     is_network = presets.is_network(protocol)
-    seeds = (config.training if is_network else config.evaluation).seeds
+    score = _scorer(protocol, data, config)
+    seeds = range((config.training if is_network else config.evaluation).seeds)
+    is_drawn = subset is not None and subset.is_drawn
+    scored, clips = [], coreset.labels.shape[0]
     # Each seed learns from its own draw of clips.
-    drawn = subset is not None and subset.is_drawn
-    found, seconds = [], 0.0
-    for i in range(seeds if drawn else 1):
-        draw = config.seed + i
+    for some_seeds in [[seed] for seed in seeds] if is_drawn else [list(seeds)]:
+        draw = config.seed + some_seeds[0]
         if subset is not None:
             embedding = subsets.Embedding(config.network, config.evaluation.networks)
             rows = subsets.choose(subset, data, embedding, draw)
-            source = recorded_training.subset_source(subset, rows, data, draw)
+            source = source_lib.subset_source(subset, rows, data, draw)
+            clips = len(rows)
             if name.endswith(RELABELLED):
-                source = _relabelled(source, name, coreset, data, cache_dir)
+                source = _relabelled(source, name, coreset, data, config)
         elif is_network and name == "coreset":
-            source = recorded_training.network_source(coreset, config.training)
+            source = source_lib.network_source(coreset, config.training)
         else:
-            arrays, has_tags = coreset.unpack(), coreset.has_tags
-            source = recorded_training.coreset_source(arrays, name, has_tags)
-        folder = place / (f"{name}-draw{draw}" if drawn else name) if place else None
-        if not is_network:
-            began = time.perf_counter()
-            support = recorded_training.support(source, data.num_classes)
-            scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
-            if protocol in KERNELS:
-                scored = evaluation.exact_regression(
-                    support, data.test, protocol, scoring, folder
-                )
-            else:
-                networks = (i,) if drawn else range(seeds)
-                with progress.waiting(f"{protocol} on {name}"):
-                    (scored,) = evaluation.kernel_regression(
-                        [support], data.test, scoring, networks
-                    )
-            found.append(scored)
-            seconds += time.perf_counter() - began
-            continue
-        one = config
-        if drawn:
-            changes = {"training.seeds": 1, "seed": draw}
-            one = fields.replace(config, changes)
-        trained = recorded_training.train(one, data, source, folder)
-        found.append(trained.scores)
-        seconds += trained.result["wall_seconds"]
-    # Stored spectrograms, whatever the coreset's factor and views.
-    clips = coreset.labels.shape[0] if subset is None else len(rows)
-    scores = scores_lib.joined(found)
+            source = source_lib.coreset_source(coreset.unpack(), name, coreset.has_tags)
+        draw_name = f"{name}-draw{draw}" if is_drawn else name
+        scored.append(score(source, some_seeds, folder and folder / draw_name))
+    scores = scores_lib.joined([one.scores for one in scored])
+    seconds = sum(one.seconds for one in scored)
     return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
 
 
 def _relabelled(
-    source: Source, name: str, coreset: Coreset, data: Dataset, cache_dir: Path | None
+    source: Source, name: str, coreset: Coreset, data: Dataset, config: Config
 ) -> Source:
-    """Real clips with views and labels as the coreset has them, by the same teacher."""
+    """Returns views of real clips, labelled by the coreset's teacher."""
     images = source.clips.take(np.arange(len(source.clips.labels)))
-    views = teacher.label(images, coreset_config(coreset), data, cache_dir).views
-    return recorded_training.views_source(views, name)
+    settings = coreset_config(coreset)
+    settings = fields.with_cache(settings, config.data.cache_dir)
+    return source_lib.views_source(teacher.label(images, settings, data).views, name)
 
 
-def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
-    """Writes ``evaluation.json``, ``README.md`` and a picture per row.
+def _scorer(protocol: str, data: Dataset, config: Config) -> Scorer:
+    """Returns the function that scores training sets by a protocol."""
+    scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+    if protocol == "krr":
+        return functools.partial(_score_by_random_kernels, data, scoring)
+    if protocol in KERNELS:
+        return functools.partial(_score_by_exact_kernel, protocol, data, scoring)
+    return functools.partial(_score_by_network, data, config)
 
-    Args:
-      rows: of the comparison.
-      class_names: the classes.
-      out: folder.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    values = [
-        {
-            "learns_from": row.learns_from,
-            "num_samples": row.clips,
-            "fraction_of_train": row.fraction,
-            "seconds": row.seconds,
-            **row.scores.summary(class_names),
-        }
-        for row in rows
-    ]
-    write_json(out / "evaluation.json", values)
-    pictures = []
-    for row in rows:
-        if not row.scores.is_detailed:
-            continue
-        name = f"{file_stem(row.protocol)}-{row.learns_from.rstrip('%')}.png"
-        title = f"{row.protocol}, trained on {row.learns_from}"
-        figures.by_class(row.scores, class_names, title, out / name)
-        pictures.append(f"![{title}]({name})")
-    parts = [
-        "# Evaluation",
-        f"{rows[0].scores.metric.capitalize()} on the test split, mean ± standard "
-        "deviation over seeds.",
-        evaluation_table.render(rows),
-        *evaluation_table.summary(rows),
-        # Means of folds have no confusion matrices.
-        *([evaluation_table.render_classes(rows, class_names)] if pictures else []),
-        *pictures,
-    ]
-    write_atomically(out / "README.md", "\n\n".join(parts) + "\n")
+
+def _score_by_random_kernels(
+    data: Dataset,
+    scoring: Scoring,
+    source: Source,
+    seeds: Sequence[int],
+    folder: Path | None,
+) -> Scored:
+    began = time.perf_counter()
+    support = source.support(data.num_classes)
+    with progress.waiting(f"krr on {source.record['name']}"):
+        (scores,) = evaluation.kernel_regression([support], data.test, scoring, seeds)
+    return Scored(scores, time.perf_counter() - began)
+
+
+def _score_by_exact_kernel(
+    kernel: str,
+    data: Dataset,
+    scoring: Scoring,
+    source: Source,
+    seeds: Sequence[int],
+    folder: Path | None,
+) -> Scored:
+    began = time.perf_counter()
+    support = source.support(data.num_classes)
+    scores = evaluation.exact_regression(support, data.test, kernel, scoring, folder)
+    return Scored(scores, time.perf_counter() - began)
+
+
+def _score_by_network(
+    data: Dataset,
+    config: Config,
+    source: Source,
+    seeds: Sequence[int],
+    folder: Path | None,
+) -> Scored:
+    changes = {"training.seeds": len(seeds), "seed": config.seed + seeds[0]}
+    config = fields.replace(config, changes)
+    trained = train_source(config, data, source, folder)
+    return Scored(trained.scores, trained.result["wall_seconds"])
+
+
+def _show(rows: Sequence[Row], subject: Subject, out: Path | None) -> None:
+    """Prints the evaluation."""
+    coreset = subject.coreset
+    size = f"{coreset.labels.shape[0]} spectrograms of {coreset.metadata['dataset']}"
+    lines = [("coreset", f"{size}, {len(coreset.class_names)} classes")]
+    if len(rows) == 1:
+        scores = rows[0].scores
+        each, count = "folds" if subject.folds else "seeds", len(scores.accuracies)
+        number = f"{count} {each if count > 1 else each[:-1]}"
+        lines += [
+            ("protocol", f"{scores.protocol}, {number}"),
+            (f"test {scores.metric}", str(scores)),
+            (f"all {each}", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
+        ]
+    if out:
+        lines.append(("tables and pictures", str(out)))
+    table(lines)
+    if len(rows) > 1:
+        summary = evaluation_table.summary(rows)
+        print("", evaluation_table.render(rows), *summary, sep="\n")

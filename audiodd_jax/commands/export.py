@@ -1,4 +1,4 @@
-"""The job of ``audiodd export``: a coreset as a folder for another library."""
+"""``audiodd export``: writes a coreset as a folder for another library."""
 
 import difflib
 from pathlib import Path
@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from audiodd_jax.command_line import CommandLine
+from audiodd_jax.commands.common import keep_compiled, table
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.coreset.dataset import coreset_config, load_data
-from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import audio, datasets, splits
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, logmel
@@ -21,6 +23,30 @@ from audiodd_jax.runtime.files import atomic_folder, write_atomically
 
 # Formats that networks learn from as they are.
 _ARRAYS = ("pytorch", "numpy")
+
+
+def run(line: CommandLine) -> None:
+    """Exports as the command line says, and prints the folder."""
+    flags, (run,) = line.flags, line.arguments
+    place = Path(run)
+    file = place / "coreset.npz" if place.is_dir() else place
+    coreset = load_coreset(file)
+    base = presets.for_model(coreset_config(coreset, file.parent), "convnet")
+    config = line.configure(base)
+    check(flags.format, flags.test_clips)
+    out = Path(flags.out or file.parent / "export" / flags.format)
+    keep_compiled(config.data)
+    export(coreset, flags.format, out, config, test_clips=flags.test_clips)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    rows = [
+        ("export", str(out)),
+        ("format", flags.format),
+        ("bytes", f"{size:,}"),
+        ("card", str(out / "README.md")),
+    ]
+    if flags.format == "pytorch":
+        rows.append(("to train", f"python {out / 'train.py'}"))
+    table(rows)
 
 
 def check(kind: str | None, test_clips: bool) -> None:
@@ -54,7 +80,7 @@ def export(
       out: a new folder.
       config: network, training and data; None: the ConvNet's recipe.
       test_clips: also write the test clips of the coreset's dataset.
-      cache_dir: folder of downloads and features.
+      cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
 
     Returns:
       The folder.
@@ -65,11 +91,12 @@ def export(
     """
     check(kind, test_clips)
     config = config or presets.for_model(coreset_config(coreset), "convnet")
+    config = fields.with_cache(config, cache_dir)
     fields.validate(config)
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; choose a new folder with --out")
-    test = _test(coreset, config, cache_dir) if test_clips else None
+    test = _test(coreset, config) if test_clips else None
     with atomic_folder(out) as folder:
         header = None
         if kind in _ARRAYS:
@@ -86,18 +113,18 @@ def export(
     return out
 
 
-def _test(coreset: Coreset, config: Config, cache_dir: Path | None) -> Clips:
+def _test(coreset: Coreset, config: Config) -> Clips:
     """The test clips of a coreset's dataset, as waveforms.
 
     Raises:
       UserError: they cannot be found, or could have trained the coreset.
     """
-    load_data(coreset, config, False, cache_dir)
-    found = cache.prepare(config, cache_dir)
+    load_data(coreset, config, False)
+    found = cache.prepare(config.data, config.features)
     part = splits.assign(
         found.labels, found.splits, found.folds, found.groups, config.data
     ).test
-    recordings = datasets.open_source(config.data, cache_dir).read()
+    recordings = datasets.open_source(config.data).read()
     # Recordings that cannot be decoded are left out of the features.
     rows = {name: i for i, name in enumerate(recordings.names)}
     features = coreset.features

@@ -1,75 +1,21 @@
 """The command line: ``audiodd COMMAND [flags]``."""
 
 import codecs
-import dataclasses
 import difflib
 import errno
+import importlib
 import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import flags
-
-from audiodd_jax.commands import (
-    active_cli as active,
-)
-from audiodd_jax.commands import (
-    distill_cli as distill,
-)
-from audiodd_jax.commands import (
-    doctor_cli as doctor,
-)
-from audiodd_jax.commands import (
-    evaluate_cli as evaluate,
-)
-from audiodd_jax.commands import (
-    export_cli as export,
-)
-from audiodd_jax.commands import (
-    prepare,
-    sweep,
-)
-from audiodd_jax.commands import (
-    report_cli as report,
-)
-from audiodd_jax.commands import (
-    train_cli as train,
-)
+from audiodd_jax import command_line
 from audiodd_jax.errors import UserError
-from audiodd_jax.flags import definitions, parse
+from audiodd_jax.flags import COMMANDS
 from audiodd_jax.version import __version__
 
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A command: its name, its function, and the definitions of its flags."""
-
-    name: str
-    run: Callable[[Sequence[str]], None]
-    define: tuple[definitions.Definition, ...]
-
-    @property
-    def summary(self) -> str:
-        """The first line of the command's docstring."""
-        return (self.run.__doc__ or "").splitlines()[0]
-
-
-COMMANDS = {
-    run.__name__: Command(run.__name__, run, definitions.COMMAND_FLAGS[run.__name__])
-    for run in (
-        prepare.prepare,
-        distill.distill,
-        train.train,
-        evaluate.evaluate,
-        active.active,
-        sweep.sweep,
-        report.report,
-        export.export,
-        doctor.doctor,
-    )
-}
+_HELP = ("help", "-h", "--help", "-help", "--helpfull")
 
 
 def _help() -> str:
@@ -80,7 +26,7 @@ def _help() -> str:
         "",
     ]
     lines += [f"  {name:10s} {command.summary}" for name, command in COMMANDS.items()]
-    lines += ["  help       Shows this."]
+    lines += ["  help       Shows this text."]
     return "\n".join(lines)
 
 
@@ -88,9 +34,9 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command in ``argv`` (without the program's name).
 
     Raises:
-      UserError: no such command, or what the command itself raises.
+      UserError: an unknown command, or any error of the command itself.
     """
-    if not argv or argv[0] in ("help", "-h", "--help", "-help"):
+    if not argv or argv[0] in _HELP:
         print(_help())
         return
     name, rest = argv[0], argv[1:]
@@ -101,16 +47,17 @@ def main(argv: Sequence[str]) -> None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else "see audiodd help"
         raise UserError(f"there is no command {name!r}; {hint}")
-    if {"--help", "-h", "-help", "--helpfull", "help"} & set(rest):
-        command = COMMANDS[name]
-        print(parse.help_text(name, command.summary, command.define))
+    if set(_HELP) & set(rest):
+        print(command_line.help_text(name))
         return
-    COMMANDS[name].run(rest)
+    line = command_line.parse(name, rest)
+    # Imported only now, since commands import JAX.
+    importlib.import_module(f"audiodd_jax.commands.{name}").run(line)
 
 
 def _explain(error: Exception) -> str | None:
-    """One sentence for an error that is not a fault of the program, else None."""
-    if isinstance(error, flags.Error):
+    """Returns one sentence for an error of the user or the machine, else None."""
+    if isinstance(error, command_line.FlagsError):
         return str(error).replace("FATAL Flags parsing error:", "").strip()
     if isinstance(error, UserError):
         return str(error)
@@ -129,8 +76,8 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "the run or the cache"
         return (
-            f"the disk that holds {where} is full; what was finished is kept, and the "
-            "same command continues once there is room"
+            f"the disk that holds {where} is full; finished work is kept, and the "
+            "same command continues once there is space"
         )
     if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -155,7 +102,7 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
 
 
 def _print_anything() -> None:
-    """Lets outputs of any encoding print all characters, some of them escaped."""
+    """Makes outputs of any encoding print all characters, escaping some of them."""
     codecs.register_error("audiodd", _substitute)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -163,18 +110,15 @@ def _print_anything() -> None:
 
 
 def explained(work: Callable[[], None]) -> None:
-    """Runs a function; an error ends the program with one sentence.
-
-    Args:
-      work: the function.
+    """Runs a function, and ends the program with one sentence if it raises an error.
 
     Raises:
-      SystemExit: something went wrong.
+      SystemExit: the function raised an error.
     """
     _print_anything()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
-    # It warns of a home folder that cannot be written, and goes on without.
+    # Otherwise it warns about a home folder that cannot be written.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     log = logging.getLogger("audiodd_jax")
     log.addHandler(handler)
@@ -196,7 +140,9 @@ def explained(work: Callable[[], None]) -> None:
             from audiodd_jax.runtime import multiprocess
 
             if multiprocess.leaves_others_waiting(error):
-                # An orderly end would wait for them.
+                # A regular exit would wait for them.
                 sys.stderr.flush()
                 os._exit(1)
-        raise SystemExit(2 if isinstance(error, flags.Error) else 1) from None
+        raise SystemExit(
+            2 if isinstance(error, command_line.FlagsError) else 1
+        ) from None

@@ -1,29 +1,39 @@
-"""The command ``audiodd prepare``."""
+"""``audiodd prepare``: finds or downloads a dataset and caches its features."""
 
 import time
-from collections.abc import Sequence
+from pathlib import Path
 
-from audiodd_jax.commands.common import cache_dir, start, table
-from audiodd_jax.config import fields
-from audiodd_jax.flags import parse
+from audiodd_jax.command_line import CommandLine, dataset_config
+from audiodd_jax.commands.common import start, table
+from audiodd_jax.config import Config, fields
+from audiodd_jax.data import splits
+from audiodd_jax.features import cache, dataset
+from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.report import dataset_summary
 
 
-def prepare(argv: Sequence[str]) -> None:
-    """Finds or downloads a dataset, checks it, and caches its features."""
-    values, config, _ = parse.parse("prepare", argv, parse.dataset_config)
-    fields.validate(config)
-    from audiodd_jax.data import splits
-    from audiodd_jax.features import cache
-    from audiodd_jax.report import dataset_summary
-
-    start(values)
+def run(line: CommandLine) -> None:
+    """Prepares the dataset of a command line and prints its contents."""
+    config = line.configure(dataset_config(line.flags))
+    start(line.flags, config.data)
     began = time.perf_counter()
-    found = cache.prepare(config, cache_dir(values))
+    features = cache.prepare(config.data, config.features)
     parts = splits.assign(
-        found.labels, found.splits, found.folds, found.groups, config.data
+        features.labels, features.splits, features.folds, features.groups, config.data
     )
-    rows = dataset_summary.summary(config.data.name, found, parts)
+    rows = dataset_summary.summary(config.data.name, features, parts)
     table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
-    print("", *dataset_summary.class_counts(found, parts), sep="\n")
-    if lines := dataset_summary.left_out(found):
+    print("", *dataset_summary.class_counts(features, parts), sep="\n")
+    if lines := dataset_summary.left_out(features):
         print("", *lines, sep="\n")
+
+
+def prepare(config: Config, cache_dir: Path | None = None) -> Dataset:
+    """Finds or downloads the dataset, computes and caches features, loads the splits.
+
+    Raises:
+      UserError: the dataset or its recordings cannot be used.
+    """
+    fields.validate(config)
+    config = fields.with_cache(config, cache_dir)
+    return dataset.load(config.data, config.features)

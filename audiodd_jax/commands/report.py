@@ -1,10 +1,12 @@
-"""The command ``audiodd report``: tables, figures, sounds and a page, from runs."""
+"""``audiodd report``: writes tables, figures, sounds and a web page about runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audiodd_jax.commands import recorded_training
+from audiodd_jax.command_line import CommandLine
+from audiodd_jax.commands.common import keep_compiled, table
+from audiodd_jax.config import DataConfig
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
@@ -14,6 +16,38 @@ from audiodd_jax.report.page import Groups
 from audiodd_jax.report.runs import Run, find
 from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.training import source as source_lib
+
+_DEFAULT = Options()
+
+
+def run(line: CommandLine) -> None:
+    """Reports as the command line says, and prints where the files are."""
+    flags = line.flags
+    keep_compiled(DataConfig(cache_dir=flags.cache_dir or ""))
+    options = Options(
+        flags.galleries,
+        flags.per_class,
+        flags.iterations,
+        flags.seed,
+        flags.all_sounds,
+        flags.cache_dir or "",
+    )
+    written = report(line.arguments, flags.out, options)
+    for shown in written.shown:
+        print(f"{shown.gallery.title}: {shown.gallery.caption}")
+    for note in (note for shown in written.shown for note in shown.notes):
+        print(note)
+    count = sum(not run.result for run in written.runs)
+    unfinished = f", {count} of them unfinished" * (count > 0)
+    rows = [
+        ("runs", f"{len(written.runs)}{unfinished}"),
+        ("page", str(written.out / "index.html")),
+        ("tables", f"{written.out / 'tables'} (Markdown, CSV, LaTeX)"),
+        ("figures", str(written.out / "figures")),
+    ]
+    rows += [("sounds", str(shown.folder)) for shown in written.shown]
+    table(rows)
 
 
 class Report(NamedTuple):
@@ -24,11 +58,8 @@ class Report(NamedTuple):
     shown: list[Shown]
 
 
-def write(
-    folders: Sequence[str | Path],
-    out: str | Path,
-    options: Options,
-    cache_dir: Path | None = None,
+def report(
+    folders: Sequence[str | Path], out: str | Path, options: Options = _DEFAULT
 ) -> Report:
     """Writes a report of all runs: ``index.html``, tables, figures and sounds.
 
@@ -36,7 +67,6 @@ def write(
       folders: run directories, or folders with runs at any depth.
       out: folder of the report; an earlier report is replaced.
       options: which coresets to show, and how.
-      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: no runs, a damaged file, or a bad option.
@@ -56,7 +86,7 @@ def write(
     # Not ``.lock``, which marks run directories.
     with exclusive(out / ".report", "writing a report there"), named(out):
         remove_unfinished(out)
-        shown = page.write(runs, _groups(runs), out, options, cache_dir)
+        shown = page.write(runs, _groups(runs), out, options)
     return Report(out, runs, shown)
 
 
@@ -82,7 +112,7 @@ def _by_digest(distilled: Sequence[Group]) -> dict[str, Group]:
     for group in distilled:
         for run in group.runs:
             coreset = load_coreset(run.path / "coreset.npz")
-            arrays, source = coreset.unpack(), recorded_training.coreset_source
+            arrays, source = coreset.unpack(), source_lib.coreset_source
             for name in ("coreset", "hard"):
                 record = source(arrays, name, coreset.has_tags).record
                 found[record["digest"]] = group

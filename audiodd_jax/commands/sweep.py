@@ -1,19 +1,16 @@
 """The command ``audiodd sweep``."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from audiodd_jax.command_line import CommandLine
 from audiodd_jax.commands.common import table
 from audiodd_jax.errors import UserError
-from audiodd_jax.flags import parse
 
 
-def sweep(argv: Sequence[str]) -> None:
+def run(line: CommandLine) -> None:
     """Runs the list or grid of a file, on this machine or on a Ray cluster."""
-    values, (file, *more) = parse.parse_arguments("sweep", argv)
-    if more:
-        raise UserError(f"unexpected argument {more[0]!r}: sweep takes one file")
+    values, (file,) = line.flags, line.arguments
     for name, least in (
         ("jobs", 0),
         ("retries", 0),

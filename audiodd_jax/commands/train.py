@@ -1,21 +1,98 @@
-"""The job of ``audiodd train``: networks trained on real clips or a coreset."""
+"""``audiodd train``: trains a network on all clips, a subset, or a coreset."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+from absl import flags as absl_flags
 
-from audiodd_jax.commands import recorded_training
-from audiodd_jax.commands.recorded_training import Trained
-from audiodd_jax.config import Config, fields
+from audiodd_jax.command_line import CommandLine, dataset_config
+from audiodd_jax.commands.common import percent, resumable, start, table, target
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config.names import TRAINING, file_stem
 from audiodd_jax.coreset import subsets
-from audiodd_jax.coreset.dataset import load_data
-from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.coreset.dataset import coreset_config, load_data
+from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.coreset.subsets import Subset
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
+from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.forecast import forecast
 from audiodd_jax.networks import user_network
+from audiodd_jax.report import cards, figures
+from audiodd_jax.runtime import progress
+from audiodd_jax.runtime.files import write_atomically
+from audiodd_jax.runtime.run_directory import RunDirectory, run_once
+from audiodd_jax.training import evaluation, fit, networks_file
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training import source as source_lib
+from audiodd_jax.training.scores import Evaluation
+from audiodd_jax.training.source import Source
+
+
+def run(line: CommandLine) -> None:
+    """Trains as the command line says, and prints the result."""
+    flags = line.flags
+    coreset = load_coreset(flags.coreset) if flags.coreset else None
+    base = coreset_config(coreset) if coreset else dataset_config(flags)
+    config = line.configure(presets.for_model(base, flags.model))
+    if flags.fold == "all":
+        raise UserError("train uses one test fold: give --fold its number")
+    subset, name = _training_set(flags)
+    chips = target(flags, "train")
+    start(flags, config.data)
+    if chips:
+        table(forecast.of_training(config, chips, coreset or subset))
+        return
+    network = file_stem(config.model.name)
+    default = f"{config.data.name}-{network}-{name}-seed{config.seed}"
+    workdir = Path(flags.workdir or Path("runs") / default)
+    with resumable(workdir, is_run=True):
+        trained = train(config, workdir, coreset or subset)
+    _show(trained, workdir)
+
+
+def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
+    """Returns the clips that the flags select, and the name of the training set.
+
+    Raises:
+      UserError: flags that exclude each other, or a bad number or file.
+    """
+    choices = ("coreset", "samples_per_class", "fraction", "indices")
+    given = [name for name in choices if flags[name].present]
+    if len(given) > 1:
+        raise UserError(f"--{given[0]} and --{given[1]} exclude each other")
+    if flags.herding and flags.samples_per_class is None:
+        raise UserError("--herding needs --samples_per_class")
+    if flags.samples_per_class is not None:
+        if flags.samples_per_class < 1:
+            raise UserError("samples_per_class must be at least 1")
+        kind = "herding" if flags.herding else "random"
+        subset = Subset(kind, per_class=flags.samples_per_class)
+        return subset, f"{kind}{flags.samples_per_class}"
+    if flags.fraction is not None:
+        percentage = f"{100 * flags.fraction:g}percent"
+        return subsets.fraction_of(flags.fraction), percentage
+    if flags.indices:
+        return subsets.read_indices(Path(flags.indices)), "indices"
+    return Subset(), "coreset" if flags.coreset else "all"
+
+
+class Trained(NamedTuple):
+    """A finished training.
+
+    Attributes:
+      scores: scores on the test split.
+      result: contents of ``result.json``.
+      path: the run directory, or None.
+    """
+
+    scores: Evaluation
+    result: dict[str, Any]
+    path: Path | None
 
 
 def train(
@@ -34,27 +111,147 @@ def train(
         normalisation are the coreset's.
       workdir: the run directory.
       learns_from: training set; None: all training clips.
-      cache_dir: folder of downloads and features.
+      cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
       model: your own network: a Flax linen module, or the factory of a linen or nnx
-        module (``networks.own``); None: as ``config.model`` describes it.
+        module (``networks.user_network``); None: as ``config.model`` describes it.
 
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
+    config = fields.with_cache(config, cache_dir)
     if isinstance(learns_from, Coreset):
         config = dataclasses.replace(config, features=learns_from.features)
     if model is not None:
         config = fields.replace(config, {"model.name": user_network.name_of(model)})
     fields.validate(config)
     if isinstance(learns_from, Coreset):
-        data = load_data(learns_from, config, False, cache_dir)
-        source = recorded_training.network_source(learns_from, config.training)
+        data = load_data(learns_from, config, False)
+        source = source_lib.network_source(learns_from, config.training)
     else:
-        data = dataset.load(config, cache_dir)
+        data = dataset.load(config.data, config.features)
         subset = learns_from or Subset()
         embedding = subsets.Embedding(config.network, config.evaluation.networks)
         rows = subsets.choose(subset, data, embedding, config.seed)
-        source = recorded_training.subset_source(subset, rows, data, config.seed)
+        source = source_lib.subset_source(subset, rows, data, config.seed)
     module = None if model is None else user_network.wrapped(model, data.num_classes)
-    return recorded_training.train(config, data, source, Path(workdir), module)
+    return train_source(config, data, source, Path(workdir), module)
+
+
+def train_source(
+    config: Config,
+    data: Dataset,
+    source: Source,
+    workdir: Path | None = None,
+    model: nn.Module | None = None,
+) -> Trained:
+    """Trains on a training set, scores the networks, and records the run.
+
+    Args:
+      config: the network, its training, and the first seed.
+      data: the dataset, for validation and test.
+      source: the training set.
+      workdir: the run directory; None: memory only.
+      model: the module to train; None: as ``config.model`` describes it.
+
+    Raises:
+      UserError: bad settings, or a folder that holds something else.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
+    """
+
+    def work(run: RunDirectory | None) -> dict[str, Any]:
+        if run:
+            run.use_data(data.clips_digest)
+        fitted = source_lib.fit_source(config, data, source, run, model)
+        with progress.waiting("scoring on the test split"):
+            scores = evaluation.networks(
+                fitted, data.test, config.model.name, data.num_classes
+            )
+        result = _result(config, data, source, fitted, scores)
+        if run:
+            _write(config, data, fitted, scores, result, run.path)
+        return result
+
+    if workdir is None:
+        result = work(None)
+        return Trained(scores_lib.from_summary(result), result, None)
+    record = fields.record(config, TRAINING)
+    record["learns_from"] = source.record
+    if model is not None:
+        record["module"] = " ".join(repr(model).split())
+    options = presets.run_options(config, TRAINING)
+    result, path = run_once(workdir, record, work, **options)
+    return Trained(scores_lib.from_summary(result), result, path)
+
+
+def _result(
+    config: Config,
+    data: Dataset,
+    source: Source,
+    fitted: fit.Fitted,
+    scores: Evaluation,
+) -> dict[str, Any]:
+    """Returns the contents of ``result.json``."""
+    clips = source.clips.labels.shape[0]
+    last = fitted.history[-1]
+    leaves = jax.tree.leaves(fitted.networks.variables.params)
+    return {
+        **data.origin,
+        "model": config.model.name,
+        "parameters": sum(x.size for x in leaves) // len(fitted.best_steps),
+        "learns_from": source.record["name"],
+        "num_samples": clips,
+        "num_train": data.num_train,
+        "fraction_of_train": clips / data.num_train,
+        "seed": config.seed,
+        "steps": fitted.steps,
+        "best_steps": fitted.best_steps,
+        "wall_seconds": last["seconds"],
+        "validation_accuracy": last.get("validation_accuracy"),
+        **scores.summary(data.class_names),
+    }
+
+
+def _write(
+    config: Config,
+    data: Dataset,
+    fitted: fit.Fitted,
+    scores: Evaluation,
+    result: dict[str, Any],
+    folder: Path,
+) -> None:
+    """Writes the weights, the pictures and the card."""
+    networks_file.save(folder / "networks.npz", fitted.networks, data, config.model)
+    pictures = folder / "figures"
+    pictures.mkdir(exist_ok=True)
+    title = f"{data.name}, {config.model.name}, {result['learns_from']}"
+    figures.curves(fitted.history, title, pictures / "curves.png", data.metric)
+    figures.by_class(scores, data.class_names, title, pictures / "confusion.png")
+    card = cards.training(result, str(scores), config.model, config.training)
+    write_atomically(folder / "README.md", card)
+
+
+def _show(trained: Trained, workdir: Path) -> None:
+    """Prints the result of a training."""
+    scores, result = trained.scores, trained.result
+    half_width = result["test_accuracy_interval95"]
+    interval = ""
+    if half_width is not None:
+        interval = f" (95 % interval ± {100 * half_width:.1f})"
+    tested = {k: v for k, v in cards.per_class(result).items() if v is not None}
+    hardest = min(tested, key=tested.get)
+    rows = [
+        ("network", f"{result['model']}, {result['parameters']:,} parameters"),
+        ("trained on", f"{result['learns_from']}: {result['num_samples']:,} "
+         f"spectrograms, {percent(result['fraction_of_train'])} of "
+         f"{result['num_train']:,} clips"),
+        (f"test {scores.metric}", f"{scores}{interval}"),
+        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
+        ("macro F1", f"{result['macro_f1']:.3f}"),
+        ("hardest class", f"{hardest}, {100 * tested[hardest]:.1f} %"),
+        ("training", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
+        ("weights", str(workdir / "networks.npz")),
+        ("pictures", str(workdir / "figures")),
+        ("card", str(workdir / "README.md")),
+    ]  # fmt: skip
+    table(rows)

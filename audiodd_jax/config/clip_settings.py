@@ -20,6 +20,8 @@ class DataConfig:
       variant: configuration of a dataset that has several; empty: the first.
       data_dir: folder or published archive (or CSV, for ``folder``) with the
         recordings; empty: the dataset's folder in the cache.
+      cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
+        user's cache folder. Not recorded with a run.
       fold: test fold, for datasets with folds; 0: the last one.
       test_fraction: share of each class in the test split if the data has no split.
       validation_fraction: share of the training split held out for model selection.
@@ -36,6 +38,7 @@ class DataConfig:
     name: str = "tones"
     variant: str = ""
     data_dir: str = ""
+    cache_dir: str = ""
     fold: int = setting(0, NOT_NEGATIVE)
     test_fraction: float = 0.2
     validation_fraction: float = 0.1

@@ -4,6 +4,7 @@ Like ``config``, it imports neither JAX nor NumPy.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -52,9 +53,20 @@ def replace(config: Config, changes: dict[str, Any]) -> Config:
 
 
 def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
-    """Some groups of settings, as recorded in ``config.json``."""
+    """Returns groups of settings as ``config.json`` records them.
+
+    The cache folder belongs to the machine and not to the run, and is left out.
+    """
     values = dataclasses.asdict(config)
+    del values["data"]["cache_dir"]
     return {name: values[name] for name in groups}
+
+
+def with_cache(config: Config, cache_dir: str | os.PathLike | None) -> Config:
+    """Returns the configuration with a cache folder; None keeps the one it has."""
+    if cache_dir is None:
+        return config
+    return replace(config, {"data.cache_dir": os.fspath(cache_dir)})
 
 
 def from_dict(values: dict[str, Any]) -> Config:

@@ -44,16 +44,13 @@ def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
     return fields.replace(config, {name: fields.get(saved, name) for name in _LOCATION})
 
 
-def load_data(
-    coreset: Coreset, config: Config, needs_train: bool, cache_dir: Path | None
-) -> Dataset:
+def load_data(coreset: Coreset, config: Config, needs_train: bool) -> Dataset:
     """Loads a coreset's dataset with the coreset's preprocessing.
 
     Args:
       coreset: the coreset.
       config: names the data.
       needs_train: False leaves the training clips in the cache.
-      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the dataset has other classes, or the coreset was made from its test
@@ -61,7 +58,7 @@ def load_data(
     """
     if not needs_train:
         config = fields.replace(config, {"data.storage": "host"})
-    data = dataset.load(config, cache_dir, coreset.normalization)
+    data = dataset.load(config.data, config.features, coreset.normalization)
     check_coreset(coreset, data)
     return data
 

@@ -155,12 +155,16 @@ def lookup(name: str) -> Dataset:
     raise UserError(f"unknown dataset {name!r}; {hint}{listed}")
 
 
-def cache_root() -> Path:
-    """Folder of downloads and features: ``$AUDIODD_CACHE``, or the user's cache.
+def cache_root(config: DataConfig | None = None) -> Path:
+    """Returns the folder for downloads and features.
+
+    It is ``config.cache_dir``, ``$AUDIODD_CACHE``, or the user's cache folder.
 
     Raises:
-      UserError: neither is known.
+      UserError: the user has no home folder, and none of the others is set.
     """
+    if config and config.cache_dir:
+        return Path(config.cache_dir).expanduser()
     if place := os.environ.get("AUDIODD_CACHE"):
         return Path(place).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
@@ -174,7 +178,7 @@ def cache_root() -> Path:
         ) from error
 
 
-def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":
+def open_source(config: DataConfig) -> "Source":
     """Finds a dataset's recordings, without downloading.
 
     Raises:
@@ -192,7 +196,7 @@ def open_source(config: DataConfig, cache_dir: Path | None = None) -> "Source":
             f"{config.name} has no variant {config.variant!r}; its variants: {known}"
         )
     module = importlib.import_module(entry.module)
-    return module.open_source(config, cache_dir or cache_root())
+    return module.open_source(config, cache_root(config))
 
 
 def show_licence(name: str, cache_dir: Path) -> None:

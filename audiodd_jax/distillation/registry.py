@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.sharding import Mesh
 
-from audiodd_jax.config import Config, extensions
+from audiodd_jax.config import Config, DataConfig, extensions
 from audiodd_jax.config.names import MATCHING
+from audiodd_jax.data import datasets
 from audiodd_jax.distillation import (
     distribution_matching,
     frepo,
@@ -69,6 +70,16 @@ def check_labels(method: str, has_tags: bool) -> None:
             f"{method} matches clips class by class, and clips with tags have no one "
             "class: distil them by --method=rfad, frepo or kip"
         )
+
+
+def check_dataset(method: str, data: DataConfig) -> None:
+    """Checks a dataset's labels as ``check_labels`` does, before computing features.
+
+    Raises:
+      UserError: as ``check_labels``, or the dataset cannot be opened.
+    """
+    if method in MATCHING:
+        check_labels(method, datasets.open_source(data).has_tags)
 
 
 def make_mesh(

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
 
-from audiodd_jax.config import Config, FeaturesConfig
+from audiodd_jax.config import DataConfig, FeaturesConfig
 from audiodd_jax.data import audio, datasets, tags
 from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.errors import UserError, named, writable
@@ -83,36 +83,37 @@ class FeatureSet:
         return 2.0 * self.seconds * self.rates
 
 
-def prepare(config: Config, cache_dir: Path | None = None) -> FeatureSet:
-    """Features of ``config.data``, from the cache or computed now.
+def prepare(data: DataConfig, settings: FeaturesConfig) -> FeatureSet:
+    """Returns the features of a dataset, from the cache or computed now.
 
     Raises:
       UserError: the dataset or its recordings cannot be used.
     """
-    cache_dir = cache_dir or datasets.cache_root()
-    source = datasets.open_source(config.data, cache_dir)
-    entry = cache_dir / "features" / f"{source.name}-{_key(source, config)}"
+    root = datasets.cache_root(data)
+    source = datasets.open_source(data)
+    key = _key(source, settings, data.skip_bad_files)
+    entry = root / "features" / f"{source.name}-{key}"
     if not entry.is_dir():
-        lock = cache_dir / "locks" / entry.name
+        lock = root / "locks" / entry.name
         advice = "set AUDIODD_CACHE, or pass --cache_dir, to a folder that can be"
         with (
-            writable(cache_dir, "the cache", advice),
+            writable(root, "the cache", advice),
             exclusive(lock, "computing these features"),
             named(entry),
         ):
             if not entry.is_dir():
-                _compute(source, config, entry)
+                _compute(source, data, settings, entry)
     return _open(entry)
 
 
-def _key(source: Source, config: Config) -> str:
+def _key(source: Source, settings: FeaturesConfig, skip_bad_files: bool) -> str:
     parts = {
         "format": FORMAT,
         "name": source.name,
         "version": source.version,
         "fingerprint": source.fingerprint,
-        "features": dataclasses.asdict(config.features),
-        "skip_bad_files": config.data.skip_bad_files,
+        "features": dataclasses.asdict(settings),
+        "skip_bad_files": skip_bad_files,
     }
     # Statistics are computed from an entry when it is read, not stored in it.
     del parts["features"]["normalization"]
@@ -160,22 +161,24 @@ def _read(entry: Path) -> FeatureSet:
     )
 
 
-def _compute(source: Source, config: Config, entry: Path) -> None:
+def _compute(
+    source: Source, data: DataConfig, settings: FeaturesConfig, entry: Path
+) -> None:
     """Computes ``entry`` atomically."""
     recordings = source.read()
     seconds, rates, bad = recordings.read_headers()
     if not rates.any():  # whatever --skip_bad_files says
         audio.report_bad(list(bad.values()), skip=False)
-    settings = _resolve(config.features, seconds, rates)
+    settings = _resolve(settings, seconds, rates)
     with files.atomic_folder(entry) as scratch:
         _make_store(scratch / "all.npy", len(recordings), settings)
         todo = [i for i in range(len(recordings)) if i not in bad]
         work = float(np.minimum(seconds, settings.clip_seconds).sum())
-        processes = extraction.num_processes(work, config.data.processes)
+        processes = extraction.num_processes(work, data.processes)
         place = scratch / "all.npy"
         bad |= extraction.extract(recordings, settings, place, todo, processes)
         bad = dict(sorted(bad.items()))
-        audio.report_bad(list(bad.values()), config.data.skip_bad_files)
+        audio.report_bad(list(bad.values()), data.skip_bad_files)
         kept = np.delete(np.arange(len(recordings)), list(bad))
         classes = len(recordings.class_names)
         counts = tags.counts(recordings.labels[kept], classes)

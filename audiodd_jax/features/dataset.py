@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from audiodd_jax.config import Config, FeaturesConfig
+from audiodd_jax.config import DataConfig, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import VALIDATION
@@ -247,26 +247,26 @@ class Dataset:
 
 
 def load(
-    config: Config,
-    cache_dir: Path | None = None,
+    data: DataConfig,
+    settings: FeaturesConfig,
     normalization: normalization_lib.Normalization | None = None,
 ) -> Dataset:
-    """Prepares ``config.data``, from the cache if possible, and loads it to the device.
+    """Prepares a dataset, from the cache if possible, and loads it to the device.
 
     Args:
-      config: the run's configuration.
-      cache_dir: folder of downloads and features.
+      data: the recordings and their splits.
+      settings: of the features.
       normalization: statistics to use, such as a coreset's; None: those of the
         training clips.
 
     Raises:
       UserError: the dataset cannot be prepared or split.
     """
-    found = cache.prepare(config, cache_dir)
+    found = cache.prepare(data, settings)
     indices = data_splits.assign(
-        found.labels, found.splits, found.folds, found.groups, config.data
+        found.labels, found.splits, found.folds, found.groups, data
     )
-    kind = config.features.normalization
+    kind = settings.normalization
     stats = normalization or normalization_lib.fit(
         found.moments[:, indices.train], kind
     )
@@ -282,13 +282,13 @@ def load(
     train_split = HostSplit(
         found.features, train, labels(train), stats, recordings(train)
     )
-    if not _stays_on_host(config.data.storage, train.size * found.features[0].nbytes):
+    if not _stays_on_host(data.storage, train.size * found.features[0].nbytes):
         features = jnp.array(_rows(found.features, train))
         train_split = DeviceSplit(
             features, train_split.labels, jax.device_put(stats), train_split.recordings
         )
     is_drawn = not found.folds.any() and not (found.splits == data_splits.TEST).any()
-    is_published = config.data.name != "folder" and not is_drawn
+    is_published = data.name != "folder" and not is_drawn
     is_official = bool((found.splits[indices.validation] == VALIDATION).any())
     counted = train if is_official else np.concatenate([train, indices.validation])
     return Dataset(
@@ -302,8 +302,8 @@ def load(
         features=dataclasses.replace(found.config, normalization=kind),
         noise=None if found.noise is None else jnp.asarray(found.noise),
         fold=int(found.folds[indices.test[0]]),
-        is_partial=config.data.allow_partial,
-        name=config.data.name,
+        is_partial=data.allow_partial,
+        name=data.name,
         version=found.version,
         licence=found.licence,
         clips_digest=_digest(found, *indices),

@@ -1,7 +1,5 @@
 """The predicted cost of a distillation, before anything is computed."""
 
-from pathlib import Path
-
 from jax.sharding import Mesh
 
 from audiodd_jax.active_learning import bought_labels
@@ -23,38 +21,36 @@ _READOUTS = {
 }
 
 
-def forecast(config: Config, cache_dir: Path | None = None) -> list[tuple[str, str]]:
+def forecast(config: Config) -> list[tuple[str, str]]:
     """Prepares the dataset, and returns the rows of what a run on it would cost.
 
     Args:
       config: run configuration.
-      cache_dir: folder for downloads and features.
 
     Raises:
       UserError: the dataset cannot be used, or the method selects real clips.
     """
-    sizes, _ = measured(config, cache_dir)
+    sizes, _ = measured(config)
     return rows(config, sizes, registry.make_mesh(config, sizes.c))
 
 
-def measured(config: Config, cache_dir: Path | None = None) -> tuple[Sizes, int]:
+def measured(config: Config) -> tuple[Sizes, int]:
     """Prepares the dataset; the sizes of a run on it, and its validation clips.
 
     Args:
       config: run configuration.
-      cache_dir: folder for downloads and features.
 
     Raises:
       UserError: the dataset cannot be used, or not by the method.
     """
     if config.labels.is_part:
-        data = dataset.load(config, cache_dir)
-        data = bought_labels.restrict(config, data, cache_dir)
+        data = dataset.load(config.data, config.features)
+        data = bought_labels.restrict(config, data)
         train, validation = len(data.train.labels), 0
         tested, shape = len(data.test.labels), data.image_shape
         classes, has_tags = data.num_classes, data.has_tags
     else:
-        found = cache.prepare(config, cache_dir)
+        found = cache.prepare(config.data, config.features)
         parts = splits.assign(
             found.labels, found.splits, found.folds, found.groups, config.data
         )

@@ -8,7 +8,6 @@ program slower.
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from audiodd_jax.active_learning import budgets
@@ -78,13 +77,12 @@ def compile_programs(
     return compilers.ask(target, asked, _MODULE, seconds)
 
 
-def of_distillation(config: Config, target: Target, cache_dir: Path | None) -> Rows:
+def of_distillation(config: Config, target: Target) -> Rows:
     """Rows of ``audiodd distill --dry_run --target``.
 
     Args:
       config: of the run.
       target: that it would run on.
-      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the dataset or the target cannot be used, or the method takes no steps.
@@ -92,7 +90,7 @@ def of_distillation(config: Config, target: Target, cache_dir: Path | None) -> R
     if config.method in SELECTION:
         raise UserError(f"{config.method} selects clips: there is no step to forecast")
     compilers.versions(target.chip.kind)
-    sizes, validation = dry_run.measured(config, cache_dir)
+    sizes, validation = dry_run.measured(config)
     return distillation_rows(config, target, sizes, validation)
 
 
@@ -125,7 +123,6 @@ def of_training(
     config: Config,
     target: Target,
     learns_from: Subset | Coreset,
-    cache_dir: Path | None,
 ) -> Rows:
     """Rows of ``audiodd train --dry_run --target``.
 
@@ -133,24 +130,22 @@ def of_training(
       config: of the run.
       target: that it would run on.
       learns_from: the training set.
-      cache_dir: folder of downloads and features.
     """
     compilers.versions(target.chip.kind)
-    sizes, validation = dry_run.measured(config, cache_dir)
+    sizes, validation = dry_run.measured(config)
     count = _clips(learns_from, sizes)
     return _network_rows("train", config, target, sizes, validation, count)
 
 
-def of_active(config: Config, target: Target, cache_dir: Path | None) -> Rows:
+def of_active(config: Config, target: Target) -> Rows:
     """Rows of ``audiodd active --dry_run --target``: its largest round.
 
     Args:
       config: of the run.
       target: that it would run on.
-      cache_dir: folder of downloads and features.
     """
     compilers.versions(target.chip.kind)
-    sizes, validation = dry_run.measured(config, cache_dir)
+    sizes, validation = dry_run.measured(config)
     train = sizes.train or sizes.b
     last = budgets.clips(config.active.budgets[-1], train + validation, sizes.c)
     count = min(last, train)
@@ -163,7 +158,6 @@ def of_evaluation(
     coreset: Coreset,
     protocols: Sequence[str],
     changes: dict[str, Any],
-    cache_dir: Path | None,
 ) -> Rows:
     """Rows of ``audiodd evaluate --dry_run --target``, for each protocol.
 
@@ -173,11 +167,10 @@ def of_evaluation(
       coreset: to score.
       protocols: names.
       changes: settings that override each protocol's recipe.
-      cache_dir: folder of downloads and features.
     """
     compilers.versions(target.chip.kind)
     config = dataclasses.replace(config, features=coreset.features)
-    sizes, validation = dry_run.measured(config, cache_dir)
+    sizes, validation = dry_run.measured(config)
     sizes = sizes._replace(s=coreset.labels.shape[0] * coreset.factor)
     rows: Rows = []
     for protocol in protocols:

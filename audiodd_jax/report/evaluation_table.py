@@ -8,10 +8,13 @@ their own hard labels, 1 is all training clips.
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from audiodd_jax.report import tables
+from audiodd_jax.config.names import file_stem
+from audiodd_jax.report import figures, tables
 from audiodd_jax.report.tables import Table
+from audiodd_jax.runtime.files import write_atomically, write_json
 from audiodd_jax.training.scores import Evaluation
 
 # Suffix of a baseline's name: its clips with labels from the coreset's teacher.
@@ -160,3 +163,38 @@ def render_classes(rows: Sequence[Row], class_names: Sequence[str]) -> str:
         for name, values in zip(class_names, scores, strict=True)
     ]
     return tables.markdown(Table(("class", *head), cells))
+
+
+def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
+    """Writes ``evaluation.json``, ``README.md`` and a picture per row to a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    values = [
+        {
+            "learns_from": row.learns_from,
+            "num_samples": row.clips,
+            "fraction_of_train": row.fraction,
+            "seconds": row.seconds,
+            **row.scores.summary(class_names),
+        }
+        for row in rows
+    ]
+    write_json(out / "evaluation.json", values)
+    pictures = []
+    for row in rows:
+        if not row.scores.is_detailed:
+            continue
+        name = f"{file_stem(row.protocol)}-{row.learns_from.rstrip('%')}.png"
+        title = f"{row.protocol}, trained on {row.learns_from}"
+        figures.by_class(row.scores, class_names, title, out / name)
+        pictures.append(f"![{title}]({name})")
+    parts = [
+        "# Evaluation",
+        f"{rows[0].scores.metric.capitalize()} on the test split, mean ± standard "
+        "deviation over seeds.",
+        render(rows),
+        *summary(rows),
+        # Means of folds have no confusion matrices.
+        *([render_classes(rows, class_names)] if pictures else []),
+        *pictures,
+    ]
+    write_atomically(out / "README.md", "\n\n".join(parts) + "\n")

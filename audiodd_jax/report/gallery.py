@@ -41,6 +41,7 @@ class Options(NamedTuple):
       iterations: of Griffin-Lim.
       seed: of the initial phases of Griffin-Lim.
       all_sounds: also write WAV files of the spectrograms that are not shown.
+      cache_dir: folder for downloads and features; empty: the default.
     """
 
     galleries: int = 4
@@ -48,6 +49,7 @@ class Options(NamedTuple):
     iterations: int = 64
     seed: int = 0
     all_sounds: bool = False
+    cache_dir: str = ""
 
 
 class Sounds(NamedTuple):
@@ -86,16 +88,13 @@ class Shown(NamedTuple):
     notes: list[str]
 
 
-def make(
-    group: Group, sounds_folder: Path, options: Options, cache_dir: Path | None
-) -> Shown:
+def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
     """Makes the gallery of a coreset from the first run of its group.
 
     Args:
       group: of distillations.
       sounds_folder: parent of the coreset's folder of sounds.
       options: how it is shown.
-      cache_dir: folder of downloads and features.
 
     Raises:
       UserError: the coreset is damaged.
@@ -119,7 +118,8 @@ def make(
         names = audio_folder.write(sounds.waveforms, coreset, folder, written)
         try:
             config = fields.from_dict(run.config)
-            train = load_data(coreset, config, True, cache_dir).train
+            config = fields.with_cache(config, options.cache_dir)
+            train = load_data(coreset, config, True).train
             nearest_clips = nearest(arrays.images[shown], train)
             nearest_sounds = listen(train.take(nearest_clips.rows))
         except (UserError, OSError) as reason:

@@ -52,11 +52,7 @@ class Groups(NamedTuple):
 
 
 def write(
-    runs: Sequence[Run],
-    groups: Groups,
-    out: Path,
-    options: Options,
-    cache_dir: Path | None,
+    runs: Sequence[Run], groups: Groups, out: Path, options: Options
 ) -> list[Shown]:
     """Writes all parts of a report, the page last.
 
@@ -65,7 +61,6 @@ def write(
       groups: the finished runs.
       out: folder of the report.
       options: which coresets to show, and how.
-      cache_dir: folder of downloads and features.
 
     Returns:
       The galleries of the coresets that are shown.
@@ -81,7 +76,7 @@ def write(
     by_dataset = comparison.by_dataset(compared)
     distilled = [group for group in compared if group.first.kind == "distill"]
     shown = [
-        gallery.make(group, out / "sounds", options, cache_dir)
+        gallery.make(group, out / "sounds", options)
         for group in _best(distilled, options.galleries)
     ]
     charts, by_class = [], []

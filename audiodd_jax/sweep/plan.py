@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiodd_jax.config import Config, fields, presets
+from audiodd_jax import command_line
+from audiodd_jax.config import Config, presets
 from audiodd_jax.errors import UserError
-from audiodd_jax.flags import parse
 
 COMMANDS = ("distill", "train", "active")
 # Names of the sweep's own files and folders.
@@ -138,25 +138,23 @@ def _check(plan: Planned) -> None:
         raise UserError(f"run {plan.name}: workdir is set by the sweep")
 
     try:
-        fields.validate(parsed(plan).config)
-    except (UserError, parse.FlagsError) as error:
+        parsed(plan)
+    except (UserError, command_line.FlagsError) as error:
         reason = str(error).replace("FATAL Flags parsing error:", "").strip()
         raise UserError(f"run {plan.name}: {reason}") from error
 
 
-def parsed(plan: Planned) -> parse.Parsed:
-    """A run's flags, parsed as its command parses them.
+def parsed(plan: Planned) -> Config:
+    """Returns a run's configuration, parsed as its command parses it.
 
     Raises:
-      UserError: an unknown setting, or an argument that is not a flag.
+      UserError: a bad setting, or an argument that is not a flag.
       flags.Error: an unknown flag, or a value of the wrong type.
     """
-
-    def base(values: Any) -> Config:
-        config = parse.dataset_config(values)
-        if plan.command == "distill":
-            return config
-        recipe = presets.for_model if plan.command == "train" else presets.for_active
-        return recipe(config, values.model)
-
-    return parse.parse(plan.command, plan.flags, base)
+    line = command_line.parse(plan.command, plan.flags)
+    base = command_line.dataset_config(line.flags)
+    if plan.command == "train":
+        base = presets.for_model(base, line.flags.model)
+    elif plan.command == "active":
+        base = presets.for_active(base, line.flags.model)
+    return line.configure(base)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import checks
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(cache):
-    return dataset.load(settings(), cache)
+    return checks.load(settings(), cache)
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_pseudo_labels_are_what_the_teacher_is_sure_of(data, cache, monkeypatch)
         labels__confidence=0.75,
         teacher__networks=1,
     )
-    streamed = dataset.load(fields.replace(config, {"data.storage": "host"}), cache)
+    streamed = checks.load(fields.replace(config, {"data.storage": "host"}), cache)
     for each in (data, streamed):
         found = bought_labels.restrict(config, each)
         bought = bought_labels.restrict(settings(labels__fraction=0.04), each)

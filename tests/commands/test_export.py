@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import checks
 import numpy as np
 import pytest
 from command_line import TINY, fails
@@ -12,7 +13,6 @@ from command_line import TINY, fails
 import audiodd_jax
 from audiodd_jax.commands import main
 from audiodd_jax.coreset.dataset import coreset_config
-from audiodd_jax.features import dataset
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 
@@ -44,7 +44,7 @@ def test_numpy_has_the_test_clips_as_we_have_them(run, capsys):
     with np.load(folder / "test.npz") as file:
         waveforms, labels = file["waveforms"], file["labels"]
     coreset = audiodd_jax.load_coreset(folder / "coreset.npz")
-    data = dataset.load(coreset_config(coreset), None, coreset.normalization)
+    data = checks.load(coreset_config(coreset), None, coreset.normalization)
     np.testing.assert_array_equal(labels, data.test.labels)
     for i in (0, 57, 399):
         found = preprocess(folder)(waveforms[i], 8000)

@@ -20,7 +20,7 @@ def test_networks_on_a_coreset_and_on_real_digits(real_audio, tmp_path):
     coreset = audiodd_jax.distill(config, tmp_path / "run").coreset
     score = lambda protocol, against: [
         row.scores.mean
-        for row in evaluate.evaluate(
+        for row in evaluate.compare(
             coreset, [protocol], against, config, {"training.seeds": 1}
         )
     ]

@@ -67,12 +67,12 @@ def whole_path(folder):
     model = audiodd_jax.for_model(config, "convnet", **dotted)
     subset = audiodd_jax.Subset("herding", per_class=2)
     audiodd_jax.train(model, folder / "trained", subset)
-    rows = evaluate.evaluate(
+    rows = evaluate.compare(
         run.coreset,
         ("krr", "convnet"),
         AGAINST,
         config=config,
-        changes=RECIPE,
+        recipe=RECIPE,
         out=folder / "evaluation",
     )
     return [row.scores.accuracies for row in rows]

@@ -11,14 +11,16 @@ import pytest
 from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
-from audiodd_jax.commands import evaluate, recorded_training, teacher
+from audiodd_jax.commands import evaluate
 from audiodd_jax.config import fields
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network, logits
+from audiodd_jax.report import evaluation_table
 from audiodd_jax.runtime.signals import Interrupted
-from audiodd_jax.training import networks_file
+from audiodd_jax.training import networks_file, teacher
+from audiodd_jax.training import source as source_lib
 
 RECIPE = {
     "model.depth": 2,
@@ -74,7 +76,7 @@ def test_runs_share_a_teacher(run, root, monkeypatch):
     def no_training(*_):
         raise AssertionError("a teacher was trained")
 
-    monkeypatch.setattr(recorded_training, "fit_source", no_training)
+    monkeypatch.setattr(source_lib, "fit_source", no_training)
     choice = {**TINY, "method": "random", "seed": 5}
     config = audiodd_jax.for_dataset("tones", **choice)
     other = audiodd_jax.distill(config, root / "random", root / "cache")
@@ -87,7 +89,7 @@ def test_runs_share_a_teacher(run, root, monkeypatch):
 def test_an_interrupted_teacher_resumes_to_the_same_labels(run, root, monkeypatch):
     config = audiodd_jax.for_dataset("tones", **TINY)
     data = audiodd_jax.prepare(config, root / "cache")
-    real, images = recorded_training.fit_source, run.coreset.unpack().images
+    real, images = source_lib.fit_source, run.coreset.unpack().images
 
     def cut(recipe, data, source, run):
         short = {"training.steps": 20}
@@ -96,13 +98,14 @@ def test_an_interrupted_teacher_resumes_to_the_same_labels(run, root, monkeypatc
 
     # The shorter schedule would change the rate: a constant one, for both.
     monkeypatch.setattr(teacher, "_recipe", constant_rate(teacher._recipe))
-    monkeypatch.setattr(recorded_training, "fit_source", real)
-    whole = teacher.label(images, config, data, root / "whole").views
-    monkeypatch.setattr(recorded_training, "fit_source", cut)
+    monkeypatch.setattr(source_lib, "fit_source", real)
+    cached = lambda name: fields.with_cache(config, root / name)
+    whole = teacher.label(images, cached("whole"), data).views
+    monkeypatch.setattr(source_lib, "fit_source", cut)
     with pytest.raises(Interrupted):
-        teacher.label(images, config, data, root / "cut")
-    monkeypatch.setattr(recorded_training, "fit_source", real)
-    resumed = teacher.label(images, config, data, root / "cut").views
+        teacher.label(images, cached("cut"), data)
+    monkeypatch.setattr(source_lib, "fit_source", real)
+    resumed = teacher.label(images, cached("cut"), data).views
     np.testing.assert_array_equal(resumed.labels, whole.labels)
 
 
@@ -117,19 +120,19 @@ def constant_rate(recipe):
 
 
 def test_baselines_get_the_same_labels(run, root):
-    rows = evaluate.evaluate(
+    rows = evaluate.compare(
         run.coreset,
         ("krr", "convnet"),
         ("random",),
-        changes=RECIPE,
-        cache_dir=root / "cache",
+        config=fields.with_cache(run_config(run), root / "cache"),
+        recipe=RECIPE,
         out=root / "evaluation",
     )
     found = {(row.protocol, row.learns_from): row for row in rows}
     assert ("krr", "random+teacher") not in found
     own = found["convnet", "random+teacher"]
     assert own.clips == found["convnet", "coreset"].clips == 20
-    evaluate.write(rows, run.coreset.class_names, root / "evaluation")
+    evaluation_table.write(rows, run.coreset.class_names, root / "evaluation")
     text = (root / "evaluation" / "README.md").read_text()
     assert "over random clips with the same teacher's labels" in text
 

@@ -1,17 +1,17 @@
 """Arabic Speech Commands: its published layout, counts and lists."""
 
+import checks
 import published
 import pytest
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
 from audiodd_jax.data.published import arabic_speech_commands
 from audiodd_jax.errors import UserError
 
 
 def source(place, cache, **changes):
     config = DataConfig("arabic_speech_commands", data_dir=str(place), **changes)
-    return datasets.open_source(config, cache)
+    return checks.open_source(config, cache)
 
 
 def test_counts_are_those_of_the_paper():

@@ -3,23 +3,23 @@
 import pickle
 import shutil
 
+import checks
 import numpy as np
 import published
 import pytest
 import soundfile
 
 from audiodd_jax.config import DataConfig, presets
-from audiodd_jax.data import audio, datasets, splits
+from audiodd_jax.data import audio, splits
 from audiodd_jax.data.published import esc50, silence, speech_commands, urbansound8k
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache
 
 WORDS = ("bed", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero")
 
 
 def source(name, place, cache, **changes):
     config = DataConfig(name=name, data_dir=str(place), **changes)
-    return datasets.open_source(config, cache)
+    return checks.open_source(config, cache)
 
 
 def read(name, place, cache, **changes):
@@ -240,9 +240,9 @@ def test_a_recording_that_cannot_be_decoded(environment, tmp_path):
     small = {"features__n_mels": 8, "features__frames": 8, "data__allow_partial": True}
     config = presets.for_dataset("esc50", data__data_dir=str(folder), **small)
     with pytest.raises(UserError, match=f"1 recordings cannot be used: .*{bad.name}"):
-        cache.prepare(config, tmp_path / "cache")
+        checks.prepare(config, tmp_path / "cache")
     config.data.skip_bad_files = True
-    found = cache.prepare(config, tmp_path / "cache")
+    found = checks.prepare(config, tmp_path / "cache")
     assert len(found.names) == 499
     assert bad.name not in found.names
 

@@ -1,10 +1,11 @@
+import checks
 import numpy as np
 import pytest
 import soundfile
 from published import pack_tar
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, datasets, download
+from audiodd_jax.data import audio, download
 from audiodd_jax.data.published import spoken_digit
 from audiodd_jax.errors import UserError
 
@@ -16,7 +17,7 @@ def read(data_dir, cache_dir, allow_partial=True, **changes):
         allow_partial=allow_partial,
         **changes,
     )
-    return datasets.open_source(config, cache_dir).read()
+    return checks.open_source(config, cache_dir).read()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import csv
 
+import checks
 import numpy as np
 import pytest
 import soundfile
@@ -22,7 +23,7 @@ def write_table(folder, rows, name="clips.csv", header=("path", "label")):
 
 def read(place):
     config = DataConfig(name="folder", data_dir=str(place))
-    source = datasets.open_source(config, place.parent / "cache")
+    source = checks.open_source(config, place.parent / "cache")
     return source, source.read()
 
 

@@ -2,12 +2,12 @@
 
 import json
 
+import checks
 import numpy as np
 import pytest
 import soundfile
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 
 
@@ -19,7 +19,7 @@ def tone(path, pitch=300.0):
 
 def read(place):
     config = DataConfig(name="folder", data_dir=str(place))
-    source = datasets.open_source(config, place.parent / "cache")
+    source = checks.open_source(config, place.parent / "cache")
     return source, source.read()
 
 

@@ -6,13 +6,13 @@ import io
 import json
 import pickle
 
+import checks
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from audiodd_jax.commands import main
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 
 PITCH = {"low": 300.0, "high": 1500.0}
@@ -77,7 +77,7 @@ def prepare(root, audio=True, channels=1, rate=True, name="my_sounds"):
 
 def read(root, name="my_sounds"):
     config = DataConfig(f"tfds:{name}", data_dir=str(root))
-    return datasets.open_source(config, root / "cache")
+    return checks.open_source(config, root / "cache")
 
 
 @pytest.mark.parametrize("channels", [1, 2])

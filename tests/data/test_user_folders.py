@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 
+import checks
 import numpy as np
 import pytest
 import soundfile
@@ -11,7 +12,6 @@ import soundfile
 from audiodd_jax.config import DataConfig, presets
 from audiodd_jax.data import audio, datasets, mp3, riff, splits
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache
 
 RATE = 8000
 
@@ -131,7 +131,7 @@ def test_a_folder_whose_files_are_all_bad(tmp_path):
         path.write_text(f"no sound {path}")
     config = presets.for_dataset("folder", data__data_dir=str(tmp_path / "d"))
     with pytest.raises(UserError, match=r"8 recordings cannot be used: .*not readable"):
-        cache.prepare(config, tmp_path / "cache")
+        checks.prepare(config, tmp_path / "cache")
 
 
 def test_folds_from_zero(tmp_path, caplog):
@@ -271,9 +271,9 @@ def test_a_broken_link_is_bad_audio_and_can_be_skipped(tmp_path):
     os.symlink("/nowhere.wav", tmp_path / "d" / "cat" / "gone.wav")
     config = presets.for_dataset("folder", data__data_dir=str(tmp_path / "d"))
     with pytest.raises(UserError, match=r"does not exist \(a broken link"):
-        cache.prepare(config, tmp_path / "cache")
+        checks.prepare(config, tmp_path / "cache")
     config.data.skip_bad_files = True
-    assert cache.prepare(config, tmp_path / "cache").labels.size == 8
+    assert checks.prepare(config, tmp_path / "cache").labels.size == 8
 
 
 def test_names_that_are_not_utf8(tmp_path):
@@ -281,7 +281,7 @@ def test_names_that_are_not_utf8(tmp_path):
     odd = os.fsencode(tmp_path / "d") + b"/cat/caf\xe9.wav"
     shutil.copy(tmp_path / "d" / "dog" / "0.wav", odd)
     config = presets.for_dataset("folder", data__data_dir=str(tmp_path / "d"))
-    assert cache.prepare(config, tmp_path / "cache").labels.size == 9
+    assert checks.prepare(config, tmp_path / "cache").labels.size == 9
 
 
 def test_one_class_in_two_unicode_forms(tmp_path):

@@ -8,10 +8,8 @@ import pytest
 import soundfile
 
 import audiodd_jax
-from audiodd_jax.commands import main
+from audiodd_jax import command_line, flags
 from audiodd_jax.config import fields
-from audiodd_jax.flags import parse
-from audiodd_jax.flags.definitions import ARGUMENTS
 
 REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
@@ -170,15 +168,12 @@ def test_printed_commands_parse(words):
     command, *arguments = words
     if command == "help":
         return
-    assert command in main.COMMANDS
-    if command in ARGUMENTS:
-        parse.parse_arguments(command, arguments)
-        return
-    base = lambda values: audiodd_jax.Config()
+    assert command in flags.COMMANDS
+    line = command_line.parse(command, arguments)
     if command in ("prepare", "distill", "active", "train"):
-        base = parse.dataset_config
-    values, _, _ = parse.parse(command, arguments, base)
-    assert values
+        command_line.dataset_config(line.flags)
+    if flags.COMMANDS[command].has_settings:
+        assert line.configure(audiodd_jax.Config())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

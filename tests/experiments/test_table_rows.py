@@ -132,8 +132,8 @@ def test_networks_on_matched_coresets_have_both_norms(
 
     module = importlib.import_module("contenders")
     monkeypatch.setattr(module.audiodd_jax, "distill", distill)
-    monkeypatch.setattr(module.recorded_training, "train", train)
-    monkeypatch.setattr(module.recorded_training, "coreset_source", lambda *_: None)
+    monkeypatch.setattr(module.train_lib, "train_source", train)
+    monkeypatch.setattr(module.source_lib, "coreset_source", lambda *_: None)
     found = [runs.coreset("dm", 2, labels, 0) for labels in (real, "hard")]
     assert found == [outcome({10: 0.6}, 4.0, 7), outcome({10: 0.5}, 4.0, 7)]
     # One distillation serves both.

@@ -1,3 +1,4 @@
+import checks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +37,7 @@ def computations(monkeypatch):
 
 def test_values_are_those_of_each_file(sound_folder, tmp_path):
     config = settings(sound_folder)
-    found = cache.prepare(config, tmp_path / "cache")
+    found = checks.prepare(config, tmp_path / "cache")
     assert found.features.shape == (24, 8, 16)
     assert found.features.dtype == np.float16
     assert found.class_names == ("high", "low")
@@ -50,8 +51,8 @@ def test_values_are_those_of_each_file(sound_folder, tmp_path):
 
 
 def test_a_second_call_reads_what_the_first_wrote(sound_folder, tmp_path, computations):
-    first = cache.prepare(settings(sound_folder), tmp_path / "cache")
-    second = cache.prepare(settings(sound_folder), tmp_path / "cache")
+    first = checks.prepare(settings(sound_folder), tmp_path / "cache")
+    second = checks.prepare(settings(sound_folder), tmp_path / "cache")
     assert len(computations) == 1
     np.testing.assert_array_equal(first.features, second.features)
     assert isinstance(second.features, np.memmap)
@@ -69,8 +70,8 @@ def test_a_second_call_reads_what_the_first_wrote(sound_folder, tmp_path, comput
     ],
 )
 def test_every_setting_is_in_the_key(sound_folder, tmp_path, computations, change):
-    cache.prepare(settings(sound_folder), tmp_path / "cache")
-    cache.prepare(settings(sound_folder, **change), tmp_path / "cache")
+    checks.prepare(settings(sound_folder), tmp_path / "cache")
+    checks.prepare(settings(sound_folder, **change), tmp_path / "cache")
     assert len(computations) == 2
 
 
@@ -78,16 +79,16 @@ def test_a_changed_added_or_removed_file_is_noticed(
     sound_folder, tmp_path, computations
 ):
     place = tmp_path / "cache"
-    cache.prepare(settings(sound_folder), place)
+    checks.prepare(settings(sound_folder), place)
     wave = np.zeros(4000, np.float32)
     soundfile.write(sound_folder / "low" / "00.wav", wave, 8000)
-    changed = cache.prepare(settings(sound_folder), place)
+    changed = checks.prepare(settings(sound_folder), place)
     row = list(changed.names).index("low/00.wav")
     assert (changed.features[row] == -80).all()
     soundfile.write(sound_folder / "low" / "new.wav", wave, 8000)
-    assert len(cache.prepare(settings(sound_folder), place).labels) == 25
+    assert len(checks.prepare(settings(sound_folder), place).labels) == 25
     (sound_folder / "low" / "new.wav").unlink()
-    assert len(cache.prepare(settings(sound_folder), place).labels) == 24
+    assert len(checks.prepare(settings(sound_folder), place).labels) == 24
     # The last is the second again, found in the cache.
     assert len(computations) == 3
 
@@ -98,13 +99,13 @@ def test_an_interrupted_computation_leaves_nothing(sound_folder, tmp_path, monke
 
     monkeypatch.setattr(logmel, "compute", fail)
     with pytest.raises(OSError, match="No space"):
-        cache.prepare(settings(sound_folder), tmp_path / "cache")
+        checks.prepare(settings(sound_folder), tmp_path / "cache")
     assert not list((tmp_path / "cache" / "features").iterdir())
 
 
 def test_what_is_left_to_the_data_is_filled_in(sound_folder, tmp_path):
     config = settings(sound_folder, features__sample_rate=0, features__clip_seconds=0.0)
-    found = cache.prepare(config, tmp_path / "cache")
+    found = checks.prepare(config, tmp_path / "cache")
     assert found.config.sample_rate == 8000
     expected = np.percentile(found.seconds, 95)
     assert found.config.clip_seconds == pytest.approx(expected, abs=1e-3)
@@ -115,10 +116,10 @@ def test_bad_files_are_named_and_refused_or_skipped(sound_folder, tmp_path):
     (sound_folder / "high" / "05.wav").write_bytes(b"")
     place = tmp_path / "cache"
     with pytest.raises(UserError) as refused:
-        cache.prepare(settings(sound_folder), place)
+        checks.prepare(settings(sound_folder), place)
     for words in ("2 recordings", "low/03.wav", "high/05.wav is an empty file"):
         assert words in str(refused.value)
-    found = cache.prepare(settings(sound_folder, data__skip_bad_files=True), place)
+    found = checks.prepare(settings(sound_folder, data__skip_bad_files=True), place)
     assert len(found.labels) == found.features.shape[0] == 22
     assert len(found.skipped) == 2
     assert "low/03.wav" not in found.names
@@ -128,15 +129,15 @@ def test_a_class_whose_every_file_is_bad_is_named(sound_folder, tmp_path):
     for file in (sound_folder / "low").iterdir():
         file.write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="'low' has no usable recording"):
-        cache.prepare(
+        checks.prepare(
             settings(sound_folder, data__skip_bad_files=True), tmp_path / "cache"
         )
 
 
 def test_statistics_come_from_the_training_clips_alone(sound_folder, tmp_path):
     config = settings(sound_folder)
-    before = dataset.load(config, tmp_path / "cache")
-    found = cache.prepare(config, tmp_path / "cache")
+    before = checks.load(config, tmp_path / "cache")
+    found = checks.prepare(config, tmp_path / "cache")
     features = np.array(found.features)
     indices = splits.assign(
         found.labels, found.splits, found.folds, found.groups, config.data
@@ -144,7 +145,7 @@ def test_statistics_come_from_the_training_clips_alone(sound_folder, tmp_path):
     features[indices.test] += 7
     features[indices.validation] -= 7
     np.save(found.path / "features.npy", features)
-    after = dataset.load(config, tmp_path / "cache")
+    after = checks.load(config, tmp_path / "cache")
     assert float(jnp.abs(after.test.images - before.test.images).min()) > 0.1
     np.testing.assert_array_equal(before.normalization.mean, after.normalization.mean)
     np.testing.assert_array_equal(before.train.images, after.train.images)
@@ -152,9 +153,9 @@ def test_statistics_come_from_the_training_clips_alone(sound_folder, tmp_path):
 
 def test_given_statistics_are_used(sound_folder, tmp_path):
     config = settings(sound_folder)
-    data = dataset.load(config, tmp_path / "cache")
+    data = checks.load(config, tmp_path / "cache")
     twice = data.normalization._replace(std=2 * data.normalization.std)
-    other = dataset.load(config, tmp_path / "cache", twice)
+    other = checks.load(config, tmp_path / "cache", twice)
     np.testing.assert_allclose(2 * other.test.images, data.test.images, rtol=1e-5)
     assert isinstance(data.train.images, jax.Array)
 
@@ -163,7 +164,7 @@ def test_training_features_stay_on_the_host_where_they_do_not_fit(
     sound_folder, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level("INFO", logger="audiodd_jax")
-    load = lambda storage: dataset.load(
+    load = lambda storage: checks.load(
         settings(sound_folder, data__storage=storage), tmp_path / "cache"
     )
     assert isinstance(load("auto").train, dataset.DeviceSplit)
@@ -209,8 +210,8 @@ def _other_size(path):
     ],
 )
 def test_a_damaged_entry_is_named(sound_folder, tmp_path, name, damage):
-    entry = cache.prepare(settings(sound_folder), tmp_path).path
+    entry = checks.prepare(settings(sound_folder), tmp_path).path
     damage(entry / name)
     with pytest.raises(UserError, match=r"are damaged .*; delete this folder") as told:
-        cache.prepare(settings(sound_folder), tmp_path)
+        checks.prepare(settings(sound_folder), tmp_path)
     assert str(entry) in str(told.value)

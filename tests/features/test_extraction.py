@@ -4,13 +4,13 @@ import signal
 import threading
 import time
 
+import checks
 import numpy as np
 import psutil
 import pytest
 import soundfile
 
 from audiodd_jax.config import presets
-from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, extraction, logmel
 
@@ -36,8 +36,8 @@ def test_processes_write_what_one_writes(
     of = lambda number: settings(
         sound_folder, data__processes=number, data__skip_bad_files=True
     )
-    one = cache.prepare(of(1), tmp_path / "1")
-    several = cache.prepare(of(processes), tmp_path / "several")
+    one = checks.prepare(of(1), tmp_path / "1")
+    several = checks.prepare(of(processes), tmp_path / "several")
     assert len(jobs) == processes
     np.testing.assert_array_equal(one.features, several.features)
     np.testing.assert_array_equal(one.names, several.names)
@@ -50,7 +50,7 @@ def test_every_process_has_a_share(sound_folder, tmp_path, monkeypatch):
     real, jobs = extraction._start, []
     monkeypatch.setattr(extraction, "_start", lambda job: jobs.append(job) or real(job))
     monkeypatch.setattr(extraction, "chunk_size", lambda *_: 5)
-    cache.prepare(settings(sound_folder, data__processes=3), tmp_path)
+    checks.prepare(settings(sound_folder, data__processes=3), tmp_path)
     # 24 clips in chunks of five: two chunks, two chunks, the rest.
     shares = [job[3] for job in jobs]
     assert [len(indices) for indices in shares] == [10, 10, 4]
@@ -64,7 +64,7 @@ def test_bad_recordings_are_told_by_every_process(sound_folder, tmp_path):
         soundfile.write(sound_folder / name, wave, 8000, subtype="FLOAT")
     config = settings(sound_folder, data__processes=2)
     with pytest.raises(UserError, match="2 recordings cannot be used") as told:
-        cache.prepare(config, tmp_path)
+        checks.prepare(config, tmp_path)
     for words in ("high/02.wav", "low/09.wav", "not finite"):
         assert words in str(told.value)
     assert not list((tmp_path / "features").iterdir())
@@ -84,7 +84,7 @@ def test_a_process_that_is_killed_is_told_and_leaves_nothing(
     monkeypatch.setattr(extraction, "_start", start_and_kill)
     config = settings(sound_folder, data__processes=2)
     with pytest.raises(UserError, match="computes features ended with exit code -9"):
-        cache.prepare(config, tmp_path)
+        checks.prepare(config, tmp_path)
     assert not list((tmp_path / "features").iterdir())
     assert len(started) == 2
     # The one that was not killed is not left behind.
@@ -102,7 +102,7 @@ def test_two_callers_compute_once(sound_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(cache, "_compute", slow)
     found = []
-    run = lambda: found.append(cache.prepare(settings(sound_folder), tmp_path))
+    run = lambda: found.append(checks.prepare(settings(sound_folder), tmp_path))
     threads = [threading.Thread(target=run) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -114,11 +114,11 @@ def test_two_callers_compute_once(sound_folder, tmp_path, monkeypatch):
 
 def test_what_a_killed_process_left_is_removed(sound_folder, tmp_path):
     config = settings(sound_folder)
-    entry = cache.prepare(config, tmp_path / "a").path.name
+    entry = checks.prepare(config, tmp_path / "a").path.name
     leftover = tmp_path / "b" / "features" / f"{entry}.part-killed"
     leftover.mkdir(parents=True)
     (leftover / "all.npy").write_bytes(b"half")
-    cache.prepare(config, tmp_path / "b")
+    checks.prepare(config, tmp_path / "b")
     assert [p.name for p in leftover.parent.iterdir()] == [entry]
 
 
@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_is_removed(sound_folder, tmp_path):
 def test_every_source_can_be_decoded_elsewhere(sound_folder, tmp_path, name):
     place = str(sound_folder) if name == "folder" else ""
     config = presets.for_dataset(name, data__data_dir=place).data
-    load = datasets.open_source(config, tmp_path).read().load
+    load = checks.open_source(config, tmp_path).read().load
     copy = pickle.loads(pickle.dumps(load))
     np.testing.assert_array_equal(copy(3)[0], load(3)[0])
 
@@ -149,7 +149,7 @@ def test_chunks_are_bounded_in_bytes():
 
 def test_background_noise_becomes_pieces_of_a_clip(sound_folder, tmp_path):
     config = settings(sound_folder, features__sample_rate=8000)
-    source = datasets.open_source(config.data, tmp_path)
+    source = checks.open_source(config.data, tmp_path)
     recordings = source.read()
     rng = np.random.default_rng(0)
     waves = [(rng.standard_normal(n).astype(np.float32), 8000) for n in (8000, 3000)]

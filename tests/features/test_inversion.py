@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import checks
 import jax
 import jax.numpy as jnp
 import librosa
@@ -10,11 +11,11 @@ import pytest
 import scipy.optimize
 import soundfile
 
-from audiodd_jax.commands.recorded_training import fit_source, subset_source
 from audiodd_jax.config import FeaturesConfig, presets
 from audiodd_jax.coreset.subsets import Subset
-from audiodd_jax.features import dataset, inversion, logmel, normalization
+from audiodd_jax.features import inversion, logmel, normalization
 from audiodd_jax.training import evaluation
+from audiodd_jax.training.source import fit_source, subset_source
 
 SMALL = FeaturesConfig(
     sample_rate=8_000,
@@ -142,7 +143,7 @@ def test_griffin_lim_is_as_good_as_librosas(real_audio, options, momentum, most)
 def test_digits_are_recognised_after_a_round_trip(real_audio):
     config = presets.for_dataset("spoken_digit", data__data_dir=str(real_audio("fsdd")))
     model = presets.for_model(config, "convnet", training__steps=150, training__seeds=1)
-    data = dataset.load(config)
+    data = checks.load(config)
     subset = Subset("all")
     fitted = fit_source(model, data, subset_source(subset, np.arange(0), data, 0), None)
     log_mel = normalization.invert(data.test.images, data.normalization)

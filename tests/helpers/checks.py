@@ -1,6 +1,7 @@
 """What tests of several rooms share: kills, exact gradients, a dataset of clips."""
 
 import contextlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from audiodd_jax.config import FeaturesConfig
+from audiodd_jax.config import FeaturesConfig, fields
+from audiodd_jax.data import datasets
+from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.dataset import Dataset, Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -51,6 +54,23 @@ def assert_gradient(value, params):
         numeric = (f(shift(1e-6)) - f(shift(-1e-6))) / 2e-6
         exact = optax.tree.vdot(grads, direction)
         assert float(numeric) == pytest.approx(float(exact), rel=1e-5)
+
+
+def prepare(config, cache_dir=None):
+    """Features of a configuration's dataset, kept in a cache folder."""
+    config = fields.with_cache(config, cache_dir)
+    return cache.prepare(config.data, config.features)
+
+
+def load(config, cache_dir=None, normalization=None):
+    """A configuration's dataset, prepared in a cache folder."""
+    config = fields.with_cache(config, cache_dir)
+    return dataset.load(config.data, config.features, normalization)
+
+
+def open_source(data, cache_dir):
+    """A dataset's recordings, found with a cache folder."""
+    return datasets.open_source(dataclasses.replace(data, cache_dir=str(cache_dir)))
 
 
 def prepared(train, validation, stats, class_names=("low", "middle", "high"), **fields):

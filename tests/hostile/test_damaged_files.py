@@ -13,6 +13,7 @@ import tarfile
 import time
 import zipfile
 
+import checks
 import numpy as np
 import pytest
 import soundfile
@@ -21,7 +22,6 @@ from audiodd_jax.config import Config, FeaturesConfig, presets
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import archives, audio
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
@@ -138,13 +138,13 @@ def test_feature_caches(tmp_path, name):
     config = presets.for_dataset(
         "tones", features__n_mels=4, features__frames=4, features__sample_rate=8000
     )
-    entry = cache.prepare(config, tmp_path).path
+    entry = checks.prepare(config, tmp_path).path
     path = entry / name
     original = path.read_bytes()
     copies = COPIES // 10 if len(original) > 100_000 else COPIES
 
     def read(_):
-        cache.prepare(config, tmp_path)
+        checks.prepare(config, tmp_path)
 
     survive(original, path, read, UserError, copies)
 

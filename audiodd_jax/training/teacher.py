@@ -1,6 +1,6 @@
-"""The teacher of a coreset: an ensemble trained on all training clips, in the cache.
+"""The teacher of a coreset: a cached ensemble trained on all training clips.
 
-It labels the views of a finished coreset for networks that are trained on it.
+It labels the views of a finished coreset, on which other networks are then trained.
 """
 
 import contextlib
@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from audiodd_jax.commands import recorded_training
 from audiodd_jax.config import Config, ModelConfig, TrainingConfig, fields, presets
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset import views as views_lib
@@ -33,12 +32,13 @@ from audiodd_jax.runtime.files import read_json
 from audiodd_jax.runtime.locks import exclusive
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import networks_file
+from audiodd_jax.training import source as source_lib
 from audiodd_jax.training.networks_file import TrainedNetworks
 
 _log = logging.getLogger(__name__)
 
-# Views labelled at once.
-_AT_ONCE = 2048
+# Images labelled at a time.
+_BATCH = 2048
 
 
 class Labelled(NamedTuple):
@@ -46,8 +46,8 @@ class Labelled(NamedTuple):
 
     Attributes:
       views: images, and labels in float16, as they are stored.
-      record: seconds of the teacher's training and of the labelling, and the
-        validation accuracy of its networks.
+      record: seconds spent on training the teacher and on labelling, and the
+        validation accuracy of the teacher's networks.
     """
 
     views: Views
@@ -55,95 +55,87 @@ class Labelled(NamedTuple):
 
 
 def label(
-    images: Float[Array | np.ndarray, "s f t 1"],
-    config: Config,
-    data: Dataset,
-    cache_dir: Path | None = None,
+    images: Float[Array | np.ndarray, "s f t 1"], config: Config, data: Dataset
 ) -> Labelled:
     """Labels the views of a coreset's full-length spectrograms.
 
-    The teacher is trained, or read from the cache. An interrupted training resumes with
-    the same call. The test split is not read.
+    The teacher is read from the cache, or trained without reading the test split. The
+    same call resumes an interrupted training.
 
     Args:
       images: standardised spectrograms.
-      config: of the teacher and the views.
-      data: the prepared dataset.
-      cache_dir: folder of downloads and features.
+      config: settings of the teacher and the views.
+      data: the clips that the teacher learns from.
 
     Raises:
       UserError: the cache is damaged, or the loss is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    place = _trained(config, data, cache_dir)
+    folder = _trained(config, data)
     began = time.perf_counter()
-    made = views_lib.make(
+    views = views_lib.make(
         images,
         config.coreset.views,
         config.views,
         data.normalization,
         config.seed,
     )
-    labels = np.zeros((len(made), data.num_classes), np.float16)
+    labels = np.zeros((len(views), data.num_classes), np.float16)
     record: dict[str, Any] = {}
-    if multiprocess.is_process_zero():  # the cache may be its own
-        networks = networks_file.load_networks(place / "networks.npz")
+    if multiprocess.is_process_zero():  # other hosts may have other caches
+        networks = networks_file.load_networks(folder / "networks.npz")
         with progress.waiting("labelling views"):
-            labels[:] = _ensemble(networks, made, config.teacher.temperature)
+            labels[:] = _ensemble(networks, views, config.teacher.temperature)
         record = {
-            **read_json(place / "result.json"),
+            **read_json(folder / "result.json"),
             "labelling_seconds": time.perf_counter() - began,
         }
     labels = multiprocess.arrays_from_process_zero(labels)
     record = multiprocess.from_process_zero(lambda: record)
-    return Labelled(Views(made, labels), record)
+    return Labelled(Views(views, labels), record)
 
 
 def probabilities(
-    clips: Split | DeviceSplit | HostSplit,
-    config: Config,
-    data: Dataset,
-    cache_dir: Path | None = None,
+    clips: Split | DeviceSplit | HostSplit, config: Config, data: Dataset
 ) -> Float[np.ndarray, "b c"]:
-    """What the teacher of ``data`` says of some clips, averaged over its networks.
+    """Predicts the probabilities of clips, averaged over the teacher's networks.
 
-    The teacher is trained, or read from the cache, as by ``label``.
+    Trains the teacher or reads it from the cache, as ``label`` does.
 
     Args:
-      clips: whose labels are not read.
-      config: of the teacher.
-      data: what the teacher learns from.
-      cache_dir: folder of downloads and features.
+      clips: the clips to label; their own labels are not read.
+      config: settings of the teacher.
+      data: the clips that the teacher learns from.
 
     Raises:
       UserError: the cache is damaged, or the loss is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    place = _trained(config, data, cache_dir)
-    found = np.zeros((len(clips.labels), data.num_classes), np.float32)
-    if multiprocess.is_process_zero():  # the cache may be its own
-        networks = networks_file.load_networks(place / "networks.npz")
-        for start in range(0, len(found), _AT_ONCE):
-            rows = np.arange(start, min(start + _AT_ONCE, len(found)))
-            found[rows] = _ensemble(networks, np.asarray(clips.take(rows)), 1.0)
-    return multiprocess.arrays_from_process_zero(found)
+    folder = _trained(config, data)
+    predicted = np.zeros((len(clips.labels), data.num_classes), np.float32)
+    if multiprocess.is_process_zero():  # other hosts may have other caches
+        networks = networks_file.load_networks(folder / "networks.npz")
+        for start in range(0, len(predicted), _BATCH):
+            rows = np.arange(start, min(start + _BATCH, len(predicted)))
+            predicted[rows] = _ensemble(networks, np.asarray(clips.take(rows)), 1.0)
+    return multiprocess.arrays_from_process_zero(predicted)
 
 
 def _ensemble(
     trained: TrainedNetworks, images: np.ndarray, temperature: float
 ) -> Float[np.ndarray, "k c"]:
-    """Probabilities at a temperature, averaged over the networks."""
+    """Returns the probabilities at a temperature, averaged over the networks."""
     model = models.make(trained.model, len(trained.class_names))
-    heat = jnp.float32(temperature)
+    temperature = jnp.float32(temperature)
     parts = (
         _probabilities(
             trained.networks,
             jnp.asarray(part),
-            heat,
+            temperature,
             model=model,
             has_tags=trained.has_tags,
         )
-        for part in np.array_split(images, -(-len(images) // _AT_ONCE))
+        for part in np.array_split(images, -(-len(images) // _BATCH))
     )
     return np.concatenate([np.asarray(part) for part in parts])
 
@@ -163,45 +155,47 @@ def _probabilities(
     return jax.lax.map(one, networks).mean(0)
 
 
-def _trained(config: Config, data: Dataset, cache_dir: Path | None) -> Path:
-    """The folder of the teacher in the cache; trains it if it is not there."""
+def _trained(config: Config, data: Dataset) -> Path:
+    """Returns the teacher's folder in the cache, after training it if necessary."""
     recipe = _recipe(config)
-    kept = fields.record(recipe, TRAINING)
-    # What the numbers depend on, wherever the data lies.
-    kept["data"] = {"name": data.name, "clips": data.clips_digest}
-    kept["features"] = dataclasses.asdict(data.features)
-    kept["normalization"] = [
+    record = fields.record(recipe, TRAINING)
+    # Everything that the numbers depend on, wherever the data lies.
+    record["data"] = {"name": data.name, "clips": data.clips_digest}
+    record["features"] = dataclasses.asdict(data.features)
+    record["normalization"] = [
         np.asarray(values).tolist() for values in data.normalization
     ]
-    text = json.dumps(kept, sort_keys=True)
+    text = json.dumps(record, sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    root = cache_dir or datasets.cache_root()
-    place = root / "teachers" / f"{data.name}-{key}"
+    root = datasets.cache_root(config.data)
+    folder = root / "teachers" / f"{data.name}-{key}"
     with contextlib.ExitStack() as stack:
-        lock = exclusive(root / "locks" / f"teacher-{place.name}", "training a teacher")
-        multiprocess.from_process_zero(lambda: stack.enter_context(lock))
-        _train(recipe, data, place, kept)
-    return place
+        lock = root / "locks" / f"teacher-{folder.name}"
+        held = exclusive(lock, "training a teacher")
+        multiprocess.from_process_zero(lambda: stack.enter_context(held))
+        _train(recipe, data, folder, record)
+    return folder
 
 
 def _recipe(config: Config) -> Config:
-    """The training of the ensemble, by the recipe of its model."""
+    """Returns the training of the ensemble, by the recipe of its network."""
     teacher = config.teacher
-    own = {"steps": teacher.steps, "seeds": teacher.networks, "eval_every": 0}
-    changes = {f"training.{name}": value for name, value in own.items()}
-    # Not what else is trained: every command finds the same teacher.
+    training = {"steps": teacher.steps, "seeds": teacher.networks, "eval_every": 0}
+    changes = {f"training.{name}": value for name, value in training.items()}
+    # Independent of the other networks that a command trains, so that every command
+    # finds the same teacher.
     base = dataclasses.replace(config, model=ModelConfig(), training=TrainingConfig())
     recipe = presets.for_model(base, teacher.model)
     return fields.replace(recipe, {**changes, "seed": teacher.seed})
 
 
-def _train(recipe: Config, data: Dataset, place: Path, kept: dict[str, Any]) -> None:
-    with RunDirectory(place, kept) as run:
+def _train(recipe: Config, data: Dataset, folder: Path, record: dict[str, Any]) -> None:
+    with RunDirectory(folder, record) as run:
         if run.result():
             return
         _log.info("training the teacher: %d networks", recipe.training.seeds)
-        source = recorded_training.subset_source(Subset(), np.array([]), data, 0)
-        fitted = recorded_training.fit_source(recipe, data, source, run)
+        clips = source_lib.subset_source(Subset(), np.array([], int), data, 0)
+        fitted = source_lib.fit_source(recipe, data, clips, run)
         networks_file.save(
             run.path / "networks.npz", fitted.networks, data, recipe.model
         )

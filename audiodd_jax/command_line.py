@@ -1,0 +1,218 @@
+"""Command lines: plain flags, and a ``--config.`` flag for every setting.
+
+Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+from ml_collections import config_flags
+
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.data import datasets
+from audiodd_jax.errors import UserError
+from audiodd_jax.flags import COMMANDS
+
+FlagsError = absl_flags.Error
+
+_PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled", "out")
+
+
+@dataclasses.dataclass
+class CommandLine:
+    """A parsed command line.
+
+    Attributes:
+      command: the command's name.
+      flags: values of the plain flags, read as attributes.
+      arguments: positional arguments, with ``~`` expanded.
+      settings: the ``--config.NAME=VALUE`` flags.
+    """
+
+    command: str
+    flags: absl_flags.FlagValues
+    arguments: list[str]
+    settings: list[str]
+
+    def configure(self, base: Config) -> Config:
+        """Returns ``base`` with the settings of the plain and ``--config.`` flags.
+
+        Raises:
+          UserError: a setting whose value is not allowed.
+          flags.Error: a value of the wrong type.
+        """
+        config = fields.replace(base, self._set_by_flags())
+        holder = absl_flags.FlagValues()
+        argv = [self.command, *self.settings]
+        config_flags.DEFINE_config_dataclass(
+            "config", config, flag_values=holder, sys_argv=argv
+        )
+        holder(argv)
+        config = holder["config"].value
+        fields.validate(config)
+        return config
+
+    def changed(self, config: Config, *groups: str) -> dict[str, Any]:
+        """Returns the settings of some groups that the flags change, with values."""
+        names = (*self._set_by_flags(), *map(_setting_name, self.settings))
+        changed = {name: fields.get(config, name) for name in names}
+        return {k: v for k, v in changed.items() if k.split(".")[0] in groups}
+
+    def _set_by_flags(self) -> dict[str, Any]:
+        return {
+            name: _setting_value(flag.name, self.flags[flag.name].value)
+            for flag in COMMANDS[self.command].flags
+            if self.flags[flag.name].present
+            for name in flag.sets
+        }
+
+
+def parse(command: str, argv: Sequence[str]) -> CommandLine:
+    """Parses the arguments after a command's name.
+
+    Raises:
+      UserError: an unknown setting, or too few or too many arguments.
+      flags.Error: an unknown flag, or a value of the wrong type.
+    """
+    entry = COMMANDS[command]
+    values = _define(command)
+    if entry.has_settings and "method" in values:
+        # The plain flag also applies the method's defaults.
+        argv = [re.sub(r"^--?config\.method=", "--method=", a) for a in argv]
+    settings = []
+    if entry.has_settings:
+        settings = [a for a in argv if re.match(r"--?config\.", a)]
+        _check_settings(command, settings)
+    values.set_gnu_getopt(bool(entry.argument))
+    plain = [a for a in argv if a not in settings]
+    arguments = values([command, *plain])[1:]
+    if entry.argument and not arguments:
+        raise UserError(f"usage: audiodd {command} {entry.argument} [flags]")
+    most = len(arguments) if entry.argument.endswith("...") else bool(entry.argument)
+    if extra := arguments[most:]:
+        raise UserError(f"unexpected argument {extra[0]!r}")
+    arguments = [_local_path(command, path) for path in arguments]
+    for name in _PATHS:
+        if name in values and values[name].value:
+            # Several coresets are separated by commas.
+            paths = values[name].value.split(",")
+            values[name].value = ",".join(_local_path(f"--{name}", p) for p in paths)
+    return CommandLine(command, values, arguments, settings)
+
+
+def _define(command: str) -> absl_flags.FlagValues:
+    values = absl_flags.FlagValues()
+    for flag in COMMANDS[command].flags:
+        flag.add_to(values)
+    return values
+
+
+def _check_settings(command: str, settings: Sequence[str]) -> None:
+    """Checks the form and the names of ``--config.`` flags.
+
+    Raises:
+      UserError: a flag without an equals sign, or an unknown setting.
+    """
+    known = list(fields.names(Config()))
+    for setting in settings:
+        # A value apart from its flag would count as an argument.
+        if "=" not in setting:
+            raise UserError(f"write {setting}=VALUE, with an equals sign")
+        name = _setting_name(setting)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {command} --help"
+            raise UserError(f"there is no setting config.{name}; {hint}")
+
+
+def _setting_name(setting: str) -> str:
+    return setting.split(".", maxsplit=1)[1].split("=")[0]
+
+
+def _setting_value(flag: str, value: Any) -> Any:
+    """Converts a plain flag's value to its setting's."""
+    if flag == "fold":
+        return _fold_number(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _fold_number(fold: str) -> int:
+    """Returns the number of the test fold; 0 for all, each of which is set in turn."""
+    if fold == "all":
+        return 0
+    if not fold.isdigit():
+        raise UserError(f"--fold is the number of a fold, or all, not {fold!r}")
+    return int(fold)
+
+
+def _local_path(flag: str, text: str) -> str:
+    """Returns a path with ``~`` expanded.
+
+    Raises:
+      UserError: a URL, or an unknown home folder.
+    """
+    if "://" in text:
+        raise UserError(f"{flag}: {text} is not a local path; mount or copy it first")
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise UserError(f"{flag}: the home folder of {text} is not known")
+    return path
+
+
+def dataset_config(values: absl_flags.FlagValues) -> Config:
+    """Returns the defaults that --dataset, --method, --preset and --labelled choose."""
+    name = values.dataset or Config().data.name
+    datasets.lookup(name)
+    preset = values.preset if "preset" in values else None
+    changes = {}
+    if "method" in values and values.method:
+        changes["method"] = values.method
+    if "labelled" in values and values.labelled:
+        run, _, budget = values.labelled.rpartition("@")
+        if not run:
+            raise UserError(
+                "--labelled is a run of active learning and one of its budgets, "
+                f"RUN@20%, not {values.labelled!r}"
+            )
+        changes |= {"labels__run": run, "labels__budget": budget}
+    return presets.for_dataset(name, preset or "default", **changes)
+
+
+def names(text: str) -> list[str]:
+    """Returns the names in a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def help_text(command: str) -> str:
+    """Returns a command's help: its flags, and every setting with its default."""
+    entry, values = COMMANDS[command], _define(command)
+    usage = " ".join(filter(None, ["audiodd", command, entry.argument, "[flags]"]))
+    lines = [usage, "", entry.summary, ""]
+    for name in values:
+        flag = values[name]
+        shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
+        lines.append(f"  {shown:28s} {flag.help}")
+    if entry.has_settings:
+        lines += ["", "All settings, with their defaults before those of the dataset:"]
+        lines += ["", *_describe(Config(), "--config")]
+    return "\n".join(lines)
+
+
+def _describe(config: Any, prefix: str) -> Iterator[str]:
+    """Yields a line per field, described by the ``Attributes`` of its dataclass."""
+    _, _, attributes = (type(config).__doc__ or "").partition("Attributes:")
+    texts = dict(re.findall(r"^ {6}(\w+): (.*(?:\n {8}.*)*)", attributes, re.MULTILINE))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"{prefix}.{field.name}"
+        if dataclasses.is_dataclass(value):
+            yield ""
+            yield from _describe(value, name)
+        else:
+            text = re.sub(r"\s+", " ", texts.get(field.name, "")).replace("`", "")
+            yield f"  {f'{name}={value}':46s} {text}".rstrip()

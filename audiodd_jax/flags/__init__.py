@@ -1,1 +1,0 @@
-"""Command-line flags and how they become a configuration; does not import JAX."""

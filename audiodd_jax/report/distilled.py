@@ -1,0 +1,215 @@
+"""A finished distillation: its file, result, pictures and card."""
+
+import dataclasses
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import DISTILLATION, SELECTION
+from audiodd_jax.coreset import file as coreset_file
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.data import datasets
+from audiodd_jax.distillation.loop import Distilled
+from audiodd_jax.features import normalization
+from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.report import cards, figures
+from audiodd_jax.runtime.memory import peak_bytes
+from audiodd_jax.training.scores import Evaluation
+from audiodd_jax.version import __version__
+
+
+def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
+    """Returns a distilled coreset with its metadata, ready to be saved."""
+    settings = fields.record(config, DISTILLATION)
+    # Coresets are shared; local paths are private.
+    settings["data"]["data_dir"] = ""
+    settings["coreset"]["init"] = Path(config.coreset.init).name
+    for name in ("run", "indices"):
+        settings["labels"][name] = Path(settings["labels"][name]).name
+    settings["features"] = dataclasses.asdict(data.features)
+    metadata = {
+        "format": coreset_file.FORMAT,
+        "audiodd_jax": __version__,
+        "dataset": data.name,
+        "dataset_version": data.version,
+        "licence": data.licence,
+        "split": {
+            "num_train": data.num_train,
+            "fold": data.fold,
+            "is_partial": data.is_partial,
+            "test_digest": data.test_digest,
+        },
+        "sample_rate": data.features.sample_rate,
+        "features": settings["features"],
+        "normalization": {
+            "mean": data.normalization.mean.tolist(),
+            "std": data.normalization.std.tolist(),
+        },
+        "method": config.method,
+        "settings": settings,
+        "platt_scale": math.exp(float(arrays.log_scale)),
+        "regularizer": config.rfad.regularizer,
+        **({"has_tags": True} if data.has_tags else {}),
+    }
+    images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
+    return Coreset(images, labels, data.class_names, metadata)
+
+
+def result(
+    outcome: Distilled,
+    scores: Sequence[Evaluation],
+    coreset: Coreset,
+    data: Dataset,
+    config: Config,
+) -> dict[str, Any]:
+    """Returns the contents of ``result.json``.
+
+    Args:
+      outcome: the distillation.
+      scores: of the coreset and of the initial one.
+      coreset: the coreset as saved.
+      data: the dataset.
+      config: settings of the run.
+    """
+    final, initial = scores
+    size = coreset.labels.shape[0]
+    validation = [
+        row["validation_accuracy"]
+        for row in outcome.history
+        if row["step"] == outcome.best_step and "validation_accuracy" in row
+    ]
+    values = {
+        **data.origin,
+        "method": config.method,
+        "samples_per_class": config.coreset.samples_per_class,
+        "num_samples": size,
+        "num_train": data.num_train,
+        "fraction_of_train": size / data.num_train,
+        "factor": coreset.factor,
+        "stored_values": coreset.num_values,
+        "bytes": coreset.num_bytes,
+        "train_bytes": data.train_bytes,
+        "views": config.coreset.views,
+        "labels": _labels(data, config),
+        "solved_labels": config.coreset.solve_labels,
+        "seed": config.seed,
+        "steps": outcome.steps,
+        "best_step": outcome.best_step,
+        "wall_seconds": outcome.history[-1]["seconds"],
+        "peak_memory_bytes": peak_bytes(),
+        "validation_accuracy": validation[-1] if validation else None,
+        "protocol": final.protocol,
+        "test_accuracy": final.mean,
+        "test_accuracy_std": final.std,
+        "test_accuracies": final.accuracies,
+        "start": Path(config.coreset.init).name if outcome.steps else "real",
+        "start_test_accuracy": initial.mean,
+        "start_test_accuracies": initial.accuracies,
+    }
+    if data.has_tags:
+        values |= {"macro_f1": final.macro_f1, "start_macro_f1": initial.macro_f1}
+    return values
+
+
+def _labels(data: Dataset, config: Config) -> dict[str, Any] | None:
+    """Returns which labels of the training split were used; None: all of them."""
+    settings = config.labels
+    if not settings.is_part:
+        return None
+    chosen = "at random"
+    if settings.run:
+        chosen = f"by the run {Path(settings.run).name} at {settings.budget}"
+    elif settings.indices:
+        chosen = f"by {Path(settings.indices).name}"
+    used = len(data.train.labels) - data.num_pseudo
+    return {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
+
+
+def draw(
+    initial: CoresetArrays,
+    final: CoresetArrays,
+    history: list[dict[str, Any]],
+    data: Dataset,
+    config: Config,
+    folder: Path,
+) -> None:
+    """Draws the metrics over steps, and the coreset next to its initial state."""
+    folder.mkdir(exist_ok=True)
+    title = (
+        f"{data.name}, {config.method}, {config.coreset.samples_per_class} per class"
+    )
+    if len(history) > 1:
+        figures.curves(history, title, folder / "curves.png", data.metric)
+    decibels = [
+        np.asarray(normalization.invert(arrays.images, data.normalization))
+        for arrays in (initial, final)
+    ]
+    is_selection = config.method in SELECTION
+    names = ("random clips", "selected") if is_selection else ("start", "distilled")
+    path, seconds = folder / "coreset.png", data.features.clip_seconds
+    figures.coreset_grid(*decibels, data.class_names, seconds, title, path, names)
+
+
+def card(
+    result: dict[str, Any], scores: Sequence[Evaluation], data: Dataset, config: Config
+) -> str:
+    """Returns the card of the run directory."""
+    entry = datasets.lookup(data.name)
+    classes, per_class = data.num_classes, result["samples_per_class"]
+    values = {
+        "title": f"{data.name}: {per_class} per class by {config.method}",
+        "classes": classes,
+        "has_tags": data.has_tags,
+        "version": data.version,
+        "percent": 100 * result["fraction_of_train"],
+        "factor": result["factor"],
+        "test": str(scores[0]),
+        "start_test": str(scores[1]),
+        "networks": config.evaluation.networks,
+        "width": config.evaluation.width or config.network.width,
+        "seeds": config.evaluation.seeds,
+        "keep": config.loop.keep,
+        "dataset_title": entry.title,
+        "licence": data.licence,
+        "split": _split(entry.split, data),
+        "images_shape": [result["num_samples"], *data.image_shape, 1],
+        "labels_shape": [result["num_samples"], classes],
+        "command": _command(),
+    }
+    return cards.distillation({**result, **values})
+
+
+def _split(protocol: str, data: Dataset) -> str:
+    """Describes the test split's protocol, with this run's fold and deviations."""
+    text = f"{protocol}; here fold {data.fold}" if data.fold else protocol
+    if data.is_partial:
+        text += "; the data may be incomplete, so this is not the official protocol"
+    return text
+
+
+def _command() -> str:
+    """Returns the command line of this process, as a user would type it."""
+    program = Path(sys.argv[0]).name
+    if program == "__main__.py":  # python -m audiodd_jax
+        program = "audiodd"
+    if program != "audiodd":
+        return "audiodd_jax.distill(config, workdir), from Python"
+    return shlex.join([program, *map(_without_folders, sys.argv[1:])])
+
+
+def _without_folders(argument: str) -> str:
+    """Shortens a path outside the working directory to its last part."""
+    flag, sign, value = ("", "", argument)
+    if argument.startswith("--"):
+        flag, sign, value = argument.partition("=")
+    path = Path(value)
+    if path.is_absolute() or path.parts[:1] in (("..",), ("~",)):
+        return f"{flag}{sign}{path.name}"
+    return argument

@@ -1,0 +1,127 @@
+"""Training sets of networks: real clips, coresets, or views labelled by a teacher."""
+
+import hashlib
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from audiodd_jax.config import AugmentConfig, Config, TrainingConfig, fields
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.coreset.subsets import Subset
+from audiodd_jax.coreset.views import Views
+from audiodd_jax.features.dataset import Dataset, DeviceSplit, HostSplit, Split
+from audiodd_jax.features.labels import centred_targets, hard_tags
+from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.training import fit, programs
+
+_NO_AUGMENTATION = {
+    f"training.augment.{name}": 0.0
+    for name in fields.names(AugmentConfig())
+    if name != "background_snr_db"
+}
+
+
+class Source(NamedTuple):
+    """A training set.
+
+    Attributes:
+      clips: a coreset, views of spectrograms with a teacher's labels, or real clips.
+      record: identifies the training set in ``config.json``.
+    """
+
+    clips: CoresetArrays | Views | Split | DeviceSplit | HostSplit
+    record: dict[str, Any]
+
+    def support(self, num_classes: int) -> CoresetArrays:
+        """Returns the training set as the support set of kernel regression."""
+        clips = self.clips
+        if isinstance(clips, CoresetArrays):
+            return clips
+        images = clips.take(np.arange(len(clips.labels)))
+        labels = centred_targets(clips.labels, num_classes, images.dtype)
+        return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
+
+
+def network_source(coreset: Coreset, training: TrainingConfig) -> Source:
+    """Returns a coreset's labelled views if it has them, else its spectrograms."""
+    if coreset.teacher_labels is None or not training.teacher_labels:
+        return coreset_source(coreset.unpack())
+    return views_source(coreset.views(), "coreset")
+
+
+def views_source(views: Views, name: str) -> Source:
+    """Returns views and their teacher's labels as a training set."""
+    return Source(views, {"name": name, "digest": _digest(*views)})
+
+
+def coreset_source(
+    coreset: CoresetArrays, name: str = "coreset", has_tags: bool = False
+) -> Source:
+    """Returns a coreset as a training set, with hard labels if ``name`` is ``hard``.
+
+    A hard label is the most likely class, or every tag more likely than not.
+    """
+    if name == "hard":
+        classes = coreset.labels.argmax(1).astype(jnp.int32)
+        hard = hard_tags(coreset.labels) if has_tags else classes
+        labels = centred_targets(hard, coreset.labels.shape[1])
+        coreset = coreset._replace(labels=labels)
+    return Source(coreset, {"name": name, "digest": _digest(*coreset[:2])})
+
+
+def _digest(*arrays: Array | np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def subset_source(
+    subset: Subset, rows: Int[np.ndarray, " b"], data: Dataset, draw: int
+) -> Source:
+    """Returns real clips as a training set.
+
+    Args:
+      subset: how the clips were chosen.
+      rows: rows of ``data.train``; ignored if the subset is ``all``.
+      data: the dataset.
+      draw: seed of the choice.
+    """
+    record = {**subset._asdict(), "indices": list(subset.indices), "draw": draw}
+    clips = data.train if subset.name == "all" else data.train.subset(rows)
+    return Source(clips, record)
+
+
+def fit_source(
+    config: Config,
+    data: Dataset,
+    source: Source,
+    run: RunDirectory | None,
+    model: nn.Module | None = None,
+) -> fit.Fitted:
+    """Trains networks on a training set, without reading the test split.
+
+    Args:
+      config: the network, its training, and the first seed.
+      data: the dataset, whose validation clips are used.
+      source: the training set.
+      run: where to record the training; None: memory only.
+      model: the module to train; None: the one that ``config.model`` describes.
+    """
+    clips = source.clips
+    if isinstance(clips, Views):
+        training_set = fit.views_set(*map(jnp.asarray, clips))
+        # Views are augmented already.
+        config = fields.replace(config, _NO_AUGMENTATION)
+    elif isinstance(clips, CoresetArrays):
+        training_set = fit.coreset_set(
+            clips.images, clips.labels, config.training, data.has_tags
+        )
+    else:
+        training_set = fit.real_set(clips, data.num_classes, config.training)
+    compiled = programs.make(config, data, model=model)
+    return fit.fit(config, training_set, compiled, run)
