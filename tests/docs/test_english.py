@@ -144,7 +144,7 @@ READERS = {
     ".sh": page_texts,
     ".sbatch": page_texts,
     ".ipynb": notebook_texts,
-    "": page_texts,  # scripts without a suffix
+    "": page_texts,  # .ci/run
 }
 
 
@@ -152,7 +152,7 @@ def files(root):
     """Files of a root that have words for readers."""
     path = REPOSITORY / root
     found = [path] if path.is_file() else sorted(path.rglob("*"))
-    return [file for file in found if file.suffix in READERS or file.name == "run"]
+    return [file for file in found if file.is_file() and file.suffix in READERS]
 
 
 def hits(texts):
