@@ -1,4 +1,8 @@
-"""Unpacking of untrusted tar and zip archives."""
+"""Unpacking of untrusted tar and zip archives.
+
+Members are checked and copied here: ``tarfile``'s data filter allows links, and neither
+it nor ``zipfile`` limits sizes or refuses duplicates.
+"""
 
 import contextlib
 import errno
@@ -31,21 +35,21 @@ _DAMAGE = (
     RuntimeError,  # a zip member that is encrypted or of an unknown compression
     *(IndexError, KeyError, ValueError, OverflowError, struct.error),  # damaged headers
 )
-# Errors that are not the archive's fault.
-_OUR_FAULT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+# Errors of the local file system rather than the archive.
+_LOCAL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class _Member(NamedTuple):
-    """A member of an archive."""
+    """A member of an archive; ``open`` returns a binary file."""
 
     name: str
     size: int
     kind: str
-    open: Callable[[], Any]  # a readable binary file
+    open: Callable[[], Any]
 
 
 def is_archive(path: Path) -> bool:
-    """Whether ``path`` is a tar or zip archive."""
+    """True if ``path`` is a tar or zip archive."""
     if not path.is_file():
         return False
     try:
@@ -55,9 +59,9 @@ def is_archive(path: Path) -> bool:
 
 
 def extract(archive: Path, folder: Path, max_bytes: int) -> Path:
-    """Unpacks a tar or zip archive to ``folder``, atomically.
+    """Unpacks a tar or zip archive to ``folder``, atomically, unless it exists.
 
-    Only regular files and folders below ``folder`` are written: an archive with any
+    Only regular files and folders below ``folder`` are written. An archive with any
     other member, or of more than ``max_bytes``, is refused.
 
     Raises:
@@ -68,25 +72,19 @@ def extract(archive: Path, folder: Path, max_bytes: int) -> Path:
     try:
         with atomic_folder(folder) as scratch:
             _unpack(archive, scratch, max_bytes)
-    except _DAMAGE as error:
-        raise _unsound(archive, error) from error
-    except OSError as error:
-        if error.errno in _OUR_FAULT:
+    except (*_DAMAGE, OSError) as error:
+        # Bad gzip headers, duplicate names and long names are OSErrors too.
+        if isinstance(error, OSError) and error.errno in _LOCAL:
             raise
-        # A bad gzip header, a duplicate name, a name too long: the archive's fault.
-        raise _unsound(archive, error) from error
+        raise UserError(
+            f"{archive} is a damaged archive ({error or type(error).__name__}); "
+            "delete it to download it again"
+        ) from error
     return folder
 
 
-def _unsound(archive: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{archive} is a damaged archive ({error or type(error).__name__}); delete it "
-        "to download it again"
-    )
-
-
 def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
-    left = max_bytes
+    remaining = max_bytes
     with (
         tqdm(unit="file", desc=f"unpacking {archive.name}", disable=None) as bar,
         contextlib.closing(_members(archive)) as members,
@@ -98,12 +96,12 @@ def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
             if member.kind == "folder":
                 target.mkdir(parents=True, exist_ok=True)
                 continue
-            left -= member.size
-            if left < 0:
+            remaining -= member.size
+            if remaining < 0:
                 raise UserError(f"{archive} unpacks to over {max_bytes} bytes")
             target.parent.mkdir(parents=True, exist_ok=True)
             with member.open() as source, target.open("xb") as file:
-                # Both libraries read no more bytes than the header announced.
+                # Both libraries read no more bytes than the header announces.
                 shutil.copyfileobj(source, file, _BLOCK)
                 written = file.tell()
             if written != member.size:
@@ -116,8 +114,8 @@ def _target(archive: Path, member: _Member, folder: Path) -> Path:
     name = PurePosixPath(member.name)
     if member.kind not in ("file", "folder"):
         raise UserError(f"{archive} is refused: {member.name} is a {member.kind}")
-    outside = name.is_absolute() or ".." in name.parts
-    if outside or "\\" in member.name or ":" in member.name or "\0" in member.name:
+    is_outside = name.is_absolute() or ".." in name.parts
+    if is_outside or any(c in member.name for c in "\\:\0"):
         raise UserError(f"{archive} is refused: {member.name} is outside of it")
     return folder / name
 
@@ -126,21 +124,13 @@ def _members(archive: Path) -> Iterator[_Member]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
-                yield _Member(
-                    info.filename,
-                    info.file_size,
-                    _zip_kind(info),
-                    functools.partial(packed.open, info),
-                )
+                content = functools.partial(packed.open, info)
+                yield _Member(info.filename, info.file_size, _zip_kind(info), content)
         return
     with tarfile.open(archive) as packed:
         for info in packed:
-            yield _Member(
-                info.name,
-                info.size,
-                _tar_kind(info),
-                functools.partial(packed.extractfile, info),
-            )
+            content = functools.partial(packed.extractfile, info)
+            yield _Member(info.name, info.size, _tar_kind(info), content)
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:

@@ -1,4 +1,4 @@
-"""Decoding of recordings: mono, resampled, of fixed length."""
+"""Decodes recordings to mono waveforms, and resamples, pads and crops them."""
 
 import contextlib
 import logging
@@ -40,28 +40,22 @@ class BadAudioError(UserError):
 
 
 class Headers(NamedTuple):
-    """The headers of recordings.
-
-    Attributes:
-      seconds: ``[clips]`` lengths.
-      rates: ``[clips]`` sample rates in Hz; 0 for a bad one.
-      bad: index -> error.
-    """
+    """Lengths and sample rates of recordings."""
 
     seconds: Float[np.ndarray, " clips"]
-    rates: Int[np.ndarray, " clips"]
-    bad: dict[int, BadAudioError]
+    rates: Int[np.ndarray, " clips"]  # Hz; 0 for an unusable recording
+    bad: dict[int, BadAudioError]  # by index
 
 
 def headers(sources: Sequence[str | os.PathLike]) -> Headers:
-    """Lengths and sample rates of recordings, decoding only where headers lack them."""
+    """Reads the headers of recordings; decodes those whose header has no length."""
     result = Headers(
         np.zeros(len(sources), np.float32), np.zeros(len(sources), np.int32), {}
     )
 
     def read(index: int) -> None:
         try:
-            rate, frames = _measure(sources[index])
+            rate, frames = _rate_and_frames(sources[index])
             result.seconds[index] = frames / rate
             result.rates[index] = rate
         except BadAudioError as error:
@@ -72,21 +66,18 @@ def headers(sources: Sequence[str | os.PathLike]) -> Headers:
     return result._replace(bad=dict(sorted(result.bad.items())))
 
 
-def _measure(source: str | os.PathLike) -> tuple[int, int]:
-    """Sample rate and number of samples of a recording."""
-    if mp3.has_unknown_length(source):
-        waveform, rate = decode(source)
-        return rate, waveform.size
-    with _opened(source) as file:
-        if not _is_length_unknown(file):
-            return file.samplerate, file.frames
+def _rate_and_frames(source: str | os.PathLike) -> tuple[int, int]:
+    if not mp3.has_unknown_length(source):
+        with _opened(source) as file:
+            if not _is_length_unknown(file):
+                return file.samplerate, file.frames
     waveform, rate = decode(source)
     return rate, waveform.size
 
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """An opened recording; errors name the file and the reason."""
+    """Opens a recording; errors name the file and the reason."""
     try:
         # As bytes, since names need not be UTF-8.
         with soundfile.SoundFile(os.fsencode(source)) as file:
@@ -97,7 +88,7 @@ def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
 
 
 def _unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
-    """The reason why a recording cannot be read, from the library's error."""
+    """Finds the reason why a recording cannot be read, from the library's error."""
     name = str(source).encode(errors="backslashreplace").decode()
     if os.path.isdir(source):
         return BadAudioError(f"{name} is a folder")
@@ -107,26 +98,28 @@ def _unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
     if os.path.getsize(source) == 0:
         return BadAudioError(f"{name} is an empty file")
     reason = str(error).rstrip(".").split(": ")[-1]
-    if "does not exist" in reason:  # of libsndfile's MPEG reader, for other content
+    if "does not exist" in reason:  # libsndfile's MPEG reader, for other content
         reason = "format not recognised"
     return BadAudioError(f"{name} is not readable audio ({reason})")
 
 
 def _is_length_unknown(file: soundfile.SoundFile) -> bool:
-    """Whether the header has no length, as of FLAC that was written to a pipe."""
+    """True if the header has no length, as in FLAC that was written to a pipe."""
     return file.frames > MAX_SECONDS * file.samplerate * 1000 or not file.seekable()
 
 
 def _check_header(source: str | os.PathLike, file: soundfile.SoundFile) -> None:
-    """Checks a header before memory of its size is allocated."""
+    """Refuses absurd headers before memory of their size is allocated."""
     rate, frames = file.samplerate, file.frames
     if not _RATES[0] <= rate <= _RATES[1]:
         raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
-    if frames > MAX_SECONDS * rate and not _is_length_unknown(file):
+    if _is_length_unknown(file):
+        return
+    if frames > MAX_SECONDS * rate:
         raise BadAudioError(
             f"{source} claims {frames / rate:.0f} s, over {MAX_SECONDS:.0f} s"
         )
-    if frames * file.channels > _MAX_SAMPLES and not _is_length_unknown(file):
+    if frames * file.channels > _MAX_SAMPLES:
         raise BadAudioError(
             f"{source} claims {frames} samples of {file.channels} channels, too many"
         )
@@ -162,7 +155,7 @@ def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], in
 
 
 def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
-    """The mean of the channels as float32; integers are scaled to [-1, 1]."""
+    """Averages the channels as float32; integers are scaled to [-1, 1]."""
     frames, channels = samples.shape
     is_short = samples.dtype == np.int16
     if frames == 0:
@@ -185,7 +178,7 @@ def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
 def _read_blocks(
     source: str | os.PathLike, file: soundfile.SoundFile, dtype: str
 ) -> np.ndarray:
-    """All samples of a file of unknown length."""
+    """Reads all samples of a file of unknown length."""
     blocks, total = [np.zeros((0, file.channels), dtype)], 0
     # Every read would seek, which fails without a length.
     file.seekable = lambda: False
@@ -201,7 +194,6 @@ def _read_blocks(
 
 
 def _decode_mp3(source: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """Decodes an MP3 without a length in its header."""
     try:
         samples, rate = mp3.decode(source, MAX_SECONDS)
     except ValueError as error:
@@ -210,7 +202,7 @@ def _decode_mp3(source: str | os.PathLike) -> tuple[np.ndarray, int]:
 
 
 def _check_level(source: str | os.PathLike, mono: np.ndarray) -> None:
-    peak = max(mono.max(), -mono.min())  # NaN if there is one
+    peak = max(mono.max(), -mono.min())  # NaN if any sample is
     if not np.isfinite(peak):
         raise BadAudioError(f"{source} holds samples that are not finite numbers")
     if peak > _MAX_LEVEL:
@@ -232,47 +224,43 @@ def fit(
     align: str,
     out: Float[np.ndarray, " fitted"] | None = None,
 ) -> Float[np.ndarray, " fitted"]:
-    """Pads with silence, or cuts, to ``samples`` samples.
+    """Pads with silence, or crops, to ``samples`` samples, in ``out`` if given.
 
-    Args:
-      waveform: mono.
-      samples: length of the result.
-      align: ``start`` keeps the beginning, ``center`` the middle, ``repeat`` repeats a
-        short clip and keeps the beginning of a long one.
-      out: array for the result; None: a new one.
+    ``align`` is ``start`` to keep the beginning, ``center`` to keep the middle, or
+    ``repeat`` to repeat a short clip and keep the beginning of a long one.
     """
     length = waveform.shape[0]
     out = np.empty(samples, np.float32) if out is None else out
     if align == "repeat" and length < samples:
         out[:] = np.resize(waveform, samples)
         return out
-    kept, first, offset = min(length, samples), 0, 0
+    common, first, offset = min(length, samples), 0, 0
     if align == "center":
-        first, offset = (length - kept) // 2, (samples - kept) // 2
+        first, offset = (length - common) // 2, (samples - common) // 2
     out[:offset] = 0
-    out[offset : offset + kept] = waveform[first : first + kept]
-    out[offset + kept :] = 0
+    out[offset : offset + common] = waveform[first : first + common]
+    out[offset + common :] = 0
     return out
 
 
 def load(
     source: str | os.PathLike, sample_rate: int, samples: int, align: str
 ) -> Float[np.ndarray, " fitted"]:
-    """A recording as a mono waveform of ``samples`` samples at ``sample_rate`` Hz."""
+    """Decodes to a mono waveform of ``samples`` samples at ``sample_rate`` Hz."""
     waveform, rate = decode(source)
     return fit(resample(waveform, rate, sample_rate), samples, align)
 
 
 def num_threads() -> int:
-    """Number of decoding threads; libsndfile and soxr release the GIL."""
+    """Returns the number of decoding threads; libsndfile and soxr release the GIL."""
     return min(32, os.cpu_count() or 1)
 
 
 def report_bad(bad: list[BadAudioError], skip: bool) -> None:
-    """Reports unusable recordings: a warning if they are skipped, else an error.
+    """Logs unusable recordings if they are skipped, and refuses them otherwise.
 
     Raises:
-      UserError: there are any, and they are not skipped.
+      UserError: there are any, and ``skip`` is False.
     """
     if not bad:
         return

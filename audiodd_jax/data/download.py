@@ -1,4 +1,4 @@
-"""Downloads of published archives, resumed when interrupted, verified by checksum."""
+"""Resumable downloads of published archives, verified by checksum."""
 
 import hashlib
 import http.client
@@ -16,20 +16,15 @@ _log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 60
-# Attempts after lost connections, as long as bytes keep coming.
+# Attempts after lost connections, as long as each receives bytes.
 _ATTEMPTS = 5
 
 
 def fetch(url: str, target: Path, checksum: str = "") -> Path:
-    """Downloads ``url`` to ``target``, resuming an earlier download.
+    """Downloads ``url`` to ``target`` unless it exists, resuming an earlier download.
 
-    Bytes are written to ``target`` with ``.part`` appended, which is renamed when it
-    has the server's length and the right checksum.
-
-    Args:
-      url: http or https.
-      target: path of the file; nothing is done if it exists.
-      checksum: ``algorithm:hexdigest``, or empty.
+    Bytes are written to ``target`` with ``.part`` appended, which is renamed once it
+    has the server's length and the right checksum (``algorithm:hexdigest``, or empty).
 
     Raises:
       UserError: the server cannot be reached, refuses, or sends an incomplete or
@@ -41,7 +36,7 @@ def fetch(url: str, target: Path, checksum: str = "") -> Path:
     part = target.with_name(target.name + ".part")
     for attempt in range(_ATTEMPTS):
         before = _size(part)
-        total = _continue(url, part, target.name)
+        total = _request_rest(url, part, target.name)
         size = _size(part)
         if total is None or size == total:
             break
@@ -62,50 +57,49 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _continue(url: str, part: Path, name: str) -> int | None:
-    """Requests the rest of ``part``; returns the total length, if it is known."""
-    have = _size(part)
-    request = urllib.request.Request(url)
-    if have:
-        request.add_header("Range", f"bytes={have}-")
+def _request_rest(url: str, part: Path, name: str) -> int | None:
+    """Downloads the rest of ``part``; returns the total length if it is known.
+
+    Bytes that were received before a connection was lost are kept.
+    """
+    start = _size(part)
+    headers = {"Range": f"bytes={start}-"} if start else {}
+    request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as reply:
-            resumed = reply.status == 206
+            is_resumed = reply.status == 206
+            start = start if is_resumed else 0
             length = reply.headers.get("Content-Length")
-            done = have if resumed else 0
-            total = int(length) + done if length else None
-            bar = tqdm(
-                total=total,
-                initial=done,
-                unit="B",
-                unit_scale=True,
-                desc=name,
-                disable=None,
-            )
-            with bar, part.open("ab" if resumed else "wb") as file:
+            total = int(length) + start if length else None
+            with (
+                _bar(name, total, start) as bar,
+                part.open("ab" if is_resumed else "wb") as file,
+            ):
                 try:
                     while block := reply.read(_BLOCK):
                         file.write(block)
                         bar.update(len(block))
                 except (http.client.HTTPException, ConnectionError, TimeoutError):
-                    # Received bytes are kept; the caller requests the rest.
                     if total is None:
                         raise
             return total
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # longer than the server's file
+        if error.code == 416 and start:  # longer than the server's file
             part.unlink()
-            return _continue(url, part, name)
+            return _request_rest(url, part, name)
         raise UserError(f"{url} answered {error.code} {error.reason}") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+    except (
+        urllib.error.URLError,
+        http.client.HTTPException,
+        TimeoutError,
+        ConnectionError,
+    ) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{url} could not be downloaded ({reason})") from error
-    except ConnectionError as error:
-        raise UserError(f"{url} could not be downloaded ({error})") from error
 
 
 def mismatch(file: Path, checksum: str) -> str:
-    """How ``file`` differs from ``algorithm:hexdigest``; empty if it matches.
+    """Describes how ``file`` differs from ``algorithm:hexdigest``; empty if it matches.
 
     An empty checksum matches every file.
     """
@@ -113,20 +107,15 @@ def mismatch(file: Path, checksum: str) -> str:
         return ""
     algorithm, _, expected = checksum.partition(":")
     digest = hashlib.new(algorithm)
-    with (
-        file.open("rb") as stream,
-        tqdm(
-            total=_size(file),
-            unit="B",
-            unit_scale=True,
-            desc=f"checking {file.name}",
-            disable=None,
-        ) as bar,
-    ):
+    with file.open("rb") as stream, _bar(f"checking {file.name}", _size(file)) as bar:
         while block := stream.read(_BLOCK):
             digest.update(block)
             bar.update(len(block))
-    found = digest.hexdigest()
-    if found == expected:
+    if digest.hexdigest() == expected:
         return ""
-    return f"its {algorithm} is {found}, not {expected}"
+    return f"its {algorithm} is {digest.hexdigest()}, not {expected}"
+
+
+def _bar(name: str, total: int | None, initial: int = 0) -> tqdm:
+    options = {"unit": "B", "unit_scale": True, "disable": None}
+    return tqdm(total=total, initial=initial, desc=name, **options)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from audiodd_jax.data import audio
 
-# Values of the split column; clips with an empty one are split at random.
+# Names of splits; clips with an empty name are split at random.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
 # A mono waveform in [-1, 1], and its sample rate in Hz.
@@ -23,18 +23,17 @@ class Recordings:
     """An index of labelled recordings.
 
     Attributes:
-      class_names: the classes, in the order of the labels.
-      names: name of each recording, for messages.
-      labels: ``[clips]`` class of each recording, or ``[clips, c]`` its tags.
-      splits: ``[clips]`` train, validation or test, or empty if it is not given.
-      folds: ``[clips]`` fold, from 1; 0: no folds.
-      groups: ``[clips]`` source recording or speaker; a group is never divided by a
-        validation split. Empty: a group of its own.
-      load: index -> (mono waveform in [-1, 1], sample rate in Hz); raises
-        ``BadAudioError``. Can be pickled for other processes.
+      class_names: in the order of the labels.
+      names: for messages.
+      labels: classes ``[clips]``, or tags ``[clips, c]``.
+      splits: train, validation, test, or empty if not given.
+      folds: from 1; 0: no folds.
+      groups: source recording or speaker; random splits keep groups together. Empty:
+        a group of its own.
+      load: decodes the recording at an index, or raises ``BadAudioError``; can be
+        pickled for other processes.
       read_headers: reads lengths and sample rates of all recordings.
-      load_noise: ``[(waveform, sample rate), ...]`` of background noise that belongs to
-        no class, or None.
+      load_noise: decodes background noise that belongs to no class; None: no noise.
       left_out: ``(reason, count, example)`` of files that are not used.
     """
 
@@ -58,12 +57,9 @@ class Source:
     """A dataset that was found, but not read yet.
 
     Attributes:
-      name: of the registry.
-      version: of the dataset as published.
-      licence: terms.
       fingerprint: changes when the recordings may have changed; cheap to compute.
-      read: builds the index, which may take a while the first time.
-      has_tags: whether clips have tags instead of one class each.
+      read: builds the index, which may download and unpack an archive first.
+      has_tags: True if clips have tags instead of a single class.
     """
 
     name: str
@@ -75,7 +71,10 @@ class Source:
 
 
 def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
-    """Digest of names, sizes and modification times of ``files`` below ``root``."""
+    """Returns a digest of the names, sizes and modification times of ``files``.
+
+    Names are relative to ``root``.
+    """
     root = root.resolve()
     digest = hashlib.sha256(str(root).encode())
     for file in sorted(map(os.fspath, files)):
@@ -83,14 +82,14 @@ def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
         try:
             status = os.stat(file)
             line = f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n"
-        except OSError:  # missing, or a broken link; decoding names it
+        except OSError:  # missing, or a broken link: decoding names the file
             line = f"{name}\0missing\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
 def fingerprint_tree(root: Path) -> str:
-    """``fingerprint_files`` of every file below ``root``, fast for 100,000 files."""
+    """Like ``fingerprint_files`` for all files below ``root``; fast for 100,000."""
     digest = hashlib.sha256(str(root.resolve()).encode())
     folders, seen = [os.fspath(root)], set()
     while folders:
@@ -99,8 +98,8 @@ def fingerprint_tree(root: Path) -> str:
             folders.pop()
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folders.pop()) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folders.pop()) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
         for entry in entries:
             if entry.name.startswith("."):
                 continue

@@ -1,10 +1,10 @@
-"""Assignment of clips to training, validation and test."""
+"""Assigns clips to training, validation and test."""
 
 import logging
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import identical, tags
@@ -15,13 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class SplitIndices(NamedTuple):
-    """Clips of each split, ascending.
-
-    Attributes:
-      train: ``[clips]``.
-      validation: ``[clips]``, from the training split; may be empty.
-      test: ``[clips]``.
-    """
+    """The clips of each split, ascending; there may be no validation clips."""
 
     train: Int[np.ndarray, " train"]
     validation: Int[np.ndarray, " validation"]
@@ -39,7 +33,7 @@ def hold_out(
 
     Every class keeps at least one clip.
     """
-    # A clip without a group is a group of its own; no name contains \0.
+    # A clip without a group is a group of its own. No name contains \0.
     named = np.array([groups[i] or f"\0{i}" for i in candidates], dtype=object)
     by_group: dict[str, list[int]] = {}
     for index, name in zip(candidates, named, strict=True):
@@ -51,7 +45,7 @@ def hold_out(
     order = rng.permutation(sorted(by_group))
     for name in order:
         members = by_group[name]
-        if len(members) == 1:  # the same rule without arrays, for many small groups
+        if len(members) == 1:  # the same rule without arrays, which is faster
             label = labels[members[0]]
             if taken[label] < wanted[label] and taken[label] + 1 < sizes[label]:
                 held.append(members[0])
@@ -60,10 +54,10 @@ def hold_out(
         counts = np.bincount(labels[members], minlength=sizes.size)
         after = taken + counts
         present = counts > 0
-        fits = (taken[present] < wanted[present]).all()
-        # Up to half a group too many is nearer to the fraction than without the group.
-        near = (after[present] <= wanted[present] + counts[present] / 2).all()
-        if fits and near and (after[present] < sizes[present]).all():
+        is_wanted = (taken[present] < wanted[present]).all()
+        # With up to half a group too many, the fraction is closer than without it.
+        is_near = (after[present] <= wanted[present] + counts[present] / 2).all()
+        if is_wanted and is_near and (after[present] < sizes[present]).all():
             held.extend(members)
             taken = after
     return np.array(sorted(held), np.int64)
@@ -78,9 +72,9 @@ def assign(
 ) -> SplitIndices:
     """Splits the clips by fold, by the given split, or at random.
 
-    Validation clips are the given ones, or whole groups (recordings, speakers) of
-    training clips, stratified by class (of tags, the rarest of a clip) and drawn with
-    ``split_seed``.
+    Validation clips are the given ones, or drawn from the training clips with
+    ``split_seed``, stratified by class (or by the rarest tag of a clip), keeping groups
+    (recordings, speakers) together.
 
     Raises:
       UserError: an unknown fold, a fraction outside [0, 1), or an empty split.
@@ -91,32 +85,22 @@ def assign(
             raise UserError(f"{name} must be in [0, 1), not {value:g}")
     rng = np.random.default_rng(config.split_seed)
     clips, strata = np.arange(len(labels)), tags.strata(labels)
+    if config.fold and not folds.any():
+        raise UserError(f"--fold={config.fold} needs data with folds")
     if folds.any():
-        fold = config.fold or int(folds.max())
-        if fold not in folds:
-            known = ", ".join(map(str, np.unique(folds)))
-            raise UserError(f"there is no fold {fold}; the data has folds {known}")
-        is_test = folds == fold
+        is_test = _of_fold(folds, config)
         if is_test.all():
-            if not config.allow_partial:
-                raise UserError(
-                    f"the data has fold {fold} only, which leaves no training clips; "
-                    "--allow_partial splits it by source recording"
-                )
             _log.warning(
                 "the data has fold %d only: %g of it, in whole source recordings, is "
                 "the test split, which is not the official protocol",
-                fold,
+                folds[0],
                 config.test_fraction,
             )
             held = hold_out(clips, strata, groups, config.test_fraction, rng)
             is_test = np.isin(clips, held)
-    elif config.fold:
-        raise UserError(f"--fold={config.fold} needs data with folds")
     elif (splits == TEST).any():
         is_test = splits == TEST
     else:
-        # Validation clips that are given are no candidates.
         candidates = clips[splits != VALIDATION]
         held = hold_out(candidates, strata, groups, config.test_fraction, rng)
         if config.test_fraction and not held.size:
@@ -146,14 +130,36 @@ def assign(
     return result
 
 
+def _of_fold(
+    folds: Int[np.ndarray, " clips"], config: DataConfig
+) -> Bool[np.ndarray, " clips"]:
+    """Marks the clips of the test fold.
+
+    Raises:
+      UserError: an unknown fold, or no other fold without ``allow_partial``.
+    """
+    fold = config.fold or int(folds.max())
+    if fold not in folds:
+        available = ", ".join(map(str, np.unique(folds)))
+        raise UserError(f"there is no fold {fold}; the data has folds {available}")
+    is_test = folds == fold
+    if is_test.all() and not config.allow_partial:
+        raise UserError(
+            f"the data has fold {fold} only, which leaves no training clips; "
+            "--allow_partial splits it by source recording"
+        )
+    return is_test
+
+
 def _warn(
     parts: SplitIndices,
     labels: Int[np.ndarray, "clips *c"],
     groups: Shaped[np.ndarray, " clips"],
 ) -> None:
-    """Logs groups on both sides of the split, and classes that cannot be tested."""
-    known = [{g for g in groups[part].tolist() if g} for part in parts]
-    train, validation, test = known
+    """Logs groups on both sides of the split, and classes without test clips."""
+    train, validation, test = (
+        {group for group in groups[part].tolist() if group} for part in parts
+    )
     if shared := sorted((train | validation) & test):
         _log.warning(
             "%d groups of recordings have clips on both sides of the given test split, "
@@ -167,13 +173,13 @@ def _warn(
             len(shared),
             _some(shared),
         )
-    classes = labels.shape[1] if tags.are_tags(labels) else int(labels.max()) + 1
-    counts = [tags.counts(labels[part], classes) for part in parts]
-    if count := int(((counts[2] == 0) & (counts[0] > 0)).sum()):
+    num_classes = labels.shape[1] if tags.are_tags(labels) else int(labels.max()) + 1
+    train, _, test = (tags.counts(labels[part], num_classes) for part in parts)
+    if count := int(((test == 0) & (train > 0)).sum()):
         _log.warning(
-            "%d of %d classes have no test clips: accuracies are of the others",
+            "%d of %d classes have no test clips: accuracies cover only the others",
             count,
-            counts[0].size,
+            num_classes,
         )
 
 

@@ -1,15 +1,15 @@
 """The embedded dataset ``tones``: ten procedural sound classes.
 
-Every clip has a random pitch, onset, length and level, and coloured noise: one clip
-tells little about its class, a hundred tell nearly everything.
+Every clip has a random pitch, onset, length and level, and coloured noise: a single
+clip reveals little about its class, a hundred reveal nearly everything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets
@@ -35,13 +35,13 @@ CLASS_NAMES = (
 
 
 def _sine(frequency: np.ndarray | float, time: np.ndarray) -> np.ndarray:
-    """A sine whose frequency in Hz may change over time."""
+    """Returns a sine whose frequency in Hz may change over time."""
     step = 1.0 / SAMPLE_RATE
     return np.sin(2 * np.pi * np.cumsum(frequency * np.ones_like(time)) * step)
 
 
 def _sound(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
-    """The clean sound of a class at ``pitch`` Hz over ``time`` seconds."""
+    """Returns the clean sound of a class at ``pitch`` Hz over ``time`` seconds."""
     length = time[-1] + 1.0 / SAMPLE_RATE
     ramp = time / length
     match name:
@@ -71,7 +71,7 @@ def _sound(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
             partials = [_sine(0.6 * pitch * k, time) / k**0.5 for k in range(1, count)]
             return sum(partials) / 2
         case "siren":
-            # Up and down at least once, whatever the length: no chirp.
+            # Up and down at least once, whatever the length, unlike a chirp.
             sweep = np.abs((time * rng.uniform(4.5, 7.0)) % 2 - 1)
             return _sine(pitch * (1 + 1.2 * sweep), time)
         case "clicks":
@@ -87,24 +87,19 @@ def _sound(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
 
 
 class Event(NamedTuple):
-    """A sound within a clip.
+    """A sound within a clip."""
 
-    Attributes:
-      onset: its first sample.
-      sound: ``[samples]`` waveform.
-    """
-
-    onset: int
+    onset: int  # in samples
     sound: Float[np.ndarray, " samples"]
 
 
 def clip(label: int, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
-    """One clip of class ``label``, ``SECONDS`` long at ``SAMPLE_RATE`` Hz."""
+    """Generates a clip of class ``label``, ``SECONDS`` long at ``SAMPLE_RATE`` Hz."""
     return in_noise([event(label, rng)], rng)
 
 
 def event(label: int, rng: np.random.Generator) -> Event:
-    """A sound of class ``label`` with random pitch, onset and length."""
+    """Generates a sound of class ``label`` with random pitch, onset and length."""
     length = rng.uniform(0.45, 0.85)
     onset = int(rng.uniform(0, SECONDS - length) * SAMPLE_RATE)
     time = np.arange(int(length * SAMPLE_RATE)) / SAMPLE_RATE
@@ -116,7 +111,7 @@ def event(label: int, rng: np.random.Generator) -> Event:
 def in_noise(
     events: Sequence[Event], rng: np.random.Generator
 ) -> Float[np.ndarray, " samples"]:
-    """A clip of the sum of some events and coloured noise, at a random level."""
+    """Mixes some events with coloured noise, at a random level."""
     samples = int(SECONDS * SAMPLE_RATE)
     # Background between white and pink, 16 to 30 dB below an event's peak.
     spectrum = np.fft.rfft(rng.standard_normal(samples))
@@ -130,33 +125,42 @@ def in_noise(
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The dataset's source; it is made when it is read and needs no place on disk."""
+    """Returns the source; clips are generated when they are read."""
     entry = datasets.lookup("tones")
     return Source("tones", entry.version, entry.licence, entry.version, read)
 
 
 def read() -> Recordings:
-    """Generates all clips; each is drawn from its own seed."""
+    """Returns the index of all clips; each clip is drawn from its own seed."""
     per_class = TRAIN_CLIPS + TEST_CLIPS
     labels = np.repeat(np.arange(len(CLASS_NAMES), dtype=np.int32), per_class)
     within = np.tile(np.arange(per_class), len(CLASS_NAMES))
     names = tuple(
         f"{CLASS_NAMES[label]}_{i:03d}" for label, i in zip(labels, within, strict=True)
     )
+    return generated(names, labels, within < TRAIN_CLIPS, _load)
 
+
+def generated(
+    names: tuple[str, ...],
+    labels: Int[np.ndarray, "clips *c"],
+    is_train: Bool[np.ndarray, " clips"],
+    load: Callable[[int], Decoded],
+) -> Recordings:
+    """Returns the index of clips that ``load`` generates."""
+    clips = len(names)
+    headers = audio.Headers(
+        np.full(clips, SECONDS, np.float32), np.full(clips, SAMPLE_RATE, np.int32), {}
+    )
     return Recordings(
         class_names=CLASS_NAMES,
         names=names,
         labels=labels,
-        splits=np.where(within < TRAIN_CLIPS, TRAIN, TEST),
-        folds=np.zeros(len(names), np.int32),
-        groups=np.full(len(names), ""),
-        load=_load,
-        read_headers=lambda: audio.Headers(
-            np.full(len(names), SECONDS, np.float32),
-            np.full(len(names), SAMPLE_RATE, np.int32),
-            {},
-        ),
+        splits=np.where(is_train, TRAIN, TEST),
+        folds=np.zeros(clips, np.int32),
+        groups=np.full(clips, ""),
+        load=load,
+        read_headers=lambda: headers,
     )
 
 

@@ -10,55 +10,43 @@ import numpy as np
 from jaxtyping import Int
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import audio, datasets, synthetic
-from audiodd_jax.data.recordings import TEST, TRAIN, Decoded, Recordings, Source
-from audiodd_jax.data.synthetic import CLASS_NAMES, SAMPLE_RATE, SECONDS
+from audiodd_jax.data import datasets, synthetic
+from audiodd_jax.data.recordings import Decoded, Recordings, Source
+from audiodd_jax.data.synthetic import CLASS_NAMES, SAMPLE_RATE
 
 TRAIN_CLIPS, TEST_CLIPS = 2_000, 400
 MAX_TAGS = 3
-# A sound may be this much softer than the loudest possible one of its clip, in dB.
+# Level in dB by which a sound may be softer than the loudest possible one.
 MAX_ATTENUATION = 12.0
 SEED = 20_260
 
 
 def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The dataset's source; it is made when it is read and needs no place on disk."""
+    """Returns the source; clips are generated when they are read."""
     entry = datasets.lookup("tones_tagged")
     version = entry.version
     return Source("tones_tagged", version, entry.licence, version, read, has_tags=True)
 
 
 def read() -> Recordings:
-    """Generates all clips; each is drawn from its own seed."""
-    clips = TRAIN_CLIPS + TEST_CLIPS
-    labels = np.zeros((clips, len(CLASS_NAMES)), np.int8)
-    for index in range(clips):
-        labels[index, _drawn(index)[0]] = 1
-    return Recordings(
-        class_names=CLASS_NAMES,
-        names=tuple(f"clip_{index:04d}" for index in range(clips)),
-        labels=labels,
-        splits=np.where(np.arange(clips) < TRAIN_CLIPS, TRAIN, TEST),
-        folds=np.zeros(clips, np.int32),
-        groups=np.full(clips, ""),
-        load=_load,
-        read_headers=lambda: audio.Headers(
-            np.full(clips, SECONDS, np.float32),
-            np.full(clips, SAMPLE_RATE, np.int32),
-            {},
-        ),
-    )
+    """Returns the index of all clips; each clip is drawn from its own seed."""
+    clips = np.arange(TRAIN_CLIPS + TEST_CLIPS)
+    labels = np.zeros((clips.size, len(CLASS_NAMES)), np.int8)
+    for index in clips:
+        labels[index, _draw_tags(int(index))[0]] = 1
+    names = tuple(f"clip_{index:04d}" for index in clips)
+    return synthetic.generated(names, labels, clips < TRAIN_CLIPS, _load)
 
 
-def _drawn(index: int) -> tuple[Int[np.ndarray, " tags"], np.random.Generator]:
-    """The tags of a clip, and the generator that goes on to draw its sounds."""
+def _draw_tags(index: int) -> tuple[Int[np.ndarray, " tags"], np.random.Generator]:
+    """Returns the tags of a clip, and the generator that then draws its sounds."""
     rng = np.random.default_rng([SEED, index])
     count = int(rng.integers(1, MAX_TAGS + 1))
     return rng.choice(len(CLASS_NAMES), count, replace=False), rng
 
 
 def _load(index: int) -> Decoded:
-    labels, rng = _drawn(index)
+    labels, rng = _draw_tags(index)
     events = []
     for label in labels.tolist():
         event = synthetic.event(label, rng)

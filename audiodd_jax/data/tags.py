@@ -1,8 +1,7 @@
-"""Labels in their two forms: the class of each clip, or the tags of each clip.
+"""Labels: a single class per clip, or tags (multi-label).
 
-Labels of one class per clip are ``[b]`` integers. Tags are ``[b, c]``, 1 where a clip
-has a tag and 0 elsewhere (multi-hot); a clip may have none. The number of axes alone
-says which of them a dataset has.
+Classes are ``[b]`` integers. Tags are multi-hot, ``[b, c]``: 1 where a clip has a tag,
+and 0 elsewhere; a clip may have no tags. The number of axes distinguishes the two.
 """
 
 from collections.abc import Sequence
@@ -13,38 +12,33 @@ from jaxtyping import Int
 
 
 def are_tags(labels: Int[Any, "b *c"]) -> bool:
-    """Whether labels are tags, and not classes; of arrays of NumPy or JAX."""
+    """True if labels, as an array of NumPy or JAX, are tags instead of classes."""
     return labels.ndim == 2
 
 
 def multi_hot(
     names: Sequence[Sequence[str]], class_names: Sequence[str]
 ) -> Int[np.ndarray, "b c"]:
-    """Tags from their names, which are among ``class_names``."""
-    place = {name: i for i, name in enumerate(class_names)}
+    """Returns the tags with the given names, which are among ``class_names``."""
+    columns = {name: i for i, name in enumerate(class_names)}
     labels = np.zeros((len(names), len(class_names)), np.int8)
-    for row, own in zip(labels, names, strict=True):
-        row[[place[name] for name in own]] = 1
+    for row, row_names in zip(labels, names, strict=True):
+        row[[columns[name] for name in row_names]] = 1
     return labels
 
 
 def counts(labels: Int[np.ndarray, "b *c"], num_classes: int) -> Int[np.ndarray, " c"]:
-    """The number of clips of each class, or with each tag.
-
-    Args:
-      labels: classes or tags.
-      num_classes: ``c``.
-    """
+    """Returns the number of clips of each class, or with each tag."""
     if are_tags(labels):
         return labels.sum(0, dtype=np.int64)
     return np.bincount(labels, minlength=num_classes)
 
 
 def strata(labels: Int[np.ndarray, "b *c"]) -> Int[np.ndarray, " b"]:
-    """A class per clip, for stratified draws: of a clip with tags its rarest.
+    """Returns a class per clip for stratified draws: the rarest tag of a tagged clip.
 
-    Clips without tags are a class of their own, ``c``. Rare tags are those that a draw
-    at random misses, so that they come first, as in iterative stratification.
+    Clips without tags form the additional class ``c``. Rare tags take precedence, as in
+    iterative stratification, since random draws miss them.
 
     References:
       Sechidis, Tsoumakas, Vlahavas, *On the Stratification of Multi-Label Data*, ECML
@@ -59,7 +53,7 @@ def strata(labels: Int[np.ndarray, "b *c"]) -> Int[np.ndarray, " b"]:
 
 
 def in_words(label: Int[Any, "*c"], class_names: tuple[str, ...]) -> str:
-    """The class of a clip, or its tags joined by semicolons."""
+    """Returns the class of a clip, or its tags joined by semicolons."""
     if label.ndim == 0:
         return class_names[label]
-    return ";".join(class_names[place] for place in np.flatnonzero(label))
+    return ";".join(class_names[column] for column in np.flatnonzero(label))
