@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
+from audiodd_jax.commands import main
+from audiodd_jax.flags import COMMANDS
+
 REPOSITORY = Path(__file__).parents[2]
 ROOTS = (
     "README.md",
@@ -28,10 +31,14 @@ PHRASES = {
     r"likewise": "also, in the same way",
     r"sa(?:id|ys?) so": "reports, logs",
     r"goes on": "continues, resumes",
-    r"of those(?! (?:clips|runs|steps|rows|files))": "name the things",
+    r"of those(?= (?:that|who|which|of|with|in)(?!\w)|[,.;:)]|$)": "name the things",
     r"of theirs": "user-supplied",
     r"of one's own": "your own",
-    r"(?:which|what|that) (?:is|are|was|were) there": "existing, available",
+    r"(?:which|what|that|it|they) (?:is|are|was|were) there": "existing, available",
+    r"asked for": "requested",
+    r"as \w+(?: -m)? ha(?:s|ve) it": "as in",
+    r"has not(?= (?:an?|the|it|any)(?!\w)|[,;.])": "lacks, does not match",
+    r"had bought|(?:who|that|functions?|which) (?:buys?|bought)|buys": "acquires",
     r"(?:if|where|unless|when) there (?:is|are|was|were) (?:one|none|any)": "if given",
     r"there (?:is|are) none": "not found",
     r"(?:is|are|was|were) none": "does not exist",
@@ -180,6 +187,13 @@ def all_hits(root):
     for file in files(root):
         name = str(file.relative_to(REPOSITORY))
         yield from hits(READERS[file.suffix](name, file.read_text()))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_no_translated_idioms(command, capsys):
+    main.main([command, "--help"])
+    found = list(hits(page_texts("help", capsys.readouterr().out)))
+    assert not found, "\n" + "\n".join(found)
 
 
 @pytest.mark.parametrize("root", ROOTS)

@@ -170,10 +170,11 @@ def test_printed_commands_parse(words):
         return
     assert command in flags.COMMANDS
     line = command_line.parse(command, arguments)
+    base = audiodd_jax.Config()
     if command in ("prepare", "distill", "active", "train"):
-        command_line.dataset_config(line.flags)
+        base = command_line.dataset_config(line.flags)
     if flags.COMMANDS[command].has_settings:
-        assert line.configure(audiodd_jax.Config())
+        assert line.configure(base)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
