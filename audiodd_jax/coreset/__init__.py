@@ -1,1 +1,1 @@
-"""The coreset as arrays: initialisation, and several spectrograms in one image."""
+"""Coresets: arrays, files, views, packing, and the clips that they start from."""

@@ -19,12 +19,9 @@ _MAX_FOLDER = 100
 def encoded(
     waveform: Float[np.ndarray, " samples"], rate: int, file_format: str = "WAV"
 ) -> bytes:
-    """A sound as the bytes of a file; WAV has 16 bits per sample.
+    """Encodes a sound in [-1, 1] as the bytes of a file; WAV has 16 bits per sample.
 
-    Args:
-      waveform: in [-1, 1].
-      rate: in Hz.
-      file_format: of libsndfile.
+    ``rate`` is in Hz, ``file_format`` a format of libsndfile.
     """
     file = io.BytesIO()
     soundfile.write(file, waveform, rate, format=file_format)
@@ -32,10 +29,7 @@ def encoded(
 
 
 def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
-    """A file name per spectrogram: a folder per class, numbered files.
-
-    Of tags, the folder is that of the likeliest.
-    """
+    """Names a file per spectrogram, numbered in a folder per class or likeliest tag."""
     folders = folders_of(class_names)
     counts: dict[str, int] = {}
     names = []
@@ -47,7 +41,7 @@ def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> lis
 
 
 def folders_of(class_names: tuple[str, ...]) -> list[str]:
-    """Folder names of classes, unique also on file systems that ignore case."""
+    """Names a folder per class, distinct even on file systems that ignore case."""
     taken: set[str] = set()
     result = []
     for name in class_names:
@@ -74,13 +68,13 @@ def write(
     semicolons, as ``data.folder`` reads them.
 
     Args:
-      waveforms: of spectrograms of the coreset.
+      waveforms: waveforms of the spectrograms.
       coreset: the coreset.
-      folder: to write to.
-      rows: numbers of these spectrograms; None: all.
+      folder: destination.
+      rows: indices of the spectrograms; None: all.
 
     Returns:
-      File names in the folder.
+      The names of the WAV files, relative to the folder.
     """
     labels = np.asarray(coreset.unpack().labels)
     names = files(labels, coreset.class_names)
@@ -88,7 +82,7 @@ def write(
         labels, names = labels[rows], [names[row] for row in rows]
     for name, waveform in zip(names, waveforms, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        # Not written by libsndfile, which does not report a full disk as such.
+        # libsndfile would not report a full disk as such, so it does not write.
         (folder / name).write_bytes(encoded(waveform, coreset.features.sample_rate))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

@@ -36,14 +36,9 @@ class Clusters(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=2)
 def k_means(key: Key[Array, ""], features: Float[Array, "b d"], k: int) -> Clusters:
-    """Lloyd's iterations from a k-means++ seeding, until nothing changes or 50 of them.
+    """Clusters clips by at most 50 of Lloyd's iterations from a k-means++ seeding.
 
-    A cluster that loses all of its clips keeps its centre.
-
-    Args:
-      key: of the seeding.
-      features: of the clips.
-      k: number of clusters, at most ``b``.
+    A cluster that loses all of its clips keeps its centre. ``k`` is at most ``b``.
     """
     assign = lambda centres: _nearest(features, centres)
 
@@ -53,28 +48,24 @@ def k_means(key: Key[Array, ""], features: Float[Array, "b d"], k: int) -> Clust
         sums = jax.ops.segment_sum(features, assigned, k)
         means = sums / jnp.maximum(sizes, 1)[:, None]
         centres = jnp.where(sizes[:, None] > 0, means, centres)
-        found = assign(centres)
-        return centres, found, jnp.any(found != assigned), i + 1
+        updated = assign(centres)
+        return centres, updated, jnp.any(updated != assigned), i + 1
 
     centres = features[seeding(key, features, k)]
     start = (centres, assign(centres), jnp.array(True), jnp.int32(0))
-    goes_on = lambda carry: carry[2] & (carry[3] < _MAX_ITERATIONS)
-    return Clusters(*lax.while_loop(goes_on, improve, start)[:2])
+    is_unfinished = lambda carry: carry[2] & (carry[3] < _MAX_ITERATIONS)
+    return Clusters(*lax.while_loop(is_unfinished, improve, start)[:2])
 
 
 @functools.partial(jax.jit, static_argnums=2)
 def k_medoids(
     key: Key[Array, ""], features: Float[Array, "b d"], k: int
 ) -> Int[Array, " k"]:
-    """The medoids of ``k`` clusters: the least sums of distances to their clusters.
+    """Rows of the medoids of ``k`` clusters.
 
-    Alternates assignment to the nearest medoid and choice of the medoids, from a
-    k-means++ seeding, until nothing changes or 50 times.
-
-    Args:
-      key: of the seeding.
-      features: of the clips.
-      k: number of medoids, at most ``b``.
+    A medoid has the least sum of distances to the clips of its cluster. From a
+    k-means++ seeding, clips are assigned to the nearest medoid and medoids are chosen
+    again, until nothing changes or 50 times. ``k`` is at most ``b``.
     """
     b = features.shape[0]
 
@@ -90,28 +81,28 @@ def k_medoids(
 
     def improve(carry: tuple) -> tuple:
         medoids, _, i = carry
-        # Duplicates of a medoid are nearest to the first of them: each keeps its own.
+        # Duplicates of a medoid are nearest to the first of them: each keeps itself.
         assigned = _nearest(features, features[medoids]).at[medoids].set(jnp.arange(k))
         cost = costs(assigned)
         least = jax.ops.segment_min(cost, assigned, k)
         rows = jnp.where(cost == least[assigned], jnp.arange(b), b)
-        found = jax.ops.segment_min(rows, assigned, k)
+        best = jax.ops.segment_min(rows, assigned, k)
         # Without an improvement the medoid stays, so that ties end.
-        found = jnp.where(cost[found] < cost[medoids], found, medoids)
-        return found, jnp.any(found != medoids), i + 1
+        best = jnp.where(cost[best] < cost[medoids], best, medoids)
+        return best, jnp.any(best != medoids), i + 1
 
     start = (seeding(key, features, k), jnp.array(True), jnp.int32(0))
-    goes_on = lambda carry: carry[1] & (carry[2] < _MAX_ITERATIONS)
-    return lax.while_loop(goes_on, improve, start)[0]
+    is_unfinished = lambda carry: carry[1] & (carry[2] < _MAX_ITERATIONS)
+    return lax.while_loop(is_unfinished, improve, start)[0]
 
 
 def seeding(
     key: Key[Array, ""], features: Float[Array, "b d"], k: int
 ) -> Int[Array, " k"]:
-    """Rows of ``k`` clips, each drawn by its squared distance to those before it."""
+    """Draws ``k`` clips, each by its squared distance to the nearest one before."""
 
     def draw(gaps: Float[Array, " b"], key: Key[Array, ""]) -> tuple[Array, Array]:
-        # Chosen clips have a gap of -1; duplicates of them, 0: the last resort.
+        # Chosen clips have a gap of -1. Their duplicates have 0: the last resort.
         weights = jnp.where(jnp.max(gaps) > 0, gaps, gaps + 1)
         row = jax.random.categorical(key, jnp.log(jnp.maximum(weights, 0)))
         near = squared_distances(features, features[row])

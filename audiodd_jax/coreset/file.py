@@ -1,4 +1,4 @@
-"""The coreset as a file that can be used without the run that made it."""
+"""Coreset files, which can be used without the run that made them."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 
 FORMAT = 1
-# Names the coreset that comes with the package.
+# Name of the coreset that comes with the package.
 EXAMPLE = "example"
 
 
@@ -38,8 +38,9 @@ class Coreset:
       labels: ``[s, c]`` float32, soft labels, centred.
       class_names: ``c`` names.
       metadata: dataset, feature settings, normalisation constants, method, settings.
-      teacher_labels: ``[k, c]`` float16, probabilities of the ``views`` by a teacher,
-        for training networks; None: it has none. Kernel regression reads ``labels``.
+      teacher_labels: ``[k, c]`` float16, a teacher's probabilities of the ``views``, for
+        training networks; None: distilled without a teacher. Kernel regression reads
+        ``labels``.
     """
 
     images: Float[np.ndarray, "s f t 1"]
@@ -50,7 +51,7 @@ class Coreset:
 
     @property
     def features(self) -> FeaturesConfig:
-        """Feature settings of the images; those of later versions are ignored."""
+        """Feature settings of the images; settings of later versions are ignored."""
         return fields.build(FeaturesConfig, self.metadata["features"])
 
     @property
@@ -68,23 +69,22 @@ class Coreset:
 
     @property
     def has_tags(self) -> bool:
-        """Whether labels are of tags, any number of them, instead of one class."""
+        """True if spectrograms carry tags instead of a single class."""
         return self.metadata.get("has_tags", False)
 
     def in_words(self, label: Float[np.ndarray, " c"]) -> str:
-        """The class of a label, or its tags, joined by semicolons; there may be none.
+        """Names the class of a centred label, or its tags, joined by semicolons.
 
-        Args:
-          label: centred; the class is its largest value, tags are those whose
-            estimated probability is above one half.
+        The class is the largest value. Tags are those with an estimated probability
+        above one half; there may be none.
         """
         if not self.has_tags:
             return self.class_names[label.argmax()]
-        found = label > tag_threshold(label.size)
-        return tags.in_words(found.astype(int), self.class_names)
+        has_tag = label > tag_threshold(label.size)
+        return tags.in_words(has_tag.astype(int), self.class_names)
 
     def unpack(self) -> CoresetArrays:
-        """All spectrograms at full length, on the device, as learners use them."""
+        """Returns all spectrograms at full length and their labels, as JAX arrays."""
         log_scale = math.log(self.metadata.get("platt_scale", 1.0))
         stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
         return CoresetArrays(*stored).unpack(self.factor)
@@ -92,50 +92,56 @@ class Coreset:
     unfolded = unpack  # the former name, kept for one version
 
     def views(self) -> Views:
-        """The spectrograms and soft labels to train networks on, as NumPy arrays.
+        """Returns spectrograms and soft labels to train networks on, as NumPy arrays.
 
-        ``k = views * s * factor`` random views of the spectrograms, or the spectrograms
-        themselves, with the probabilities that the teacher gives them. The views follow
-        from the file alone: each call and process makes the same arrays.
+        They are ``k = views * s * factor`` random views of the spectrograms, or the
+        spectrograms themselves, with the teacher's probabilities. Views depend on the
+        file alone: every call and process makes the same arrays.
 
         Raises:
           UserError: the coreset was made without a teacher.
         """
         if self.teacher_labels is None:
             raise UserError(
-                "this coreset has no labels of a teacher: distil it with "
+                "this coreset has no teacher labels: distil it with "
                 "--preset=transfer, or --config.teacher.networks=2"
             )
-        made = self.metadata["views"]
+        recipe = self.metadata["views"]
         images = views_lib.make(
             self.unpack().images,
-            made["count"],
-            fields.build(ViewsConfig, made["settings"]),
+            recipe["count"],
+            fields.build(ViewsConfig, recipe["settings"]),
             self.normalization,
-            made["seed"],
+            recipe["seed"],
         )
         return Views(images, self.teacher_labels.astype(np.float32))
 
     @property
     def num_values(self) -> int:
         """Number of stored values: images and labels."""
-        extra = 0 if self.teacher_labels is None else self.teacher_labels.size
-        return self.images.size + self.labels.size + extra
+        return sum(array.size for array in self._arrays.values())
 
     @property
     def num_bytes(self) -> int:
         """Size of images and labels in bytes."""
-        extra = 0 if self.teacher_labels is None else self.teacher_labels.nbytes
-        return self.images.nbytes + self.labels.nbytes + extra
+        return sum(array.nbytes for array in self._arrays.values())
+
+    @property
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The stored arrays of numbers, by their names in the file."""
+        arrays = {"images": self.images, "labels": self.labels}
+        if self.teacher_labels is not None:
+            arrays["teacher_labels"] = self.teacher_labels
+        return arrays
 
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
     ) -> Float[Array, "b f t 1"]:
-        """Spectrograms of recordings, standardised as the coreset is.
+        """Computes spectrograms of recordings, standardised as the coreset is.
 
         Args:
           waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
-          sample_rate: in Hz.
+          sample_rate: sample rate in Hz.
         """
         return from_waveform.standardized(
             waveform, sample_rate, self.features, self.normalization
@@ -144,46 +150,40 @@ class Coreset:
     def sounds(
         self, *, seed: int = 0, iterations: int = 64
     ) -> Float[np.ndarray, "k samples"]:
-        """Waveforms of the spectrograms at ``features.sample_rate``.
+        """Computes a waveform of each spectrogram, at ``features.sample_rate``.
 
-        A spectrogram has many waveforms; ``features.inversion`` finds one.
+        Many waveforms have the same spectrogram; ``features.inversion`` finds one.
 
         Args:
           seed: draws the initial phases of Griffin-Lim.
-          iterations: of Griffin-Lim.
+          iterations: iterations of Griffin-Lim.
 
         Raises:
           UserError: ``iterations`` is negative.
         """
         log_mel = normalization_lib.invert(self.unpack().images, self.normalization)
         key, config = jax.random.key(seed), self.features
-        found = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
-        return np.asarray(found.waveforms)
+        sounds = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
+        return np.asarray(sounds.waveforms)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
-        extra = {}
-        if self.teacher_labels is not None:
-            extra["teacher_labels"] = self.teacher_labels
         save_npz(
             Path(path),
-            images=self.images,
-            labels=self.labels,
+            **self._arrays,
             class_names=np.array(self.class_names),
             metadata=np.array(json.dumps(self.metadata)),
-            **extra,
         )
 
 
 def load_coreset(path: str | os.PathLike) -> Coreset:
     """Reads and checks a coreset file.
 
-    Args:
-      path: of the file; ``example``: the coreset that comes with the package, of 40
-        spoken keywords, learned from Arabic Speech Commands (CC BY 4.0), with views.
+    ``example`` is the coreset that comes with the package: 40 spoken keywords, learned
+    from Arabic Speech Commands (CC BY 4.0), with views.
 
     Raises:
-      UserError: it does not exist, is damaged, or has another format.
+      UserError: the file does not exist, is damaged, or has a newer format.
     """
     path = Path(path)
     if path == Path(EXAMPLE) and not path.is_file():
@@ -201,33 +201,38 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             )
         teacher_labels = arrays.get("teacher_labels")
         result = Coreset(images, labels, class_names, metadata, teacher_labels)
-        size = result.features
-        well_formed = (
-            images.dtype == labels.dtype == np.float32
-            and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
-            and labels.shape[1] == len(class_names)
-            and isinstance(result.factor, int)
-            and result.factor >= 1
-            and size.frames % result.factor == 0
-            and result.normalization.mean.shape == (size.n_mels,)
-            and np.isfinite(images).all()
-            and np.isfinite(labels).all()
-            and (teacher_labels is None or _label_views(teacher_labels, result))
-        )
+        is_well_formed = _is_well_formed(result)
     except DAMAGE as error:
         raise UserError(f"{path} is not a coreset of audiodd_jax") from error
-    if not well_formed:
+    if not is_well_formed:
         raise UserError(f"{path} is damaged: its arrays do not match its metadata")
     return result
 
 
-def _label_views(labels: np.ndarray, coreset: Coreset) -> bool:
-    """Whether a teacher's labels are probabilities, one row per view of a coreset."""
-    made = coreset.metadata["views"]
-    views = max(1, made["count"]) * coreset.labels.shape[0] * coreset.factor
+def _is_well_formed(coreset: Coreset) -> bool:
+    """Returns whether a coreset's arrays match its metadata."""
+    images, labels, size = coreset.images, coreset.labels, coreset.features
+    return bool(
+        images.dtype == labels.dtype == np.float32
+        and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
+        and labels.shape[1] == len(coreset.class_names)
+        and isinstance(coreset.factor, int)
+        and coreset.factor >= 1
+        and size.frames % coreset.factor == 0
+        and coreset.normalization.mean.shape == (size.n_mels,)
+        and np.isfinite(images).all()
+        and np.isfinite(labels).all()
+        and (coreset.teacher_labels is None or _labels_views(coreset))
+    )
+
+
+def _labels_views(coreset: Coreset) -> bool:
+    """Returns whether the teacher's labels are probabilities, one row per view."""
+    labels, recipe = coreset.teacher_labels, coreset.metadata["views"]
+    views = max(1, recipe["count"]) * coreset.labels.shape[0] * coreset.factor
     return (
         labels.dtype == np.float16
         and labels.shape == (views, len(coreset.class_names))
-        and isinstance(made["seed"], int)
+        and isinstance(recipe["seed"], int)
         and bool((labels >= 0).all() and (labels <= 1).all())
     )

@@ -1,4 +1,4 @@
-"""Views: random changes of a coreset's spectrograms, made again from a seed.
+"""Views: random changes of a coreset's spectrograms, reproducible from a seed.
 
 A view is an augmentation of a spectrogram, and some views are mixed with another
 spectrogram. Only the views' labels are stored; the views follow from the spectrograms,
@@ -23,7 +23,7 @@ from audiodd_jax.features.augment import augment
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.environment import default_numerics
 
-# Folded into a view's key, to draw what it is mixed with.
+# Folded into a view's key, to draw its mixing partner.
 _MIX = 1
 
 
@@ -46,18 +46,18 @@ def make(
     stats: Normalization,
     seed: int,
 ) -> Float[np.ndarray, "k f t 1"]:
-    """All ``k = count * s`` views: the first of every spectrogram, and so on.
+    """Makes ``k = count * s`` views: the first of every spectrogram, then the second...
 
-    Computed on the CPU, whatever the other devices and the settings of JAX: the same
-    arguments give the same bits on machines of one kind. Without views (``count`` 0),
-    the spectrograms themselves.
+    They are computed on the CPU, whatever the other devices and the settings of JAX:
+    the same arguments give the same bits on machines of one kind. If ``count`` is 0,
+    returns the spectrograms themselves.
 
     Args:
       images: standardised, full-length spectrograms.
       count: views per spectrogram.
-      config: how they differ from it.
+      config: mixing and augmentation.
       stats: statistics that standardised the images.
-      seed: of all views.
+      seed: seed of all views.
     """
     images = np.asarray(images, np.float32)
     stats = Normalization(*(np.asarray(values, np.float32) for values in stats))
@@ -68,11 +68,11 @@ def make(
 
         @jax.jit
         def all_views(root: Key[Array, ""], images: Array) -> Array:
-            one = lambda i: _view(jax.random.fold_in(root, i), images, config, stats)
-            return lax.map(one, jnp.arange(count))
+            view = lambda i: _view(jax.random.fold_in(root, i), images, config, stats)
+            return lax.map(view, jnp.arange(count))
 
-        found = np.asarray(all_views(jax.random.key(seed), images))
-    return found.reshape(-1, *images.shape[1:])
+        views = np.asarray(all_views(jax.random.key(seed), images))
+    return views.reshape(-1, *images.shape[1:])
 
 
 def _view(

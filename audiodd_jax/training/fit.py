@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from audiodd_jax.config import Config, TrainingConfig
+from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import batches
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
@@ -28,11 +28,11 @@ class FitState(NamedTuple):
     """Everything that a resumed training needs, for ``k`` stacked seeds.
 
     Attributes:
-      states: of the seeds.
+      states: states of the seeds.
       best: the best networks so far by validation, or None without early stopping.
       best_step: ``[k]`` steps at which they were reached.
-      best_accuracy: ``[k]`` on the validation clips.
-      best_loss: ``[k]`` on the validation clips; breaks ties of accuracy.
+      best_accuracy: ``[k]`` their accuracy on the validation clips.
+      best_loss: ``[k]`` their loss on the validation clips; breaks ties of accuracy.
     """
 
     states: State
@@ -46,7 +46,7 @@ class Fitted(NamedTuple):
     """Trained networks.
 
     Attributes:
-      networks: of the seeds, stacked.
+      networks: networks of all seeds, stacked.
       model: their module.
       best_steps: steps at which they were reached.
       steps: steps taken.
@@ -66,20 +66,16 @@ def real_set(
     config: TrainingConfig,
     rows: Int[np.ndarray, " n"] | None = None,
 ) -> TrainingSet:
-    """Real clips with their labels as a training set.
+    """Makes a training set of real clips.
 
-    Args:
-      data: the clips.
-      num_classes: ``c``.
-      config: of the training.
-      rows: clips that are learnt from, whose labels alone are read; None: all.
+    ``rows`` are the clips to train on, and no other label is read; None: all.
     """
     if rows is None:
         return TrainingSet(data, losses.hard_targets(data.labels, num_classes, config))
     rows = jnp.asarray(rows)
     targets = jnp.zeros((len(data.labels), num_classes))
-    known = losses.hard_targets(data.labels[rows], num_classes, config)
-    return TrainingSet(data, targets.at[rows].set(known), rows)
+    labelled = losses.hard_targets(data.labels[rows], num_classes, config)
+    return TrainingSet(data, targets.at[rows].set(labelled), rows)
 
 
 def coreset_set(
@@ -88,33 +84,36 @@ def coreset_set(
     config: TrainingConfig,
     has_tags: bool = False,
 ) -> TrainingSet:
-    """A coreset with its learnt labels, of classes or tags, as a training set."""
-    classes = labels.argmax(1).astype(jnp.int32)
+    """Makes a training set of a coreset with its learnt labels."""
     targets = losses.soft_targets(labels, config, has_tags)
-    return TrainingSet(Split(images, classes), targets)
+    return _labelled_set(images, labels, targets)
 
 
 def views_set(
     images: Float[Array, "k f t 1"], labels: Float[Array, "k c"]
 ) -> TrainingSet:
-    """Spectrograms with the probabilities of a teacher as a training set."""
+    """Makes a training set of spectrograms with a teacher's probabilities."""
+    return _labelled_set(images, labels, labels.astype(jnp.float32))
+
+
+def _labelled_set(images: Array, labels: Array, targets: Array) -> TrainingSet:
     classes = labels.argmax(1).astype(jnp.int32)
-    return TrainingSet(Split(images, classes), labels.astype(jnp.float32))
+    return TrainingSet(Split(images, classes), targets)
 
 
 def fit(
-    config: Config,
-    data: TrainingSet,
     programs: Programs,
+    data: TrainingSet,
+    seed: int,
     run: RunDirectory | None = None,
     start: Network | None = None,
 ) -> Fitted:
-    """Trains ``config.training.seeds`` networks of ``config.model`` on ``data``.
+    """Trains the networks of ``programs`` on ``data``.
 
     Args:
-      config: model, training, and the first seed.
+      programs: programs of this training.
       data: the training set.
-      programs: of this training.
+      seed: the first seed.
       run: the run directory; None: memory only.
       start: networks to fine-tune, one per seed; None: random initialisation.
 
@@ -122,16 +121,18 @@ def fit(
       UserError: a loss that is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    settings = config.training
-    model, initial, chunk, validate, mesh, _ = programs
-    keys = jax.vmap(jax.random.key)(config.seed + np.arange(settings.seeds))
-    states = initial(keys)
+    settings, mesh = programs.settings, programs.mesh
+    keys = jax.vmap(jax.random.key)(seed + np.arange(settings.seeds))
+    states = programs.initial(keys)
     if start is not None:
         states = states.starting_from(start)
     states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
+    is_streamed = isinstance(data.clips, HostSplit)
+    chunk = programs.streamed_chunk if is_streamed else programs.chunk
 
-    def start(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
-        parts = _parts(data, keys, first, settings, mesh)
+    def start_at(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
+        batches_of = _streamed if is_streamed else _drawn
+        parts = batches_of(data, keys, first, settings, mesh)
 
         def advance(state: FitState, _: int) -> tuple[FitState, dict]:
             states, metrics = chunk(state.states, next(parts))
@@ -141,22 +142,26 @@ def fit(
 
     patience = settings.patience * settings.eval_every
     task = Task(
-        name=config.model.name,
-        start=start,
-        validate=lambda state, row: _review(state, row, validate, patience),
+        name=programs.name,
+        start=start_at,
+        validate=functools.partial(
+            _validate, validate=programs.validate, patience=patience
+        ),
         is_done=lambda state, step: 0 < patience <= step - int(state.best_step.max()),
         advice="lower --config.training.learning_rate",
         metric=programs.metric,
     )
     schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
     state = devices.replicate(_before_first_step(states, settings), mesh)
-    state, steps, history = train_loop(task, state, schedule, run)
-    networks, best = state.states.final, (steps,) * settings.seeds
-    if state.best is not None:
-        networks, best = state.best, tuple(map(int, state.best_step))
+    outcome = train_loop(task, state, schedule, run)
+    networks = outcome.state.states.final
+    best_steps = (outcome.step,) * settings.seeds
+    if outcome.state.best is not None:
+        networks = outcome.state.best
+        best_steps = tuple(map(int, outcome.state.best_step))
     # On this process's own device: from here on each process works alone.
     networks = jax.tree.map(jnp.asarray, jax.device_get(networks))
-    return Fitted(networks, model, best, steps, history)
+    return Fitted(networks, programs.model, best_steps, outcome.step, outcome.history)
 
 
 def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
@@ -169,15 +174,15 @@ def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
     )
 
 
-def _review(
-    state: FitState, row: dict[str, Any], validate: Callable | None, patience: int
+def _validate(
+    state: FitState, row: dict[str, Any], *, validate: Callable | None, patience: int
 ) -> FitState:
     """Validates into ``row``; with early stopping, keeps each seed's best network.
 
     Args:
-      state: of the training.
-      row: of the metrics.
-      validate: of ``programs.make_validate``.
+      state: state of the training.
+      row: metrics of the chunk.
+      validate: the validation of ``Programs``.
       patience: steps without improvement that end a seed's training; 0: none do.
     """
     if validate is None:
@@ -187,7 +192,7 @@ def _review(
     row["validation_loss"] = float(loss.mean())
     if not patience:
         return state
-    # A seed whose patience has run out is finished, whatever the others do.
+    # A seed is finished once its patience has run out, even if the others continue.
     is_alive = row["step"] - state.best_step <= patience
     is_better = (accuracy > state.best_accuracy) | (
         (accuracy == state.best_accuracy) & (loss <= state.best_loss)
@@ -197,12 +202,12 @@ def _review(
 
 def _keep(
     state: FitState,
-    chosen: Array,
+    chosen: Bool[Array, " k"],
     step: int,
     accuracy: Float[Array, " k"],
     loss: Float[Array, " k"],
 ) -> FitState:
-    """The state with the networks of the ``chosen`` seeds as their best."""
+    """Keeps the networks of the ``chosen`` seeds as their best."""
 
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
@@ -216,24 +221,38 @@ def _keep(
     )
 
 
-def _parts(
+def _draw(data: TrainingSet, config: TrainingConfig) -> Callable[..., Array]:
+    """``trainer.draw`` from the clips of a training set."""
+    rows = data.rows if data.rows is not None else jnp.arange(data.targets.shape[0])
+    return functools.partial(trainer.draw, rows=rows, size=config.batch_size)
+
+
+def _drawn(
     data: TrainingSet,
     keys: Key[Array, " k"],
     first: int,
     config: TrainingConfig,
     mesh: Mesh,
-) -> Iterator[Drawn | Streamed]:
-    """The batches of each chunk of steps: rows of the set, or streamed clips."""
-    rows = data.rows if data.rows is not None else jnp.arange(data.targets.shape[0])
-    draw = functools.partial(trainer.draw, rows=rows, size=config.batch_size)
-    if isinstance(data.clips, HostSplit):
-        one = lambda roots, step: draw(roots, step, 1)[:, 0]
-        sizes = (first, config.steps, config.log_every)
-        table = np.asarray(data.targets)
-        yield from batches.stream(data.clips, table, one, keys, *sizes)
-        return
-    # Without its rows, whose number would be another program.
+) -> Iterator[Drawn]:
+    """The batches of each chunk of steps, as rows of a set on the device."""
+    draw = _draw(data, config)
+    # Another number of rows would compile another program, so they stay out of it.
     data = devices.replicate(data._replace(rows=None), mesh)
     for start in range(first, config.steps, config.log_every):
         length = min(config.log_every, config.steps - start)
         yield Drawn(data, devices.replicate(draw(keys, start, length), mesh))
+
+
+def _streamed(
+    data: TrainingSet,
+    keys: Key[Array, " k"],
+    first: int,
+    config: TrainingConfig,
+    mesh: Mesh,
+) -> Iterator[Streamed]:
+    """The batches of each chunk of steps, as clips read from the host."""
+    draw = _draw(data, config)
+    draw_step = lambda roots, step: draw(roots, step, 1)[:, 0]
+    table = np.asarray(data.targets)
+    span = (first, config.steps, config.log_every)
+    yield from batches.stream(data.clips, table, draw_step, keys, *span)

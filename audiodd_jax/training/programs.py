@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.config import Config, TrainingConfig
+from audiodd_jax.config import ModelConfig, TrainingConfig
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import groups, metric
+from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import Dataset, Split
-from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
 from audiodd_jax.training import losses, trainer
-from audiodd_jax.training.trainer import State
+from audiodd_jax.training.trainer import Drawn, Metrics, State
 
 # Fraction of a device's memory for seeds that are trained at once, and an estimate
 # of the activations per clip and channel that a seed's backward pass stores.
@@ -30,65 +30,91 @@ _ACTIVATIONS_A_CLIP = 64
 
 
 class Programs(NamedTuple):
-    """What a training compiles; trainings that differ in clips or seeds share it.
+    """The programs of a training; trainings that differ in clips or seeds share them.
 
     Attributes:
+      name: name of the network.
+      settings: settings of the training.
       model: module of the networks.
-      initial: ``keys [k]`` to the seeds' states before the first step.
-      chunk: of ``trainer.make_chunk``.
-      validate: of ``make_validate``.
+      initial: maps ``keys [k]`` to the seeds' states before the first step.
+      chunk: steps on a set on the device.
+      streamed_chunk: steps on clips that are streamed from the host.
+      validate: metric and loss of stacked networks on the validation clips; None
+        without such clips.
       mesh: devices of the training.
-      metric: what the networks' scores are, in words.
+      metric: name of the networks' scores.
     """
 
+    name: str
+    settings: TrainingConfig
     model: nn.Module
     initial: Callable[[Key[Array, " k"]], State]
-    chunk: Callable[..., tuple[State, dict[str, Array]]]
-    validate: Callable[[Network], tuple[Array, Array]] | None
+    chunk: Callable[[State, Drawn], tuple[State, Metrics]]
+    streamed_chunk: Callable[[State, Streamed], tuple[State, Metrics]]
+    validate: (
+        Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None
+    )
     mesh: Mesh
-    metric: str = ACCURACY
+    metric: str
 
 
 def make(
-    config: Config,
+    config: ModelConfig,
+    settings: TrainingConfig,
     data: Dataset,
     mesh: Mesh | None = None,
     model: nn.Module | None = None,
 ) -> Programs:
-    """The programs of ``config.training``, compiled when they are first used.
+    """Makes the programs of a training, which are compiled when they are first used.
 
     Args:
-      config: model and training.
-      data: whose shapes, statistics, noise and validation clips are used; the clips
-        that are learnt from are an argument of ``fit``.
+      config: settings of the network.
+      settings: settings of the training.
+      data: gives shapes, statistics, noise and validation clips; the clips to train on
+        are an argument of ``fit``.
       mesh: devices of the training; None: all, of all processes.
-      model: to train; None: as ``config.model`` describes it.
+      model: module to train; None: the one that ``config`` describes.
 
     Raises:
       UserError: settings that the data does not allow.
     """
-    settings, shape = config.training, data.image_shape
     _check(settings, data)
     dtype = jnp.dtype(settings.precision)
-    model = model or models.make(config.model, data.num_classes, dtype)
-    initial = initial_program(model, shape, settings)
+    model = model or models.make(config, data.num_classes, dtype)
+    initial = initial_program(model, data.image_shape, settings)
     mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
-    parallel = settings.parallel or _seeds_at_once(initial, config, shape)
-    stats, validation = data.normalization, devices.replicate(data.validation, mesh)
-    kind = losses.kind_of(settings, data.has_tags)
-    chunk = trainer.make_chunk(
-        model, settings, stats, data.noise, parallel, mesh, kind=kind
+    parallel = settings.parallel or _seeds_at_once(
+        initial, config.width, settings, data.image_shape
     )
-    validate = make_validate(model, validation, settings)
-    return Programs(model, initial, chunk, validate, mesh, data.metric)
+    step = functools.partial(
+        trainer.step,
+        model=model,
+        config=settings,
+        stats=data.normalization,
+        noise=data.noise,
+        loss=losses.loss_name(settings, data.has_tags),
+    )
+    validate = None
+    if len(data.validation.labels):
+        validate = functools.partial(
+            validation_program(model, settings),
+            data=devices.replicate(data.validation, mesh),
+        )
+    return Programs(
+        config.name,
+        settings,
+        model,
+        initial,
+        trainer.make_chunk(step, parallel, mesh),
+        trainer.make_streamed_chunk(step, data.normalization, parallel, mesh),
+        validate,
+        mesh,
+        data.metric,
+    )
 
 
 def _check(settings: TrainingConfig, data: Dataset) -> None:
-    """Checks settings that depend on the data.
-
-    Raises:
-      UserError: the data lacks background noise or validation clips.
-    """
+    """Checks settings that depend on the data."""
     if settings.augment.background and data.noise is None:
         raise UserError(
             "--config.training.augment.background needs background noise, which this "
@@ -110,46 +136,36 @@ def initial_program(
     model: nn.Module, image_shape: tuple[int, int], settings: TrainingConfig
 ) -> jax.stages.Wrapped:
     """The program that draws the states of all seeds from their keys."""
-    one = functools.partial(
+    init = functools.partial(
         trainer.init, model=model, image_shape=image_shape, config=settings
     )
-    return jax.jit(lambda keys: jax.lax.map(one, keys))
+    return jax.jit(lambda keys: jax.lax.map(init, keys))
 
 
 def seed_grid(seeds: int, count: int | None = None) -> devices.Grid:
-    """The mesh for ``seeds``: the networks axis has as many devices as divide them.
+    """The grid for ``seeds``: the networks axis has as many devices as divide them.
 
-    Args:
-      seeds: networks to train.
-      count: devices; None: all, of all processes.
+    ``count`` is the number of devices; None: all, of all processes.
     """
     count = count or devices.make_mesh().size
-    own = math.gcd(seeds, count)
-    return devices.Grid(own, count // own)
-
-
-def make_validate(
-    model: nn.Module, data: Split, config: TrainingConfig
-) -> Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None:
-    """Measure and loss of stacked networks on validation clips; None without clips."""
-    if not len(data.labels):
-        return None
-    validate = validation_program(model, config)
-    return lambda networks: validate(networks, data)
+    networks = math.gcd(seeds, count)
+    return devices.Grid(networks, count // networks)
 
 
 def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.Wrapped:
-    """The program of ``make_validate``: ``(networks, data)``."""
+    """The program that validates: ``(networks, data)`` to metrics and losses."""
 
     @jax.jit
-    def validate(networks: Network, data: Split) -> tuple[Array, Array]:
+    def validate(
+        networks: Network, data: Split
+    ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         def score(network: Network) -> tuple[Array, Array]:
             out = logits(network, data.images, model, CLIPS_AT_ONCE)
             targets = losses.hard_targets(data.labels, out.shape[1], config)
-            kind = losses.kind_of(config, tags.are_tags(data.labels))
-            values = losses.per_clip(out, targets, kind).astype(out.dtype)
-            found = metric.estimate(out, data.labels, data.recordings).mean
-            return found, groups.estimate(values, data.recordings).mean
+            loss = losses.loss_name(config, tags.are_tags(data.labels))
+            values = losses.per_clip(out, targets, loss).astype(out.dtype)
+            accuracy = metric.estimate(out, data.labels, data.recordings).mean
+            return accuracy, groups.estimate(values, data.recordings).mean
 
         return jax.lax.map(score, networks)
 
@@ -157,22 +173,24 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
 
 
 def _seeds_at_once(
-    initial: Callable[..., State], config: Config, shape: tuple[int, int]
+    initial: Callable[..., State],
+    width: int,
+    settings: TrainingConfig,
+    shape: tuple[int, int],
 ) -> int:
     """Number of seeds that are trained at once by ``vmap``, if it is automatic.
 
     One on CPU: a single seed keeps the cores busy, and batched convolutions are slow.
     """
     device = jax.local_devices()[0]
-    known = device.memory_stats() if device.platform != "cpu" else None
-    if not known or "bytes_limit" not in known:
+    memory = device.memory_stats() if device.platform != "cpu" else None
+    if not memory or "bytes_limit" not in memory:
         return 1
-    seeds = config.training.seeds
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
-    one = jax.eval_shape(initial, keys)
-    own = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one.opt_state))
-    width = max(1, config.model.width) * _ACTIVATIONS_A_CLIP
-    activations = 4 * config.training.batch_size * shape[0] * shape[1] * width
+    seed = jax.eval_shape(initial, keys)
+    stored = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(seed.opt_state))
+    channels = max(1, width) * _ACTIVATIONS_A_CLIP
+    activations = 4 * settings.batch_size * shape[0] * shape[1] * channels
     # Total, not free memory: a resumed run must train the same seeds together.
-    fitting = int(_DEVICE_SHARE * known["bytes_limit"] // (2 * own + activations))
-    return max(1, min(seeds, fitting))
+    fitting = int(_DEVICE_SHARE * memory["bytes_limit"] // (2 * stored + activations))
+    return max(1, min(settings.seeds, fitting))

@@ -1,4 +1,4 @@
-"""Training of networks: ``init`` and ``step`` over stacked seeds, in jitted chunks.
+"""Training of networks: ``init`` and ``step``, and jitted chunks of steps.
 
 A step draws a batch, augments it, and takes a gradient step. All seeds advance in one
 program: one after the other, or several at once by ``vmap``. Randomness is
@@ -34,15 +34,17 @@ _INITIAL, _ORDER, _STEP = range(3)
 # Steps over which the decay of the moving average ramps up.
 _AVERAGE_WARMUP = 10
 
+Metrics = dict[str, Array]
+
 
 class TrainingSet(NamedTuple):
-    """A training set.
+    """Clips and their targets.
 
     Attributes:
-      clips: real ones, or a coreset's.
-      targets: ``[b, c]`` of ``losses``.
-      rows: ``[n]`` clips that are learnt from; None: all. A program compiled for a pool
-        of clips serves any part of it.
+      clips: real clips, or the spectrograms of a coreset.
+      targets: ``[b, c]`` targets, as ``losses`` makes them.
+      rows: ``[n]`` clips to train on; None: all. A program compiled for a pool of clips
+        serves any part of it.
     """
 
     clips: Split | DeviceSplit | HostSplit
@@ -55,7 +57,7 @@ class Drawn(NamedTuple):
 
     Attributes:
       data: the training set.
-      rows: ``[k, steps, b]`` its clips.
+      rows: ``[k, steps, b]`` clips of each batch.
     """
 
     data: TrainingSet
@@ -70,7 +72,7 @@ class State(NamedTuple):
       key: the seed's root key.
       network: the network, with its initial variables if they are subtracted.
       average: moving average of its variables, or None.
-      opt_state: of the optimiser.
+      opt_state: state of the optimiser.
     """
 
     step: Int[Array, "*k"]
@@ -81,11 +83,11 @@ class State(NamedTuple):
 
     @property
     def final(self) -> Network:
-        """The network for inference: with averaged variables, if there are any."""
+        """The network for inference, with averaged variables if they are computed."""
         return self.network._replace(variables=self.average or self.network.variables)
 
     def starting_from(self, network: Network) -> "State":
-        """This initial state with another network."""
+        """Returns this initial state with another network."""
         average = network.variables if self.average is not None else None
         return self._replace(network=network, average=average)
 
@@ -93,12 +95,12 @@ class State(NamedTuple):
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
     """AdamW or SGD with Nesterov momentum; warm-up, then a cosine or constant rate."""
     warmup = round(config.warmup * config.steps)
-    after = {
-        "cosine": lambda: optax.cosine_decay_schedule(
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(
             config.learning_rate, max(1, config.steps - warmup)
-        ),
-        "constant": lambda: optax.constant_schedule(config.learning_rate),
-    }[config.schedule]()
+        )
+    else:
+        after = optax.constant_schedule(config.learning_rate)
     rise = optax.linear_schedule(0.0, config.learning_rate, max(1, warmup))
     # Shifted by one, so that the first step's rate is not zero.
     rate = lambda step: jnp.where(step < warmup, rise(step + 1), after(step - warmup))
@@ -118,13 +120,9 @@ def init(
     image_shape: tuple[int, int],
     config: TrainingConfig,
 ) -> State:
-    """The state of one seed before its first step.
+    """Returns the state of one seed before its first step.
 
-    Args:
-      key: of the seed.
-      model: the network.
-      image_shape: ``(f, t)`` of the spectrograms.
-      config: of the training.
+    ``key`` is the seed's root key, ``image_shape`` is ``(f, t)``.
     """
     variables = models.init(jax.random.fold_in(key, _INITIAL), model, image_shape)
     network = Network(variables, variables if config.centre_outputs else None)
@@ -142,13 +140,20 @@ def step(
     config: TrainingConfig,
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None,
-    kind: str | None = None,
-) -> tuple[State, dict[str, Float[Array, ""]]]:
-    """One step of one seed on a batch: the new state, loss and accuracy.
+    loss: str,
+) -> tuple[State, Metrics]:
+    """Takes one step of one seed on a batch; returns its loss and accuracy too.
 
-    ``kind`` is the loss, of ``losses.kind_of``; None: that of classes.
+    Args:
+      state: state of the seed.
+      images: standardised spectrograms.
+      targets: targets of ``losses``.
+      model: the network.
+      config: settings of the training.
+      stats: statistics that standardised the images.
+      noise: background noise, for augmentation.
+      loss: name of the loss, from ``losses.loss_name``.
     """
-    kind = kind or config.loss
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     augment_key, mixup_key, dropout_key, start_key = jax.random.split(key, 4)
     images = augment(augment_key, images, config.augment, stats, noise)
@@ -166,7 +171,7 @@ def step(
             model, network._replace(params=params), images, dropout_key
         )
         out = out - before
-        return losses.loss(out, targets, kind), (out, statistics)
+        return losses.loss(out, targets, loss), (out, statistics)
 
     (value, (out, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(
         network.params
@@ -180,9 +185,9 @@ def step(
         ramp = (1.0 + state.step) / (_AVERAGE_WARMUP + state.step)
         decay = jnp.minimum(config.average, ramp)
         average = optax.incremental_update(network, average, 1 - decay)
-    # Mixed and soft targets too: of tags those that are likelier than not.
-    is_of_tags = kind == losses.BINARY
-    labels = (targets > 0.5).astype(int) if is_of_tags else jnp.argmax(targets, axis=1)
+    # Targets may be mixed or soft: the likeliest class, or the tags above one half.
+    has_tags = loss == losses.BINARY
+    labels = (targets > 0.5).astype(int) if has_tags else jnp.argmax(targets, axis=1)
     state = State(
         state.step + 1, state.key, Network(network, start), average, opt_state
     )
@@ -197,90 +202,97 @@ def draw(
     rows: Int[Array, " n"],
     size: int,
 ) -> Int[Array, "k steps b"]:
-    """Clips of every seed's batches from step ``first`` on.
+    """Draws the clips of every seed's batches from step ``first`` on.
 
     Args:
-      keys: of the seeds.
+      keys: root keys of the seeds.
       first: index of the first step.
       length: number of steps.
       rows: the clips to draw from.
       size: clips per batch.
     """
 
-    def one(key: Key[Array, ""]) -> Int[Array, "steps b"]:
+    def draw_seed(key: Key[Array, ""]) -> Int[Array, "steps b"]:
         order = jax.random.fold_in(key, _ORDER)
         return rows[batches.epoch_rows(order, rows.shape[0], size, first, length)]
 
-    return jax.vmap(one)(keys)
+    return jax.vmap(draw_seed)(keys)
 
 
 def make_chunk(
-    model: nn.Module,
-    config: TrainingConfig,
-    stats: Normalization,
-    noise: Num[Array, "pieces f t"] | None,
+    step: Callable[..., tuple[State, Metrics]],
     parallel: int,
     mesh: Mesh | None = None,
-    kind: str | None = None,
-) -> Callable[..., tuple[State, dict[str, Array]]]:
-    """``chunk(states, batches)``: jitted steps of all seeds; donates the states.
+) -> Callable[[State, Drawn], tuple[State, Metrics]]:
+    """Makes ``chunk(states, drawn)``: jitted steps of all seeds on a set on the device.
 
-    ``batches`` are those of the steps: rows of a set on the device, or streamed ones
-    with seeds on the second axis. Returns the states, and metrics averaged over the
-    chunk and the seeds.
+    It donates the states, and averages the metrics over the chunk and the seeds.
 
     Args:
-      model: the network.
-      config: of the training.
-      stats: statistics that standardised the images.
-      noise: background noise, for augmentation.
+      step: the function ``step`` with all of its keyword arguments.
       parallel: seeds that are trained at once on a device.
       mesh: devices: seeds are shared along its networks axis, batches along the other;
         None: the first local device.
-      kind: the loss, of ``losses.kind_of``; None: that of classes.
     """
-    mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
-    on_mesh = functools.partial(devices.constrain_batch, mesh)
-
-    def seed_chunk(
-        state: State, drawn: Any, data: TrainingSet | None
-    ) -> tuple[State, dict[str, Array]]:
-        def take(drawn: Any) -> Split:
-            if data is None:
-                return batches.standardized(drawn, stats)
-            return Split(data.clips.take(drawn), data.targets[drawn])
-
-        def body(state: State, drawn: Any) -> tuple[State, dict[str, Array]]:
-            batch = on_mesh(take(drawn))
-            return step(
-                state,
-                batch.images,
-                batch.labels,
-                model=model,
-                config=config,
-                stats=stats,
-                noise=noise,
-                kind=kind,
-            )
-
-        return lax.scan(body, state, drawn)
-
-    def own(stacked: Any, data: TrainingSet | None) -> tuple[State, dict[str, Array]]:
-        return in_groups(lambda pair: seed_chunk(*pair, data), stacked, parallel)
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def chunk(states: State, drawn: Drawn | Streamed) -> tuple[State, dict[str, Array]]:
-        if isinstance(drawn, Streamed):
-            data = None
-            by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), drawn)
-        else:
-            data, by_seed = drawn
-        states, metrics = devices.map_networks(mesh, own)((states, by_seed), data)
-        return states, jax.tree.map(jnp.mean, metrics)
+    def chunk(states: State, drawn: Drawn) -> tuple[State, Metrics]:
+        def take(rows: Int[Array, " b"], data: TrainingSet) -> Split:
+            return Split(data.clips.take(rows), data.targets[rows])
+
+        return _advance(step, parallel, mesh, (states, drawn.rows), drawn.data, take)
 
     return chunk
 
 
-def in_groups(function: Callable[[Any], Any], stacked: Any, size: int) -> Any:
-    """``function`` of each seed's slice of ``stacked``, ``size`` seeds at once."""
-    return lax.map(function, stacked, batch_size=size if size > 1 else None)
+def make_streamed_chunk(
+    step: Callable[..., tuple[State, Metrics]],
+    stats: Normalization,
+    parallel: int,
+    mesh: Mesh | None = None,
+) -> Callable[[State, Streamed], tuple[State, Metrics]]:
+    """Makes ``chunk(states, streamed)``: the steps of ``make_chunk`` on streamed clips.
+
+    The second axis of the streamed arrays is the seed. ``stats`` standardise the clips.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def chunk(states: State, streamed: Streamed) -> tuple[State, Metrics]:
+        take = lambda batch, _: batches.standardized(batch, stats)
+        by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), streamed)
+        return _advance(step, parallel, mesh, (states, by_seed), None, take)
+
+    return chunk
+
+
+def _advance(
+    step: Callable[..., tuple[State, Metrics]],
+    parallel: int,
+    mesh: Mesh | None,
+    stacked: tuple[State, Any],
+    data: TrainingSet | None,
+    take: Callable[[Any, Any], Split],
+) -> tuple[State, Metrics]:
+    """Scans steps of all seeds; ``stacked`` are their states and batches.
+
+    ``take(batch, data)`` returns the clips of a batch.
+    """
+    mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
+
+    def advance_seed(
+        state: State, drawn: Any, data: TrainingSet | None
+    ) -> tuple[State, Metrics]:
+        def body(state: State, drawn: Any) -> tuple[State, Metrics]:
+            batch = devices.constrain_batch(mesh, take(drawn, data))
+            return step(state, batch.images, batch.labels)
+
+        return lax.scan(body, state, drawn)
+
+    def advance_shard(
+        stacked: tuple[State, Any], data: TrainingSet | None
+    ) -> tuple[State, Metrics]:
+        seed = lambda pair: advance_seed(*pair, data)
+        return lax.map(seed, stacked, batch_size=parallel if parallel > 1 else None)
+
+    states, metrics = devices.map_networks(mesh, advance_shard)(stacked, data)
+    return states, jax.tree.map(jnp.mean, metrics)

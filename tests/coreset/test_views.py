@@ -93,7 +93,7 @@ def test_background_noise_is_refused():
 
 
 def test_a_coreset_without_a_teacher_has_no_views():
-    with pytest.raises(UserError, match="no labels of a teacher"):
+    with pytest.raises(UserError, match="no teacher labels"):
         labelled(teacher_labels=None).views()
 
 
