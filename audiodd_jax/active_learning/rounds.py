@@ -127,7 +127,7 @@ def label_rounds(
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        made = programs.make(config, data)
+        made = programs.make(config.model, config.training, data)
         choose = query.make_choose(
             settings,
             model,
@@ -215,14 +215,14 @@ def _round(
     training = fit.real_set(data.train, data.num_classes, own.training, rows)
     start = state.network if config.active.warm_start and index else None
     if run is None:
-        fitted = fit.fit(own, training, made, start=start)
+        fitted = fit.fit(made, training, own.seed, start=start)
     else:
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         record = fields.record(own, TRAINING)
         record["rows"] = digest
         options = presets.run_options(own, TRAINING)
         with RunDirectory(_folder(run, index), record, **options) as inner:
-            fitted = fit.fit(own, training, made, inner, start)
+            fitted = fit.fit(made, training, own.seed, inner, start)
         networks_file.save(
             run.path / "networks.npz", fitted.networks, data, config.model
         )

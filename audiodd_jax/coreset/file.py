@@ -38,7 +38,7 @@ class Coreset:
       labels: ``[s, c]`` float32, soft labels, centred.
       class_names: ``c`` names.
       metadata: dataset, feature settings, normalisation constants, method, settings.
-      teacher_labels: ``[k, c]`` float16, a teacher's probabilities of the ``views``, for
+      teacher_labels: ``[k, c]`` float16, a teacher's probabilities of ``views``, for
         training networks; None: distilled without a teacher. Kernel regression reads
         ``labels``.
     """

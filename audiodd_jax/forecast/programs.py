@@ -5,6 +5,7 @@ They are the jitted functions that the commands call. Their arguments are
 ``program.lower().compile()`` asks the compiler and allocates nothing.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -172,7 +173,15 @@ def training_step(work: Workload, mesh: Mesh) -> Program:
     batch = min(settings.batch_size, work.learns_from)
     rows = _array(settings.seeds, length, batch, dtype=jnp.int32)
     parallel = settings.parallel or 1
-    chunk = trainer.make_chunk(model, settings, _stats(sizes), None, parallel, mesh)
+    step = functools.partial(
+        trainer.step,
+        model=model,
+        config=settings,
+        stats=_stats(sizes),
+        noise=None,
+        loss=settings.loss,
+    )
+    chunk = trainer.make_chunk(step, parallel, mesh)
     states = on_mesh(states, mesh, PartitionSpec(NETWORKS))
     drawn = on_mesh(Drawn(data, rows), mesh)
     return Program(chunk, (states, drawn), length, settings.precision)

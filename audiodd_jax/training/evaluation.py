@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float
 
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
@@ -56,60 +56,60 @@ def kernel_regression(
     """
     mesh = mesh or devices.make_mesh(scoring.num_networks)
     _check_memory(max(len(c.labels) for c in coresets), len(test.labels))
-    predicted = regression_program(scoring, mesh)
+    predict = regression_program(scoring, mesh)
     test, *coresets = devices.replicate([test, *coresets], mesh)
-    return [
-        _of_regression(
-            "krr",
-            np.stack([predicted(np.int32(seed), arrays, test) for seed in seeds]),
-            test.labels,
-            arrays.labels.shape[1],
-        )
-        for arrays in coresets
-    ]
+    evaluations = []
+    for coreset in coresets:
+        answers = [predict(np.int32(seed), coreset, test) for seed in seeds]
+        classes = coreset.labels.shape[1]
+        evaluations.append(_of_regression("krr", np.stack(answers), test, classes))
+    return evaluations
 
 
 def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
-    """The program of ``kernel_regression``, of ``(seed, arrays, test)``.
+    """The program of ``kernel_regression``: ``(seed, coreset, test)`` to answers."""
 
-    Its values are the predicted classes ``[b]``, or the outputs for tags ``[b, c]``.
-    """
-
-    def predicted(seed: jax.Array, arrays: CoresetArrays, test: Split) -> jax.Array:
+    def predict(seed: jax.Array, coreset: CoresetArrays, test: Split) -> jax.Array:
         predictions = ridge_scoring.predict(
             jax.random.fold_in(jax.random.key(_EVALUATION), seed),
             test.images,
-            arrays.images,
-            arrays.labels,
+            coreset.images,
+            coreset.labels,
             scoring,
             mesh,
         )
-        return _answers(predictions, test.labels)
+        return _answers(predictions, tags.are_tags(test.labels))
 
-    return jax.jit(predicted, out_shardings=devices.replicated(mesh))
+    return jax.jit(predict, out_shardings=devices.replicated(mesh))
+
+
+def _answers(outputs: Float[Array, "b c"], has_tags: bool) -> Array:
+    """Argmax ``[b]`` for classes; raw outputs ``[b, c]`` for tags."""
+    return outputs if has_tags else outputs.argmax(1)
 
 
 def _of_regression(
-    protocol: str, found: np.ndarray, labels: Int[Array, "b *c"], num_classes: int
+    protocol: str, answers: np.ndarray, test: Split, num_classes: int
 ) -> Evaluation:
-    """The evaluation of kernel regression: of ``regression_program``'s values."""
-    if tags.are_tags(labels):
-        threshold = tag_threshold(num_classes)
-        return scores.from_tag_outputs(protocol, found, labels, threshold)
-    return scores.from_predictions(protocol, found, labels, num_classes)
+    threshold = tag_threshold(num_classes)
+    return _evaluation(protocol, answers, test, num_classes, threshold)
 
 
-def _answers(predictions: Array, labels: Int[Array, "b *c"]) -> Array:
-    """What is kept of predictions: classes, or of tags all outputs."""
-    return predictions if tags.are_tags(labels) else predictions.argmax(1)
+def _evaluation(
+    protocol: str,
+    answers: Array | np.ndarray,
+    test: Split,
+    num_classes: int,
+    threshold: float,
+) -> Evaluation:
+    """Evaluates answers of all seeds; ``threshold`` is that of a tag's output."""
+    if tags.are_tags(test.labels):
+        return scores.from_tag_outputs(protocol, answers, test.labels, threshold)
+    return scores.from_predictions(protocol, answers, test.labels, num_classes)
 
 
 def _check_memory(s: int, b: int) -> None:
-    """Checks that the kernels of a support set fit the memory of a device.
-
-    Raises:
-      UserError: they do not.
-    """
+    """Checks that the kernels of a support set fit the memory of a device."""
     device = jax.local_devices()[0]
     # The sum, a network's term, the scaled kernel and its Cholesky factor.
     needed = 4 * s * (4 * s + 2 * b)
@@ -136,9 +136,9 @@ def exact_regression(
     Args:
       support: support set.
       test: test clips.
-      kind: of the kernel.
-      scoring: settings, of which width, number and precision of networks and the
-        chunk have no effect.
+      kind: ``nngp`` or ``ntk``.
+      scoring: settings; the width, number and precision of the networks and the chunk
+        have no effect.
       folder: where finished tiles are saved; None: memory only.
       mesh: devices; None: all.
 
@@ -164,40 +164,27 @@ def exact_regression(
         *(jnp.asarray(x) for x in (k_bs, k_ss, support.labels)),
         scoring.regularizer,
     )
-    found = np.asarray(_answers(predictions, test.labels))[None]
-    return _of_regression(kind, found, test.labels, support.labels.shape[1])
+    answers = np.asarray(_answers(predictions, tags.are_tags(test.labels)))[None]
+    return _of_regression(kind, answers, test, support.labels.shape[1])
 
 
 def networks(
     fitted: Fitted, test: Split, protocol: str, num_classes: int
 ) -> Evaluation:
-    """Scores trained networks on the test clips.
-
-    Args:
-      fitted: networks of all seeds.
-      test: test clips.
-      protocol: name of the model.
-      num_classes: ``c``.
-    """
-    has_tags = tags.are_tags(test.labels)
-    predicted = prediction_program(fitted.model, has_tags)
-    found = predicted(fitted.networks, test.images)
-    if has_tags:  # by a probability above one half
-        return scores.from_tag_outputs(protocol, found, test.labels, 0.0)
-    return scores.from_predictions(protocol, found, test.labels, num_classes)
+    """Scores trained networks on the test clips; ``protocol`` names their model."""
+    predict = prediction_program(fitted.model, tags.are_tags(test.labels))
+    answers = predict(fitted.networks, test.images)
+    # A logit above 0 is a probability above one half.
+    return _evaluation(protocol, answers, test, num_classes, threshold=0.0)
 
 
 @functools.lru_cache(maxsize=4)
 def prediction_program(model: nn.Module, has_tags: bool = False) -> jax.stages.Wrapped:
-    """The program of ``networks``, of ``(networks, images)``.
-
-    Its values are the classes ``[k, b]``, or the logits of tags ``[k, b, c]``.
-    """
+    """The program of ``networks``: ``(networks, images)`` to answers."""
 
     @jax.jit
-    def predicted(networks: Network, images: Array) -> Array:
+    def predict(networks: Network, images: Array) -> Array:
         out = lambda network: logits(network, images, model, CLIPS_AT_ONCE)
-        one = lambda network: out(network) if has_tags else out(network).argmax(1)
-        return jax.lax.map(one, networks)
+        return jax.lax.map(lambda network: _answers(out(network), has_tags), networks)
 
-    return predicted
+    return predict

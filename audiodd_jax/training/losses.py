@@ -2,8 +2,8 @@
 
 A coreset's labels are centred, as kernel regression learns them: a hard label is
 ``one_hot - 1/c``, learnt labels are unconstrained. Targets are their multiples by
-``label_scale``. Classes are learnt by cross-entropy with a softmax, tags by the binary
-one with a sigmoid each.
+``label_scale``. Classes are learnt by cross-entropy with a softmax, tags by binary
+cross-entropy with a sigmoid each.
 """
 
 import jax
@@ -16,12 +16,12 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
 
-# The loss of tags; that of classes is a setting.
+# The loss for tags; the loss for classes is a setting.
 BINARY = "binary_cross_entropy"
 
 
-def kind_of(config: TrainingConfig, has_tags: bool) -> str:
-    """The loss of a training, as ``loss`` takes it.
+def loss_name(config: TrainingConfig, has_tags: bool) -> str:
+    """Returns the name of a training's loss, as ``loss`` takes it.
 
     Raises:
       UserError: tags are to be learnt by squared error.
@@ -39,16 +39,10 @@ def kind_of(config: TrainingConfig, has_tags: bool) -> str:
 def hard_targets(
     labels: Int[Array, "b *c"], num_classes: int, config: TrainingConfig
 ) -> Float[Array, "b c"]:
-    """Smoothed one-hot or multi-hot labels, or scaled centred ones for ``mse``.
-
-    Args:
-      labels: classes or tags.
-      num_classes: ``c``.
-      config: loss, smoothing and scale.
-    """
+    """Smoothed one-hot or multi-hot labels, or scaled centred ones for ``mse``."""
     if config.loss == "mse":
         return config.label_scale * centred_targets(labels, num_classes)
-    if tags.are_tags(labels):  # each tag is a question of two answers
+    if tags.are_tags(labels):  # each tag is a binary question
         return labels + config.label_smoothing * (0.5 - labels)
     return optax.smooth_labels(
         jax.nn.one_hot(labels, num_classes), config.label_smoothing
@@ -61,13 +55,8 @@ def soft_targets(
     """Targets of a coreset's centred labels.
 
     With ``labels = "hard"``, targets of the largest class, which separates the gain by
-    the images from the gain by the labels.
-
-    Args:
-      labels: centred.
-      config: loss, scale and kind of the labels.
-      has_tags: whether they are of tags. A target is then the softmax of the tag's two
-        answers, ``y`` and ``1 - y``, for the estimated probability ``y``.
+    the images from the gain by the labels. The target of a tag is the softmax of its
+    two answers, ``y`` and ``1 - y``, for the estimated probability ``y``.
     """
     if has_tags:
         if config.labels == "hard":
@@ -81,28 +70,19 @@ def soft_targets(
 
 
 def loss(
-    logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], name: str
 ) -> Float[Array, ""]:
-    """Cross-entropy, or half the squared error, averaged over the batch.
-
-    Args:
-      logits: of the network.
-      targets: as ``hard_targets`` or ``soft_targets`` makes them.
-      kind: of ``kind_of``.
-    """
-    return jnp.mean(per_clip(logits, targets, kind))
+    """The loss with a ``loss_name``, averaged over the batch."""
+    return jnp.mean(per_clip(logits, targets, name))
 
 
 def per_clip(
-    logits: Float[Array, "b c"], targets: Float[Array, "b c"], kind: str
+    logits: Float[Array, "b c"], targets: Float[Array, "b c"], name: str
 ) -> Float[Array, " b"]:
-    """Cross-entropy, or half the squared error, of each clip; the same arguments.
-
-    Binary cross-entropy is the mean over tags.
-    """
-    if kind == "mse":
+    """Cross-entropy of each clip, its mean over tags, or half the squared error."""
+    if name == "mse":
         return 0.5 * jnp.sum((logits - targets) ** 2, axis=1)
-    if kind == BINARY:
+    if name == BINARY:
         return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=1)
     return optax.softmax_cross_entropy(logits, targets)
 

@@ -1,6 +1,6 @@
 """Metrics of predictions: confusion matrix, accuracy per class, macro F1, interval.
 
-Average precision is in ``ops.average_precision``.
+Average precision is in ``features.average_precision``.
 """
 
 import math
@@ -22,7 +22,7 @@ def confusion_matrix(
 
 
 def per_class_accuracy(confusion: Int[np.ndarray, "c c"]) -> Float[np.ndarray, " c"]:
-    """Fraction of each class's clips that is recognised; NaN for an empty class."""
+    """Fraction of each class's clips that are recognised; NaN for an empty class."""
     total = confusion.sum(1)
     hits = np.diag(confusion).astype(float)
     return np.divide(hits, total, out=np.full(len(total), np.nan), where=total > 0)
@@ -41,17 +41,17 @@ def macro_f1_of_tags(
 ) -> float:
     """Mean over tags of ``2 hits / (clips + predictions)``.
 
-    Tags without clips and predictions do not count; 0 if none counts.
+    Tags without clips and predictions do not count; 0 if no tag counts.
     """
     hits = (predicted & (tags > 0)).sum(0)
     return _mean_f1(hits, predicted.sum(0) + tags.sum(0, dtype=np.int64))
 
 
 def _mean_f1(hits: Int[np.ndarray, " c"], size: Int[np.ndarray, " c"]) -> float:
-    is_there = size > 0
-    if not is_there.any():
+    counts = size > 0
+    if not counts.any():
         return 0.0
-    return float(np.mean(2 * hits[is_there] / size[is_there]))
+    return float(np.mean(2 * hits[counts] / size[counts]))
 
 
 def interval95(values: Sequence[float]) -> float:
@@ -62,6 +62,6 @@ def interval95(values: Sequence[float]) -> float:
     count = len(values)
     if count < 2:
         return math.nan
-    # scipy.stats has the same, and takes half a second to import.
+    # scipy.stats has this quantile too, but takes half a second to import.
     quantile = scipy.special.stdtrit(count - 1, 0.975)
     return float(quantile * statistics.stdev(values) / math.sqrt(count))

@@ -1,4 +1,4 @@
-"""Trained networks as a file that can be used on new sounds."""
+"""Files of trained networks, which can be used on new sounds."""
 
 import dataclasses
 import functools
@@ -43,8 +43,8 @@ class TrainedNetworks:
       class_names: ``c`` names.
       features: feature settings.
       normalization: statistics that standardise spectrograms.
-      module: your own network, where ``model`` names none that can be imported.
-      has_tags: whether the classes are tags, any number of them in a clip.
+      module: a user's network that ``model`` cannot name by an import path.
+      has_tags: True if clips carry tags instead of a single class.
     """
 
     networks: Network
@@ -58,9 +58,9 @@ class TrainedNetworks:
     def predict(
         self, images: Float[Array | np.ndarray, "b f t 1"]
     ) -> Float[Array, "b c"]:
-        """Probabilities of standardised spectrograms, averaged over networks.
+        """Predicts probabilities of standardised spectrograms, averaged over networks.
 
-        Those of classes sum to one; each tag has its own.
+        Probabilities of classes sum to one; each tag has its own.
         """
         model = self.module or models.make(self.model, len(self.class_names))
         images = jnp.asarray(images)
@@ -69,11 +69,11 @@ class TrainedNetworks:
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
     ) -> Float[Array, "b f t 1"]:
-        """Spectrograms of recordings, as ``predict`` takes them.
+        """Computes spectrograms of recordings, as ``predict`` takes them.
 
         Args:
           waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
-          sample_rate: in Hz.
+          sample_rate: sample rate in Hz.
         """
         return from_waveform.standardized(
             waveform, sample_rate, self.features, self.normalization
@@ -85,18 +85,18 @@ class TrainedNetworks:
 def _mean_probabilities(
     networks: Network, images: Float[Array, "b f t 1"], model: nn.Module, has_tags: bool
 ) -> Float[Array, "b c"]:
-    one = lambda network: probabilities(
+    predict = lambda network: probabilities(
         logits(network, images, model, CLIPS_AT_ONCE), has_tags
     )
-    return jax.lax.map(one, networks).mean(0)
+    return jax.lax.map(predict, networks).mean(0)
 
 
 def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> None:
     """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them.
 
     Args:
-      path: of the ``.npz``.
-      networks: of all seeds, stacked.
+      path: path of the ``.npz``.
+      networks: networks of all seeds, stacked.
       data: their training data.
       model: settings of the networks.
     """
@@ -122,13 +122,13 @@ def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> No
 
 
 def _trees(networks: Network) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, variables in networks._asdict().items():
-        if variables is not None:
-            found |= {
-                f"{name}.{part}": tree for part, tree in variables._asdict().items()
-            }
-    return found
+    """The trees of a network's variables, by name in the file."""
+    return {
+        f"{name}.{part}": tree
+        for name, variables in networks._asdict().items()
+        if variables is not None
+        for part, tree in variables._asdict().items()
+    }
 
 
 def load_networks(
@@ -137,11 +137,12 @@ def load_networks(
     """Reads the ``networks.npz`` of ``audiodd train``.
 
     Args:
-      path: of the file.
-      model: the network, as ``train`` was given one; None: as the file names it.
+      path: path of the file.
+      model: the network that was passed to ``train``; None: the one that the file
+        names.
 
     Raises:
-      UserError: it does not exist, is damaged, or has another format.
+      UserError: the file does not exist, is damaged, or has a newer format.
     """
     path = Path(path)
     if not path.is_file():
@@ -153,25 +154,12 @@ def load_networks(
             raise UserError(
                 f"{path} has format {metadata['format']}; this version reads {FORMAT}"
             )
-        trees: dict[str, dict] = {}
-        for name, value in arrays.items():
-            part, *names = name.split("/")
-            trees.setdefault(part, {})[tuple(names)] = jnp.asarray(value)
-        variables = {
-            owner: Variables(
-                *(
-                    unflatten_dict(trees.get(f"{owner}.{part}", {}))
-                    for part in Variables._fields
-                )
-            )
-            for owner in {part.split(".")[0] for part in trees}
-        }
         stats = metadata["normalization"]
         mean, std = (
             np.array(stats[name], np.float32) for name in Normalization._fields
         )
         return TrainedNetworks(
-            Network(variables["variables"], variables.get("start")),
+            _network(arrays),
             fields.build(ModelConfig, metadata["model"]),
             tuple(metadata["class_names"]),
             fields.build(FeaturesConfig, metadata["features"]),
@@ -181,3 +169,19 @@ def load_networks(
         )
     except DAMAGE as error:
         raise UserError(f"{path} is not a networks file of audiodd_jax") from error
+
+
+def _network(arrays: dict[str, np.ndarray]) -> Network:
+    """Inverse of ``_trees``, from the arrays of a file."""
+    trees: dict[str, dict] = {}
+    for name, value in arrays.items():
+        part, *names = name.split("/")
+        trees.setdefault(part, {})[tuple(names)] = jnp.asarray(value)
+
+    def variables(owner: str) -> Variables:
+        statistics = trees.get(f"{owner}.statistics", {})  # empty without batch norm
+        params = trees[f"{owner}.params"]
+        return Variables(unflatten_dict(params), unflatten_dict(statistics))
+
+    start = variables("start") if "start.params" in trees else None
+    return Network(variables("variables"), start)

@@ -51,9 +51,7 @@ class Programs(NamedTuple):
     initial: Callable[[Key[Array, " k"]], State]
     chunk: Callable[[State, Drawn], tuple[State, Metrics]]
     streamed_chunk: Callable[[State, Streamed], tuple[State, Metrics]]
-    validate: (
-        Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None
-    )
+    validate: Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None
     mesh: Mesh
     metric: str
 

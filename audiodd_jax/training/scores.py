@@ -1,5 +1,6 @@
 """Scores of predictions over seeds: accuracies or mean average precisions."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ class TagScores(NamedTuple):
     Attributes:
       precisions: ``[k, c]`` average precision of each tag, per seed; NaN for tags that
         no clip has.
-      macro_f1s: ``[k]`` macro F1 of the tags that are predicted, per seed.
+      macro_f1s: ``[k]`` macro F1 of the predicted tags, per seed.
     """
 
     precisions: Float[np.ndarray, "k c"]
@@ -30,12 +31,12 @@ class Evaluation(NamedTuple):
     """Scores of one protocol.
 
     Attributes:
-      protocol: its name.
-      accuracies: one per seed or fold; of tags, mean average precisions.
-      confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None if
-        the accuracies are means, or of tags.
-      tags: their scores; None if the accuracies are means, or of classes.
-      metric: what the accuracies are, in words.
+      protocol: name of the protocol.
+      accuracies: one per seed or fold; mean average precisions for tags.
+      confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None for
+        tags, or if the accuracies are means.
+      tags: scores of tags; None for classes, or if the accuracies are means.
+      metric: name of the accuracies in tables and messages.
     """
 
     protocol: str
@@ -46,7 +47,7 @@ class Evaluation(NamedTuple):
 
     @property
     def is_detailed(self) -> bool:
-        """Whether there are scores per class and macro F1, and not means alone."""
+        """True if scores per class and macro F1 are known, not only means."""
         return self.confusions is not None or self.tags is not None
 
     @property
@@ -84,37 +85,38 @@ class Evaluation(NamedTuple):
         return f"{100 * self.mean:.1f}{deviation} %"
 
     def summary(self, class_names: tuple[str, ...]) -> dict[str, Any]:
-        """All scores as JSON values."""
-        interval = self.interval
+        """Returns all scores as JSON values."""
         result = {
             "protocol": self.protocol,
             "measure": self.metric,
             "test_accuracy": self.mean,
             "test_accuracy_std": self.std,
-            "test_accuracy_interval95": None if np.isnan(interval) else interval,
+            "test_accuracy_interval95": _without_nan([self.interval])[0],
             "test_accuracies": self.accuracies,
         }
-        plain = lambda row: [None if np.isnan(x) else x for x in row.tolist()]
+        if not self.is_detailed:
+            return result
+        result["macro_f1"] = self.macro_f1
+        shares = _without_nan(self.per_class.tolist())
+        per_class = dict(zip(class_names, shares, strict=True))
         if self.tags:
-            precisions = plain(self.per_class)
             return {
                 **result,
-                "macro_f1": self.macro_f1,
                 "macro_f1s": self.tags.macro_f1s.tolist(),
-                "per_class_average_precision": dict(
-                    zip(class_names, precisions, strict=True)
-                ),
-                "average_precisions": [plain(row) for row in self.tags.precisions],
+                "per_class_average_precision": per_class,
+                "average_precisions": [
+                    _without_nan(row) for row in self.tags.precisions.tolist()
+                ],
             }
-        if self.confusions is None:
-            return result
-        shares = plain(self.per_class)
         return {
             **result,
-            "macro_f1": self.macro_f1,
-            "per_class_accuracy": dict(zip(class_names, shares, strict=True)),
+            "per_class_accuracy": per_class,
             "confusions": self.confusions.tolist(),
         }
+
+
+def _without_nan(values: list[float]) -> list[float | None]:
+    return [None if math.isnan(value) else value for value in values]
 
 
 def from_summary(summary: dict[str, Any]) -> Evaluation:
@@ -135,14 +137,7 @@ def from_predictions(
     labels: Int[Array | np.ndarray, " b"],
     num_classes: int,
 ) -> Evaluation:
-    """The evaluation of predicted classes, one row per seed.
-
-    Args:
-      protocol: its name.
-      predicted: classes.
-      labels: true classes.
-      num_classes: ``c``.
-    """
+    """Evaluates predicted classes, one row per seed."""
     labels = np.asarray(labels)
     confusions = np.stack(
         [
@@ -160,34 +155,34 @@ def from_tag_outputs(
     labels: Int[Array | np.ndarray, "b c"],
     threshold: float,
 ) -> Evaluation:
-    """The evaluation of outputs for tags, one matrix per seed.
+    """Evaluates outputs for tags, one matrix per seed.
 
     Args:
-      protocol: its name.
-      outputs: the higher, the likelier the tag.
+      protocol: name of the protocol.
+      outputs: higher for likelier tags.
       labels: true tags.
-      threshold: outputs above which a clip is said to have a tag, for macro F1.
+      threshold: outputs above it predict the tag, for macro F1.
     """
     labels = np.asarray(labels)
     precisions, f1s = [], []
-    for each in np.asarray(outputs):
-        found = average_precision(jnp.asarray(each), jnp.asarray(labels))
-        precisions.append(np.asarray(found, float))
-        f1s.append(metrics.macro_f1_of_tags(each > threshold, labels))
+    for of_seed in np.asarray(outputs):
+        precision = average_precision(jnp.asarray(of_seed), jnp.asarray(labels))
+        precisions.append(np.asarray(precision, float))
+        f1s.append(metrics.macro_f1_of_tags(of_seed > threshold, labels))
     return _of_tags(protocol, TagScores(np.stack(precisions), np.array(f1s)))
 
 
 def _of_tags(protocol: str, scores: TagScores) -> Evaluation:
-    """The evaluation whose accuracies are means over the tags that some clip has."""
-    is_there = ~np.isnan(scores.precisions).all(0)
-    means = scores.precisions[:, is_there].mean(1) if is_there.any() else [0.0]
+    """The evaluation with means over the tags that occur in the test clips."""
+    occurs = ~np.isnan(scores.precisions).all(0)
+    means = scores.precisions[:, occurs].mean(1) if occurs.any() else [0.0]
     means = tuple(map(float, means))
     name = metric.MEAN_AVERAGE_PRECISION
     return Evaluation(protocol, means, tags=scores, metric=name)
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation over the seeds of several evaluations."""
+    """Joins the seeds of several evaluations into one."""
     if parts[0].tags:
         fields = zip(*(part.tags for part in parts), strict=True)
         return _of_tags(parts[0].protocol, TagScores(*map(np.concatenate, fields)))

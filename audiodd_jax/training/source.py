@@ -123,5 +123,5 @@ def fit_source(
         )
     else:
         training_set = fit.real_set(clips, data.num_classes, config.training)
-    compiled = programs.make(config, data, model=model)
-    return fit.fit(config, training_set, compiled, run)
+    compiled = programs.make(config.model, config.training, data, model=model)
+    return fit.fit(compiled, training_set, config.seed, run)

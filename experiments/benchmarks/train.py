@@ -8,6 +8,7 @@ PyTorch runs with its default layout and with channels last; on a GPU it is comp
 with channels last.
 """
 
+import functools
 import statistics
 
 import jax
@@ -90,7 +91,15 @@ def ours(name):
     stats = Normalization(
         np.zeros(_BINS.value, np.float32), np.ones(_BINS.value, np.float32)
     )
-    chunk = trainer.make_chunk(model, settings, stats, None, parallel=1)
+    step = functools.partial(
+        trainer.step,
+        model=model,
+        config=settings,
+        stats=stats,
+        noise=None,
+        loss=settings.loss,
+    )
+    chunk = trainer.make_chunk(step, parallel=1)
     rows = trainer.draw(keys, 0, _STEPS.value, jnp.arange(_BATCH.value), _BATCH.value)
 
     def turn():

@@ -98,16 +98,16 @@ def prepared(train, validation, stats, class_names=("low", "middle", "high"), **
 _programs = {}
 
 
-def shared_programs(config, data, make=programs.make):
+def shared_programs(config, settings, data, make=programs.make):
     """``programs.make``, once for trainings that differ in clips and seeds alone.
 
     Tracing is half of what tests of small networks do.
     """
     leaves = jax.tree.leaves((data.validation, data.normalization, data.noise))
     arrays = tuple((np.shape(x), np.asarray(x).tobytes()) for x in leaves)
-    key = (repr(config.model), repr(config.training), data.num_classes, arrays)
+    key = (repr(config), repr(settings), data.num_classes, arrays)
     if key not in _programs:
-        _programs[key] = make(config, data)
+        _programs[key] = make(config, settings, data)
     return _programs[key]
 
 

@@ -234,9 +234,9 @@ def trained(model, seeds):
         np.concatenate([np.ravel(x) for x in jax.tree.leaves(fitted.networks)])
         for fitted in (
             fit.fit(
-                config,
+                programs.make(config.model, config.training, whole, m),
                 fit.real_set(data, CLASSES, config.training),
-                programs.make(config, whole, m),
+                config.seed,
             )
             for m in (devices.make_mesh(devices=jax.devices()[:1]), None)
         )

@@ -1,6 +1,7 @@
 """Training: what it learns, what decides, and that a cut run is the whole one."""
 
 import dataclasses
+import functools
 import os
 import signal
 
@@ -56,19 +57,21 @@ NOTHING = Split(jnp.zeros((0, 8, 8, 1)), jnp.zeros(0, jnp.int32))
 
 
 def made(config, validation):
-    return programs.make(config, checks.prepared(clips(), validation, STATS))
+    data = checks.prepared(clips(), validation, STATS)
+    return programs.make(config.model, config.training, data)
 
 
 def train(config=None, data=None, validation=None, path=None):
     config = config or settings()
     data = data or clips()
     validation = clips(12, 1) if validation is None else validation
-    own = checks.shared_programs(config, checks.prepared(data, validation, STATS))
+    whole = checks.prepared(data, validation, STATS)
+    compiled = checks.shared_programs(config.model, config.training, whole)
     data = fit.real_set(data, 3, config.training)
     if path is None:
-        return fit.fit(config, data, own)
+        return fit.fit(compiled, data, config.seed)
     with RunDirectory(path, dataclasses.asdict(config)) as run:
-        return fit.fit(config, data, own, run)
+        return fit.fit(compiled, data, config.seed, run)
 
 
 def assert_same(a, b):
@@ -195,7 +198,7 @@ def test_a_coreset_smaller_than_a_batch_is_one_batch_without_padding():
     few = clips(6)
     soft = jnp.eye(3)[few.labels] - 1 / 3
     data = fit.coreset_set(few.images, soft, config.training)
-    found = fit.fit(config, data, made(config, NOTHING))
+    found = fit.fit(made(config, NOTHING), data, config.seed)
     model = models.make(config.model, 3)
     state = trainer.init(jax.random.key(config.seed), model, (8, 8), config.training)
     _, want = models.train_logits(
@@ -264,17 +267,24 @@ def test_bad_settings_are_told(changes, validation, words):
         train(settings(**changes), validation=validation)
 
 
-def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host(monkeypatch):
+def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     config = settings(training__seeds=1)
     chex.clear_trace_counter()
     traced = chex.assert_max_traces(trainer.step, n=1)
-    monkeypatch.setattr(trainer, "step", traced)
     model = models.make(config.model, 3)
     data = jax.device_put(fit.real_set(clips(), 3, config.training))
     keys = jax.random.split(jax.random.key(0), 1)
     state = jax.vmap(lambda k: trainer.init(k, model, (8, 8), config.training))(keys)
     state = jax.tree.map(jnp.copy, state)
-    chunk = trainer.make_chunk(model, config.training, STATS, None, 1)
+    step = functools.partial(
+        traced,
+        model=model,
+        config=config.training,
+        stats=STATS,
+        noise=None,
+        loss=config.training.loss,
+    )
+    chunk = trainer.make_chunk(step, 1)
     rows = jax.device_put(jnp.arange(12).reshape(1, 2, 6))
     state, _ = chunk(state, trainer.Drawn(data, rows))
     with jax.transfer_guard("disallow"):
@@ -306,7 +316,7 @@ def test_parts_of_a_pool_train_as_those_clips_alone_by_one_program(stored, monke
         own = made(config, NOTHING)
         for rows in parts:
             data = fit.real_set(pool(rows), 3, config.training, rows)
-            found.append(fit.fit(config, data, own))
+            found.append(fit.fit(own, data, config.seed))
     for rows, own in zip(parts, found, strict=True):
         alone = train(config, pool(np.arange(30)).subset(rows), NOTHING)
         for x, y in zip(

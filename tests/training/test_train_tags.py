@@ -38,10 +38,10 @@ def test_the_loss_is_the_mean_over_tags():
 
 
 def test_squared_error_is_for_classes():
-    assert losses.kind_of(TrainingConfig(loss="mse"), False) == "mse"
-    assert losses.kind_of(CONFIG, False) == "cross_entropy"
+    assert losses.loss_name(TrainingConfig(loss="mse"), False) == "mse"
+    assert losses.loss_name(CONFIG, False) == "cross_entropy"
     with pytest.raises(UserError, match="tags are learnt by cross_entropy"):
-        losses.kind_of(TrainingConfig(loss="mse"), True)
+        losses.loss_name(TrainingConfig(loss="mse"), True)
 
 
 def test_a_network_learns_tags_and_its_file_gives_a_probability_of_each(tmp_path):
@@ -57,9 +57,9 @@ def test_a_network_learns_tags_and_its_file_gives_a_probability_of_each(tmp_path
         training__patience=5,
         training__mixup=0.2,
     )
-    made = programs.make(config, own)
+    made = programs.make(config.model, config.training, own)
     assert made.metric == "mean average precision"
-    fitted = fit.fit(config, fit.real_set(own.train, 3, config.training), made)
+    fitted = fit.fit(made, fit.real_set(own.train, 3, config.training), config.seed)
     assert fitted.history[-1]["validation_accuracy"] > 0.9
     assert fitted.history[-1]["batch_accuracy"] > 0.8
     scores = evaluation.networks(fitted, own.test, "linear", 3)
