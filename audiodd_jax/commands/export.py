@@ -8,7 +8,7 @@ import numpy as np
 
 from audiodd_jax.command_line import CommandLine
 from audiodd_jax.commands.common import keep_compiled, table
-from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config import Config, TrainingConfig, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.coreset.dataset import coreset_config, load_data
@@ -18,18 +18,17 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, logmel
 from audiodd_jax.report import cards
 from audiodd_jax.report.exports import hub, network_folder
-from audiodd_jax.report.exports.network_folder import Clips
+from audiodd_jax.report.exports.network_folder import Clips, Recipe
 from audiodd_jax.runtime.files import atomic_folder, write_atomically
 
-# Formats that networks learn from as they are.
+# Formats that store plain arrays.
 _ARRAYS = ("pytorch", "numpy")
 
 
 def run(line: CommandLine) -> None:
     """Exports as the command line says, and prints the folder."""
-    flags, (run,) = line.flags, line.arguments
-    place = Path(run)
-    file = place / "coreset.npz" if place.is_dir() else place
+    flags, (path,) = line.flags, map(Path, line.arguments)
+    file = path / "coreset.npz" if path.is_dir() else path
     coreset = load_coreset(file)
     base = presets.for_model(coreset_config(coreset, file.parent), "convnet")
     config = line.configure(base)
@@ -50,17 +49,18 @@ def run(line: CommandLine) -> None:
 
 
 def check(kind: str | None, test_clips: bool) -> None:
-    """Checks what ``export`` is asked for.
+    """Checks the format, and that it can hold test clips if they are requested.
 
     Raises:
-      UserError: an unknown format, or test clips in a format that has none.
+      UserError: the format is unknown or cannot hold test clips.
     """
     if kind not in EXPORTS:
         near = difflib.get_close_matches(kind or "", EXPORTS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"--format is one of {', '.join(EXPORTS)}{hint}")
+        raise UserError(f"--format must be one of {', '.join(EXPORTS)}{hint}")
     if test_clips and kind not in _ARRAYS:
-        raise UserError(f"--test_clips is for {' and '.join(_ARRAYS)}, not {kind}")
+        formats = " and ".join(_ARRAYS)
+        raise UserError(f"--test_clips works only with {formats}, not {kind}")
 
 
 def export(
@@ -72,22 +72,19 @@ def export(
     test_clips: bool = False,
     cache_dir: Path | None = None,
 ) -> Path:
-    """Writes a coreset as a folder that another library uses.
+    """Writes a coreset as a new folder for another library; returns the folder.
 
     Args:
       coreset: the coreset.
       kind: ``pytorch``, ``numpy``, ``audiofolder`` or ``datasets``.
-      out: a new folder.
+      out: must not exist, or be empty.
       config: network, training and data; None: the ConvNet's recipe.
       test_clips: also write the test clips of the coreset's dataset.
       cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
 
-    Returns:
-      The folder.
-
     Raises:
-      UserError: a folder that is not empty, a bad format or setting, or test clips that
-        cannot be found.
+      UserError: the folder is not empty, the format or a setting is not supported, or
+        the test clips are not available.
     """
     check(kind, test_clips)
     config = config or presets.for_model(coreset_config(coreset), "convnet")
@@ -97,64 +94,66 @@ def export(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; choose a new folder with --out")
     test = _test(coreset, config) if test_clips else None
+    recipe = Recipe(config.model, config.training)
     with atomic_folder(out) as folder:
         header = None
         if kind in _ARRAYS:
             is_torch = kind == "pytorch"
-            network_folder.write(folder, coreset, config, test, torch=is_torch)
+            network_folder.write(folder, coreset, recipe, test, torch=is_torch)
         elif kind == "audiofolder":
             audio_folder.write(coreset.sounds(), coreset, folder)
             header = hub.header(coreset, is_parquet=False)
         else:
             hub.write(folder, coreset, coreset.sounds())
             header = hub.header(coreset, is_parquet=True)
-        values = _card(coreset, kind, config, test)
+        values = _card_values(coreset, kind, config.training, test)
         write_atomically(folder / "README.md", cards.exported(values, header))
     return out
 
 
 def _test(coreset: Coreset, config: Config) -> Clips:
-    """The test clips of a coreset's dataset, as waveforms.
+    """Returns the test clips of a coreset's dataset as waveforms.
 
     Raises:
-      UserError: they cannot be found, or could have trained the coreset.
+      UserError: they are not available, or the coreset may have been trained on them.
     """
     load_data(coreset, config, False)
-    found = cache.prepare(config.data, config.features)
+    clips = cache.prepare(config.data, config.features)
     part = splits.assign(
-        found.labels, found.splits, found.folds, found.groups, config.data
+        clips.labels, clips.splits, clips.folds, clips.groups, config.data
     ).test
     recordings = datasets.open_source(config.data).read()
-    # Recordings that cannot be decoded are left out of the features.
+    # The features leave out recordings that cannot be decoded.
     rows = {name: i for i, name in enumerate(recordings.names)}
     features = coreset.features
     samples = logmel.frontend(features).samples
     waveforms = np.empty((part.size, samples), np.float32)
     for i, clip in enumerate(part):
-        waveform, rate = recordings.load(rows[str(found.names[clip])])
+        waveform, rate = recordings.load(rows[str(clips.names[clip])])
         waveform = audio.resample(waveform, rate, features.sample_rate)
         audio.fit(waveform, samples, features.align, out=waveforms[i])
-    return Clips(waveforms, found.labels[part].astype(np.int64))
+    return Clips(waveforms, clips.labels[part].astype(np.int64))
 
 
-def _card(
-    coreset: Coreset, kind: str, config: Config, test: Clips | None
+def _card_values(
+    coreset: Coreset, kind: str, training: TrainingConfig, test: Clips | None
 ) -> dict[str, Any]:
-    own, training = coreset.metadata, config.training
+    """Returns the values that ``templates/export.md`` names."""
+    metadata = coreset.metadata
     return {
         "format": kind,
-        "dataset": own["dataset"],
-        "version": own["dataset_version"],
-        "licence": own["licence"],
-        "method": own["method"],
-        "made": own["audiodd_jax"],
+        "dataset": metadata["dataset"],
+        "version": metadata["dataset_version"],
+        "licence": metadata["licence"],
+        "method": metadata["method"],
+        "made": metadata["audiodd_jax"],
         "num_samples": len(coreset.labels) * coreset.factor,
         "classes": list(coreset.class_names),
         "has_tags": coreset.has_tags,
         "shape": list(coreset.images.shape[1:3]),
         "rate": coreset.features.sample_rate,
         "views": 0 if coreset.teacher_labels is None else len(coreset.teacher_labels),
-        "learns_views": coreset.teacher_labels is not None and training.teacher_labels,
+        "learns_views": network_folder.learns_views(coreset, training),
         "test": 0 if test is None else len(test.labels),
         "steps": training.steps,
     }

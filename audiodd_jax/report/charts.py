@@ -24,8 +24,8 @@ class Series(NamedTuple):
     """The points of a run in a chart.
 
     Attributes:
-      number: of the run on the page.
-      name: of the run.
+      number: the run's number on the page.
+      name: the run's name.
       points: pairs of the horizontal value and an accuracy; several points are joined.
       start: accuracy from which a single point started, or None.
     """
@@ -47,8 +47,8 @@ class Mark(NamedTuple):
     """A run in the drawing.
 
     Attributes:
-      number: of the run on the page.
-      name: of the run.
+      number: the run's number on the page.
+      name: the run's name.
       values: its last values in words.
       points: positions of its points.
       start: position of the accuracy from which it started, or None.
@@ -87,7 +87,7 @@ def chart(
     """Lays out a chart.
 
     Args:
-      title: of the chart.
+      title: names the subject.
       x_label: name of the horizontal axis.
       y_label: name of the vertical axis.
       series: each has at least one point.

@@ -38,7 +38,7 @@ class Matrix(NamedTuple):
 
     Attributes:
       group: scored by the matrix.
-      class_names: of rows and columns.
+      class_names: headings of rows and columns.
       rows: a cell per prediction; None without clips.
       mistakes: the most frequent ones, in words.
     """

@@ -63,7 +63,7 @@ def render(rows: Sequence[Row]) -> str:
         "protocol",
         "learns from",
         "clips",
-        "of train",
+        "share of train",
         f"{metric} (%)",
         "95 % interval",
         "macro F1",

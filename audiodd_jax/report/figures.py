@@ -56,8 +56,6 @@ def curves(
 
     Args:
       history: rows of ``metrics.jsonl``.
-      title: of the figure.
-      path: of the PNG.
       metric: what the accuracies are, in words.
     """
     figure = blank(9.0, 3.4)
@@ -95,8 +93,6 @@ def progress(
 
     Args:
       validated: steps and accuracies of each line, by its name in the legend.
-      title: of the figure.
-      path: of the PNG.
       metric: what the accuracies are, in words.
     """
     figure = blank(8.0, 4.5)
@@ -128,9 +124,7 @@ def coreset_grid(
       after: learnt spectrograms.
       class_names: ``c`` names; ``s`` is a multiple of ``c``.
       seconds: length of a clip.
-      title: of the figure.
-      path: of the PNG.
-      names: of the left and right halves.
+      names: titles of the left and right halves.
     """
     per_class = before.shape[0] // len(class_names)
     rows = min(len(class_names), MAX_ROWS)
@@ -179,10 +173,8 @@ def by_class(
     """Draws the confusion matrix of all seeds, or the average precision of each tag.
 
     Args:
-      scores: of classes or tags.
+      scores: with details by class or tag.
       class_names: ``c`` names.
-      title: of the figure.
-      path: of the PNG.
     """
     if scores.tags is None:
         confusion(scores.confusions.sum(0), class_names, title, path)
@@ -218,8 +210,6 @@ def confusion(
     Args:
       counts: clips by class (rows) and prediction (columns).
       class_names: ``c`` names.
-      title: of the figure.
-      path: of the PNG.
     """
     classes = len(class_names)
     total = counts.sum(1, keepdims=True)

@@ -38,8 +38,8 @@ class Options(NamedTuple):
     Attributes:
       galleries: most coresets, the best per dataset and method first.
       per_class: most spectrograms per class; 0: a hundred in total.
-      iterations: of Griffin-Lim.
-      seed: of the initial phases of Griffin-Lim.
+      iterations: Griffin-Lim iterations.
+      seed: seed of the initial phases of Griffin-Lim.
       all_sounds: also write WAV files of the spectrograms that are not shown.
       cache_dir: folder for downloads and features; empty: the default.
     """
@@ -92,7 +92,7 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
     """Makes the gallery of a coreset from the first run of its group.
 
     Args:
-      group: of distillations.
+      group: distillations or choices of clips.
       sounds_folder: parent of the coreset's folder of sounds.
       options: how it is shown.
 

@@ -135,7 +135,7 @@ def grouped(
     """Groups finished runs of one kind that differ only in seeds and paths.
 
     Args:
-      runs: of one kind; unfinished ones are left out.
+      runs: runs of one kind; unfinished ones are left out.
       coresets: coresets that networks were trained on, by digest.
     """
     coresets = coresets or {}

@@ -47,7 +47,7 @@ class Gallery(NamedTuple):
     """A coreset on the page.
 
     Attributes:
-      number: of its run on the page.
+      number: its run's number on the page.
       title: dataset, method, size and seed.
       caption: errors of the sounds, and number of spectrograms that are not shown.
       cards: its spectrograms.
@@ -70,7 +70,7 @@ class Page(NamedTuple):
     """The content of the page, from top to bottom; empty parts are left out.
 
     Attributes:
-      title: of the page.
+      title: heading.
       made: version, date and number of runs.
       summary: one sentence per coreset.
       note: how to read the numbers.
@@ -78,8 +78,8 @@ class Page(NamedTuple):
       charts: of the comparison.
       by_class: accuracy of each class.
       matrices: confusion matrices.
-      galleries: of coresets.
-      tables: with titles.
+      galleries: coresets with their sounds.
+      tables: all numbers.
       origin: data, licences, versions.
     """
 

@@ -27,7 +27,7 @@ class Curve(NamedTuple):
     """The learning curve of an acquisition function.
 
     Attributes:
-      name: of the function.
+      name: the function's name.
       counts: labelled clips in each round.
       accuracies: ``[k, rounds]`` on the test split, one row per seed.
       seconds: mean duration of a run.
@@ -46,7 +46,7 @@ class Point(NamedTuple):
       clips: spectrograms per coreset.
       accuracies: on the test split, one per network.
       seconds: mean duration of a training.
-      name: of the coresets in the legend.
+      name: label of the coresets in the legend.
     """
 
     clips: int
@@ -76,11 +76,9 @@ def draw(
     """Draws test accuracy against labelled clips, with coresets as points.
 
     Args:
-      curves: of the acquisition functions.
-      points: of the coresets; those of the same size are drawn next to each other.
+      curves: one per acquisition function.
+      points: coresets; those of the same size are drawn next to each other.
       num_train: number of clips in the training split.
-      title: of the figure.
-      path: of the PNG.
       everything: accuracies of networks trained on all clips.
       metric: what the accuracies are, in words.
     """
@@ -166,8 +164,8 @@ def table(
     """Returns accuracies with a row per function and a column per number of clips.
 
     Args:
-      curves: of the acquisition functions.
-      points: of the coresets, whose sizes have columns too.
+      curves: one per acquisition function.
+      points: coresets; their sizes have columns too.
       counts: numbers of labelled clips to show.
       num_train: number of clips in the training split.
     """

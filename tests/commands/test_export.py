@@ -66,7 +66,7 @@ def test_settings_reach_the_script_and_what_it_lacks_is_told(run, tmp_path, caps
     assert "exists already" in fails(capsys, *command)
     command[-1] = f"--out={tmp_path / 'other'}"
     told = fails(capsys, *command, "--config.training.loss=mse")
-    assert told.startswith("the script for PyTorch has training.loss=cross_entropy")
+    assert told.startswith("the script for PyTorch supports only training.loss=cross")
     assert sorted(place.name for place in tmp_path.iterdir()) == ["out"]
 
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_exported_is_told(run, capsys):
     told = fails(capsys, "export", run, "--format=torch")
     assert told.endswith("datasets; did you mean pytorch?")
     told = fails(capsys, "export", run, "--format=datasets", "--test_clips")
-    assert told == "--test_clips is for pytorch and numpy, not datasets"
+    assert told == "--test_clips works only with pytorch and numpy, not datasets"
     assert "there is no coreset" in fails(capsys, "export", "gone", "--format=numpy")
     told = fails(capsys, "export", run, run, "--format=numpy")
     assert told.startswith("unexpected argument")
@@ -84,7 +84,7 @@ def test_what_cannot_be_exported_is_told(run, capsys):
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_TORCH, reason="no PyTorch: pip install torch brings it")
 def test_pytorch_learns_as_much_as_we_do(real_audio, tmp_path):
-    """Real digits: the script's accuracy beside that of ``audiodd train``."""
+    """Real digits: the script's accuracy next to that of ``audiodd train``."""
     data = f"--data_dir={real_audio('fsdd')}"
     run, steps, seeds = tmp_path / "run", 100, 2
     options = ["--dataset=spoken_digit", data, "--method=random"]

@@ -201,7 +201,7 @@ def luminance(colour):
 
 
 def contrast(one, other):
-    """Of two colours, as WCAG 2 defines it."""
+    """Contrast of two colours, as defined by WCAG 2."""
     low, high = sorted((luminance(one), luminance(other)))
     return (high + 0.05) / (low + 0.05)
 

@@ -85,7 +85,7 @@ def test_seeds_are_one_row_with_mean_and_deviation(runs, report):
     mean, std = 100 * np.mean(scores), 100 * np.std(scores, ddof=1)
     assert found["rfad"]["accuracy (%)"] == f"{mean:.1f} ± {std:.1f}"
     assert found["rfad"]["seeds"] == "2"
-    assert found["rfad"]["of train"] == "1.00 %"
+    assert found["rfad"]["share of train"] == "1.00 %"
     assert found["random"]["seeds"] == "1"
 
 

@@ -1,1 +1,1 @@
-"""Coresets in the hands of other libraries: PyTorch, NumPy, Hugging Face datasets."""
+"""Coresets as folders for PyTorch, NumPy and Hugging Face datasets."""

@@ -1,8 +1,9 @@
-"""A coreset as a folder of Hugging Face ``datasets``: Parquet with an Audio feature.
+"""A coreset as a folder for Hugging Face ``datasets``: Parquet with an Audio feature.
 
-Two configurations: ``default`` has a row per spectrogram, with the sound that was made
-from it; ``views``, if there is a teacher, a row per view with its probabilities. The
-features are in the Parquet files' schema and in the card's header, as on the Hub.
+The configuration ``default`` has a row per spectrogram, with the sound reconstructed
+from it. Coresets with a teacher also have the configuration ``views``, with a row per
+view and its probabilities. As on the Hub, both the Parquet schema and the card's header
+list the features.
 """
 
 import json
@@ -38,13 +39,7 @@ _LICENCES = {
 def write(
     folder: Path, coreset: Coreset, waveforms: Float[np.ndarray, "k samples"]
 ) -> None:
-    """Writes the Parquet files; ``header`` is for the card beside them.
-
-    Args:
-      folder: exists.
-      coreset: the coreset.
-      waveforms: of its spectrograms.
-    """
+    """Writes Parquet files with a coreset and its sounds into an existing folder."""
     arrays = coreset.unpack()
     labels = np.asarray(arrays.labels)
     rate = coreset.features.sample_rate
@@ -74,7 +69,7 @@ def write(
 def _classes(
     values: Float[np.ndarray, "k c"], threshold: float, coreset: Coreset
 ) -> pa.Array:
-    """The class of each row, or the list of its tags: values above the threshold."""
+    """Returns the class of each row, or the tags with values above the threshold."""
     if not coreset.has_tags:
         return pa.array(values.argmax(1), pa.int64())
     rows = [np.flatnonzero(row > threshold).tolist() for row in values]
@@ -82,13 +77,13 @@ def _classes(
 
 
 def _floats(values: Float[np.ndarray, "..."]) -> pa.Array:
-    """Rows of float32 lists, or of lists of lists."""
-    found = pa.array(np.asarray(values, np.float32).reshape(-1))
+    """Returns rows of float32 lists, or of lists of lists."""
+    nested = pa.array(np.asarray(values, np.float32).reshape(-1))
     for i in range(values.ndim - 1, 0, -1):
         count, size = int(np.prod(values.shape[:i])), values.shape[i]
         offsets = pa.array(np.arange(count + 1, dtype=np.int32) * size)
-        found = pa.ListArray.from_arrays(offsets, found)
-    return found
+        nested = pa.ListArray.from_arrays(offsets, nested)
+    return nested
 
 
 def _save(path: Path, columns: dict[str, pa.Array], coreset: Coreset) -> None:
@@ -102,21 +97,22 @@ def _save(path: Path, columns: dict[str, pa.Array], coreset: Coreset) -> None:
         "probabilities": _VECTOR,
         "spectrogram": _IMAGE,
     }
-    own = {"info": {"features": {name: features[name] for name in columns}}}
-    table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(own)})
+    info = {"info": {"features": {name: features[name] for name in columns}}}
+    metadata = {"huggingface": json.dumps(info)}
+    table = pa.table(columns).replace_schema_metadata(metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
 
 
 def header(coreset: Coreset, *, is_parquet: bool) -> dict[str, Any]:
-    """The YAML header of a dataset card, as on the Hub.
+    """Returns the YAML header of a dataset card, as on the Hub.
 
     Args:
       coreset: the coreset.
-      is_parquet: describe the Parquet files too.
+      is_parquet: also describe the Parquet files.
     """
     size = len(coreset.labels) * coreset.factor
-    found = {
+    values = {
         "license": licence(coreset.metadata["licence"]),
         "task_categories": ["audio-classification"],
         "tags": ["audio", "dataset-distillation", "coreset"],
@@ -124,10 +120,10 @@ def header(coreset: Coreset, *, is_parquet: bool) -> dict[str, Any]:
         "pretty_name": f"Coreset of {coreset.metadata['dataset']}",
     }
     if not is_parquet:
-        return found
+        return values
     classes = {str(i): name for i, name in enumerate(coreset.class_names)}
     label = {"class_label": {"names": classes}}
-    own = {
+    features = {
         "audio": {"dtype": {"audio": {"sampling_rate": coreset.features.sample_rate}}},
         "label": {"sequence" if coreset.has_tags else "dtype": label},
         **_HEADER,
@@ -135,25 +131,25 @@ def header(coreset: Coreset, *, is_parquet: bool) -> dict[str, Any]:
     configs = {"default": ("data", ("audio", "label", "label_values", "spectrogram"))}
     if coreset.teacher_labels is not None:
         configs["views"] = ("views", ("label", "probabilities", "spectrogram"))
-    found["configs"] = [
+    values["configs"] = [
         {
             "config_name": name,
-            "data_files": [{"split": "train", "path": f"{place}/train-*.parquet"}],
+            "data_files": [{"split": "train", "path": f"{folder}/train-*.parquet"}],
             **({"default": True} if name == "default" else {}),
         }
-        for name, (place, _) in configs.items()
+        for name, (folder, _) in configs.items()
     ]
-    found["dataset_info"] = [
+    values["dataset_info"] = [
         {
             "config_name": name,
-            "features": [{"name": column, **own[column]} for column in columns],
+            "features": [{"name": column, **features[column]} for column in columns],
         }
         for name, (_, columns) in configs.items()
     ]
-    return found
+    return values
 
 
 def licence(text: str) -> str:
-    """The Hub's identifier of a licence; ``other`` if it has none."""
-    found = (own for name, own in _LICENCES.items() if text.startswith(name))
-    return next(found, "other")
+    """Returns the Hub's identifier of a licence, or ``other``."""
+    matches = (hub for name, hub in _LICENCES.items() if text.startswith(name))
+    return next(matches, "other")

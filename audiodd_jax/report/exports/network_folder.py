@@ -1,10 +1,10 @@
 """A coreset as a folder that trains networks without audiodd_jax: NumPy or PyTorch.
 
-coreset.npz    the artefact, as it is
-train.npz      images [k, f, t] and targets [k, c]: what networks learn from
+coreset.npz    the original coreset
+train.npz      images [k, f, t] and targets [k, c] that networks learn from
 frontend.npz   filter bank, window, statistics
-preprocess.py  recordings to spectrograms, by NumPy alone
-test.npz       waveforms [b, samples] and labels [b], if asked for
+preprocess.py  turns recordings into spectrograms, with NumPy alone
+test.npz       waveforms [b, samples] and labels [b], on request
 train.py       for PyTorch: the ConvNet and its training, by recipe.json
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import ModelConfig, TrainingConfig, fields
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.errors import UserError
@@ -25,8 +25,8 @@ from audiodd_jax.runtime.files import save_npz, write_json
 from audiodd_jax.training import losses
 
 _SCRIPTS = Path(__file__).parent / "standalone"
-# What the recipes need and train.py does; other values are refused.
-_ONLY = {
+# The values that train.py implements; recipes with other values are refused.
+_SUPPORTED = {
     "model.name": "convnet",
     "training.optimizer": "adamw",
     "training.loss": "cross_entropy",
@@ -48,7 +48,7 @@ class Clips(NamedTuple):
     """Recordings to test networks on.
 
     Attributes:
-      waveforms: ``[b, samples]`` at the coreset's sample rate, of its length.
+      waveforms: ``[b, samples]``, with the coreset's sample rate and clip length.
       labels: ``[b]`` classes, or ``[b, c]`` tags.
     """
 
@@ -56,25 +56,33 @@ class Clips(NamedTuple):
     labels: Int[np.ndarray, "b *c"]
 
 
+class Recipe(NamedTuple):
+    """The network, and its training on the coreset."""
+
+    model: ModelConfig
+    training: TrainingConfig
+
+
 def write(
-    folder: Path, coreset: Coreset, config: Config, test: Clips | None, *, torch: bool
+    folder: Path, coreset: Coreset, recipe: Recipe, test: Clips | None, *, torch: bool
 ) -> None:
-    """Writes the folder.
+    """Writes the content of an existing folder.
 
     Args:
-      folder: exists.
+      folder: must exist.
       coreset: the coreset.
-      config: of the network and its training.
+      recipe: the network and its training.
       test: clips to test on, or None.
-      torch: write the script for PyTorch too.
+      torch: also write the script for PyTorch.
 
     Raises:
-      UserError: the script has not a setting of the recipe.
+      UserError: the script does not support a setting of the recipe, or tags.
     """
     if torch:
-        check(config, coreset.has_tags)
+        check(recipe, coreset.has_tags)
     coreset.save(folder / "coreset.npz")
-    images, targets = (np.asarray(a, np.float32) for a in _learnt(coreset, config))
+    learnt = _learnt(coreset, recipe.training)
+    images, targets = (np.asarray(array, np.float32) for array in learnt)
     names = np.array(coreset.class_names)
     arrays = {"images": images[..., 0], "targets": targets, "class_names": names}
     save_npz(folder / "train.npz", **arrays)
@@ -83,46 +91,47 @@ def write(
     if test is not None:
         save_npz(folder / "test.npz", **test._asdict())
     if torch:
-        recipe = _recipe(coreset, config)
-        write_json(folder / "recipe.json", recipe)
+        values = _recipe_values(coreset, recipe)
+        write_json(folder / "recipe.json", values)
         shutil.copyfile(_SCRIPTS / "train.py", folder / "train.py")
-        if recipe["augment"]:
+        if values["augment"]:
             shutil.copyfile(_SCRIPTS / "augment.py", folder / "augment.py")
 
 
-def check(config: Config, has_tags: bool = False) -> None:
-    """Checks that ``train.py`` has the settings of a recipe.
+def check(recipe: Recipe, has_tags: bool) -> None:
+    """Checks that ``train.py`` supports a recipe and the kind of labels.
 
     Raises:
-      UserError: it has not, or clips have tags.
+      UserError: it does not.
     """
     if has_tags:
         raise UserError(
             "the script for PyTorch learns one class per clip; export a coreset of "
-            "tags by --format=numpy, whose targets are for binary cross-entropy"
+            "tags with --format=numpy, which has targets for binary cross-entropy"
         )
-    for name, value in _ONLY.items():
-        if (asked := fields.get(config, name)) != value:
+    for name, supported in _SUPPORTED.items():
+        if (value := fields.get(recipe, name)) != supported:
             raise UserError(
-                f"the script for PyTorch has {name}={value} only, not {asked}"
+                f"the script for PyTorch supports only {name}={supported}, not {value}"
             )
 
 
-def _has_views(coreset: Coreset, config: Config) -> bool:
-    return coreset.teacher_labels is not None and config.training.teacher_labels
+def learns_views(coreset: Coreset, training: TrainingConfig) -> bool:
+    """Returns whether networks learn from views with the labels of a teacher."""
+    return coreset.teacher_labels is not None and training.teacher_labels
 
 
-def _learnt(coreset: Coreset, config: Config) -> Views:
-    """The spectrograms and probabilities that networks learn from."""
-    if _has_views(coreset, config):
+def _learnt(coreset: Coreset, training: TrainingConfig) -> Views:
+    """Returns the spectrograms and probabilities that networks learn from."""
+    if learns_views(coreset, training):
         return coreset.views()
     arrays = coreset.unpack()
-    targets = losses.soft_targets(arrays.labels, config.training, coreset.has_tags)
+    targets = losses.soft_targets(arrays.labels, training, coreset.has_tags)
     return Views(arrays.images, targets)
 
 
 def _frontend(coreset: Coreset) -> dict[str, np.ndarray]:
-    """Everything that ``preprocess.py`` needs, as arrays."""
+    """Returns everything that ``preprocess.py`` needs, as arrays."""
     features = coreset.features
     size = logmel.frontend(features)
     return {
@@ -139,14 +148,14 @@ def _frontend(coreset: Coreset) -> dict[str, np.ndarray]:
     }
 
 
-def _recipe(coreset: Coreset, config: Config) -> dict[str, Any]:
-    """The settings that ``train.py`` reads."""
-    model, training = config.model, config.training
+def _recipe_values(coreset: Coreset, recipe: Recipe) -> dict[str, Any]:
+    """Returns the settings that ``train.py`` reads."""
+    model, training = recipe
     is_everywhere = model.dropout_place == "everywhere"
     augment = dataclasses.asdict(training.augment)
     strength = {k: v for k, v in augment.items() if not k.startswith("background")}
     # Views are augmented already.
-    is_augmented = any(strength.values()) and not _has_views(coreset, config)
+    is_augmented = any(strength.values()) and not learns_views(coreset, training)
     return {
         "model": {
             **{name: getattr(model, name) for name in _MODEL},

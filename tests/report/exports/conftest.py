@@ -1,4 +1,4 @@
-"""What tests of exports share."""
+"""Fixtures shared by the tests of exports."""
 
 import importlib.util
 import sys

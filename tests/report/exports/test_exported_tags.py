@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from coresets import labelled
 
-from audiodd_jax.config import Config, DataConfig
+from audiodd_jax.config import DataConfig, ModelConfig, TrainingConfig
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.data import folder, parquet
 from audiodd_jax.errors import UserError
 from audiodd_jax.report.exports import hub, network_folder
+from audiodd_jax.report.exports.network_folder import Recipe
 
 # Centred by a half: a and b, a alone, none.
 LABELS = np.float32([[0.4, 0.3], [0.5, -0.5], [-0.2, -0.1]] * 2)
@@ -54,5 +55,5 @@ def test_parquet_has_the_list_of_tags(coreset, tmp_path, load):
 
 
 def test_the_script_for_pytorch_is_for_classes(coreset):
-    with pytest.raises(UserError, match="export a coreset of tags by --format=numpy"):
-        network_folder.check(Config(), has_tags=True)
+    with pytest.raises(UserError, match="export a coreset of tags with --format=numpy"):
+        network_folder.check(Recipe(ModelConfig(), TrainingConfig()), has_tags=True)

@@ -21,6 +21,7 @@ from audiodd_jax.features import augment as augment_lib
 from audiodd_jax.features import from_waveform, normalization
 from audiodd_jax.networks import models
 from audiodd_jax.report.exports import network_folder
+from audiodd_jax.report.exports.network_folder import Recipe
 from audiodd_jax.training import trainer
 
 SCRIPTS = Path(network_folder.__file__).parent / "standalone"
@@ -46,7 +47,8 @@ def written(folder, coreset=None, *, torch=False, **changes):
     folder.mkdir()
     config = presets.for_model(Config(), "convnet", **changes)
     coreset = coreset or labelled(teacher_labels=None)
-    network_folder.write(folder, coreset, config, None, torch=torch)
+    recipe = Recipe(config.model, config.training)
+    network_folder.write(folder, coreset, recipe, None, torch=torch)
     return folder
 
 

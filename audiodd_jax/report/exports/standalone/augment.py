@@ -1,4 +1,4 @@
-"""Random changes of spectrograms while a network is trained, in PyTorch."""
+"""Random augmentations of spectrograms during training, in PyTorch."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,12 @@ import torch
 HERE = Path(__file__).parent
 STRENGTH = json.loads((HERE / "recipe.json").read_text())["augment"]
 with np.load(HERE / "frontend.npz", allow_pickle=False) as file:
-    # In dB, of each mel bin.
+    # In dB, per mel bin.
     MEAN, STD = (torch.tensor(file[name])[:, None] for name in ("mean", "std"))
 
 
 def augment(images):
-    """Shifts, level, noise and masks, drawn for each image of ``[b, 1, f, t]``."""
+    """Applies random shifts, gains, noise and masks to images ``[b, 1, f, t]``."""
     images = time_shift(images)
     uniform = lambda: torch.rand(len(images), 1, 1, 1)
     images = images + STRENGTH["gain_db"] * (2 * uniform() - 1) / STD
@@ -25,19 +25,19 @@ def augment(images):
 
 
 def silence(images):
-    """The lowest level of each spectrogram, for every bin: ``[b, 1, f, 1]``."""
+    """Returns the lowest level of each spectrogram, per bin: ``[b, 1, f, 1]``."""
     lowest = (images * STD + MEAN).amin((2, 3), keepdim=True)
     return (lowest - MEAN) / STD
 
 
 def time_shift(images):
-    """Shifts by up to a share of the frames, and fills with silence."""
+    """Shifts images by up to a share of the frames and fills the gap with silence."""
     b, t = len(images), images.shape[3]
     most = int(STRENGTH["time_shift"] * t)
     source = torch.arange(t) - torch.randint(-most, most + 1, (b, 1))
     inside = ((source >= 0) & (source < t))[:, None, None]
-    places = source.clamp(0, t - 1)[:, None, None].expand_as(images)
-    return torch.where(inside, images.gather(3, places), silence(images))
+    columns = source.clamp(0, t - 1)[:, None, None].expand_as(images)
+    return torch.where(inside, images.gather(3, columns), silence(images))
 
 
 def mask(images, share, axis):
@@ -45,7 +45,7 @@ def mask(images, share, axis):
     b, size = len(images), images.shape[axis]
     width = torch.randint(0, int(share * size) + 1, (b, 1))
     start = (torch.rand(b, 1) * (size - width + 1)).long()
-    place = torch.arange(size)
-    band = (place >= start) & (place < start + width)
+    index = torch.arange(size)
+    band = (index >= start) & (index < start + width)
     band = band[:, None, :, None] if axis == 2 else band[:, None, None]
     return torch.where(band, silence(images), images)

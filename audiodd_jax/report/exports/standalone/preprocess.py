@@ -1,10 +1,10 @@
-"""Recordings to the standardised log-mel spectrograms of this coreset, by NumPy alone.
+"""Turns recordings into spectrograms like those of the coreset, with NumPy alone.
 
     from preprocess import preprocess
 
     spectrogram = preprocess(waveform, sample_rate)  # [f, t] float32
 
-``frontend.npz`` beside this file has the filter bank, the window and the statistics.
+``frontend.npz`` next to this file holds the filter bank, the window and the statistics.
 """
 
 from pathlib import Path
@@ -13,12 +13,12 @@ import numpy as np
 
 with np.load(Path(__file__).parent / "frontend.npz", allow_pickle=False) as file:
     FRONTEND = dict(file)
-# In Hz, and the samples of a clip at that rate.
+# The sample rate in Hz, and the number of samples in a clip.
 SAMPLE_RATE, SAMPLES = int(FRONTEND["sample_rate"]), int(FRONTEND["samples"])
 
 
 def preprocess(waveform, sample_rate):
-    """A standardised log-mel spectrogram, ``[f, t]`` float32.
+    """Returns a standardised log-mel spectrogram, ``[f, t]`` float32.
 
     Args:
       waveform: ``[samples]``, mono, in [-1, 1].
@@ -26,31 +26,33 @@ def preprocess(waveform, sample_rate):
     """
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1 or not waveform.size:
-        raise ValueError(f"a waveform has one axis, not the shape {waveform.shape}")
+        shape = waveform.shape
+        raise ValueError(f"expected a waveform with one axis, not the shape {shape}")
     decibel = log_mel(fitted(resampled(waveform, sample_rate)))
     mean, std = FRONTEND["mean"][:, None], FRONTEND["std"][:, None]
     return ((decibel - mean) / std).astype(np.float32)
 
 
 def resampled(waveform, sample_rate):
-    """The waveform at ``SAMPLE_RATE``, by the Fourier transform.
+    """Resamples a waveform to ``SAMPLE_RATE`` by the Fourier transform.
 
-    audiodd_jax resamples by soxr, whose filter falls off near the highest frequency;
-    elsewhere the two agree.
+    audiodd_jax uses soxr. The two agree except near the highest frequency, where the
+    filter of soxr rolls off.
     """
     if sample_rate == SAMPLE_RATE:
         return waveform
     length = round(waveform.size * SAMPLE_RATE / sample_rate)
-    # Zeros behind the end, since the transform takes the waveform as periodic.
+    # Pad with zeros, since the transform treats the waveform as periodic.
     seconds = -(-waveform.size // sample_rate) + 1
     spectrum = np.fft.rfft(waveform, seconds * sample_rate)
     kept = spectrum[: seconds * min(sample_rate, SAMPLE_RATE) // 2 + 1]
-    found = np.fft.irfft(kept, seconds * SAMPLE_RATE) * (SAMPLE_RATE / sample_rate)
-    return found[:length].astype(np.float32)
+    scale = SAMPLE_RATE / sample_rate
+    result = scale * np.fft.irfft(kept, seconds * SAMPLE_RATE)
+    return result[:length].astype(np.float32)
 
 
 def fitted(waveform):
-    """The waveform padded with silence, or cut, to ``SAMPLES``."""
+    """Pads or cuts a waveform to ``SAMPLES`` samples."""
     align, length = str(FRONTEND["align"]), waveform.size
     if align == "repeat" and length < SAMPLES:
         return np.resize(waveform, SAMPLES)
@@ -62,9 +64,9 @@ def fitted(waveform):
 
 
 def log_mel(waveform):
-    """Log-mel spectrogram ``[f, t]`` in dB of ``SAMPLES`` samples at ``SAMPLE_RATE``.
+    """Returns the log-mel spectrogram ``[f, t]`` in dB of a clip at ``SAMPLE_RATE``.
 
-    Frame ``i`` is centred on sample ``i * hop``, with zeros beyond the ends.
+    Frame ``i`` is centred on sample ``i * hop``; the ends are padded with zeros.
     """
     window, hop = FRONTEND["window"], int(FRONTEND["hop"])
     padded = np.pad(waveform, window.size // 2)
@@ -74,6 +76,6 @@ def log_mel(waveform):
     silence, floor = FRONTEND["silence"], -FRONTEND["top_db"]
     decibel = 10 * np.log10(np.maximum(power, silence))
     if FRONTEND["is_relative"]:
-        # 0 dB is the clip's loudest bin; a silent clip lies at the floor.
+        # The loudest bin of a clip has 0 dB; a silent clip is at the floor.
         decibel -= decibel.max() if power.max() > silence else np.inf
     return np.maximum(decibel, floor)

@@ -2,9 +2,9 @@
 
     python train.py --seeds=3
 
-It learns from ``train.npz`` by ``recipe.json``, and writes ``convnet.pt``. If there are
-test clips (``test.npz``), it prints their accuracy. Other scripts take ``load`` and
-``ConvNet`` from here.
+It trains on ``train.npz`` with the settings in ``recipe.json`` and writes
+``convnet.pt``. If the folder has test clips (``test.npz``), it prints their accuracy.
+Other scripts can import ``load`` and ``ConvNet``.
 """
 
 import argparse
@@ -23,13 +23,13 @@ RECIPE = json.loads((HERE / "recipe.json").read_text())
 
 
 def truncated_normal(weight, gain):
-    """Normal weights within two deviations, of variance ``gain / fan_in``."""
+    """Draws normal weights of variance ``gain / fan_in``, cut at two deviations."""
     std = math.sqrt(gain / weight[0].numel()) / 0.87962566
     return nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
 def make_norm(kind, width):
-    """A normalisation layer."""
+    """Returns a normalisation layer."""
     if kind == "batch":
         return nn.BatchNorm2d(width)
     if kind == "instance":
@@ -39,7 +39,7 @@ def make_norm(kind, width):
 
 
 class ConvNet(nn.Module):
-    """Blocks of [3x3 convolution, norm, ReLU, 2x2 average pooling], a linear layer."""
+    """Blocks of [3x3 convolution, norm, ReLU, 2x2 average pooling], a linear head."""
 
     def __init__(self, image_shape, classes, settings=RECIPE["model"]):
         super().__init__()
@@ -55,9 +55,9 @@ class ConvNet(nn.Module):
             self.convs.append(conv)
             self.norms.append(make_norm(norm, width))
             channels, shape = width, [max(1, side // 2) for side in shape]
-        places = {"flatten": shape[0] * shape[1], "time_mean": shape[0], "mean": 1}
+        sizes = {"flatten": shape[0] * shape[1], "time_mean": shape[0], "mean": 1}
         self.dropout = nn.Dropout(settings["dropout"])
-        self.head = nn.Linear(width * places[self.readout], classes)
+        self.head = nn.Linear(width * sizes[self.readout], classes)
         nn.init.zeros_(self.head.bias)
         if settings["head"] == "zero":
             nn.init.zeros_(self.head.weight)
@@ -65,7 +65,7 @@ class ConvNet(nn.Module):
             truncated_normal(self.head.weight, 1)
 
     def forward(self, x):
-        """Logits ``[b, classes]`` of spectrograms ``[b, 1, f, t]``."""
+        """Returns logits ``[b, classes]`` for spectrograms ``[b, 1, f, t]``."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = functional.relu(norm(conv(x)))
             x = functional.avg_pool2d(x, [min(2, side) for side in x.shape[2:]])
@@ -76,7 +76,7 @@ class ConvNet(nn.Module):
 
 
 def rate(step, steps):
-    """The learning rate of a step, as a share of the peak."""
+    """Returns the learning rate of a step relative to its peak."""
     warmup = round(RECIPE["warmup"] * steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -86,7 +86,7 @@ def rate(step, steps):
 
 
 def train(images, targets, steps):
-    """A trained network of ``[k, 1, f, t]`` spectrograms and their probabilities."""
+    """Trains a network on spectrograms ``[k, 1, f, t]`` and their probabilities."""
     network = ConvNet(images.shape[2:], targets.shape[1])
     params = list(network.parameters())
     decayed = {"params": [p for p in params if p.ndim > 1]}
@@ -98,7 +98,7 @@ def train(images, targets, steps):
         from augment import augment
     size, order = min(RECIPE["batch_size"], len(images)), torch.randperm(len(images))
     for _ in range(steps):
-        # Epochs follow each other without a break: all batches have one size.
+        # A batch may span two epochs, so that all batches have the same size.
         if len(order) < size:
             order = torch.cat([order, torch.randperm(len(images))])
         rows, order = order[:size], order[size:]
@@ -112,17 +112,17 @@ def train(images, targets, steps):
 
 
 def load(name, *arrays):
-    """Arrays of a ``.npz`` of this folder, as tensors."""
+    """Loads arrays from a ``.npz`` file in this folder as tensors."""
     with np.load(HERE / name, allow_pickle=False) as file:
         return [torch.from_numpy(file[array]) for array in arrays]
 
 
 def main():
-    """Trains the networks, and tests them if there are test clips."""
+    """Trains the networks and tests them on the test clips, if available."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=RECIPE["seeds"])
     parser.add_argument("--steps", type=int, default=RECIPE["steps"])
-    asked = parser.parse_args()
+    flags = parser.parse_args()
     images, targets = load("train.npz", "images", "targets")
     networks, test = [], None
     if (HERE / "test.npz").exists():
@@ -130,16 +130,17 @@ def main():
         clips = [preprocess(waveform.numpy(), SAMPLE_RATE) for waveform in waveforms]
         test = torch.from_numpy(np.stack(clips))[:, None]
     accuracies = []
-    for seed in range(asked.seeds):
+    for seed in range(flags.seeds):
         torch.manual_seed(seed)
-        networks.append(train(images[:, None], targets, asked.steps))
+        networks.append(train(images[:, None], targets, flags.steps))
         if test is not None:
             with torch.no_grad():
-                found = torch.cat([networks[-1](part) for part in test.split(256)])
-            accuracies.append(100 * (found.argmax(1) == labels).float().mean().item())
+                logits = torch.cat([networks[-1](part) for part in test.split(256)])
+            hits = (logits.argmax(1) == labels).float()
+            accuracies.append(100 * hits.mean().item())
             print(f"seed {seed}: test accuracy {accuracies[-1]:.1f} %", flush=True)
     torch.save([network.state_dict() for network in networks], HERE / "convnet.pt")
-    print(f"{len(networks)} networks in {HERE / 'convnet.pt'}")
+    print(f"saved {len(networks)} networks to {HERE / 'convnet.pt'}")
     if len(accuracies) > 1:
         mean, std = np.mean(accuracies), np.std(accuracies, ddof=1)
         print(f"test accuracy {mean:.1f} ± {std:.1f} %")
