@@ -75,7 +75,7 @@ class Page(NamedTuple):
       summary: one sentence per coreset.
       note: how to read the numbers.
       comparison: the groups of runs by dataset.
-      charts: of the comparison.
+      charts: accuracy against bytes, labels and steps.
       by_class: accuracy of each class.
       matrices: confusion matrices.
       galleries: coresets with their sounds.
