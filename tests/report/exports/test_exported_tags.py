@@ -48,9 +48,9 @@ def test_parquet_has_the_list_of_tags(coreset, tmp_path, load):
     assert again.labels.tolist() == [[1, 1], [1, 0], [0, 0]] * 2
     own = hub.header(coreset, is_parquet=True)["dataset_info"][0]["features"][1]
     # Lists of one tag or none are tags all the same.
-    assert parquet._label_text([1], ["a", "b"]) == "b;"
-    assert parquet._label_text([], ["a", "b"]) == ";"
-    assert parquet._label_text(1, ["a", "b"]) == "b"
+    assert parquet._label([1], ["a", "b"]) == "b;"
+    assert parquet._label([], ["a", "b"]) == ";"
+    assert parquet._label(1, ["a", "b"]) == "b"
     assert own["sequence"]["class_label"]["names"] == {"0": "a", "1": "b"}
 
 
