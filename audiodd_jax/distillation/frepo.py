@@ -4,26 +4,26 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 
 1. draws one of the pool's networks, which are trained on the coreset
    (``distillation.network_pool``);
-2. forms its conjugate kernels, from what its last layer reads, phi,
+2. forms its conjugate kernels, from the input phi of its last layer,
        k_bs = phi(x_B) phi(x_S)^T,   k_ss = phi(x_S) phi(x_S)^T;
 3. predicts the batch by kernel ridge regression from the coreset,
        y_hat_B = k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y_S;
-4. computes the loss, the error of the predictions less the margin of the labels,
+4. computes the loss: the error of the predictions minus the margin of the labels,
        1/2 mean_b sum_c (y_bc - y_hat_bc)^2 - w mean_s min(y_s1 - y_s2, 1/c),
-   with y = one_hot - 1/c of real clips, and y_s1 >= y_s2 the two largest labels of a
-   spectrogram: they keep the classes apart while the labels are learnt;
-5. updates x_S and y_S by its gradient, with AdaBelief. The features of B carry no
-   gradient, and the network is a constant;
-6. trains that network for a step on the new coreset, or renews it at the end of its
+   with y = one_hot - 1/c for real clips, and y_s1 >= y_s2 the two largest labels of a
+   spectrogram: the margin keeps the classes apart while the labels are learnt;
+5. updates x_S and y_S by the loss's gradient, with AdaBelief. The features of B carry
+   no gradient, and the network is a constant;
+6. trains that network for a step on the new coreset, or replaces it at the end of its
    life.
 
-A step costs what one of RFAD's with a single network costs, and a training step on the
-coreset. The first pool is trained before the first step, and again when a run resumes,
-outside of the seconds that a run counts.
+A step costs as much as a step of RFAD with a single network, plus a training step on
+the coreset. The first pool is trained before the first step, and again when a run
+resumes; the seconds that a run reports do not include this.
 
-Networks of all ages stand for the whole training that a coreset is made for. Kernel
-regression with random networks does not tell how good it is for them: the last coreset
-is kept (``config.presets``).
+Networks of all ages represent the whole training that a coreset is made for. Kernel
+regression with random networks does not predict how well they learn from it, so the
+last coreset is kept (``config.presets``).
 
 Devices share the rows of batch and coreset. Training the network is not shared.
 
@@ -32,6 +32,7 @@ References:
   2022, algorithm 1. Step 4 has the margin of the authors' program; they update by LAMB.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods, network_pool
 from audiodd_jax.distillation.kernel_methods import Params
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.distillation.network_pool import Member
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets
@@ -60,9 +61,9 @@ from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.chunked_map import in_chunks
 
+_PLAN = Plan()
 # Folded into a step's key: for the choice of a network, and for its training.
 _CHOICE, _TRAIN = range(2)
-_PLAN = Plan()
 
 # ``(network, x_b, x_s) -> (k_bs, k_ss)``.
 ConjugateKernels = Callable[
@@ -90,7 +91,7 @@ class State(NamedTuple):
 def make_model(
     config: FRePoConfig, num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
-    """The network of the pool."""
+    """Returns the network of the pool."""
     return ConvNet(
         num_classes,
         depth=config.depth,
@@ -112,7 +113,7 @@ def make_kernels(
 
     Args:
       model: the network.
-      precision: least precision of the kernels.
+      precision: the kernels' lowest precision.
       plan: rows of batch and coreset that are processed at once.
       mesh: devices that share these rows; None: one device.
     """
@@ -120,23 +121,26 @@ def make_kernels(
     def phi(params: Any, images: Array) -> Array:
         return models.embed(model, Variables(params, {}), images)[0]
 
-    def of_coreset(images: Array, params: Any) -> Array:
-        part = lambda rows: phi(params, rows)
+    def coreset_features(images: Array, params: Any) -> Array:
+        part = functools.partial(phi, params)
         part = jax.checkpoint(part) if plan.coreset_chunk else part
         return in_chunks(part, images, plan.coreset_chunk)
 
-    def of_batch(images: Array, shared: tuple[Any, Array]) -> Array:
+    def batch_rows(images: Array, shared: tuple[Any, Array]) -> Array:
         params, phi_s = shared
-        part = lambda rows: random_features.accumulate(
-            lax.stop_gradient(phi(params, rows)), phi_s
-        )
+
+        def part(rows: Array) -> Array:
+            phi_b = lax.stop_gradient(phi(params, rows))
+            return random_features.accumulate(phi_b, phi_s)
+
         return in_chunks(part, images, plan.chunk)
 
-    of_coreset, of_batch = (devices.shard_rows(f, mesh) for f in (of_coreset, of_batch))
+    coreset_features = devices.shard_rows(coreset_features, mesh)
+    batch_rows = devices.shard_rows(batch_rows, mesh)
 
     def kernels(params: Any, x_b: Array, x_s: Array) -> Kernels:
-        phi_s = of_coreset(x_s, params)
-        k_bs = of_batch(x_b, (params, phi_s))
+        phi_s = coreset_features(x_s, params)
+        k_bs = batch_rows(x_b, (params, phi_s))
         k_ss = random_features.accumulate(phi_s, phi_s)
         wide = jnp.promote_types(k_ss.dtype, precision)
         return Kernels(k_bs.astype(wide), k_ss.astype(wide))
@@ -145,7 +149,7 @@ def make_kernels(
 
 
 def margin(labels: Float[Array, "s c"]) -> Float[Array, " s"]:
-    """By how much the largest label of each spectrogram is the largest, up to 1/c."""
+    """Returns the gap between each spectrogram's two largest labels, up to 1/c."""
     largest, second = jnp.moveaxis(lax.top_k(labels, 2)[0], 1, 0)
     return jnp.minimum(largest - second, 1 / labels.shape[1])
 
@@ -160,13 +164,7 @@ def loss(
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 2 to 4: the loss of a batch, and its predictions ``[b, c]``.
 
-    Args:
-      params: learnt parameters.
-      network: parameters of the drawn network.
-      batch: real clips.
-      kernels: ``(network, x_b, x_s) -> (k_bs, k_ss)``.
-      settings: regulariser and weight of the margin.
-      factor: spectrograms per stored image.
+    ``network`` is the drawn network; a stored image holds ``factor`` spectrograms.
     """
     coreset = kernel_methods.stored(params).unpack(factor)
     k_bs, k_ss = kernels(network, batch.images, coreset.images)
@@ -174,52 +172,42 @@ def loss(
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)
     y_b = centred_targets(batch.labels, y_hat.shape[1], y_hat.dtype)
     error = 0.5 * jnp.mean(jnp.sum((y_b - y_hat) ** 2, axis=1))
-    if tags.are_tags(batch.labels):  # several labels of a spectrogram may be large
+    if tags.are_tags(batch.labels):  # a spectrogram may have several large labels
         return error, y_hat
     return error - settings.margin_weight * jnp.mean(margin(params.labels)), y_hat
 
 
-def make(
-    config: Config,
-    num_classes: int,
-    mesh: Mesh | None = None,
-    plan: Plan | None = None,
-    dtype: DTypeLike = jnp.float32,
-) -> Method:
-    """FRePo as ``init``, ``step`` and ``coreset`` closed over its settings.
-
-    Args:
-      config: of the run.
-      num_classes: ``c``.
-      mesh: devices that share the rows of batch and coreset; None: one device.
-      plan: rows that are processed at once; None: all.
-      dtype: in which the networks compute.
-    """
+def make(config: Config, context: Context) -> Method:
+    """Returns FRePo on the context's devices, computing by its memory plan."""
     settings, factor = config.frepo, config.coreset.factor
-    plan = plan or Plan()
-    model = make_model(settings, num_classes, dtype)
-    pool = network_pool.make(model, settings, plan.coreset_chunk)
+    model = make_model(settings, context.sizes.c, context.dtype)
+    pool = network_pool.make(model, settings, context.plan.coreset_chunk)
     precision = jnp.dtype(config.rfad.kernel_precision)
-    kernels = make_kernels(model, precision, plan, mesh)
+    kernels = make_kernels(model, precision, context.plan, context.mesh)
+    learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
-        own_key, pool_key = jax.random.split(key)
+        learner_key, pool_key = jax.random.split(key)
         members = pool.init(pool_key, start.unpack(factor))
-        return State(kernel_methods.init(config, own_key, start), members)
+        return State(learner.init(learner_key, start), members)
 
     def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.learnt.key, state.step)
         choice_key, train_key = (
-            jax.random.fold_in(key, of) for of in (_CHOICE, _TRAIN)
+            jax.random.fold_in(key, use) for use in (_CHOICE, _TRAIN)
         )
         index = jax.random.randint(choice_key, (), 0, settings.networks)
         member = network_pool.take(state.pool, index)
-        of = lambda params: loss(
-            params, member.params, batch, kernels, settings, factor
-        )
-        learnt, metrics = kernel_methods.update(config, state.learnt, of, batch.labels)
-        coreset = kernel_methods.stored(learnt.params).unpack(factor)
-        member = pool.advance(member, train_key, coreset)
+
+        def batch_loss(params: Params) -> tuple[Array, Array]:
+            return loss(params, member.params, batch, kernels, settings, factor)
+
+        learnt, metrics = learner.update(state.learnt, batch_loss, batch.labels)
+        stored = kernel_methods.stored(learnt.params)
+        member = pool.advance(member, train_key, stored.unpack(factor))
         return State(learnt, network_pool.put(state.pool, index, member)), metrics
 
-    return Method(init, step, lambda state: kernel_methods.stored(state.learnt.params))
+    def coreset(state: State) -> CoresetArrays:
+        return kernel_methods.stored(state.learnt.params)
+
+    return Method(init, step, coreset)

@@ -1,18 +1,18 @@
 r"""DC and DSA: dataset condensation by gradient matching, on one page.
 
-While a network theta is trained on the coreset, each step matches the coreset's
-gradient of every class to that of real clips:
+While a network theta is trained on the coreset, each step matches the gradient of the
+coreset's clips to that of real clips, class by class:
 
 1. every ``outer_loop`` steps, draw a fresh ConvNet theta;
 2. for each class, with real clips B and synthetic ones S,
        g_B = grad_theta l(B, theta),  g_S = grad_theta l(S, theta),
-   l the mean cross-entropy; in DSA, both under the same augmentation;
+   where l is the mean cross-entropy (in DSA, both under the same augmentation);
 3. compute the distance, summed over layers and the outputs j of their weights,
        D = sum_layers sum_j 1 - <g_B[j], g_S[j]> / (||g_B[j]|| ||g_S[j]|| + 1e-6),
-   without biases and norms;
+   without the parameters of biases and normalisation;
 4. update the images by grad_S D, with SGD and momentum;
 5. train theta on the coreset for ``inner_loop`` epochs of SGD (in DSA, on augmented
-   clips), unless the next step draws a fresh one.
+   clips), unless the next step draws a fresh network.
 
 References:
   Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021; Zhao
@@ -29,16 +29,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import Mesh
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, MatchingConfig
 from audiodd_jax.distillation import matching_methods
 from audiodd_jax.distillation.matching_methods import Matched
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features import batches, siamese_augment
-from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 
@@ -49,11 +46,9 @@ _SMALL = 1e-6
 
 
 def loops(samples_per_class: int, config: MatchingConfig) -> tuple[int, int]:
-    """Steps per network, and epochs of its training between two steps.
+    """Returns the steps per network, and the epochs of its training between two.
 
-    Args:
-      samples_per_class: of the coreset.
-      config: may set either.
+    Both are as published, unless ``config`` sets them.
     """
     known = list(_PUBLISHED)
     outer = config.outer_loop or min(samples_per_class, known[-1])
@@ -67,13 +62,13 @@ def cross_entropy(
     images: Float[Array, "b f t 1"],
     labels: Int[Array, " b"],
 ) -> Float[Array, ""]:
-    """Cross-entropy, averaged over the clips."""
+    """Returns the cross-entropy, averaged over the clips."""
     out = models.logits(model, Variables(params, {}), images)
     return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
 
 
 def distance(ours: Any, theirs: Any) -> Float[Array, ""]:
-    """Distance of two gradients of the same parameters (step 3)."""
+    """Step 3: the distance of two gradients of the same parameters."""
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     return sum(_layer(a, b) for a, b in pairs if a.ndim > 1)
 
@@ -113,57 +108,37 @@ def train(
     key: Key[Array, ""],
     images: Float[Array, "k f t 1"],
     model: nn.Module,
-    config: Config,
-    stats: Normalization,
+    config: MatchingConfig,
+    epochs: int,
+    augment: Callable[[Key[Array, ""], Array], Array] | None = None,
 ) -> Any:
-    """Step 5: trains a network on the coreset.
+    """Step 5: trains a network on the coreset, whose images are in class order.
 
-    Args:
-      params: of the network.
-      key: of the order and the augmentation.
-      images: of the coreset, in class order.
-      model: the network.
-      config: of the run.
-      stats: statistics that standardised the images.
+    ``key`` draws the order of the images and their augmentation.
     """
-    settings, c = config.matching, model.num_classes
+    c, batch = model.num_classes, config.network_batch
     labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
-    batch = settings.network_batch
-    _, epochs = loops(config.coreset.samples_per_class, config.matching)
     steps = epochs * math.ceil(images.shape[0] / batch)
     rows = batches.epoch_rows(key, images.shape[0], batch, 0, steps)
 
     def body(params: Any, drawn: tuple[Array, Array]) -> tuple[Any, None]:
         number, rows = drawn
         clips = images[rows]
-        if config.method == "dsa":
-            own_key = jax.random.fold_in(key, number)
-            clips = siamese_augment.change_each(own_key, clips, config.siamese, stats)
+        if augment:
+            clips = augment(jax.random.fold_in(key, number), clips)
         grads = jax.grad(cross_entropy)(params, model, clips, labels[rows])
-        rate = settings.network_learning_rate
+        rate = config.network_learning_rate
         return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
 
     return lax.scan(body, params, (jnp.arange(steps), rows))[0]
 
 
-def make(
-    config: Config,
-    num_classes: int,
-    stats: Normalization,
-    mesh: Mesh | None,
-    dtype: DTypeLike = jnp.float32,
-) -> Method:
-    """DC or DSA (``config.method``) as ``init``, ``step`` and ``coreset``.
-
-    Args:
-      config: of the run.
-      num_classes: ``c``.
-      stats: statistics that standardised the images.
-      mesh: devices that share the classes; None: one device.
-      dtype: in which the network computes.
-    """
-    model = matching_methods.make_model(config.matching, num_classes, dtype)
-    outer, _ = loops(config.coreset.samples_per_class, config.matching)
+def make(config: Config, context: Context) -> Method:
+    """Returns DC or DSA (``config.method``) on the context's devices."""
+    settings, stats = config.matching, context.normalization
+    model = matching_methods.make_model(settings, context.sizes.c, context.dtype)
+    outer, epochs = loops(config.coreset.samples_per_class, settings)
+    is_dsa = config.method == "dsa"
 
     def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
         return lax.cond(step % outer == 0, draw, lambda: params)
@@ -171,19 +146,24 @@ def make(
     def loss(
         params: Any, key: Array, real: Array, synthetic: Array, label: Array
     ) -> Array:
-        if config.method == "dsa":
-            real, synthetic = (
-                siamese_augment.change(key, images, config.siamese, stats)
-                for images in (real, synthetic)
+        if is_dsa:
+            real, synthetic = matching_methods.augmented(
+                key, real, synthetic, config.siamese, stats
             )
         return matching_loss(params, model, real, synthetic, label)
+
+    def augment(key: Array, images: Array) -> Array:
+        return siamese_augment.change_each(key, images, config.siamese, stats)
 
     def after(params: Any, step: Array, key: Array, images: Array) -> Any:
         if outer == 1:
             return params
-        trained = lambda: train(params, key, images, model, config, stats)
+
+        def trained() -> Any:
+            change = augment if is_dsa else None
+            return train(params, key, images, model, settings, epochs, change)
+
         return lax.cond((step + 1) % outer == 0, lambda: params, trained)
 
-    return matching_methods.make(
-        config, num_classes, mesh, model, Matched(network, loss, after)
-    )
+    matched = Matched(model, network, loss, after)
+    return matching_methods.make(settings, config.coreset.factor, context, matched)

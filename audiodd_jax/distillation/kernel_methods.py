@@ -1,4 +1,4 @@
-"""What RFAD, KIP and FRePo share: learnt parameters, their optimiser, and its step.
+"""The learnt parameters of RFAD, KIP and FRePo, their optimiser, and its step.
 
 References:
   Nguyen, Chen, Lee, *Dataset Meta-Learning from Kernel Ridge-Regression*, ICLR 2021.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config, OptimizerConfig
+from audiodd_jax.config import CoresetConfig, OptimizerConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.features import metric
 
@@ -52,75 +52,87 @@ class State(NamedTuple):
     opt_state: optax.OptState
 
 
-def decode(params: Params) -> Float[Array, "s f t 1"]:
-    """The stored images: ``mel_map @ image @ time_map^T``."""
-    if params.mel_map is None:
-        return params.images
-    maps = (params.mel_map, params.time_map)
-    return jnp.einsum(
-        "gf,sftk,ut->sguk", maps[0], params.images, maps[1], precision="highest"
-    )
+# The loss of a batch, and its predictions.
+Loss = Callable[[Params], tuple[Float[Array, ""], Float[Array, "b c"]]]
+
+
+class Learner(NamedTuple):
+    """Functions that learn a coreset along the gradient of any loss.
+
+    Attributes:
+      init: ``(key, start) -> state`` before the first step.
+      update: ``(state, loss, labels of the batch) -> (state, metrics)``.
+    """
+
+    init: Callable[[Key[Array, ""], CoresetArrays], State]
+    update: Callable[[State, Loss, Int[Array, "b *c"]], tuple[State, dict[str, Array]]]
 
 
 def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """AdaBelief, with a separate learning rate for the Platt scale."""
-    peak = {
-        "coreset": config.learning_rate,
-        "platt": config.platt_learning_rate,
-    }
-    schedule = {
-        "constant": optax.constant_schedule,
-        "cosine": lambda rate: optax.cosine_decay_schedule(rate, steps),
-    }[config.schedule]
+    """Returns AdaBelief, with a separate learning rate for the Platt scale."""
+
+    def adabelief(rate: float) -> optax.GradientTransformation:
+        schedule = optax.constant_schedule(rate)
+        if config.schedule == "cosine":
+            schedule = optax.cosine_decay_schedule(rate, steps)
+        return optax.adabelief(schedule, eps=1e-16, eps_root=1e-16)
+
+    def groups(params: Params) -> Params:
+        names = ("coreset" if value is not None else None for value in params)
+        return Params(*names)._replace(log_scale="platt")
+
     transforms = {
-        group: optax.adabelief(schedule(rate), eps=1e-16, eps_root=1e-16)
-        for group, rate in peak.items()
+        "coreset": adabelief(config.learning_rate),
+        "platt": adabelief(config.platt_learning_rate),
     }
-    groups = lambda params: Params(
-        *("coreset" if value is not None else None for value in params)
-    )._replace(log_scale="platt")
     return optax.partition(transforms, groups)
 
 
-def init(config: Config, key: Key[Array, ""], start: CoresetArrays) -> State:
-    """The state before the first step, from an initial coreset."""
-    f, t = start.images.shape[1:3]
-    params = Params(*start)
-    if config.coreset.preconditioner:
-        eye = lambda size: jnp.eye(size, dtype=start.images.dtype)
-        params = params._replace(mel_map=eye(f), time_map=eye(t))
-    opt_state = optimizer(config.optimizer, config.loop.steps).init(params)
-    return State(jnp.zeros((), jnp.int32), key, params, opt_state)
+def make(coreset: CoresetConfig, config: OptimizerConfig, steps: int) -> Learner:
+    """Returns the functions that learn a coreset in a number of steps."""
+    tx = optimizer(config, steps)
+
+    def init(key: Key[Array, ""], start: CoresetArrays) -> State:
+        params = Params(*start)
+        if coreset.preconditioner:
+            f, t = start.images.shape[1:3]
+            dtype = start.images.dtype
+            params = params._replace(
+                mel_map=jnp.eye(f, dtype=dtype), time_map=jnp.eye(t, dtype=dtype)
+            )
+        return State(jnp.zeros((), jnp.int32), key, params, tx.init(params))
+
+    def update(
+        state: State, loss: Loss, labels: Int[Array, "b *c"]
+    ) -> tuple[State, dict[str, Array]]:
+        (value, y_hat), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
+        if not coreset.learn_labels:
+            grads = grads._replace(labels=jnp.zeros_like(grads.labels))
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": value,
+            "batch_accuracy": metric.of_batch(y_hat, labels),
+            "gradient_norm": optax.global_norm(grads),
+        }
+        return State(state.step + 1, state.key, params, opt_state), metrics
+
+    return Learner(init, update)
 
 
-def update(
-    config: Config,
-    state: State,
-    loss: Callable[[Params], tuple[Float[Array, ""], Float[Array, "b c"]]],
-    labels: Int[Array, "b *c"],
-) -> tuple[State, dict[str, Array]]:
-    """One step along the gradient of a batch's loss, and its metrics.
-
-    Args:
-      config: of the run.
-      state: before the step.
-      loss: ``params -> (loss, predictions)`` of the batch.
-      labels: of the batch.
-    """
-    (value, y_hat), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-    if not config.coreset.learn_labels:
-        grads = grads._replace(labels=jnp.zeros_like(grads.labels))
-    tx = optimizer(config.optimizer, config.loop.steps)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    metrics = {
-        "loss": value,
-        "batch_accuracy": metric.of_batch(y_hat, labels),
-        "gradient_norm": optax.global_norm(grads),
-    }
-    return State(state.step + 1, state.key, params, opt_state), metrics
+def decode(params: Params) -> Float[Array, "s f t 1"]:
+    """Returns the stored images: ``mel_map @ image @ time_map^T``."""
+    if params.mel_map is None:
+        return params.images
+    return jnp.einsum(
+        "gf,sftk,ut->sguk",
+        params.mel_map,
+        params.images,
+        params.time_map,
+        precision="highest",
+    )
 
 
 def stored(params: Params) -> CoresetArrays:
-    """The coreset of the learnt parameters, as stored."""
+    """Returns the coreset of the learnt parameters, as stored."""
     return CoresetArrays(decode(params), params.labels, params.log_scale)

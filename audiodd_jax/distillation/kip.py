@@ -2,14 +2,14 @@ r"""KIP: kernel inducing points, RFAD's loss with the exact kernel, on one page.
 
 Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 
-1. computes the kernels of the infinitely wide network, whose NNGP kernel RFAD
-   estimates from random ones,
+1. computes the kernels of the infinitely wide network (RFAD estimates its NNGP kernel
+   from random networks),
        k_bs = k(x_B, x_S),   k_ss = k(x_S, x_S),   k the NNGP kernel or the NTK
    (``kernels.infinite_width``);
 2. continues as RFAD from step 3 on (``distillation.rfad``): ridge regression, the same
    loss, AdaBelief.
 
-Nothing is random but the batch. A pair of clips takes ``(f t)^2`` numbers, so pairs are
+Only the batch is random. A pair of clips takes ``(f t)^2`` numbers, so pairs are
 computed a few at a time, and recomputed in the backward pass.
 
 Only one argument of the Gram matrix is differentiated. With G the loss's gradient with
@@ -34,7 +34,7 @@ from jaxtyping import Array, Key
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import rfad
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.errors import UserError
 from audiodd_jax.kernels import infinite_width
 from audiodd_jax.kernels.infinite_width import Kernel
@@ -51,9 +51,9 @@ def make_kernels(
     """Step 1 as ``kernels(key, x_b, x_s) -> (k_bs, k_ss)``; the key is not used.
 
     Args:
-      kernel: of all pairs of two sets of inputs.
-      pairs: computed at once.
-      precision: least precision of the kernels.
+      kernel: kernel function of all pairs of two sets of inputs.
+      pairs: number of pairs computed at once.
+      precision: the kernels' lowest precision.
       mesh: devices that share the rows of batch and coreset; None: one device.
     """
     some_rows = functools.partial(infinite_width.rows, kernel, pairs=pairs)
@@ -61,7 +61,7 @@ def make_kernels(
 
     def kernels(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
         one_sided = rows(x_s, lax.stop_gradient(x_s))
-        # Adds nothing to the value, and the other argument's gradient by symmetry.
+        # Adds zero to the value, and by symmetry the other argument's gradient.
         k_ss = one_sided + (one_sided.T - lax.stop_gradient(one_sided.T))
         wide = jnp.promote_types(k_ss.dtype, precision)
         return Kernels(rows(x_b, x_s).astype(wide), k_ss.astype(wide))
@@ -69,25 +69,21 @@ def make_kernels(
     return kernels
 
 
-def make(config: Config, shape: tuple[int, int], mesh: Mesh | None = None) -> Method:
-    """KIP as ``init``, ``step`` and ``coreset`` closed over its settings.
-
-    Args:
-      config: run configuration.
-      shape: ``(f, t)`` of the spectrograms.
-      mesh: devices that share the rows of batch and coreset; None: one device.
+def make(config: Config, context: Context) -> Method:
+    """Returns KIP on the context's devices.
 
     Raises:
-      UserError: neural-tangents is not installed, a pair does not fit the memory, or
-        features of reduced precision are asked for.
+      UserError: neural-tangents is not installed, a single pair does not fit the
+        memory, or features of reduced precision are requested.
     """
     if config.network.precision != "float32":
         raise UserError(
-            "kip has the exact kernel, in float32: network.precision="
+            "kip computes the exact kernel in float32: network.precision="
             f"{config.network.precision} is for random networks"
         )
     kernel = infinite_width.make_kernel(config.network, config.kip.kernel)
+    shape = (context.sizes.f, context.sizes.t)
     at_most = infinite_width.pairs_at_once(shape, is_differentiated=True)
     pairs = config.kip.pairs or at_most
     precision = jnp.dtype(config.rfad.kernel_precision)
-    return rfad.learn(config, make_kernels(kernel, pairs, precision, mesh))
+    return rfad.learn(config, make_kernels(kernel, pairs, precision, context.mesh))

@@ -24,7 +24,7 @@ from audiodd_jax.coreset import selection as clips
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import label_solve, memory_plan
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.distillation.registry import (
     advice,
     check_labels,
@@ -151,7 +151,8 @@ def _prepare(
     check_labels(config.method, data.has_tags)
     stream = _streams(config)
     plan, sizes = plan_of(config, data, mesh)
-    method = get_method(config.method)(config, sizes, data.normalization, mesh, plan)
+    context = Context(sizes, data.normalization, mesh, plan)
+    method = get_method(config.method)(config, context)
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
     else:

@@ -1,4 +1,4 @@
-"""The common step of the matching methods, on the images, class by class.
+"""The step that the matching methods share: on the images, class by class.
 
 A step draws real clips of every class, computes a loss between the real and synthetic
 clips of each class under a network, and updates the images by SGD with momentum. Labels
@@ -19,12 +19,13 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config, MatchingConfig
+from audiodd_jax.config import MatchingConfig, SiameseConfig
 from audiodd_jax.coreset import packing
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation.method import Method
-from audiodd_jax.features import batches
+from audiodd_jax.distillation.method import Context, Method
+from audiodd_jax.features import batches, siamese_augment
 from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
 from audiodd_jax.runtime import devices
@@ -57,6 +58,7 @@ class Matched(NamedTuple):
     """The parts in which matching methods differ.
 
     Attributes:
+      model: the network.
       network: ``(network, step, draw) -> network`` before the step; ``draw()`` returns
         a fresh one.
       loss: ``(network, key, real, synthetic, class) -> loss`` of one class's clips.
@@ -64,6 +66,7 @@ class Matched(NamedTuple):
         synthetic clips.
     """
 
+    model: nn.Module
     network: Callable[[Any, Array, Callable[[], Any]], Any]
     loss: Callable[[Any, Array, Array, Array, Array], Array]
     after: Callable[[Any, Array, Array, Array], Any]
@@ -72,7 +75,7 @@ class Matched(NamedTuple):
 def make_model(
     config: MatchingConfig, num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
-    """The ConvNet whose gradients or features are matched."""
+    """Returns the ConvNet whose gradients or features are matched."""
     return ConvNet(
         num_classes,
         depth=config.depth,
@@ -87,32 +90,61 @@ def make_model(
 def fresh(
     key: Key[Array, ""], model: nn.Module, images: Float[Array, "s f t 1"]
 ) -> Any:
-    """Parameters of a new network, for the images' shape and type."""
+    """Draws the parameters of a new network, for the images' shape and type."""
     params = models.init(key, model, images.shape[1:3]).params
     return jax.tree.map(lambda p: p.astype(images.dtype), params)
 
 
-def make(
-    config: Config,
-    num_classes: int,
-    mesh: Mesh | None,
-    model: nn.Module,
-    matched: Matched,
-) -> Method:
-    """A matching method as ``init``, ``step`` and ``coreset``.
+def augmented(
+    key: Key[Array, ""],
+    real: Float[Array, "r f t 1"],
+    synthetic: Float[Array, "k f t 1"],
+    config: SiameseConfig,
+    stats: Normalization,
+) -> tuple[Float[Array, "r f t 1"], Float[Array, "k f t 1"]]:
+    """Returns real and synthetic clips under the same augmentation."""
+    change = siamese_augment.change
+    return change(key, real, config, stats), change(key, synthetic, config, stats)
 
-    Args:
-      config: of the run.
-      num_classes: ``c``.
-      mesh: devices that share the classes; None: one device.
-      model: the network.
-      matched: the parts of the method.
-    """
-    settings = config.matching
-    tx = {
-        "sgd": lambda: optax.sgd(settings.learning_rate, settings.momentum),
-        "adam": lambda: optax.adam(settings.learning_rate, settings.momentum),
-    }[settings.optimizer]()
+
+def make_optimizer(config: MatchingConfig) -> optax.GradientTransformation:
+    """Returns the optimiser of the images."""
+    create = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
+    return create(config.learning_rate, config.momentum)
+
+
+def class_gradients(
+    matched: Matched,
+    key: Key[Array, ""],
+    network: Any,
+    real: Float[Array, "c r f t 1"],
+    stored: Float[Array, "c k f t 1"],
+    factor: int,
+    mesh: Mesh | None,
+) -> tuple[Float[Array, " c"], Float[Array, "c k f t 1"]]:
+    """Returns the loss of every class, and its gradient by the stored images."""
+
+    def class_loss(
+        images: Array, network: Any, label: Array, real: Array
+    ) -> Float[Array, ""]:
+        synthetic = packing.unpack(images, factor)
+        class_key = jax.random.fold_in(key, label)
+        return matched.loss(network, class_key, real, synthetic, label)
+
+    def one_class(slot: tuple[Array, Array, Array], network: Any) -> tuple:
+        label, real, images = slot
+        return jax.value_and_grad(class_loss)(images, network, label, real)
+
+    labels = jnp.arange(real.shape[0])
+    return devices.map_slots(one_class, mesh)((labels, real, stored), network)
+
+
+def make(
+    config: MatchingConfig, factor: int, context: Context, matched: Matched
+) -> Method:
+    """Returns a matching method; each stored image holds ``factor`` spectrograms."""
+    num_classes, model = context.sizes.c, matched.model
+    tx = make_optimizer(config)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         first, opt_state = jnp.zeros((), jnp.int32), tx.init(start.images)
@@ -122,44 +154,34 @@ def make(
     def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         change_key, network_key, train_key = (
-            jax.random.fold_in(key, of) for of in (_CHANGE, _NETWORK, _TRAIN)
+            jax.random.fold_in(key, use) for use in (_CHANGE, _NETWORK, _TRAIN)
         )
-        draw = lambda: fresh(network_key, model, state.images)
+
+        def draw() -> Any:
+            return fresh(network_key, model, state.images)
+
         network = matched.network(state.network, state.step, draw)
-        by_class = lambda x: x.reshape(num_classes, -1, *x.shape[1:])
-        real, stored = by_class(batch.images), by_class(state.images)
-
-        def of_class(own: Any, network: Any) -> tuple[Array, Array]:
-            label, real, stored = own
-
-            def loss(images: Array) -> Array:
-                synthetic = packing.unpack(images, config.coreset.factor)
-                own_key = jax.random.fold_in(change_key, label)
-                return matched.loss(network, own_key, real, synthetic, label)
-
-            return jax.value_and_grad(loss)(stored)
-
-        labels = jnp.arange(num_classes)
-        losses, grads = devices.map_slots(of_class, mesh)(
-            (labels, real, stored), network
+        real, stored = (
+            x.reshape(num_classes, -1, *x.shape[1:])
+            for x in (batch.images, state.images)
+        )
+        losses, grads = class_gradients(
+            matched, change_key, network, real, stored, factor, context.mesh
         )
         grads = grads.reshape(state.images.shape)
         updates, opt_state = tx.update(grads, state.opt_state)
         images = optax.apply_updates(state.images, updates)
-        network = matched.after(
-            network,
-            state.step,
-            train_key,
-            packing.unpack(images, config.coreset.factor),
-        )
+        synthetic = packing.unpack(images, factor)
+        network = matched.after(network, state.step, train_key, synthetic)
         metrics = {"loss": losses.mean(), "gradient_norm": optax.global_norm(grads)}
-        taken = state.step + 1
-        state = State(taken, state.key, images, state.labels, opt_state, network)
+        state = state._replace(
+            step=state.step + 1, images=images, opt_state=opt_state, network=network
+        )
         return state, metrics
 
     def coreset(state: State) -> CoresetArrays:
         scale = jnp.zeros((), state.images.dtype)
         return CoresetArrays(state.images, state.labels, scale)
 
-    draw = batches.balanced(num_classes, settings.real_per_class)
+    draw = batches.balanced(num_classes, config.real_per_class)
     return Method(init, step, coreset, draw)

@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
+from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.features.batches import Draw
 from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.normalization import Normalization
 
 
 class Method(NamedTuple):
@@ -17,10 +23,32 @@ class Method(NamedTuple):
       init: ``(key, start) -> state``, a pytree of arrays with a field ``step``.
       step: ``(state, batch) -> (state, metrics)``; jitted and scanned by the loop.
       coreset: ``state -> CoresetArrays``, as stored.
-      draw: draws a batch's clips; None: ``loop.batch_size`` of all.
+      draw: draws a batch's clips; None: ``loop.batch_size`` of all clips.
     """
 
     init: Callable[[Key[Array, ""], CoresetArrays], Any]
     step: Callable[[Any, Split], tuple[Any, dict[str, Array]]]
     coreset: Callable[[Any], CoresetArrays]
     draw: Draw | None = None
+
+
+class Context(NamedTuple):
+    """What a method is built for, besides its settings.
+
+    Attributes:
+      sizes: sizes of the data and the coreset.
+      normalization: statistics that standardised the images.
+      mesh: devices that share the work; None: one device.
+      plan: how much of a step is computed at once.
+      dtype: in which trained networks compute.
+    """
+
+    sizes: Sizes
+    normalization: Normalization
+    mesh: Mesh | None = None
+    plan: Plan = Plan()
+    dtype: DTypeLike = jnp.float32
+
+
+# What builds a method from its settings; other packages register theirs.
+Make = Callable[[Config, Context], Method]

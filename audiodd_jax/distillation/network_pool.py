@@ -5,9 +5,9 @@ The age of a network is the number of its training steps, each an Adam step on
     1/2 mean_i sum_c (f(x_i)_c - y_ic)^2
 
 over a batch of the coreset. At the start network i of p has age ``i * max_age // p``,
-so that the networks come to their end one by one; one that would reach ``max_age`` is
-replaced by a fresh one. (In the authors' program the first networks have these ages but
-no training.)
+so that the networks expire one by one: a network that would reach ``max_age`` is
+replaced by a fresh one. (In the authors' program the first networks have these ages,
+but are untrained.)
 
 References:
   Zhou, Nezhadarya, Ba, *Dataset Distillation using Neural Feature Regression*, NeurIPS
@@ -34,12 +34,12 @@ from audiodd_jax.runtime.chunked_map import in_chunks
 
 
 class Member(NamedTuple):
-    """A network of the pool; all ``p`` of them along a leading axis are the pool.
+    """A network of the pool, or all ``p`` of them, stacked along a leading axis.
 
     Attributes:
-      params: of the network.
-      opt_state: of its optimiser.
-      age: ``[]`` training steps that it has taken.
+      params: parameters of the network.
+      opt_state: state of its optimiser.
+      age: ``[]`` number of training steps taken.
     """
 
     params: Any
@@ -60,12 +60,12 @@ class Pool(NamedTuple):
 
 
 def take(pool: Member, index: Int[Array, ""] | int) -> Member:
-    """A network of the pool."""
+    """Returns a network of the pool."""
     return jax.tree.map(lambda x: x[index], pool)
 
 
 def put(pool: Member, index: Int[Array, ""] | int, member: Member) -> Member:
-    """The pool with a network replaced."""
+    """Returns the pool with a network replaced."""
     return jax.tree.map(lambda x, new: x.at[index].set(new), pool, member)
 
 
@@ -76,30 +76,25 @@ def training_loss(
     labels: Float[Array, "k c"],
     chunk: int = 0,
 ) -> Float[Array, ""]:
-    """Half the squared error of a network's outputs, averaged over spectrograms.
+    """Returns half the squared error of a network, averaged over spectrograms.
 
-    Args:
-      params: of the network.
-      model: the network.
-      images: spectrograms.
-      labels: their centred labels.
-      chunk: spectrograms processed at once; 0: all.
+    At most ``chunk`` spectrograms are processed at once; 0: all.
     """
-    part = lambda rows: models.logits(model, Variables(params, {}), rows)
-    out = in_chunks(jax.checkpoint(part) if chunk else part, images, chunk)
+
+    def outputs(rows: Array) -> Array:
+        return models.logits(model, Variables(params, {}), rows)
+
+    out = in_chunks(jax.checkpoint(outputs) if chunk else outputs, images, chunk)
     return 0.5 * jnp.mean(jnp.sum((out - labels) ** 2, axis=1))
 
 
-def make(model: nn.Module, settings: FRePoConfig, chunk: int = 0) -> Pool:
-    """The pool of a network.
+def make(model: nn.Module, config: FRePoConfig, chunk: int = 0) -> Pool:
+    """Returns the functions of a pool of networks.
 
-    Args:
-      model: the network.
-      settings: size and ages of the pool, and the training of its networks.
-      chunk: spectrograms that training processes at once; 0: all.
+    Training processes at most ``chunk`` spectrograms at once; 0: all.
     """
-    tx = optax.adam(settings.network_learning_rate)
-    draw = batches.uniform(settings.network_batch)
+    tx = optax.adam(config.network_learning_rate)
+    draw = batches.uniform(config.network_batch)
 
     def fresh(key: Key[Array, ""], images: Array) -> Member:
         params = matching_methods.fresh(key, model, images)
@@ -116,17 +111,20 @@ def make(model: nn.Module, settings: FRePoConfig, chunk: int = 0) -> Pool:
 
     @jax.jit
     def init(key: Key[Array, ""], coreset: CoresetArrays) -> Member:
-        def one(number: Int[Array, ""]) -> Member:
-            own = jax.random.fold_in(key, number)
-            age = number * settings.max_age // settings.networks
-            step = lambda i, member: train(member, jax.random.fold_in(own, i), coreset)
-            return lax.fori_loop(0, age, step, fresh(own, coreset.images))
+        def aged(number: Int[Array, ""]) -> Member:
+            network_key = jax.random.fold_in(key, number)
+            age = number * config.max_age // config.networks
 
-        return lax.map(one, jnp.arange(settings.networks))
+            def step(i: Int[Array, ""], member: Member) -> Member:
+                return train(member, jax.random.fold_in(network_key, i), coreset)
+
+            return lax.fori_loop(0, age, step, fresh(network_key, coreset.images))
+
+        return lax.map(aged, jnp.arange(config.networks))
 
     def advance(member: Member, key: Key[Array, ""], coreset: CoresetArrays) -> Member:
         return lax.cond(
-            member.age + 1 >= settings.max_age,
+            member.age + 1 >= config.max_age,
             lambda: fresh(key, coreset.images),
             lambda: train(member, key, coreset),
         )

@@ -1,5 +1,8 @@
 """The distillation methods by name."""
 
+import functools
+import inspect
+import warnings
 from collections.abc import Callable, Sequence
 
 import jax
@@ -15,40 +18,23 @@ from audiodd_jax.distillation import (
     kip,
     rfad,
 )
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Make, Method
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
 
-Make = Callable[[Config, Sizes, Normalization, Mesh, Plan], Method]
-
-# Methods that take steps; those that choose real clips are in ``coreset.initial``.
+# Methods that take steps; those that select real clips are in ``coreset.initial``.
 METHODS: dict[str, Make] = {
-    "rfad": lambda config, sizes, stats, mesh, plan: rfad.make(config, mesh, plan),
-    "kip": lambda config, sizes, stats, mesh, plan: kip.make(
-        config, (sizes.f, sizes.t), mesh
-    ),
-    "frepo": lambda config, sizes, stats, mesh, plan: frepo.make(
-        config, sizes.c, mesh, plan
-    ),
-    "dm": lambda config, sizes, stats, mesh, plan: distribution_matching.make(
-        config, sizes.c, stats, mesh
-    ),
-    **dict.fromkeys(
-        ("dc", "dsa"),
-        lambda config, sizes, stats, mesh, plan: gradient_matching.make(
-            config, sizes.c, stats, mesh
-        ),
-    ),
+    "rfad": rfad.make,
+    "kip": kip.make,
+    "frepo": frepo.make,
+    "dc": gradient_matching.make,
+    "dsa": gradient_matching.make,
+    "dm": distribution_matching.make,
 }
 
 
 def get_method(name: str) -> Make:
-    """What makes a method: of this package, or of another one's entry point.
-
-    A function of another package takes the settings, the sizes and the statistics
-    alone; its step is the same on every device.
+    """Returns what builds a method: ours, or another package's entry point.
 
     Raises:
       UserError: no package has the method, or its function cannot be imported.
@@ -56,19 +42,42 @@ def get_method(name: str) -> Make:
     if name in METHODS:
         return METHODS[name]
     make = extensions.load(extensions.METHODS, name)
-    return lambda config, sizes, stats, mesh, plan: make(config, sizes, stats)
+    if not _takes_three(make):
+        return make
+    warnings.warn(
+        f"the method {name!r} is built by make(config, sizes, normalization), which "
+        "the next version will not call: make(config, context) has them as "
+        "context.sizes and context.normalization",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return functools.partial(_make_by_three, make)
+
+
+def _takes_three(make: Callable) -> bool:
+    """Returns whether a function needs three arguments, as up to version 0.2."""
+    signature = inspect.signature(make)
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return True
+    return False
+
+
+def _make_by_three(make: Callable, config: Config, context: Context) -> Method:
+    return make(config, context.sizes, context.normalization)
 
 
 def check_labels(method: str, has_tags: bool) -> None:
     """Checks that a method can learn from a dataset's labels.
 
     Raises:
-      UserError: clips have tags, and the method goes class by class.
+      UserError: clips have tags, but the method matches clips class by class.
     """
     if has_tags and method in MATCHING:
         raise UserError(
-            f"{method} matches clips class by class, and clips with tags have no one "
-            "class: distil them by --method=rfad, frepo or kip"
+            f"{method} matches clips class by class, but clips with tags do not have "
+            "a single class: distil them by --method=rfad, frepo or kip"
         )
 
 
@@ -85,10 +94,10 @@ def check_dataset(method: str, data: DataConfig) -> None:
 def make_mesh(
     config: Config, num_classes: int, chips: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """The mesh of all devices for a method: they share random networks, or classes.
+    """Returns the mesh for a method: devices share random networks, or classes.
 
     Args:
-      config: of the run.
+      config: ``method``, and ``rfad.networks``.
       num_classes: ``c``.
       chips: the devices; None: all, of all processes.
     """
@@ -99,7 +108,7 @@ def make_mesh(
 
 
 def advice(method: str) -> str:
-    """What to change if the loss is not finite."""
+    """Returns what to change if the loss is not finite."""
     if method in MATCHING:
         return "lower --config.matching.learning_rate"
     group = "frepo" if method == "frepo" else "rfad"

@@ -4,19 +4,19 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 
 1. draws ``n`` fresh random convolutional networks phi_1..phi_n;
 2. forms the kernels, a Monte Carlo estimate of the NNGP kernel,
-       k_bs = w/(n d) sum_i phi_i(x_B) phi_i(x_S)^T + b^2,   k_ss likewise
+       k_bs = w/(n d) sum_i phi_i(x_B) phi_i(x_S)^T + b^2,   k_ss in the same way
    (``kernels.random_features`` describes the readouts);
 3. predicts the batch by kernel ridge regression from the coreset,
        y_hat_B = k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y_S;
 4. computes the loss
-       mse    1/2 mean (y_B - y_hat_B)^2,  y = one_hot - 1/c, of tags multi_hot - 1/c
-       platt  mean cross-entropy of softmax(exp(log_scale) y_hat_B),
-              of tags the binary one of sigmoid(exp(log_scale) (y_hat_B + 1/c - 1/2));
-5. updates x_S, y_S and log_scale by its gradient, with AdaBelief. The features of B
-   carry no gradient.
+       mse    1/2 mean (y_B - y_hat_B)^2,  y = one_hot - 1/c (tags: multi_hot - 1/c)
+       platt  mean cross-entropy of softmax(exp(log_scale) y_hat_B)
+              (tags: binary, of sigmoid(exp(log_scale) (y_hat_B + 1/c - 1/2)));
+5. updates x_S, y_S and log_scale by the loss's gradient, with AdaBelief. The features
+   of B carry no gradient.
 
-``kernels.random_kernels`` computes steps 1 and 2, whatever the devices; KIP replaces
-them by an exact kernel and shares the rest.
+``kernels.random_kernels`` computes steps 1 and 2, on any number of devices. KIP uses
+an exact kernel instead, and shares the rest.
 
 References:
   Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation Using Random Feature
@@ -24,23 +24,21 @@ References:
   vector machines*, 1999.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config, RFADConfig
+from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods
 from audiodd_jax.distillation.kernel_methods import Params, State
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets, tag_threshold
 from audiodd_jax.kernels import random_kernels, ridge
-from audiodd_jax.kernels.random_kernels import KernelFunction, Plan
+from audiodd_jax.kernels.random_kernels import KernelFunction
 
 
 def loss(
@@ -53,13 +51,7 @@ def loss(
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 1 to 4: the loss of a batch, and its predictions ``[b, c]``.
 
-    Args:
-      params: learnt parameters.
-      key: draws the networks.
-      batch: real clips.
-      kernels: ``(key, x_b, x_s) -> (k_bs, k_ss)``.
-      settings: loss and regulariser.
-      factor: spectrograms per stored image.
+    ``key`` draws the networks; a stored image holds ``factor`` spectrograms.
     """
     coreset = kernel_methods.stored(params).unpack(factor)
     k_bs, k_ss = kernels(key, batch.images, coreset.images)
@@ -79,27 +71,31 @@ def loss(
 
 
 def learn(config: Config, kernels: KernelFunction) -> Method:
-    """Step 5, and the method as ``init``, ``step`` and ``coreset``, for any kernel."""
+    """Step 5, for any kernel: the method as ``init``, ``step`` and ``coreset``."""
+    learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
 
     def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
-        of = lambda params: loss(
-            params, key, batch, kernels, config.rfad, config.coreset.factor
-        )
-        return kernel_methods.update(config, state, of, batch.labels)
 
-    init = functools.partial(kernel_methods.init, config)
-    return Method(init, step, lambda state: kernel_methods.stored(state.params))
+        def batch_loss(params: Params) -> tuple[Array, Array]:
+            factor = config.coreset.factor
+            return loss(params, key, batch, kernels, config.rfad, factor)
+
+        return learner.update(state, batch_loss, batch.labels)
+
+    def coreset(state: State) -> CoresetArrays:
+        return kernel_methods.stored(state.params)
+
+    return Method(learner.init, step, coreset)
 
 
-def make(config: Config, mesh: Mesh | None = None, plan: Plan | None = None) -> Method:
-    """RFAD on the devices of a mesh (None: one), computing by a memory plan."""
-    settings = config.rfad
+def make(config: Config, context: Context) -> Method:
+    """Returns RFAD on the context's devices, computing by its memory plan."""
     kernels = random_kernels.make(
         config.network,
-        settings.networks,
-        precision=settings.kernel_precision,
-        plan=plan or Plan(),
-        mesh=mesh,
+        config.rfad.networks,
+        precision=config.rfad.kernel_precision,
+        plan=context.plan,
+        mesh=context.mesh,
     )
     return learn(config, kernels)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key, Num
 from audiodd_jax.config import AugmentConfig, Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.distillation.registry import get_method
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
@@ -138,7 +138,8 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     array = jax.ShapeDtypeStruct
     image = (sizes.f, sizes.t, 1)
     stats = Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
-    method = get_method(config.method)(config, sizes, stats, mesh, plan)
+    context = Context(sizes, stats, mesh, plan)
+    method = get_method(config.method)(config, context)
     stored = sizes.s // config.coreset.factor
     start = CoresetArrays(
         array((stored, *image), jnp.float32),

@@ -20,6 +20,7 @@ from audiodd_jax.config.names import MATCHING
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import registry, steps
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.features import logmel
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.dataset import DeviceSplit, Split
@@ -121,7 +122,8 @@ def distillation_step(
       length: steps of the chunk; None: those between two records.
     """
     stats = _stats(sizes)
-    method = registry.METHODS[config.method](config, sizes, stats, mesh, plan)
+    context = Context(sizes, stats, mesh, plan)
+    method = registry.get_method(config.method)(config, context)
     length = length or min(config.loop.log_every, config.loop.steps)
     start = _coreset(sizes, sizes.s // config.coreset.factor)
     state = jax.eval_shape(method.init, _key(), start)

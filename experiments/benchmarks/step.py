@@ -33,7 +33,8 @@ from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import kip, memory_plan, rfad, steps
+from audiodd_jax.distillation import memory_plan, registry, steps
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
@@ -131,15 +132,13 @@ def ours(case, mesh=None, name="rfad"):
     x, labels, x_s, y_s = case.arrays()
     mesh = mesh or devices.make_mesh(devices=jax.devices()[:1])
     config = case.config()
-    grid = devices.grid_of(mesh)
-    if name == "kip":
-        method = kip.make(config, (case.bins, case.frames), mesh)
-    else:
-        method = rfad.make(config, mesh, case.plan(grid))
-    data = Split(jnp.asarray(x), jnp.asarray(labels))
-    arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
     zeros = np.zeros(case.bins, np.float32)
     stats = Normalization(zeros, zeros + 1)
+    plan = case.plan(devices.grid_of(mesh))
+    context = Context(case.sizes(), stats, mesh, plan)
+    method = registry.get_method(name)(config, context)
+    data = Split(jnp.asarray(x), jnp.asarray(labels))
+    arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
     chunk = steps.make_chunk(method, jax.random.key(1), stats, config, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(0), arrays), mesh)
     data = devices.replicate(data, mesh)

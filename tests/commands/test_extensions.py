@@ -14,7 +14,13 @@ from command_line import FEATURES, FEW, NETWORK, TINY, fails
 import audiodd_jax
 from audiodd_jax.commands import main
 from audiodd_jax.config import Config, extensions, fields
+from audiodd_jax.distillation import registry
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
+from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.forecast import programs
+from audiodd_jax.forecast.programs import Workload
 
 PACKAGE = '''
     from typing import Any, NamedTuple
@@ -32,7 +38,7 @@ PACKAGE = '''
         arrays: Any
 
 
-    def mean(config, sizes, stats):
+    def mean(config, context):
         """Moves every sample towards the mean of its batch."""
 
         def init(key, start):
@@ -45,6 +51,12 @@ PACKAGE = '''
             return State(state.step + 1, arrays), {"loss": (error**2).mean()}
 
         return Method(init, step, lambda state: state.arrays)
+
+
+    def mean_of_three(config, sizes, stats):
+        """The same, as version 0.2 called methods."""
+        assert sizes.c == 10 and len(stats.mean) == sizes.f
+        return mean(config, None)
 
 
     def least_confident(log_probs):
@@ -109,6 +121,7 @@ PACKAGE = '''
 POINTS = """
     [audiodd.methods]
     mean = third_party:mean
+    mean_of_three = third_party:mean_of_three
     lost = third_party:gone
 
     [audiodd.acquisitions]
@@ -150,6 +163,26 @@ def test_a_method_runs_resumes_and_reports_like_the_others(
     assert told.startswith("third_party:gone cannot be imported")
     told = fails(capsys, "distill", *options, "--method=other")
     assert "or one that an installed package adds to audiodd.methods" in told
+
+
+def test_a_method_of_three_arguments_runs_and_warns():
+    with pytest.warns(DeprecationWarning, match=r"make\(config, context\)"):
+        make = registry.get_method("mean_of_three")
+    sizes = Sizes(8, 8, 10, 20, 16, 40, 0)
+    stats = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))
+    method = make(Config(), Context(sizes, stats))
+    assert method.init(jax.random.key(0), None).step == 0
+
+
+def test_the_programs_of_a_method_are_found_for_a_target():
+    changes = {"method": "mean", "loop.steps": 4, "evaluation.networks": 1}
+    config = fields.replace(Config(), changes)
+    work = Workload(config, Sizes(16, 16, 10, 20, 8, 40, 20), 10)
+    chips = jax.devices()[:1]
+    found = programs.of_command("distill", work, chips, lambda mesh: Plan())
+    program = found["step"]()
+    assert program.steps == 4
+    assert "func.func public @main" in program.lower().as_text()
 
 
 @pytest.mark.slow

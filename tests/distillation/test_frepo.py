@@ -17,9 +17,11 @@ from audiodd_jax.distillation import (
     registry,
 )
 from audiodd_jax.distillation.kernel_methods import Params
-from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.dataset import Split
 
+SIZES = Sizes(8, 8, 3, 6, 30, 30, 0)
 SMALL = {
     "method": "frepo",
     "frepo__depth": 2,
@@ -120,8 +122,9 @@ def test_chunks_change_rounding_only_and_kernels_may_be_wider(x64):
 def advance(config, steps):
     """The states of a run on one batch."""
     params, _ = problem()
-    batch = data(noise=2.0).train
-    method = frepo.make(config, 3)
+    prepared = data(noise=2.0)
+    batch = prepared.train
+    method = frepo.make(config, Context(SIZES, prepared.normalization))
     states = [method.init(jax.random.key(0), CoresetArrays(*params[:3]))]
     step = jax.jit(method.step)
     for _ in range(steps):
@@ -200,7 +203,8 @@ def test_the_loss_falls_and_more_clips_are_recognised():
     config = settings(**SMALL)
     config.frepo.width, config.frepo.max_age, config.loop.steps = 16, 20, 80
     prepared = data(noise=2.0)
-    method = frepo.make(config, 3, plan=Plan(8, 4))
+    context = Context(SIZES, prepared.normalization, plan=Plan(8, 4))
+    method = frepo.make(config, context)
     start = initial.start(
         jax.random.key(0), prepared.train, prepared.class_names, config.coreset
     )

@@ -10,11 +10,14 @@ from test_loop import assert_same, data, run, settings
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kip, rfad
 from audiodd_jax.distillation.kernel_methods import Params
+from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import infinite_width
 
+CONTEXT = Context(Sizes(8, 8, 3, 6, 30, 30, 0), data().normalization)
 SMALL = {
     "method": "kip",
     "network__depth": 1,
@@ -88,7 +91,7 @@ def test_it_learns_and_settings_reach_it():
         config = settings(
             **SMALL, kip__kernel=kind, optimizer__learning_rate=0.05, kip__pairs=64
         )
-        method = kip.make(config, (8, 8))
+        method = kip.make(config, CONTEXT)
         state = method.init(jax.random.key(0), CoresetArrays(*params[:3]))
         step, losses = jax.jit(method.step), []
         for _ in range(20):
@@ -112,7 +115,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
 
 def test_what_cannot_be_is_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="precision=bfloat16 is for random networks"):
-        kip.make(settings(**SMALL, network__precision="bfloat16"), (8, 8))
+        kip.make(settings(**SMALL, network__precision="bfloat16"), CONTEXT)
     monkeypatch.setattr(infinite_width, "memory_of", lambda device: 100_000)
     with pytest.raises(UserError, match="exact kernel of one pair of spectrograms"):
-        kip.make(settings(**SMALL), (8, 8))
+        kip.make(settings(**SMALL), CONTEXT)

@@ -13,7 +13,8 @@ import pytest
 from audiodd_jax.config import FeaturesConfig, presets
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import loop, registry, rfad, steps
-from audiodd_jax.distillation.method import Method
+from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import Dataset, DeviceSplit, HostSplit, Split
@@ -192,7 +193,8 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
 
 def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     config, prepared = settings(), data()
-    method = rfad.make(config)
+    sizes = Sizes(8, 8, 3, 6, 16, 30, 0)
+    method = rfad.make(config, Context(sizes, prepared.normalization))
     traced = chex.assert_max_traces(method.step, n=1)
     chex.clear_trace_counter()
     prepared, _ = on_host(prepared)  # as a dataset is loaded

@@ -12,6 +12,8 @@ from audiodd_jax.distillation import (
     gradient_matching,
     matching_methods,
 )
+from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
@@ -94,7 +96,8 @@ def make(method, mesh=None, **changes):
     config = presets.for_dataset("tones", method=method, **{**SMALL, **changes})
     module = distribution_matching if method == "dm" else gradient_matching
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
-    return module.make(config, 3, STATS, mesh, dtype)
+    context = Context(Sizes(8, 8, 3, 6, 15, 15, 0), STATS, mesh, dtype=dtype)
+    return module.make(config, context)
 
 
 @pytest.mark.optimized

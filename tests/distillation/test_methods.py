@@ -12,7 +12,7 @@ from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
 from audiodd_jax.coreset import initial
 from audiodd_jax.distillation import loop, memory_plan, registry, steps
-from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
 
 SMALL_MATCHING = {
@@ -129,12 +129,12 @@ def test_what_a_method_cannot_have_is_named():
 
 def test_a_program_serves_every_seed():
     """Keys are arguments of the compiled steps, not constants in them."""
-    prepared, method = data(), registry.METHODS["dm"]
+    prepared, method = data(), registry.get_method("dm")
     texts = []
     for seed in (0, 1):
         config = changes("dm", seed=seed)
         sizes = memory_plan.sizes_of(config, (8, 8), 3, 30, 0)
-        built = method(config, sizes, prepared.normalization, None, Plan())
+        built = method(config, Context(sizes, prepared.normalization))
         key = jax.random.key(seed)
         chunk = steps.make_chunk(built, key, prepared.normalization, config)
         start = initial.start(key, prepared.train, prepared.class_names, config.coreset)

@@ -8,11 +8,15 @@ from audiodd_jax.config import Config, fields
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.kernel_methods import Params
-from audiodd_jax.distillation.memory_plan import Plan
+from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.dataset import Split
 from audiodd_jax.features.labels import centred_targets
+from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import random_kernels
 
+STATS = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))
+CONTEXT = Context(Sizes(8, 12, 3, 6, 10, 10, 0), STATS)
 SMALL = {
     "network.depth": 2,
     "network.width": 6,
@@ -63,7 +67,7 @@ def test_gradient_by_finite_differences(loss, readout, preconditioner, x64):
 
 def run(config, steps=20, **kwargs):
     start, batch = problem(**kwargs)
-    method = rfad.make(config)
+    method = rfad.make(config, CONTEXT)
     state = method.init(jax.random.key(3), start)
     step = jax.jit(method.step)
     losses = []

@@ -16,12 +16,16 @@ import numpy as np  # noqa: E402
 from audiodd_jax.config import Config, RandomNetworkConfig, fields  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import kip  # noqa: E402
+from audiodd_jax.distillation.memory_plan import Sizes  # noqa: E402
+from audiodd_jax.distillation.method import Context  # noqa: E402
 from audiodd_jax.features.dataset import Split  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
+from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels import exact_matrix  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 
 SHAPE, CLASSES, SAMPLES, BATCH, STEPS = (8, 8), 3, 5, 11, 5
+STATS = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))
 
 
 def images(count, seed):
@@ -49,7 +53,8 @@ def steps(count):
     settings = {"method": "kip", "network.depth": 1, "kip.pairs": 4}
     config = fields.replace(Config(), {**settings, "rfad.loss": "platt"})
     mesh = mesh_of(count)
-    method = kip.make(config, SHAPE, mesh)
+    sizes = Sizes(*SHAPE, CLASSES, SAMPLES, BATCH, BATCH, 0)
+    method = kip.make(config, Context(sizes, STATS, mesh))
     labels = (jnp.arange(BATCH) % CLASSES).astype(jnp.int32)
     start = CoresetArrays(
         images(SAMPLES, 1),

@@ -20,13 +20,13 @@ from audiodd_jax.config import Config, fields, presets  # noqa: E402
 from audiodd_jax.coreset import initial  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import (  # noqa: E402
-    frepo,
     memory_plan,
     registry,
     rfad,
     steps,
 )
 from audiodd_jax.distillation.memory_plan import Plan  # noqa: E402
+from audiodd_jax.distillation.method import Context  # noqa: E402
 from audiodd_jax.features import siamese_augment  # noqa: E402
 from audiodd_jax.features.dataset import Split  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
@@ -72,13 +72,18 @@ def stats():
     return Normalization(zeros, zeros + 1)
 
 
+def context(mesh, plan):
+    sizes = memory_plan.Sizes(*SHAPE, CLASSES, SAMPLES, BATCH, CLIPS, 0)
+    return Context(sizes, stats(), mesh, plan)
+
+
 def by_mesh(config, grid, dtype, plan=PLAN):
     """The coreset's images after some steps on a grid of devices."""
     start, data = problem(dtype)
     mesh = devices.make_mesh(
         devices=jax.devices()[: grid.networks * grid.batch], grid=grid
     )
-    method = rfad.make(config, mesh, plan)
+    method = rfad.make(config, context(mesh, plan))
     chunk = steps.make_chunk(method, jax.random.key(2), stats(), config, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(1), start), mesh)
     state, _ = chunk(state, devices.replicate(data, mesh), STEPS)
@@ -111,7 +116,7 @@ def exchanged(grid, plan):
     config = settings(grid.networks)
     start, data = problem(jnp.float32)
     mesh = devices.make_mesh(grid=grid)
-    method = rfad.make(config, mesh, plan)
+    method = rfad.make(config, context(mesh, plan))
     step = jax.jit(method.step, out_shardings=devices.replicated(mesh))
     state = devices.replicate(method.init(jax.random.key(1), start), mesh)
     data = devices.replicate(data, mesh)
@@ -201,9 +206,8 @@ def distilled(method, dtype=np.float32):
     for count in (1, 8):
         grid = Grid(1, count) if method == "frepo" else None
         mesh = devices.make_mesh(CLASSES, jax.devices()[:count], grid)
-        built = registry.METHODS[method](config, sizes, stats(), mesh, Plan())
-        if dtype == np.float64:
-            built = frepo.make(config, CLASSES, mesh, Plan(), jnp.float64)
+        own = Context(sizes, stats(), mesh, dtype=dtype)
+        built = registry.get_method(method)(config, own)
         chunk = steps.make_chunk(built, jax.random.key(2), stats(), config, mesh=mesh)
         state = devices.replicate(
             built.init(jax.random.key(1), jax.tree.map(jnp.copy, start)), mesh
