@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 from absl import flags as absl_flags
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import ACQUISITIONS, EXPORTS, METHODS
+from audiodd_jax.config.names import ACQUISITIONS, CHIPS, EXPORTS, METHODS
 from audiodd_jax.data import datasets
-from audiodd_jax.forecast import targets
 from audiodd_jax.networks import parameter_count
 
 
@@ -117,7 +116,7 @@ _DRY_RUN = (
     _text(
         "target",
         "with --dry_run: the accelerator to compile for; no such device is required: "
-        f"{', '.join(targets.CHIPS)}, with a topology or a number of chips as in "
+        f"{', '.join(CHIPS)}, with a topology or a number of chips as in "
         "v5e:2x4 or h100:8",
     ),
 )

@@ -1,4 +1,4 @@
-"""The commands, one file each: work, printing, and how it follows from the flags."""
+"""The commands of ``audiodd``, one file each, and the functions of the Python API."""
 
 
 def run() -> None:

@@ -1,1 +1,1 @@
-"""One job per command, without flags or printing."""
+"""Compiler-based cost estimates for accelerators, and dry runs on this machine."""

@@ -1,1 +1,1 @@
-"""Results to tables, figures, cards and HTML: rendering only."""
+"""Finished runs as tables, figures, cards, web pages and exports."""

@@ -1,1 +1,1 @@
-"""Run directories, loops, devices and files: knows neither audio nor distillation."""
+"""Run directories, loops, devices and files; independent of audio and distillation."""

@@ -6,6 +6,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
+from audiodd_jax.config import names
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import compilers, targets
 
@@ -163,3 +164,7 @@ def test_a_compiler_that_never_starts_is_a_sentence(
 
 def test_ordinary_programs_do_not_see_the_compilers():
     assert str(compilers.folder()) not in sys.path
+
+
+def test_the_help_lists_every_chip():
+    assert tuple(targets.CHIPS) == names.CHIPS
