@@ -1,15 +1,20 @@
 """Every setting, its default and its constraint; imports neither JAX nor NumPy."""
 
+import dataclasses
+
+from audiodd_jax.config import extensions
 from audiodd_jax.config.clip_settings import (
     AugmentConfig,
     DataConfig,
     FeaturesConfig,
 )
+from audiodd_jax.config.constraints import SEED, installed_or, setting
 from audiodd_jax.config.distillation_settings import (
     CoresetConfig,
     EvaluationConfig,
     FRePoConfig,
     KIPConfig,
+    LabelsConfig,
     LoopConfig,
     MatchingConfig,
     OptimizerConfig,
@@ -19,31 +24,38 @@ from audiodd_jax.config.distillation_settings import (
     TeacherConfig,
     ViewsConfig,
 )
-from audiodd_jax.config.schema import Config
+from audiodd_jax.config.names import METHODS
 from audiodd_jax.config.training_settings import (
     ActiveConfig,
     ModelConfig,
     TrainingConfig,
 )
 
-__all__ = [
-    "ActiveConfig",
-    "AugmentConfig",
-    "Config",
-    "CoresetConfig",
-    "DataConfig",
-    "EvaluationConfig",
-    "FRePoConfig",
-    "FeaturesConfig",
-    "KIPConfig",
-    "LoopConfig",
-    "MatchingConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "RFADConfig",
-    "RandomNetworkConfig",
-    "SiameseConfig",
-    "TeacherConfig",
-    "TrainingConfig",
-    "ViewsConfig",
-]
+
+@dataclasses.dataclass
+class Config:
+    """The whole configuration of a run; saved with it as ``config.json``."""
+
+    method: str = setting("rfad", installed_or(extensions.METHODS, *METHODS))
+    seed: int = setting(0, SEED)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    features: FeaturesConfig = dataclasses.field(default_factory=FeaturesConfig)
+    network: RandomNetworkConfig = dataclasses.field(
+        default_factory=RandomNetworkConfig
+    )
+    coreset: CoresetConfig = dataclasses.field(default_factory=CoresetConfig)
+    rfad: RFADConfig = dataclasses.field(default_factory=RFADConfig)
+    kip: KIPConfig = dataclasses.field(default_factory=KIPConfig)
+    frepo: FRePoConfig = dataclasses.field(default_factory=FRePoConfig)
+    matching: MatchingConfig = dataclasses.field(default_factory=MatchingConfig)
+    siamese: SiameseConfig = dataclasses.field(default_factory=SiameseConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
+    views: ViewsConfig = dataclasses.field(default_factory=ViewsConfig)
+    labels: LabelsConfig = dataclasses.field(default_factory=LabelsConfig)
+    loop: LoopConfig = dataclasses.field(default_factory=LoopConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    active: ActiveConfig = dataclasses.field(default_factory=ActiveConfig)

@@ -13,20 +13,20 @@ from audiodd_jax.config.constraints import (
 
 @dataclasses.dataclass
 class DataConfig:
-    """Which recordings, and how they are split.
+    """The recordings and their splits.
 
     Attributes:
       name: a dataset of the registry.
-      variant: configuration of a dataset that has several; empty: the first.
+      variant: variant of a dataset that has several; empty: the first.
       data_dir: folder or published archive (or CSV, for ``folder``) with the
         recordings; empty: the dataset's folder in the cache.
       cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
         user's cache folder. Not recorded with a run.
       fold: test fold, for datasets with folds; 0: the last one.
-      test_fraction: share of each class in the test split if the data has no split.
-      validation_fraction: share of the training split held out for model selection.
-      split_seed: seed of the validation split (and of the test split if the data has
-        none).
+      test_fraction: fraction of each class that tests, for data without a test split.
+      validation_fraction: fraction of the training split that is held out for model
+        selection.
+      split_seed: seed of the random splits.
       skip_bad_files: leave out files that cannot be decoded, instead of refusing them.
       allow_partial: accept an incomplete published dataset.
       processes: worker processes for decoding and features; 0: chosen by the amount of
@@ -51,7 +51,7 @@ class DataConfig:
 
 @dataclasses.dataclass
 class FeaturesConfig:
-    """Waveform to log-mel spectrogram of ``n_mels`` x ``frames``.
+    """Log-mel spectrograms of ``n_mels`` x ``frames``.
 
     Attributes:
       sample_rate: sample rate in Hz; 0: the most common rate of the recordings.
@@ -65,10 +65,10 @@ class FeaturesConfig:
       f_max: highest mel frequency in Hz; 0: half the sample rate.
       mel_scale: ``slaney`` or ``htk``.
       top_db: dynamic range kept below the clip's loudest bin, in dB.
-      clip_reference: level of 0 dB: ``peak`` (each clip's loudest bin, so that the
-        recording level does not matter) or ``absolute`` (a full-scale bin).
-      align: position of a short clip, and part of a long one that is kept: ``start``,
-        ``center``, or ``repeat`` (a short clip is repeated).
+      clip_reference: level of 0 dB: ``peak`` (each clip's loudest bin, which makes
+        features independent of the recording level) or ``absolute`` (a full-scale bin).
+      align: ``start`` or ``center``, where short clips are placed and long ones are
+        cropped, or ``repeat``, which repeats short clips.
       normalization: statistics of the training split, ``global`` or ``per_bin``.
     """
 
@@ -89,18 +89,18 @@ class FeaturesConfig:
 
 @dataclasses.dataclass
 class AugmentConfig:
-    """Augmentation of the real batch, drawn for each clip; 0 switches one off.
+    """Augmentations, drawn for each clip; 0 disables one.
 
     Attributes:
-      time_shift: largest shift along time, as a share of the frames.
+      time_shift: largest shift along time, as a fraction of the frames.
       gain_db: largest change of level, in dB.
       noise_db: largest standard deviation of added noise, in dB.
-      background: share of the clips to which background noise is added, for datasets
-        that include some.
-      background_snr_db: lowest ratio of the clip's loudest bin to the noise, in dB;
-        drawn up to 30 dB above it.
-      time_mask: widest band of frames set to silence, as a share of the frames.
-      frequency_mask: widest band of mel bins set to silence, as a share of the bins.
+      background: fraction of the clips to which background noise is added, for datasets
+        that include recordings of it.
+      background_snr_db: lowest ratio of the clip's loudest bin to the noise, in dB; the
+        ratio is drawn from here to 30 dB above.
+      time_mask: widest band of frames set to silence, as a fraction of the frames.
+      frequency_mask: widest band of mel bins set to silence, as a fraction of the bins.
     """
 
     time_shift: float = setting(0.0, SHARE)

@@ -1,4 +1,4 @@
-"""Constraints of settings, as metadata of their fields."""
+"""Constraints of settings, stored as metadata of their fields."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,8 +11,8 @@ class Constraint(NamedTuple):
     """A constraint of a setting.
 
     Attributes:
-      holds: whether a value is allowed.
-      text: what a value must be, for the error message.
+      holds: returns whether a value is allowed.
+      text: completes the error message "the setting must be ...".
     """
 
     holds: Callable[[Any], bool]
@@ -34,12 +34,12 @@ INITIAL = Constraint(
 
 
 def one_of(*choices: str) -> Constraint:
-    """One of some names."""
+    """Allows the given names."""
     return Constraint(lambda value: value in choices, " or ".join(choices))
 
 
 def installed_or(group: str, *choices: str) -> Constraint:
-    """One of some names, or of those that installed packages add to a group."""
+    """Allows the given names, and those that installed packages add to a group."""
     return Constraint(
         lambda value: value in choices or value in extensions.names(group),
         f"{' or '.join(choices)}, or one that an installed package adds to {group}",
@@ -47,7 +47,7 @@ def installed_or(group: str, *choices: str) -> Constraint:
 
 
 def path_or(*choices: str) -> Constraint:
-    """One of some names, or the path of a factory."""
+    """Allows the given names, and the path of a factory."""
     return Constraint(
         lambda value: value in choices or ":" in value,
         f"{', '.join(choices)} or package.module:factory",
@@ -55,10 +55,10 @@ def path_or(*choices: str) -> Constraint:
 
 
 def setting(default: Any, constraint: Constraint) -> Any:
-    """A dataclass field with a default and a constraint."""
+    """Returns a dataclass field with a default and a constraint."""
     return dataclasses.field(default=default, metadata={"constraint": constraint})
 
 
 def constraint_of(field: dataclasses.Field) -> Constraint | None:
-    """The constraint of a field, if any."""
+    """Returns the constraint of a field, or None."""
     return field.metadata.get("constraint")

@@ -29,8 +29,8 @@ class RandomNetworkConfig:
       bias_std: biases are N(0, bias_std^2).
       precision: precision of the features: ``float32``, or ``tf32`` or ``bfloat16``
         operands with float32 sums; kernels and solve are at least float32.
-      chunk: inputs that a network processes at once; 0: as many as are predicted to
-        fit the device's memory.
+      chunk: inputs that a network processes at once; 0: as many as should fit in the
+        device's memory.
     """
 
     depth: int = setting(3, AT_LEAST_ONE)
@@ -50,19 +50,19 @@ class CoresetConfig:
     Attributes:
       samples_per_class: spectrograms per class (images per class, IPC).
       init: ``real`` (random training clips, class-balanced), ``herding`` or
-        ``k_center`` (training clips selected so), ``noise``, or the path of a
-        coreset's ``.npz``.
-      learn_labels: learn the soft labels too.
-      solve_labels: begin with the labels that predict the training clips best (label
-        solve), for methods that regress.
-      label_prior: weight of the labels before that, so that it stays close to them.
+        ``k_center`` (training clips selected by these methods), ``noise``, or the path
+        of a coreset's ``.npz``.
+      learn_labels: learn soft labels along with the images.
+      solve_labels: start from the labels that predict the training clips best (label
+        solve), for methods based on regression.
+      label_prior: weight that keeps solved labels close to the initial ones.
       preconditioner: learn the images through factored linear maps, mel x mel and
         time x time.
-      factor: shorter spectrograms that each stored one holds, one after the other along
-        time; they are stretched to full length before use and share its label: more
-        samples for the same storage.
-      views: random views of each spectrogram, each with a label of its own by the
-        teacher; 0: the spectrogram itself is labelled. Needs ``teacher.networks``.
+      factor: spectrograms packed into each stored one, one after the other along time;
+        they are stretched to full length before use and share its label, which gives
+        more samples for the same storage.
+      views: random views of each spectrogram, each labelled by the teacher; 0: the
+        teacher labels the spectrogram itself. Needs ``teacher.networks``.
     """
 
     samples_per_class: int = setting(10, AT_LEAST_ONE)
@@ -99,8 +99,8 @@ class KIPConfig:
 
     Attributes:
       kernel: ``nngp``, which RFAD approximates, or ``ntk``.
-      pairs: pairs of spectrograms whose kernel is computed at once; 0: as many as are
-        predicted to fit the device's memory.
+      pairs: pairs of spectrograms whose kernel is computed at once; 0: as many as
+        should fit in the device's memory.
     """
 
     kernel: str = setting("nngp", one_of("nngp", "ntk"))
@@ -109,21 +109,21 @@ class KIPConfig:
 
 @dataclasses.dataclass
 class FRePoConfig:
-    """Neural feature regression (``frepo``): kernels of networks that are trained.
+    """Neural feature regression (``frepo``): kernels of trained networks.
 
     Attributes:
       networks: networks of the pool, one of which is drawn per step.
-      max_age: training steps on the coreset after which a network is renewed.
+      max_age: training steps on the coreset after which a network is replaced.
       depth: number of blocks of these ConvNets.
-      width: their channels.
-      norm: their normalisation: ``none`` as published, ``instance`` or ``group``.
+      width: channels of these ConvNets.
+      norm: normalisation: ``none`` as published, ``instance`` or ``group``.
       readout: reduction of their last feature map: ``flatten`` as published,
         ``time_mean`` or ``mean``.
       network_learning_rate: learning rate of these networks (Adam).
       network_batch: spectrograms of the coreset per training step of a network.
       regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
-      margin_weight: weight of the margin between the largest two labels of each
-        spectrogram of the coreset; 0: no margin.
+      margin_weight: weight of the margin between the two largest labels of each
+        spectrogram; 0: no margin.
     """
 
     networks: int = setting(10, AT_LEAST_ONE)
@@ -145,8 +145,8 @@ class MatchingConfig:
     Attributes:
       depth: number of blocks of the matched ConvNet.
       width: channels of the matched ConvNet.
-      norm: its normalisation: ``instance`` as published, ``group`` or ``none``.
-      real_per_class: real clips of each class per step; repeated if there are fewer.
+      norm: normalisation: ``instance`` as published, ``group`` or ``none``.
+      real_per_class: real clips per class and step; smaller classes repeat theirs.
       optimizer: optimiser of the images: ``sgd`` as published, or ``adam``, which needs
         fewer steps.
       learning_rate: learning rate of the images.
@@ -176,15 +176,15 @@ class SiameseConfig:
     """Differentiable Siamese augmentation, for ``dsa`` and ``dm``.
 
     Each transformation is drawn once for all real and synthetic clips of a class; 0
-    switches it off.
+    disables one.
 
     Attributes:
       mode: apply ``one`` random transformation, as published, or ``all``.
-      time_shift: largest shift along time, as a share of the frames.
-      time_stretch: largest stretch or squeeze of time about the middle, as a share.
-      frequency_shift: largest shift along frequency, as a share of the mel bins.
-      time_mask: widest band of frames set to silence, as a share of the frames.
-      frequency_mask: widest band of mel bins set to silence, as a share of the bins.
+      time_shift: largest shift along time, as a fraction of the frames.
+      time_stretch: largest stretch or squeeze of time about the middle, as a fraction.
+      frequency_shift: largest shift along frequency, as a fraction of the mel bins.
+      time_mask: widest band of frames set to silence, as a fraction of the frames.
+      frequency_mask: widest band of mel bins set to silence, as a fraction of the bins.
       gain_db: largest change of level, in dB.
       noise_db: largest standard deviation of added noise, in dB.
     """
@@ -218,9 +218,8 @@ class OptimizerConfig:
 class TeacherConfig:
     """The teacher: an ensemble of networks that labels a finished coreset.
 
-    It is trained on all training clips by the recipe of its model, and gives networks
-    that are trained on the coreset soft labels. Kernel regression keeps the coreset's
-    own labels.
+    It is trained on all training clips with the recipe of its model. Networks trained
+    on the coreset use its soft labels; kernel regression uses the coreset's own labels.
 
     Attributes:
       networks: networks of the ensemble; 0: no teacher.
@@ -242,8 +241,8 @@ class ViewsConfig:
     """How the views of a coreset's spectrograms differ from them.
 
     Attributes:
-      mixed: share of the views that are mixed with another spectrogram, in a random
-        proportion.
+      mixed: fraction of the views that are blended with another spectrogram, in a
+        random proportion.
       augment: augmentation of each view.
     """
 
@@ -253,21 +252,21 @@ class ViewsConfig:
 
 @dataclasses.dataclass
 class LabelsConfig:
-    """Which labels of the training split a distillation learns from: all, or a part.
+    """The labelled part of the training split, for distillation from few labels.
 
-    With a part of them, no validation clips are used: their labels were not bought, and
-    the last coreset is kept.
+    With only part of the labels, validation clips are left out, since their labels
+    are unknown, and the last coreset is kept.
 
     Attributes:
       run: run directory of ``audiodd active``, whose labels at ``budget`` are used.
-      budget: a budget of that run: a share of the training split (``20%``), or clips
+      budget: a budget of that run: a fraction of the training split (``20%``), or clips
         per class (``10/class``).
-      fraction: share of the training split whose labels are used, drawn at random and
-        stratified by class.
+      fraction: fraction of the training split whose labels are used, drawn at random
+        and stratified by class.
       indices: file with the rows of the training clips whose labels are used.
-      pseudo: label the other training clips by networks that have learnt from the used
-        ones (the recipe of ``teacher``).
-      confidence: lowest probability of such a label; other clips are left out.
+      pseudo: label the other training clips by networks trained on the labelled ones
+        (with the recipe of ``teacher``).
+      confidence: lowest probability of a pseudo-label; other clips are left out.
     """
 
     run: str = ""
@@ -279,7 +278,7 @@ class LabelsConfig:
 
     @property
     def is_part(self) -> bool:
-        """Whether some labels are not used."""
+        """Returns whether only part of the labels is used."""
         return bool(self.run or self.indices or self.fraction < 1)
 
 
@@ -289,13 +288,14 @@ class LoopConfig:
 
     Attributes:
       steps: distillation steps.
-      batch_size: real clips per step (all of them if there are fewer).
-      draw: how they are drawn: ``clips``, each alike; or ``recordings``, each class and
-        each of its recordings alike, where many clips are cut from one recording.
+      batch_size: real clips per step (all of them in a smaller dataset).
+      draw: ``clips`` draws every clip with the same probability; ``recordings`` every
+        class, and within it every recording, for data with many clips per recording.
       log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
-      patience: validations that keep no coreset before stopping; 0: never stop early.
+      patience: validations without a better coreset before stopping; 0: never stop
+        early.
       keep: keep the ``best`` coreset: the last whose validation accuracy (by kernel
         regression) is within its standard error of the highest; or the ``last``.
     """

@@ -1,4 +1,4 @@
-"""Methods and acquisition functions of installed packages, by their entry points.
+"""Methods and acquisition functions that installed packages add by entry points.
 
 A package's ``pyproject.toml`` names them:
 
@@ -11,10 +11,10 @@ A package's ``pyproject.toml`` names them:
 
 import importlib
 import importlib.metadata
+import operator
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from audiodd_jax.errors import UserError
 
@@ -22,38 +22,36 @@ METHODS, ACQUISITIONS = "audiodd.methods", "audiodd.acquisitions"
 
 
 def names(group: str) -> tuple[str, ...]:
-    """The names that installed packages give to a group's entry points, sorted."""
+    """Returns the sorted names of a group's entry points."""
     return tuple(sorted({e.name for e in importlib.metadata.entry_points(group=group)}))
 
 
 def load(group: str, name: str) -> Callable:
-    """The function of an entry point.
+    """Returns the function of an entry point.
 
     Raises:
-      UserError: there is none of this name, or its package cannot be imported.
+      UserError: no entry point has this name, or its package cannot be imported.
     """
-    found = list(importlib.metadata.entry_points(group=group, name=name))
-    if not found:
-        raise UserError(f"no installed package has {name!r} among its {group}")
+    entry_points = list(importlib.metadata.entry_points(group=group, name=name))
+    if not entry_points:
+        raise UserError(f"no installed package adds {name!r} to {group}")
     try:
-        return found[0].load()
+        return entry_points[0].load()
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{found[0].value} cannot be imported: {error}") from error
+        path = entry_points[0].value
+        raise UserError(f"{path} cannot be imported: {error}") from error
 
 
 def from_path(path: str) -> Callable:
-    """What ``package.module:name`` names, also in the working directory.
+    """Imports the object at ``package.module:name``, also from the working directory.
 
     Raises:
       UserError: it cannot be imported.
     """
     module, _, name = path.partition(":")
-    if os.getcwd() not in sys.path:  # as python -m has it
+    if os.getcwd() not in sys.path:  # as with python -m
         sys.path.append(os.getcwd())
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        return operator.attrgetter(name)(importlib.import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{path} cannot be imported: {error}") from error
-    return found

@@ -1,4 +1,4 @@
-"""Settings by dotted names: listing, changing and checking them.
+"""Settings by dotted name: listing, changing and checking them.
 
 Like ``config``, it imports neither JAX nor NumPy.
 """
@@ -15,12 +15,12 @@ from audiodd_jax.errors import UserError
 
 
 def names(config: Any) -> Iterator[str]:
-    """Dotted names of all settings."""
+    """Yields the dotted names of all settings."""
     return (name for name, _ in _leaves(config))
 
 
 def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
-    """Dotted names of all settings, with their fields."""
+    """Yields the dotted names of all settings, with their fields."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -30,17 +30,17 @@ def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Fi
 
 
 def get(config: Any, name: str) -> Any:
-    """The field of ``config`` with a dotted name."""
+    """Returns the value of a setting by its dotted name."""
     for part in name.split("."):
         config = getattr(config, part)
     return config
 
 
 def replace(config: Config, changes: dict[str, Any]) -> Config:
-    """A copy of ``config`` with fields changed by their dotted names.
+    """Returns a copy with settings changed by their dotted names.
 
     Raises:
-      UserError: a field does not exist.
+      UserError: an unknown setting.
     """
     result = from_dict(dataclasses.asdict(config))
     known = set(names(config))
@@ -70,12 +70,12 @@ def with_cache(config: Config, cache_dir: str | os.PathLike | None) -> Config:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of ``dataclasses.asdict``, ignoring fields of other versions."""
+    """Inverts ``dataclasses.asdict``, ignoring fields of other versions."""
     return build(Config, values)
 
 
 def build(kind: type, values: dict[str, Any]) -> Any:
-    """Settings of one group from a dictionary, ignoring fields of other versions."""
+    """Builds a group of settings, ignoring fields of other versions."""
     arguments = {}
     for field in dataclasses.fields(kind):
         if field.name in values:
@@ -98,15 +98,16 @@ def validate(config: Config) -> None:
         if constraint and not constraint.holds(value):
             raise UserError(f"{name} must be {constraint.text}, not {value!r}")
     if config.loop.patience and config.loop.keep == "last":
-        raise UserError("loop.patience stops at the best: it needs loop.keep=best")
+        raise UserError("loop.patience needs loop.keep=best")
     if config.coreset.views and not config.teacher.networks:
         raise UserError(
-            "coreset.views are labelled by a teacher: set teacher.networks, such as 2"
+            "coreset.views are labelled by a teacher: set teacher.networks, to 2 for "
+            "example"
         )
     if config.views.augment.background:
         raise UserError(
-            "views.augment.background is not possible: views are made from the coreset "
-            "alone, which has no background noise"
+            "views.augment.background is not possible: views are made from the "
+            "coreset, which has no background noise"
         )
     if config.method in SELECTION and config.coreset.init.endswith(".npz"):
         raise UserError(
@@ -122,35 +123,32 @@ def validate(config: Config) -> None:
         ):
             if get(config, name):
                 raise UserError(
-                    f"{config.method} learns images only, with fixed labels: {name} "
+                    f"{config.method} has fixed labels and learns images only: {name} "
                     f"is for {', '.join(REGRESSION)}"
                 )
 
 
 def _check_labels(config: Config) -> None:
-    """Checks that the used labels are named once, and completely."""
+    """Checks that the labels are chosen in one way, and completely."""
     labels = config.labels
-    named = [
-        name
-        for name, is_given in (
-            ("labels.run", labels.run),
-            ("labels.fraction", labels.fraction < 1),
-            ("labels.indices", labels.indices),
-        )
-        if is_given
-    ]
-    if len(named) > 1:
-        raise UserError(f"{named[0]} and {named[1]} exclude each other")
+    is_given = {
+        "labels.run": labels.run,
+        "labels.fraction": labels.fraction < 1,
+        "labels.indices": labels.indices,
+    }
+    given = [name for name, value in is_given.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{given[0]} and {given[1]} exclude each other")
     if bool(labels.run) != bool(labels.budget):
         raise UserError(
             "labels.run and labels.budget belong together: --labelled=RUN@20%"
         )
-    if labels.pseudo and not named:
+    if labels.pseudo and not given:
         raise UserError(
             "labels.pseudo labels the clips that --labelled, --fraction or --indices "
-            "leave out: give one of them"
+            "leave out: pass one of them"
         )
     if labels.pseudo and not config.teacher.networks:
         raise UserError(
-            "labels.pseudo needs a teacher: set teacher.networks, such as 2"
+            "labels.pseudo needs a teacher: set teacher.networks, to 2 for example"
         )

@@ -1,6 +1,6 @@
-"""Names of methods, acquisition functions, formats; settings of each kind of run."""
+"""Names of methods, acquisition functions and formats; settings of each kind of run."""
 
-# The settings that each kind of run depends on, and records.
+# The settings that each kind of run depends on and records.
 DISTILLATION = (
     "method",
     "seed",
@@ -24,8 +24,8 @@ DISTILLATION = (
 TRAINING = ("seed", "data", "features", "model", "training")
 ACTIVE = (*TRAINING, "active")
 
-# Settings that change no number of a run: it may be resumed with other values.
-PRESERVING = (
+# Settings that do not affect a run's numbers: it may be resumed with other values.
+MAY_CHANGE = (
     "data.data_dir",
     "data.processes",
     "data.storage",
@@ -56,7 +56,7 @@ METHODS = (*REGRESSION, *MATCHING, *SELECTION)
 
 
 def file_stem(network: str) -> str:
-    """A network's name as a part of file names."""
+    """Returns a network's name in the form used in file names."""
     return network.replace(":", "-")
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.clip_settings import strong
-from audiodd_jax.config.names import PRESERVING
+from audiodd_jax.config.names import MAY_CHANGE
 from audiodd_jax.errors import UserError
 
-# Settings of a dataset that differ from the defaults, by dotted field name. They were
-# chosen on validation clips; BUILD_NOTES.md says how.
+# Settings of a dataset that differ from the defaults, by dotted field name, chosen on
+# validation clips (BUILD_NOTES.md).
 _CLIPS = {
     "features.align": "center",
     "features.top_db": 60.0,
@@ -57,8 +57,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
         **_SCENES,
         "features.sample_rate": 22_050,
         "features.clip_seconds": 4.0,
-        # Many clips are cut from one recording, and images soon learn recordings by
-        # heart: what generalises is learnt by the labels.
+        # Many clips share a recording, and images soon memorise recordings: it is the
+        # labels that generalise.
         "coreset.solve_labels": True,
         "loop.draw": "recordings",
         "loop.steps": 100,
@@ -80,8 +80,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # Settings of a method that differ from a dataset's defaults. Matching learns images for
-# networks trained on hard labels, FRePo for networks of all ages; validation by kernel
-# regression with random networks does not select them.
+# networks trained on hard labels, FRePo for networks of all ages. Kernel regression
+# with random networks validates neither, so they keep the last coreset.
 _FIXED_LABELS = {"coreset.learn_labels": False, "coreset.solve_labels": False}
 _MATCHING = {**_FIXED_LABELS, "loop.keep": "last"}
 METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -104,7 +104,7 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 # Named changes on top of a dataset's and a method's defaults.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # Coresets to train networks on: the images are learnt under a kernel that is
+    # Coresets for training networks: the images are learnt with a kernel that is
     # sensitive to time, and a teacher labels random views of them.
     "transfer": {
         **_FIXED_LABELS,
@@ -137,8 +137,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# The recipe of each network, chosen on validation clips for training on coresets, and
-# used for all training sets. BUILD_NOTES.md says how.
+# The recipe of each network, chosen on validation clips for training on coresets
+# (BUILD_NOTES.md), and used for all training sets.
 _STRONG = {
     f"training.augment.{name}": value
     for name, value in dataclasses.asdict(strong()).items()
@@ -150,7 +150,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
         "training.steps": 500,
         **_STRONG,
     },
-    # Learnt labels cost this deeper network four points.
+    # Learnt labels cost this deeper network four points of accuracy.
     "resnet18": {
         "model.readout": "mean",
         "training.steps": 200,
@@ -172,10 +172,10 @@ ACTIVE_DEFAULTS: dict[str, Any] = {
 
 
 def for_model(config: Config, model: str, **changes: Any) -> Config:
-    """A configuration with the recipe of a network.
+    """Returns a configuration with the recipe of a network.
 
     Args:
-      config: everything else.
+      config: all other settings.
       model: one of ``MODEL_DEFAULTS``, or ``package.module:factory``, whose recipe is
         the ConvNet's.
       **changes: fields by name, with ``__`` for the dot: ``training__steps=100``.
@@ -194,12 +194,12 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
 
 
 def is_network(name: str) -> bool:
-    """Whether a name is that of a network, here or in another package."""
+    """Returns whether a name is a network of this package or a factory's path."""
     return name in MODEL_DEFAULTS or ":" in name
 
 
 def for_active(config: Config, model: str, **changes: Any) -> Config:
-    """A configuration of active learning with a network; the same arguments.
+    """Returns a configuration for active learning; takes ``for_model``'s arguments.
 
     Raises:
       UserError: an unknown model or field.
@@ -209,12 +209,12 @@ def for_active(config: Config, model: str, **changes: Any) -> Config:
 
 
 def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
-    """How a run directory compares these groups of settings with an earlier run's.
+    """Returns how a run directory compares groups of settings with an earlier run's.
 
-    A setting that the earlier version did not have takes the dataset's default.
+    Settings that are missing from an older run take the dataset's defaults.
     """
-    usual = for_dataset(config.data.name, method=config.method)
-    return {"defaults": fields.record(usual, groups), "may_change": PRESERVING}
+    defaults = for_dataset(config.data.name, method=config.method)
+    return {"defaults": fields.record(defaults, groups), "may_change": MAY_CHANGE}
 
 
 def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
@@ -222,10 +222,10 @@ def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
-    """The configuration of a dataset: its defaults, then a method's, then a preset's.
+    """Returns a dataset's defaults, with those of a method and a preset on top.
 
     Args:
-      name: of the dataset.
+      name: name of the dataset.
       preset: one of ``PRESETS``.
       **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
         ``method`` also applies the method's defaults.
@@ -236,7 +236,7 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
-    usual = "folder" if name.startswith("tfds:") else name
-    base = {**DATASET_DEFAULTS.get(usual, {}), **method, **PRESETS[preset]}
+    key = "folder" if name.startswith("tfds:") else name
+    base = {**DATASET_DEFAULTS.get(key, {}), **method, **PRESETS[preset]}
     settings = {**base, **_dotted(changes)}
     return fields.replace(Config(), {"data.name": name, **settings})

@@ -1,4 +1,4 @@
-"""Settings of the networks that are trained, and of active learning."""
+"""Settings of trained networks and of active learning."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from audiodd_jax.config.names import ACQUISITIONS
 
 @dataclasses.dataclass
 class ModelConfig:
-    """The network that is trained.
+    """The network to train.
 
     Attributes:
       name: ``convnet``, ``resnet18``, ``linear``, or the factory of another Flax
@@ -56,34 +56,33 @@ class TrainingConfig:
 
     Attributes:
       steps: optimisation steps.
-      batch_size: clips per step; fewer if there are fewer, so that all batches are
-        equal.
+      batch_size: clips per step; all of them in a smaller training set.
       seeds: number of networks, trained with the seeds ``seed``, ``seed + 1``, ...
-      parallel: seeds trained at once; 0: one on CPU, elsewhere as many as fit the
+      parallel: seeds trained at once; 0: one on CPU, elsewhere as many as fit in the
         device's memory.
       optimizer: ``adamw`` or ``sgd`` (with Nesterov momentum).
       learning_rate: peak learning rate.
-      weight_decay: decoupled weight decay, of kernels only.
+      weight_decay: decoupled weight decay of the kernels.
       momentum: momentum of SGD.
-      warmup: share of the steps over which the learning rate rises.
+      warmup: fraction of the steps over which the learning rate rises.
       schedule: after warm-up, ``cosine`` (to zero at the last step) or ``constant``.
-      loss: ``cross_entropy`` (of tags the binary one) or ``mse``.
+      loss: ``cross_entropy`` (binary for tags) or ``mse``.
       labels: labels of a coreset: ``soft`` as learned, or ``hard`` (the largest).
-      teacher_labels: learn from the views and labels of the teacher instead, if the
-        coreset has any.
-      label_scale: factor of soft (centred) labels, before they are the targets of
-        ``mse``, or their softmax those of ``cross_entropy``.
-      label_smoothing: share of a hard label spread over all classes.
-      centre_outputs: subtract the output of the initial network (zero anyway with a
-        ``zero`` head).
+      teacher_labels: train on the coreset's views with the teacher's labels instead, if
+        it has them.
+      label_scale: factor applied to soft (centred) labels, which are then the targets
+        of ``mse``, or after a softmax those of ``cross_entropy``.
+      label_smoothing: fraction of a hard label spread over all classes.
+      centre_outputs: subtract the output of the initial network, which is zero with a
+        ``zero`` head.
       mixup: alpha of mixup's Beta(alpha, alpha); 0: no mixup.
       average: decay per step of the moving average of the weights; 0: no averaging.
       precision: precision of the blocks' products: ``float32`` or ``bfloat16``.
       log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
-      patience: validations without improvement before stopping with the best weights;
-        0: never stop early, and keep the last.
+      patience: validations without improvement before training stops with the best
+        weights; 0: never stop early, and keep the last weights.
       augment: augmentation of each batch.
     """
 
@@ -121,14 +120,14 @@ class ActiveConfig:
       acquisition: ``random``, ``max_entropy``, ``variation_ratios``, ``bald``,
         ``margin``, ``k_center``, ``badge``, ``typiclust``, ``probcover`` or
         ``medoids``.
-      budgets: increasing sizes of the labelled pool: shares of the training split
+      budgets: increasing sizes of the labelled pool: fractions of the training split
         (``0.2`` or ``20%``), or clips per class (``10/class``).
       initial: size of the initial labelled pool, drawn at random.
       initial_draw: ``balanced`` over classes, or ``uniform``.
       batch: largest query batch; 0: up to the next budget.
       passes: forward passes with Monte Carlo dropout.
       chunk: clips scored at once per device.
-      warm_start: continue from the last round's network, instead of a new one.
+      warm_start: continue from the last round's network instead of a new one.
       count_validation: count validation clips as labelled.
     """
 

@@ -76,7 +76,7 @@ def leaves(config, prefix=""):
 
 # Checked where the data is known, or free text.
 UNCONSTRAINED = {
-    *("data.name", "data.variant", "data.data_dir"),
+    *("data.name", "data.variant", "data.data_dir", "data.cache_dir"),
     *("data.test_fraction", "data.validation_fraction"),
     *("features.sample_rate", "features.clip_seconds", "features.frames"),
     *("features.n_mels", "features.window_seconds", "features.n_fft"),
