@@ -11,11 +11,7 @@ from audiodd_jax.errors import UserError
 def run(line: CommandLine) -> None:
     """Runs the list or grid of a file, on this machine or on a Ray cluster."""
     values, (file,) = line.flags, line.arguments
-    for name, least in (
-        ("jobs", 0),
-        ("retries", 0),
-        ("devices_per_run", 1),
-    ):
+    for name, least in (("jobs", 0), ("retries", 0), ("devices_per_run", 1)):
         if values[name].value < least:
             raise UserError(f"--{name} must be at least {least}")
     from audiodd_jax.sweep import plan
@@ -27,30 +23,34 @@ def run(line: CommandLine) -> None:
         return
     from audiodd_jax.report import tables
     from audiodd_jax.runtime.signals import deferred_signals
-    from audiodd_jax.sweep import start, status
+    from audiodd_jax.sweep import local, start, status
+    from audiodd_jax.sweep.run_process import Sweep
 
     with start.held(workdir):
-        todo = start.begin(plans, workdir)
+        unfinished = start.queue(plans, workdir)
+        settings = Sweep(workdir, Path.cwd(), values.retries)
         board = status.Board(plans, workdir)
         with board, deferred_signals() as stop_signal:
-            if todo and values.ray:
+            if unfinished and values.ray:
                 from audiodd_jax.sweep import on_ray
 
-                amounts = values.cpus_per_run, values.gpus_per_run, values.tpus_per_run
+                resources = on_ray.Resources(
+                    values.cpus_per_run, values.gpus_per_run, values.tpus_per_run
+                )
                 on_ray.run(
-                    *(todo, workdir, Path.cwd(), values.ray),
-                    *(on_ray.Resources(*amounts), values.retries),
-                    *(board.update, stop_signal),
+                    unfinished,
+                    settings,
+                    values.ray,
+                    resources,
+                    board.update,
+                    stop_signal,
                 )
-            elif todo:
-                from audiodd_jax.sweep import local
-
-                found = local.devices()
-                slots = local.slots(*found, values.jobs, values.devices_per_run)
-                local.run(
-                    *(todo, workdir, Path.cwd(), slots, values.retries),
-                    *(board.update, stop_signal),
+            elif unfinished:
+                platform, count = local.devices()
+                slots = local.slots(
+                    platform, count, values.jobs, values.devices_per_run
                 )
+                local.run(unfinished, settings, slots, board.update, stop_signal)
             signum = stop_signal()
     states = status.read(plans, workdir)
     print(tables.markdown(status.table(states, workdir).without_empty_columns()))

@@ -137,7 +137,7 @@ def environment(target: Target) -> dict[str, str]:
         places = [str(folder()), *places]
     found = {
         **os.environ,
-        **supervisor.follows(),
+        **supervisor.child_variables(),
         "PYTHONPATH": os.pathsep.join(filter(None, places)),
         # The process itself runs on the CPU.
         "JAX_PLATFORMS": "cpu",

@@ -10,22 +10,21 @@ from jaxtyping import Array, Shaped
 
 
 def balanced(rows: int, most: int) -> int:
-    """Rows per chunk, at most ``most``, for chunks of nearly equal size."""
+    """Returns the rows per chunk, at most ``most``, for chunks of nearly equal size."""
     return -(-rows // -(-rows // max(1, most)))
 
 
 def in_chunks(
     f: Callable[[Array], Any], x: Shaped[Array, "b *rest"], chunk: int
 ) -> Any:
-    """``f(x)`` for a row-wise function, at most ``chunk`` rows at a time.
+    """Computes ``f(x)`` for a row-wise function, at most ``chunk`` rows at a time.
 
-    The last chunk is padded with zeros, whose results are dropped, so that ``f`` is
+    The last chunk is padded with zeros and their results are dropped, so that ``f`` is
     compiled once.
 
     Args:
       f: returns an array or a pytree of arrays; each row depends on that row only.
-      x: rows.
-      chunk: rows at once; 0: all.
+      chunk: number of rows at once; 0: all.
     """
     b = x.shape[0]
     if chunk <= 0 or chunk >= b:

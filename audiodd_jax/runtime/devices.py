@@ -1,7 +1,7 @@
 """One mesh for everything that runs on several devices.
 
 Its axes are ``networks`` and ``batch``. Programs are jitted as for one device, with
-replicated arrays; only the functions whose work is shared (``kernels.random_kernels``,
+replicated arrays; only functions that share work (``kernels.random_kernels``,
 ``shard_rows``, ``map_slots``, ``map_networks``) are mapped over the mesh. On one device
 they contain no collectives.
 """
@@ -22,12 +22,11 @@ from jaxtyping import Array, Bool, Int, Shaped
 from audiodd_jax.errors import UserError
 
 NETWORKS, BATCH = "networks", "batch"
-# Least fraction of devices with a network to work on. Below it, sharing the batch costs
-# less communication than idle devices.
+# The least fraction of devices with a network to work on. Below it, sharing the batch
+# costs less than idle devices.
 _BUSY = 0.6
 
-
-# Most devices in use; None: all.
+# The number of devices in use; None: all.
 _limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
     "limit", default=None
 )
@@ -39,14 +38,15 @@ def limit(count: int) -> None:
     Raises:
       UserError: there are fewer devices.
     """
-    there = len(jax.devices())
-    if not 1 <= count <= there:
+    available = len(jax.devices())
+    if not 1 <= count <= available:
         raise UserError(
-            f"--num_devices is from 1 to {there} on this machine, not {count}"
+            f"--num_devices is from 1 to {available} on this machine, not {count}"
         )
-    if jax.process_count() > 1 and count != there:
+    if jax.process_count() > 1 and count != available:
         raise UserError(
-            f"a run of several processes uses all of its {there} devices, not {count}"
+            f"a run of several processes uses all of its {available} devices, "
+            f"not {count}"
         )
     _limit.set(count)
 
@@ -56,7 +56,7 @@ class Share(NamedTuple):
 
     Attributes:
       numbers: the indices; the same number on every device.
-      is_own: which of them are not padding; None: all.
+      is_own: False for padding; None: no padding.
     """
 
     numbers: Int[Array, " share"]
@@ -75,7 +75,7 @@ class Grid(NamedTuple):
     batch: int = 1
 
     def share(self, axis: str, count: int) -> Share:
-        """This device's shard of ``count`` indices, divided along an axis."""
+        """Returns this device's shard of ``count`` indices along an axis."""
         size = getattr(self, axis)
         slots = -(-count // size)
         if size == 1:
@@ -87,21 +87,17 @@ class Grid(NamedTuple):
     def gather(
         self, rows: Shaped[Array, "share *rest"], axis: str, count: int
     ) -> Shaped[Array, "count *rest"]:
-        """All ``count`` rows, gathered from the shards along an axis."""
+        """Gathers all ``count`` rows from the shards along an axis."""
         if getattr(self, axis) == 1:
             return rows
         return lax.all_gather(rows, axis, tiled=True)[:count]
 
 
 def choose_grid(devices: int, networks: int) -> Grid:
-    """The grid with the most devices along the networks axis and few of them idle.
+    """Chooses the grid with the most devices along the networks axis and few idle.
 
     That axis exchanges kernels only; the batch axis exchanges features, and has the
     remaining devices.
-
-    Args:
-      devices: in total.
-      networks: to be shared.
     """
     for size in range(devices, 0, -1):
         busy = networks / (size * -(-networks // size))
@@ -115,11 +111,11 @@ def make_mesh(
     devices: Sequence[jax.Device] | None = None,
     grid: Grid | None = None,
 ) -> Mesh:
-    """The mesh for work on some networks.
+    """Makes the mesh on which devices share networks and batches.
 
     Args:
-      networks: shared by the devices; 1: all devices share the batch.
-      devices: None: all, of all processes, up to ``limit``.
+      networks: number of networks to share; 1: all devices share the batch.
+      devices: None: those of all processes, up to ``limit``.
       grid: None: chosen by ``choose_grid``.
 
     Raises:
@@ -136,7 +132,7 @@ def make_mesh(
 
 
 def _arranged(devices: Sequence[jax.Device], grid: Grid) -> np.ndarray:
-    """Devices as an array, neighbours of a TPU's torus next to each other."""
+    """Arranges devices so that neighbours on a TPU's torus are next to each other."""
     if len(devices) > 1 and devices[0].platform == "tpu":
         with contextlib.suppress(ValueError, NotImplementedError):
             return mesh_utils.create_device_mesh(tuple(grid), devices=devices)
@@ -144,12 +140,12 @@ def _arranged(devices: Sequence[jax.Device], grid: Grid) -> np.ndarray:
 
 
 def grid_of(mesh: Mesh) -> Grid:
-    """The sizes of a mesh's axes."""
+    """Returns the sizes of a mesh's axes."""
     return Grid(mesh.shape[NETWORKS], mesh.shape[BATCH])
 
 
 def padded_rows(x: Shaped[Array, "rows *rest"], size: int) -> Shaped[Array, "..."]:
-    """Rows padded by the last one to a multiple of ``size``."""
+    """Pads rows with copies of the last one to a multiple of ``size``."""
     count = x.shape[0]
     padded = -(-count // size) * size
     return x if padded == count else x[jnp.minimum(jnp.arange(padded), count - 1)]
@@ -163,20 +159,11 @@ def shard_rows(
     Devices along the batch axis share the rows of ``x``; each has all of ``y``.
 
     Args:
-      function: of an array and a pytree; each row of its result depends on one of ``x``
+      function: takes an array and a pytree; each row of its result depends on one row
+        of ``x``.
       mesh: None: one device.
     """
-    if mesh is None or mesh.size == 1:
-        return function
-    mapped = jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=(PartitionSpec(BATCH), PartitionSpec()),
-        out_specs=PartitionSpec(BATCH),
-        check_vma=False,
-    )
-    size = mesh.shape[BATCH]
-    return lambda x, y: mapped(padded_rows(x, size), y)[: x.shape[0]]
+    return _share_rows(function, mesh, BATCH)
 
 
 def map_slots(
@@ -184,52 +171,59 @@ def map_slots(
 ) -> Callable[[Any, Any], Any]:
     """Maps ``function(slot, shared)`` over the rows of stacked arrays and a mesh.
 
-    Devices along the networks axis share the rows; each processes its own one by one.
+    Devices along the networks axis share the rows; each device processes its rows one
+    by one.
 
     Args:
-      function: of one row of the stacked arrays, and of shared arrays.
+      function: takes one row of the stacked arrays, and shared arrays.
       mesh: None: one device.
     """
 
-    def own(stacked: Any, shared: Any) -> Any:
+    def map_own(stacked: Any, shared: Any) -> Any:
         return lax.map(lambda slot: function(slot, shared), stacked)
 
+    return _share_rows(map_own, mesh, NETWORKS)
+
+
+def _share_rows(
+    function: Callable[[Any, Any], Any], mesh: Mesh | None, axis: str
+) -> Callable[[Any, Any], Any]:
+    """Divides the rows of ``function``'s first argument along an axis of the mesh."""
     if mesh is None or mesh.size == 1:
-        return own
+        return function
     mapped = jax.shard_map(
-        own,
+        function,
         mesh=mesh,
-        in_specs=(PartitionSpec(NETWORKS), PartitionSpec()),
-        out_specs=PartitionSpec(NETWORKS),
+        in_specs=(PartitionSpec(axis), PartitionSpec()),
+        out_specs=PartitionSpec(axis),
         check_vma=False,
     )
-    size = mesh.shape[NETWORKS]
+    size = mesh.shape[axis]
 
-    def padded(stacked: Any, shared: Any) -> Any:
+    def map_padded(stacked: Any, shared: Any) -> Any:
         count = jax.tree.leaves(stacked)[0].shape[0]
         rows = jax.tree.map(lambda x: padded_rows(x, size), stacked)
         return jax.tree.map(lambda y: y[:count], mapped(rows, shared))
 
-    return padded
+    return map_padded
 
 
 def map_networks(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """Maps ``function(stacked, shared)`` over the networks axis: a shard per device.
 
-    The other axis is left to the compiler, by ``constrain_batch``.
+    Sharding along the batch axis is left to the compiler (``constrain_batch``).
 
     Args:
       mesh: its networks axis divides the length of the stacked arrays.
-      function: returns arrays that are stacked likewise.
+      function: returns stacked arrays.
     """
     if mesh.size == 1:
         return function
-    own, same = PartitionSpec(NETWORKS), PartitionSpec()
     return jax.shard_map(
         function,
         mesh=mesh,
-        in_specs=(own, same),
-        out_specs=own,
+        in_specs=(PartitionSpec(NETWORKS), PartitionSpec()),
+        out_specs=PartitionSpec(NETWORKS),
         axis_names={NETWORKS},
         check_vma=False,
     )
@@ -239,17 +233,17 @@ def constrain_batch(mesh: Mesh, tree: Any) -> Any:
     """Constrains rows to be sharded along the batch axis, if they divide evenly."""
     size = mesh.shape[BATCH]
 
-    def one(x: Array) -> Array:
+    def constrain(x: Array) -> Array:
         if size == 1 or x.shape[0] % size:
             return x
         sharding = NamedSharding(mesh, PartitionSpec(BATCH))
         return lax.with_sharding_constraint(x, sharding)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(constrain, tree)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of replicated arrays."""
+    """Returns the sharding of replicated arrays."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -259,11 +253,11 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
 
-    def one(x: Any) -> Array:
+    def copy(x: Any) -> Array:
         if isinstance(x, Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            words = one(jax.random.key_data(x))
+            words = copy(jax.random.key_data(x))
             return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
         x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, sharding, lambda at: x[at])
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(copy, tree)

@@ -16,25 +16,23 @@ from audiodd_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
 
-
 _NUMERICS = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_enable_x64": False,
-    # Step by step, other numbers come out, and a run takes hours.
+    # Without jit the numbers differ, and a run takes hours.
     "jax_disable_jit": False,
 }
 
 
 def describe() -> dict[str, Any]:
-    """Versions, devices and revision that a run's numbers depend on."""
-    versions = {name: _installed_version(name) for name in PACKAGES}
+    """Returns the versions, devices and revision that a run's numbers depend on."""
     return {
         "audiodd_jax": __version__,
         "revision": _git_revision(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": versions,
+        "versions": {name: installed_version(name) for name in PACKAGES},
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "num_processes": jax.process_count(),
@@ -45,25 +43,21 @@ def describe() -> dict[str, Any]:
 
 
 def numerics() -> dict[str, Any]:
-    """JAX's settings that change a run's numbers."""
+    """Returns JAX's settings that change a run's numbers."""
     return {name: getattr(jax.config, name, None) for name in _NUMERICS}
 
 
 def set_numerics(**values: Any) -> None:
-    """Sets ``numerics``, by default as JAX has them without any setting.
-
-    Args:
-      **values: those that differ from the defaults.
-    """
+    """Sets ``numerics`` to these values and, for the others, to JAX's defaults."""
     for name, value in {**_NUMERICS, **values}.items():
-        # Later versions lack settings of which one value is left.
+        # Later versions of JAX drop settings that have only one value left.
         with contextlib.suppress(AttributeError):
             jax.config.update(name, value)
 
 
 @contextlib.contextmanager
 def default_numerics() -> Iterator[None]:
-    """Within it, numbers do not depend on the settings of JAX."""
+    """Makes the block's numbers independent of the settings of JAX."""
     before = numerics()
     set_numerics()
     try:
@@ -72,7 +66,8 @@ def default_numerics() -> Iterator[None]:
         set_numerics(**before)
 
 
-def _installed_version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Returns the version of an installed package, or None."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -80,20 +75,12 @@ def _installed_version(name: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout that this package runs from, if any."""
-    package = Path(__file__).parents[1]
-    if not (package.parent / ".git").exists():
+    """Returns the revision of the checkout that this package runs from, if any."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
         return None
+    command = ["git", "-C", checkout, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        command = [
-            "git",
-            "-C",
-            package,
-            "describe",
-            "--always",
-            "--dirty",
-            "--abbrev=12",
-        ]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=True
         )

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,3 +69,16 @@ def hold_folder(folder: Path, name: str, what: str) -> filelock.BaseFileLock | N
     with writable(folder, what, "choose another --workdir"):
         folder.mkdir(parents=True, exist_ok=True)
         return hold(folder / name)
+
+
+def are_supported(folder: Path) -> bool:
+    """Returns whether the file system of a folder has locks."""
+    lock = filelock.FileLock(folder / f".doctor-{os.getpid()}")
+    try:
+        lock.acquire(blocking=False)
+    except (OSError, filelock.Timeout):
+        return False
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return True

@@ -1,15 +1,13 @@
-"""What a machine lacks, or has set, that runs would meet; with advice."""
+"""Checks of a machine for problems that runs would meet, with advice."""
 
 import locale
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import filelock
 import psutil
 
-from audiodd_jax.runtime import memory, multiprocess
+from audiodd_jax.runtime import locks, memory, multiprocess
 from audiodd_jax.runtime.files import existing, is_writable
 
 _LITTLE_SPACE = 2 << 30
@@ -19,27 +17,61 @@ _OVERRIDDEN = (
     *("JAX_ENABLE_X64", "JAX_DEFAULT_PRNG_IMPL", "JAX_THREEFRY_PARTITIONABLE"),
     "JAX_DISABLE_JIT",
 )
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
 _DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def examine(cache: Path, backend: str | None) -> list[tuple[str, str]]:
-    """Rows of name and finding; what is as it should be has a row for memory and cache.
+    """Returns rows of name and finding: memory and cache, and any problems.
 
     Args:
       cache: folder of downloads and features.
       backend: JAX's platform, or None if it cannot start.
     """
     rows = [("memory", _memory()), ("cache", _cache(cache))]
-    found = {
-        "current folder": _current_folder(),
-        "network": _network(),
-        "output": _output(),
-        "several processes": _several(os.environ),
-        "JAX's settings": _overridden(os.environ),
-        "devices' limits": _visible(os.environ),
-        "same bits": _same_bits(os.environ, backend),
-    }
-    return rows + [(name, text) for name, text in found.items() if text]
+    if not is_writable(Path("runs")):
+        advice = "it cannot be written: pass --workdir, a folder that can be"
+        rows.append(("current folder", advice))
+    if not _has_network():
+        advice = (
+            "no connection: datasets cannot be downloaded; pass --data_dir with a "
+            "copy, or put the archives into the cache's folder downloads"
+        )
+        rows.append(("network", advice))
+    encoding = getattr(sys.stdout, "encoding", None) or locale.getencoding()
+    if not _can_encode("±", encoding):
+        advice = (
+            f"its encoding is {encoding}: other characters are spelt out; "
+            "PYTHONIOENCODING=utf-8 prints them"
+        )
+        rows.append(("output", advice))
+    return rows + _variables(backend)
+
+
+def _variables(backend: str | None) -> list[tuple[str, str]]:
+    """Returns rows for environment variables that change how runs behave."""
+    rows = []
+    if multiprocess.found_by_jax():
+        advice = (
+            "a cluster started this process as one of several: audiodd distill joins "
+            "them as one run, other commands run in each"
+        )
+        rows.append(("several processes", advice))
+    if names := ", ".join(name for name in _OVERRIDDEN if os.environ.get(name)):
+        advice = f"{names}: ignored, so that a run's numbers are the same everywhere"
+        rows.append(("JAX's settings", advice))
+    limits = [f"{name}={os.environ[name]}" for name in _VISIBLE if name in os.environ]
+    if limits:
+        advice = f"{', '.join(limits)}: runs and sweeps use these devices only"
+        rows.append(("devices' limits", advice))
+    is_gpu = backend in ("gpu", "cuda", "rocm")
+    if is_gpu and _DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
+        advice = (
+            "a resumed run may differ in the last bits on a GPU: set "
+            f"XLA_FLAGS={_DETERMINISTIC} if it must not"
+        )
+        rows.append(("same bits", advice))
+    return rows
 
 
 def _gib(size: int) -> str:
@@ -47,18 +79,18 @@ def _gib(size: int) -> str:
 
 
 def _memory() -> str:
-    """Memory of the machine, and of the job if it has a limit."""
-    machine, own = psutil.virtual_memory(), memory.host_memory()
+    """Describes the memory of the machine, and of the job if it has a limit."""
+    machine, limit = psutil.virtual_memory(), memory.host_memory()
     text = f"{_gib(machine.available)} of {_gib(machine.total)} available"
-    if own < machine.total:
-        text += f"; this job is limited to {_gib(own)}"
-    if min(own, machine.available) < _LITTLE_MEMORY:
+    if limit < machine.total:
+        text += f"; this job is limited to {_gib(limit)}"
+    if min(limit, machine.available) < _LITTLE_MEMORY:
         text += "; little: see audiodd distill --dry_run before a run"
     return text
 
 
 def _cache(cache: Path) -> str:
-    """Whether the cache can be written and locked, and its free space."""
+    """Describes the cache: free space, whether it can be written and locked."""
     free = psutil.disk_usage(str(existing(cache))).free
     text = f"{cache}, {_gib(free)} free"
     if not is_writable(cache):
@@ -68,91 +100,23 @@ def _cache(cache: Path) -> str:
         )
     if free < _LITTLE_SPACE:
         text += "; free some space before preparing data"
-    if not _has_locks(existing(cache)):
+    if not locks.are_supported(existing(cache)):
         text += "; its file system has no locks: start one process at a time"
     return text
 
 
-def _has_locks(folder: Path) -> bool:
-    lock = filelock.FileLock(folder / f".doctor-{os.getpid()}")
+def _has_network() -> bool:
+    """Returns whether any network interface is up, without using it."""
     try:
-        lock.acquire(blocking=False)
-    except (OSError, filelock.Timeout):
-        return False
-    finally:
-        lock.release()
-        Path(lock.lock_file).unlink(missing_ok=True)
-    return True
-
-
-def _current_folder() -> str:
-    if is_writable(Path("runs")):
-        return ""
-    return "it cannot be written: pass --workdir, a folder that can be"
-
-
-def _network() -> str:
-    """Whether there is any network, without using it."""
-    try:
-        others = [
-            name
-            for name, state in psutil.net_if_stats().items()
-            if state.isup and not name.startswith("lo")
-        ]
+        interfaces = psutil.net_if_stats().items()
     except OSError:
-        return ""
-    if others:
-        return ""
-    return (
-        "there is none: datasets cannot be downloaded; pass --data_dir with a copy, or "
-        "put the archives into the cache's folder downloads"
-    )
+        return True
+    return any(state.isup and not name.startswith("lo") for name, state in interfaces)
 
 
-def _output() -> str:
-    encoding = getattr(sys.stdout, "encoding", None) or locale.getencoding()
+def _can_encode(text: str, encoding: str) -> bool:
     try:
-        "±".encode(encoding)
+        text.encode(encoding)
     except (UnicodeError, LookupError):
-        return (
-            f"its encoding is {encoding}: other characters are spelt out; "
-            "PYTHONIOENCODING=utf-8 prints them"
-        )
-    return ""
-
-
-def _several(environment: Mapping[str, str]) -> str:
-    if not multiprocess.found_by_jax(environment):
-        return ""
-    return (
-        "a cluster started this process as one of several: audiodd distill joins them "
-        "as one run, other commands run in each"
-    )
-
-
-def _overridden(environment: Mapping[str, str]) -> str:
-    found = [name for name in _OVERRIDDEN if environment.get(name)]
-    if not found:
-        return ""
-    return (
-        f"{', '.join(found)}: not heeded by runs, so that their numbers are the "
-        "same everywhere"
-    )
-
-
-def _visible(environment: Mapping[str, str]) -> str:
-    names = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
-    found = [f"{name}={environment[name]}" for name in names if name in environment]
-    if not found:
-        return ""
-    return f"{', '.join(found)}: runs and sweeps use these devices only"
-
-
-def _same_bits(environment: Mapping[str, str], backend: str | None) -> str:
-    flags = environment.get("XLA_FLAGS", "")
-    if backend not in ("gpu", "cuda", "rocm") or _DETERMINISTIC in flags:
-        return ""
-    return (
-        "a resumed run may differ in the last bits on a GPU: set "
-        f"XLA_FLAGS={_DETERMINISTIC} if it must not"
-    )
+        return False
+    return True

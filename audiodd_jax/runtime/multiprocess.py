@@ -1,4 +1,4 @@
-"""Several processes as one run: start, agreement, and loss of a process.
+"""Several processes as one run: how they start, agree, and notice a lost process.
 
 Only process 0 reads and writes the run directory, and broadcasts what others need.
 """
@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from audiodd_jax.errors import UserError
 
-# Errors of the runtime that mean that another process cannot be reached.
+# Parts of error messages that mean that another process cannot be reached.
 _LOST = re.compile(
     "UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|connection|heartbeat|barrier|peer|gloo|"
     "coordination|nccl",
@@ -26,27 +26,22 @@ _LOST = re.compile(
 _HEARTBEAT_SECONDS = 60
 
 
-def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a cluster that JAX recognises started this process as one of several.
+# Variables with the number of processes that Slurm (a step of several tasks), Open MPI
+# and a TPU pod of several slices started.
+_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
+_TPU_HOSTS = "TPU_WORKER_HOSTNAMES"
 
-    Slurm (a step of several tasks), Open MPI, and the hosts of a TPU pod.
-    """
-    several = lambda name: environment.get(name, "1").strip() not in ("", "0", "1")
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "").split(",")
-    return (
-        several("SLURM_STEP_NUM_TASKS")
-        or several("OMPI_COMM_WORLD_SIZE")
-        or several("MEGASCALE_NUM_SLICES")
-        or len(hosts) > 1
-    )
+
+def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
+    """Returns whether a cluster that JAX recognises started several processes."""
+    counts = [environment.get(name, "1").strip() for name in _COUNTS]
+    hosts = environment.get(_TPU_HOSTS, "").split(",")
+    return len(hosts) > 1 or any(count not in ("", "0", "1") for count in counts)
 
 
 def alone(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a run of one process, whatever started this one."""
-    names = (
-        *("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"),
-        *("TPU_WORKER_HOSTNAMES", "TPU_WORKER_ID"),
-    )
+    """Returns the variables for a run of one process, whatever started this one."""
+    names = (*_COUNTS, _TPU_HOSTS, "TPU_WORKER_ID")
     return {name: value for name, value in environment.items() if name not in names}
 
 
@@ -58,9 +53,7 @@ def join(
     """Joins the other processes of the run; does nothing for a run of one process.
 
     Args:
-      coordinator_address: host and port of process 0; None: as the cluster says.
-      num_processes: number of processes of the run.
-      process_id: index of this process, from 0.
+      coordinator_address: host and port of process 0; None: set by the cluster.
 
     Raises:
       UserError: they cannot be joined, or the arguments do not fit each other.
@@ -84,9 +77,9 @@ def join(
             f"--process_id is from 0 to {num_processes - 1} here, not {process_id}"
         )
     options = {}
-    # Older versions of JAX have a limit of their own.
-    known = inspect.signature(jax.distributed.initialize).parameters
-    if "heartbeat_timeout_seconds" in known:
+    # Older versions of JAX have a fixed limit.
+    parameters = inspect.signature(jax.distributed.initialize).parameters
+    if "heartbeat_timeout_seconds" in parameters:
         options["heartbeat_timeout_seconds"] = _HEARTBEAT_SECONDS
     try:
         jax.distributed.initialize(*given, **options)
@@ -98,12 +91,12 @@ def join(
 
 
 def is_process_zero() -> bool:
-    """Whether this is process 0, which reads and writes for all."""
+    """Returns whether this is process 0, which reads and writes for all."""
     return jax.process_index() == 0
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error means that another process of the run is lost."""
+    """Returns whether an error means that another process of the run is lost."""
     return (
         isinstance(error, jax.errors.JaxRuntimeError)
         and bool(_LOST.search(str(error)))
@@ -112,13 +105,13 @@ def lost(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a device is out of memory."""
+    """Returns whether an error means that a device is out of memory."""
     is_jax = isinstance(error, jax.errors.JaxRuntimeError)
     return is_jax and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def leaves_others_waiting(error: BaseException) -> bool:
-    """Whether this process fails while the others of its run may wait for it."""
+    """Returns whether other processes may wait for this one, which has failed."""
     try:
         count = jax.process_count()
     except (RuntimeError, AssertionError):  # JAX could not start
@@ -127,14 +120,14 @@ def leaves_others_waiting(error: BaseException) -> bool:
 
 
 def any_of(value: int) -> int:
-    """The largest value of all processes, such as the signal that one received."""
+    """Returns the largest value in all processes, such as a received signal."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
 def from_process_zero(function: Callable[[], Any]) -> Any:
-    """The JSON value that ``function`` returns in process 0, in every process.
+    """Calls ``function`` in process 0; returns its JSON value in every process.
 
     Raises:
       UserError: in every process, if ``function`` raises one.
@@ -159,7 +152,7 @@ def from_process_zero(function: Callable[[], Any]) -> Any:
 
 
 def arrays_from_process_zero(tree: Any) -> Any:
-    """The arrays of process 0, in every process; NumPy arrays of one structure."""
+    """Returns the arrays of process 0 in every process, as NumPy arrays."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))

@@ -1,4 +1,4 @@
-"""What a wait is for, and how long it has been, on a terminal; elsewhere nothing."""
+"""Progress bars and waits on a terminal; nothing elsewhere."""
 
 import contextlib
 import threading
@@ -13,24 +13,15 @@ _TICK = 1.0
 
 
 def bar(total: int | None = None, **options: object) -> tqdm:
-    """A progress bar of process 0, drawn where the output is a terminal.
-
-    Args:
-      total: number of units.
-      **options: of tqdm.
-    """
-    # tqdm draws no bar where the output is not a terminal if ``disable`` is None.
+    """Returns a progress bar of process 0, drawn only on a terminal."""
+    # With ``disable=None`` tqdm draws no bar where the output is not a terminal.
     disable = None if multiprocess.is_process_zero() else True
     return tqdm(total=total, disable=disable, **options)
 
 
 @contextlib.contextmanager
 def ticking(shown: tqdm) -> Iterator[tqdm]:
-    """Keeps the seconds of a bar going while a program compiles; closes it at the end.
-
-    Args:
-      shown: the bar.
-    """
+    """Refreshes a bar's clock while a program compiles, and closes it at the end."""
     done = threading.Event()
 
     def tick() -> None:
@@ -50,12 +41,7 @@ def ticking(shown: tqdm) -> Iterator[tqdm]:
 
 
 @contextlib.contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Shows what a block does and its seconds, until it ends.
-
-    Args:
-      what: in a few words, such as ``scoring``.
-    """
-    shown = bar(desc=what, bar_format="{desc}, {elapsed}", leave=False)
-    with ticking(shown):
+def waiting(activity: str) -> Iterator[None]:
+    """Shows an activity, such as ``scoring``, and its seconds until the block ends."""
+    with ticking(bar(desc=activity, bar_format="{desc}, {elapsed}", leave=False)):
         yield

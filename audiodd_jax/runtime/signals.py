@@ -24,13 +24,13 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
 
 def heeded() -> list[signal.Signals]:
-    """The signals that ask this process to stop; nohup, for one, ignores SIGHUP."""
+    """Returns the stop signals that this process doesn't ignore (nohup: SIGHUP)."""
     return [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Defers SIGTERM, SIGINT and SIGHUP; one that is ignored stays so.
+    """Defers SIGTERM, SIGINT and SIGHUP, except those that this process ignores.
 
     Yields:
       A function that returns the first signal that arrived, or 0.

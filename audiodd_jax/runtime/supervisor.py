@@ -25,21 +25,24 @@ LOST = (
 )
 
 
-def follows() -> dict[str, str]:
-    """Environment of a child process that ends with this one."""
-    return {_CHILD: str(os.getpid())}
+def child_command(arguments: Sequence[str]) -> list[str]:
+    """Returns the command line of a child process that runs ``audiodd``."""
+    return [sys.executable, "-P", "-m", "audiodd_jax", *arguments]
+
+
+def child_variables() -> dict[str, str]:
+    """Returns variables of a child that imports as this process and ends with it."""
+    path = os.pathsep.join(filter(None, sys.path))
+    return {_CHILD: str(os.getpid()), "PYTHONPATH": path}
 
 
 def is_needed() -> bool:
-    """Whether this process has no supervisor yet."""
+    """Returns whether this process has no supervisor yet."""
     return _CHILD not in os.environ
 
 
 def follow() -> None:
-    """Ends this process when its supervisor is killed, if it has one.
-
-    Also if that happened before this call: the supervisor's number is known.
-    """
+    """Ends this process when its supervisor, if any, is killed, or already has been."""
     if is_needed():
         return
     parent = int(os.environ[_CHILD])
@@ -53,21 +56,14 @@ def follow() -> None:
 
 
 def supervise(arguments: Sequence[str]) -> int:
-    """Runs the command line in a child process; the code to exit with.
+    """Runs the command line in a child process; returns the code to exit with.
 
     Signals and the child's output are passed on; one sentence replaces the runtime's
     stack trace.
-
-    Args:
-      arguments: of the command line.
     """
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", "audiodd_jax", *arguments],
-        env={
-            **os.environ,
-            **follows(),
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
+        child_command(arguments),
+        env={**os.environ, **child_variables()},
         stderr=subprocess.PIPE,
     )
     for signum in signals.heeded():

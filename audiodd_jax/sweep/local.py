@@ -1,15 +1,15 @@
 """A sweep on this machine: one run at a time, or one per device."""
 
+import collections
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from audiodd_jax.sweep import run_process
 from audiodd_jax.sweep.plan import Planned
-from audiodd_jax.sweep.run_process import Attempt
+from audiodd_jax.sweep.run_process import Attempt, Sweep
 
 # Variables that select a machine's accelerators, by JAX's platform.
 _VISIBLE = {
@@ -25,7 +25,7 @@ _ALONE = {
 
 
 def devices() -> tuple[str, int]:
-    """JAX's platform and number of devices, found by another process.
+    """Returns JAX's platform and number of devices, queried in another process.
 
     This process must not occupy the accelerators, which the runs need.
     """
@@ -42,75 +42,68 @@ def devices() -> tuple[str, int]:
 def slots(
     platform: str, count: int, jobs: int, devices_per_run: int
 ) -> list[dict[str, str]]:
-    """Environment variables of each of the concurrent runs.
+    """Returns the environment variables of each of the concurrent runs.
 
     Args:
       platform: JAX's platform.
-      count: devices of the machine.
-      jobs: runs at a time; 0: as many as the devices allow, and one on CPU.
-      devices_per_run: accelerators per run.
+      count: number of the machine's devices.
+      jobs: number of concurrent runs; 0: as many as the devices allow, one on CPU.
     """
     if platform not in _VISIBLE:
         return [{}] * max(1, jobs)
-    found = []
+    environments = []
     for first in range(0, count - devices_per_run + 1, devices_per_run):
-        own = range(first, first + devices_per_run)
-        slot = {name: _visible(name, own) for name in _VISIBLE[platform]}
+        indices = range(first, first + devices_per_run)
+        slot = {name: _visible(name, indices) for name in _VISIBLE[platform]}
         if platform == "tpu":
             slot |= _ALONE.get(devices_per_run, {})
-        found.append(slot)
-    return found[: jobs or None] or [{}]
+        environments.append(slot)
+    return environments[: jobs or None] or [{}]
 
 
-def _visible(variable: str, own: Sequence[int]) -> str:
-    """Devices of a run, from those that this process may use."""
+def _visible(variable: str, indices: Sequence[int]) -> str:
+    """Lists a run's devices, chosen from those that this process may use."""
     names = [name for name in os.environ.get(variable, "").split(",") if name.strip()]
-    if len(names) > max(own):
-        return ",".join(names[i] for i in own)
-    return ",".join(map(str, own))
+    if len(names) > max(indices):
+        return ",".join(names[i] for i in indices)
+    return ",".join(map(str, indices))
 
 
 def run(
     plans: Sequence[Planned],
-    workdir: Path,
-    folder: Path,
+    sweep: Sweep,
     environments: Sequence[dict[str, str]],
-    retries: int,
-    show: Callable[[], None],
-    stopping: Callable[[], int],
+    update: Callable[[], None],
+    stop_signal: Callable[[], int],
 ) -> None:
-    """Runs all, as many at a time as there are environments.
+    """Runs all plans in order, as many at a time as there are environments.
 
     Args:
-      plans: the runs, in the order of their start.
-      workdir: of the sweep.
-      folder: working directory, to which relative paths in the flags refer.
-      environments: of the concurrent runs.
-      retries: of a killed run.
-      show: called repeatedly.
-      stopping: the signal that arrived, or 0; running processes are then stopped.
+      environments: variables of each of the concurrent runs.
+      update: shows the runs' states; called repeatedly.
+      stop_signal: returns the signal that arrived, or 0; a signal stops all runs.
     """
-    waiting = list(plans)
-    tries = {plan.name: 0 for plan in plans}
-    free, running = list(range(len(environments))), {}
+    waiting, free = list(plans), list(environments)
+    running: list[Attempt] = []
+    starts: collections.Counter[str] = collections.Counter()
     while waiting or running:
-        if stopping():
+        if stop_signal():
             waiting.clear()
-            for attempt in running.values():
+            for attempt in running:
                 attempt.stop()
         while waiting and free:
-            plan, slot = waiting.pop(0), free.pop(0)
-            run_process.wait_until_free(workdir / plan.name, stopping)
-            tries[plan.name] += 1
-            running[slot] = Attempt(plan, workdir, folder, environments[slot])
-        for slot, attempt in list(running.items()):
+            plan = waiting.pop(0)
+            run_process.wait_until_free(sweep.workdir / plan.name, stop_signal)
+            starts[plan.name] += 1
+            running.append(Attempt(plan, sweep, free.pop(0)))
+        for attempt in list(running):
             event = attempt.poll()
             if event is None:
                 continue
-            del running[slot]
-            free.append(slot)
-            retry = event == "killed" and tries[attempt.plan.name] <= retries
-            if retry and not stopping():
+            running.remove(attempt)
+            free.append(attempt.environment)
+            can_retry = starts[attempt.plan.name] <= sweep.retries
+            if event == "killed" and can_retry and not stop_signal():
                 waiting.insert(0, attempt.plan)
-        show()
+        update()
         time.sleep(0.1)

@@ -9,20 +9,22 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.sweep import run_process
 from audiodd_jax.sweep.plan import Planned
+from audiodd_jax.sweep.run_process import Sweep
 
 
 class Resources(NamedTuple):
     """Resources of a run.
 
     Attributes:
-      cpus: cores.
-      gpus: GPUs; fractions share one.
-      tpus: TPU chips.
+      cpus: number of cores.
+      gpus: number of GPUs; fractions share one.
+      tpus: number of TPU chips.
     """
 
     cpus: float = 1.0
@@ -32,29 +34,53 @@ class Resources(NamedTuple):
 
 def run(
     plans: Sequence[Planned],
-    workdir: Path,
-    folder: Path,
+    sweep: Sweep,
     address: str,
     resources: Resources,
-    retries: int,
-    show: Callable[[], None],
-    stopping: Callable[[], int],
+    update: Callable[[], None],
+    stop_signal: Callable[[], int],
 ) -> None:
-    """Runs all on a cluster; the outcomes are in the sweep's record.
+    """Runs all plans on a cluster; the outcomes are in the sweep's record.
 
     Args:
-      plans: the runs.
-      workdir: of the sweep, on a file system that all nodes share.
-      folder: working directory, to which relative paths in the flags refer.
       address: of the cluster: ``auto``, ``HOST:PORT``, or ``local`` to start one here.
-      resources: of a run.
-      retries: of a run whose worker, node or process dies.
-      show: called repeatedly.
-      stopping: the signal that arrived, or 0; running tasks are then cancelled.
+      resources: of one run.
+      update: shows the runs' states; called repeatedly.
+      stop_signal: returns the signal that arrived, or 0; a signal cancels all runs.
 
     Raises:
       UserError: Ray is not installed, or the cluster cannot be reached.
     """
+    ray = _connect(address)
+    try:
+        _check_resources(ray.cluster_resources(), resources)
+        task = ray.remote(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            resources={"TPU": resources.tpus} if resources.tpus else None,
+            max_retries=sweep.retries,
+        )(run_process.perform)
+        environment = {}
+        if 0 < resources.gpus < 1:
+            # Otherwise the first run would allocate all of a shared GPU's memory.
+            environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+        waiting = {task.remote(plan, sweep, environment): plan for plan in plans}
+        is_cancelled = False
+        while waiting:
+            if stop_signal() and not is_cancelled:
+                is_cancelled = True
+                for reference in waiting:
+                    ray.cancel(reference)
+            done, _ = ray.wait(list(waiting), timeout=0.5)
+            for reference in done:
+                _settle(ray, reference, waiting.pop(reference), sweep.workdir)
+            update()
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> ModuleType:
+    """Imports Ray and connects it to the cluster."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -71,41 +97,12 @@ def run(
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"there is no Ray cluster at {address}: {error}") from error
-    try:
-        _check_resources(ray.cluster_resources(), resources)
-        # Otherwise the first run would allocate all of a shared GPU's memory.
-        environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        task = ray.remote(
-            num_cpus=resources.cpus,
-            num_gpus=resources.gpus,
-            resources={"TPU": resources.tpus} if resources.tpus else None,
-            max_retries=retries,
-        )(run_process.perform)
-        extra = environment if 0 < resources.gpus < 1 else {}
-        waiting = {
-            task.remote(plan, workdir, folder, retries, extra): plan for plan in plans
-        }
-        is_cancelled = False
-        while waiting:
-            if stopping() and not is_cancelled:
-                is_cancelled = True
-                for reference in waiting:
-                    ray.cancel(reference)
-            done, _ = ray.wait(list(waiting), timeout=0.5)
-            for reference in done:
-                _settle(ray, reference, waiting.pop(reference), workdir)
-            show()
-    finally:
-        ray.shutdown()
+        raise UserError(f"no Ray cluster at {address}: {error}") from error
+    return ray
 
 
 def _check_address(address: str) -> None:
-    """Checks that something listens at ``HOST:PORT``; Ray would wait for minutes.
-
-    Raises:
-      UserError: a bad address, or no answer.
-    """
+    """Checks that something listens at ``HOST:PORT``; Ray would wait for minutes."""
     if address in ("auto", "local"):
         return
     host, _, port = address.rpartition(":")
@@ -114,10 +111,10 @@ def _check_address(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"there is no Ray cluster at {address}: {error}") from error
+        raise UserError(f"no Ray cluster at {address}: {error}") from error
 
 
-def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
+def _settle(ray: ModuleType, reference: Any, plan: Planned, workdir: Path) -> None:
     """Records the outcome of a task whose worker could not."""
     try:
         ray.get(reference)
@@ -129,15 +126,11 @@ def _settle(ray, reference, plan: Planned, workdir: Path) -> None:
             run_process.record(workdir, plan.name, "failed", reason=reason)
 
 
-def _check_resources(there: dict[str, float], wanted: Resources) -> None:
-    """Checks that the cluster has the resources of a run; Ray would wait forever.
-
-    Raises:
-      UserError: a resource is missing.
-    """
+def _check_resources(available: dict[str, float], wanted: Resources) -> None:
+    """Checks that the cluster has the resources of a run; Ray would wait forever."""
     for name, count in zip(("CPU", "GPU", "TPU"), wanted, strict=True):
-        if count > there.get(name, 0):
+        if count > available.get(name, 0):
             raise UserError(
                 f"a run needs {count:g} {name}, but the cluster has "
-                f"{there.get(name, 0):g}"
+                f"{available.get(name, 0):g}"
             )

@@ -1,9 +1,10 @@
 """The runs of a sweep, from a Python file with a list or a grid.
 
 A run is a dictionary of flags: ``{"dataset": "tones", "seed": 1,
-"config.optimizer.learning_rate": 0.01}``. The file defines ``RUNS``, a list of them, or
-``GRID``, lists of values by flag whose combinations are run, and optionally ``COMMON``,
-flags of all runs. The key ``command`` is ``distill`` by default.
+"config.optimizer.learning_rate": 0.01}``. The file defines ``RUNS``, a list of runs, or
+``GRID``, a dictionary of lists of values; a grid runs all their combinations.
+``COMMON`` optionally adds flags to all runs. The key ``command`` is ``distill`` by
+default.
 """
 
 import itertools
@@ -21,7 +22,7 @@ COMMANDS = ("distill", "train", "active")
 # Names of the sweep's own files and folders.
 _RESERVED = ("logs", "status.md", "sweep.jsonl")
 # Keys of a run that are not flags.
-_OWN = ("command", "name")
+_NOT_FLAGS = ("command", "name")
 
 
 class Planned(NamedTuple):
@@ -29,7 +30,7 @@ class Planned(NamedTuple):
 
     Attributes:
       name: of its directory in the sweep's folder.
-      command: of ``audiodd``.
+      command: of ``audiodd``, such as ``distill``.
       flags: as on the command line, without the run directory.
     """
 
@@ -39,7 +40,7 @@ class Planned(NamedTuple):
 
 
 def read(path: Path) -> list[Planned]:
-    """The runs of a sweep file, checked as their commands would check them.
+    """Reads the runs of a sweep file, checked as their commands would check them.
 
     Raises:
       UserError: no such file, none or both of ``RUNS`` and ``GRID``, bad flags, or two
@@ -48,23 +49,26 @@ def read(path: Path) -> list[Planned]:
     if not path.is_file():
         raise UserError(f"there is no sweep file {path}")
     try:
-        found = runpy.run_path(str(path))
+        variables = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path} is not a sweep file: {what}") from error
-    if ("RUNS" in found) == ("GRID" in found):
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} is not a sweep file: {reason}") from error
+    if ("RUNS" in variables) == ("GRID" in variables):
         raise UserError(
             f"{path} must define RUNS, a list of runs, or GRID, lists of values"
         )
-    common = found.get("COMMON", {})
-    listed = found["RUNS"] if "RUNS" in found else _product(found["GRID"], path)
-    if not isinstance(listed, list) or not all(isinstance(r, dict) for r in listed):
+    common = variables.get("COMMON", {})
+    if "GRID" in variables:
+        runs = _product(variables["GRID"], path)
+    else:
+        runs = variables["RUNS"]
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise UserError(f"RUNS of {path} must be a list of dictionaries of flags")
-    if not listed or not isinstance(common, dict):
-        raise UserError(
-            f"{path} has no runs" if not listed else "COMMON must be a dictionary"
-        )
-    runs = [{**common, **run} for run in listed]
+    if not runs:
+        raise UserError(f"{path} has no runs")
+    if not isinstance(common, dict):
+        raise UserError("COMMON must be a dictionary")
+    runs = [{**common, **run} for run in runs]
     plans = [
         Planned(name, run.get("command", "distill"), _flags(run))
         for name, run in zip(_names(runs), runs, strict=True)
@@ -75,10 +79,11 @@ def read(path: Path) -> list[Planned]:
 
 
 def _product(grid: Any, path: Path) -> list[dict[str, Any]]:
-    lists = isinstance(grid, dict) and all(
+    """Returns all combinations of a grid's values."""
+    is_grid = isinstance(grid, dict) and all(
         isinstance(values, list | tuple | range) for values in grid.values()
     )
-    if not lists:
+    if not is_grid:
         raise UserError(f"GRID of {path} must be a dictionary of lists by flag")
     return [
         dict(zip(grid, values, strict=True))
@@ -90,7 +95,7 @@ def _flags(run: dict[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"--{name}={_text(value)}"
         for name, value in run.items()
-        if name not in _OWN and value is not None
+        if name not in _NOT_FLAGS and value is not None
     )
 
 
@@ -103,7 +108,7 @@ def _text(value: Any) -> str:
 
 
 def _names(runs: Sequence[dict[str, Any]]) -> Iterable[str]:
-    """Names of the runs: given, or made of the flags in which they differ."""
+    """Names the runs, by default after the flags in which they differ."""
     keys = dict.fromkeys(key for run in runs for key in run if key != "name")
     # By their text, since values may not be hashable.
     differing = [key for key in keys if len({repr(run.get(key)) for run in runs}) > 1]
@@ -118,39 +123,29 @@ def _names(runs: Sequence[dict[str, Any]]) -> Iterable[str]:
         if names.count(name) > 1:
             raise UserError(f"two runs have the name {name}; give each its own name")
         if name.lower() in _RESERVED:
-            raise UserError(f"a run cannot be called {name}, as a file of the sweep is")
+            raise UserError(f"a run cannot be called {name}: the sweep has such a file")
         if not 0 < len(name) <= 200:
             raise UserError(f"{name!r} cannot be a folder's name; give the run a name")
     return names
 
 
 def _check(plan: Planned) -> None:
-    """Checks a run's flags, before anything has run.
-
-    Raises:
-      UserError: naming the run.
-    """
+    """Checks a run's flags before anything has run."""
     if plan.command not in COMMANDS:
         raise UserError(
             f"run {plan.name}: a sweep runs {', '.join(COMMANDS)}, not {plan.command!r}"
         )
     if any(flag.startswith("--workdir=") for flag in plan.flags):
         raise UserError(f"run {plan.name}: workdir is set by the sweep")
-
     try:
-        parsed(plan)
+        _parsed(plan)
     except (UserError, command_line.FlagsError) as error:
         reason = str(error).replace("FATAL Flags parsing error:", "").strip()
         raise UserError(f"run {plan.name}: {reason}") from error
 
 
-def parsed(plan: Planned) -> Config:
-    """Returns a run's configuration, parsed as its command parses it.
-
-    Raises:
-      UserError: a bad setting, or an argument that is not a flag.
-      flags.Error: an unknown flag, or a value of the wrong type.
-    """
+def _parsed(plan: Planned) -> Config:
+    """Returns a run's configuration, parsed as its command does."""
     line = command_line.parse(plan.command, plan.flags)
     base = command_line.dataset_config(line.flags)
     if plan.command == "train":

@@ -5,11 +5,10 @@ import os
 import platform
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from audiodd_jax.runtime import multiprocess, signals, supervisor
 from audiodd_jax.runtime.files import read_rows
@@ -23,6 +22,21 @@ _PATIENCE = 120.0
 _PREFIX = "audiodd: error: "
 
 
+class Sweep(NamedTuple):
+    """Where a sweep runs, and how often it retries.
+
+    Attributes:
+      workdir: holds the run directories and the sweep's record; the nodes of a cluster
+        share it.
+      folder: the runs' working directory, to which relative paths in flags refer.
+      retries: number of restarts of a killed run.
+    """
+
+    workdir: Path
+    folder: Path
+    retries: int
+
+
 def record(workdir: Path, run: str, event: str, **more: Any) -> None:
     """Appends an event of a run to the sweep's record."""
     row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
@@ -31,7 +45,7 @@ def record(workdir: Path, run: str, event: str, **more: Any) -> None:
 
 
 def _attempts(workdir: Path, run: str) -> int:
-    """Processes that were started for a run since it was queued, by any worker."""
+    """Counts the processes that any worker started for a run since it was queued."""
     count = 0
     for row in read_rows(workdir / RECORD, "run", "event", skip=True):
         if row["run"] == run:
@@ -40,7 +54,7 @@ def _attempts(workdir: Path, run: str) -> int:
 
 
 def is_finished(workdir: Path, plan: Planned) -> bool:
-    """Whether the run has a result."""
+    """Returns whether the run has a result."""
     return (workdir / plan.name / "result.json").exists()
 
 
@@ -48,48 +62,39 @@ class Attempt:
     """A process that runs one run of a sweep."""
 
     def __init__(
-        self,
-        plan: Planned,
-        workdir: Path,
-        folder: Path,
-        environment: Mapping[str, str] | None = None,
+        self, plan: Planned, sweep: Sweep, environment: Mapping[str, str] | None = None
     ):
         """Starts the process, which resumes an interrupted run.
 
         Args:
-          plan: the run.
-          workdir: of the sweep.
-          folder: working directory, to which relative paths in the flags refer.
           environment: variables in addition to this process's.
         """
-        self.plan, self._workdir = plan, workdir
+        self.plan, self.environment = plan, environment or {}
+        self._workdir = sweep.workdir
         self._began, self._is_stopping = time.monotonic(), False
-        self._log = workdir / LOGS / f"{plan.name}.log"
+        self._log = sweep.workdir / LOGS / f"{plan.name}.log"
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        record(workdir, plan.name, "started", host=platform.node(), flags=plan.flags)
+        record(
+            sweep.workdir, plan.name, "started", host=platform.node(), flags=plan.flags
+        )
+        workdir = f"--workdir={sweep.workdir / plan.name}"
         with self._log.open("a") as log:
             self._begin = log.tell()
             self._process = subprocess.Popen(
-                self._command(),
-                cwd=folder,
+                supervisor.child_command([plan.command, *plan.flags, workdir]),
+                cwd=sweep.folder,
                 env={
                     **multiprocess.alone(os.environ),
-                    **supervisor.follows(),
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                    **(environment or {}),
+                    **supervisor.child_variables(),
+                    **self.environment,
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
 
-    def _command(self) -> list[str]:
-        plan = self.plan
-        command = [sys.executable, "-P", "-m", "audiodd_jax", plan.command, *plan.flags]
-        return [*command, f"--workdir={self._workdir / plan.name}"]
-
     def poll(self) -> str | None:
-        """How the process ended, or None while it runs.
+        """Returns how the process ended, or None while it runs.
 
         ``finished``, ``failed``, ``cut`` (interrupted) or ``killed``.
         """
@@ -102,6 +107,7 @@ class Attempt:
         return event
 
     def _ended(self, code: int) -> tuple[str, str]:
+        """Returns the event and its reason for an exit code."""
         if is_finished(self._workdir, self.plan):
             return "finished", ""
         if code - 128 in signals.SIGNALS:
@@ -111,11 +117,9 @@ class Attempt:
         with self._log.open(errors="replace") as log:
             log.seek(self._begin)
             lines = [line.strip() for line in log if line.strip()]
-        for prefix in (_PREFIX, ""):
-            found = [line for line in lines if line.startswith(prefix)]
-            if found:
-                return "failed", found[-1].removeprefix(prefix)
-        return "failed", f"exit code {code}"
+        errors = [line for line in lines if line.startswith(_PREFIX)] or lines
+        reason = errors[-1].removeprefix(_PREFIX) if errors else f"exit code {code}"
+        return "failed", reason
 
     def stop(self) -> None:
         """Sends SIGTERM, once: the process saves its state and ends."""
@@ -124,17 +128,18 @@ class Attempt:
             self._process.send_signal(signal.SIGTERM)
 
 
-def wait_until_free(directory: Path, stopping: Callable[[], int] = lambda: 0) -> None:
+def wait_until_free(
+    directory: Path, stop_signal: Callable[[], int] = lambda: 0
+) -> None:
     """Waits until no process holds a run directory, up to a time limit.
 
     When a worker is killed, its run's process takes a moment to notice.
 
     Args:
-      directory: of the run.
-      stopping: returns a signal that ends the waiting, or 0.
+      stop_signal: returns a signal that ends the wait, or 0.
     """
     path, until = directory / ".lock", time.monotonic() + _PATIENCE
-    while path.exists() and time.monotonic() < until and not stopping():
+    while path.exists() and time.monotonic() < until and not stop_signal():
         if lock := hold(path):
             lock.release()
             return
@@ -142,29 +147,21 @@ def wait_until_free(directory: Path, stopping: Callable[[], int] = lambda: 0) ->
 
 
 def perform(
-    plan: Planned,
-    workdir: Path,
-    folder: Path,
-    retries: int,
-    environment: Mapping[str, str] | None = None,
+    plan: Planned, sweep: Sweep, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Runs one run to its end: the body of a cluster task.
+    """Runs one run to its end, as the body of a cluster task.
 
     A finished run is skipped, and a killed one is retried. The outcome is in the
     sweep's record.
 
     Args:
-      plan: the run.
-      workdir: of the sweep.
-      folder: working directory, to which relative paths in the flags refer.
-      retries: of a killed process.
       environment: variables in addition to this process's.
     """
-    wait_until_free(workdir / plan.name)
-    while _attempts(workdir, plan.name) <= retries:
-        if is_finished(workdir, plan):
+    wait_until_free(sweep.workdir / plan.name)
+    while _attempts(sweep.workdir, plan.name) <= sweep.retries:
+        if is_finished(sweep.workdir, plan):
             return
-        attempt = Attempt(plan, workdir, folder, environment)
+        attempt = Attempt(plan, sweep, environment)
         try:
             while (event := attempt.poll()) is None:
                 time.sleep(0.2)

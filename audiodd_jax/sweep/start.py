@@ -13,13 +13,13 @@ from audiodd_jax.sweep.plan import Planned
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Holds the sweep's folder for one process.
+    """Locks the sweep's folder for one process.
 
     Raises:
       UserError: another sweep holds it, or it is a run or a file.
     """
     if (workdir / "config.json").exists():
-        raise UserError(f"{workdir} holds a run; a sweep needs a folder of its own")
+        raise UserError(f"{workdir} holds a run; a sweep needs its own folder")
     lock = hold_folder(workdir, ".sweep", "the sweep's folder")
     if lock is None:
         raise UserError(f"another sweep is running in {workdir}")
@@ -30,26 +30,25 @@ def held(workdir: Path) -> Iterator[None]:
         lock.release()
 
 
-def begin(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
-    """The runs that are not finished, recorded as waiting.
+def queue(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
+    """Records the unfinished runs as waiting, and returns them.
 
     Raises:
       UserError: a run of the same name was started with other flags.
     """
-    todo = []
+    unfinished = []
     for plan, state in zip(plans, status.read(plans, workdir), strict=True):
         if state.flags and state.flags != plan.flags:
-            one, other = set(state.flags) - set(plan.flags), set(plan.flags)
-            there = ", ".join(sorted(one)) or "fewer flags"
-            here = ", ".join(sorted(other - set(state.flags))) or "fewer"
+            before, now = set(state.flags), set(plan.flags)
+            removed = ", ".join(sorted(before - now)) or "fewer flags"
+            added = ", ".join(sorted(now - before)) or "fewer"
             raise UserError(
-                f"run {plan.name} was started with {there} and now has {here}; choose "
-                "another --workdir or another name"
+                f"run {plan.name} was started with {removed} and now has {added}; "
+                "choose another --workdir or another name"
             )
-        if run_process.is_finished(workdir, plan):
-            if state.what != "finished":
-                run_process.record(workdir, plan.name, "finished")
-        else:
+        if not run_process.is_finished(workdir, plan):
             run_process.record(workdir, plan.name, "queued")
-            todo.append(plan)
-    return todo
+            unfinished.append(plan)
+        elif state.what != "finished":
+            run_process.record(workdir, plan.name, "finished")
+    return unfinished

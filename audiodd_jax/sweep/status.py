@@ -44,36 +44,37 @@ class State(NamedTuple):
     reason: str = ""
     seconds: float | None = None
 
-
-def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
-    """The states of a sweep's runs, from its record."""
-    states = {plan.name: State(plan.name) for plan in plans}
-    # Incomplete lines are left by full disks and kills.
-    for row in read_rows(workdir / RECORD, "run", "event", skip=True):
-        state = states.get(row["run"])
-        if state is None:
-            continue
-        if row["event"] == "queued":
-            state = state._replace(what="waiting", reason="", seconds=None)
-        elif row["event"] == "started":
-            state = state._replace(
+    def after(self, row: dict[str, Any]) -> "State":
+        """Returns the state after an event of the record."""
+        event = row["event"]
+        if event == "queued":
+            return self._replace(what="waiting", reason="", seconds=None)
+        if event == "started":
+            return self._replace(
                 what="running",
-                attempts=state.attempts + 1,
+                attempts=self.attempts + 1,
                 host=row["host"],
                 flags=tuple(row["flags"]),
             )
-        else:
-            state = state._replace(
-                what=row["event"],
-                reason=row.get("reason", ""),
-                seconds=row.get("seconds", state.seconds),
-            )
-        states[row["run"]] = state
+        return self._replace(
+            what=event,
+            reason=row.get("reason", ""),
+            seconds=row.get("seconds", self.seconds),
+        )
+
+
+def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
+    """Returns the states of a sweep's runs, from its record."""
+    states = {plan.name: State(plan.name) for plan in plans}
+    # Full disks and kills leave incomplete lines.
+    for row in read_rows(workdir / RECORD, "run", "event", skip=True):
+        if row["run"] in states:
+            states[row["run"]] = states[row["run"]].after(row)
     return list(states.values())
 
 
 def table(states: Sequence[State], workdir: Path) -> Table:
-    """The states, with the runs' steps and accuracies, as a table."""
+    """Returns the states, with the runs' steps and accuracies, as a table."""
     results = [_result(state, workdir / state.name) for state in states]
     columns = (
         "run",
@@ -137,11 +138,9 @@ class Board:
         self._shown: dict[str, str] = {}
         self._next = 0.0
         console = rich.console.Console(stderr=True)
-        self._live = (
-            rich.live.Live(console=console, auto_refresh=False)
-            if console.is_terminal
-            else None
-        )
+        self._live = None
+        if console.is_terminal:
+            self._live = rich.live.Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> "Board":
         if self._live:
@@ -160,24 +159,26 @@ class Board:
             return
         self._next = time.monotonic() + _EVERY
         states = read(self._plans, self._workdir)
-        made = table(states, self._workdir)
-        write_atomically(self._workdir / "status.md", tables.markdown(made) + "\n")
+        current = table(states, self._workdir)
+        write_atomically(self._workdir / "status.md", tables.markdown(current) + "\n")
         if self._live:
-            self._live.update(_drawn(made.without_empty_columns()), refresh=True)
-            return
+            self._live.update(_drawn(current.without_empty_columns()), refresh=True)
+        else:
+            self._print_changes(states)
+
+    def _print_changes(self, states: Sequence[State]) -> None:
         for state in states:
-            if self._shown.get(state.name) != state.what:
-                if state.what != "waiting":
-                    reason = f": {state.reason}" if state.reason else ""
-                    print(f"{state.name}: {state.what}{reason}", file=sys.stderr)
-                self._shown[state.name] = state.what
+            if state.what not in ("waiting", self._shown.get(state.name)):
+                reason = f": {state.reason}" if state.reason else ""
+                print(f"{state.name}: {state.what}{reason}", file=sys.stderr)
+            self._shown[state.name] = state.what
 
 
-def _drawn(made: Table) -> rich.table.Table:
-    """The table for a terminal of any width; long cells wrap."""
+def _drawn(states: Table) -> rich.table.Table:
+    """Returns the table for a terminal of any width; long cells wrap."""
     drawn = rich.table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name in made.columns:
+    for name in states.columns:
         drawn.add_column(name, overflow="fold")
-    for row in made.rows:
+    for row in states.rows:
         drawn.add_row(*map(rich.markup.escape, row))
     return drawn

@@ -43,13 +43,13 @@ ACTIVE = [
 ]
 
 
-class Zygote:
+class ForkServer:
     """Runs commands in forks of one process, and kills them."""
 
     def __init__(self, log):
         self._log = log
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("zygote.py")],
+            [sys.executable, Path(__file__).with_name("fork_server.py")],
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,12 +80,12 @@ class Zygote:
 
 
 @pytest.fixture(scope="module")
-def zygote(tmp_path_factory):
+def fork_server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUDIODD_CACHE", str(folder / "cache"))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        started = Zygote(folder / "log")
+        started = ForkServer(folder / "log")
     yield started
     started.close()
 
@@ -143,11 +143,11 @@ def results(folder):
     return found
 
 
-def killed_often(zygote, command, whole, folder, seconds, kills, seed, victims):
+def killed_often(fork_server, command, whole, folder, seconds, kills, seed, victims):
     """Kills a command time and again; compares the end of each of its runs.
 
     Args:
-      zygote: runs it.
+      fork_server: runs it.
       command: with all but its run directory.
       whole: folder of the uninterrupted run.
       folder: for the runs that are killed.
@@ -166,13 +166,13 @@ def killed_often(zygote, command, whole, folder, seconds, kills, seed, victims):
         is_killed = True
         while moments and is_killed:
             victim = victims[rng.integers(len(victims))]
-            is_killed = zygote.run(argv, moments[-1], victim)["killed"]
+            is_killed = fork_server.run(argv, moments[-1], victim)["killed"]
             if is_killed:
                 moments.pop()
             else:  # it was done before
                 moments[-1] *= rng.random()
             loads(folder / str(runs), torn=("metrics.jsonl", "sweep.jsonl"))
-        zygote.finish(argv)
+        fork_server.finish(argv)
         loads(folder / str(runs))
         assert left_behind(folder / str(runs)) == []
         assert results(folder / str(runs)) == expected
@@ -182,19 +182,19 @@ def killed_often(zygote, command, whole, folder, seconds, kills, seed, victims):
     ("name", "flags", "share"),
     [("distill", DISTILL, 0.25), ("train", TRAIN, 0.35), ("active", ACTIVE, 0.2)],
 )
-def test_a_run(zygote, tmp_path, name, flags, share):
+def test_a_run(fork_server, tmp_path, name, flags, share):
     command = [name, *flags]
-    zygote.finish([*command, f"--workdir={tmp_path / 'first'}"])  # compiles
+    fork_server.finish([*command, f"--workdir={tmp_path / 'first'}"])  # compiles
     whole = tmp_path / "whole"
-    seconds = zygote.finish([*command, f"--workdir={whole}"])
+    seconds = fork_server.finish([*command, f"--workdir={whole}"])
     assert results(whole) == results(tmp_path / "first")
     kills = round(share * KILLS)
     killed_often(
-        zygote, command, whole, tmp_path, seconds, kills, len(name), ["process"]
+        fork_server, command, whole, tmp_path, seconds, kills, len(name), ["process"]
     )
 
 
-def test_a_sweep(zygote, tmp_path):
+def test_a_sweep(fork_server, tmp_path):
     """Kills of the sweep, of its runs, and of both at once."""
     grid = {flag.split("=")[0][2:]: [flag.split("=")[1]] for flag in DISTILL}
     grid["seed"] = [0, 1]
@@ -202,8 +202,8 @@ def test_a_sweep(zygote, tmp_path):
     file.write_text(f"GRID = {grid}\n")
     command = ["sweep", file]
     whole = tmp_path / "whole"
-    zygote.finish([*command, f"--workdir={tmp_path / 'first'}"])
-    seconds = zygote.finish([*command, f"--workdir={whole}"])
+    fork_server.finish([*command, f"--workdir={tmp_path / 'first'}"])
+    seconds = fork_server.finish([*command, f"--workdir={whole}"])
     victims = ["process", "run", "group"]
     kills = round(0.2 * KILLS)
-    killed_often(zygote, command, whole, tmp_path, seconds, kills, 0, victims)
+    killed_often(fork_server, command, whole, tmp_path, seconds, kills, 0, victims)

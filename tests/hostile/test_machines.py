@@ -179,7 +179,7 @@ def test_the_doctor_names_it_all():
         "datasets cannot be downloaded; pass --data_dir",
         "PYTHONIOENCODING=utf-8",
         "started this process as one of several",
-        "JAX_ENABLE_X64: not heeded",
+        "JAX_ENABLE_X64: ignored",
         "CUDA_VISIBLE_DEVICES=2,3: runs and sweeps use these",
     ):
         assert words in text, words

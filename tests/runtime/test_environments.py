@@ -212,7 +212,7 @@ def examined(tmp_path):
 def test_the_doctor_of_a_sound_machine(examined, monkeypatch, tmp_path):
     for name in ("CUDA_VISIBLE_DEVICES", "JAX_ENABLE_X64", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(machine, "_network", lambda: "")
+    monkeypatch.setattr(machine, "_has_network", lambda: True)
     found = examined()
     assert set(found) <= {"memory", "cache", "output"}
     assert "no locks" not in found["cache"]
@@ -233,7 +233,7 @@ def test_the_doctor_names_what_a_run_would_meet(examined, monkeypatch):
     assert "pass --workdir" in found["current folder"]
     assert "pass --data_dir" in found["network"]
     assert "one of several" in found["several processes"]
-    assert "JAX_DISABLE_JIT: not heeded" in found["JAX's settings"]
+    assert "JAX_DISABLE_JIT: ignored" in found["JAX's settings"]
     assert "CUDA_VISIBLE_DEVICES=2,3" in found["devices' limits"]
     assert "set XLA_FLAGS=--xla_gpu_deterministic_ops=true" in found["same bits"]
 

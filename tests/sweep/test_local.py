@@ -51,7 +51,7 @@ def test_states_are_read_from_the_record(tmp_path):
 def test_finished_runs_are_left_and_others_wait(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text(json.dumps({"test_accuracy": 0.5}))
-    assert start.begin(PLANS, tmp_path) == [PLANS[1]]
+    assert start.queue(PLANS, tmp_path) == [PLANS[1]]
     made = status.table(status.read(PLANS, tmp_path), tmp_path)
     assert [row[1] for row in made.rows] == ["finished", "waiting"]
     assert made.rows[0][made.columns.index("test accuracy (%)")] == "50.0"
@@ -60,7 +60,7 @@ def test_finished_runs_are_left_and_others_wait(tmp_path):
 def test_a_run_of_other_flags_is_refused(tmp_path):
     run_process.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
     with pytest.raises(UserError, match=r"run a was started with --seed=7 and now has"):
-        start.begin(PLANS, tmp_path)
+        start.queue(PLANS, tmp_path)
 
 
 def test_one_sweep_a_folder(tmp_path):
@@ -76,7 +76,7 @@ def test_one_sweep_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("127.0.0.1:1", "there is no Ray cluster at 127.0.0.1:1: "),
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: "),
         ("nowhere", "--ray is auto, HOST:PORT or local, not 'nowhere'"),
     ],
 )
@@ -84,10 +84,9 @@ def test_a_cluster_that_is_not_there_is_told(tmp_path, address, told):
     pytest.importorskip("ray")
     from audiodd_jax.sweep import on_ray
 
+    sweep = run_process.Sweep(tmp_path, tmp_path, 0)
     with pytest.raises(UserError) as error:
-        on_ray.run(
-            [], tmp_path, tmp_path, address, on_ray.Resources(), 0, print, lambda: 0
-        )
+        on_ray.run([], sweep, address, on_ray.Resources(), print, lambda: 0)
     assert str(error.value).startswith(told)
 
 
