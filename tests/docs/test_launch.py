@@ -1,4 +1,4 @@
-"""What lies in launch/: the notebook runs, the scripts are sound, the sweep is read."""
+"""The notebook, the scripts and the sweep in launch/ work."""
 
 import shutil
 import subprocess
@@ -20,9 +20,9 @@ def notebook():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of Jupyter's own
+@pytest.mark.filterwarnings("ignore")  # from Jupyter itself
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
-    """On the CPU, with few steps; that the package is there already is noticed."""
+    """On the CPU, with few steps, and with the package already installed."""
     from nbclient import NotebookClient
 
     book, replaced = notebook(), 0
@@ -38,9 +38,9 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     NotebookClient(
         book, timeout=500, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    place = tmp_path / "audiodd_runs"
-    assert (place / "tones-1-4-seed0" / "coreset.npz").exists()
-    assert (place / "report" / "index.html").exists()
+    runs = tmp_path / "audiodd_runs"
+    assert (runs / "tones-1-4-seed0" / "coreset.npz").exists()
+    assert (runs / "report" / "index.html").exists()
     shown = [
         kind
         for cell in book.cells
@@ -48,7 +48,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
         for kind in output.get("data", ())
     ]
     assert shown.count("image/png") == 2
-    # A player a class.
+    # One player per class.
     players = [
         output
         for cell in book.cells
@@ -73,12 +73,12 @@ def test_scripts_pass_shellcheck(script):
 
 
 def test_the_example_sweep_is_read():
-    found = plan.read(LAUNCH / "sweep" / "sizes.py")
-    assert len(found) == 8
-    assert found[0].name == "method=rfad,samples_per_class=1,seed=0"
+    runs = plan.read(LAUNCH / "sweep" / "sizes.py")
+    assert len(runs) == 8
+    assert runs[0].name == "method=rfad,samples_per_class=1,seed=0"
 
 
-def test_tpu_scripts_say_how_they_are_used():
+def test_tpu_scripts_print_their_usage():
     for script in (LAUNCH / "tpu").iterdir():
         done = subprocess.run(["bash", script], capture_output=True, text=True)
         assert done.returncode == 2
@@ -91,25 +91,23 @@ echo "$(basename "$0") $*" >>"$CALLS"
 
 
 def fake(tmp_path, monkeypatch, **programs):
-    """Programs of a cluster that write down how they were called."""
-    place = tmp_path / "bin"
-    place.mkdir()
+    """Installs stand-ins for a cluster's programs that record their calls."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
     for name, text in programs.items():
-        (place / name).write_text(text or FAKE)
-        (place / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{place}:{Path(sys.executable).parent}:/usr/bin:/bin")
+        (folder / name).write_text(text or FAKE)
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     return tmp_path / "calls"
 
 
-def test_a_slurm_job_that_runs_out_of_time_saves_and_is_queued_again(
-    tmp_path, monkeypatch
-):
+def test_a_slurm_job_saves_and_requeues_at_the_time_limit(tmp_path, monkeypatch):
     waits = (
         "#!/usr/bin/env bash\n"
         "trap 'echo saved >>\"$CALLS\"; exit 143' TERM\n"
         'echo "audiodd $*" >>"$CALLS"\n'
-        # Not $(...): bash may lose a trap that is due while it reads one.
+        # No $(...): bash may lose a signal while it reads the output.
         "for ((i = 0; i < 300; i++)); do sleep 0.1; done\n"
     )
     calls = fake(tmp_path, monkeypatch, audiodd=waits, scontrol=None)
@@ -130,7 +128,7 @@ def test_a_slurm_job_that_runs_out_of_time_saves_and_is_queued_again(
     ]
 
 
-def test_a_tpu_run_asks_all_hosts_and_fetches_from_the_first(tmp_path, monkeypatch):
+def test_a_tpu_run_uses_all_hosts_and_fetches_from_the_first(tmp_path, monkeypatch):
     calls = fake(tmp_path, monkeypatch, gcloud=None)
     script = LAUNCH / "tpu" / "run.sh"
     command = ["bash", script, "pod", "zone", "distill", "--dataset=tones"]

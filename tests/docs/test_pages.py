@@ -177,6 +177,26 @@ def test_printed_commands_parse(words):
         assert line.configure(base)
 
 
+def printed_scripts():
+    """Every ``python experiments/...`` command, with the names of its flags."""
+    call = re.compile(r"python (experiments/[\w/]+\.py)((?: --\w+(?:=[^\s`]*)?)*)")
+    for page in PAGES:
+        text = re.sub(r"\s*\\?\n\s*", " ", page.read_text())
+        for script, arguments in call.findall(text):
+            yield script, tuple(re.findall(r"--(\w+)", arguments))
+
+
+@pytest.mark.parametrize(("script", "names"), sorted(set(printed_scripts())))
+def test_printed_scripts_have_the_flags(script, names):
+    sources = (REPOSITORY / script).parent.glob("*.py")
+    defined = {
+        name
+        for source in sources
+        for name in re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source.read_text())
+    }
+    assert all(n in defined or n.removeprefix("no") in defined for n in names)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_named_settings_exist(page):
     named = set(re.findall(r"--config\.([a-z_.]*[a-z_])", page.read_text()))

@@ -1,4 +1,4 @@
-"""The wheel and the source archive hold what is needed and work by themselves."""
+"""The wheel and the source archive are complete and work without the checkout."""
 
 import os
 import re
@@ -24,11 +24,11 @@ hatchling.build.build_sdist(sys.argv[1])
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    pytest.importorskip("hatchling", reason="no hatchling to build with")
-    place = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-c", BUILD, str(place)]
+    pytest.importorskip("hatchling", reason="needs hatchling")
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-c", BUILD, str(folder)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    return place
+    return folder
 
 
 def test_the_wheel_has_every_file_of_the_package(built):
@@ -47,7 +47,7 @@ def test_the_wheel_has_every_file_of_the_package(built):
 
 
 def test_an_unpacked_wheel_exports(built, tmp_path):
-    """Templates and scripts are found where there is no checkout."""
+    """Templates and scripts are found without a checkout."""
     (wheel,) = built.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     labelled().save(tmp_path / "coreset.npz")
@@ -64,7 +64,7 @@ def test_an_unpacked_wheel_exports(built, tmp_path):
     assert (tmp_path / "out" / "README.md").read_text().startswith("# Coreset")
 
 
-def test_the_metadata_is_whole(built):
+def test_the_metadata_is_complete(built):
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith("/METADATA"))
@@ -79,16 +79,16 @@ def test_the_metadata_is_whole(built):
 
 
 def test_the_changelog_begins_with_this_version():
-    """So that a release does not leave without its entry."""
+    """A release always has its entry."""
     text = (REPOSITORY / "audiodd_jax/CHANGES.md").read_text()
     versions = re.findall(r"^## (\S+)$", text, re.MULTILINE)
     assert versions[0] == audiodd_jax.__version__
     assert versions == sorted(versions, reverse=True)
 
 
-def test_an_index_takes_the_archives(built):
+def test_an_index_accepts_the_archives(built):
     """The description renders, and the metadata is valid."""
-    pytest.importorskip("twine", reason="no twine to check with")
+    pytest.importorskip("twine", reason="needs twine")
     files = map(str, [*built.glob("*.whl"), *built.glob("*.tar.gz")])
     command = [sys.executable, "-m", "twine", "check", "--strict", *files]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The public API has types, for those who check their own code against it."""
+"""The public API has types, so that users can check their own code against it."""
 
 import subprocess
 import sys
@@ -45,19 +45,19 @@ def test_public_api_is_clean():
 
 @pytest.mark.slow
 def test_users_code_is_checked_against_the_api(tmp_path):
-    """Types are found, and mistakes are."""
+    """The checker infers types and reports mistakes."""
     (tmp_path / "uses.py").write_text(USES)
     config = ROOT / "pyproject.toml"
     done = mypy("--config-file", str(config), str(tmp_path / "uses.py"))
-    found = [
+    lines = [
         line.split(": ", 1)[1] for line in done.stdout.splitlines() if ": " in line
     ]
-    types = [line.split('"')[1] for line in found if "Revealed" in line]
+    types = [line.split('"')[1] for line in lines if "Revealed" in line]
     assert types[0].removeprefix("builtins.") == "int"
     assert types[1] == "audiodd_jax.coreset.file.Coreset"
     assert types[2].removeprefix("builtins.") == "int"
     assert types[3].endswith(".Evaluation]")
-    errors = [line for line in found if line.startswith("error")]
+    errors = [line for line in lines if line.startswith("error")]
     assert len(errors) == 2, done.stdout
     assert "load_coreset" in errors[0]
     assert "coreste" in errors[1]

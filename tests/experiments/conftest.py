@@ -1,4 +1,4 @@
-"""The scripts of ``experiments/`` as modules, and a table of known results."""
+"""Imports the scripts of ``experiments/``, and builds tables of known results."""
 
 import functools
 import importlib
@@ -30,7 +30,7 @@ DATA = SimpleNamespace(
 
 @pytest.fixture(scope="session")
 def folder():
-    """Where the scripts lie."""
+    """The folder of the scripts."""
     return Path(__file__).parents[2] / "experiments"
 
 
@@ -60,7 +60,7 @@ def rows_of(script):
 
 @pytest.fixture
 def found_of(script, outcome, tmp_path):
-    """The rows of a command line, from results that are known."""
+    """Builds the outcomes of a command line from known results."""
 
     def make(*arguments, results=(), reasons=(), hours=0.0):
         for flag in flags.FLAGS.flags_by_module_dict()["table"]:
@@ -82,7 +82,7 @@ def found_of(script, outcome, tmp_path):
 
 @pytest.fixture
 def known():
-    """Results of two seeds, by what was asked."""
+    """Results of two seeds, by key."""
     return {
         ("everything", 0): ({1440: 0.7}, 10.0),
         ("coreset", "rfad", 5, "teacher", 0): ({250: 0.4}, 10.0, 2_000_000),

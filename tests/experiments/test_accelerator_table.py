@@ -1,4 +1,4 @@
-"""The table of an accelerator, in its smallest form."""
+"""The accelerator table, in its smallest form."""
 
 import json
 import subprocess
@@ -16,20 +16,20 @@ def test_the_table_of_this_machine(tmp_path):
     features = tmp_path / "tones.npz"
     commands = (
         [f"--pack={features}"],
-        [f"--features={features}", f"--out={tmp_path / 'found'}"],
+        [f"--features={features}", f"--out={tmp_path / 'results'}"],
     )
     for arguments in commands:
         command = [*script, "--quick", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "found" / "accelerator.json").read_text())
-    assert found["left_out"] == []
-    assert not [part for part in found["parts"] if "error" in part]
-    step, run = found["parts"][:2]
+    results = json.loads((tmp_path / "results" / "accelerator.json").read_text())
+    assert results["left_out"] == []
+    assert not [part for part in results["parts"] if "error" in part]
+    step, run = results["parts"][:2]
     assert step["seconds"]["ours"] > 0
     assert 0 < step["share_of_peak"] < 1
     assert step["compiled_bytes"] > 0
     assert (run["data"], run["steps"]) == ("tones", 2)
-    text = (tmp_path / "found" / "accelerator.md").read_text()
+    text = (tmp_path / "results" / "accelerator.md").read_text()
     assert text == done.stdout.rstrip("\n") + "\n"
     assert "| 4,1,16,5,16,16 | float32 |" in text

@@ -1,4 +1,4 @@
-"""The coreset that comes with the package."""
+"""The example coreset of the package."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from audiodd_jax.coreset import file as coreset_file
 FILE = Path(coreset_file.__file__).with_name("example_coreset.npz")
 
 
-def test_it_is_small_and_says_whose_recordings_it_was_learned_from():
+def test_it_is_small_and_names_its_recordings():
     coreset = audiodd_jax.load_coreset("example")
     assert FILE.stat().st_size < 300_000
     assert coreset.images.shape == (40, 32, 64, 1)
@@ -32,7 +32,7 @@ def test_its_views_are_always_the_same():
     assert hashlib.sha256(images).digest() == hashlib.sha256(again).digest()
 
 
-def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+def test_a_file_of_that_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("example").write_text("not a coreset")
     with pytest.raises(audiodd_jax.UserError, match="example is not a coreset"):
@@ -47,8 +47,8 @@ def test_a_folder_of_that_name_does_not_hide_it(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_it_teaches_forty_keywords(real_audio, capsys):
-    """On the test clips of speakers that it has not heard; chance is 2.5 %."""
+    """Test speakers are not in the training split; chance is 2.5 %."""
     data = real_audio("arabic_speech_commands")
     main.main(["evaluate", "--coreset=example", f"--data_dir={data}"])
-    (found,) = re.findall(r"test accuracy +([\d.]+)", capsys.readouterr().out)
-    assert float(found) > 45
+    (accuracy,) = re.findall(r"test accuracy +([\d.]+)", capsys.readouterr().out)
+    assert float(accuracy) > 45

@@ -1,4 +1,4 @@
-"""The scripts of ``experiments/``: bad input ends them with one sentence."""
+"""The scripts of ``experiments/`` report bad input in one sentence."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-# What each is given that cannot be, by script.
+# Invalid arguments by script.
 BAD = {
     "accelerator": ("--features=nowhere.npz",),
     "active_table": ("--dataset=nothing",),
@@ -21,7 +21,7 @@ BAD = {
 }
 
 
-def test_every_script_is_asked(folder):
+def test_every_script_is_tested(folder):
     scripts = {
         path.stem for path in folder.glob("*.py") if "app.run" in path.read_text()
     }
@@ -51,7 +51,7 @@ def test_bad_input_ends_with_one_sentence(name, folder, tmp_path):
         ("--acquisitions=bold", "acquisitions.*must be among random, "),
     ],
 )
-def test_a_refused_table_says_one_sentence_and_loses_nothing(
+def test_a_refused_table_prints_one_sentence_and_loses_nothing(
     flag, says, folder, tmp_path
 ):
     kept = tmp_path / "tones" / "convnet" / "outcomes.json"

@@ -1,4 +1,4 @@
-"""``experiments/table.py``: what stands in which row."""
+"""``experiments/table.py``: the rows of a table."""
 
 import importlib
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pytest
 from audiodd_jax.errors import UserError
 
 
-def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
+def test_published_numbers_are_next_to_ours(script, found_of, rows_of, known):
     found = found_of(
         "--dataset=esc50",
         "--model=resnet18",
@@ -19,8 +19,9 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
         reasons={("coreset", "dc", 5, "hard", 0): "not run: no memory"},
     )
     rows = {(row.learns_from, row.size): row for row in rows_of(found)}
-    # Everything; four functions at four shares and three sizes; RFAD by two kinds of
-    # labels, three methods by two norms, random clips; one coreset from bought labels.
+    # All clips; four functions at four shares and three sizes; RFAD with two kinds of
+    # labels, three methods with two norms, random clips; one coreset from bought
+    # labels.
     assert len(rows) == 1 + 4 * 7 + (2 + 2 * 3 + 1) * 3 + 1
     assert rows["all clips", "all"].published == 69.36
     assert rows["all clips", "all"].clips == 1440
@@ -33,7 +34,7 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
     assert rows["bald", "60 %"].published == 50.95
     assert rows["bald", "5 per class"].accuracies == (0.3,)
     assert rows["bald", "5 per class"].published == 5.5
-    # The source has acquisition functions at one budget of the coresets alone.
+    # The published functions have only one of the budgets of the coresets.
     assert rows["bald", "3 per class"].published is None
     bought = rows["RFAD from 20 % of the labels (bald)", "2 per class"]
     assert (bought.accuracies, bought.stored) == ((0.35,), 500_000)
@@ -43,17 +44,17 @@ def test_published_numbers_stand_beside_ours(script, found_of, rows_of, known):
         50,
         160_000_000,
     )
-    told = [row[made.columns.index("accuracy (%)")] for row in made.rows]
-    assert told == ["not run: no memory", "not run", "45.0 ± 7.1"]
+    cells = [row[made.columns.index("accuracy (%)")] for row in made.rows]
+    assert cells == ["not run: no memory", "not run", "45.0 ± 7.1"]
     assert made.rows[2][made.columns.index("of train (%)")] == "15.6"
-    # Nothing is known of the bytes of a coreset that was not distilled.
+    # The size of a coreset that was not distilled is unknown.
     assert [row[made.columns.index("bytes")] for row in made.rows] == [
         *("", "", "2,000,000")
     ]
     assert rows["random", "5 per class"].stored == 160_000_000 * 250 // 1600
 
 
-def test_one_sentence_holds_the_coreset_against_functions_clips_and_bytes(
+def test_the_summary_compares_the_coreset_with_functions_clips_and_bytes(
     found_of, known
 ):
     found = found_of("--dataset=esc50", "--seeds=2", results=known)
@@ -78,19 +79,19 @@ def test_a_coreset_below_random_clips_closes_nothing_of_the_gap(found_of, known)
     ) in found.write()
 
 
-def test_coresets_from_bought_labels_are_drawn_at_the_labels_they_took(
+def test_coresets_from_bought_labels_are_drawn_at_their_number_of_labels(
     script, found_of, rows_of, known
 ):
     found = found_of("--dataset=esc50", "--seeds=2", results=known)
     _, points = script.table_report.series(
         rows_of(found), script.request().acquisitions, found.runs.count
     )
-    # A fifth of the training split's 1,600 clips, validation clips with them.
+    # A fifth of the training split's 1,600 clips, validation clips included.
     bought = [p.clips for p in points if p.name == "RFAD from bought labels"]
     assert bought == [320]
 
 
-def test_budgets_rise_and_have_the_coresets_sizes(found_of):
+def test_budgets_rise_and_include_the_sizes_of_coresets(found_of):
     assert found_of("--dataset=esc50").runs.ladder == (
         *("2/class", "3/class", "5/class"),
         *("20%", "30%", "40%", "60%"),
@@ -140,7 +141,7 @@ def test_networks_on_matched_coresets_have_both_norms(
     assert len(set(distilled)) == 1
 
 
-def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
+def test_coresets_from_bought_labels_share_one_size_across_seeds(
     found_of, script, outcome, rows_of
 ):
     found, at_20 = found_of("--dataset=esc50"), {320: 0.6}
@@ -158,14 +159,14 @@ def test_coresets_from_bought_labels_have_one_size_for_all_seeds(
     sizes = {key[-1]: key[3] for key in found.results if key[0] == "bought"}
     assert sizes == {0: 3, 1: 3, 2: 2}
     rows = [row for row in rows_of(found) if row.learns_from.startswith("RFAD from")]
-    # What a seed found at a smaller size stands in a row of its own.
+    # A seed with a smaller size has a row of its own.
     assert [(row.size, len(row.accuracies)) for row in rows] == [
         ("3 per class", 2),
         ("2 per class", 1),
     ]
 
 
-def test_seeds_may_begin_elsewhere(found_of, script, outcome, rows_of):
+def test_a_table_may_start_at_another_seed(found_of, script, outcome, rows_of):
     results = {
         ("choice", "bald", 0): ({320: 0.9}, 30.0),
         ("bought", "bald", "20%", 5, 0): ({250: 0.9}, 30.0, 500_000),
@@ -186,7 +187,7 @@ def test_seeds_may_begin_elsewhere(found_of, script, outcome, rows_of):
     )
     script.ask_all(found, script.request())
     assert {key[-1] for key in found.results} - {3, 4} == {0}
-    # The best function is the first of these seeds', and seed 0 stands in no row.
+    # The first of these seeds decides which function is best; no row uses seed 0.
     bought = {key for key in found.results if key[0] == "bought" and key[-1]}
     assert bought == {("bought", "random", "20%", 5, seed) for seed in (3, 4)}
     rows = {(row.learns_from, row.size): row.accuracies for row in rows_of(found)}
@@ -198,7 +199,7 @@ def test_seeds_may_begin_elsewhere(found_of, script, outcome, rows_of):
 
 @pytest.mark.nightly
 def test_a_whole_table_of_tones(script, found_of, rows_of, monkeypatch):
-    """Every kind of row once, tiny; a second call finds everything done."""
+    """Every kind of row once, at a tiny size; a second call repeats nothing."""
     tiny = {
         "all": {
             "features.n_mels": 8,
