@@ -7,7 +7,6 @@ the datasets at once.
 import dataclasses
 import difflib
 import importlib
-import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,22 +18,14 @@ if TYPE_CHECKING:
     from audiodd_jax.data.recordings import Source
 
 
-_log = logging.getLogger(__name__)
-
-
 @dataclasses.dataclass(frozen=True)
-class Dataset:
-    """An entry of the registry.
+class Entry:
+    """A dataset of the registry.
 
     Attributes:
-      title: full name.
-      version: as published.
-      licence: terms.
-      homepage: URL.
-      module: with the function ``open_source(config, cache_dir) -> Source``.
+      module: defines ``open_source(config) -> Source``.
       split: the protocol of its test split, in words.
-      needs_data_dir: whether the user must give the folder of the recordings.
-      variants: its configurations, the default first; empty for a single one.
+      variants: names of its configurations, the default first, if there are several.
       folds: number of official folds; 0 for a fixed split.
     """
 
@@ -49,10 +40,10 @@ class Dataset:
     folds: int = 0
 
 
-# Prefix of the names of prepared data sets of TFDS.
+# Prefix of the names of datasets that TFDS has prepared.
 TFDS = "tfds:"
 DATASETS = {
-    "tones": Dataset(
+    "tones": Entry(
         title="Tones: ten procedural sound classes",
         version="1.0.0",
         licence="Apache-2.0 (generated)",
@@ -60,7 +51,7 @@ DATASETS = {
         module="audiodd_jax.data.synthetic",
         split="200 training and 40 test clips per class, drawn from one seed",
     ),
-    "tones_tagged": Dataset(
+    "tones_tagged": Entry(
         title="Tones, tagged: one to three procedural sounds in a clip",
         version="1.0.0",
         licence="Apache-2.0 (generated)",
@@ -68,7 +59,7 @@ DATASETS = {
         module="audiodd_jax.data.synthetic_tags",
         split="2,000 training and 400 test clips, drawn from one seed",
     ),
-    "spoken_digit": Dataset(
+    "spoken_digit": Entry(
         title="Free Spoken Digit Dataset",
         version="1.0.10",
         licence="CC BY-SA 4.0, Zohar Jackson et al.",
@@ -76,7 +67,7 @@ DATASETS = {
         module="audiodd_jax.data.published.spoken_digit",
         split="official: test takes 0-4 of each speaker and digit, train takes 5-49",
     ),
-    "speech_commands": Dataset(
+    "speech_commands": Entry(
         title="Google Speech Commands",
         version="v0.01",
         licence="CC BY 4.0, Pete Warden, Google",
@@ -85,7 +76,7 @@ DATASETS = {
         split="official: testing_list.txt and validation_list.txt",
         variants=("v0.01", "v0.02", "mini", "twelve"),
     ),
-    "arabic_speech_commands": Dataset(
+    "arabic_speech_commands": Entry(
         title="Arabic Speech Commands",
         version="1.0",
         licence="CC BY 4.0, Abdulkader Ghandoura, Farouk Hjabo, Oumayma Al Dakkak",
@@ -93,7 +84,7 @@ DATASETS = {
         module="audiodd_jax.data.published.arabic_speech_commands",
         split="official: train.csv, val.csv and test.csv, with disjoint speakers",
     ),
-    "urbansound8k": Dataset(
+    "urbansound8k": Entry(
         title="UrbanSound8K",
         version="1.0",
         licence="CC BY-NC 3.0, Justin Salamon, Christopher Jacoby, Juan Pablo Bello",
@@ -102,7 +93,7 @@ DATASETS = {
         split="ten official folds: one for test (by default 10), nine for training",
         folds=10,
     ),
-    "esc50": Dataset(
+    "esc50": Entry(
         title="ESC-50",
         version="2.0",
         licence="CC BY-NC 3.0, Karol J. Piczak",
@@ -111,7 +102,7 @@ DATASETS = {
         split="five official folds: one for test (by default 5), four for training",
         folds=5,
     ),
-    "esc10": Dataset(
+    "esc10": Entry(
         title="ESC-10",
         version="2.0",
         licence="CC BY 3.0, Karol J. Piczak",
@@ -120,7 +111,7 @@ DATASETS = {
         split="five official folds: one for test (by default 5), four for training",
         folds=5,
     ),
-    "folder": Dataset(
+    "folder": Entry(
         title="Any labelled folder of sounds",
         version="local",
         licence="that of the recordings",
@@ -132,11 +123,11 @@ DATASETS = {
 }
 
 
-def lookup(name: str) -> Dataset:
-    """The registry's entry for ``name``, or that of a prepared data set of TFDS.
+def lookup(name: str) -> Entry:
+    """Returns the entry for ``name``; ``tfds:NAME`` is a dataset that TFDS prepared.
 
     Raises:
-      UserError: there is none; the message suggests similar names.
+      UserError: an unknown name; the message suggests similar ones.
     """
     if name.startswith(TFDS) and len(name) > len(TFDS):
         return dataclasses.replace(
@@ -151,8 +142,8 @@ def lookup(name: str) -> Dataset:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=2, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "choose from"
-    listed = "" if near else f" {', '.join(DATASETS)}"
-    raise UserError(f"unknown dataset {name!r}; {hint}{listed}")
+    names = "" if near else f" {', '.join(DATASETS)}"
+    raise UserError(f"unknown dataset {name!r}; {hint}{names}")
 
 
 def cache_root(config: DataConfig | None = None) -> Path:
@@ -165,8 +156,8 @@ def cache_root(config: DataConfig | None = None) -> Path:
     """
     if config and config.cache_dir:
         return Path(config.cache_dir).expanduser()
-    if place := os.environ.get("AUDIODD_CACHE"):
-        return Path(place).expanduser()
+    if folder := os.environ.get("AUDIODD_CACHE"):
+        return Path(folder).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "audiodd_jax"
     try:
@@ -182,7 +173,7 @@ def open_source(config: DataConfig) -> "Source":
     """Finds a dataset's recordings, without downloading.
 
     Raises:
-      UserError: unknown dataset, or no recordings at the given place.
+      UserError: unknown dataset, or ``data_dir`` does not hold its recordings.
     """
     entry = lookup(config.name)
     if entry.needs_data_dir and not config.data_dir:
@@ -191,20 +182,8 @@ def open_source(config: DataConfig) -> "Source":
         )
     is_listed = config.variant in entry.variants or config.name.startswith(TFDS)
     if config.variant and not is_listed:
-        known = ", ".join(entry.variants) or "none"
+        variants = ", ".join(entry.variants) or "none"
         raise UserError(
-            f"{config.name} has no variant {config.variant!r}; its variants: {known}"
+            f"{config.name} has no variant {config.variant!r}; its variants: {variants}"
         )
-    module = importlib.import_module(entry.module)
-    return module.open_source(config, cache_root(config))
-
-
-def show_licence(name: str, cache_dir: Path) -> None:
-    """Logs a dataset's licence, the first time that it is prepared in this cache."""
-    entry = lookup(name)
-    shown = cache_dir / "licences" / name
-    if shown.exists():
-        return
-    _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
-    shown.parent.mkdir(parents=True, exist_ok=True)
-    shown.write_text(f"{entry.licence}\n")
+    return importlib.import_module(entry.module).open_source(config)

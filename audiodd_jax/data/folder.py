@@ -23,7 +23,7 @@ from audiodd_jax.errors import UserError
 _log = logging.getLogger(__name__)
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
+def open_source(config: DataConfig) -> Source:
     """Finds the recordings of ``config.data_dir``: a folder, a CSV, or Parquet.
 
     Raises:
@@ -31,7 +31,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
     """
     root, left_out = Path(config.data_dir).expanduser(), tree.LeftOut()
     if parquet.files(root):
-        root = parquet.unpacked(root, cache_dir)
+        root = parquet.unpacked(root, datasets.cache_root(config))
     listing = _listing(root, left_out)
     clips = _checked(listing.clips, root)
     if not any(clip.path.is_file() for clip in clips):

@@ -42,7 +42,7 @@ def files(root: Path) -> list[Path]:
     )
 
 
-def unpacked(root: Path, cache_dir: Path) -> Path:
+def unpacked(root: Path, cache: Path) -> Path:
     """Returns a folder in the cache with the recordings and their table.
 
     ``root`` is a Parquet file, or a folder with some.
@@ -53,13 +53,13 @@ def unpacked(root: Path, cache_dir: Path) -> Path:
     tables = files(root)
     base = root if root.is_dir() else root.parent
     name = re.sub(r"[^\w.-]", "_", root.stem)[:60]
-    entry = cache_dir / "parquet" / f"{name}-{fingerprint_files(tables, base)}"
+    entry = cache / "parquet" / f"{name}-{fingerprint_files(tables, base)}"
     if entry.is_dir():
         return entry
     advice = "set AUDIODD_CACHE, or pass --cache_dir, to a folder that can be"
     with (
-        writable(cache_dir, "the cache", advice),
-        exclusive(cache_dir / "locks" / entry.name, "unpacking these recordings"),
+        writable(cache, "the cache", advice),
+        exclusive(cache / "locks" / entry.name, "unpacking these recordings"),
         named(entry),
     ):
         if not entry.is_dir():

@@ -5,7 +5,6 @@ clip reveals little about its class, a hundred reveal nearly everything.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -124,7 +123,7 @@ def in_noise(
     return (level * noise / np.abs(noise).max()).astype(np.float32)
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
+def open_source(config: DataConfig) -> Source:
     """Returns the source; clips are generated when they are read."""
     entry = datasets.lookup("tones")
     return Source("tones", entry.version, entry.licence, entry.version, read)

@@ -4,8 +4,6 @@ Each clip is the sum of one to three sounds of different classes, each at its ow
 level, in coloured noise; its tags are their classes.
 """
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Int
 
@@ -21,7 +19,7 @@ MAX_ATTENUATION = 12.0
 SEED = 20_260
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
+def open_source(config: DataConfig) -> Source:
     """Returns the source; clips are generated when they are read."""
     entry = datasets.lookup("tones_tagged")
     version = entry.version

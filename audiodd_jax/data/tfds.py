@@ -35,7 +35,7 @@ _GROUPS = ("speaker_id", "speaker", "group")
 _FULL_SCALE = 32768
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
+def open_source(config: DataConfig) -> Source:
     """Finds the dataset in ``config.data_dir``; ``config.variant`` is its TFDS config.
 
     Raises:

@@ -3,6 +3,7 @@
 import io
 import json
 
+import checks
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +13,7 @@ from coresets import labelled
 
 from audiodd_jax.commands import export
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import folder, parquet
+from audiodd_jax.data import parquet
 from audiodd_jax.errors import UserError
 
 CLASSES = {"label": {"names": ["zebra", "ape"], "_type": "ClassLabel"}}
@@ -42,7 +43,7 @@ def write(path, labels, names=True, first=200, **columns):
 
 def read(place, cache):
     config = DataConfig("folder", data_dir=str(place))
-    return folder.open_source(config, cache).read()
+    return checks.open_source(config, cache).read()
 
 
 def test_splits_classes_and_speakers_are_read(tmp_path):

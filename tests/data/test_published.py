@@ -379,7 +379,7 @@ def test_samples_are_those_of_int16_records(urban, commands, tmp_path):
     noise = sorted((commands / speech_commands.NOISE_FOLDER).glob("*.wav"))
     silent = {
         part: int((found.labels[found.splits == part] == 11).sum())
-        for part in speech_commands.PARTS
+        for part in speech_commands.SPLITS
     }
     for clip in silence.cut(noise, silent, "_silence_"):
         expected = int16_record(clip.path, clip.start, clip.seconds, clip.gain)

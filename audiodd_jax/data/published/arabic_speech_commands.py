@@ -8,7 +8,6 @@ References:
   Intelligence 102, 2021.
 """
 
-import os
 from pathlib import Path, PurePosixPath
 
 from audiodd_jax.config import DataConfig
@@ -20,7 +19,6 @@ from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
 from audiodd_jax.data.tables import read
 from audiodd_jax.errors import UserError
 
-VERSION = "1.0"
 TABLES = {"train.csv": TRAIN, "val.csv": VALIDATION, "test.csv": TEST}
 NOISE_FOLDER = "background_noise"
 # In the published archive, and in smaller copies.
@@ -36,7 +34,7 @@ CLASS_NAMES = (
 
 
 def find(folder: Path) -> Contents:
-    """The clips in the three tables; groups are speakers.
+    """Finds the clips of the three tables; groups are speakers.
 
     Raises:
       UserError: a table is missing or damaged, or lists a clip twice.
@@ -50,25 +48,23 @@ def find(folder: Path) -> Contents:
             splits[name] = split
     clips = []
     for keyword in CLASS_NAMES:
-        place = folder / "dataset" / keyword
-        for file in sorted(os.listdir(place)) if place.is_dir() else []:
-            name = f"{keyword}/{file}"
+        for path in sorted((folder / "dataset" / keyword).glob("*")):
+            name = f"{keyword}/{path.name}"
             if split := splits.pop(name, ""):
-                speaker = file.split("_NO_")[0]
-                clip = Clip(place / file, (keyword,), name, split, group=speaker)
-                clips.append(clip)
+                speaker = path.name.split("_NO_")[0]
+                clips.append(Clip(path, (keyword,), name, split, group=speaker))
     noise = sorted(folder.glob(f"{NOISE_FOLDER}/*"))
     sounds = tuple(file for file in noise if file.suffix in SOUNDS)
     return Contents(clips, sorted(splits), sounds)
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The dataset from its folder or archive."""
-    homepage = datasets.lookup("arabic_speech_commands").homepage
+def open_source(config: DataConfig) -> Source:
+    """Finds the folder or archive."""
+    entry = datasets.lookup("arabic_speech_commands")
     parts = tuple(CLIPS)
     layout = Layout(
         name="arabic_speech_commands",
-        version=VERSION,
+        version=entry.version,
         class_names=CLASS_NAMES,
         parts=parts,
         markers=("val.csv",),
@@ -78,9 +74,9 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             url="",
             checksum="",
             max_bytes=2 << 30,
-            advice=f"download it from {homepage}",
+            advice=f"download it from {entry.homepage}",
         ),
         find=find,
         published={(name, part): CLIPS[part] for name in CLASS_NAMES for part in parts},
     )
-    return source.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config)

@@ -8,7 +8,7 @@ import functools
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import tables
+from audiodd_jax.data import datasets, tables
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
 from audiodd_jax.data.published.layout import (
@@ -20,7 +20,6 @@ from audiodd_jax.data.published.layout import (
 )
 from audiodd_jax.data.recordings import Source
 
-VERSION = "2.0"
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 # In the published archive, and in its mirrors.
 TABLES = ("meta/esc50.csv", "esc50.csv")
@@ -45,7 +44,7 @@ ESC10_NAMES = (
 
 
 def find(folder: Path, only_esc10: bool) -> Contents:
-    """The clips in ``meta/esc50.csv``; groups are freesound recordings.
+    """Finds the clips of ``meta/esc50.csv``; groups are Freesound recordings.
 
     Raises:
       UserError: the table is damaged.
@@ -67,14 +66,14 @@ def find(folder: Path, only_esc10: bool) -> Contents:
     return listed(clips, table, CLASS_NAMES, FOLDS)
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """``esc50`` or ``esc10``, from the same folder or archive."""
+def open_source(config: DataConfig) -> Source:
+    """Finds ``esc50`` or ``esc10``, in the same folder or archive."""
     only_esc10 = config.name == "esc10"
     names = ESC10_NAMES if only_esc10 else CLASS_NAMES
     folds = tuple(f"fold{fold}" for fold in range(1, FOLDS + 1))
     layout = Layout(
         name=config.name,
-        version=VERSION,
+        version=datasets.lookup(config.name).version,
         class_names=names,
         parts=folds,
         markers=TABLES,
@@ -91,4 +90,4 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
         find=functools.partial(find, only_esc10=only_esc10),
         published={(name, fold): CLIPS_PER_FOLD for name in names for fold in folds},
     )
-    return source.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config)

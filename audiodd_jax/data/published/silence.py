@@ -11,22 +11,22 @@ from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
 
 SEED = 59_185
 SECONDS = 1.0
-# Each noise recording is divided along time: parts share no samples.
+# Each noise recording is divided along time, so that splits share no samples.
 SHARES = {TRAIN: (0.0, 0.8), VALIDATION: (0.8, 0.9), TEST: (0.9, 1.0)}
 
 
 def cut(
     noise: Sequence[Path], counts: Mapping[str, int], class_name: str
 ) -> list[Clip]:
-    """``counts[part]`` one-second clips per part, at random offsets and levels.
+    """Cuts ``counts[split]`` one-second clips per split at random offsets and levels.
 
-    The draw has a fixed seed. Recordings too short for a part are left out of it.
+    The seed is fixed. A split leaves out recordings that are too short for it.
     """
     rng = np.random.default_rng(SEED)
     seconds = audio.headers(noise).seconds
     clips = []
-    for part, count in counts.items():
-        low, high = SHARES[part]
+    for split, count in counts.items():
+        low, high = SHARES[split]
         usable = np.flatnonzero((high - low) * seconds > SECONDS)
         for i in range(count if usable.size else 0):
             which = int(rng.choice(usable))
@@ -35,8 +35,8 @@ def cut(
                 Clip(
                     path=noise[which],
                     labels=(class_name,),
-                    name=f"{class_name}/{part}-{i:05d}.wav",
-                    split=part,
+                    name=f"{class_name}/{split}-{i:05d}.wav",
+                    split=split,
                     group=noise[which].name,
                     start=float(rng.uniform(first, last)),
                     seconds=SECONDS,

@@ -38,29 +38,33 @@ class Location(NamedTuple):
     fingerprint: str
 
 
-def open_source(layout: Layout, config: DataConfig, cache_dir: Path) -> Source:
+def open_source(layout: Layout, config: DataConfig) -> Source:
     """Finds the dataset that ``layout`` describes.
 
     Raises:
       UserError: it is neither available nor downloadable.
     """
-    location = _locate(layout, config, cache_dir)
+    location = _locate(layout, config)
     marks = [location.fingerprint, layout.version.replace(" ", "-").replace(",", "")]
     if config.allow_partial:
         marks.append("partial")
     if config.skip_bad_files:
         marks.append("skipped")
-    read = functools.partial(_read, layout, location, config, cache_dir)
-    licence = datasets.lookup(layout.name).licence
-    return Source(layout.name, layout.version, licence, "-".join(marks), read)
+    return Source(
+        name=layout.name,
+        version=layout.version,
+        licence=datasets.lookup(layout.name).licence,
+        fingerprint="-".join(marks),
+        read=functools.partial(_read, layout, location, config),
+    )
 
 
-def _read(
-    layout: Layout, location: Location, config: DataConfig, cache_dir: Path
-) -> Recordings:
-    """The index of a dataset; downloads and unpacks it if needed."""
-    datasets.show_licence(layout.name, cache_dir)
-    folder = location.folder or _unpacked(layout, location, config, cache_dir)
+def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
+    """Returns the index of a dataset; downloads and unpacks it if needed."""
+    cache = datasets.cache_root(config)
+    _show_licence(layout.name, cache)
+    may_differ = config.allow_partial or layout.archive.may_change
+    folder = location.folder or _unpacked(layout, location, may_differ, cache)
     contents = layout.find(folder)
     check(layout, contents, folder, config)
     # In the order of the official parts, on which random draws depend.
@@ -74,6 +78,17 @@ def _read(
         load_noise=load_noise if contents.noise else None,
         left_out=_left_out(folder, contents),
     )
+
+
+def _show_licence(name: str, cache: Path) -> None:
+    """Logs a dataset's licence the first time that it is prepared in this cache."""
+    entry = datasets.lookup(name)
+    shown = cache / "licences" / name
+    if shown.exists():
+        return
+    _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.write_text(f"{entry.licence}\n")
 
 
 def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
@@ -99,7 +114,7 @@ def _left_out(folder: Path, contents: Contents) -> tuple[tuple[str, int, str], .
     return left_out.rows()
 
 
-def _locate(layout: Layout, config: DataConfig, cache_dir: Path) -> Location:
+def _locate(layout: Layout, config: DataConfig) -> Location:
     """Finds the folder or archive of ``--data_dir``, or the archive in the cache.
 
     Raises:
@@ -109,7 +124,7 @@ def _locate(layout: Layout, config: DataConfig, cache_dir: Path) -> Location:
     if config.data_dir:
         return _given(layout, Path(config.data_dir).expanduser())
     published = layout.archive
-    archive = cache_dir / "downloads" / published.file_name
+    archive = datasets.cache_root(config) / "downloads" / published.file_name
     if published.url:
         version = published.checksum.rpartition(":")[2] or layout.version
         return Location(None, None, f"published-{version[:16]}")
@@ -176,23 +191,24 @@ def _inside(path: Path, markers: Sequence[str]) -> Path | None:
 
 
 def _unpacked(
-    layout: Layout, location: Location, config: DataConfig, cache_dir: Path
+    layout: Layout, location: Location, may_differ: bool, cache: Path
 ) -> Path:
-    """The dataset's folder in the cache; downloads and unpacks the archive if needed.
+    """Returns the dataset's folder in the cache; downloads and unpacks it if needed.
 
     Raises:
-      UserError: the archive cannot be downloaded, or is not the published one.
+      UserError: the archive cannot be downloaded, or differs from the published one
+        and may not.
     """
     published = layout.archive
     name = f"{published.file_name}-{location.fingerprint}"
-    if location.archive and config.allow_partial:
-        name += "-partial"  # may differ from the published archive
-    target = cache_dir / "unpacked" / name
-    with exclusive(cache_dir / "locks" / published.file_name, "unpacking this dataset"):
+    if location.archive and may_differ:
+        name += "-unverified"
+    target = cache / "unpacked" / name
+    with exclusive(cache / "locks" / published.file_name, "unpacking this dataset"):
         if not target.is_dir():
-            archive = location.archive or _download(layout, cache_dir)
-            if location.archive and not config.allow_partial:
-                _verify(layout, archive)
+            archive = location.archive or _download(layout, cache)
+            if location.archive and not may_differ:
+                _verify(archive, published.checksum)
             archives.extract(archive, target, published.max_bytes)
     folder = _inside(target, layout.markers)
     if folder is None:
@@ -203,24 +219,22 @@ def _unpacked(
     return folder
 
 
-def _verify(layout: Layout, archive: Path) -> None:
+def _verify(archive: Path, checksum: str) -> None:
     """Refuses an archive that differs from the published one.
 
     Raises:
-      UserError: it does.
+      UserError: its checksum is another.
     """
-    if layout.archive.may_change:
-        return
-    if wrong := download.mismatch(archive, layout.archive.checksum):
+    if wrong := download.mismatch(archive, checksum):
         raise UserError(
             f"{archive} is not the published archive ({wrong}); download it again, or "
             "pass --allow_partial to use what it holds"
         )
 
 
-def _download(layout: Layout, cache_dir: Path) -> Path:
+def _download(layout: Layout, cache: Path) -> Path:
     published = layout.archive
-    target = cache_dir / "downloads" / published.file_name
+    target = cache / "downloads" / published.file_name
     checksum = "" if published.may_change else published.checksum
     try:
         archive = download.fetch(published.url, target, checksum)

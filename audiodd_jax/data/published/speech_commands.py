@@ -31,78 +31,48 @@ from audiodd_jax.errors import UserError
 URL = "https://storage.googleapis.com/download.tensorflow.org/data"
 NOISE_FOLDER = "_background_noise_"
 LISTS = {"validation_list.txt": VALIDATION, "testing_list.txt": TEST}
-PARTS = (TRAIN, VALIDATION, TEST)
-# Clips of each word, as published.
+SPLITS = (TRAIN, VALIDATION, TEST)
+# Clips of each word in v0.01 and v0.02, as published.
+_CLIPS = {
+    "backward": (0, 1664),
+    "bed": (1713, 2014),
+    "bird": (1731, 2064),
+    "cat": (1733, 2031),
+    "dog": (1746, 2128),
+    "down": (2359, 3917),
+    "eight": (2352, 3787),
+    "five": (2357, 4052),
+    "follow": (0, 1579),
+    "forward": (0, 1557),
+    "four": (2372, 3728),
+    "go": (2372, 3880),
+    "happy": (1742, 2054),
+    "house": (1750, 2113),
+    "learn": (0, 1575),
+    "left": (2353, 3801),
+    "marvin": (1746, 2100),
+    "nine": (2364, 3934),
+    "no": (2375, 3941),
+    "off": (2357, 3745),
+    "on": (2367, 3845),
+    "one": (2370, 3890),
+    "right": (2367, 3778),
+    "seven": (2377, 3998),
+    "sheila": (1734, 2022),
+    "six": (2369, 3860),
+    "stop": (2380, 3872),
+    "three": (2356, 3727),
+    "tree": (1733, 1759),
+    "two": (2373, 3880),
+    "up": (2375, 3723),
+    "visual": (0, 1592),
+    "wow": (1745, 2123),
+    "yes": (2377, 4044),
+    "zero": (2376, 4052),
+}
 WORDS = {
-    "v0.01": {
-        "bed": 1713,
-        "bird": 1731,
-        "cat": 1733,
-        "dog": 1746,
-        "down": 2359,
-        "eight": 2352,
-        "five": 2357,
-        "four": 2372,
-        "go": 2372,
-        "happy": 1742,
-        "house": 1750,
-        "left": 2353,
-        "marvin": 1746,
-        "nine": 2364,
-        "no": 2375,
-        "off": 2357,
-        "on": 2367,
-        "one": 2370,
-        "right": 2367,
-        "seven": 2377,
-        "sheila": 1734,
-        "six": 2369,
-        "stop": 2380,
-        "three": 2356,
-        "tree": 1733,
-        "two": 2373,
-        "up": 2375,
-        "wow": 1745,
-        "yes": 2377,
-        "zero": 2376,
-    },
-    "v0.02": {
-        "backward": 1664,
-        "bed": 2014,
-        "bird": 2064,
-        "cat": 2031,
-        "dog": 2128,
-        "down": 3917,
-        "eight": 3787,
-        "five": 4052,
-        "follow": 1579,
-        "forward": 1557,
-        "four": 3728,
-        "go": 3880,
-        "happy": 2054,
-        "house": 2113,
-        "learn": 1575,
-        "left": 3801,
-        "marvin": 2100,
-        "nine": 3934,
-        "no": 3941,
-        "off": 3745,
-        "on": 3845,
-        "one": 3890,
-        "right": 3778,
-        "seven": 3998,
-        "sheila": 2022,
-        "six": 3860,
-        "stop": 3872,
-        "three": 3727,
-        "tree": 1759,
-        "two": 3880,
-        "up": 3723,
-        "visual": 1592,
-        "wow": 2123,
-        "yes": 4044,
-        "zero": 4052,
-    },
+    "v0.01": {word: clips for word, (clips, _) in _CLIPS.items() if clips},
+    "v0.02": {word: clips for word, (_, clips) in _CLIPS.items()},
 }
 PART_CLIPS = {
     "v0.01": {TRAIN: 51_088, VALIDATION: 6_798, TEST: 6_835},
@@ -113,64 +83,63 @@ CHECKSUMS = {
     "v0.02": "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
 }
 MINI_WORDS = ("down", "go", "left", "no", "right", "stop", "up", "yes")
-MINI_CLIPS = 1_000  # per word, in the archive of this name
+MINI_CLIPS = 1_000  # per word, in the published archive of these words
 COMMANDS = (*MINI_WORDS, "off", "on")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
 
 
 def official_part(file_name: str) -> str:
-    """The part of a clip by the published hash of its speaker.
+    """Returns the split of a clip by the published hash of its speaker.
 
-    A tenth of the speakers is for validation, a tenth for test.
+    A tenth of the speakers is for validation, and a tenth for test.
     """
-    speaker = file_name.split("_nohash_")[0]
-    most = 2**27 - 1
-    digest = int(hashlib.sha1(speaker.encode()).hexdigest(), 16)
-    percent = (digest % (most + 1)) * (100.0 / most)
+    maximum = 2**27 - 1
+    digest = int(hashlib.sha1(_speaker(file_name).encode()).hexdigest(), 16)
+    percent = (digest % (maximum + 1)) * (100.0 / maximum)
     if percent < 10:
         return VALIDATION
     return TEST if percent < 20 else TRAIN
 
 
-def find(folder: Path, words: tuple[str, ...], hashed: bool = False) -> Contents:
-    """The clips of ``words``, split by the official lists; speakers are groups.
+def _speaker(file_name: str) -> str:
+    return file_name.split("_nohash_")[0]
 
-    Args:
-      folder: the unpacked archive.
-      words: to look for.
-      hashed: split by the official hash if there are no lists.
+
+def find(folder: Path, words: tuple[str, ...], needs_lists: bool = True) -> Contents:
+    """Finds the clips of ``words``, split by the official lists; speakers are groups.
+
+    Without the lists, if they are not needed, clips are split by the official hash.
 
     Raises:
       UserError: a list is missing.
     """
     lists: dict[str, str] = {}
-    for name, part in LISTS.items():
+    for name, split in LISTS.items():
         file = folder / name
         if file.is_file():
-            lists |= dict.fromkeys(file.read_text().split(), part)
-        elif not hashed:
+            lists |= dict.fromkeys(file.read_text().split(), split)
+        elif needs_lists:
             raise UserError(f"{file} is missing: the official list of its split")
     has_lists = (folder / "testing_list.txt").is_file()
     clips = []
     for word in words:
-        place = folder / word
-        files = sorted(os.listdir(place)) if place.is_dir() else []
+        files = sorted(os.listdir(folder / word)) if (folder / word).is_dir() else []
         for file in files:
             if not file.endswith(".wav"):
                 continue
             name = f"{word}/{file}"
             split = lists.pop(name, TRAIN) if has_lists else official_part(file)
-            speaker = file.split("_nohash_")[0]
-            clips.append(Clip(place / file, (word,), name, split, group=speaker))
+            clip = Clip(folder / name, (word,), name, split, group=_speaker(file))
+            clips.append(clip)
     missing = sorted(name for name in lists if name.split("/")[0] in words)
     noise = sorted((folder / NOISE_FOLDER).glob("*.wav"))
     return Contents(clips, missing, tuple(noise))
 
 
 def find_twelve(folder: Path, words: tuple[str, ...]) -> Contents:
-    """The ten commands, the other words as ``_unknown_``, noise as ``_silence_``.
+    """Finds ten commands, other words as ``_unknown_``, and noise as ``_silence_``.
 
-    Each of the last two has as many clips per part as the commands have on average.
+    The last two have as many clips per split as an average command.
 
     Raises:
       UserError: as ``find``, or no background noise.
@@ -182,16 +151,15 @@ def find_twelve(folder: Path, words: tuple[str, ...]) -> Contents:
         )
     commands = [clip for clip in contents.clips if clip.labels[0] in COMMANDS]
     others = [clip for clip in contents.clips if clip.labels[0] not in COMMANDS]
-    sizes = collections.Counter(clip.part for clip in commands)
-    share = {part: round(sizes[part] / len(COMMANDS)) for part in PARTS}
-    # In the order of a digest of their names: a fixed draw.
+    sizes = collections.Counter(clip.split for clip in commands)
+    counts = {split: round(sizes[split] / len(COMMANDS)) for split in SPLITS}
+    # The order by a digest of the names makes this a fixed random draw.
     others.sort(key=lambda clip: hashlib.sha256(clip.name.encode()).digest())
-    unknown = [
-        clip._replace(labels=(UNKNOWN,))
-        for part in PARTS
-        for clip in [other for other in others if other.part == part][: share[part]]
-    ]
-    silent = silence.cut(contents.noise, share, SILENCE)
+    unknown = []
+    for split, count in counts.items():
+        drawn = [clip for clip in others if clip.split == split][:count]
+        unknown += [clip._replace(labels=(UNKNOWN,)) for clip in drawn]
+    silent = silence.cut(contents.noise, counts, SILENCE)
     return contents._replace(clips=[*commands, *unknown, *silent])
 
 
@@ -202,30 +170,30 @@ def _published(version: str, words: tuple[str, ...]) -> dict[tuple[str, str], in
     return counts
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The configuration ``config.variant`` of the dataset."""
+def open_source(config: DataConfig) -> Source:
+    """Finds the variant ``config.variant`` of the dataset."""
     variant = config.variant or datasets.lookup("speech_commands").variants[0]
     version = variant if variant in WORDS else "v0.02"
-    every = tuple(sorted(WORDS[version]))
-    words, names = every, every
-    look = functools.partial(find, words=every)
-    published = _published(version, every)
+    all_words = tuple(sorted(WORDS[version]))
+    words, names = all_words, all_words
+    find_clips = functools.partial(find, words=all_words)
+    published = _published(version, all_words)
     if variant == "mini":
         words = names = MINI_WORDS
-        look = functools.partial(find, words=words, hashed=True)
+        find_clips = functools.partial(find, words=words, needs_lists=False)
         published = _published(version, words)
         if _is_mini_archive(config):
             published = {(word, ""): MINI_CLIPS for word in words}
     elif variant == "twelve":
         names = (*sorted(COMMANDS), UNKNOWN, SILENCE)
-        look = functools.partial(find_twelve, words=every)
+        find_clips = functools.partial(find_twelve, words=all_words)
         published = _published(version, tuple(sorted(COMMANDS)))
     file_name = f"speech_commands_{version}.tar.gz"
     layout = Layout(
         name="speech_commands",
         version=version if variant == version else f"{version}, {variant}",
         class_names=names,
-        parts=PARTS,
+        parts=SPLITS,
         markers=(words[-1] if variant == "mini" else "testing_list.txt",),
         holds="a folder per word, validation_list.txt and testing_list.txt",
         archive=Archive(
@@ -235,20 +203,16 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             max_bytes=6 << 30,
             advice=f"download {file_name} elsewhere and pass it with --data_dir",
         ),
-        find=look,
+        find=find_clips,
         published=published,
     )
-    return source.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config)
 
 
 def _is_mini_archive(config: DataConfig) -> bool:
-    """Whether ``--data_dir`` is the unpacked archive of eight words, without lists."""
-    place = Path(config.data_dir).expanduser()
-    return (
-        bool(config.data_dir)
-        and place.is_dir()
-        and not any(
-            (folder / "testing_list.txt").exists()
-            for folder in (place, *filter(Path.is_dir, place.iterdir()))
-        )
-    )
+    """True if ``--data_dir`` is the unpacked archive of eight words, without lists."""
+    root = Path(config.data_dir).expanduser()
+    if not config.data_dir or not root.is_dir():
+        return False
+    folders = (root, *filter(Path.is_dir, root.iterdir()))
+    return not any((folder / "testing_list.txt").exists() for folder in folders)

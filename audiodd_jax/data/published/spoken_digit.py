@@ -15,7 +15,6 @@ from audiodd_jax.data.published.layout import Archive, Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, Source
 from audiodd_jax.errors import UserError
 
-VERSION = "1.0.10"
 CLASS_NAMES = tuple("0123456789")
 FIRST_TRAIN_TAKE = 5
 _NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
@@ -28,10 +27,10 @@ PUBLISHED = {
 
 
 def find(folder: Path) -> Contents:
-    """Recordings of a checkout, by name.
+    """Finds the recordings of a checkout.
 
-    The official split has every speaker on both sides, so that clips have no group and
-    validation clips are drawn from all speakers too.
+    The official split has every speaker on both sides. Clips therefore have no groups,
+    and validation clips are drawn from all speakers too.
 
     Raises:
       UserError: a WAV file whose name is not ``digit_speaker_take.wav``.
@@ -46,24 +45,24 @@ def find(folder: Path) -> Contents:
     return Contents(clips, [])
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The recordings of a checkout, or those of the published archive."""
+def open_source(config: DataConfig) -> Source:
+    """Finds a checkout, or the published archive."""
     entry = datasets.lookup("spoken_digit")
     layout = Layout(
         name="spoken_digit",
-        version=VERSION,
+        version=entry.version,
         class_names=CLASS_NAMES,
         parts=(TRAIN, TEST),
         markers=("recordings",),
         holds="recordings/digit_speaker_take.wav",
         archive=Archive(
-            file_name=f"free-spoken-digit-dataset-{VERSION}.tar.gz",
-            url=f"{entry.homepage}/archive/refs/tags/v{VERSION}.tar.gz",
-            checksum="",  # made on request by the host, with none published
+            file_name=f"free-spoken-digit-dataset-{entry.version}.tar.gz",
+            url=f"{entry.homepage}/archive/refs/tags/v{entry.version}.tar.gz",
+            checksum="",  # the host packs the archive on request and publishes none
             max_bytes=200 << 20,
             advice=f"pass --data_dir with a checkout of {entry.homepage}",
         ),
         find=find,
         published=PUBLISHED,
     )
-    return source.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config)

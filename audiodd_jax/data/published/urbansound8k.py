@@ -20,12 +20,11 @@ from audiodd_jax.data.published.layout import (
 )
 from audiodd_jax.data.recordings import Source
 
-VERSION = "1.0"
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
 # In the published archive, and in its mirrors.
 TABLES = ("metadata/UrbanSound8K.csv", "UrbanSound8K.csv")
 AUDIO = ("audio", ".")
-# Clips in fold 1 to 10, as published.
+# Clips in folds 1 to 10, as published.
 PUBLISHED_CLIPS = {
     "air_conditioner": (100, 100, 100, 100, 100, 100, 100, 100, 100, 100),
     "car_horn": (36, 42, 43, 59, 98, 28, 28, 30, 32, 33),
@@ -43,7 +42,7 @@ FOLDS = 10
 
 
 def find(folder: Path) -> Contents:
-    """The clips in the table; groups are freesound recordings.
+    """Finds the clips of the table; groups are Freesound recordings.
 
     Raises:
       UserError: the table is damaged.
@@ -64,11 +63,12 @@ def find(folder: Path) -> Contents:
     return listed(clips, table, CLASS_NAMES, FOLDS)
 
 
-def open_source(config: DataConfig, cache_dir: Path) -> Source:
-    """The dataset from its folder or archive, which must be requested by a form."""
+def open_source(config: DataConfig) -> Source:
+    """Finds the folder or archive, which must be requested with a form."""
+    entry = datasets.lookup("urbansound8k")
     layout = Layout(
         name="urbansound8k",
-        version=VERSION,
+        version=entry.version,
         class_names=CLASS_NAMES,
         parts=tuple(f"fold{fold}" for fold in range(1, FOLDS + 1)),
         markers=TABLES,
@@ -78,8 +78,7 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             url="",
             checksum=CHECKSUM,
             max_bytes=10 << 30,
-            advice="fill in the form at "
-            f"{datasets.lookup('urbansound8k').homepage} and download it (6 GB)",
+            advice=f"fill in the form at {entry.homepage} and download it (6 GB)",
         ),
         find=find,
         published={
@@ -88,4 +87,4 @@ def open_source(config: DataConfig, cache_dir: Path) -> Source:
             for fold, clips in enumerate(folds, start=1)
         },
     )
-    return source.open_source(layout, config, cache_dir)
+    return source.open_source(layout, config)

@@ -1,12 +1,13 @@
 """Coresets of tags as folders for other libraries, and back."""
 
+import checks
 import numpy as np
 import pytest
 from coresets import labelled
 
 from audiodd_jax.config import DataConfig, ModelConfig, TrainingConfig
 from audiodd_jax.coreset import audio_folder
-from audiodd_jax.data import folder, parquet
+from audiodd_jax.data import parquet
 from audiodd_jax.errors import UserError
 from audiodd_jax.report.exports import hub, network_folder
 from audiodd_jax.report.exports.network_folder import Recipe
@@ -30,7 +31,7 @@ def test_labels_in_words(coreset):
 def test_an_audio_folder_is_read_as_tags_again(coreset, tmp_path):
     audio_folder.write(np.zeros((6, 4000), np.float32), coreset, tmp_path / "out")
     config = DataConfig("folder", data_dir=str(tmp_path / "out"))
-    source = folder.open_source(config, tmp_path)
+    source = checks.open_source(config, tmp_path)
     found = source.read()
     assert source.has_tags
     order = np.argsort(found.names, kind="stable")  # a/0000 to a/0003, b/0000, b/0001
@@ -43,7 +44,7 @@ def test_parquet_has_the_list_of_tags(coreset, tmp_path, load):
     found = load(tmp_path / "out" / "data")
     assert found.remove_columns("audio")["label"][:3] == [[0, 1], [0], []]
     config = DataConfig("folder", data_dir=str(tmp_path / "out" / "data"))
-    again = folder.open_source(config, tmp_path).read()
+    again = checks.open_source(config, tmp_path).read()
     assert again.class_names == ("a", "b")
     assert again.labels.tolist() == [[1, 1], [1, 0], [0, 0]] * 2
     own = hub.header(coreset, is_parquet=True)["dataset_info"][0]["features"][1]

@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import checks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +15,6 @@ from coresets import labelled
 import audiodd_jax
 from audiodd_jax.commands import export as job
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import folder as folder_data
 from audiodd_jax.errors import UserError
 from audiodd_jax.report.exports import hub
 
@@ -77,7 +77,7 @@ def test_an_audio_folder_loads_there_and_here(coreset, load, tmp_path):
     np.testing.assert_allclose(data["label_b"], LABELS[:, 1] + 0.5, atol=1e-6)
     for row, waveform in zip(data, coreset.sounds(), strict=True):
         np.testing.assert_allclose(decoded(row["audio"])[0], waveform, atol=1e-4)
-    source = folder_data.open_source(DataConfig("folder", data_dir=str(out)), tmp_path)
+    source = checks.open_source(DataConfig("folder", data_dir=str(out)), tmp_path)
     recordings = source.read()
     assert recordings.class_names == ("a", "b")
     assert len(recordings) == 6
