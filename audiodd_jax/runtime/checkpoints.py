@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime import devices, multiprocess
 from audiodd_jax.runtime.files import read_json, remove_unfinished, write_json
 
 _log = logging.getLogger(__name__)
@@ -25,32 +25,6 @@ _log = logging.getLogger(__name__)
 # SHA-256 of a checkpoint's files when they were written. The storage below orbax has
 # checksums for small arrays only.
 _DIGESTS = "digests.json"
-
-
-def _is_key(array: jax.Array) -> bool:
-    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
-
-
-def _words(tree: Any) -> Any:
-    """Replaces typed keys by raw words, which any version of orbax stores."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def _on_devices(tree: Any, like: Any) -> Any:
-    """Turns stored arrays into the key types and shardings of ``like``."""
-
-    def place(value: np.ndarray, like: jax.Array) -> jax.Array:
-        words = jax.random.key_data(like) if _is_key(like) else like
-        if value.shape != words.shape:
-            raise ValueError(f"an array of shape {value.shape}, not {words.shape}")
-        array = jax.make_array_from_callback(
-            value.shape, words.sharding, lambda index: value[index]
-        )
-        if _is_key(like):
-            return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like))
-        return array
-
-    return jax.tree.map(place, tree, like)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -121,7 +95,7 @@ class Checkpoints:
         """
         if self._manager is None or step in self._manager.all_steps():
             return
-        arrays = jax.device_get(_words(state))
+        arrays = devices.host_words(state)
         try:
             self._manager.save(step, args=ocp.args.StandardSave(arrays), force=True)
             self._manager.wait_until_finished()
@@ -174,11 +148,13 @@ class Checkpoints:
 
     def restore(self, step: int, like: Any) -> Any:
         """Returns the state of ``step``, with the structure and types of ``like``."""
-        arrays = jax.device_get(_words(like))
+        arrays = devices.host_words(like)
         if self._manager is not None:
             args = ocp.args.StandardRestore(arrays)
             arrays = self._manager.restore(step, args=args)
-        return _on_devices(multiprocess.arrays_from_process_zero(arrays), like)
+        arrays = multiprocess.arrays_from_process_zero(arrays)
+        placed = jax.tree.map(_placed, arrays, devices.key_words(like))
+        return devices.with_keys(placed, like)
 
     def path(self, step: int) -> Path:
         """Returns the folder of a step's checkpoint."""
@@ -188,3 +164,10 @@ class Checkpoints:
         """Frees the manager's threads."""
         if self._manager is not None:
             self._manager.close()
+
+
+def _placed(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """Puts a stored array on the devices of ``like``."""
+    if array.shape != like.shape:
+        raise ValueError(f"an array of shape {array.shape}, not {like.shape}")
+    return devices.from_host(array, like.sharding)

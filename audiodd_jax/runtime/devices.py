@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import mesh_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Bool, Int, Shaped
 
 from audiodd_jax.errors import UserError
@@ -64,12 +64,7 @@ class Share(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """The sizes of the mesh's axes.
-
-    Attributes:
-      networks: devices that share the networks.
-      batch: devices that share the batch.
-    """
+    """The numbers of devices that share the networks and the batch."""
 
     networks: int = 1
     batch: int = 1
@@ -252,12 +247,36 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     sharding = replicated(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
+    copies = jax.tree.map(lambda x: from_host(x, sharding), host_words(tree))
+    return with_keys(copies, tree)
 
-    def copy(x: Any) -> Array:
-        if isinstance(x, Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-            words = copy(jax.random.key_data(x))
-            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
-        x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(copy, tree)
+def from_host(x: np.ndarray, sharding: Sharding) -> Array:
+    """Puts an array that all processes have on the devices of a sharding."""
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def is_key(x: Any) -> bool:
+    """Returns whether this is an array of typed keys."""
+    return isinstance(x, Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def key_words(tree: Any) -> Any:
+    """Replaces typed keys by their raw words."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def host_words(tree: Any) -> Any:
+    """Copies arrays to NumPy, typed keys as their raw words."""
+    return jax.tree.map(np.asarray, jax.device_get(key_words(tree)))
+
+
+def with_keys(words: Any, like: Any) -> Any:
+    """Turns raw words back into typed keys where ``like`` has them."""
+
+    def wrap(x: Array, like: Any) -> Array:
+        if not is_key(like):
+            return x
+        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
+
+    return jax.tree.map(wrap, words, like)

@@ -70,7 +70,7 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
     The caller holds a lock, so that no other process is writing them.
 
     Args:
-      name: of a single file or folder in ``folder``; None: all.
+      name: a single file or folder in ``folder``; None: all.
     """
     pattern = "*" if name is None else glob.escape(name)
     for leftover in folder.glob(f"{pattern}{_PART}*"):

@@ -58,7 +58,7 @@ def hold_folder(folder: Path, name: str, what: str) -> filelock.BaseFileLock | N
     """Creates a folder and takes its lock file, or returns None if it is held.
 
     Args:
-      name: of the lock file.
+      name: the lock file's name.
       what: names the folder in a message, such as ``the run directory``.
 
     Raises:

@@ -62,13 +62,7 @@ class Task(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The end of a run.
-
-    Attributes:
-      state: the last state.
-      step: number of steps taken; fewer than scheduled after an early stop.
-      history: one row per chunk.
-    """
+    """The last state, the number of steps taken, and one row per chunk."""
 
     state: Any
     step: int

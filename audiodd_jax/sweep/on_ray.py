@@ -19,13 +19,7 @@ from audiodd_jax.sweep.run_process import Sweep
 
 
 class Resources(NamedTuple):
-    """Resources of a run.
-
-    Attributes:
-      cpus: number of cores.
-      gpus: number of GPUs; fractions share one.
-      tpus: number of TPU chips.
-    """
+    """CPU cores, GPUs (fractions share one) and TPU chips of a run."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -43,8 +37,8 @@ def run(
     """Runs all plans on a cluster; the outcomes are in the sweep's record.
 
     Args:
-      address: of the cluster: ``auto``, ``HOST:PORT``, or ``local`` to start one here.
-      resources: of one run.
+      address: ``auto``, ``HOST:PORT``, or ``local`` to start a cluster here.
+      resources: needed by each run.
       update: shows the runs' states; called repeatedly.
       stop_signal: returns the signal that arrived, or 0; a signal cancels all runs.
 

@@ -29,8 +29,8 @@ class Planned(NamedTuple):
     """A run of a sweep.
 
     Attributes:
-      name: of its directory in the sweep's folder.
-      command: of ``audiodd``, such as ``distill``.
+      name: its directory in the sweep's folder.
+      command: one of ``COMMANDS``.
       flags: as on the command line, without the run directory.
     """
 

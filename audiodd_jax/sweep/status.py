@@ -26,12 +26,11 @@ class State(NamedTuple):
     """The state of a run.
 
     Attributes:
-      name: of the run.
       what: ``waiting``, ``running``, ``finished``, ``failed``, ``cut`` (interrupted) or
         ``killed``.
       attempts: number of processes started for it.
-      host: of the last attempt.
-      flags: of the last attempt.
+      host: where the last attempt ran.
+      flags: those of the last attempt.
       reason: why it ended without a result.
       seconds: duration of the last attempt, once it has ended.
     """
