@@ -7,16 +7,12 @@ from typing import NamedTuple
 from audiodd_jax.command_line import CommandLine
 from audiodd_jax.commands.common import keep_compiled, table
 from audiodd_jax.config import DataConfig
-from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
 from audiodd_jax.report.gallery import Options, Shown
-from audiodd_jax.report.groups import Group, grouped
-from audiodd_jax.report.page import Groups
 from audiodd_jax.report.runs import Run, find
 from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import exclusive
-from audiodd_jax.training import source as source_lib
 
 _DEFAULT = Options()
 
@@ -86,34 +82,5 @@ def report(
     # Not ``.lock``, which marks run directories.
     with exclusive(out / ".report", "writing a report there"), named(out):
         remove_unfinished(out)
-        shown = page.write(runs, _groups(runs), out, options)
+        shown = page.write(runs, out, options)
     return Report(out, runs, shown)
-
-
-def _groups(runs: Sequence[Run]) -> Groups:
-    of_kind = lambda kind: [run for run in runs if run.kind == kind]
-    distilled = sorted(grouped(of_kind("distill")), key=_order)
-    return Groups(
-        distilled,
-        grouped(of_kind("train"), _by_digest(distilled)),
-        grouped(of_kind("active")),
-        grouped(of_kind("folds")),
-    )
-
-
-def _order(group: Group) -> tuple[str, str, int]:
-    result = group.first.result
-    return group.first.dataset, result["method"], result["samples_per_class"]
-
-
-def _by_digest(distilled: Sequence[Group]) -> dict[str, Group]:
-    """Returns the coresets by the digests that trainings on them record."""
-    found = {}
-    for group in distilled:
-        for run in group.runs:
-            coreset = load_coreset(run.path / "coreset.npz")
-            arrays, source = coreset.unpack(), source_lib.coreset_source
-            for name in ("coreset", "hard"):
-                record = source(arrays, name, coreset.has_tags).record
-                found[record["digest"]] = group
-    return found

@@ -21,13 +21,9 @@ Position = tuple[float, float]
 
 
 class Series(NamedTuple):
-    """The points of a run in a chart.
+    """A run's points in a chart: pairs of the horizontal value and an accuracy.
 
-    Attributes:
-      number: the run's number on the page.
-      name: the run's name.
-      points: pairs of the horizontal value and an accuracy; several points are joined.
-      start: accuracy from which a single point started, or None.
+    Several points are joined; a single point may have an accuracy that it started from.
     """
 
     number: int
@@ -44,15 +40,9 @@ class Tick(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A run in the drawing.
+    """A run in the drawing: positions of its points, start and number.
 
-    Attributes:
-      number: the run's number on the page.
-      name: the run's name.
-      values: its last values in words.
-      points: positions of its points.
-      start: position of the accuracy from which it started, or None.
-      label: position of its number.
+    ``values`` describes the last point in words.
     """
 
     number: int
@@ -84,15 +74,9 @@ def chart(
     is_log: bool,
     note: str = "",
 ) -> Chart:
-    """Lays out a chart.
+    """Lays out a chart of series that have at least one point each.
 
-    Args:
-      title: names the subject.
-      x_label: name of the horizontal axis.
-      y_label: name of the vertical axis.
-      series: each has at least one point.
-      is_log: use a logarithmic horizontal axis, which needs positive values.
-      note: explains how to read the chart.
+    A logarithmic horizontal axis (``is_log``) needs positive values.
     """
     values = [x for run in series for x, _ in run.points]
     low, high = _log_range(values) if is_log else _linear_range(values)

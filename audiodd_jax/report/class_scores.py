@@ -1,74 +1,59 @@
-"""Scores by class or tag, and which classes are mistaken for each other."""
+"""Scores by class or tag over all seeds, and which classes are confused."""
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from audiodd_jax.errors import UserError
-from audiodd_jax.training.metrics import per_class_accuracy
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training.scores import Evaluation
 
-# The key of tag scores in ``Evaluation.summary``.
-_PRECISIONS = "per_class_average_precision"
-
-
-class TagPrecisions(NamedTuple):
-    """Scores by tag, over all seeds.
-
-    Attributes:
-      class_names: ``c`` tags.
-      accuracies: average precision of each tag, mean over seeds; None for a tag without
-        test clips.
-    """
-
-    class_names: tuple[str, ...]
-    accuracies: Sequence[float | None]
+# Keys of ``Evaluation.summary``: the details of each seed, and the scores by class.
+_KEYS = (
+    ("confusions", "per_class_accuracy"),
+    ("average_precisions", "per_class_average_precision"),
+)
 
 
 class ClassScores(NamedTuple):
-    """Test clips by class and prediction, over all seeds.
-
-    Attributes:
-      class_names: ``c`` names.
-      counts: ``[c, c]``, classes in rows, predictions in columns.
-    """
+    """Scores over all seeds, with the names of their ``c`` classes or tags."""
 
     class_names: tuple[str, ...]
-    counts: Int[np.ndarray, "c c"]
+    scores: Evaluation
+
+    @property
+    def metric(self) -> str:
+        """The score of each class or tag."""
+        tags = self.scores.tags
+        return "average precision of each tag" if tags else "accuracy of each class"
 
     @property
     def accuracies(self) -> list[float | None]:
-        """Accuracy of each class; None for a class without test clips."""
-        shares = per_class_accuracy(self.counts).tolist()
+        """Accuracy or average precision of each; None without test clips."""
+        shares = self.scores.per_class.tolist()
         return [None if math.isnan(share) else share for share in shares]
 
     @property
-    def shares(self) -> list[list[float | None]]:
-        """Each prediction's share of a class's clips; None where it is 0."""
-        totals = self.counts.sum(1).tolist()
-        return [
-            [count / total if count else None for count in row]
-            for row, total in zip(self.counts.tolist(), totals, strict=True)
-        ]
+    def counts(self) -> Int[np.ndarray, "c c"] | None:
+        """Clips by class (rows) and prediction (columns); None for tags."""
+        confusions = self.scores.confusions
+        return None if confusions is None else confusions.sum(0)
 
-    def confused(self, most: int = 5) -> Iterator[tuple[str, str, int, int]]:
-        """Yields the most frequent mistakes: class, prediction, their number, clips."""
-        wrong = self.counts.copy()
+    def mistakes(self, most: int = 5) -> Iterator[str]:
+        """Describes the most frequent mistakes."""
+        wrong, totals = self.counts, self.counts.sum(1)
         np.fill_diagonal(wrong, 0)
-        total = self.counts.sum(1)
         for index in np.argsort(-wrong, axis=None, kind="stable")[:most]:
             row, column = np.unravel_index(index, wrong.shape)
             if wrong[row, column]:
-                names = self.class_names[row], self.class_names[column]
-                yield *names, int(wrong[row, column]), int(total[row])
+                name, other = self.class_names[row], self.class_names[column]
+                count = f"{wrong[row, column]:,} of {totals[row]:,}"
+                yield f"{name}, mistaken for {other}: {count}"
 
 
-def pooled(
-    summaries: Sequence[Mapping[str, Any]],
-) -> ClassScores | TagPrecisions | None:
+def pooled(summaries: Sequence[Mapping[str, Any]]) -> ClassScores | None:
     """Pools the scores of several seeds.
 
     Args:
@@ -79,47 +64,24 @@ def pooled(
       None if a seed has no scores by class, or the seeds have different classes.
 
     Raises:
-      UserError: a matrix does not have a row and a column per class, or a tag's score
-        is not a number.
+      ValueError: a summary is damaged; also further exceptions of ``DAMAGE``.
     """
-    if summaries and all(summary.get(_PRECISIONS) for summary in summaries):
-        return _pooled_tags([summary[_PRECISIONS] for summary in summaries])
-    if not summaries or not all(summary.get("confusions") for summary in summaries):
+    kinds = {
+        (key, tuple(row[names]))
+        for row in summaries
+        for key, names in _KEYS
+        if row.get(key)
+    }
+    is_complete = all(any(row.get(key) for key, _ in _KEYS) for row in summaries)
+    if len(kinds) != 1 or not is_complete:
         return None
-    class_names = tuple(summaries[0]["per_class_accuracy"])
-    if any(tuple(row["per_class_accuracy"]) != class_names for row in summaries):
-        return None
-    counts = [_counts(row["confusions"], len(class_names)) for row in summaries]
-    return ClassScores(class_names, np.sum(counts, axis=0))
-
-
-def _pooled_tags(seeds: Sequence[Mapping[str, Any]]) -> TagPrecisions | None:
-    """Averages the scores of the same tags; None if the tags differ.
-
-    Raises:
-      UserError: a score is not a number.
-    """
-    names = tuple(seeds[0])
-    if any(tuple(scores) != names for scores in seeds):
-        return None
-    by_tag = [[scores[name] for scores in seeds] for name in names]
-    try:
-        means = [None if None in row else statistics.fmean(row) for row in by_tag]
-    except TypeError as error:
-        raise UserError("an average precision is not a number") from error
-    return TagPrecisions(names, means)
-
-
-def _counts(confusions: Any, classes: int) -> Int[np.ndarray, "c c"]:
-    """Adds up a run's confusion matrices.
-
-    Raises:
-      UserError: they are not counts in ``classes`` rows and columns.
-    """
-    try:
-        counts = np.array(confusions, np.int64)
-    except (ValueError, TypeError, OverflowError):
-        counts = np.zeros(0, np.int64)
-    if counts.shape[1:] != (classes, classes) or counts.min() < 0:
-        raise UserError(f"a confusion matrix does not have {classes} rows and columns")
-    return counts.sum(0)
+    ((_, class_names),) = kinds
+    scores = scores_lib.joined([scores_lib.from_summary(row) for row in summaries])
+    size, confusions = len(class_names), scores.confusions
+    if confusions is None:
+        is_sound = scores.tags.precisions.shape[1:] == (size,)
+    else:
+        is_sound = confusions.shape[1:] == (size, size) and confusions.min() >= 0
+    if not is_sound:
+        raise ValueError(f"not the scores of {size} classes")
+    return ClassScores(class_names, scores)

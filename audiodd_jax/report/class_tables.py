@@ -1,96 +1,67 @@
-"""The page's tables of accuracy by class, and its confusion matrices."""
+"""The page's tables of scores by class, and its confusion matrices."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from audiodd_jax.report.class_scores import ClassScores
+import numpy as np
+
 from audiodd_jax.report.groups import Group
 
 # Most numbers of confusion matrices on a page: 20 matrices of fifty classes.
 _MAX_CELLS = 50_000
 
 
-class Cell(NamedTuple):
-    """A share in percent, and its text."""
-
-    percent: float
-    text: str
-
-
 class ByClass(NamedTuple):
-    """Accuracy by class.
+    """A table of scores by class: a column per group, a row per class.
 
-    Attributes:
-      dataset: its name.
-      metric: the score: accuracy of each class, or average precision of each tag.
-      groups: one per column.
-      rows: name of a class, and a cell per group; None without test clips.
+    Rows have the name of a class and a share per group; None without test clips.
     """
 
     dataset: str
     metric: str
     groups: Sequence[Group]
-    rows: Sequence[tuple[str, Sequence[Cell | None]]]
+    rows: Sequence[tuple[str, Sequence[float | None]]]
 
 
 class Matrix(NamedTuple):
-    """A confusion matrix.
+    """A group's confusion matrix, and its most frequent mistakes in words.
 
-    Attributes:
-      group: scored by the matrix.
-      class_names: headings of rows and columns.
-      rows: a cell per prediction; None without clips.
-      mistakes: the most frequent ones, in words.
+    ``shares`` are those of each prediction (columns) in the clips of a class (rows).
     """
 
     group: Group
     class_names: Sequence[str]
-    rows: Sequence[Sequence[Cell | None]]
+    shares: Sequence[Sequence[float]]
     mistakes: Sequence[str]
 
 
 def by_class(groups: Sequence[Group]) -> list[ByClass]:
-    """Returns a dataset's tables of accuracy by class, one per set of classes."""
-    alike: dict[tuple[bool, tuple[str, ...]], list[Group]] = {}
+    """Returns tables of scores by class, one per dataset and set of classes."""
+    alike: dict[tuple[str, str, tuple[str, ...]], list[Group]] = {}
     for group in groups:
-        if scores := group.classes:
-            key = isinstance(scores, ClassScores), scores.class_names
-            alike.setdefault(key, []).append(group)
-    tables = []
-    for (are_classes, names), members in alike.items():
-        metric = "average precision of each tag"
-        if are_classes:
-            metric = "accuracy of each class"
+        if group.classes:
+            kind = group.classes.metric, group.classes.class_names
+            alike.setdefault((group.first.dataset, *kind), []).append(group)
+    made = []
+    for (dataset, metric, names), members in alike.items():
         columns = zip(*(group.classes.accuracies for group in members), strict=True)
-        rows = [
-            (name, list(map(_cell, shares)))
-            for name, shares in zip(names, columns, strict=True)
-        ]
-        tables.append(ByClass(members[0].first.dataset, metric, members, rows))
-    return tables
+        rows = list(zip(names, columns, strict=True))
+        made.append(ByClass(dataset, metric, members, rows))
+    return made
 
 
 def matrices(groups: Sequence[Group]) -> list[Matrix]:
     """Returns confusion matrices: the first ones, if there are too many for a page."""
-    found, cells = [], 0
+    made, cells = [], 0
     for group in groups:
-        scores = group.classes
-        if not isinstance(scores, ClassScores):
+        classes = group.classes
+        if not classes or classes.counts is None:
             continue
-        cells += scores.counts.size
-        if found and cells > _MAX_CELLS:
+        counts = classes.counts
+        cells += counts.size
+        if made and cells > _MAX_CELLS:
             break
-        rows = [list(map(_cell, shares)) for shares in scores.shares]
-        mistakes = [
-            f"{name}, mistaken for {other}: {count:,} of {total:,}"
-            for name, other, count, total in scores.confused()
-        ]
-        found.append(Matrix(group, scores.class_names, rows, mistakes))
-    return found
-
-
-def _cell(share: float | None) -> Cell | None:
-    if share is None:
-        return None
-    percent = 100 * share
-    return Cell(percent, "<1" if 0 < percent < 0.5 else f"{percent:.0f}")
+        shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        mistakes = list(classes.mistakes())
+        made.append(Matrix(group, classes.class_names, shares.tolist(), mistakes))
+    return made

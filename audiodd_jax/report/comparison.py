@@ -3,30 +3,42 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.report.evaluation_table import learned_from
-from audiodd_jax.report.groups import Group
+from audiodd_jax.report.groups import Group, grouped
 from audiodd_jax.report.runs import Run, learner
+from audiodd_jax.training.source import coreset_source
 
 # Settings that an evaluation of real clips depends on, apart from the dataset.
 _EVALUATED_WITH = ("features", "network", "evaluation")
 
 
-def compare(
-    distilled: Sequence[Group], trained: Sequence[Group], chosen: Sequence[Group]
-) -> list[Group]:
-    """Returns all groups, numbered, with those of one dataset next to each other.
+def compare(runs: Sequence[Run]) -> list[Group]:
+    """Groups all finished runs, except those of every fold, and numbers the groups.
 
-    Args:
-      distilled: distillations and choices of clips, to which the kernel regressions of
-        their evaluations are added.
-      trained: trainings of networks.
-      chosen: active learning.
+    The groups of a dataset are next to each other: coresets, the kernel regressions of
+    their evaluations, networks, active learning.
+
+    Raises:
+      UserError: a coreset is damaged.
     """
-    groups = [*distilled, *_kernel_regressions(distilled), *trained, *chosen]
+    of_kind = lambda kind: [run for run in runs if run.kind == kind]
+    distilled = sorted(grouped(of_kind("distill")), key=_order)
+    groups = [
+        *distilled,
+        *_kernel_regressions(distilled),
+        *grouped(of_kind("train"), _by_digest(distilled)),
+        *grouped(of_kind("active")),
+    ]
     datasets = list(dict.fromkeys(group.first.dataset for group in groups))
     groups.sort(key=lambda group: datasets.index(group.first.dataset))
     return [group._replace(number=i + 1) for i, group in enumerate(groups)]
+
+
+def _order(group: Group) -> tuple[str, str, int]:
+    result = group.first.result
+    return group.first.dataset, result["method"], result["samples_per_class"]
 
 
 def by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -34,6 +46,18 @@ def by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
     found: dict[str, list[Group]] = {}
     for group in groups:
         found.setdefault(group.first.dataset, []).append(group)
+    return found
+
+
+def _by_digest(distilled: Sequence[Group]) -> dict[str, Group]:
+    """Returns coresets by the digests that trainings on them record."""
+    found = {}
+    for group in distilled:
+        for run in group.runs:
+            coreset = load_coreset(run.path / "coreset.npz")
+            for name in ("coreset", "hard"):
+                source = coreset_source(coreset.unpack(), name, coreset.has_tags)
+                found[source.record["digest"]] = group
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from audiodd_jax.report import class_scores, learning_curves
-from audiodd_jax.report.class_scores import ClassScores, TagPrecisions
+from audiodd_jax.report.class_scores import ClassScores
 from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.runs import Run
 
@@ -115,7 +115,7 @@ class Group(NamedTuple):
         return points if len(points) > 1 else []
 
     @property
-    def classes(self) -> ClassScores | TagPrecisions | None:
+    def classes(self) -> ClassScores | None:
         """Scores by class or tag; None if unknown."""
         return class_scores.pooled([row for run in self.runs for row in run.scores])
 

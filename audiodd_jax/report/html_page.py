@@ -14,14 +14,9 @@ from audiodd_jax.report.tables import Table, mean_std
 
 
 class Side(NamedTuple):
-    """A spectrogram on the page.
+    """A spectrogram on the page, with picture and sound as data URLs.
 
-    Attributes:
-      title: its class.
-      caption: the line below it.
-      picture: data URL.
-      sound: data URL.
-      labels: class names and values of its label; empty for a real clip.
+    ``labels`` has class names and values of its label; it is empty for a real clip.
     """
 
     title: str
@@ -44,14 +39,7 @@ class Card(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """A coreset on the page.
-
-    Attributes:
-      number: its run's number on the page.
-      title: dataset, method, size and seed.
-      caption: errors of the sounds, and number of spectrograms that are not shown.
-      cards: its spectrograms.
-    """
+    """A coreset on the page; ``number`` is that of its run."""
 
     number: int
     title: str
@@ -70,16 +58,10 @@ class Page(NamedTuple):
     """The content of the page, from top to bottom; empty parts are left out.
 
     Attributes:
-      title: heading.
       made: version, date and number of runs.
       summary: one sentence per coreset.
       note: how to read the numbers.
       comparison: the groups of runs by dataset.
-      charts: accuracy against bytes, labels and steps.
-      by_class: accuracy of each class.
-      matrices: confusion matrices.
-      galleries: coresets with their sounds.
-      tables: all numbers.
       origin: data, licences, versions.
     """
 
@@ -109,6 +91,7 @@ def render(page: Page) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["mean_std"] = mean_std
+    environment.filters["percent"] = _percent
     size = {
         name.lower(): getattr(charts_lib, name)
         for name in ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM")
@@ -116,6 +99,11 @@ def render(page: Page) -> str:
     return environment.get_template("page.html").render(
         **page._asdict(), size=size, class_names=_class_names(page)
     )
+
+
+def _percent(share: float) -> str:
+    """Returns a share in whole percent; small ones are not shown as 0."""
+    return "<1" if 0 < share < 0.005 else f"{100 * share:.0f}"
 
 
 def _class_names(page: Page) -> list[str]:

@@ -3,7 +3,6 @@
 import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from audiodd_jax.config.names import file_stem
 from audiodd_jax.report import (
@@ -18,7 +17,7 @@ from audiodd_jax.report import (
     tables,
 )
 from audiodd_jax.report.gallery import Options, Shown
-from audiodd_jax.report.groups import Group, metric_of
+from audiodd_jax.report.groups import Group, grouped, metric_of
 from audiodd_jax.report.html_page import Titled
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.runs import Run
@@ -35,54 +34,32 @@ _NOTE = (
 )
 
 
-class Groups(NamedTuple):
-    """The groups of runs in a report, by kind.
-
-    Attributes:
-      distilled: distillations and choices of clips.
-      trained: trainings of networks.
-      chosen: active learning.
-      folds: runs of every fold.
-    """
-
-    distilled: Sequence[Group]
-    trained: Sequence[Group]
-    chosen: Sequence[Group]
-    folds: Sequence[Group]
-
-
-def write(
-    runs: Sequence[Run], groups: Groups, out: Path, options: Options
-) -> list[Shown]:
+def write(runs: Sequence[Run], out: Path, options: Options) -> list[Shown]:
     """Writes all parts of a report, the page last.
 
     Args:
-      runs: all runs, unfinished ones included.
-      groups: the finished runs.
+      runs: all runs, including unfinished ones.
       out: folder of the report.
       options: which coresets to show, and how.
 
     Returns:
       The galleries of the coresets that are shown.
     """
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    titled_tables = _tables(groups, runs)
+    groups = comparison.compare(runs)
+    of_kind = lambda kind: [group for group in groups if group.first.kind == kind]
+    distilled, trained, chosen = map(of_kind, ("distill", "train", "active"))
+    titled_tables = _tables(distilled, trained, chosen, runs)
     for title, table in titled_tables:
         tables.write(table, out / "tables" / tables.stem(title))
+    (out / "figures").mkdir(parents=True, exist_ok=True)
     with progress.waiting("drawing curves"):
-        _progress_figures(groups.distilled, out / "figures")
-        _curve_figures(groups, out / "figures")
-    compared = comparison.compare(groups.distilled, groups.trained, groups.chosen)
-    by_dataset = comparison.by_dataset(compared)
-    distilled = [group for group in compared if group.first.kind == "distill"]
+        _progress_figures(distilled, out / "figures")
+        _curve_figures(trained, chosen, out / "figures")
     shown = [
         gallery.make(group, out / "sounds", options)
         for group in _best(distilled, options.galleries)
     ]
-    charts, by_class = [], []
-    for groups_of_dataset in by_dataset.values():
-        charts += run_charts.draw(groups_of_dataset)
-        by_class += class_tables.by_class(groups_of_dataset)
+    by_dataset = comparison.by_dataset(groups)
     names = ", ".join(sorted({run.config["data"]["name"] for run in runs}))
     content = html_page.Page(
         title=f"Coresets of {names}" if distilled else f"Runs on {names}",
@@ -90,9 +67,9 @@ def write(
         summary=_sentences(distilled),
         note=_NOTE,
         comparison=by_dataset,
-        charts=charts,
-        by_class=by_class,
-        matrices=class_tables.matrices(compared),
+        charts=[c for same in by_dataset.values() for c in run_charts.draw(same)],
+        by_class=class_tables.by_class(groups),
+        matrices=class_tables.matrices(groups),
         galleries=[made.gallery for made in shown],
         tables=titled_tables,
         origin=_origin(runs) + [note for made in shown for note in made.notes],
@@ -132,14 +109,20 @@ def _method(group: Group) -> tuple[str, str]:
     return group.first.dataset, group.first.result["method"]
 
 
-def _tables(groups: Groups, runs: Sequence[Run]) -> list[Titled]:
+def _tables(
+    distilled: Sequence[Group],
+    trained: Sequence[Group],
+    chosen: Sequence[Group],
+    runs: Sequence[Run],
+) -> list[Titled]:
     """Returns the tables that have rows."""
+    folds = grouped([run for run in runs if run.kind == "folds"])
     titled = [
-        Titled("Coresets", summary.coresets(groups.distilled)),
-        Titled("Coresets, every fold", summary.folds(groups.folds)),
-        Titled("Networks", summary.trainings(groups.trained)),
+        Titled("Coresets", summary.coresets(distilled)),
+        Titled("Coresets, every fold", summary.folds(folds)),
+        Titled("Networks", summary.trainings(trained)),
     ]
-    for (dataset, model), alike in _by_network(groups.chosen).items():
+    for (dataset, model), alike in _by_network(chosen).items():
         result = alike[0].first.result
         counts = [result["rounds"][0]["counted"], *result["budgets"].values()]
         curves = [group.curve for group in alike]
@@ -167,14 +150,16 @@ def _progress_figures(distilled: Sequence[Group], folder: Path) -> None:
             figures.progress(validated, title, path, metric_of(groups))
 
 
-def _curve_figures(groups: Groups, folder: Path) -> None:
+def _curve_figures(
+    trained: Sequence[Group], chosen: Sequence[Group], folder: Path
+) -> None:
     """Draws the learning curves of each dataset and network, with coresets."""
     on_coresets = _by_network(
         group
-        for group in groups.trained
+        for group in trained
         if group.coreset and group.first.result["learns_from"] == "coreset"
     )
-    for network, alike in _by_network(groups.chosen).items():
+    for network, alike in _by_network(chosen).items():
         dataset, model = network
         metric = metric_of(alike)
         learning_curves.draw(

@@ -98,18 +98,27 @@ def _read(path: Path) -> Run | None:
     run = Run(path, kind, config, read_rows(path / "metrics.jsonl", "step"))
     if not result:
         return run
+    try:
+        run = _with_result(run, result)
+        class_scores.pooled(run.scores)
+    except (*DAMAGE, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is damaged: its result cannot be read") from error
+    return run
+
+
+def _with_result(run: Run, result: dict[str, Any]) -> Run:
     run = run._replace(
         result=result,
         dataset=result["dataset"],
         seconds=result["wall_seconds"],
         metric=result.get("measure", ACCURACY),
     )
-    if kind == "active":
+    if run.kind == "active":
         return _active(run)
-    if kind == "train":
+    if run.kind == "train":
         return _training(run)
     run = _coreset(run)
-    return run if kind == "folds" else _evaluated(run)
+    return run if run.kind == "folds" else _evaluated(run)
 
 
 def _kind(config: dict[str, Any], result: dict[str, Any]) -> str | None:
@@ -165,7 +174,7 @@ def _evaluated(run: Run) -> Run:
             row["protocol"], row["learns_from"], row["seconds"], row["num_samples"]
             [float(accuracy) for accuracy in row["test_accuracies"]]
             class_scores.pooled([row])
-    except (*DAMAGE, AttributeError, UserError) as error:
+    except (*DAMAGE, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is damaged: it is not an evaluation") from error
     own = "coreset", run.result["protocol"]
     is_own = lambda row: (row["learns_from"], row["protocol"]) == own

@@ -11,8 +11,10 @@ CONFUSION = [[3, 1], [0, 4]]
 def summary(*confusions, names=("a", "b")):
     """Scores by class as ``Evaluation.summary`` gives them, one matrix per seed."""
     return {
+        "protocol": "krr",
+        "test_accuracies": [0.5] * len(confusions),
         "per_class_accuracy": dict.fromkeys(names, 0.5),
-        "confusions": [list(map(list, confusion)) for confusion in confusions],
+        "confusions": list(map(list, confusions)),
     }
 
 

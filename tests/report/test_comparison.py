@@ -8,33 +8,30 @@ from run_rows import CONFUSION, active, distillation, summary, training
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.report import comparison, run_charts
-from audiodd_jax.report.groups import grouped
 from audiodd_jax.report.runs import find
 
 
 def row(protocol="krr", learns_from="coreset", accuracies=(0.875,), **changes):
     return {
+        **summary(*[CONFUSION] * len(accuracies)),
         "protocol": protocol,
         "learns_from": learns_from,
         "num_samples": 2,
         "seconds": 3.0,
         "test_accuracies": list(accuracies),
-        **summary(*[CONFUSION] * len(accuracies)),
         **changes,
     }
 
 
-def groups(folder, kind, **options):
-    return grouped([run for run in find([folder]) if run.kind == kind], **options)
+@pytest.fixture
+def compared(monkeypatch):
+    """``compared(folder)``: the groups of its runs, which have no coreset files."""
+    by_digest = lambda distilled: {"aaaa": distilled[0]} if distilled else {}
+    monkeypatch.setattr(comparison, "_by_digest", by_digest)
+    return lambda folder: comparison.compare(find([folder]))
 
 
-def compared(folder):
-    return comparison.compare(
-        groups(folder, "distill"), groups(folder, "train"), groups(folder, "active")
-    )
-
-
-def test_seeds_of_a_coreset_are_one_group(tmp_path):
+def test_seeds_of_a_coreset_are_one_group(tmp_path, compared):
     for seed in (0, 1):
         distillation(tmp_path / str(seed), seed, test_accuracy=0.5 + seed / 10)
     (group,) = compared(tmp_path)
@@ -51,7 +48,7 @@ def test_seeds_of_a_coreset_are_one_group(tmp_path):
     assert group.classes is None
 
 
-def test_an_evaluation_adds_classes_to_its_coreset_and_groups_of_baselines(tmp_path):
+def test_an_evaluation_adds_classes_and_groups_of_baselines(tmp_path, compared):
     rows = row(), row(learns_from="random", accuracies=(0.4, 0.6)), row("nngp")
     ignored = row("convnet"), row("pkg.net:make")
     distillation(tmp_path / "x", evaluation=[*rows, *ignored])
@@ -69,7 +66,7 @@ def test_an_evaluation_adds_classes_to_its_coreset_and_groups_of_baselines(tmp_p
     np.testing.assert_array_equal(found[1].classes.counts, 2 * np.array(CONFUSION))
 
 
-def test_the_same_real_clips_count_once_and_each_seed_adds(tmp_path):
+def test_the_same_real_clips_count_once_and_each_seed_adds(tmp_path, compared):
     random = lambda accuracy: [row(learns_from="random", accuracies=(accuracy,))]
     distillation(tmp_path / "a", evaluation=random(0.4))
     distillation(tmp_path / "b", method="dm", evaluation=random(0.4))
@@ -77,7 +74,7 @@ def test_the_same_real_clips_count_once_and_each_seed_adds(tmp_path):
     assert [group.accuracies for group in compared(tmp_path)[2:]] == [(0.4, 0.6)]
 
 
-def test_clips_with_other_features_are_another_group(tmp_path):
+def test_clips_with_other_features_are_another_group(tmp_path, compared):
     random = [row(learns_from="random")]
     distillation(tmp_path / "a", evaluation=random)
     other = {"features": {"n_mels": 16}}
@@ -86,15 +83,13 @@ def test_clips_with_other_features_are_another_group(tmp_path):
     assert names == ["real clips, random"] * 2
 
 
-def test_networks_on_coresets_have_their_bytes(tmp_path):
+def test_networks_on_coresets_have_their_bytes(tmp_path, compared):
     distillation(tmp_path / "coreset")
-    distilled = groups(tmp_path, "distill")
     training(tmp_path / "1", "coreset", "aaaa", [0.6, 0.8])
     training(tmp_path / "2", "coreset", "0123abcd", [0.6])
     training(tmp_path / "3", "random", None, [0.5])
     active(tmp_path / "active")
-    trained = groups(tmp_path, "train", coresets={"aaaa": distilled[0]})
-    found = comparison.compare(distilled, trained, groups(tmp_path, "active"))
+    found = compared(tmp_path)
     assert [(group.name, group.num_bytes) for group in found[1:]] == [
         ("coreset of rfad, 1 per class", 800),
         ("coreset of 0123abcd", None),
@@ -107,14 +102,14 @@ def test_networks_on_coresets_have_their_bytes(tmp_path):
     assert (found[4].first.examples, found[4].accuracies) == (20, (0.6,))
 
 
-def test_groups_of_a_dataset_are_next_to_each_other(tmp_path):
+def test_groups_of_a_dataset_are_next_to_each_other(tmp_path, compared):
     for folder, name in zip("abc", ("y", "x", "y"), strict=True):
         config = {"coreset": {"samples_per_class": ord(folder)}}
         distillation(tmp_path / folder, dataset=name, config=config)
     found = compared(tmp_path)
-    assert [group.first.dataset for group in found] == ["y", "y", "x"]
+    assert [group.first.dataset for group in found] == ["x", "y", "y"]
     assert [group.number for group in found] == [1, 2, 3]
-    assert list(comparison.by_dataset(found)) == ["y", "x"]
+    assert list(comparison.by_dataset(found)) == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +131,7 @@ def test_a_damaged_evaluation_is_named(tmp_path, text):
         find([tmp_path])
 
 
-def test_charts_are_those_that_have_points(tmp_path):
+def test_charts_are_those_that_have_points(tmp_path, compared):
     distillation(tmp_path / "both" / "coreset")
     active(tmp_path / "both" / "active")
     active(tmp_path / "one" / "active")
@@ -154,7 +149,7 @@ def test_charts_are_those_that_have_points(tmp_path):
     assert run_charts.draw([]) == []
 
 
-def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path):
+def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path, compared):
     distillation(tmp_path / "x", method="random", steps=0)
     (tmp_path / "x" / "metrics.jsonl").write_text("")
     (group,) = compared(tmp_path)

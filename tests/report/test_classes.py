@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import run_rows
 
-from audiodd_jax.errors import UserError
-from audiodd_jax.report import class_scores, class_tables
-from audiodd_jax.report.class_scores import ClassScores
+from audiodd_jax.report import class_scores, class_tables, html_page
+from audiodd_jax.runtime.files import DAMAGE
 
 NAMES = ("a", "b", "c")
 ONE = [[3, 1, 0], [0, 0, 0], [1, 1, 2]]
@@ -26,17 +25,16 @@ def test_seeds_and_runs_add_up():
     found = class_scores.pooled([summary(ONE, ONE), summary(ONE)])
     np.testing.assert_array_equal(found.counts, 3 * np.array(ONE))
     assert found.accuracies == [0.75, None, 0.5]
-    assert found.shares == [[0.75, 0.25, None], [None] * 3, [0.25, 0.25, 0.5]]
 
 
 def test_mistakes_come_most_frequent_first():
-    found = ClassScores(NAMES, np.array([[3, 1, 0], [4, 0, 0], [0, 2, 2]]))
-    assert list(found.confused()) == [
-        ("b", "a", 4, 4),
-        ("c", "b", 2, 4),
-        ("a", "b", 1, 4),
+    found = class_scores.pooled([summary([[3, 1, 0], [4, 0, 0], [0, 2, 2]])])
+    assert list(found.mistakes()) == [
+        "b, mistaken for a: 4 of 4",
+        "c, mistaken for b: 2 of 4",
+        "a, mistaken for b: 1 of 4",
     ]
-    assert list(found.confused(1)) == [("b", "a", 4, 4)]
+    assert list(found.mistakes(1)) == ["b, mistaken for a: 4 of 4"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +55,7 @@ def test_without_matrices_of_the_same_classes_there_are_no_scores(summaries):
     [ONE[:2], [[1, 2], [3, 4]], [["x"] * 3] * 3, [[1, 2], [3]], [[-1] * 3] * 3],
 )
 def test_a_damaged_matrix_is_refused(damaged):
-    with pytest.raises(UserError, match="does not have 3 rows and columns"):
+    with pytest.raises(DAMAGE):
         class_scores.pooled([summary(damaged)])
 
 
@@ -67,26 +65,28 @@ def test_a_table_has_a_column_per_run_and_a_row_per_class():
         (1, "run1, by krr"),
         (4, "run4, by krr"),
     ]
-    text = lambda cell: cell and cell.text
-    assert [(name, *map(text, cells)) for name, cells in table.rows] == [
-        ("a", "75", "100"),
-        ("b", None, "100"),
-        ("c", "50", "100"),
-    ]
+    assert table.rows == [("a", (0.75, 1)), ("b", (None, 1)), ("c", (0.5, 1))]
 
 
-def test_other_classes_have_a_table_of_their_own():
+def test_other_classes_have_their_own_table():
     others = [group(1, ONE), group(2, ONE, names=("x", "y", "z"))]
     tables = class_tables.by_class(others)
     assert [table.rows[0][0] for table in tables] == ["a", "x"]
     assert class_tables.by_class([group(1)]) == []
 
 
-def test_small_shares_are_not_written_as_nothing():
-    counts = [[999, 1, 0], [0, 1, 0], [0, 0, 1]]
+def test_matrices_have_shares_and_mistakes():
+    counts = [[999, 1, 0], [0, 0, 0], [0, 0, 1]]
     (matrix,) = class_tables.matrices([group(1, counts)])
-    assert [cell and cell.text for cell in matrix.rows[0]] == ["100", "<1", None]
+    assert matrix.shares == [[0.999, 0.001, 0], [0, 0, 0], [0, 0, 1]]
     assert matrix.mistakes == ["a, mistaken for b: 1 of 1,000"]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "0"), (0.004, "<1"), (0.006, "1"), (1.0, "100")]
+)
+def test_small_shares_are_not_written_as_nothing(share, text):
+    assert html_page._percent(share) == text
 
 
 def test_large_matrices_are_as_many_as_a_page_holds():
@@ -96,25 +96,27 @@ def test_large_matrices_are_as_many_as_a_page_holds():
     assert len(class_tables.matrices([group(i, ONE) for i in range(3)])) == 3
 
 
-def tagged(a, b):
-    return {"per_class_average_precision": {"a": a, "b": b}}
+def tagged(a, b, name="b"):
+    return {
+        "protocol": "krr",
+        "macro_f1s": [0.5],
+        "average_precisions": [[a, b]],
+        "per_class_average_precision": {"a": a, name: b},
+    }
 
 
 def test_tags_have_mean_precisions_over_seeds_and_no_matrix():
-    scores = [tagged(0.5, None), tagged(1.0, None)]
-    found = class_scores.pooled(scores)
-    assert found == class_scores.TagPrecisions(("a", "b"), [0.75, None])
-    of_tags = run_rows.group(1, scores=scores)
-    assert class_tables.matrices([of_tags]) == []
-    (table,) = class_tables.by_class([of_tags])
+    group = run_rows.group(1, scores=[tagged(0.5, None), tagged(1.0, None)])
+    assert group.classes.accuracies == [0.75, None]
+    assert class_tables.matrices([group]) == []
+    (table,) = class_tables.by_class([group])
     assert table.metric == "average precision of each tag"
-    assert [name for name, _ in table.rows] == ["a", "b"]
-    assert table.rows[0][1][0].percent == 75
-    assert table.rows[1][1] == [None]
+    assert table.rows == [("a", (0.75,)), ("b", (None,))]
 
 
 def test_tags_of_other_names_or_kinds_are_not_pooled():
-    other = {"per_class_average_precision": {"a": 0.5, "c": 0.5}}
+    other = tagged(0.5, 0.5, "c")
     assert class_scores.pooled([tagged(0.5, 0.5), other]) is None
-    with pytest.raises(UserError, match="is not a number"):
+    assert class_scores.pooled([tagged(0.5, 0.5), summary(ONE)]) is None
+    with pytest.raises(DAMAGE):
         class_scores.pooled([tagged("x", 0.5)])
