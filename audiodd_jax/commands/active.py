@@ -12,7 +12,7 @@ from audiodd_jax.active_learning import budgets, query, rounds
 from audiodd_jax.command_line import CommandLine, dataset_config, names
 from audiodd_jax.commands.common import resumable, start, table, target
 from audiodd_jax.commands.train import train_source
-from audiodd_jax.config import Config, extensions, fields, presets
+from audiodd_jax.config import ActiveConfig, Config, extensions, fields, presets
 from audiodd_jax.config.names import ACQUISITIONS, ACTIVE, file_stem
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -142,7 +142,11 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
         learnt = rounds.label_rounds(config, data, run)
         with atomic(run.path / "labelled.npy") as file:
             np.save(file, learnt.labelled)
-        result = _result(config, data, learnt)
+        result = {
+            **_result(config.active, data, learnt),
+            "model": config.model.name,
+            "seed": config.seed,
+        }
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)
         learning_curves.draw(
@@ -162,14 +166,15 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
     return run_once(workdir, record, work, **options).result
 
 
-def _result(config: Config, data: Dataset, learnt: rounds.Learnt) -> dict[str, Any]:
-    """Returns the contents of ``result.json``."""
-    active, last = config.active, learnt.rounds[-1]
+def _result(
+    active: ActiveConfig, data: Dataset, learnt: rounds.Learnt
+) -> dict[str, Any]:
+    """Returns the results of the rounds for ``result.json``."""
+    last = learnt.rounds[-1]
     uses_passes = query.uses_passes(active.acquisition)
     return {
         **data.origin,
         "acquisition": active.acquisition,
-        "model": config.model.name,
         "class_names": data.class_names,
         "budgets": {
             text: budgets.clips(text, data.num_train, data.num_classes)
@@ -178,7 +183,6 @@ def _result(config: Config, data: Dataset, learnt: rounds.Learnt) -> dict[str, A
         "passes": active.passes if uses_passes else 0,
         "num_train": data.num_train,
         "num_validation": len(data.validation.labels),
-        "seed": config.seed,
         "num_samples": last["labelled"],
         "test_accuracy": last["test_accuracy"],
         "wall_seconds": last["seconds"],

@@ -1,6 +1,5 @@
 """``audiodd distill``: distils a dataset to a coreset, scores it and draws it."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,7 +38,13 @@ def run(line: CommandLine) -> None:
             else dry_run.forecast(config)
         )
         return
-    workdir = Path(flags.workdir or Path("runs") / _default_name(config, flags.fold))
+    data_name = "-".join(filter(None, (config.data.name, config.data.variant)))
+    fold = f"-fold{flags.fold}" if flags.fold else ""
+    default = (
+        f"{data_name}{fold}-{config.method}-{config.coreset.samples_per_class}-"
+        f"seed{config.seed}"
+    )
+    workdir = Path(flags.workdir or Path("runs") / default)
     with resumable(workdir, is_run=True):
         if flags.fold == "all":
             result = folds.distill(config, workdir, distill)
@@ -49,14 +54,6 @@ def run(line: CommandLine) -> None:
         _show_folds(result, workdir)
     else:
         _show(result, workdir)
-
-
-def _default_name(config: Config, fold: str | None) -> str:
-    dataset_name = "-".join(filter(None, (config.data.name, config.data.variant)))
-    return (
-        f"{dataset_name}{f'-fold{fold}' if fold else ''}-{config.method}-"
-        f"{config.coreset.samples_per_class}-seed{config.seed}"
-    )
 
 
 class Run(NamedTuple):
@@ -130,7 +127,7 @@ def _finish(
     labelling = None
     if config.teacher.networks:
         labelled = teacher.label(coreset.unpack().images, config, data)
-        coreset = _with_views(coreset, labelled, config)
+        coreset = distilled.with_views(coreset, labelled.views.labels, config)
         labelling = labelled.record
     final, initial = (
         arrays.unpack(config.coreset.factor) for arrays in (outcome.best, outcome.start)
@@ -151,25 +148,6 @@ def _finish(
         card = distilled.card(result, scores, data, config)
         write_atomically(folder / "README.md", card)
     return coreset, result
-
-
-def _with_views(
-    coreset: Coreset, labelled: teacher.Labelled, config: Config
-) -> Coreset:
-    """Returns the coreset with a teacher's labels of its views."""
-    views = {
-        "count": config.coreset.views,
-        "seed": config.seed,
-        "settings": dataclasses.asdict(config.views),
-    }
-    metadata = {
-        **coreset.metadata,
-        "views": views,
-        "teacher": dataclasses.asdict(config.teacher),
-    }
-    return dataclasses.replace(
-        coreset, metadata=metadata, teacher_labels=labelled.views.labels
-    )
 
 
 def _show(result: dict[str, Any], path: Path) -> None:

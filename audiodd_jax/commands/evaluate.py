@@ -5,10 +5,9 @@ test split is read once, after training.
 """
 
 import dataclasses
-import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,17 +167,18 @@ def compare(
     fields.validate(config)
     data = load_data(coreset, config, any(baselines.values()))
     rows = []
-    for protocol in protocols:
+    for name in protocols:
         settings, training_sets = config, {"coreset": None, **baselines}
-        if presets.is_network(protocol):
-            settings = presets.for_model(config, protocol, **(recipe or {}))
+        if presets.is_network(name):
+            settings = presets.for_model(config, name, **(recipe or {}))
             fields.validate(settings)
             if coreset.teacher_labels is not None and settings.training.teacher_labels:
                 same_size = [name for name in baselines if name in SAME_SIZE]
                 training_sets |= {n + RELABELLED: baselines[n] for n in same_size}
-        folder = out / file_stem(protocol) if out else None
-        for name, subset in training_sets.items():
-            rows.append(_row(protocol, name, subset, coreset, data, settings, folder))
+        protocol = Protocol(name, settings, data)
+        folder = out / file_stem(name) if out else None
+        for training_set in training_sets.items():
+            rows.append(_row(protocol, *training_set, coreset, folder))
     return rows
 
 
@@ -238,7 +238,7 @@ class Scored(NamedTuple):
     """Scores of one training set.
 
     Attributes:
-      scores: on the test split.
+      scores: scores on the test split.
       seconds: duration of the original training, or of this kernel regression.
     """
 
@@ -246,105 +246,99 @@ class Scored(NamedTuple):
     seconds: float
 
 
-# ``(source, seeds, folder) -> Scored``: the seeds count from 0.
-Scorer = Callable[[Source, Sequence[int], Path | None], Scored]
+class Protocol(NamedTuple):
+    """A protocol with its settings and the data that it tests on.
+
+    Attributes:
+      name: ``krr``, an exact kernel, or a network.
+      config: settings of the protocol.
+      data: the dataset, preprocessed like the coreset.
+    """
+
+    name: str
+    config: Config
+    data: Dataset
+
+    @property
+    def is_network(self) -> bool:
+        """Returns whether the protocol trains networks."""
+        return presets.is_network(self.name)
+
+    @property
+    def seeds(self) -> range:
+        """Returns the seeds, counted from 0."""
+        group = self.config.training if self.is_network else self.config.evaluation
+        return range(group.seeds)
+
+    def score(
+        self, source: Source, seeds: Sequence[int], folder: Path | None
+    ) -> Scored:
+        """Learns from a training set and scores it; a given folder allows resuming."""
+        if self.is_network:
+            changes = {
+                "training.seeds": len(seeds),
+                "seed": self.config.seed + seeds[0],
+            }
+            config = fields.replace(self.config, changes)
+            trained = train_source(config, self.data, source, folder)
+            return Scored(trained.scores, trained.result["wall_seconds"])
+        began = time.perf_counter()
+        scores = self._regress(source, seeds, folder)
+        return Scored(scores, time.perf_counter() - began)
+
+    def _regress(
+        self, source: Source, seeds: Sequence[int], folder: Path | None
+    ) -> Evaluation:
+        """Scores a training set by kernel regression."""
+        config, test = self.config, self.data.test
+        support = source.support(self.data.num_classes)
+        scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+        if self.name in KERNELS:
+            return evaluation.exact_regression(
+                support, test, self.name, scoring, folder
+            )
+        with progress.waiting(f"krr on {source.record['name']}"):
+            return evaluation.kernel_regression([support], test, scoring, seeds)[0]
 
 
 def _row(
-    protocol: str,
+    protocol: Protocol,
     name: str,
     subset: Subset | None,
     coreset: Coreset,
-    data: Dataset,
-    config: Config,
     folder: Path | None,
 ) -> Row:
-    """Scores one training set by one protocol."""
-    is_network = presets.is_network(protocol)
-    score = _scorer(protocol, data, config)
-    seeds = range((config.training if is_network else config.evaluation).seeds)
+    """Scores one training set, drawn anew for each seed if it is random."""
+    config, data = protocol.config, protocol.data
     is_drawn = subset is not None and subset.is_drawn
     scored, clips = [], coreset.labels.shape[0]
-    # Each seed learns from its own draw of clips.
-    for some_seeds in [[seed] for seed in seeds] if is_drawn else [list(seeds)]:
-        draw = config.seed + some_seeds[0]
+    for seeds in [[i] for i in protocol.seeds] if is_drawn else [list(protocol.seeds)]:
+        draw = config.seed + seeds[0]
         if subset is not None:
             embedding = subsets.Embedding(config.network, config.evaluation.networks)
             rows = subsets.choose(subset, data, embedding, draw)
             source = source_lib.subset_source(subset, rows, data, draw)
             clips = len(rows)
             if name.endswith(RELABELLED):
-                source = _relabelled(source, name, coreset, data, config)
-        elif is_network and name == "coreset":
+                source = _relabelled(source, name, coreset, data, config.data.cache_dir)
+        elif protocol.is_network and name == "coreset":
             source = source_lib.network_source(coreset, config.training)
         else:
             source = source_lib.coreset_source(coreset.unpack(), name, coreset.has_tags)
         draw_name = f"{name}-draw{draw}" if is_drawn else name
-        scored.append(score(source, some_seeds, folder and folder / draw_name))
+        scored.append(protocol.score(source, seeds, folder and folder / draw_name))
     scores = scores_lib.joined([one.scores for one in scored])
     seconds = sum(one.seconds for one in scored)
-    return Row(protocol, name, clips, clips / data.num_train, scores, seconds)
+    return Row(protocol.name, name, clips, clips / data.num_train, scores, seconds)
 
 
 def _relabelled(
-    source: Source, name: str, coreset: Coreset, data: Dataset, config: Config
+    source: Source, name: str, coreset: Coreset, data: Dataset, cache_dir: str
 ) -> Source:
     """Returns views of real clips, labelled by the coreset's teacher."""
     images = source.clips.take(np.arange(len(source.clips.labels)))
-    settings = coreset_config(coreset)
-    settings = fields.with_cache(settings, config.data.cache_dir)
-    return source_lib.views_source(teacher.label(images, settings, data).views, name)
-
-
-def _scorer(protocol: str, data: Dataset, config: Config) -> Scorer:
-    """Returns the function that scores training sets by a protocol."""
-    scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
-    if protocol == "krr":
-        return functools.partial(_score_by_random_kernels, data, scoring)
-    if protocol in KERNELS:
-        return functools.partial(_score_by_exact_kernel, protocol, data, scoring)
-    return functools.partial(_score_by_network, data, config)
-
-
-def _score_by_random_kernels(
-    data: Dataset,
-    scoring: Scoring,
-    source: Source,
-    seeds: Sequence[int],
-    folder: Path | None,
-) -> Scored:
-    began = time.perf_counter()
-    support = source.support(data.num_classes)
-    with progress.waiting(f"krr on {source.record['name']}"):
-        (scores,) = evaluation.kernel_regression([support], data.test, scoring, seeds)
-    return Scored(scores, time.perf_counter() - began)
-
-
-def _score_by_exact_kernel(
-    kernel: str,
-    data: Dataset,
-    scoring: Scoring,
-    source: Source,
-    seeds: Sequence[int],
-    folder: Path | None,
-) -> Scored:
-    began = time.perf_counter()
-    support = source.support(data.num_classes)
-    scores = evaluation.exact_regression(support, data.test, kernel, scoring, folder)
-    return Scored(scores, time.perf_counter() - began)
-
-
-def _score_by_network(
-    data: Dataset,
-    config: Config,
-    source: Source,
-    seeds: Sequence[int],
-    folder: Path | None,
-) -> Scored:
-    changes = {"training.seeds": len(seeds), "seed": config.seed + seeds[0]}
-    config = fields.replace(config, changes)
-    trained = train_source(config, data, source, folder)
-    return Scored(trained.scores, trained.result["wall_seconds"])
+    config = fields.with_cache(coreset_config(coreset), cache_dir)
+    return source_lib.views_source(teacher.label(images, config, data).views, name)
 
 
 def _show(rows: Sequence[Row], subject: Subject, out: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config import Config, DataConfig, FeaturesConfig, fields, presets
 from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.distillation import registry
 from audiodd_jax.errors import UserError
@@ -47,7 +47,7 @@ def distill(
 
     def work(run: RunDirectory) -> dict[str, Any]:
         registry.check_dataset(config.method, config.data)
-        folds = _folds(config)
+        folds = _folds(config.data, config.features)
         run.start_from(-1)
         rows = []
         for fold in folds:
@@ -66,17 +66,17 @@ def distill(
     return run_once(workdir, record, work, **options).result
 
 
-def _folds(config: Config) -> list[int]:
+def _folds(data: DataConfig, features: FeaturesConfig) -> list[int]:
     """Returns the numbers of a dataset's folds.
 
     Raises:
       UserError: the dataset has fewer than two.
     """
-    folds = np.unique(cache.prepare(config.data, config.features).folds)
+    folds = np.unique(cache.prepare(data, features).folds)
     folds = folds[folds > 0].tolist()
     if len(folds) < 2:
         raise UserError(
-            f"--fold=all needs data with folds; {config.data.name} has "
+            f"--fold=all needs data with folds; {data.name} has "
             f"{len(folds) or 'none'} here"
         )
     return folds

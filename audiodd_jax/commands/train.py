@@ -167,9 +167,20 @@ def train_source(
             scores = evaluation.networks(
                 fitted, data.test, config.model.name, data.num_classes
             )
-        result = _result(config, data, source, fitted, scores)
+        result = {
+            **data.origin,
+            "model": config.model.name,
+            "seed": config.seed,
+            **_result(source, fitted, data.num_train),
+            **scores.summary(data.class_names),
+        }
         if run:
-            _write(config, data, fitted, scores, result, run.path)
+            save = networks_file.save
+            save(run.path / "networks.npz", fitted.networks, data, config.model)
+            card = cards.training(result, str(scores), config.model, config.training)
+            write_atomically(run.path / "README.md", card)
+            title = f"{data.name}, {config.model.name}, {result['learns_from']}"
+            _draw(fitted, scores, data, title, run.path / "figures")
         return result
 
     if workdir is None:
@@ -184,51 +195,31 @@ def train_source(
     return Trained(scores_lib.from_summary(result), result, path)
 
 
-def _result(
-    config: Config,
-    data: Dataset,
-    source: Source,
-    fitted: fit.Fitted,
-    scores: Evaluation,
-) -> dict[str, Any]:
-    """Returns the contents of ``result.json``."""
+def _result(source: Source, fitted: fit.Fitted, num_train: int) -> dict[str, Any]:
+    """Returns a training's part of ``result.json``."""
     clips = source.clips.labels.shape[0]
     last = fitted.history[-1]
     leaves = jax.tree.leaves(fitted.networks.variables.params)
     return {
-        **data.origin,
-        "model": config.model.name,
         "parameters": sum(x.size for x in leaves) // len(fitted.best_steps),
         "learns_from": source.record["name"],
         "num_samples": clips,
-        "num_train": data.num_train,
-        "fraction_of_train": clips / data.num_train,
-        "seed": config.seed,
+        "num_train": num_train,
+        "fraction_of_train": clips / num_train,
         "steps": fitted.steps,
         "best_steps": fitted.best_steps,
         "wall_seconds": last["seconds"],
         "validation_accuracy": last.get("validation_accuracy"),
-        **scores.summary(data.class_names),
     }
 
 
-def _write(
-    config: Config,
-    data: Dataset,
-    fitted: fit.Fitted,
-    scores: Evaluation,
-    result: dict[str, Any],
-    folder: Path,
+def _draw(
+    fitted: fit.Fitted, scores: Evaluation, data: Dataset, title: str, folder: Path
 ) -> None:
-    """Writes the weights, the pictures and the card."""
-    networks_file.save(folder / "networks.npz", fitted.networks, data, config.model)
-    pictures = folder / "figures"
-    pictures.mkdir(exist_ok=True)
-    title = f"{data.name}, {config.model.name}, {result['learns_from']}"
-    figures.curves(fitted.history, title, pictures / "curves.png", data.metric)
-    figures.by_class(scores, data.class_names, title, pictures / "confusion.png")
-    card = cards.training(result, str(scores), config.model, config.training)
-    write_atomically(folder / "README.md", card)
+    """Draws the metrics over steps, and the confusion matrix."""
+    folder.mkdir(exist_ok=True)
+    figures.curves(fitted.history, title, folder / "curves.png", data.metric)
+    figures.by_class(scores, data.class_names, title, folder / "confusion.png")
 
 
 def _show(trained: Trained, workdir: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, LabelsConfig, fields
 from audiodd_jax.config.names import DISTILLATION, SELECTION
 from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -62,6 +63,20 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     return Coreset(images, labels, data.class_names, metadata)
 
 
+def with_views(
+    coreset: Coreset, labels: Float[np.ndarray, "k c"], config: Config
+) -> Coreset:
+    """Returns the coreset with a teacher's labels of its views."""
+    views = {
+        "count": config.coreset.views,
+        "seed": config.seed,
+        "settings": dataclasses.asdict(config.views),
+    }
+    teacher = dataclasses.asdict(config.teacher)
+    metadata = {**coreset.metadata, "views": views, "teacher": teacher}
+    return dataclasses.replace(coreset, metadata=metadata, teacher_labels=labels)
+
+
 def result(
     outcome: Distilled,
     scores: Sequence[Evaluation],
@@ -97,7 +112,7 @@ def result(
         "bytes": coreset.num_bytes,
         "train_bytes": data.train_bytes,
         "views": config.coreset.views,
-        "labels": _labels(data, config),
+        "labels": _labels(data, config.labels),
         "solved_labels": config.coreset.solve_labels,
         "seed": config.seed,
         "steps": outcome.steps,
@@ -118,9 +133,8 @@ def result(
     return values
 
 
-def _labels(data: Dataset, config: Config) -> dict[str, Any] | None:
+def _labels(data: Dataset, settings: LabelsConfig) -> dict[str, Any] | None:
     """Returns which labels of the training split were used; None: all of them."""
-    settings = config.labels
     if not settings.is_part:
         return None
     chosen = "at random"
