@@ -24,7 +24,7 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import atomic_folder
 
 _BLOCK = 1 << 20
-# The largest dataset here has 105,835 files; millions of files are an attack too.
+# The largest published dataset has 105,835 files; millions are an attack.
 _MAX_FILES = 1_000_000
 _DAMAGE = (
     tarfile.TarError,
@@ -116,7 +116,9 @@ def _target(archive: Path, member: _Member, folder: Path) -> Path:
         raise UserError(f"{archive} is refused: {member.name} is a {member.kind}")
     is_outside = name.is_absolute() or ".." in name.parts
     if is_outside or any(c in member.name for c in "\\:\0"):
-        raise UserError(f"{archive} is refused: {member.name} is outside of it")
+        raise UserError(
+            f"{archive} is refused: {member.name} is outside the archive's folder"
+        )
     return folder / name
 
 
@@ -139,7 +141,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
         return "link"
     if info.is_dir():
         return "folder"
-    # Archives made on other systems than Unix have no mode.
+    # Archives that were not written on Unix have no mode.
     return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "device"
 
 

@@ -260,7 +260,7 @@ def report_bad(bad: list[BadAudioError], skip: bool) -> None:
     """Logs unusable recordings if they are skipped, and refuses them otherwise.
 
     Raises:
-      UserError: there are any, and ``skip`` is False.
+      UserError: unusable recordings, unless they are skipped.
     """
     if not bad:
         return

@@ -48,7 +48,9 @@ def fetch(url: str, target: Path, checksum: str = "") -> Path:
         _log.info("connection lost after %d of %d bytes; retrying", size, total)
     if wrong := mismatch(part, checksum):
         part.unlink()
-        raise UserError(f"{url} sent another file than was published: {wrong}")
+        raise UserError(
+            f"{url} sent a file that differs from the published one: {wrong}"
+        )
     os.replace(part, target)
     return target
 

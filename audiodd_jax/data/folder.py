@@ -27,7 +27,7 @@ def open_source(config: DataConfig) -> Source:
     """Finds the recordings of ``config.data_dir``: a folder, a CSV, or Parquet.
 
     Raises:
-      UserError: there are none, or a table cannot be understood.
+      UserError: no recordings, or a table that cannot be understood.
     """
     root, left_out = Path(config.data_dir).expanduser(), tree.LeftOut()
     if parquet.files(root):

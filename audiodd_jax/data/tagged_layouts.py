@@ -103,8 +103,8 @@ def _hear(root: Path) -> Listing:
     rates = [p for p in root.iterdir() if p.name.isdecimal() and p.is_dir()]
     if not parts or not rates:
         raise UserError(
-            f"{root} has a {_VOCABULARY} as tasks of HEAR have, but no "
-            f"{'train.json' if not parts else 'folder of a sample rate, as 48000'}"
+            f"{root} has a {_VOCABULARY} like a task of HEAR, but no "
+            f"{'train.json' if not parts else 'folder of a sample rate such as 48000'}"
         )
     audio = max(rates, key=lambda path: int(path.name))
     _log.info("reading %s as a task of HEAR, at %s Hz", root, audio.name)

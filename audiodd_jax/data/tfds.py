@@ -66,8 +66,8 @@ def _builder(name: str, root: str) -> Any:
         ) from error
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         raise UserError(
-            f"TFDS has not prepared {name} in {root}: prepare it there with "
-            "file_format='array_record', or give its --data_dir"
+            f"TFDS has not prepared {name} in {root}: prepare it with "
+            "file_format='array_record', or pass its --data_dir"
         ) from error
 
 
@@ -111,7 +111,7 @@ class _Reader:
         mono = samples.mean(1) if samples.ndim == 2 else samples
         rate = next((int(example[k]) for k in _RATES if k in example), self._rate)
         if not rate:
-            raise audio.BadAudioError(f"{self._folder} does not say its sample rate")
+            raise audio.BadAudioError(f"{self._folder} has no sample rate")
         if mono.ndim != 1 or not mono.size or not np.isfinite(mono).all():
             raise audio.BadAudioError(f"an example of {self._folder} holds no sound")
         return mono, rate

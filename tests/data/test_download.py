@@ -57,7 +57,8 @@ def test_a_wrong_checksum_is_named_and_leaves_nothing(server, tmp_path):
     target = tmp_path / "archive.bin"
     wrong = "md5:" + 32 * "0"
     with pytest.raises(
-        UserError, match=r"another file than was published: its md5 is \w+, not 0"
+        UserError,
+        match=r"a file that differs from the published one: its md5 is \w+, not 0",
     ):
         download.fetch(server.url, target, wrong)
     assert not list(tmp_path.iterdir())

@@ -292,7 +292,7 @@ def test_places(environment, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"holds no meta/esc50\.csv; it should hold"):
         read("esc10", tmp_path, cache)
     (tmp_path / "text").write_text("no archive")
-    with pytest.raises(UserError, match="is no archive; it should be audio"):
+    with pytest.raises(UserError, match="is not an archive; it should be audio"):
         read("esc10", tmp_path / "text", cache)
 
 

@@ -88,7 +88,9 @@ def test_the_published_archive(checkout, tmp_path, monkeypatch):
     packed = tmp_path / "packed.tar.gz"
     pack_tar(checkout, packed, "free-spoken-digit-dataset-1.0.10")
     monkeypatch.setattr(download, "fetch", lambda url, *_: packed)
-    with pytest.raises(UserError, match="is not all of Free Spoken Digit"):
+    with pytest.raises(
+        UserError, match="does not match Free Spoken Digit Dataset as published"
+    ):
         read("", tmp_path / "cache", allow_partial=False)
     published = {
         (digit, part): clips

@@ -120,5 +120,5 @@ def test_incomplete_copies_are_told(hear, fsd50k):
         read(hear)
     for part in ("valid", "test"):
         (hear / f"{part}.json").unlink()
-    with pytest.raises(UserError, match=r"as tasks of HEAR have, but no train\.json"):
+    with pytest.raises(UserError, match=r"like a task of HEAR, but no train\.json"):
         read(hear)

@@ -119,7 +119,7 @@ def test_what_cannot_be_read_is_told(tmp_path):
         read(tmp_path, "texts").read()
     prepare(tmp_path, rate=False, name="no_rate")
     bad = read(tmp_path, "no_rate").read().read_headers().bad
-    assert "does not say its sample rate" in str(bad[0])
+    assert "has no sample rate" in str(bad[0])
 
 
 @pytest.mark.skipif(

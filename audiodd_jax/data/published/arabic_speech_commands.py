@@ -14,7 +14,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.layout import Archive, Contents, Layout
+from audiodd_jax.data.published.layout import Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
 from audiodd_jax.data.tables import read
 from audiodd_jax.errors import UserError
@@ -66,16 +66,13 @@ def open_source(config: DataConfig) -> Source:
         name="arabic_speech_commands",
         version=entry.version,
         class_names=CLASS_NAMES,
-        parts=parts,
         markers=("val.csv",),
         holds="dataset/KEYWORD/*.wav and train.csv, val.csv and test.csv",
-        archive=Archive(
-            file_name="arabic-speech-commands-dataset.zip",
-            url="",
-            checksum="",
-            max_bytes=2 << 30,
-            advice=f"download it from {entry.homepage}",
-        ),
+        archive="arabic-speech-commands-dataset.zip",
+        url="",
+        checksum="",
+        max_bytes=2 << 30,
+        advice=f"download it from {entry.homepage}",
         find=find,
         published={(name, part): CLIPS[part] for name in CLASS_NAMES for part in parts},
     )

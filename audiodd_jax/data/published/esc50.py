@@ -12,7 +12,6 @@ from audiodd_jax.data import datasets, tables
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
 from audiodd_jax.data.published.layout import (
-    Archive,
     Contents,
     Layout,
     first_existing,
@@ -75,18 +74,15 @@ def open_source(config: DataConfig) -> Source:
         name=config.name,
         version=datasets.lookup(config.name).version,
         class_names=names,
-        parts=folds,
         markers=TABLES,
         holds=f"audio/*.wav and {TABLES[0]}",
-        archive=Archive(
-            file_name="ESC-50-master.zip",
-            url=URL,
-            checksum="md5:7771e4b9d86d0945acce719c7a59305a",
-            max_bytes=2 << 30,
-            advice="download https://github.com/karolpiczak/ESC-50 elsewhere and pass "
-            "it with --data_dir",
-            may_change=True,
-        ),
+        archive="ESC-50-master.zip",
+        url=URL,
+        checksum="md5:7771e4b9d86d0945acce719c7a59305a",
+        max_bytes=2 << 30,
+        advice="download https://github.com/karolpiczak/ESC-50 elsewhere and pass "
+        "it with --data_dir",
+        may_change=True,
         find=functools.partial(find, only_esc10=only_esc10),
         published={(name, fold): CLIPS_PER_FOLD for name in names for fold in folds},
     )

@@ -30,27 +30,6 @@ class Contents(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Archive:
-    """A published archive.
-
-    Attributes:
-      url: empty if users download it themselves.
-      checksum: ``algorithm:hexdigest``, or empty.
-      max_bytes: upper limit of its unpacked size.
-      advice: how to get it otherwise.
-      may_change: the URL serves the head of a branch; another checksum is then logged
-        instead of refused.
-    """
-
-    file_name: str
-    url: str
-    checksum: str
-    max_bytes: int
-    advice: str
-    may_change: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Layout:
     """A dataset, or a variant of one, as published.
 
@@ -58,22 +37,32 @@ class Layout:
       name: of the registry.
       version: of the dataset, with its variant.
       class_names: in the order of the labels.
-      parts: of the official protocol, in order: splits, or ``fold1`` and so on.
       markers: files or folders, one of which identifies the dataset's folder.
       holds: content of the folder, in words.
       find: folder -> the clips in it.
       published: (class, part) -> number of clips; an empty class or part means all.
+      archive: file name of the published archive.
+      url: of the archive; empty if users download it themselves.
+      checksum: of the archive, as ``algorithm:hexdigest``; empty: not checked.
+      max_bytes: upper limit of the unpacked size.
+      advice: how to get the archive otherwise.
+      may_change: the URL serves the head of a branch; another checksum is then logged
+        instead of refused.
     """
 
     name: str
     version: str
     class_names: tuple[str, ...]
-    parts: tuple[str, ...]
     markers: tuple[str, ...]
     holds: str
-    archive: Archive
     find: Callable[[Path], Contents]
     published: Mapping[tuple[str, str], int]
+    archive: str
+    url: str
+    checksum: str
+    max_bytes: int
+    advice: str
+    may_change: bool = False
 
 
 def first_existing(folder: Path, names: Sequence[str]) -> Path:
@@ -104,7 +93,7 @@ def listed(
             raise UserError(f"{table}: {clip.name} has the unknown {clip.part!r}")
         if clip.name in names or Path(clip.name).name != clip.name:
             raise UserError(
-                f"{table}: {clip.name} is listed twice, or is not a file name"
+                f"{table}: {clip.name} is listed twice or is not a file name"
             )
         names.add(clip.name)
     # One listing per folder: 100,000 calls of stat take seconds.
@@ -140,12 +129,12 @@ def check(layout: Layout, contents: Contents, folder: Path, config: DataConfig) 
     wrong += _wrong_counts(layout.published, contents.clips)
     if not wrong:
         return
-    text = f"{folder} is not all of {title}: {'; '.join(wrong)}"
+    text = f"{folder} does not match {title} as published: {'; '.join(wrong)}"
     if not config.allow_partial:
         raise UserError(
-            f"{text}; complete it, or pass --allow_partial to use what is there"
+            f"{text}; complete it, or pass --allow_partial to use it as it is"
         )
-    _log.warning("%s; using what is there", text)
+    _log.warning("%s; it is used as it is", text)
 
 
 def _wrong_counts(

@@ -13,6 +13,9 @@ from audiodd_jax.data import archives, audio, datasets, download
 from audiodd_jax.data.clips import Clip, Decoder, index
 from audiodd_jax.data.published.layout import Contents, Layout, check
 from audiodd_jax.data.recordings import (
+    TEST,
+    TRAIN,
+    VALIDATION,
     Decoded,
     Recordings,
     Source,
@@ -63,12 +66,12 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     """Returns the index of a dataset; downloads and unpacks it if needed."""
     cache = datasets.cache_root(config)
     _show_licence(layout.name, cache)
-    may_differ = config.allow_partial or layout.archive.may_change
+    may_differ = config.allow_partial or layout.may_change
     folder = location.folder or _unpacked(layout, location, may_differ, cache)
     contents = layout.find(folder)
     check(layout, contents, folder, config)
     # In the order of the official parts, on which random draws depend.
-    clips = [c for part in layout.parts for c in contents.clips if c.part == part]
+    clips = sorted(contents.clips, key=_part_number)
     # A partial dataset may lack classes.
     present = {clip.labels[0] for clip in clips}
     class_names = tuple(name for name in layout.class_names if name in present)
@@ -89,6 +92,10 @@ def _show_licence(name: str, cache: Path) -> None:
     _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
     shown.parent.mkdir(parents=True, exist_ok=True)
     shown.write_text(f"{entry.licence}\n")
+
+
+def _part_number(clip: Clip) -> int:
+    return clip.fold or (TRAIN, VALIDATION, TEST).index(clip.split)
 
 
 def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
@@ -123,16 +130,15 @@ def _locate(layout: Layout, config: DataConfig) -> Location:
     """
     if config.data_dir:
         return _given(layout, Path(config.data_dir).expanduser())
-    published = layout.archive
-    archive = datasets.cache_root(config) / "downloads" / published.file_name
-    if published.url:
-        version = published.checksum.rpartition(":")[2] or layout.version
+    archive = datasets.cache_root(config) / "downloads" / layout.archive
+    if layout.url:
+        version = layout.checksum.rpartition(":")[2] or layout.version
         return Location(None, None, f"published-{version[:16]}")
     if archive.is_file():
         return _of_archive(archive)
     raise UserError(
         f"{datasets.lookup(layout.name).title} is not downloaded by this program: "
-        f"{published.advice}; then put {published.file_name} into {archive.parent}, "
+        f"{layout.advice}; then put {layout.archive} into {archive.parent}, "
         "or pass it or the unpacked folder with --data_dir"
     )
 
@@ -144,10 +150,10 @@ def _of_archive(archive: Path) -> Location:
 
 def _given(layout: Layout, path: Path) -> Location:
     """The location in ``--data_dir``: a folder, one near it, or the archive."""
-    what = f"{layout.holds}, or the archive {layout.archive.file_name}"
+    what = f"{layout.holds}, or the archive {layout.archive}"
     if path.is_file():
         if not archives.is_archive(path):
-            raise UserError(f"--data_dir={path} is no archive; it should be {what}")
+            raise UserError(f"--data_dir={path} is not an archive; it should be {what}")
         return _of_archive(path)
     if not path.is_dir():
         raise UserError(f"--data_dir={path} is not a folder; it should hold {what}")
@@ -155,7 +161,7 @@ def _given(layout: Layout, path: Path) -> Location:
         if folder != path:
             _log.info("reading %s from %s", layout.name, folder)
         return Location(folder, None, fingerprint_tree(folder))
-    archive = path / layout.archive.file_name
+    archive = path / layout.archive
     if archives.is_archive(archive):
         return _of_archive(archive)
     raise UserError(
@@ -199,51 +205,40 @@ def _unpacked(
       UserError: the archive cannot be downloaded, or differs from the published one
         and may not.
     """
-    published = layout.archive
-    name = f"{published.file_name}-{location.fingerprint}"
+    name = f"{layout.archive}-{location.fingerprint}"
     if location.archive and may_differ:
         name += "-unverified"
     target = cache / "unpacked" / name
-    with exclusive(cache / "locks" / published.file_name, "unpacking this dataset"):
+    with exclusive(cache / "locks" / layout.archive, "unpacking this dataset"):
         if not target.is_dir():
             archive = location.archive or _download(layout, cache)
-            if location.archive and not may_differ:
-                _verify(archive, published.checksum)
-            archives.extract(archive, target, published.max_bytes)
+            is_checked = location.archive and not may_differ
+            if wrong := is_checked and download.mismatch(archive, layout.checksum):
+                raise UserError(
+                    f"{archive} is not the published archive ({wrong}); download it "
+                    "again, or pass --allow_partial to use what it holds"
+                )
+            archives.extract(archive, target, layout.max_bytes)
     folder = _inside(target, layout.markers)
     if folder is None:
         raise UserError(
-            f"{location.archive or published.file_name} holds no {layout.markers[0]}; "
+            f"{location.archive or layout.archive} holds no {layout.markers[0]}; "
             f"it is not {layout.name}"
         )
     return folder
 
 
-def _verify(archive: Path, checksum: str) -> None:
-    """Refuses an archive that differs from the published one.
-
-    Raises:
-      UserError: its checksum is another.
-    """
-    if wrong := download.mismatch(archive, checksum):
-        raise UserError(
-            f"{archive} is not the published archive ({wrong}); download it again, or "
-            "pass --allow_partial to use what it holds"
-        )
-
-
 def _download(layout: Layout, cache: Path) -> Path:
-    published = layout.archive
-    target = cache / "downloads" / published.file_name
-    checksum = "" if published.may_change else published.checksum
+    target = cache / "downloads" / layout.archive
+    checksum = "" if layout.may_change else layout.checksum
     try:
-        archive = download.fetch(published.url, target, checksum)
+        archive = download.fetch(layout.url, target, checksum)
     except UserError as error:
-        raise UserError(f"{error}; or {published.advice}") from error
-    if published.may_change and download.mismatch(archive, published.checksum):
+        raise UserError(f"{error}; or {layout.advice}") from error
+    if layout.may_change and download.mismatch(archive, layout.checksum):
         _log.info(
             "%s has changed since its checksum was recorded; it is checked by its own "
             "checksums and the published counts",
-            published.url,
+            layout.url,
         )
     return archive

@@ -24,7 +24,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import silence, source
-from audiodd_jax.data.published.layout import Archive, Contents, Layout
+from audiodd_jax.data.published.layout import Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
 from audiodd_jax.errors import UserError
 
@@ -193,16 +193,13 @@ def open_source(config: DataConfig) -> Source:
         name="speech_commands",
         version=version if variant == version else f"{version}, {variant}",
         class_names=names,
-        parts=SPLITS,
         markers=(words[-1] if variant == "mini" else "testing_list.txt",),
         holds="a folder per word, validation_list.txt and testing_list.txt",
-        archive=Archive(
-            file_name=file_name,
-            url=f"{URL}/{file_name}",
-            checksum=f"sha256:{CHECKSUMS[version]}",
-            max_bytes=6 << 30,
-            advice=f"download {file_name} elsewhere and pass it with --data_dir",
-        ),
+        archive=file_name,
+        url=f"{URL}/{file_name}",
+        checksum=f"sha256:{CHECKSUMS[version]}",
+        max_bytes=6 << 30,
+        advice=f"download {file_name} elsewhere and pass it with --data_dir",
         find=find_clips,
         published=published,
     )

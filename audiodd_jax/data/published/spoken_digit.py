@@ -11,7 +11,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.layout import Archive, Contents, Layout
+from audiodd_jax.data.published.layout import Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, Source
 from audiodd_jax.errors import UserError
 
@@ -52,16 +52,13 @@ def open_source(config: DataConfig) -> Source:
         name="spoken_digit",
         version=entry.version,
         class_names=CLASS_NAMES,
-        parts=(TRAIN, TEST),
         markers=("recordings",),
         holds="recordings/digit_speaker_take.wav",
-        archive=Archive(
-            file_name=f"free-spoken-digit-dataset-{entry.version}.tar.gz",
-            url=f"{entry.homepage}/archive/refs/tags/v{entry.version}.tar.gz",
-            checksum="",  # the host packs the archive on request and publishes none
-            max_bytes=200 << 20,
-            advice=f"pass --data_dir with a checkout of {entry.homepage}",
-        ),
+        archive=f"free-spoken-digit-dataset-{entry.version}.tar.gz",
+        url=f"{entry.homepage}/archive/refs/tags/v{entry.version}.tar.gz",
+        checksum="",  # the host packs the archive on request and publishes none
+        max_bytes=200 << 20,
+        advice=f"pass --data_dir with a checkout of {entry.homepage}",
         find=find,
         published=PUBLISHED,
     )

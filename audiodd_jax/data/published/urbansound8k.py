@@ -12,7 +12,6 @@ from audiodd_jax.data import datasets, tables
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
 from audiodd_jax.data.published.layout import (
-    Archive,
     Contents,
     Layout,
     first_existing,
@@ -70,16 +69,13 @@ def open_source(config: DataConfig) -> Source:
         name="urbansound8k",
         version=entry.version,
         class_names=CLASS_NAMES,
-        parts=tuple(f"fold{fold}" for fold in range(1, FOLDS + 1)),
         markers=TABLES,
         holds=f"audio/fold1 to audio/fold10 and {TABLES[0]}",
-        archive=Archive(
-            file_name="UrbanSound8K.tar.gz",
-            url="",
-            checksum=CHECKSUM,
-            max_bytes=10 << 30,
-            advice=f"fill in the form at {entry.homepage} and download it (6 GB)",
-        ),
+        archive="UrbanSound8K.tar.gz",
+        url="",
+        checksum=CHECKSUM,
+        max_bytes=10 << 30,
+        advice=f"fill in the form at {entry.homepage} and download it (6 GB)",
         find=find,
         published={
             (name, f"fold{fold}"): clips
