@@ -116,7 +116,7 @@ def test_a_dataset_that_cannot_be_had_leaves_nothing(
     server = file_server(archive.read_bytes())
     monkeypatch.setattr(speech_commands, "URL", server.url)
     prepare = ["prepare", "--dataset=speech_commands", *SMALL]
-    with pytest.raises(UserError, match="a file that differs from the published one: its sha256"):
+    with pytest.raises(UserError, match="differs from the published one: its sha256"):
         run(capsys, *prepare)
     server.body = server.body[: len(server.body) // 2]
     archive.write_bytes(server.body)
