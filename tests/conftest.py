@@ -25,27 +25,33 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 
+# LLVM's third level takes ten times as long as its second for some programs (PRNGs).
+# Splitting a module for parallel compilation costs a sixth where all cores are busy.
+_QUICK_COMPILATION = (
+    "--xla_backend_optimization_level=2 --xla_cpu_parallel_codegen_split_count=1"
+)
 # Half of a compilation for CPUs; what it compiles is a tenth slower at large sizes.
-_OTHER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+_OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 
 
 def pytest_configure(config):
     """Tests run on the CPU unless JAX_PLATFORMS says otherwise.
 
-    The default suite compiles with XLA's older emitters. The other tiers compile as
-    users' programs do, as do versions of JAX in which that flag was not tried: XLA ends
-    a process over a flag that it does not know.
+    The default suite compiles with XLA's older emitters, the other tiers with those of
+    users' programs. Versions of JAX in which these flags were not tried get none: XLA
+    ends a process over a flag that it does not know.
     """
     jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
-    is_default = "not slow" in config.option.markexpr
-    if is_default and jax.__version_info__ < (0, 11):
-        # XLA reads it when the first device is asked for.
+    if jax.__version_info__ < (0, 11):
+        is_default = "not slow" in config.option.markexpr
+        flags = [_QUICK_COMPILATION, *([_OLDER_EMITTERS] if is_default else [])]
+        # XLA reads them when the first device is asked for.
         given = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{given} {_OTHER_EMITTERS}".strip()
+        os.environ["XLA_FLAGS"] = " ".join([given, *flags]).strip()
 
 
 def _is_plain(item):
-    marks = ("optimized", "slow", "nightly", "gpu")
+    marks = ("optimized", "nightly", "gpu")
     return not any(item.get_closest_marker(mark) for mark in marks)
 
 
@@ -63,10 +69,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Compiles with few optimisations, which halves the time of most tests.
+    """Compiles with few optimizations, which halves the time of most tests.
 
-    Tests of numbers, precision, devices and resumed runs are marked ``optimized`` and
-    compile with all of them, as all slow, nightly and GPU tests do.
+    Tests of numbers, precision, devices, resumed runs and long runs are marked
+    ``optimized`` and compile with all of them, as nightly and GPU tests do.
     """
     is_plain = _is_plain(item)
     value = str(int(is_plain))

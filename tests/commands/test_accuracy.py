@@ -6,7 +6,7 @@ import pytest
 
 import audiodd_jax
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 
 
 def accuracy(tmp_path, name, samples, place=""):

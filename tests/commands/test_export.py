@@ -82,6 +82,7 @@ def test_what_cannot_be_exported_is_told(run, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.skipif(not HAS_TORCH, reason="no PyTorch: pip install torch brings it")
 def test_pytorch_learns_as_much_as_we_do(real_audio, tmp_path):
     """Real digits: the script's accuracy next to that of ``audiodd train``."""

@@ -20,6 +20,7 @@ LESS = [
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_first_try_gains_ten_points_and_names_its_measure(tmp_path, capsys):
     # Less than the preset in all respects, which takes ten times as long.
     less = [*LESS, "--steps=60", "--config.evaluation.seeds=1"]
@@ -108,6 +109,7 @@ def test_a_run_goes_on_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_first_try_by_its_defaults(tmp_path, capsys):
     what = ["--dataset=tones_tagged", "--samples_per_class=2"]
     main.main(["distill", *what, f"--workdir={tmp_path / 'run'}"])

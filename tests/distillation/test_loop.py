@@ -271,6 +271,7 @@ def test_background_noise_needs_noise():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_kernels_in_float64_change_little(x64):
     config = settings(rfad__kernel_precision="float64")
     wide, narrow = (loop.distill(c, data()).best for c in (config, settings()))

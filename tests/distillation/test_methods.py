@@ -31,6 +31,7 @@ def changes(method, **more):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", ["dsa", "dm"])
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
     config = changes(method)

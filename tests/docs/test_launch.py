@@ -20,6 +20,7 @@ def notebook():
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.filterwarnings("ignore")  # from Jupyter itself
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     """On the CPU, with few steps, and with the package already installed."""

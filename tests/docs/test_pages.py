@@ -40,6 +40,7 @@ def run_blocks(page, names):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = run_blocks(README, {})
@@ -51,6 +52,7 @@ def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_python_blocks_of_the_usage_page_run_in_order(tmp_path, monkeypatch, capsys):
     """In a folder with the quickstart's run, or a short form of it."""
     monkeypatch.chdir(tmp_path)

@@ -26,6 +26,7 @@ def commands(page, beginning):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.skipif(not HAS_TORCH, reason="needs PyTorch: pip install torch")
 def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

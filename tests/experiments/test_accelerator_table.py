@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_table_of_this_machine(tmp_path):
     script = [sys.executable, str(REPOSITORY / "experiments" / "accelerator.py")]
     features = tmp_path / "tones.npz"

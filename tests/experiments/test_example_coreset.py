@@ -46,6 +46,7 @@ def test_a_folder_of_that_name_does_not_hide_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_it_teaches_forty_keywords(real_audio, capsys):
     """Test speakers are not in the training split; chance is 2.5 %."""
     data = real_audio("arabic_speech_commands")

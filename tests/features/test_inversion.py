@@ -103,6 +103,7 @@ def test_a_tone_comes_back_at_its_pitch_and_silence_as_silence():
 
 # At equal momentum it is the same algorithm from other random phases.
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     ("options", "momentum", "most"), [({"momentum": 0.0}, 0.0, 1.04), ({}, 0.99, 1.0)]
 )
@@ -140,6 +141,7 @@ def test_griffin_lim_is_as_good_as_librosas(real_audio, options, momentum, most)
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_digits_are_recognised_after_a_round_trip(real_audio):
     config = presets.for_dataset("spoken_digit", data__data_dir=str(real_audio("fsdd")))
     model = presets.for_model(config, "convnet", training__steps=150, training__seeds=1)

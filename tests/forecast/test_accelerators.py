@@ -64,6 +64,7 @@ def compiled(monkeypatch):
     The folder of the compilers is that of the environment, the path has the tests.
     """
     monkeypatch.setenv("PYTHONPATH", str(Path(every_program.__file__).parent))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # of tests on CPUs
 
     def ask(target, names):
         try:
@@ -102,6 +103,7 @@ def test_spectrograms_compile_for_a_gpu(compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("target", ["v5e", "h100"])
 def test_every_program_compiles_as_it_should(compiled, target):
     left_out = () if _ALL else _LONG[target]
@@ -114,18 +116,21 @@ def test_every_program_compiles_as_it_should(compiled, target):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("target", ["v4", "v5p:2x2x1", "v6e:2x2", "a100", "h200:16"])
 def test_every_chip_is_one_device(compiled, target):
     assert compiled(target, []) == {}
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_another_chip_compiles_the_main_programs(compiled):
     for name, account in compiled("v6e", ["rfad bfloat16", "convnet bfloat16"]).items():
         check(name, account)
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("target", ["v5e:2x4", "h100:8"])
 def test_eight_chips_exchange_what_the_plan_predicts(compiled, target):
     """Networks on eight chips: all-reduces of kernels and of the gradient alone."""
@@ -141,6 +146,7 @@ def test_eight_chips_exchange_what_the_plan_predicts(compiled, target):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_memory_is_as_predicted_and_fits(compiled):
     """A size between a quick run's and the published one."""
     compiled("h100", ["features"])  # skips without the compiler
@@ -160,6 +166,7 @@ def test_memory_is_as_predicted_and_fits(compiled):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_the_dry_run_that_is_printed_is_what_the_command_prints(tmp_path):
     """Apart from seconds, with the compiler version that the page names."""
     text = (Path(__file__).parents[2] / "launch/devices.md").read_text()

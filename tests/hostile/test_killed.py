@@ -11,7 +11,7 @@ import pytest
 
 from audiodd_jax.runtime.files import load_npy, load_npz
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.optimized]
 KILLS = int(os.environ.get("AUDIODD_TEST_KILLS", "100"))
 
 FEATURES = [
