@@ -3,7 +3,6 @@
 Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,10 +37,22 @@ class Flag(NamedTuple):
         self.define(self.name, self.default, text, flag_values=values)
 
 
-_boolean = functools.partial(Flag, absl_flags.DEFINE_bool)
-_integer = functools.partial(Flag, absl_flags.DEFINE_integer)
-_number = functools.partial(Flag, absl_flags.DEFINE_float)
-_text = functools.partial(Flag, absl_flags.DEFINE_string)
+def _flags_of(define: Callable[..., Any]) -> Callable[..., Flag]:
+    """Returns ``flag(name, help, *settings, default=None)`` for a type of value."""
+
+    def flag(
+        name: str, text: str | Callable[[], str], *sets: str, default: Any = None
+    ) -> Flag:
+        return Flag(define, name, text, default, sets)
+
+    return flag
+
+
+_boolean = _flags_of(absl_flags.DEFINE_bool)
+_integer = _flags_of(absl_flags.DEFINE_integer)
+_list = _flags_of(absl_flags.DEFINE_list)
+_number = _flags_of(absl_flags.DEFINE_float)
+_text = _flags_of(absl_flags.DEFINE_string)
 
 
 def _variants() -> str:
@@ -68,42 +79,32 @@ def _models() -> str:
 _CACHE_DIR = _text(
     "cache_dir",
     "folder for downloads and features (default: see doctor)",
-    sets=("data.cache_dir",),
+    "data.cache_dir",
 )
-_DATA_DIR = _text(
-    "data_dir",
-    "folder or archive with the recordings",
-    sets=("data.data_dir",),
-)
+_DATA_DIR = _text("data_dir", "folder or archive with the recordings", "data.data_dir")
 _DATA = (
     _text(
         "dataset",
         f"one of: {', '.join(datasets.DATASETS)}; or tfds:NAME, a dataset prepared by "
         "TensorFlow Datasets",
-        sets=("data.name",),
+        "data.name",
     ),
-    _text("variant", _variants, sets=("data.variant",)),
+    _text("variant", _variants, "data.variant"),
     _DATA_DIR,
-    _text(
-        "fold",
-        "test fold of a dataset with folds: its number, or all",
-        sets=("data.fold",),
-    ),
+    _text("fold", "test fold of a dataset with folds: its number, or all", "data.fold"),
     _boolean(
-        "allow_partial",
-        "use an incomplete published dataset",
-        sets=("data.allow_partial",),
+        "allow_partial", "use an incomplete published dataset", "data.allow_partial"
     ),
     _boolean(
         "skip_bad_files",
         "leave out files that cannot be decoded",
-        sets=("data.skip_bad_files",),
+        "data.skip_bad_files",
     ),
     _CACHE_DIR,
 )
 _PRESET = _text("preset", f"one of: {', '.join(presets.PRESETS)}")
-_SEED = _integer("seed", "random seed", sets=("seed",))
-_MODEL = _text("model", lambda: f"one of: {_models()}", "convnet")
+_SEED = _integer("seed", "random seed", "seed")
+_MODEL = _text("model", lambda: f"one of: {_models()}", default="convnet")
 _DEVICES = _integer(
     "num_devices", "devices to use (default: all); on CPU, simulate this many devices"
 )
@@ -127,6 +128,160 @@ _PROCESSES = (
     ),
     _integer("num_processes", "number of processes of the run"),
     _integer("process_id", "index of this process, from 0"),
+)
+_DISTILL = (
+    *_DATA,
+    _PRESET,
+    _text("method", f"one of: {', '.join(METHODS)} (default: rfad)", "method"),
+    _integer(
+        "samples_per_class", "coreset samples per class", "coreset.samples_per_class"
+    ),
+    _integer("steps", "distillation steps", "loop.steps"),
+    _text(
+        "labelled",
+        "use only the labels that a run of audiodd active had acquired at one "
+        "of its budgets: RUN@20%",
+    ),
+    _number("fraction", "use only this fraction of the labels", "labels.fraction"),
+    _text("indices", "use only the clips listed in this file", "labels.indices"),
+    _SEED,
+    _integer(
+        "num_seeds", "number of evaluation seeds", "evaluation.seeds", "training.seeds"
+    ),
+    _text(
+        "precision",
+        "precision of the random features: float32, or tf32 or bfloat16 with "
+        "float32 sums",
+        "network.precision",
+    ),
+    _text("workdir", "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)"),
+    *_DRY_RUN,
+    _DEVICES,
+    *_PROCESSES,
+)
+_TRAIN = (
+    *_DATA,
+    _PRESET,
+    _MODEL,
+    _text("coreset", "train on this coreset.npz, or example"),
+    _integer("samples_per_class", "train on this many clips per class"),
+    _number("fraction", "train on this fraction of the training split"),
+    _text("indices", "train on the clips listed in this file"),
+    _boolean("herding", "select --samples_per_class clips by herding", default=False),
+    _integer("steps", "training steps", "training.steps"),
+    _integer("seed", "random seed of the first network", "seed"),
+    _integer("num_seeds", "number of networks", "evaluation.seeds", "training.seeds"),
+    _text("workdir", "run directory (default: runs/DATASET-MODEL-...)"),
+    *_DRY_RUN,
+    _DEVICES,
+)
+_EVALUATE = (
+    *_DATA,
+    _text("workdir", "run directory with the coreset to score"),
+    _text("coreset", "coreset.npz to score, or example, which ships with the package"),
+    _text(
+        "protocol",
+        lambda: (
+            "comma-separated: krr (kernel regression with random networks), "
+            f"nngp or ntk (exact kernels), or networks to train: {_models()}"
+        ),
+        default="krr",
+    ),
+    _text(
+        "against",
+        "comma-separated baselines: random, herding (real clips, the same "
+        "number per class), hard (hard labels), 20% (of the clips), all",
+        default="",
+    ),
+    _text(
+        "out",
+        "folder for trainings, tables and pictures (default: evaluation in --workdir)",
+    ),
+    _integer(
+        "num_seeds", "number of evaluation seeds", "evaluation.seeds", "training.seeds"
+    ),
+    _integer("steps", "training steps", "training.steps"),
+    *_DRY_RUN,
+    _DEVICES,
+)
+_ACTIVE = (
+    *_DATA,
+    _PRESET,
+    _text(
+        "acquisition",
+        f"comma-separated: {', '.join(ACQUISITIONS)}, or all (default: bald)",
+    ),
+    _MODEL,
+    _list(
+        "budgets",
+        "increasing sizes of the labelled pool, comma-separated: fractions as "
+        "0.2 or 20%, clips per class as 10/class (default: 20%,30%,40%,60%)",
+        "active.budgets",
+    ),
+    _text(
+        "coreset",
+        "comma-separated coreset.npz files, one per seed, to train on with the "
+        "same recipe for comparison",
+    ),
+    _integer("steps", "training steps per round", "training.steps"),
+    _SEED,
+    _integer(
+        "num_seeds", "seeds per acquisition function, starting at --seed", default=1
+    ),
+    _text("workdir", "run directory (default: runs/DATASET-active-...)"),
+    *_DRY_RUN,
+    _DEVICES,
+)
+_SWEEP = (
+    _text("workdir", "the sweep's folder (default: runs/FILE)"),
+    _boolean("dry_run", "list the runs and stop", default=False),
+    _integer(
+        "retries", "retries of a run whose process or worker is killed", default=3
+    ),
+    _integer(
+        "jobs",
+        "runs at a time on this machine (default: one per device; 1 on CPU)",
+        default=0,
+    ),
+    _integer("devices_per_run", "accelerators per run on this machine", default=1),
+    _text("ray", "run on a Ray cluster: auto, HOST:PORT, or local"),
+    _number("cpus_per_run", "CPUs per run on a Ray cluster", default=1),
+    _number(
+        "gpus_per_run",
+        "GPUs per run on a Ray cluster; fractions share a GPU",
+        default=0,
+    ),
+    _number("tpus_per_run", "TPU chips per run on a Ray cluster", default=0),
+)
+_REPORT = (
+    _text("out", "folder of the report", default="report"),
+    _integer(
+        "galleries", "number of coresets to show and to invert to sound", default=4
+    ),
+    _integer(
+        "per_class",
+        "spectrograms to show per class (default: a hundred in all)",
+        default=0,
+    ),
+    _boolean(
+        "all_sounds",
+        "write WAV files of all spectrograms, not only of those shown",
+        default=False,
+    ),
+    _integer("iterations", "iterations of Griffin-Lim", default=64),
+    _integer("seed", "random seed of Griffin-Lim's phases", default=0),
+    _CACHE_DIR,
+)
+_EXPORT = (
+    _text("format", f"one of: {', '.join(EXPORTS)}"),
+    _text("out", "new folder of the export (default: export/FORMAT in RUN)"),
+    _boolean(
+        "test_clips",
+        "pytorch, numpy: also write the test clips of the dataset as waveforms",
+        default=False,
+    ),
+    _DATA_DIR,
+    _CACHE_DIR,
 )
 
 
@@ -152,222 +307,33 @@ COMMANDS = {
         (*_DATA, _PRESET, _DEVICES),
     ),
     "distill": Command(
-        "Distils a dataset to a coreset, scores it and draws it.",
-        (
-            *_DATA,
-            _PRESET,
-            _text(
-                "method",
-                f"one of: {', '.join(METHODS)} (default: rfad)",
-                sets=("method",),
-            ),
-            _integer(
-                "samples_per_class",
-                "coreset samples per class",
-                sets=("coreset.samples_per_class",),
-            ),
-            _integer("steps", "distillation steps", sets=("loop.steps",)),
-            _text(
-                "labelled",
-                "use only the labels that a run of audiodd active had acquired at one "
-                "of its budgets: RUN@20%",
-            ),
-            _number(
-                "fraction",
-                "use only this fraction of the labels",
-                sets=("labels.fraction",),
-            ),
-            _text(
-                "indices",
-                "use only the clips listed in this file",
-                sets=("labels.indices",),
-            ),
-            _SEED,
-            _integer(
-                "num_seeds",
-                "number of evaluation seeds",
-                sets=("evaluation.seeds", "training.seeds"),
-            ),
-            _text(
-                "precision",
-                "precision of the random features: float32, or tf32 or bfloat16 with "
-                "float32 sums",
-                sets=("network.precision",),
-            ),
-            _text(
-                "workdir", "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)"
-            ),
-            *_DRY_RUN,
-            _DEVICES,
-            *_PROCESSES,
-        ),
+        "Distils a dataset to a coreset, scores it and draws it.", _DISTILL
     ),
     "train": Command(
-        "Trains a network on all clips, a subset, or a coreset, and scores it.",
-        (
-            *_DATA,
-            _PRESET,
-            _MODEL,
-            _text("coreset", "train on this coreset.npz, or example"),
-            _integer("samples_per_class", "train on this many clips per class"),
-            _number("fraction", "train on this fraction of the training split"),
-            _text("indices", "train on the clips listed in this file"),
-            _boolean(
-                "herding", "select --samples_per_class clips by herding", default=False
-            ),
-            _integer("steps", "training steps", sets=("training.steps",)),
-            _integer("seed", "random seed of the first network", sets=("seed",)),
-            _integer(
-                "num_seeds",
-                "number of networks",
-                sets=("evaluation.seeds", "training.seeds"),
-            ),
-            _text("workdir", "run directory (default: runs/DATASET-MODEL-...)"),
-            *_DRY_RUN,
-            _DEVICES,
-        ),
+        "Trains a network on all clips, a subset, or a coreset, and scores it.", _TRAIN
     ),
     "evaluate": Command(
         "Scores a coreset on the test split of its dataset, with optional baselines.",
-        (
-            *_DATA,
-            _text("workdir", "run directory with the coreset to score"),
-            _text(
-                "coreset",
-                "coreset.npz to score, or example, which ships with the package",
-            ),
-            _text(
-                "protocol",
-                lambda: (
-                    "comma-separated: krr (kernel regression with random networks), "
-                    f"nngp or ntk (exact kernels), or networks to train: {_models()}"
-                ),
-                default="krr",
-            ),
-            _text(
-                "against",
-                "comma-separated baselines: random, herding (real clips, the same "
-                "number per class), hard (hard labels), 20% (of the clips), all",
-                default="",
-            ),
-            _text(
-                "out",
-                "folder for trainings, tables and pictures (default: evaluation in "
-                "--workdir)",
-            ),
-            _integer(
-                "num_seeds",
-                "number of evaluation seeds",
-                sets=("evaluation.seeds", "training.seeds"),
-            ),
-            _integer("steps", "training steps", sets=("training.steps",)),
-            *_DRY_RUN,
-            _DEVICES,
-        ),
+        _EVALUATE,
     ),
     "active": Command(
-        "Labels clips round by round, and scores a network trained on them.",
-        (
-            *_DATA,
-            _PRESET,
-            _text(
-                "acquisition",
-                f"comma-separated: {', '.join(ACQUISITIONS)}, or all (default: bald)",
-            ),
-            _MODEL,
-            Flag(
-                absl_flags.DEFINE_list,
-                "budgets",
-                "increasing sizes of the labelled pool, comma-separated: fractions as "
-                "0.2 or 20%, clips per class as 10/class (default: 20%,30%,40%,60%)",
-                sets=("active.budgets",),
-            ),
-            _text(
-                "coreset",
-                "comma-separated coreset.npz files, one per seed, to train on with the "
-                "same recipe for comparison",
-            ),
-            _integer("steps", "training steps per round", sets=("training.steps",)),
-            _SEED,
-            _integer(
-                "num_seeds",
-                "seeds per acquisition function, starting at --seed",
-                default=1,
-            ),
-            _text("workdir", "run directory (default: runs/DATASET-active-...)"),
-            *_DRY_RUN,
-            _DEVICES,
-        ),
+        "Labels clips round by round, and scores a network trained on them.", _ACTIVE
     ),
     "sweep": Command(
         "Runs the list or grid of a file, on this machine or on a Ray cluster.",
-        (
-            _text("workdir", "the sweep's folder (default: runs/FILE)"),
-            _boolean("dry_run", "list the runs and stop", default=False),
-            _integer(
-                "retries",
-                "retries of a run whose process or worker is killed",
-                default=3,
-            ),
-            _integer(
-                "jobs",
-                "runs at a time on this machine (default: one per device; 1 on CPU)",
-                default=0,
-            ),
-            _integer(
-                "devices_per_run", "accelerators per run on this machine", default=1
-            ),
-            _text("ray", "run on a Ray cluster: auto, HOST:PORT, or local"),
-            _number("cpus_per_run", "CPUs per run on a Ray cluster", default=1),
-            _number(
-                "gpus_per_run",
-                "GPUs per run on a Ray cluster; fractions share a GPU",
-                default=0,
-            ),
-            _number("tpus_per_run", "TPU chips per run on a Ray cluster", default=0),
-        ),
+        _SWEEP,
         argument="FILE",
         has_settings=False,
     ),
     "report": Command(
         "Makes tables, figures, sounds and a web page from run directories.",
-        (
-            _text("out", "folder of the report", default="report"),
-            _integer(
-                "galleries",
-                "number of coresets to show and to invert to sound",
-                default=4,
-            ),
-            _integer(
-                "per_class",
-                "spectrograms to show per class (default: a hundred in all)",
-                default=0,
-            ),
-            _boolean(
-                "all_sounds",
-                "write WAV files of all spectrograms, not only of those shown",
-                default=False,
-            ),
-            _integer("iterations", "iterations of Griffin-Lim", default=64),
-            _integer("seed", "random seed of Griffin-Lim's phases", default=0),
-            _CACHE_DIR,
-        ),
+        _REPORT,
         argument="RUNS...",
         has_settings=False,
     ),
     "export": Command(
         "Writes a coreset for PyTorch, NumPy, or Hugging Face datasets.",
-        (
-            _text("format", f"one of: {', '.join(EXPORTS)}"),
-            _text("out", "new folder of the export (default: export/FORMAT in RUN)"),
-            _boolean(
-                "test_clips",
-                "pytorch, numpy: also write the test clips of the dataset as waveforms",
-                default=False,
-            ),
-            _DATA_DIR,
-            _CACHE_DIR,
-        ),
+        _EXPORT,
         argument="RUN",
     ),
     "doctor": Command(

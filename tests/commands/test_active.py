@@ -131,7 +131,7 @@ def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--acquisition=balb"], "no acquisition function 'balb'; there are random"),
+        (["--acquisition=balb"], "no acquisition function 'balb'; choose from random"),
         (["--acquisition=bald,bald"], "names each function once"),
         (["--acquisition=,"], "names each function once"),
         (["--model=vgg"], "unknown model 'vgg'"),
