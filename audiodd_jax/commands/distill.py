@@ -138,14 +138,14 @@ def _finish(
         scores = evaluation.kernel_regression(
             [final, initial], data.test, scoring, seeds, mesh
         )
-    result = distilled.result(outcome, scores, coreset, data, config)
+    result = distilled.result(outcome, scores, coreset, data)
     result["teacher"] = labelling
     if multiprocess.is_process_zero():
         coreset.save(folder / "coreset.npz")
         with progress.waiting("drawing"):
             pictures = folder / "figures"
-            distilled.draw(initial, final, outcome.history, data, config, pictures)
-        card = distilled.card(result, scores, data, config)
+            distilled.draw(initial, final, outcome.history, data, result, pictures)
+        card = distilled.card(result, scores, coreset, data)
         write_atomically(folder / "README.md", card)
     return coreset, result
 

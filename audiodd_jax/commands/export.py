@@ -8,7 +8,7 @@ import numpy as np
 
 from audiodd_jax.command_line import CommandLine
 from audiodd_jax.commands.common import keep_compiled, table
-from audiodd_jax.config import Config, TrainingConfig, fields, presets
+from audiodd_jax.config import Config, DataConfig, TrainingConfig, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.coreset.dataset import coreset_config, load_data
@@ -93,7 +93,10 @@ def export(
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; choose a new folder with --out")
-    test = _test(coreset, config) if test_clips else None
+    test = None
+    if test_clips:
+        load_data(coreset, config, False)  # refuses test clips used for training
+        test = _test(coreset, config.data)
     recipe = Recipe(config.model, config.training)
     with atomic_folder(out) as folder:
         header = None
@@ -111,18 +114,17 @@ def export(
     return out
 
 
-def _test(coreset: Coreset, config: Config) -> Clips:
+def _test(coreset: Coreset, data: DataConfig) -> Clips:
     """Returns the test clips of a coreset's dataset as waveforms.
 
     Raises:
-      UserError: they are not available, or the coreset may have been trained on them.
+      UserError: the test clips are not available.
     """
-    load_data(coreset, config, False)
-    clips = cache.prepare(config.data, config.features)
+    clips = cache.prepare(data, coreset.features)
     part = splits.assign(
-        clips.labels, clips.splits, clips.folds, clips.groups, config.data
+        clips.labels, clips.splits, clips.folds, clips.groups, data
     ).test
-    recordings = datasets.open_source(config.data).read()
+    recordings = datasets.open_source(data).read()
     # The features leave out recordings that cannot be decoded.
     rows = {name: i for i, name in enumerate(recordings.names)}
     features = coreset.features

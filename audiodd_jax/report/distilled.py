@@ -15,6 +15,7 @@ from audiodd_jax.config import Config, LabelsConfig, fields
 from audiodd_jax.config.names import DISTILLATION, SELECTION
 from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.dataset import coreset_config
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation.loop import Distilled
@@ -82,18 +83,17 @@ def result(
     scores: Sequence[Evaluation],
     coreset: Coreset,
     data: Dataset,
-    config: Config,
 ) -> dict[str, Any]:
     """Returns the contents of ``result.json``.
 
     Args:
       outcome: the distillation.
-      scores: of the coreset and of the initial one.
+      scores: scores of the coreset, then of the initial one.
       coreset: the coreset as saved.
       data: the dataset.
-      config: settings of the run.
     """
     final, initial = scores
+    config = coreset_config(coreset)
     size = coreset.labels.shape[0]
     validation = [
         row["validation_accuracy"]
@@ -124,7 +124,7 @@ def result(
         "test_accuracy": final.mean,
         "test_accuracy_std": final.std,
         "test_accuracies": final.accuracies,
-        "start": Path(config.coreset.init).name if outcome.steps else "real",
+        "start": config.coreset.init if outcome.steps else "real",
         "start_test_accuracy": initial.mean,
         "start_test_accuracies": initial.accuracies,
     }
@@ -134,14 +134,14 @@ def result(
 
 
 def _labels(data: Dataset, settings: LabelsConfig) -> dict[str, Any] | None:
-    """Returns which labels of the training split were used; None: all of them."""
+    """Describes the training labels that were used; None: all of them."""
     if not settings.is_part:
         return None
     chosen = "at random"
     if settings.run:
-        chosen = f"by the run {Path(settings.run).name} at {settings.budget}"
+        chosen = f"by the run {settings.run} at {settings.budget}"
     elif settings.indices:
-        chosen = f"by {Path(settings.indices).name}"
+        chosen = f"by {settings.indices}"
     used = len(data.train.labels) - data.num_pseudo
     return {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
 
@@ -151,31 +151,33 @@ def draw(
     final: CoresetArrays,
     history: list[dict[str, Any]],
     data: Dataset,
-    config: Config,
+    result: dict[str, Any],
     folder: Path,
 ) -> None:
     """Draws the metrics over steps, and the coreset next to its initial state."""
     folder.mkdir(exist_ok=True)
-    title = (
-        f"{data.name}, {config.method}, {config.coreset.samples_per_class} per class"
-    )
+    method, per_class = result["method"], result["samples_per_class"]
+    title = f"{data.name}, {method}, {per_class} per class"
     if len(history) > 1:
         figures.curves(history, title, folder / "curves.png", data.metric)
     decibels = [
         np.asarray(normalization.invert(arrays.images, data.normalization))
         for arrays in (initial, final)
     ]
-    is_selection = config.method in SELECTION
+    is_selection = method in SELECTION
     names = ("random clips", "selected") if is_selection else ("start", "distilled")
     path, seconds = folder / "coreset.png", data.features.clip_seconds
     figures.coreset_grid(*decibels, data.class_names, seconds, title, path, names)
 
 
 def card(
-    result: dict[str, Any], scores: Sequence[Evaluation], data: Dataset, config: Config
+    result: dict[str, Any],
+    scores: Sequence[Evaluation],
+    coreset: Coreset,
+    data: Dataset,
 ) -> str:
     """Returns the card of the run directory."""
-    entry = datasets.lookup(data.name)
+    entry, config = datasets.lookup(data.name), coreset_config(coreset)
     classes, per_class = data.num_classes, result["samples_per_class"]
     values = {
         "title": f"{data.name}: {per_class} per class by {config.method}",

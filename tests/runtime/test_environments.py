@@ -11,11 +11,11 @@ import filelock
 import pytest
 from command_line import TINY_SELECTION as TINY
 
-from audiodd_jax.commands import distill, main
+from audiodd_jax.commands import main
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
-from audiodd_jax.report import figures, tables
+from audiodd_jax.report import distilled, figures, tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime import machine
 from audiodd_jax.sweep import local, plan, run_process
@@ -207,7 +207,7 @@ def test_sweep_files_that_cannot_be(tmp_path, text, words):
     ],
 )
 def test_cards_name_no_folders(argument, shown):
-    assert distill._without_folders(argument) == shown
+    assert distilled._without_folders(argument) == shown
 
 
 def test_a_run_that_was_hung_up_is_cut_and_not_failed(tmp_path):
