@@ -127,7 +127,7 @@ def _finish(
     labelling = None
     if config.teacher.networks:
         labelled = teacher.label(coreset.unpack().images, config, data)
-        coreset = distilled.with_views(coreset, labelled.views.labels, config)
+        coreset = distilled.with_views(coreset, labelled.views.labels)
         labelling = labelled.record
     final, initial = (
         arrays.unpack(config.coreset.factor) for arrays in (outcome.best, outcome.start)

@@ -64,10 +64,9 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     return Coreset(images, labels, data.class_names, metadata)
 
 
-def with_views(
-    coreset: Coreset, labels: Float[np.ndarray, "k c"], config: Config
-) -> Coreset:
+def with_views(coreset: Coreset, labels: Float[np.ndarray, "k c"]) -> Coreset:
     """Returns the coreset with a teacher's labels of its views."""
+    config = coreset_config(coreset)
     views = {
         "count": config.coreset.views,
         "seed": config.seed,
