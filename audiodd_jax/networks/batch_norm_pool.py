@@ -1,9 +1,9 @@
-"""Batch normalisation, ReLU and 2x2 pooling in one, with a gradient that CPUs do fast.
+"""Batch normalisation, ReLU and 2x2 pooling in one, with a fast gradient on CPU.
 
-Pooling's gradient gives each output's to four inputs. As a reshape of a repeated array
-it costs XLA:CPU divisions of indices for each element, and the vector units are idle.
-Here the arrays are seen as windows, ``[b, f2, 2, t2, 2, w]``, and it is a broadcast.
-experiments/RESULTS.md has the measurements.
+The gradient of pooling copies each output's gradient to four inputs. As a reshape of a
+repeated array, XLA:CPU divides indices for each element and leaves the vector units
+idle. Here arrays are viewed as windows, ``[b, f2, 2, t2, 2, w]``, and the copy is a
+broadcast. experiments/RESULTS.md has the measurements.
 
 References:
   Ioffe, Szegedy, *Batch Normalization*, ICML 2015.
@@ -23,21 +23,16 @@ EPSILON = 1e-5
 def batch_norm_pool(
     x: Float[Array, "b f t w"], scale: Float[Array, " w"], bias: Float[Array, " w"]
 ) -> tuple[Float[Array, "b f2 t2 w"], Float[Array, " w"], Float[Array, " w"]]:
-    """``average_pool(relu(batch_norm(x)))``, and the batch's mean and variance.
+    """Returns ``average_pool(relu(batch_norm(x)))``, and the batch's mean and variance.
 
-    The statistics are for running averages: no gradient flows back through them as
-    outputs, only through the normalised values.
-
-    Args:
-      x: images with even sides.
-      scale: of the normalised values.
-      bias: of the normalised values.
+    The returned statistics are for running averages and carry no gradient; gradients
+    flow through the normalised values only. The sides of ``x`` must be even.
     """
     return _forward(x, scale, bias)[0]
 
 
 def _statistics(x: Array) -> tuple[Array, Array]:
-    """Mean and variance of each channel, in float32 or wider."""
+    """Computes mean and variance of each channel, in float32 or wider."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean, square = wide.mean((0, 1, 2)), (wide * wide).mean((0, 1, 2))
     return mean, jnp.maximum(0.0, square - mean * mean)
@@ -73,7 +68,7 @@ def _by_windows(
     ct_normal = jnp.where(is_open, each, 0)
     ct_bias = ct_normal.sum(positions)
     ct_scale = (ct_normal * centred).sum(positions) * deviation
-    # What normalising takes away: the mean, and the part along the normalised values.
+    # Normalising removes the mean and the component along the normalised values.
     along = centred * (deviation * ct_scale / count)
     ct_x = (deviation * scale) * (ct_normal - ct_bias / count - along)
     return ct_x.reshape(x.shape).astype(x.dtype), ct_scale, ct_bias
@@ -82,7 +77,7 @@ def _by_windows(
 def _derived(
     x: Array, scale: Array, bias: Array, mean: Array, var: Array, ct: Array
 ) -> tuple[Array, Array, Array]:
-    del mean, var  # the compiler finds that they are computed twice
+    del mean, var  # the compiler removes the duplicate computation
 
     def whole(x: Array, scale: Array, bias: Array) -> Array:
         return _pooled(x, scale, bias, *_statistics(x))

@@ -1,10 +1,10 @@
 """Two-dimensional convolution whose gradients are fast on every platform.
 
-XLA:CPU runs the two transposes that JAX derives from a convolution on its naive path,
-10 to 40 times slower than the convolution itself. Here they are written as operations
-that it runs fast: the gradient of the input as a convolution with the reversed kernel,
-that of the kernel as matrix products (``kernel_gradient.py``). On accelerators JAX's
-own transposes are used. BUILD_NOTES.md has the measurements.
+XLA:CPU runs the two transposes that JAX derives from a convolution on a naive path that
+is 10 to 40 times slower than the convolution itself. Here the input's gradient is a
+convolution with the reversed kernel, and the kernel's gradient is a set of matrix
+products (``kernel_gradient.py``). Accelerators use JAX's own transposes. BUILD_NOTES.md
+has the measurements.
 """
 
 import functools
@@ -18,10 +18,10 @@ from jaxtyping import Array, Float
 from audiodd_jax.networks import winograd
 from audiodd_jax.networks.kernel_gradient import kernel_gradient, patches
 
-# Output positions below which XLA:CPU convolves on its naive path, 30 to 200 times
-# slower than the product of patches and kernel.
-_FEW = 16
-# XLA:CPU hands convolutions of more channels to YNNPACK.
+# With fewer output positions XLA:CPU convolves on its naive path, which is 30 to 200
+# times slower than the product of patches and kernel.
+_LEAST_POSITIONS = 16
+# XLA:CPU passes convolutions with more channels to YNNPACK.
 _YNNPACK_CHANNELS = 16
 
 
@@ -31,19 +31,15 @@ def convolve(
     stride: int = 1,
     precision: lax.Precision | None = None,
 ) -> Float[Array, "b f2 t2 w"]:
-    """Convolution with an odd kernel, padding SAME: ``ceil(f / stride)`` rows.
+    """Convolution with a kernel of odd size, padding SAME: ``ceil(f / stride)`` rows.
 
-    Args:
-      x: images.
-      kernel: of odd size ``k``.
-      stride: along both axes.
-      precision: of the products; None: the platform's default.
+    With ``precision=None`` the products have the platform's default precision.
     """
     return _convolve(x, kernel, stride, precision)
 
 
 def _convolve(x, kernel, stride, precision, more=0):
-    """``convolve`` with ``more`` columns of zeros after the last."""
+    """``convolve`` with ``more`` columns of zeros appended."""
     half = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,
@@ -60,16 +56,11 @@ def on_all_cores(
     kernel: Float[Array, "k k channels_in w"],
     precision: lax.Precision | None = None,
 ) -> Float[Array, "b f t w"]:
-    """``convolve`` with stride 1, shared between all cores by XLA:CPU.
+    """``convolve`` with stride 1, on all cores with XLA:CPU.
 
-    XLA of jax 0.10 gives such convolutions to YNNPACK, which runs each on one core. It
-    declines those whose output is larger than their input: here one column more is
-    computed, and dropped. Of a single input channel that costs more than it gains.
-
-    Args:
-      x: images.
-      kernel: of odd size ``k``.
-      precision: of the products.
+    XLA of jax 0.10 passes such convolutions to YNNPACK, which runs each on one core,
+    unless the output is larger than the input: here an extra column is computed and
+    dropped. With a single input channel that costs more than it gains.
     """
     channels, w = kernel.shape[2:]
     if channels == 1 or max(channels, w) <= _YNNPACK_CHANNELS:
@@ -93,16 +84,16 @@ def input_gradient(
 
     Args:
       ct: gradient with respect to the output.
-      kernel: of the convolution.
+      kernel: kernel of the convolution.
       image_shape: ``(f, t)`` of the input.
-      stride: of the convolution.
-      precision: of the products.
-      on_cpu: whether to take the paths that are fast on CPU only.
+      stride: stride of the convolution.
+      precision: precision of the products.
+      on_cpu: take the paths that are fast on CPU only.
     """
     k, _, channels, _ = kernel.shape
     if stride == 1 and channels > 1:
         reverse = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-        few = ct.shape[1] * ct.shape[2] < _FEW
+        few = ct.shape[1] * ct.shape[2] < _LEAST_POSITIONS
         if on_cpu and winograd.pays(ct, reverse):
             return winograd.convolve(ct, reverse)
         if not on_cpu:
@@ -121,7 +112,7 @@ def input_gradient(
     total = jnp.zeros((), wide)
     for u in range(k):
         for v in range(k):
-            # Position of tap (u, v) of each output in the padded input.
+            # Positions of tap (u, v) in the padded input.
             spread = [(0, 0, 0)]
             for first, out, size in zip(
                 (u, v), ct.shape[1:3], image_shape, strict=True
@@ -140,7 +131,7 @@ def _products(
     stride: int = 1,
     precision: lax.Precision | None = None,
 ) -> Float[Array, "b f2 t2 w"]:
-    """``convolve`` as one matrix product, fast on XLA:CPU for small outputs."""
+    """``convolve`` as a single matrix product, fast on XLA:CPU for small outputs."""
     k, _, _, w = kernel.shape
     rows = patches(x, k, stride)
     return jnp.dot(rows, kernel.reshape(-1, w), precision=precision)
@@ -152,14 +143,14 @@ def conv(
     kernel: Float[Array, "k k channels_in w"],
     stride: int = 1,
 ) -> Float[Array, "b f2 t2 w"]:
-    """``convolve`` with gradients to any order that are fast on every platform.
+    """``convolve`` with gradients of any order that are fast on every platform.
 
     A convolution and its two transposes are the gradients of each other.
     """
-    plain = functools.partial(_as_asked, stride=stride)
+    plain = functools.partial(_by_type, stride=stride)
     out = jax.eval_shape(plain, x, kernel)
     on_cpu = functools.partial(_products, stride=stride)
-    if out.shape[1] * out.shape[2] >= _FEW:
+    if out.shape[1] * out.shape[2] >= _LEAST_POSITIONS:
         if stride > 1:
             return plain(x, kernel)
         on_cpu = functools.partial(on_all_cores, precision=of_type(x.dtype))
@@ -178,7 +169,7 @@ def _to_input(
     def derived(ct: Array, kernel: Array) -> Array:
         shape = (ct.shape[0], *image_shape, kernel.shape[2])
         x = jax.ShapeDtypeStruct(shape, ct.dtype)
-        transpose = jax.linear_transpose(lambda x: _as_asked(x, kernel, stride), x)
+        transpose = jax.linear_transpose(lambda x: _by_type(x, kernel, stride), x)
         return transpose(ct)[0]
 
     def written_out(ct: Array, kernel: Array) -> Array:
@@ -199,7 +190,7 @@ def _to_kernel(
     def derived(x: Array, ct: Array) -> Array:
         shape = (k, k, x.shape[3], ct.shape[3])
         kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-        transpose = jax.linear_transpose(lambda k: _as_asked(x, k, stride), kernel)
+        transpose = jax.linear_transpose(lambda k: _by_type(x, k, stride), kernel)
         return transpose(ct)[0]
 
     def written_out(x: Array, ct: Array) -> Array:
@@ -208,13 +199,13 @@ def _to_kernel(
     return lax.platform_dependent(x, ct, cpu=written_out, default=derived)
 
 
-def _as_asked(x: Array, kernel: Array, stride: int) -> Array:
-    """``convolve`` in the precision of its operands' type."""
+def _by_type(x: Array, kernel: Array, stride: int) -> Array:
+    """``convolve`` in the precision of the operands' type."""
     return convolve(x, kernel, stride, of_type(x.dtype))
 
 
 def of_type(dtype: DTypeLike) -> lax.Precision | None:
-    """The precision of products of a type: float32 is not rounded, on no platform."""
+    """Returns the precision of products of a type: no platform rounds float32."""
     return None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
 
 
@@ -223,16 +214,16 @@ def pointwise(
     kernel: Float[Array, "1 1 channels_in w"],
     stride: int,
 ) -> Float[Array, "b f2 t2 w"]:
-    """1x1 convolution: on CPU as a matrix product, six times faster there.
+    """1x1 convolution, on CPU as a matrix product, which is six times faster there.
 
-    On GPUs XLA fuses the product with the strided slice, and the compiler of jax 0.10
-    ends the process over it.
+    On GPUs XLA would fuse the product with the strided slice, which crashes the
+    compiler of jax 0.10.
     """
 
     def product(x: Array, kernel: Array) -> Array:
         return jnp.dot(x[:, ::stride, ::stride], kernel[0, 0])
 
-    convolved = functools.partial(_as_asked, stride=stride)
+    convolved = functools.partial(_by_type, stride=stride)
     return lax.platform_dependent(x, kernel, cpu=product, default=convolved)
 
 

@@ -19,7 +19,7 @@ class Network(NamedTuple):
 
     Attributes:
       variables: parameters and running statistics.
-      start: variables at initialisation, whose logits are subtracted, or None.
+      start: initial variables, if their logits are subtracted; else None.
     """
 
     variables: Variables
@@ -27,14 +27,14 @@ class Network(NamedTuple):
 
 
 def probabilities(logits: Float[Array, "b c"], has_tags: bool) -> Float[Array, "b c"]:
-    """Of classes by a softmax, of tags by a sigmoid each."""
+    """Returns the softmax over classes, or the sigmoid of each tag."""
     return jax.nn.sigmoid(logits) if has_tags else jax.nn.softmax(logits)
 
 
 def logits(
     network: Network, images: Float[Array, "b f t 1"], model: nn.Module, chunk: int
 ) -> Float[Array, "b c"]:
-    """Logits of one network for any number of clips, ``chunk`` at a time."""
+    """Computes logits for any number of clips, ``chunk`` at a time."""
 
     def part(images: Array) -> Array:
         out = models.logits(model, network.variables, images)

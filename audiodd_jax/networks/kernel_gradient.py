@@ -1,9 +1,9 @@
 """The gradient of a convolution's kernel as matrix products, fast on XLA:CPU.
 
-A few images at a time, since what is gathered of a whole batch would not fit the
-caches. With stride 1 the shifts along frequency are gathered from the input and those
-along time from the output's gradient: twice three copies for a 3x3 kernel, not nine.
-experiments/RESULTS.md has the measurements.
+It takes a few images at a time, because the patches of a whole batch would not fit the
+caches. With stride 1, shifts along frequency are gathered from the input and shifts
+along time from the output's gradient: a 3x3 kernel takes twice three copies instead of
+nine. experiments/RESULTS.md has the measurements.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# Output positions of the images that are gathered at once: few enough to stay in cache,
-# and of one channel, which takes a ninth of the others' memory, as many as pay.
+# Output positions of the images that are gathered at once, few enough to stay in cache.
+# One channel takes a ninth of the memory; more positions do not pay.
 _POSITIONS = 2048
 _POSITIONS_OF_ONE_CHANNEL = 2**17
 
@@ -29,11 +29,11 @@ def kernel_gradient(
     """Transpose of ``convolution.convolve`` with respect to its kernel.
 
     Args:
-      x: the input.
+      x: input of the convolution.
       ct: gradient with respect to the output.
       k: size of the kernel.
-      stride: of the convolution.
-      precision: of the products.
+      stride: stride of the convolution.
+      precision: precision of the products.
     """
     channels, w = x.shape[3], ct.shape[3]
     wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
@@ -67,7 +67,7 @@ def kernel_gradient(
 def _sum_over_images(
     part: Callable[[Array, Array], Array], x: Array, ct: Array, positions: int
 ) -> Array:
-    """The sum of ``part`` over images, as many at once as have ``positions``."""
+    """Sums ``part`` over images, about ``positions`` output positions at a time."""
     b, f2, t2, _ = ct.shape
     size = min(b, max(1, positions // (f2 * t2)))
     whole = b // size
@@ -78,22 +78,22 @@ def _sum_over_images(
     total, _ = lax.scan(add, zeros, (split(x), split(ct)))
     if whole * size < b:
         total += part(x[whole * size :], ct[whole * size :])
-    # Without it XLA transposes the product in some programs and not in others, and a
-    # seed's bits would depend on how many seeds are trained together.
+    # Without the barrier XLA transposes the product in some programs only, and a seed's
+    # bits would depend on how many seeds are trained together.
     return lax.optimization_barrier(total)
 
 
 def _taps(
     x: Float[Array, "b f t 1"], k: int, stride: int
 ) -> Float[Array, "taps positions"]:
-    """``patches`` of one channel, but tap by tap: copies of whole rows."""
+    """``patches`` of one channel, tap by tap: copies of whole rows."""
     return jnp.stack(_shifted(x[..., 0], k, stride)).reshape(k * k, -1)
 
 
 def _shifts(
     x: Float[Array, "b f t channels_in"], ct: Float[Array, "b f t w"], k: int
 ) -> tuple[Float[Array, "positions rows"], Float[Array, "positions columns"]]:
-    """``k`` shifts of the input along frequency, of the gradient along time.
+    """Shifts the input along frequency and the gradient along time, ``k`` times each.
 
     Tap ``(u, v)`` of the kernel's gradient sums ``x[f + u, t + v] ct[f, t]``, which is
     ``x[f + u, t] ct[f, t - v]``.
@@ -111,18 +111,12 @@ def _shifts(
 def patches(
     x: Float[Array, "b f t channels_in"], k: int, stride: int
 ) -> Float[Array, "b f2 t2 taps"]:
-    """The ``k k channels_in`` inputs of each output position.
-
-    Args:
-      x: the input.
-      k: size of the kernel.
-      stride: of the convolution.
-    """
+    """Gathers the ``k k channels_in`` inputs of each output position."""
     return jnp.concatenate(_shifted(x, k, stride), axis=-1)
 
 
 def _shifted(x: Array, k: int, stride: int) -> list[Array]:
-    """What each of the ``k k`` taps reads at all output positions."""
+    """Returns the inputs that each of the ``k k`` taps reads, at all positions."""
     half = k // 2
     rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
     x = jnp.pad(x, [(0, 0), (half, half), (half, half), *[(0, 0)] * (x.ndim - 3)])

@@ -30,7 +30,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w2"]:
-        """Convolves, in ``dtype``."""
+        """Convolves in ``dtype``."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -47,12 +47,12 @@ class Conv(nn.Module):
 def make_norm(
     kind: str, train: bool, dtype: DTypeLike
 ) -> Callable[..., Callable[[Array], Array]]:
-    """A constructor of normalisation layers of this kind; statistics are float32.
+    """Returns a constructor of normalisation layers; statistics are float32.
 
     Args:
       kind: ``batch``, ``instance``, ``group`` or ``none``.
       train: normalise by the batch's statistics, not by the running ones.
-      dtype: of the outputs.
+      dtype: type of the outputs.
     """
     if kind == "batch":
         return functools.partial(
@@ -72,20 +72,20 @@ def make_norm(
 
 
 def norm_name(kind: str, index: int) -> dict[str, str]:
-    """The name that ``nn.compact`` gives to a network's norm of this index."""
+    """Returns the name that ``nn.compact`` gives to a network's norm of this index."""
     names = {"batch": "BatchNorm", "instance": "GroupNorm", "group": "_GroupNorm"}
     return {"name": f"{names[kind]}_{index}"} if kind in names else {}
 
 
 class BatchNormPool(nn.Module):
-    """``nn.BatchNorm`` by the batch's statistics, ReLU and pooling, faster on CPU.
+    """Batch normalisation in training, ReLU and pooling, faster on CPU.
 
-    Variables are those of ``nn.BatchNorm``, which is used for inference.
+    The variables are those of ``nn.BatchNorm``, which inference uses.
     """
 
     @nn.compact
     def __call__(self, x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
-        """Pools the normalised images, and updates the running statistics."""
+        """Normalises and pools, and updates the running statistics."""
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
@@ -93,9 +93,9 @@ class BatchNormPool(nn.Module):
             self.variable("batch_stats", "mean", jnp.zeros, shape),
             self.variable("batch_stats", "var", jnp.ones, shape),
         )
-        x, *found = batch_norm_pool.batch_norm_pool(x, scale, bias)
+        x, *statistics = batch_norm_pool.batch_norm_pool(x, scale, bias)
         if not self.is_initializing():
-            for old, new in zip(running, found, strict=True):
+            for old, new in zip(running, statistics, strict=True):
                 old.value = _MOMENTUM * old.value + (1 - _MOMENTUM) * new
         return x
 
@@ -103,14 +103,9 @@ class BatchNormPool(nn.Module):
 def norm_relu_pool(
     x: Float[Array, "b f t w"], kind: str, index: int, train: bool, dtype: DTypeLike
 ) -> Float[Array, "b f2 t2 w"]:
-    """The end of a block: a norm of ``make_norm``, ReLU and pooling, in ``dtype``.
+    """Ends a block: a norm of ``make_norm``, ReLU and pooling, in ``dtype``.
 
-    Args:
-      x: what the block's convolution gave.
-      kind: of the norm.
-      index: of the norm in its network, part of its name.
-      train: normalise by the batch's statistics, not by the running ones.
-      dtype: of the outputs.
+    ``index`` counts the norms of a network and is part of the layer's name.
     """
     name = norm_name(kind, index)
     is_even = all(side % POOL == 0 for side in x.shape[1:3])
@@ -120,7 +115,7 @@ def norm_relu_pool(
 
 
 class _GroupNorm(nn.Module):
-    """Group normalisation in the largest number of groups that fits, up to eight."""
+    """Group normalisation with the largest possible number of groups, up to eight."""
 
     dtype: DTypeLike
     scale_init: Any = nn.initializers.ones
@@ -133,13 +128,13 @@ class _GroupNorm(nn.Module):
         )(x)
 
 
-# Which dropout masks a network draws: False: none; True: the batch's, from the random
-# stream "dropout"; a key per clip: each clip's own, whatever else is in the batch.
+# Dropout masks. False: none; True: one set for the batch, from the random stream
+# "dropout"; a key per clip: masks that do not depend on the rest of the batch.
 Drop = bool | Key[Array, " b"]
 
 
 class Dropout(nn.Module):
-    """Dropout.
+    """Dropout with masks per batch or per clip.
 
     Attributes:
       rate: probability that a value is set to zero.
@@ -153,30 +148,30 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *rest"], drop: Drop) -> Array:
-        """``x`` with values set to zero, and the others divided by ``1 - rate``."""
+        """Sets values to zero and divides the others by ``1 - rate``."""
         if drop is False or not self.rate:
             return x
         shape = [1 if i in self.shared_axes else side for i, side in enumerate(x.shape)]
         if drop is True:
             keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
         else:
-            own = lambda key: jax.random.bernoulli(
+            mask = lambda key: jax.random.bernoulli(
                 jax.random.fold_in(key, self.index), 1 - self.rate, shape[1:]
             )
-            keep = jax.vmap(own)(drop)
+            keep = jax.vmap(mask)(drop)
         return jnp.where(keep, x / (1 - self.rate), 0)
 
 
 class Head(nn.Module):
     """Dropout and a dense layer to the logits, in float32 or wider.
 
-    With zero weights every class is equally likely before the first step, whatever the
-    scale of the features; random weights are LeCun's.
+    With zero weights all classes are equally likely before the first step, whatever the
+    scale of the features.
 
     Attributes:
       num_classes: ``c``.
       dropout: rate.
-      start: initial weights, ``zero`` or ``random``.
+      start: initial weights, ``zero`` or ``random`` (LeCun's).
       dropout_index: number of dropout layers before this one.
     """
 
@@ -187,7 +182,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b d"], drop: Drop) -> Float[Array, "b c"]:
-        """Logits of features."""
+        """Computes logits from features."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         x = Dropout(self.dropout, self.dropout_index)(x, drop)
         draw = {

@@ -1,4 +1,4 @@
-"""Networks to train: made by name, their variables and outputs."""
+"""Creates the networks that are trained, and applies them."""
 
 from typing import Any, NamedTuple
 
@@ -30,40 +30,34 @@ class Variables(NamedTuple):
 def make(
     config: ModelConfig, num_classes: int, dtype: DTypeLike = jnp.float32
 ) -> nn.Module:
-    """The network that ``config`` describes, computing in ``dtype``.
+    """Creates the network that ``config`` describes, computing in ``dtype``.
 
     Raises:
-      UserError: a network of another package that cannot be used.
+      UserError: a user's network cannot be used.
     """
     if ":" in config.name:
         return user_network.from_path(config.name, num_classes)
     if config.name == "linear":
         return Linear(num_classes, config.dropout, config.head)
-    same = {
+    common = {
         name: getattr(config, name)
         for name in ("width", "norm", "readout", "head", "dropout")
     }
-    same["block_dropout"] = config.dropout * (config.dropout_place == "everywhere")
+    common["block_dropout"] = config.dropout * (config.dropout_place == "everywhere")
     if config.name == "resnet18":
-        return ResNet18(num_classes, stem_kind=config.stem, dtype=dtype, **same)
-    return ConvNet(num_classes, depth=config.depth, dtype=dtype, **same)
+        return ResNet18(num_classes, stem_kind=config.stem, dtype=dtype, **common)
+    return ConvNet(num_classes, depth=config.depth, dtype=dtype, **common)
 
 
 def init(
     key: Key[Array, ""], model: nn.Module, image_shape: tuple[int, int]
 ) -> Variables:
-    """Initialises a network.
-
-    Args:
-      key: typed PRNG key.
-      model: the network.
-      image_shape: ``(f, t)`` of the spectrograms.
-    """
+    """Initialises a network for spectrograms of ``image_shape``, ``(f, t)``."""
     images = jnp.zeros((1, *image_shape, 1))
-    # Layers of nnx ask for the dropout's stream when they are made.
-    found = model.init({"params": key, "dropout": key}, images, train=False)
-    user_network.check_variables(found)
-    return Variables(found["params"], found.get("batch_stats", {}))
+    # Layers of nnx need the dropout stream already when they are created.
+    variables = model.init({"params": key, "dropout": key}, images, train=False)
+    user_network.check_variables(variables)
+    return Variables(variables["params"], variables.get("batch_stats", {}))
 
 
 def _apply(
@@ -76,14 +70,14 @@ def _apply(
 def logits(
     model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
 ) -> Float[Array, "b c"]:
-    """Logits at inference: running statistics, no dropout."""
+    """Computes logits at inference: running statistics, no dropout."""
     return _apply(model, variables, "__call__", images, train=False)
 
 
 def stem(
     model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
 ) -> Float[Array, "b *rest"]:
-    """What the network computes before its first dropout, at inference."""
+    """Computes the part before the first dropout, at inference."""
     return _apply(model, variables, "stem", images, train=False)
 
 
@@ -93,14 +87,7 @@ def features(
     stem: Float[Array, "b *rest"],
     drop: Drop = False,
 ) -> Float[Array, "b d"]:
-    """What the last layer reads, by running statistics.
-
-    Args:
-      model: the network.
-      variables: its variables.
-      stem: output of ``stem``.
-      drop: dropout masks (``layers.Drop``).
-    """
+    """Computes the input of the last layer from ``stem``, by running statistics."""
     return _apply(model, variables, "features", stem, train=False, drop=drop)
 
 
@@ -110,16 +97,16 @@ def head(
     features: Float[Array, "b d"],
     drop: Drop = False,
 ) -> Float[Array, "b c"]:
-    """The last layer's logits of ``features``, with the same arguments."""
+    """Applies the last layer to ``features``."""
     return _apply(model, variables, "logits", features, drop=drop)
 
 
 def embed(
     model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
 ) -> tuple[Float[Array, "b d"], Float[Array, "b c"]]:
-    """Features of the last layer and its logits, at inference."""
-    found = features(model, variables, stem(model, variables, images))
-    return found, head(model, variables, found)
+    """Computes the input of the last layer and the logits, at inference."""
+    last = features(model, variables, stem(model, variables, images))
+    return last, head(model, variables, last)
 
 
 def train_logits(
@@ -128,13 +115,9 @@ def train_logits(
     images: Float[Array, "b f t 1"],
     key: Key[Array, ""],
 ) -> tuple[Float[Array, "b c"], Any]:
-    """Logits in training, and the updated running statistics.
+    """Computes logits in training, and the updated running statistics.
 
-    Args:
-      model: the network.
-      variables: its variables.
-      images: a batch, normalised by its own statistics.
-      key: of the dropout masks.
+    The batch is normalised by its own statistics; ``key`` draws the dropout masks.
     """
     collections = {"params": variables.params, "batch_stats": variables.statistics}
     out, updated = model.apply(

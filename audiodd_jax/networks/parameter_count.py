@@ -1,7 +1,7 @@
-"""Number of parameters of a network, from its settings alone.
+"""Counts a network's parameters from its settings alone.
 
-Plain arithmetic, so that ``--help`` can print it without importing JAX; a test compares
-it with the networks themselves.
+Plain arithmetic, so that ``--help`` can print the count without importing JAX; a test
+compares it with the networks.
 """
 
 from audiodd_jax.config import ModelConfig
@@ -13,25 +13,19 @@ STAGES = (2, 2, 2, 2)
 def parameters(
     config: ModelConfig, image_shape: tuple[int, int], num_classes: int
 ) -> int:
-    """Number of trainable parameters of a network.
-
-    Args:
-      config: settings of the network.
-      image_shape: ``(f, t)`` of the spectrograms.
-      num_classes: ``c``.
-    """
+    """Returns the number of trainable parameters for spectrograms ``(f, t)``."""
     if config.name == "linear":
         return (image_shape[0] * image_shape[1] + 1) * num_classes
     body, width, shape = _body(config, image_shape)
     f, t = shape
-    places = {"flatten": f * t, "time_mean": f, "mean": 1}[config.readout]
-    return body + (width * places + 1) * num_classes
+    positions = {"flatten": f * t, "time_mean": f, "mean": 1}[config.readout]
+    return body + (width * positions + 1) * num_classes
 
 
 def _body(
     config: ModelConfig, shape: tuple[int, int]
 ) -> tuple[int, int, tuple[int, int]]:
-    """Parameters before the readout, channels and shape of the last feature map."""
+    """Counts parameters before the readout; returns channels and shape too."""
     norm = 0 if config.norm == "none" else 2
     width = config.width
     if config.name == "convnet":

@@ -15,9 +15,9 @@ POOL = 2
 def average_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
     """2x2 average pooling, stride 2; an odd last row or column is dropped.
 
-    By ``reduce_window`` on CPU, three times faster there than a reshape-mean. Elsewhere
-    as a sum of four slices: of a window's sum the TPU's compiler makes a convolution of
-    its own, and slices become part of whatever reads them.
+    On CPU by ``reduce_window``, which is three times faster there than a reshape-mean.
+    Elsewhere as a sum of four slices, which fuse with their consumers; the TPU compiler
+    turns a window sum into a separate convolution.
     """
     window = (1, POOL, POOL, 1)
 
@@ -28,7 +28,7 @@ def average_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
 
     def by_slices(x: Array) -> Array:
         f, t = (side // POOL * POOL for side in x.shape[1:3])
-        # One expression: half a sum that is read twice would be stored.
+        # One expression: a partial sum that is read twice would be stored.
         at = lambda u, v: x[:, u:f:POOL, v:t:POOL]
         return (at(0, 0) + at(0, 1) + at(1, 0) + at(1, 1)) / POOL**2
 
@@ -53,9 +53,7 @@ def spread(
 ) -> Float[Array, "b f t w"]:
     """Transpose of ``average_pool`` for images of ``shape``: a copy, not a window sum.
 
-    Args:
-      ct: gradient with respect to the output.
-      shape: ``(f, t)`` of the input; rows and columns dropped by pooling get zeros.
+    Rows and columns that pooling drops get zeros.
     """
     (b, f2, t2, w), (f, t) = ct.shape, shape
     ct = (ct / POOL**2)[:, :, None, :, None, :]
@@ -77,7 +75,7 @@ spread.defvjp(_spread_forward, _spread_backward)
 
 
 def pool_any(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
-    """``average_pool`` along the axes of at least two bins."""
+    """Average pooling along the axes that have at least two bins."""
     f, t = x.shape[1:3]
     if f == t == 1:
         return x
@@ -89,8 +87,8 @@ def pool_any(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
 def max_pool(x: Float[Array, "b f t w"]) -> Float[Array, "b f2 t2 w"]:
     """3x3 maximum pooling of stride 2, padded by one: ``ceil(f / 2)`` rows.
 
-    As a maximum of nine slices on CPU, where the gradient of a window's maximum is a
-    slow scatter.
+    On CPU as a maximum of nine slices, because the gradient of a window's maximum is a
+    slow scatter there.
     """
     f, t = ((side + 1) // 2 for side in x.shape[1:3])
 

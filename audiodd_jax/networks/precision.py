@@ -4,7 +4,7 @@
 and products to 10 bits of mantissa, ``bfloat16`` to 7; both accumulate in float32.
 ``bfloat16`` also stores the activations between blocks in that type.
 
-Matrix units do this in hardware. On CPU the operands are rounded and multiplied in
+Accelerators do this in hardware. On CPU the operands are rounded and multiplied in
 float32, which gives the same numbers without the speed.
 """
 
@@ -17,16 +17,16 @@ from jaxtyping import Array, Float
 
 
 class Precision(NamedTuple):
-    """How operands are represented.
+    """Representation of operands and activations.
 
     Attributes:
       mantissa: bits that operands are rounded to; 0: not rounded.
-      kept: type of features and of activations between blocks; None: the input's.
+      stored: type of features and of activations between blocks; None: the input's.
       products: precision requested from accelerators.
     """
 
     mantissa: int
-    kept: DTypeLike | None
+    stored: DTypeLike | None
     products: lax.Precision
 
 
@@ -39,17 +39,17 @@ PRECISIONS = {
 
 
 def rounded(x: Float[Array, "*any"], precision: str) -> Float[Array, "*any"]:
-    """An operand for CPU: rounded, in float32 or wider."""
+    """Rounds an operand for CPU; returns float32 or wider."""
     mantissa = PRECISIONS[precision].mantissa
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     return lax.reduce_precision(x, 8, mantissa) if mantissa else x
 
 
 def operand(x: Float[Array, "*any"], precision: str) -> Float[Array, "*any"]:
-    """An operand for accelerators: in the type of the precision."""
-    return x.astype(PRECISIONS[precision].kept or x.dtype)
+    """Casts an operand for accelerators to the type of the precision."""
+    return x.astype(PRECISIONS[precision].stored or x.dtype)
 
 
-def dtype(precision: str, of: DTypeLike) -> DTypeLike:
-    """Type of the features for inputs of type ``of``."""
-    return jnp.dtype(PRECISIONS[precision].kept or of)
+def dtype(precision: str, input_dtype: DTypeLike) -> DTypeLike:
+    """Returns the type of the features for inputs of ``input_dtype``."""
+    return jnp.dtype(PRECISIONS[precision].stored or input_dtype)

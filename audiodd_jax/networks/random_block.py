@@ -1,7 +1,7 @@
-"""One block of a random network, with a gradient that stores one byte per activation.
+"""A block of a random network, with a gradient that stores one byte per activation.
 
-On CPU convolutions go through ``ops.winograd`` and ``ops.convolution``; on accelerators
-through XLA's own.
+Convolutions are those of ``winograd`` and ``convolution`` on CPU, and XLA's own on
+accelerators.
 """
 
 import functools
@@ -23,12 +23,12 @@ def _forward(
     precision: str,
     with_open: bool,
 ) -> tuple[Float[Array, "b f2 t2 w"], Bool[Array, "b f3 t3 w"] | None]:
-    """Convolution, ReLU and average pool; if asked for, where the ReLU is open."""
-    kept = precision_lib.dtype(precision, x.dtype)
+    """Convolution, ReLU and average pool; ``with_open`` adds where the ReLU is open."""
+    stored = precision_lib.dtype(precision, x.dtype)
     f, t = (side // POOL * POOL for side in x.shape[1:3])
 
     def finish(activation: Array) -> tuple[Array, Array | None]:
-        pooled = average_pool(jax.nn.relu(activation)).astype(kept)
+        pooled = average_pool(jax.nn.relu(activation)).astype(stored)
         return pooled, (activation > 0)[:, :f, :t] if with_open else None
 
     def on_cpu(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
@@ -38,14 +38,14 @@ def _forward(
             y = convolution.on_all_cores(x, kernel, precision=highest)
             return finish(y + bias)
         pooled, is_open = winograd.pooled(x, kernel, bias, with_open)
-        return pooled.astype(kept), is_open
+        return pooled.astype(stored), is_open
 
     def elsewhere(x: Array, kernel: Array, bias: Array) -> tuple[Array, Array | None]:
         x, kernel = (precision_lib.operand(a, precision) for a in (x, kernel))
         products = precision_lib.PRECISIONS[precision].products
         y = convolution.convolve(x, kernel, precision=products) + bias
-        # What is written between convolution and pooling is in the kept type too.
-        return finish(y.astype(kept))
+        # Activations between convolution and pooling are stored in this type too.
+        return finish(y.astype(stored))
 
     return lax.platform_dependent(x, kernel, bias, cpu=on_cpu, default=elsewhere)
 
@@ -59,13 +59,8 @@ def block(
 ) -> Float[Array, "b f2 t2 w"]:
     """Convolution, ReLU and average pool; differentiable once, in ``x`` only.
 
-    The backward pass stores one byte per activation: whether the ReLU is open.
-
-    Args:
-      x: images or feature maps.
-      kernel: drawn; gets no gradient.
-      bias: drawn; gets no gradient.
-      precision: name in ``ops.precision.PRECISIONS``.
+    The backward pass stores one byte per activation: whether the ReLU is open. Kernel
+    and bias get zero gradients; ``precision`` is a name in ``precision.PRECISIONS``.
     """
     return _forward(x, kernel, bias, precision, False)[0]
 

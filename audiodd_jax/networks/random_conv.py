@@ -1,8 +1,8 @@
 """The random convolutional network whose features approximate the NNGP kernel.
 
 ``depth`` blocks of [3x3 convolution, padding SAME, ReLU, 2x2 average pool] with
-Gaussian parameters and no normalisation layers, then a readout. Nothing here is
-trained: a network is drawn, used for one step and dropped.
+Gaussian parameters and no normalisation layers, then a readout. These networks are not
+trained: each is drawn, used for one step and dropped.
 
 References:
   Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation Using Random Feature
@@ -43,10 +43,10 @@ class ConvParams(NamedTuple):
 def feature_map_shape(
     input_shape: tuple[int, int], config: RandomNetworkConfig
 ) -> tuple[int, int]:
-    """Shape ``(f', t')`` of the last block's output for ``(f, t)`` inputs.
+    """Returns the shape ``(f', t')`` of the last block's output for ``(f, t)`` inputs.
 
     Raises:
-      UserError: the spectrogram is smaller than the pooling of all blocks.
+      UserError: pooling in all blocks leaves nothing of the spectrogram.
     """
     f, t = (side // POOL**config.depth for side in input_shape)
     if f < 1 or t < 1:
@@ -59,7 +59,7 @@ def feature_map_shape(
 
 
 def num_features(input_shape: tuple[int, int], config: RandomNetworkConfig) -> int:
-    """Number of features ``d`` that one network returns for ``(f, t)`` inputs."""
+    """Returns the number of features ``d`` of one network for ``(f, t)`` inputs."""
     if config.readout == "dense":
         return config.output_dim
     f, t = feature_map_shape(input_shape, config)
@@ -74,11 +74,7 @@ def init(
 ) -> ConvParams:
     """Draws one network: kernels ~ N(0, weight_variance/fan_in), biases ~ N(0, std^2).
 
-    Args:
-      key: typed PRNG key.
-      input_shape: ``(f, t)`` of the one-channel inputs.
-      config: depth, width, readout and variances.
-      dtype: of the parameters.
+    ``input_shape`` is ``(f, t)`` of the one-channel inputs.
     """
     kernels, biases = [], []
     channels = 1
@@ -108,12 +104,12 @@ def init(
 def apply(
     params: ConvParams, x: Float[Array, "b f t 1"], config: RandomNetworkConfig
 ) -> Float[Array, "b d"]:
-    """Features of ``x`` under one network, not yet scaled by ``1/sqrt(n d)``.
+    """Computes features of ``x`` under one network, not scaled by ``1/sqrt(n d)``.
 
     Differentiable in ``x``; no gradient flows to the parameters.
 
-    Readouts: ``flatten`` keeps the whole last feature map, ``time_mean`` averages it
-    over time, ``dense`` applies the random head of ``output_dim`` outputs.
+    Readouts: ``flatten`` returns the whole last feature map, ``time_mean`` its mean
+    over time, and ``dense`` the ``output_dim`` outputs of the random head.
     """
     feature_map_shape(x.shape[1:3], config)  # raises where pooling leaves nothing
     params = lax.stop_gradient(params)

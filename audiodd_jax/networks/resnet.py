@@ -7,49 +7,32 @@ References:
 """
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks.convnet import read
-from audiodd_jax.networks.layers import Conv, Drop, Dropout, Head, make_norm, norm_name
+from audiodd_jax.networks.classifier import StagedClassifier
+from audiodd_jax.networks.layers import Conv, make_norm, norm_name
 from audiodd_jax.networks.parameter_count import STAGES
 from audiodd_jax.networks.pooling import max_pool
 
 
-class ResNet18(nn.Module):
-    """ResNet-18.
+class ResNet18(StagedClassifier):
+    """ResNet-18; each stage after the first has twice the channels of the last.
 
     Attributes:
-      num_classes: ``c``.
-      width: channels of the first stage; each further stage doubles them.
-      norm: ``batch``, ``instance``, ``group`` or ``none``.
+      readout: ``mean`` as published, ``time_mean`` or ``flatten``.
       stem_kind: ``imagenet`` (7x7 convolution of stride 2, 3x3 maximum pool of stride
         2) or ``small`` (3x3 convolution of stride 1), with four times the resolution
         at sixteen times the cost.
-      readout: ``mean`` as published, ``time_mean`` or ``flatten``.
-      dropout: rate before the last layer.
-      block_dropout: rate after each stage, of whole channels.
-      head: initial weights of the last layer, ``zero`` or ``random``.
-      dtype: in which the blocks compute.
     """
 
-    num_classes: int
-    width: int = 64
-    norm: str = "batch"
-    stem_kind: str = "imagenet"
     readout: str = "mean"
-    dropout: float = 0.0
-    block_dropout: float = 0.0
-    head: str = "zero"
-    dtype: DTypeLike = jnp.float32
+    stem_kind: str = "imagenet"
 
-    def setup(self) -> None:
-        """Makes what several methods use, under the names of ``nn.compact``."""
-        rate, stages = self.block_dropout, range(len(STAGES))
-        self.Dropout = [Dropout(rate, i, shared_axes=(1, 2)) for i in stages]
-        index = len(STAGES) if rate else 0
-        self.Head_0 = Head(self.num_classes, self.dropout, self.head, index)
+    @property
+    def num_stages(self) -> int:
+        """Number of stages, of which the first includes the stem's convolution."""
+        return len(STAGES)
 
     @nn.compact
     def _stage(self, x: Array, stage: int, train: bool) -> Array:
@@ -66,35 +49,6 @@ class ResNet18(nn.Module):
             width = self.width * 2**stage
             x = _Block(width, stride, self.norm, self.dtype, name=name)(x, train=train)
         return x
-
-    def stem(
-        self, x: Float[Array, "b f t 1"], *, train: bool
-    ) -> Float[Array, "b f2 t2 w"]:
-        """The first stage and what comes before it: what no dropout changes."""
-        return self._stage(x, 0, train)
-
-    def features(
-        self, stem: Float[Array, "b f2 t2 w"], *, train: bool, drop: Drop = False
-    ) -> Float[Array, "b d"]:
-        """What the last layer reads."""
-        x = self.Dropout[0](stem, drop)
-        for stage in range(1, len(STAGES)):
-            x = self.Dropout[stage](self._stage(x, stage, train), drop)
-        return read(x, self.readout)
-
-    def logits(
-        self, features: Float[Array, "b d"], *, drop: Drop = False
-    ) -> Float[Array, "b c"]:
-        """Logits of features."""
-        return self.Head_0(features, drop)
-
-    def __call__(
-        self, x: Float[Array, "b f t 1"], *, train: bool, drop: Drop | None = None
-    ) -> Float[Array, "b c"]:
-        """Logits; the arguments are those of ``ConvNet``."""
-        drop = train if drop is None else drop
-        stem = self.stem(x, train=train)
-        return self.logits(self.features(stem, train=train, drop=drop), drop=drop)
 
 
 class _Block(nn.Module):

@@ -1,4 +1,4 @@
-"""Networks of users: any Flax module, linen or nnx, made by a factory of theirs.
+"""User-supplied Flax modules, linen or nnx, created by a factory.
 
 A factory takes the number of classes, and for nnx the keyword ``rngs``:
 
@@ -6,10 +6,10 @@ A factory takes the number of classes, and for nnx the keyword ``rngs``:
     def make(num_classes, *, rngs): ...  # an nnx module
 
 The module is called as ``module(x, train=...)`` with standardised spectrograms
-``[b, f, t, 1]`` and returns logits ``[b, c]``. In training it uses the batch's
-statistics and drops out. Its variables are parameters and batch statistics. If its call
-takes ``drop`` too, then ``train=False, drop=True`` drops out with running statistics,
-for Monte Carlo passes.
+``[b, f, t, 1]`` and returns logits ``[b, c]``. With ``train=True`` it uses the batch's
+statistics and dropout. Its variables are parameters and batch statistics. If the call
+also accepts ``drop``, Monte Carlo passes call it with ``train=False, drop=True`` for
+dropout with running statistics.
 """
 
 import inspect
@@ -30,15 +30,15 @@ _COLLECTIONS = {"params", "batch_stats"}
 
 
 class UserNetwork(nn.Module):
-    """A user's network with the methods that those of this package have.
+    """Gives a user's network the methods of ``Classifier``.
 
-    What the last layer reads is not known of it: its logits stand for its features.
+    Penultimate features are unavailable, so logits are used instead.
 
     Attributes:
-      inner: the network.
+      inner: the user's module.
       num_classes: ``c``.
-      dropout: 1 if it can drop out at inference, else 0.
-      block_dropout: the same, since nothing is known to come before its dropout.
+      dropout: 1 if the module supports dropout at inference, else 0.
+      block_dropout: the same, since any layer may come after dropout.
     """
 
     inner: nn.Module
@@ -49,37 +49,37 @@ class UserNetwork(nn.Module):
     def stem(
         self, x: Float[Array, "b f t 1"], *, train: bool
     ) -> Float[Array, "b f t 1"]:
-        """What no dropout is known not to change: the spectrograms."""
+        """Returns the spectrograms, since dropout may change any layer."""
         return x
 
     def features(
         self, stem: Float[Array, "b f t 1"], *, train: bool, drop: Drop = False
     ) -> Float[Array, "b c"]:
-        """The network's logits; ``drop`` holds a key per clip, or is False."""
+        """Computes the logits; ``drop`` is False or a key per clip."""
         if isinstance(drop, bool):
             return self(stem, train=train)
         inner, variables = self.inner.unbind()
 
-        def one(image: Array, key: Array) -> Array:
+        def logits_of_clip(image: Array, key: Array) -> Array:
             rngs = {"dropout": key}
             out = inner.apply(variables, image[None], rngs=rngs, train=False, drop=True)
             return out[0]
 
-        return jax.vmap(one)(stem, drop).astype(jnp.float32)
+        return jax.vmap(logits_of_clip)(stem, drop).astype(jnp.float32)
 
     def logits(
         self, features: Float[Array, "b c"], *, drop: Drop = False
     ) -> Float[Array, "b c"]:
-        """The features, which are logits already."""
+        """Returns the features, which are logits already."""
         return features
 
     def __call__(
         self, x: Float[Array, "b f t 1"], *, train: bool
     ) -> Float[Array, "b c"]:
-        """Logits in float32.
+        """Computes logits in float32.
 
         Raises:
-          UserError: the network returns something else.
+          UserError: the network returns another shape.
         """
         out = self.inner(x, train=train)
         if getattr(out, "shape", None) != (x.shape[0], self.num_classes):
@@ -92,44 +92,40 @@ class UserNetwork(nn.Module):
 
 
 def from_path(path: str, num_classes: int) -> UserNetwork:
-    """The network of a factory ``package.module:name``.
+    """Creates the network of a factory ``package.module:name``.
 
     Raises:
-      UserError: it cannot be imported, or makes no network that can be used.
+      UserError: the factory cannot be imported, or its network cannot be used.
     """
     return wrapped(extensions.from_path(path), num_classes)
 
 
 def wrapped(source: Any, num_classes: int) -> UserNetwork:
-    """A user's network, ready for training.
-
-    Args:
-      source: a linen module, or a factory of a linen or nnx module.
-      num_classes: ``c``.
+    """Wraps a linen module, or a factory of a linen or nnx module, for training.
 
     Raises:
-      UserError: it makes no network that can be used.
+      UserError: the network cannot be used.
     """
-    module, call = _made(source, num_classes)
-    takes = inspect.signature(call).parameters
-    is_open = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    if "train" not in takes and not is_open:
+    module, call = _create(source, num_classes)
+    parameters = inspect.signature(call).parameters
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if "train" not in parameters and not takes_any:
         raise UserError(
             f"{_name(module)} must be called as module(x, train=...): its call has no "
             "argument train"
         )
-    drops = float("drop" in takes)
-    return UserNetwork(module, num_classes, drops, drops)
+    supports_drop = float("drop" in parameters)
+    return UserNetwork(module, num_classes, supports_drop, supports_drop)
 
 
 def name_of(source: Any) -> str:
-    """The name ``package.module:name`` of a linen module's class, or of a factory."""
+    """Returns the name ``package.module:name`` of a module's class or of a factory."""
     kind = type(source) if isinstance(source, nn.Module) else source
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def check_variables(variables: dict[str, Any]) -> None:
-    """Checks that a network has parameters and batch statistics alone.
+    """Checks that a network has only parameters and batch statistics.
 
     Raises:
       UserError: it has other collections of variables.
@@ -146,24 +142,24 @@ def _name(module: nn.Module) -> str:
     return getattr(kind, "__qualname__", str(kind))
 
 
-def _made(source: Any, num_classes: int) -> tuple[nn.Module, Callable]:
-    """A linen module, and the call of the module that it stands for."""
+def _create(source: Any, num_classes: int) -> tuple[nn.Module, Callable]:
+    """Creates a linen module; returns it with the ``__call__`` that the user wrote."""
     if isinstance(source, nn.Module):
         return source, type(source).__call__
     if not callable(source):
         raise UserError(f"a network is a Flax module or a factory of one, not {source}")
     try:
-        # nnx's own metaclass hides the signature of its classes.
-        maker: Any = source.__init__ if isinstance(source, type) else source  # type: ignore[misc]
-        if "rngs" in inspect.signature(maker).parameters:
-            made = lambda: source(num_classes, rngs=nnx.Rngs(0))
-            call = type(nnx.eval_shape(made)).__call__
+        # The metaclass of nnx hides the signature of its classes.
+        factory: Any = source.__init__ if isinstance(source, type) else source  # type: ignore[misc]
+        if "rngs" in inspect.signature(factory).parameters:
+            create = lambda: source(num_classes, rngs=nnx.Rngs(0))
+            call = type(nnx.eval_shape(create)).__call__
             module = nnx.bridge.ToLinen(source, (num_classes,), metadata_fn=None)
             return module, call
         module = source(num_classes)
     except Exception as error:
         raise UserError(
-            f"{name_of(source)} makes no network of {num_classes} classes: "
+            f"{name_of(source)} cannot create a network of {num_classes} classes: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(module, nn.Module):

@@ -1,16 +1,16 @@
 r"""3x3 convolutions of many channels by Winograd's F(2x2, 3x3), for CPUs.
 
-Four outputs of a 3x3 convolution take 36 multiplications per pair of channels; by
-transforming 4x4 tiles of the input they take 16:
+Four outputs of a 3x3 convolution take 36 multiplications per pair of channels, and 16
+after transforming 4x4 tiles of the input:
 
     y = A^T [(G k G^T) * (B^T x B)] A,
 
-where the product in the middle is a matrix product over channels for each of the 16
-positions, and the transforms around it are sums. In float32 its error is that of the
-direct sum. A tile of outputs is a window of the 2x2 pooling, so that a block of a
-random network needs no full-size activation.
+where ``*`` is a matrix product over channels for each of the 16 positions, and the
+transforms around it are sums. In float32 the error is that of the direct sum. A tile of
+outputs is one window of the 2x2 pooling, so that a block of a random network needs no
+full-size activation.
 
-Accelerators' libraries choose such algorithms themselves. BUILD_NOTES.md has the
+The libraries of accelerators choose such algorithms themselves. BUILD_NOTES.md has the
 measurements.
 
 References:
@@ -38,13 +38,13 @@ _Tiles = list[list[Array]]
 
 
 def pays(x: Array, kernel: Array) -> bool:
-    """Whether Winograd is faster than a direct convolution on CPU."""
+    """Returns whether Winograd is faster than a direct convolution on CPU."""
     few = min(x.shape[1:3]) < 4
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= CHANNELS and not few
 
 
 def _input_tiles(x: Float[Array, "b f t c"]) -> _Tiles:
-    """``B^T x B`` of every 4x4 tile: a ``[b, f/2, t/2, c]`` array per position."""
+    """Computes ``B^T x B`` of 4x4 tiles, as ``[b, f/2, t/2, c]`` for each position."""
     f, t = (side // 2 for side in x.shape[1:3])
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     at = lambda u, v: x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
@@ -54,7 +54,7 @@ def _input_tiles(x: Float[Array, "b f t c"]) -> _Tiles:
 
 
 def _kernel_tiles(kernel: Float[Array, "3 3 c w"]) -> Float[Array, "4 4 c w"]:
-    """``G k G^T``."""
+    """Computes ``G k G^T``."""
     g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     g = g.astype(kernel.dtype)
     return jnp.einsum("iu,uvcw,jv->ijcw", g, kernel, g, precision=_HIGHEST)
@@ -63,7 +63,7 @@ def _kernel_tiles(kernel: Float[Array, "3 3 c w"]) -> Float[Array, "4 4 c w"]:
 def _outputs(
     x: Float[Array, "b f t c"], tiles: Float[Array, "4 4 c w"]
 ) -> tuple[Array, Array, Array, Array]:
-    """Outputs of every 2x2 tile in row-major order, ``[b, f/2, t/2, w]`` each."""
+    """Computes the outputs of 2x2 tiles, row-major; each is ``[b, f/2, t/2, w]``."""
     v = _input_tiles(x)
     # Sixteen products: one batched product would copy its operands.
     m = [
@@ -77,14 +77,14 @@ def _outputs(
 
 
 def _whole(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """The image whose 2x2 tiles have these four positions."""
+    """Assembles an image from the four positions of its 2x2 tiles."""
     rows = (jnp.stack(pair, 3) for pair in ((a, b), (c, d)))
     y = jnp.stack(list(rows), 2)
     return y.reshape(y.shape[0], 2 * y.shape[1], 2 * y.shape[3], y.shape[5])
 
 
 def _by_tiles(f: Callable[[Array], Any], x: Array) -> Any:
-    """``f`` of as many images at once as ``TILES`` allows."""
+    """Applies ``f`` to as many images at once as ``TILES`` allows."""
     tiles = (x.shape[1] // 2) * (x.shape[2] // 2)
     return in_chunks(f, x, max(1, TILES // tiles))
 
@@ -94,7 +94,7 @@ def convolve(
 ) -> Float[Array, "b f t w"]:
     """3x3 convolution, padding SAME."""
     f, t = x.shape[1:3]
-    # Sides are made even by zeros, as in the padding.
+    # Zeros make the sides even, as the padding does.
     x = jnp.pad(x, ((0, 0), (0, f % 2), (0, t % 2), (0, 0)))
     tiles = _kernel_tiles(kernel)
     return _by_tiles(lambda part: _whole(*_outputs(part, tiles)), x)[:, :f, :t]
@@ -108,11 +108,7 @@ def pooled(
 ) -> tuple[Float[Array, "b f2 t2 w"], Bool[Array, "b f3 t3 w"] | None]:
     """Convolution, bias, ReLU and 2x2 average pool, which drops an odd last row.
 
-    Args:
-      x: images.
-      kernel: of the convolution.
-      bias: per channel.
-      with_open: also return where the ReLU is open, without what is dropped.
+    ``with_open`` also returns where the ReLU is open, without dropped rows and columns.
     """
     tiles = _kernel_tiles(kernel)
 

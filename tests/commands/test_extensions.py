@@ -278,7 +278,7 @@ def test_python_takes_a_module_with_settings_of_its_own(tmp_path, monkeypatch):
         ("third_party:gone", "has no attribute 'gone'"),
         ("third_party:no_train", "NoTrain must be called as module(x, train=...)"),
         ("third_party:nothing", "returns int, not a linen module"),
-        ("third_party:broken", "makes no network of 10 classes: KeyError"),
+        ("third_party:broken", "cannot create a network of 10 classes: KeyError"),
         ("third_party:wide", r"Wide must return logits of shape (1, 10), not (1, 3)"),
     ],
 )

@@ -1,0 +1,116 @@
+"""Base modules of the networks that are trained.
+
+A network has three parts, so that Monte Carlo passes repeat only what dropout changes:
+``stem`` comes before the first dropout, ``features`` ends at the input of the last
+layer, and ``logits`` is that layer.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from audiodd_jax.networks.layers import Drop, Dropout, Head
+
+
+class Classifier(nn.Module):
+    """A classifier of one-channel spectrograms.
+
+    Subclasses define ``stem`` and ``features``, and set ``Head_0`` in ``setup``.
+
+    Attributes:
+      num_classes: ``c``.
+      dropout: rate before the last layer.
+      head: initial weights of the last layer, ``zero`` or ``random``.
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+    head: str = "zero"
+
+    def stem(
+        self, x: Float[Array, "b f t 1"], *, train: bool
+    ) -> Float[Array, "b *rest"]:
+        """Computes the part that no dropout changes."""
+        raise NotImplementedError
+
+    def features(
+        self, stem: Float[Array, "b *rest"], *, train: bool, drop: Drop = False
+    ) -> Float[Array, "b d"]:
+        """Computes the input of the last layer."""
+        raise NotImplementedError
+
+    def logits(
+        self, features: Float[Array, "b d"], *, drop: Drop = False
+    ) -> Float[Array, "b c"]:
+        """Applies the last layer."""
+        return self.Head_0(features, drop)
+
+    def __call__(
+        self, x: Float[Array, "b f t 1"], *, train: bool, drop: Drop | None = None
+    ) -> Float[Array, "b c"]:
+        """Computes logits.
+
+        Args:
+          x: standardised spectrograms.
+          train: normalise by the batch's statistics, and update the running ones.
+          drop: dropout masks; None: those of the batch, in training only.
+        """
+        drop = train if drop is None else drop
+        stem = self.stem(x, train=train)
+        return self.logits(self.features(stem, train=train, drop=drop), drop=drop)
+
+
+class StagedClassifier(Classifier):
+    """A classifier made of convolutional stages, each followed by dropout.
+
+    Subclasses define ``num_stages`` and ``_stage``.
+
+    Attributes:
+      width: channels of the first stage.
+      norm: ``batch``, ``instance``, ``group`` or ``none``.
+      readout: input of the last layer: ``flatten`` (the whole last feature map),
+        ``time_mean`` (its mean over time), or ``mean`` (over time and frequency).
+      block_dropout: rate after each stage, of whole channels.
+      dtype: in which the stages compute.
+    """
+
+    width: int = 64
+    norm: str = "batch"
+    readout: str = "time_mean"
+    block_dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages."""
+        raise NotImplementedError
+
+    def _stage(self, x: Array, stage: int, train: bool) -> Array:
+        raise NotImplementedError
+
+    def setup(self) -> None:
+        """Makes the layers that several methods use, named as by ``nn.compact``."""
+        # Whole channels: neighbouring bins of a channel are highly correlated.
+        self.Dropout = [
+            Dropout(self.block_dropout, i, shared_axes=(1, 2))
+            for i in range(self.num_stages)
+        ]
+        index = self.num_stages if self.block_dropout else 0
+        self.Head_0 = Head(self.num_classes, self.dropout, self.head, index)
+
+    def stem(
+        self, x: Float[Array, "b f t 1"], *, train: bool
+    ) -> Float[Array, "b f2 t2 w"]:
+        """Applies the first stage, before any dropout."""
+        return self._stage(x, 0, train)
+
+    def features(
+        self, stem: Float[Array, "b f2 t2 w"], *, train: bool, drop: Drop = False
+    ) -> Float[Array, "b d"]:
+        """Applies the other stages and reduces the last feature map."""
+        x = self.Dropout[0](stem, drop)
+        for stage in range(1, self.num_stages):
+            x = self.Dropout[stage](self._stage(x, stage, train), drop)
+        axes = {"flatten": (), "time_mean": (2,), "mean": (1, 2)}[self.readout]
+        return x.mean(axes).reshape(x.shape[0], -1)
