@@ -43,7 +43,8 @@ from audiodd_jax.commands.main import explained  # noqa: E402
 from audiodd_jax.config import FeaturesConfig, fields  # noqa: E402
 from audiodd_jax.distillation import loop, memory_plan, steps  # noqa: E402
 from audiodd_jax.features import dataset  # noqa: E402
-from audiodd_jax.features.dataset import Dataset, DeviceSplit, Split  # noqa: E402
+from audiodd_jax.features.clips import Clips  # noqa: E402
+from audiodd_jax.features.dataset import Dataset  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels.ridge_scoring import Scoring  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
@@ -136,7 +137,7 @@ def one_step(text, precision, peak):
 def pack(path):
     """Writes the standardised features of a dataset to one file."""
     data = _load(_config())
-    train = data.train if isinstance(data.train, DeviceSplit) else None
+    train = data.train if not data.train.is_on_host else None
     if train is None:
         raise SystemExit("the training features do not fit on this device")
     np.savez_compressed(
@@ -169,14 +170,14 @@ def unpack(path):
         arrays = dict(file)
     info = json.loads(str(arrays["info"]))
     stats = Normalization(arrays["mean"], arrays["std"])
-    split = lambda name: Split(
+    split = lambda name: Clips(
         jnp.asarray(arrays[f"{name}_images"], jnp.float32),
         jnp.asarray(arrays[f"{name}_labels"]),
     )
     features = fields.build(FeaturesConfig, info["features"])
     labels = jnp.asarray(arrays["train_labels"])
     return Dataset(
-        train=DeviceSplit(jnp.asarray(arrays["train"]), labels, jax.device_put(stats)),
+        train=Clips(jnp.asarray(arrays["train"]), labels, jax.device_put(stats)),
         validation=split("validation"),
         test=split("test"),
         class_names=tuple(info["class_names"]),

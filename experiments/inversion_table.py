@@ -47,7 +47,7 @@ def print_accuracies(config, data):
     jax.block_until_ready(inverted.waveforms)
     seconds = time.perf_counter() - began
     again = logmel.compute(inverted.waveforms, data.features)
-    after = data.test._replace(images=normalization.apply(again, data.normalization))
+    after = data.test._replace(features=normalization.apply(again, data.normalization))
     model = presets.for_model(
         config, _MODEL.value, training__steps=_STEPS.value, training__seeds=1
     )

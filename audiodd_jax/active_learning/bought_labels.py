@@ -13,7 +13,7 @@ from audiodd_jax.active_learning import budgets
 from audiodd_jax.config import Config
 from audiodd_jax.coreset import subsets
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import Dataset, HostSplit
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import teacher
 
@@ -81,12 +81,9 @@ def _with_pseudo_labels(
     order = np.argsort(both)
     train = data.train.subset(both[order])
     # Recordings are numbered by class, which is not known here.
-    own = {"labels": labels[order], "recordings": None}
     return dataclasses.replace(
         bought,
-        train=dataclasses.replace(train, **own)
-        if isinstance(train, HostSplit)
-        else train._replace(**own),
+        train=train._replace(labels=labels[order], recordings=None),
         num_unlabelled=data.num_train - both.size,
         num_pseudo=others.size,
     )

@@ -24,7 +24,7 @@ from audiodd_jax.active_learning.acquisition import check_count, tie_break
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.coreset import clusters
 from audiodd_jax.coreset import selection as clips
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.runtime.chunked_map import in_chunks
 
 # TypiClust's: most clusters, fewest clips of a cluster that is queried, neighbours.
@@ -40,9 +40,7 @@ _EMBEDDING = clips.Embedding(
 )
 
 
-def embed(
-    key: Key[Array, ""], pool: Split | DeviceSplit | HostSplit
-) -> Float[Array, "b d"]:
+def embed(key: Key[Array, ""], pool: Clips) -> Float[Array, "b d"]:
     """Features of the pool under random networks, of unit length."""
     return clips.embed(key, pool, _EMBEDDING)
 

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime import devices as devices_lib
@@ -112,7 +112,7 @@ class Pool(NamedTuple):
       over: ``(placed, network, rows, key)`` to the function's values at these rows.
     """
 
-    place: Callable[[Split | DeviceSplit | HostSplit], Any]
+    place: Callable[[Clips], Any]
     over: Callable[..., Any]
 
 
@@ -139,10 +139,8 @@ def make_pool(
         functools.partial(pool_program, function, chunk, mesh)
     )
 
-    def place(pool: Split | DeviceSplit | HostSplit) -> Any:
-        return (
-            pool if isinstance(pool, HostSplit) else devices_lib.replicate(pool, mesh)
-        )
+    def place(pool: Clips) -> Any:
+        return pool if pool.is_on_host else devices_lib.replicate(pool, mesh)
 
     def over(
         pool: Any, network: Network, rows: Int[np.ndarray, " b"], key: Key[Array, ""]
@@ -152,10 +150,10 @@ def make_pool(
             ids = rows[start : start + together]
             count = ids.size
             ids = np.concatenate([ids, np.full(together - count, ids[0])])
-            if isinstance(pool, HostSplit):
+            if pool.is_on_host:
                 labels = jnp.zeros(together, jnp.int32)
                 local = np.tile(np.arange(chunk), mesh.size)
-                clips = Split(pool.take(ids), labels)
+                clips = Clips(pool.take(ids), labels)
                 found = compiled(True)(clips, network, local, ids, key)
             else:
                 found = compiled(False)(pool, network, ids, ids, key)

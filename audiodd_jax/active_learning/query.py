@@ -14,7 +14,7 @@ from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks.inference import Network
 
 
@@ -123,7 +123,7 @@ def clip_function(
 def make_choose(
     config: ActiveConfig,
     model: nn.Module,
-    clips: Split | DeviceSplit | HostSplit,
+    clips: Clips,
     between: Callable[[], None],
     num_classes: int,
     key: Key[Array, ""],

@@ -11,13 +11,13 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.selection import Embedding
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 
 
 def start(
     key: Key[Array, ""],
-    train: Split | DeviceSplit | HostSplit,
+    train: Clips,
     class_names: tuple[str, ...],
     config: CoresetConfig,
     embedding: Embedding | None = None,
@@ -48,7 +48,7 @@ def start(
 
 def random_clips(
     key: Key[Array, ""],
-    train: Split | DeviceSplit | HostSplit,
+    train: Clips,
     class_names: tuple[str, ...],
     config: CoresetConfig,
 ) -> CoresetArrays:
@@ -67,7 +67,7 @@ def random_clips(
 def selected(
     method: str,
     key: Key[Array, ""],
-    train: Split | DeviceSplit | HostSplit,
+    train: Clips,
     class_names: tuple[str, ...],
     config: CoresetConfig,
     embedding: Embedding | None = None,

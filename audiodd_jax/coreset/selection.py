@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
 
@@ -42,7 +42,7 @@ class Embedding(NamedTuple):
 def select(
     method: str,
     key: Key[Array, ""],
-    clips: Split | DeviceSplit | HostSplit,
+    clips: Clips,
     class_names: tuple[str, ...],
     per_class: int,
     embedding: Embedding | None,
@@ -244,7 +244,7 @@ def farthest_first(
 
 
 def embed(
-    key: Key[Array, ""], clips: Split | DeviceSplit | HostSplit, embedding: Embedding
+    key: Key[Array, ""], clips: Clips, embedding: Embedding
 ) -> Float[Array, "b d"]:
     """Features of clips under random networks, scaled to unit length."""
     config = embedding.network

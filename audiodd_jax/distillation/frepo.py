@@ -51,7 +51,7 @@ from audiodd_jax.distillation import kernel_methods, network_pool
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.distillation.network_pool import Member
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, Plan
@@ -157,7 +157,7 @@ def margin(labels: Float[Array, "s c"]) -> Float[Array, " s"]:
 def loss(
     params: Params,
     network: Any,
-    batch: Split,
+    batch: Clips,
     kernels: ConjugateKernels,
     settings: FRePoConfig,
     factor: int = 1,
@@ -191,7 +191,7 @@ def make(config: Config, context: Context) -> Method:
         members = pool.init(pool_key, start.unpack(factor))
         return State(learner.init(learner_key, start), members)
 
-    def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
+    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.learnt.key, state.step)
         choice_key, train_key = (
             jax.random.fold_in(key, use) for use in (_CHOICE, _TRAIN)

@@ -34,7 +34,7 @@ from audiodd_jax.distillation.registry import (
 from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import Dataset, HostSplit
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.kernels.ridge_scoring import Score, Scoring
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -200,7 +200,7 @@ def _batches(
     config: Config, data: Dataset, method: Method, mesh: Mesh, step: int
 ) -> Iterator[Any]:
     """The data of each chunk from ``step`` on: the whole split, or streamed batches."""
-    if not isinstance(data.train, HostSplit):
+    if not data.train.is_on_host:
         return itertools.repeat(devices.replicate(data.train, mesh))
     settings, labels = config.loop, np.asarray(data.train.labels)
     draw = functools.partial(batches.draw_rows, data=data.train, draw=method.draw)

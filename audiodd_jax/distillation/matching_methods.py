@@ -24,7 +24,7 @@ from audiodd_jax.coreset import packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features import batches, siamese_augment
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.convnet import ConvNet
@@ -151,7 +151,7 @@ def make(
         network = fresh(key, model, start.images)
         return State(first, key, start.images, start.labels, opt_state, network)
 
-    def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
+    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         change_key, network_key, train_key = (
             jax.random.fold_in(key, use) for use in (_CHANGE, _NETWORK, _TRAIN)

@@ -12,7 +12,7 @@ from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.features.batches import Draw
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 
 
@@ -27,7 +27,7 @@ class Method(NamedTuple):
     """
 
     init: Callable[[Key[Array, ""], CoresetArrays], Any]
-    step: Callable[[Any, Split], tuple[Any, dict[str, Array]]]
+    step: Callable[[Any, Clips], tuple[Any, dict[str, Array]]]
     coreset: Callable[[Any], CoresetArrays]
     draw: Draw | None = None
 

@@ -35,7 +35,7 @@ from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods
 from audiodd_jax.distillation.kernel_methods import Params, State
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets, tag_threshold
 from audiodd_jax.kernels import random_kernels, ridge
 from audiodd_jax.kernels.random_kernels import KernelFunction
@@ -44,7 +44,7 @@ from audiodd_jax.kernels.random_kernels import KernelFunction
 def loss(
     params: Params,
     key: Key[Array, ""],
-    batch: Split,
+    batch: Clips,
     kernels: KernelFunction,
     settings: RFADConfig,
     factor: int = 1,
@@ -74,7 +74,7 @@ def learn(config: Config, kernels: KernelFunction) -> Method:
     """Step 5, for any kernel: the method as ``init``, ``step`` and ``coreset``."""
     learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
 
-    def step(state: State, batch: Split) -> tuple[State, dict[str, Array]]:
+    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:

@@ -20,7 +20,7 @@ from audiodd_jax.distillation.registry import get_method
 from audiodd_jax.features import batches
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.dataset import DeviceSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
@@ -33,7 +33,7 @@ def make_chunk(
     config: Config,
     noise: Num[Array, "pieces f t"] | None = None,
     mesh: Mesh | None = None,
-) -> Callable[[Any, Split | DeviceSplit | Streamed, int], tuple[Any, dict[str, Array]]]:
+) -> Callable[[Any, Clips | Streamed, int], tuple[Any, dict[str, Array]]]:
     """``chunk(state, data, length)``: ``length`` jitted steps; donates the state.
 
     ``data`` is the training split, from which every step draws a batch, or the streamed
@@ -62,7 +62,7 @@ def chunk_program(
         out_shardings=devices.replicated(mesh),
     )
     def chunk(
-        state: Any, data: Split | DeviceSplit | Streamed, length: int, key: Array
+        state: Any, data: Clips | Streamed, length: int, key: Array
     ) -> tuple[Any, dict[str, Array]]:
         def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
             index_key, augment_key = batches.step_keys(key, state.step)
@@ -71,7 +71,7 @@ def chunk_program(
             else:
                 batch = batches.standardized(drawn, stats)
             images = augment(augment_key, batch.images, config.augment, stats, noise)
-            return method.step(state, batch._replace(images=images))
+            return method.step(state, batch._replace(features=images))
 
         drawn = data if isinstance(data, Streamed) else None
         state, metrics = lax.scan(body, state, drawn, length=length)
@@ -82,7 +82,7 @@ def chunk_program(
 
 def make_validate(
     key: Key[Array, ""],
-    data: Split,
+    data: Clips,
     scoring: ridge_scoring.Scoring,
     factor: int,
     mesh: Mesh,
@@ -109,7 +109,7 @@ def validation_program(
 
     def score(
         arrays: CoresetArrays,
-        data: Split,
+        data: Clips,
         key: Array,
         regularizer: float | Float[Array, ""],
     ) -> ridge_scoring.Score:
@@ -148,7 +148,7 @@ def compiled_bytes(config: Config, sizes: Sizes, mesh: Mesh, plan: Plan) -> int:
     )
     key = jax.random.key(config.seed)
     state = jax.eval_shape(method.init, key, start)
-    data = Split(array((sizes.b, *image), jnp.float32), array((sizes.b,), jnp.int32))
+    data = Clips(array((sizes.b, *image), jnp.float32), array((sizes.b,), jnp.int32))
     plain = dataclasses.replace(config, augment=AugmentConfig())
     chunk = make_chunk(method, key, stats, plain, mesh=mesh)
     lowered = chunk.func.lower(state, data, 2, **chunk.keywords)

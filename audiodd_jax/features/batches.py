@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 
 from audiodd_jax.data import tags
 from audiodd_jax.features import normalization
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 
 _THREADS = 2
 # Chunks read ahead of the device.
@@ -71,9 +71,7 @@ def by_recording(num_classes: int, size: int) -> Draw:
       size: ``b``; fewer if there are fewer clips.
     """
 
-    def draw(
-        key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
-    ) -> Int[Array, " b"]:
+    def draw(key: Key[Array, ""], data: Clips) -> Int[Array, " b"]:
         weights = jnp.log(recording_weights(data, num_classes))
         count = min(size, data.labels.shape[0])
         return jax.random.categorical(key, weights, shape=(count,))
@@ -81,9 +79,7 @@ def by_recording(num_classes: int, size: int) -> Draw:
     return draw
 
 
-def recording_weights(
-    data: Split | DeviceSplit | HostSplit, num_classes: int
-) -> Float[Array, " b"]:
+def recording_weights(data: Clips, num_classes: int) -> Float[Array, " b"]:
     """Weights of clips, with which classes and recordings of a class weigh the same.
 
     A clip with tags has the sum of its weights for each of them; clips without tags
@@ -111,9 +107,7 @@ def balanced(num_classes: int, per_class: int) -> Draw:
       per_class: clips per class; ``b = c * per_class``.
     """
 
-    def draw(
-        key: Key[Array, ""], data: Split | DeviceSplit | HostSplit
-    ) -> Int[Array, " b"]:
+    def draw(key: Key[Array, ""], data: Clips) -> Int[Array, " b"]:
         labels = data.labels
         # Shuffled, then sorted stably by class: each class's clips in random order.
         order = jax.random.permutation(key, labels.shape[0])
@@ -130,22 +124,22 @@ def draw_rows(
     root: Key[Array, ""],
     step: Int[Array, ""] | int,
     *,
-    data: Split | DeviceSplit | HostSplit,
+    data: Clips,
     draw: Draw,
 ) -> Int[Array, " b"]:
     """The indices of a step's batch."""
     return draw(step_keys(root, step)[0], data)
 
 
-def gather(key: Key[Array, ""], data: Split | DeviceSplit, draw: Draw) -> Split:
+def gather(key: Key[Array, ""], data: Clips, draw: Draw) -> Clips:
     """A batch of a split that is on the device."""
     indices = draw(key, data)
-    return Split(data.take(indices), data.labels[indices])
+    return Clips(data.take(indices), data.labels[indices])
 
 
-def standardized(batch: Streamed, stats: normalization.Normalization) -> Split:
+def standardized(batch: Streamed, stats: normalization.Normalization) -> Clips:
     """One step's streamed batch, standardised."""
-    return Split(normalization.apply(batch.features, stats), batch.labels)
+    return Clips(normalization.apply(batch.features, stats), batch.labels)
 
 
 def epoch_rows(
@@ -176,7 +170,7 @@ def epoch_rows(
 
 
 def stream(
-    split: HostSplit,
+    split: Clips,
     table: Num[np.ndarray, "clips ..."],
     draw: Callable[[Key[Array, "..."], Int[Array, ""]], Int[Array, "..."]],
     root: Key[Array, "..."],

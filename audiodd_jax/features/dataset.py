@@ -4,13 +4,13 @@ import dataclasses
 import hashlib
 import logging
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
-from jaxtyping import Array, Float, Int, Num, Shaped
+from jaxtyping import Array, Int, Num, Shaped
 
 from audiodd_jax.config import DataConfig, FeaturesConfig
 from audiodd_jax.data import splits as data_splits
@@ -18,136 +18,12 @@ from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.features import cache, metric
 from audiodd_jax.features import normalization as normalization_lib
+from audiodd_jax.features.clips import Clips, standardize
 
 _log = logging.getLogger(__name__)
 
 # Fraction of the free memory that training features may take.
 _DEVICE_SHARE = 0.4
-
-
-class Split(NamedTuple):
-    """Clips of one split, on the device.
-
-    Attributes:
-      images: ``[b, f, t, 1]`` standardised log-mel spectrograms.
-      labels: ``[b]`` classes, or ``[b, c]`` tags.
-      recordings: ``[b]`` number of the clip's class and recording, below ``b``; None:
-        one clip of each.
-    """
-
-    images: Float[Array, "b f t 1"]
-    labels: Int[Array, "b *c"]
-    recordings: Int[Array, " b"] | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """``(f, t)`` of the spectrograms."""
-        return self.images.shape[1:3]
-
-    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
-        """The images of some clips."""
-        return self.images[rows]
-
-    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "Split":
-        """Some clips as a split."""
-        own = _renumbered(self.recordings, rows)
-        return Split(self.images[rows], self.labels[rows], own)
-
-
-class DeviceSplit(NamedTuple):
-    """Clips of a split on the device in float16, standardised when they are read.
-
-    Takes half the memory of a ``Split``, and loads without computation.
-
-    Attributes:
-      features: ``[b, f, t]`` float16, dB.
-      labels: ``[b]`` classes, or ``[b, c]`` tags.
-      normalization: statistics that standardise them.
-      recordings: ``[b]`` as of a ``Split``.
-    """
-
-    features: Num[Array, "b f t"]
-    labels: Int[Array, "b *c"]
-    normalization: normalization_lib.Normalization
-    recordings: Int[Array, " b"] | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """``(f, t)`` of the spectrograms."""
-        return self.features.shape[1:3]
-
-    @property
-    def images(self) -> Float[Array, "b f t 1"]:
-        """All standardised images, computed at each call."""
-        return _standardize(self.features, self.normalization)
-
-    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
-        """The standardised images of some clips."""
-        return normalization_lib.apply(self.features[rows], self.normalization)
-
-    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "DeviceSplit":
-        """Some clips as a split."""
-        return self._replace(
-            features=self.features[rows],
-            labels=self.labels[rows],
-            recordings=_renumbered(self.recordings, rows),
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class HostSplit:
-    """Clips of a split whose features stay in the cache, read batch by batch.
-
-    Attributes:
-      features: ``[clips, f, t]`` float16, dB, of the whole dataset; memory-mapped.
-      clips: ``[b]`` rows of ``features`` that belong to the split.
-      labels: ``[b]`` or ``[b, c]``, on the device.
-      normalization: statistics that standardise them.
-      recordings: ``[b]`` as of a ``Split``.
-    """
-
-    features: Num[np.ndarray, "clips f t"]
-    clips: Int[np.ndarray, " b"]
-    labels: Int[Array, "b *c"]
-    normalization: normalization_lib.Normalization
-    recordings: Int[Array, " b"] | None = None
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """``(f, t)`` of the spectrograms."""
-        return self.features.shape[1:3]
-
-    def read(self, rows: Int[np.ndarray, "*rows"]) -> Num[np.ndarray, "*rows f t"]:
-        """Features of some clips, as stored in the cache."""
-        return self.features[self.clips[rows]]
-
-    def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
-        """The standardised images of some clips, on the device."""
-        return _standardize(self.read(np.asarray(rows)), self.normalization)
-
-    def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "HostSplit":
-        """Some clips as a split; their features stay in the cache."""
-        rows = np.asarray(rows)
-        return dataclasses.replace(
-            self,
-            clips=self.clips[rows],
-            labels=self.labels[rows],
-            recordings=_renumbered(self.recordings, rows),
-        )
-
-
-def _renumbered(
-    recordings: Int[Array, " clips"] | None, rows: Int[Array | np.ndarray, " b"]
-) -> Int[Array, " b"] | None:
-    """Numbers below ``b`` of the recordings of some clips."""
-    if recordings is None:
-        return None
-    numbers = np.unique(np.asarray(recordings[rows]), return_inverse=True)[1]
-    return jnp.asarray(numbers, jnp.int32)
-
-
-# Compiled once per shape.
-_standardize = jax.jit(normalization_lib.apply)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,9 +52,9 @@ class Dataset:
       test_digest: of the test clips, if they are not those of a published split.
     """
 
-    train: Split | DeviceSplit | HostSplit
-    validation: Split
-    test: Split
+    train: Clips
+    validation: Clips
+    test: Clips
     class_names: tuple[str, ...]
     normalization: normalization_lib.Normalization
     features: FeaturesConfig
@@ -275,28 +151,28 @@ def load(
 
     recordings = lambda clips: _recordings(found.groups[clips], found.labels[clips])
 
-    def on_device(clips: np.ndarray) -> Split:
-        return Split(_standardize(_rows(found.features, clips), stats), labels(clips))
+    def standardized(rows: np.ndarray) -> Clips:
+        images = standardize(_rows(found.features, rows), stats)
+        return Clips(images, labels(rows))
 
-    train = indices.train
-    train_split = HostSplit(
-        found.features, train, labels(train), stats, recordings(train)
-    )
-    if not _stays_on_host(data.storage, train.size * found.features[0].nbytes):
-        features = jnp.array(_rows(found.features, train))
-        train_split = DeviceSplit(
-            features, train_split.labels, jax.device_put(stats), train_split.recordings
+    rows = indices.train
+    train = Clips(found.features, labels(rows), stats, recordings(rows), rows)
+    if not _stays_on_host(data.storage, rows.size * found.features[0].nbytes):
+        train = train._replace(
+            features=jnp.array(_rows(found.features, rows)),
+            normalization=jax.device_put(stats),
+            rows=None,
         )
     is_drawn = not found.folds.any() and not (found.splits == data_splits.TEST).any()
     is_published = data.name != "folder" and not is_drawn
     is_official = bool((found.splits[indices.validation] == VALIDATION).any())
-    counted = train if is_official else np.concatenate([train, indices.validation])
+    counted = rows if is_official else np.concatenate([rows, indices.validation])
     return Dataset(
-        train=train_split,
-        validation=on_device(indices.validation)._replace(
+        train=train,
+        validation=standardized(indices.validation)._replace(
             recordings=recordings(indices.validation)
         ),
-        test=on_device(indices.test),
+        test=standardized(indices.test),
         class_names=found.class_names,
         normalization=stats,
         features=dataclasses.replace(found.config, normalization=kind),

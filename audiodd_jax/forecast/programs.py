@@ -23,7 +23,7 @@ from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.features import logmel
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.dataset import DeviceSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.networks import models
@@ -92,16 +92,16 @@ def _stats(sizes: Sizes) -> Normalization:
     return Normalization(np.zeros(sizes.f, np.float32), np.ones(sizes.f, np.float32))
 
 
-def _clips(sizes: Sizes, count: int) -> Split:
+def _clips(sizes: Sizes, count: int) -> Clips:
     labels = _array(count, dtype=jnp.int32)
-    return Split(_array(count, sizes.f, sizes.t, 1), labels)
+    return Clips(_array(count, sizes.f, sizes.t, 1), labels)
 
 
-def _stored(sizes: Sizes, count: int) -> DeviceSplit:
+def _stored(sizes: Sizes, count: int) -> Clips:
     """Clips on the device as they are kept there, in float16."""
     stats = Normalization(_array(sizes.f), _array(sizes.f))
     features = _array(count, sizes.f, sizes.t, dtype=jnp.float16)
-    return DeviceSplit(features, _array(count, dtype=jnp.int32), stats)
+    return Clips(features, _array(count, dtype=jnp.int32), stats)
 
 
 def _coreset(sizes: Sizes, count: int) -> CoresetArrays:

@@ -18,7 +18,7 @@ from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion, normalization
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.report import html_page, summary, tables
 from audiodd_jax.report.groups import Group
 from audiodd_jax.report.html_page import Card, Gallery, Side
@@ -175,9 +175,7 @@ def _distances(
     return (square(a)[:, None] + square(b) - 2 * product) / a.shape[1]
 
 
-def nearest(
-    images: Float[Array, "s f t 1"], train: Split | DeviceSplit | HostSplit
-) -> Nearest:
+def nearest(images: Float[Array, "s f t 1"], train: Clips) -> Nearest:
     """Finds the nearest training clips, of any class.
 
     Args:

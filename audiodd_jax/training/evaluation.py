@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
 from audiodd_jax.kernels.ridge_scoring import Scoring
@@ -34,7 +34,7 @@ _EVALUATION = 0x7E57
 
 def kernel_regression(
     coresets: list[CoresetArrays],
-    test: Split,
+    test: Clips,
     scoring: Scoring,
     seeds: Sequence[int],
     mesh: Mesh | None = None,
@@ -69,7 +69,7 @@ def kernel_regression(
 def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
     """The program of ``kernel_regression``: ``(seed, coreset, test)`` to answers."""
 
-    def predict(seed: jax.Array, coreset: CoresetArrays, test: Split) -> jax.Array:
+    def predict(seed: jax.Array, coreset: CoresetArrays, test: Clips) -> jax.Array:
         predictions = ridge_scoring.predict(
             jax.random.fold_in(jax.random.key(_EVALUATION), seed),
             test.images,
@@ -89,7 +89,7 @@ def _answers(outputs: Float[Array, "b c"], has_tags: bool) -> Array:
 
 
 def _of_regression(
-    protocol: str, answers: np.ndarray, test: Split, num_classes: int
+    protocol: str, answers: np.ndarray, test: Clips, num_classes: int
 ) -> Evaluation:
     threshold = tag_threshold(num_classes)
     return _evaluation(protocol, answers, test, num_classes, threshold)
@@ -98,7 +98,7 @@ def _of_regression(
 def _evaluation(
     protocol: str,
     answers: Array | np.ndarray,
-    test: Split,
+    test: Clips,
     num_classes: int,
     threshold: float,
 ) -> Evaluation:
@@ -123,7 +123,7 @@ def _check_memory(s: int, b: int) -> None:
 
 def exact_regression(
     support: CoresetArrays,
-    test: Split,
+    test: Clips,
     kind: str,
     scoring: Scoring,
     folder: Path | None = None,
@@ -169,7 +169,7 @@ def exact_regression(
 
 
 def networks(
-    fitted: Fitted, test: Split, protocol: str, num_classes: int
+    fitted: Fitted, test: Clips, protocol: str, num_classes: int
 ) -> Evaluation:
     """Scores trained networks on the test clips; ``protocol`` names their model."""
     predict = prediction_program(fitted.model, tags.are_tags(test.labels))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import batches
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks.inference import Network
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -61,7 +61,7 @@ class Fitted(NamedTuple):
 
 
 def real_set(
-    data: Split | DeviceSplit | HostSplit,
+    data: Clips,
     num_classes: int,
     config: TrainingConfig,
     rows: Int[np.ndarray, " n"] | None = None,
@@ -98,7 +98,7 @@ def views_set(
 
 def _labelled_set(images: Array, labels: Array, targets: Array) -> TrainingSet:
     classes = labels.argmax(1).astype(jnp.int32)
-    return TrainingSet(Split(images, classes), targets)
+    return TrainingSet(Clips(images, classes), targets)
 
 
 def fit(
@@ -127,7 +127,7 @@ def fit(
     if start is not None:
         states = states.starting_from(start)
     states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
-    is_streamed = isinstance(data.clips, HostSplit)
+    is_streamed = data.clips.is_on_host
     chunk = programs.streamed_chunk if is_streamed else programs.chunk
 
     def start_at(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:

@@ -16,7 +16,8 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import groups, metric
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.dataset import Dataset, Split
+from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import devices
@@ -155,7 +156,7 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
 
     @jax.jit
     def validate(
-        networks: Network, data: Split
+        networks: Network, data: Clips
     ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         def score(network: Network) -> tuple[Array, Array]:
             out = logits(network, data.images, model, CLIPS_AT_ONCE)

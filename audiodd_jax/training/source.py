@@ -13,7 +13,8 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.coreset.views import Views
-from audiodd_jax.features.dataset import Dataset, DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets, hard_tags
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import fit, programs
@@ -33,7 +34,7 @@ class Source(NamedTuple):
       record: identifies the training set in ``config.json``.
     """
 
-    clips: CoresetArrays | Views | Split | DeviceSplit | HostSplit
+    clips: CoresetArrays | Views | Clips
     record: dict[str, Any]
 
     def support(self, num_classes: int) -> CoresetArrays:

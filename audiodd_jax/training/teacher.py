@@ -24,7 +24,8 @@ from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
-from audiodd_jax.features.dataset import Dataset, DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks import inference, models
 from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import multiprocess, progress
@@ -96,7 +97,7 @@ def label(
 
 
 def probabilities(
-    clips: Split | DeviceSplit | HostSplit, config: Config, data: Dataset
+    clips: Clips, config: Config, data: Dataset
 ) -> Float[np.ndarray, "b c"]:
     """Predicts the probabilities of clips, averaged over the teacher's networks.
 

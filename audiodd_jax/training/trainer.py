@@ -21,7 +21,7 @@ from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import batches, metric
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Streamed
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
@@ -47,7 +47,7 @@ class TrainingSet(NamedTuple):
         serves any part of it.
     """
 
-    clips: Split | DeviceSplit | HostSplit
+    clips: Clips
     targets: Float[Array, "b c"]
     rows: Int[Array, " n"] | None = None
 
@@ -237,8 +237,8 @@ def make_chunk(
 
     @functools.partial(jax.jit, donate_argnums=0)
     def chunk(states: State, drawn: Drawn) -> tuple[State, Metrics]:
-        def take(rows: Int[Array, " b"], data: TrainingSet) -> Split:
-            return Split(data.clips.take(rows), data.targets[rows])
+        def take(rows: Int[Array, " b"], data: TrainingSet) -> Clips:
+            return Clips(data.clips.take(rows), data.targets[rows])
 
         return _advance(step, parallel, mesh, (states, drawn.rows), drawn.data, take)
 
@@ -271,7 +271,7 @@ def _advance(
     mesh: Mesh | None,
     stacked: tuple[State, Any],
     data: TrainingSet | None,
-    take: Callable[[Any, Any], Split],
+    take: Callable[[Any, Any], Clips],
 ) -> tuple[State, Metrics]:
     """Scans steps of all seeds; ``stacked`` are their states and batches.
 

@@ -23,7 +23,7 @@ from alternate import measure
 import audiodd_jax
 from audiodd_jax.active_learning import acquisition, monte_carlo
 from audiodd_jax.config import presets
-from audiodd_jax.features.dataset import DeviceSplit
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
@@ -83,7 +83,7 @@ def ours(pool):
     network = Network(models.init(KEY, model, shape), None)
     stats = Normalization(jnp.zeros(shape[0]), jnp.ones(shape[0]))
     labels = jnp.zeros(_CLIPS.value, jnp.int32)
-    split = DeviceSplit(jnp.asarray(pool), labels, stats)
+    split = Clips(jnp.asarray(pool), labels, stats)
 
     def of_clips(network, images, ids, key):
         return acquisition.bald(

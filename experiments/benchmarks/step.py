@@ -35,7 +35,7 @@ import audiodd_jax
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import memory_plan, registry, steps
 from audiodd_jax.distillation.method import Context
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
 
@@ -137,7 +137,7 @@ def ours(case, mesh=None, name="rfad"):
     plan = case.plan(devices.grid_of(mesh))
     context = Context(case.sizes(), stats, mesh, plan)
     method = registry.get_method(name)(config, context)
-    data = Split(jnp.asarray(x), jnp.asarray(labels))
+    data = Clips(jnp.asarray(x), jnp.asarray(labels))
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
     chunk = steps.make_chunk(method, jax.random.key(1), stats, config, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(0), arrays), mesh)

@@ -20,7 +20,7 @@ from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.config import AugmentConfig
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.training import fit, trainer
@@ -83,7 +83,7 @@ def ours(name):
     )
     settings = config.training
     images, labels = map(jnp.asarray, problem())
-    data = fit.real_set(Split(images, labels), CLASSES, settings)
+    data = fit.real_set(Clips(images, labels), CLASSES, settings)
     model = models.make(config.model, CLASSES, jnp.dtype(settings.precision))
     shape = (_BINS.value, _FRAMES.value)
     keys = jax.random.key(0)[None]

@@ -17,7 +17,7 @@ from audiodd_jax.active_learning import rounds as rounds_lib
 from audiodd_jax.config import presets
 from audiodd_jax.config.names import ACQUISITIONS
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
@@ -57,7 +57,7 @@ def clips(b, seed=0, noise=1.0):
     labels = rng.permutation(np.arange(b) % 3).astype(np.int32)
     images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
     images[np.arange(b), 1 + 2 * labels] += 1.5
-    return Split(jnp.asarray(images), jnp.asarray(labels))
+    return Clips(jnp.asarray(images), jnp.asarray(labels))
 
 
 def prepared(train=None, validation=6):
@@ -126,9 +126,9 @@ def test_a_pool_in_the_cache_is_one_on_the_device():
     rng = np.random.default_rng(0)
     features = rng.uniform(-20, 20, (40, 8, 8)).astype(np.float16)
     labels = jnp.arange(40, dtype=jnp.int32) % 3
-    host = HostSplit(features, np.arange(40), labels, STATS)
+    host = Clips(features, labels, STATS, rows=np.arange(40))
     streamed = learn(data=prepared(host))
-    on_device = learn(data=prepared(Split(host.take(np.arange(40)), labels)))
+    on_device = learn(data=prepared(Clips(host.take(np.arange(40)), labels)))
     assert streamed.labelled.tolist() == on_device.labelled.tolist()
 
 

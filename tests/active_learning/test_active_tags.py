@@ -10,7 +10,7 @@ from audiodd_jax.active_learning import acquisition, monte_carlo, query
 from audiodd_jax.active_learning import rounds as rounds_lib
 from audiodd_jax.config import presets
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
@@ -35,7 +35,7 @@ def clips(b, seed=0):
     labels = (rng.random((b, 3)) < [0.6, 0.4, 0.2]).astype(np.int8)
     images = 0.5 * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
     images[:, 1:7:2] += 1.5 * labels[:, :, None, None]
-    return Split(jnp.asarray(images), jnp.asarray(labels))
+    return Clips(jnp.asarray(images), jnp.asarray(labels))
 
 
 def pairs(probabilities):

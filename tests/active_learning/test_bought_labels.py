@@ -15,7 +15,6 @@ from audiodd_jax.commands import folds as cross_validate
 from audiodd_jax.config import fields
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
-from audiodd_jax.features.dataset import HostSplit
 
 SMALL = {**TINY, "teacher__networks": 0, "coreset__views": 0}
 BOUGHT = np.random.default_rng(0).permutation(1800)[:60]
@@ -164,7 +163,7 @@ def test_pseudo_labels_are_what_the_teacher_is_sure_of(data, cache, monkeypatch)
         was = np.bincount(np.asarray(bought.train.labels), minlength=10)
         now = np.bincount(np.asarray(found.train.labels), minlength=10)
         assert (now - was).tolist() == [0] * 4 + [count] + [0] * 5
-    assert isinstance(found.train, HostSplit)
+    assert found.train.is_on_host
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from audiodd_jax.active_learning import coverage
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 
 KEY = jax.random.key(0)
 NONE = np.array([], int)
@@ -132,7 +132,7 @@ def test_a_pool_of_copies_runs_out_and_no_clip_comes_twice(name):
 def test_the_embedding_is_of_unit_length_and_tells_clips_apart():
     images = jax.random.normal(KEY, (5, 16, 16, 1)).at[4].set(0)
     images = images.at[4].set(images[0])
-    found = coverage.embed(KEY, Split(images, jnp.arange(5)))
+    found = coverage.embed(KEY, Clips(images, jnp.arange(5)))
     np.testing.assert_allclose(jnp.linalg.norm(found, axis=1), 1, rtol=1e-5)
     gaps = jnp.linalg.norm(found[0] - found[1:], axis=1)
     assert gaps[3] < 1e-3 < gaps[:3].min()

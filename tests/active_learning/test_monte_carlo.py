@@ -13,7 +13,7 @@ import pytest
 from audiodd_jax.active_learning import monte_carlo
 from audiodd_jax.config import presets
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import Network
@@ -151,12 +151,12 @@ def splits(b=11):
     features = rng.uniform(-60, 0, (b, 16, 16)).astype(np.float16)
     stats = Normalization(np.full(16, -30, np.float32), np.full(16, 17, np.float32))
     labels = jnp.arange(b, dtype=jnp.int32) % 3
-    host = HostSplit(features, np.arange(b), labels, stats)
-    on_device = DeviceSplit(jnp.asarray(features), labels, jax.device_put(stats))
+    host = Clips(features, labels, stats, rows=np.arange(b))
+    on_device = Clips(jnp.asarray(features), labels, jax.device_put(stats))
     return {
         "host": host,
         "device": on_device,
-        "split": Split(on_device.images, labels),
+        "split": Clips(on_device.images, labels),
     }
 
 

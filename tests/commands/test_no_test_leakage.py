@@ -16,7 +16,7 @@ import pytest
 import audiodd_jax
 from audiodd_jax.commands import evaluate
 from audiodd_jax.features import dataset
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +104,7 @@ def test_test_labels_of_noise_change_no_decision(tmp_path, monkeypatch):
         keys = jax.random.split(jax.random.key(7))
         shape = data.test.images.shape
         labels = jax.random.randint(keys[0], data.test.labels.shape, 0, 10, jnp.int32)
-        noise = Split(jax.random.normal(keys[1], shape), labels)
+        noise = Clips(jax.random.normal(keys[1], shape), labels)
         return dataclasses.replace(data, test=noise)
 
     monkeypatch.setattr(dataset, "load", blinded)

@@ -12,7 +12,7 @@ from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset import initial
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 
 NAMES = ("a", "b", "c")
 
@@ -23,7 +23,7 @@ def train(counts=(5, 3, 4)):
     # Every clip is filled with a number of its own.
     images = np.arange(labels.size, dtype=np.float32)[:, None, None, None]
     images = np.broadcast_to(images, (labels.size, 2, 3, 1))
-    return Split(jnp.asarray(images[order]), jnp.asarray(labels[order]))
+    return Clips(jnp.asarray(images[order]), jnp.asarray(labels[order]))
 
 
 def start(seed=0, data=None, **config):

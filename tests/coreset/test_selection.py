@@ -6,7 +6,7 @@ import pytest
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.coreset import selection as clips_lib
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 
 NAMES = ("a", "b", "c")
 LABELS = jnp.asarray(np.repeat([0, 1, 2], [20, 10, 5]), jnp.int32)
@@ -61,7 +61,7 @@ def test_embeddings_have_length_one_and_hang_on_the_key():
     images = jax.random.normal(KEY, (35, 8, 8, 1))
     config = RandomNetworkConfig(depth=2, width=4, readout="time_mean")
     embedding = clips_lib.Embedding(config, 3)
-    clips = Split(images, LABELS)
+    clips = Clips(images, LABELS)
     features = clips_lib.embed(KEY, clips, embedding)
     assert features.shape == (35, 3 * 4 * 2)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)

@@ -12,7 +12,7 @@ from audiodd_jax.coreset import selection as clips_lib
 from audiodd_jax.distillation import kernel_methods, label_solve, loop, registry, rfad
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
@@ -88,13 +88,13 @@ def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
 
 def test_tags_weigh_the_same_in_draws_by_recording():
     labels = jnp.asarray(TAGS)
-    weights = batches.recording_weights(Split(jnp.zeros((5, 1, 1, 1)), labels), 3)
+    weights = batches.recording_weights(Clips(jnp.zeros((5, 1, 1, 1)), labels), 3)
     # Of a: a quarter of each of four clips; b: one; c: a half of two; none: one.
     np.testing.assert_allclose(weights, [1.25, 0.25, 1, 0.75, 0.75], rtol=1e-6)
 
 
 def test_the_platt_loss_is_binary_cross_entropy_around_one_half():
-    batch = Split(jnp.zeros((5, 2, 2, 1)), jnp.asarray(TAGS))
+    batch = Clips(jnp.zeros((5, 2, 2, 1)), jnp.asarray(TAGS))
     y_s = jnp.asarray(np.random.default_rng(0).standard_normal((5, 3)), jnp.float32)
     params = kernel_methods.Params(jnp.zeros((5, 2, 2, 1)), y_s, jnp.float32(0.7))
     kernels = lambda *_: (jnp.eye(5), jnp.eye(5))
@@ -151,8 +151,8 @@ def test_streamed_clips_give_the_same_coreset():
     own = checks.tagged()
     stored = np.asarray(own.train.images[..., 0], np.float16)
     stats = own.normalization
-    device = DeviceSplit(jnp.asarray(stored), own.train.labels, stats)
-    host = HostSplit(stored, np.arange(60), own.train.labels, stats)
+    device = Clips(jnp.asarray(stored), own.train.labels, stats)
+    host = Clips(stored, own.train.labels, stats, rows=np.arange(60))
     found = [
         loop.distill(
             settings(loop__steps=2), own.__class__(**{**vars(own), "train": t})

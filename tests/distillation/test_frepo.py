@@ -19,7 +19,7 @@ from audiodd_jax.distillation import (
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Context
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 
 SIZES = Sizes(8, 8, 3, 6, 30, 30, 0)
 SMALL = {
@@ -41,7 +41,7 @@ def problem(dtype=jnp.float32, s=6, b=9):
         jnp.zeros((), dtype),
     )
     images = jax.random.normal(keys[2], (b, 8, 8, 1), dtype)
-    return params, Split(images, (jnp.arange(b) % 3).astype(jnp.int32))
+    return params, Clips(images, (jnp.arange(b) % 3).astype(jnp.int32))
 
 
 def network(config, dtype=jnp.float32):

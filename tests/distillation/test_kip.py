@@ -13,7 +13,7 @@ from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.memory_plan import Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import infinite_width
 
@@ -35,7 +35,7 @@ def problem(dtype=jnp.float32, b=7, s=3):
         jnp.asarray(0.2, dtype),
     )
     images = jax.random.normal(keys[2], (b, 8, 8, 1), dtype)
-    return params, Split(images, (jnp.arange(b) % 3).astype(jnp.int32))
+    return params, Clips(images, (jnp.arange(b) % 3).astype(jnp.int32))
 
 
 def plain_loss(params, kernel, batch, config):

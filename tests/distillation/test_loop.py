@@ -17,7 +17,8 @@ from audiodd_jax.distillation.memory_plan import Sizes
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import normalization
-from audiodd_jax.features.dataset import Dataset, DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import ridge_scoring
 from audiodd_jax.runtime import devices
@@ -52,7 +53,7 @@ def data(validation=12, noise=0.5):
         labels = (np.arange(b) % 3).astype(np.int32)
         images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
         images[np.arange(b), 1 + 2 * labels] += 1.5
-        return Split(jnp.asarray(images), jnp.asarray(labels))
+        return Clips(jnp.asarray(images), jnp.asarray(labels))
 
     return Dataset(
         train=split(30, 0),
@@ -222,9 +223,9 @@ def on_host(prepared):
     stats = prepared.normalization
     decibel = np.asarray(normalization.invert(prepared.train.images, stats))
     features = decibel.astype(np.float16)
-    device = DeviceSplit(jnp.asarray(features), prepared.train.labels, stats)
+    device = Clips(jnp.asarray(features), prepared.train.labels, stats)
     clips = np.arange(len(features))
-    host = HostSplit(features, clips, prepared.train.labels, stats)
+    host = Clips(features, prepared.train.labels, stats, rows=clips)
     replace = lambda train: dataclasses.replace(prepared, train=train)
     return replace(jax.device_put(device)), replace(host)
 

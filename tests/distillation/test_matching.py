@@ -14,7 +14,7 @@ from audiodd_jax.distillation import (
 )
 from audiodd_jax.distillation.memory_plan import Sizes
 from audiodd_jax.distillation.method import Context
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
@@ -86,7 +86,7 @@ def problem(dtype=np.float64, per_class=2, factor=1):
 
     real = np.repeat(np.arange(3), 5)
     synthetic = np.repeat(np.arange(3), per_class)
-    batch = Split(clips(real), jnp.asarray(real, jnp.int32))
+    batch = Clips(clips(real), jnp.asarray(real, jnp.int32))
     labels = centred_targets(jnp.asarray(synthetic), 3, dtype)
     start = jnp.asarray(rng.standard_normal((synthetic.size, 8, 8, 1)), dtype)
     return batch, CoresetArrays(start, labels, jnp.zeros((), dtype))
@@ -152,7 +152,7 @@ def test_clips_of_a_class_touch_that_class_alone():
     built = make("dm")
     step, state = jax.jit(built.step), built.init(jax.random.key(0), start)
     whole, _ = step(state, batch)
-    other = batch._replace(images=batch.images.at[:5].add(1.0))  # class 0
+    other = batch._replace(features=batch.images.at[:5].add(1.0))  # class 0
     changed, _ = step(state, other)
     same = np.abs(whole.images - changed.images).max(axis=(1, 2, 3)) == 0
     np.testing.assert_array_equal(same, [False, False, True, True, True, True])

@@ -10,7 +10,7 @@ from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Context
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import random_kernels
@@ -39,7 +39,7 @@ def problem(s=6, b=10, c=3, shape=(8, 12), dtype=jnp.float32):
         jnp.zeros((), dtype),
     )
     images = jax.random.normal(keys[1], (b, *shape, 1), dtype)
-    return start, Split(images, (jnp.arange(b) % c).astype(jnp.int32))
+    return start, Clips(images, (jnp.arange(b) % c).astype(jnp.int32))
 
 
 def kernels_of(config, plan=Plan()):  # noqa: B008 (a NamedTuple)

@@ -9,7 +9,7 @@ import pytest
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import kernel_methods, rfad
 from audiodd_jax.distillation.memory_plan import Plan
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.kernels import random_features, random_kernels
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import Grid
@@ -76,7 +76,7 @@ def test_loss_gradients_and_update(step, loss, plan, dtype):
     config.rfad.loss = loss
     config.rfad.networks, config.network.width = 2, networks.biases[0].shape[-1]
     draw = lambda number: jax.tree.map(lambda p: p[number], networks)
-    batch = Split(x_batch, labels)
+    batch = Clips(x_batch, labels)
 
     def kernels(key, x_b, x_s):
         sums = random_kernels.network_sums(

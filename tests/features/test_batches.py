@@ -1,4 +1,3 @@
-import dataclasses
 import functools
 
 import jax
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.features import batches, normalization
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 
 ROOT = jax.random.key(3)
 
@@ -20,8 +19,8 @@ def splits():
     clips = np.sort(rng.permutation(100)[:40])
     labels = jnp.asarray(rng.integers(0, 3, 40), jnp.int32)
     stats = normalization.fit(normalization.moments(features[clips]), "per_bin")
-    host = HostSplit(features, clips, labels, stats)
-    return host, DeviceSplit(jnp.asarray(features[clips]), labels, stats)
+    host = Clips(features, labels, stats, rows=clips)
+    return host, Clips(jnp.asarray(features[clips]), labels, stats)
 
 
 def stream(host, first, last=10, size=8, together=2):
@@ -92,7 +91,7 @@ def test_classes_and_their_recordings_are_drawn_alike():
     """Class 0: clips of recordings 0 (six of them) and 1; class 1: one clip."""
     labels = jnp.array([0, 0, 0, 0, 0, 0, 0, 1])
     recordings = jnp.array([0, 0, 0, 0, 0, 0, 1, 2])
-    data = Split(jnp.zeros((8, 4, 6, 1)), labels, recordings)
+    data = Clips(jnp.zeros((8, 4, 6, 1)), labels, recordings=recordings)
     draw = batches.by_recording(3, 8)
     keys = jax.random.split(ROOT, 4000)
     rows = jax.jit(jax.vmap(lambda key: draw(key, data)))(keys)
@@ -109,9 +108,9 @@ def test_some_clips_keep_their_recordings(splits, kind):
     host, device = splits
     numbers = jnp.asarray(np.arange(40) // 3, jnp.int32)
     whole = {
-        "split": Split(device.images, device.labels, numbers),
+        "split": Clips(device.images, device.labels, recordings=numbers),
         "device": device._replace(recordings=numbers),
-        "host": dataclasses.replace(host, recordings=numbers),
+        "host": host._replace(recordings=numbers),
     }[kind]
     part = whole.subset(np.array([30, 31, 2, 39, 1]))
     assert part.recordings.tolist() == [1, 1, 0, 2, 0]

@@ -155,7 +155,7 @@ def test_digits_are_recognised_after_a_round_trip(real_audio):
     score = lambda split: evaluation.networks(fitted, split, "convnet", 10).mean
     original = score(data.test)
     assert original > 0.9
-    assert score(data.test._replace(images=images)) >= 0.9 * original
+    assert score(data.test._replace(features=images)) >= 0.9 * original
 
 
 def test_a_round_trip_keeps_the_log_mel(real_audio):

@@ -12,7 +12,8 @@ import pytest
 from audiodd_jax.config import FeaturesConfig, fields
 from audiodd_jax.data import datasets
 from audiodd_jax.features import cache, dataset
-from audiodd_jax.features.dataset import Dataset, Split
+from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import programs
@@ -124,7 +125,7 @@ def tagged(noise=0.5, height=1.5):
         labels = (rng.random((b, 3)) < 0.4).astype(np.int8)
         images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
         images[:, 1:7:2] += height * labels[:, :, None, None]
-        return Split(jnp.asarray(images), jnp.asarray(labels))
+        return Clips(jnp.asarray(images), jnp.asarray(labels))
 
     stats = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))
     size, name = FeaturesConfig(n_mels=8, frames=8), "tones_tagged"

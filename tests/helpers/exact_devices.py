@@ -18,7 +18,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import kip  # noqa: E402
 from audiodd_jax.distillation.memory_plan import Sizes  # noqa: E402
 from audiodd_jax.distillation.method import Context  # noqa: E402
-from audiodd_jax.features.dataset import Split  # noqa: E402
+from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels import exact_matrix  # noqa: E402
@@ -62,7 +62,7 @@ def steps(count):
         jnp.zeros((), jnp.float64),
     )
     state = devices.replicate(method.init(jax.random.key(2), start), mesh)
-    data = devices.replicate(Split(images(BATCH, 3), labels), mesh)
+    data = devices.replicate(Clips(images(BATCH, 3), labels), mesh)
     step = jax.jit(method.step, out_shardings=devices.replicated(mesh))
     for _ in range(STEPS):
         state, metrics = step(state, data)

@@ -28,7 +28,7 @@ from audiodd_jax.distillation import (  # noqa: E402
 from audiodd_jax.distillation.memory_plan import Plan  # noqa: E402
 from audiodd_jax.distillation.method import Context  # noqa: E402
 from audiodd_jax.features import siamese_augment  # noqa: E402
-from audiodd_jax.features.dataset import Split  # noqa: E402
+from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels import ridge_scoring  # noqa: E402
@@ -51,7 +51,7 @@ def problem(dtype):
     )
     images = jax.random.normal(keys[1], (CLIPS, *SHAPE, 1), dtype)
     labels = (jnp.arange(CLIPS) % CLASSES).astype(jnp.int32)
-    return start, Split(images, labels)
+    return start, Clips(images, labels)
 
 
 def settings(networks):
@@ -198,7 +198,7 @@ def distilled(method, dtype=np.float32):
     config = presets.for_dataset("tones", **changes)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((40, *SHAPE, 1)).astype(dtype)
-    data = Split(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
+    data = Clips(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
     start = initial.start(jax.random.key(0), data, names, config.coreset)
     sizes = memory_plan.sizes_of(config, SHAPE, CLASSES, 40, 0)
@@ -231,7 +231,7 @@ def trained(model, seeds):
     config = presets.for_model(Config(), model, **changes)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((70, *SHAPE, 1)).astype(np.float32)
-    data = Split(jnp.asarray(images), jnp.arange(70, dtype=jnp.int32) % CLASSES)
+    data = Clips(jnp.asarray(images), jnp.arange(70, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
     whole = checks.prepared(data, data, stats(), names)
     found = [

@@ -9,7 +9,7 @@ import soundfile
 from matplotlib import image
 
 from audiodd_jax.coreset import audio_folder
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.report import gallery
 
 
@@ -20,7 +20,7 @@ def test_the_nearest_clip_by_hand(monkeypatch):
     clips[:, 0, 0, 0] = [0, 1, 2, 3, 4]
     own = np.zeros((2, 2, 2, 1), np.float32)
     own[:, 0, 0, 0] = [2.9, 0.1]
-    train = Split(jnp.asarray(clips), jnp.array([0, 0, 1, 1, 2]))
+    train = Clips(jnp.asarray(clips), jnp.array([0, 0, 1, 1, 2]))
     found = gallery.nearest(jnp.asarray(own), train)
     assert found.rows.tolist() == [3, 0]
     assert found.labels.tolist() == [1, 0]

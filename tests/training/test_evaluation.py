@@ -5,7 +5,7 @@ import pytest
 
 from audiodd_jax.config import presets
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.training import evaluation
@@ -27,7 +27,7 @@ def split(b=30, noise=0.3, seed=0):
     labels = (np.arange(b) % 3).astype(np.int32)
     images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
     images[np.arange(b), 1 + 2 * labels] += 1.5
-    return Split(jnp.asarray(images), jnp.asarray(labels))
+    return Clips(jnp.asarray(images), jnp.asarray(labels))
 
 
 def arrays(data):

@@ -15,7 +15,7 @@ import pytest
 from audiodd_jax.config import presets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import normalization
-from audiodd_jax.features.dataset import DeviceSplit, HostSplit, Split
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.inference import logits
@@ -50,10 +50,10 @@ def clips(b=30, seed=0, noise=0.5):
     labels = (np.arange(b) % 3).astype(np.int32)
     images = noise * rng.standard_normal((b, 8, 8, 1)).astype(np.float32)
     images[np.arange(b), 1 + 2 * labels] += 1.5
-    return Split(jnp.asarray(images), jnp.asarray(labels))
+    return Clips(jnp.asarray(images), jnp.asarray(labels))
 
 
-NOTHING = Split(jnp.zeros((0, 8, 8, 1)), jnp.zeros(0, jnp.int32))
+NOTHING = Clips(jnp.zeros((0, 8, 8, 1)), jnp.zeros(0, jnp.int32))
 
 
 def made(config, validation):
@@ -241,7 +241,7 @@ def test_without_validation_the_last_is_kept():
 
 
 def test_validation_decides_nothing_without_patience():
-    other = Split(clips(12, 1).images, clips(12, 1).labels[::-1])
+    other = Clips(clips(12, 1).images, clips(12, 1).labels[::-1])
     assert_same(train().networks, train(validation=other).networks)
 
 
@@ -307,8 +307,8 @@ def test_parts_of_a_pool_train_as_those_clips_alone_by_one_program(stored, monke
         """The other clips' labels are not read."""
         labels = jnp.zeros_like(real.labels).at[rows].set(real.labels[rows])
         if stored == "host":
-            return HostSplit(decibel, np.arange(30), labels, STATS)
-        return DeviceSplit(jnp.asarray(decibel), labels, STATS)
+            return Clips(decibel, labels, STATS, rows=np.arange(30))
+        return Clips(jnp.asarray(decibel), labels, STATS)
 
     with monkeypatch.context() as patch:
         traced = chex.assert_max_traces(trainer.step, n=1)
@@ -329,8 +329,8 @@ def test_streamed_clips_train_as_those_on_the_device(tmp_path):
     real = clips()
     decibel = np.asarray(normalization.invert(real.images, STATS)).astype(np.float16)
     rows = np.arange(30)
-    device = DeviceSplit(jnp.asarray(decibel), real.labels, STATS)
-    host = HostSplit(decibel, rows, real.labels, STATS)
+    device = Clips(jnp.asarray(decibel), real.labels, STATS)
+    host = Clips(decibel, real.labels, STATS, rows=rows)
     a, b = (
         train(data=data, path=tmp_path / str(i))
         for i, data in enumerate((device, host))
