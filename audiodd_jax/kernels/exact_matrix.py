@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 def count_pairs(a: int, b: int | None = None) -> int:
-    """Number of distinct pairs; with ``a`` alone, of a Gram matrix."""
+    """Counts the distinct pairs of two sets, or of one set with itself."""
     return a * (a + 1) // 2 if b is None else a * b
 
 
@@ -36,19 +36,19 @@ def matrix(
     mesh: Mesh | None = None,
     pairs: int = 0,
 ) -> Float[np.ndarray, "a b"]:
-    """The kernel matrix of ``x1`` and ``x2``; with ``x1`` alone, its Gram matrix.
+    """Computes the kernel matrix of ``x1`` and ``x2``, or the Gram matrix of ``x1``.
 
-    An interrupted call resumes with the same bits: finished tiles are saved in a file
-    whose name depends on the inputs and the settings.
+    An interrupted call resumes bit for bit: finished tiles are saved in a file named by
+    a digest of the inputs and the settings.
 
     Args:
-      config: of the random networks.
+      config: settings of the networks.
       kind: ``nngp`` or ``ntk``.
       x1: inputs of the rows.
       x2: inputs of the columns; None: ``x1``, and only the upper triangle is computed.
       folder: where finished tiles are saved; None: memory only.
       mesh: devices that share the tiles; None: all.
-      pairs: computed at once on a device; 0: as many as its memory holds.
+      pairs: pairs computed at once on a device; 0: as many as its memory holds.
 
     Raises:
       UserError: neural-tangents is not installed, or one pair exceeds the memory.
@@ -79,7 +79,7 @@ def matrix(
     with deferred_signals() as stop_signal, bar:
         while missing:
             now, missing = missing[: mesh.size], missing[mesh.size :]
-            # Devices without a tile of their own repeat one.
+            # Devices without a tile repeat another one.
             padded = (now * mesh.size)[: mesh.size]
             values = np.asarray(compute(np.array(padded, np.int32), *inputs))
             for tile, value in zip(now, values[: len(now)], strict=True):
@@ -95,9 +95,10 @@ def matrix(
 def _make_compute(
     config: RandomNetworkConfig, kind: str, sides: tuple[int, int], mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """``(starts, x1, x2) -> tiles``: a tile per device, from its first row and column.
+    """Compiles ``(starts, x1, x2) -> tiles``, one tile per device.
 
-    Beyond the matrix, its last row or column is repeated.
+    A tile starts at a row and a column of the matrix; beyond the matrix, the last row
+    or column is repeated.
     """
     kernel = infinite_width.make_kernel(config, kind)
 
@@ -105,8 +106,8 @@ def _make_compute(
         return x[jnp.minimum(start + jnp.arange(side), x.shape[0] - 1)]
 
     def tiles(starts: Int[Array, "k 2"], inputs: tuple[Array, Array]) -> Array:
-        parts = lambda start: map(cut, inputs, start, sides)
-        return lax.map(lambda start: kernel(*parts(start)), starts)
+        tile = lambda start: kernel(*map(cut, inputs, start, sides))
+        return lax.map(tile, starts)
 
     by_rows = devices.shard_rows(tiles, mesh)
     return jax.jit(lambda starts, x1, x2: by_rows(starts, (x1, x2)))
@@ -115,10 +116,11 @@ def _make_compute(
 def _digest(
     config: RandomNetworkConfig, kind: str, x1: np.ndarray, x2: np.ndarray
 ) -> str:
-    """Digest of the inputs and of the settings that change the kernel."""
+    """Returns a digest of the inputs and of the settings that affect the kernel."""
     readout = "time_mean" if config.readout == "time_mean" else "flatten"
-    own = (config.depth, config.weight_variance, config.bias_std, readout)
-    text = repr((infinite_width.VERSION, kind, *own, x1.shape, x2.shape, x1 is x2))
+    settings = (config.depth, config.weight_variance, config.bias_std, readout)
+    shapes = (x1.shape, x2.shape, x1 is x2)
+    text = repr((infinite_width.VERSION, kind, *settings, *shapes))
     digest = hashlib.sha256(text.encode())
     for x in (x1, x2):
         digest.update(np.ascontiguousarray(x).tobytes())

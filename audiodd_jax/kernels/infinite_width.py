@@ -1,12 +1,13 @@
 """Exact kernels of the infinitely wide random networks, NNGP and NTK.
 
-``kernels.random_features`` estimates the NNGP kernel by drawing networks; as their
-width grows, it converges to the kernel that neural-tangents computes here layer by
-layer. The readouts are those of the random networks: ``flatten``, ``time_mean``, and
-``dense``, whose expected kernel is that of ``flatten``.
+``kernels.random_features`` estimates the NNGP kernel by drawing networks. As their
+width grows, the estimate converges to the kernel that neural-tangents computes here
+layer by layer. The readouts are those of the random networks: ``flatten``,
+``time_mean``, and ``dense``, whose expected kernel is that of ``flatten``.
 
-A convolution followed by pooling mixes the covariances of all pairs of positions: a
-pair of inputs takes ``(f t)^2`` numbers of memory, and pairs are computed in chunks.
+A convolution followed by pooling mixes the covariances of all pairs of positions, so
+that a pair of inputs takes ``(f t)^2`` numbers of memory. Pairs are therefore computed
+in chunks.
 
 References:
   Novak et al., *Bayesian Deep Convolutional Networks with Many Channels are Gaussian
@@ -39,9 +40,9 @@ Kernel = Callable[
     [Float[Array, "a f t 1"], Float[Array, "b f t 1"]], Float[Array, "a b"]
 ]
 
-# Upper bound of the memory of a pair, in numbers per pair of positions. It is reached
-# with one pair, which needs the covariances of both inputs with themselves; with many
-# pairs each takes about half. Measured by the compiler's memory analysis on CPU.
+# Upper bound of a pair's memory, in numbers per pair of positions, from the compiler's
+# memory analysis on CPU. A single pair reaches it, because it needs the covariances of
+# both inputs with themselves; in large chunks each pair takes about half.
 _FORWARD, _BACKWARD = 6, 14
 # Larger tiles are not faster, and delay the progress bar and the response to signals.
 _MOST_NUMBERS = 1 << 26
@@ -49,11 +50,11 @@ _MOST_NUMBERS = 1 << 26
 
 @functools.cache
 def _stax() -> Any:
-    """neural-tangents' layers, without running its ``__init__``.
+    """Imports the layers of neural-tangents without running its ``__init__``.
 
     The ``__init__`` fails with current JAX and imports TensorFlow. The package is
-    registered in ``sys.modules`` without being executed, and only its layers are
-    imported.
+    registered in ``sys.modules`` without being executed, and only the module of its
+    layers is imported.
 
     Raises:
       UserError: neural-tangents is not installed.
@@ -62,10 +63,10 @@ def _stax() -> Any:
     is_new = name not in sys.modules
     try:
         if is_new:
-            found = importlib.util.find_spec(name)
-            if found is None:
+            spec = importlib.util.find_spec(name)
+            if spec is None:
                 raise ModuleNotFoundError(name)
-            sys.modules[name] = importlib.util.module_from_spec(found)
+            sys.modules[name] = importlib.util.module_from_spec(spec)
         from neural_tangents import stax
     except ModuleNotFoundError as error:
         if is_new:
@@ -79,10 +80,10 @@ def _stax() -> Any:
 
 
 def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
-    """The kernel function of all pairs at once: pure and differentiable.
+    """Returns the kernel function of all pairs at once, pure and differentiable.
 
     Args:
-      config: of the random networks; their width does not matter.
+      config: settings of the networks, of which the width has no effect.
       kind: ``nngp`` or ``ntk``, of the network with its dense readout.
 
     Raises:
@@ -91,9 +92,9 @@ def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
     if kind not in KERNELS:
         raise UserError(f"unknown kernel {kind!r}; choose from {', '.join(KERNELS)}")
     stax = _stax()
-    own = {"W_std": config.weight_variance**0.5, "b_std": config.bias_std}
+    scales = {"W_std": config.weight_variance**0.5, "b_std": config.bias_std}
     block = (
-        stax.Conv(1, (3, 3), padding="SAME", **own),
+        stax.Conv(1, (3, 3), padding="SAME", **scales),
         stax.Relu(),
         stax.AvgPool((POOL, POOL), (POOL, POOL)),
     )
@@ -105,10 +106,11 @@ def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
         layers = block * config.depth
         if config.readout == "time_mean":
             layers += (stax.AvgPool((1, frames), (1, frames)),)
-        _, _, of_pairs = stax.serial(*layers, stax.Flatten(), stax.Dense(1, **own))
+        readout = (stax.Flatten(), stax.Dense(1, **scales))
+        _, _, pairwise = stax.serial(*layers, *readout)
         with jax.default_matmul_precision("highest"):
-            # With float64 enabled it computes in float64, whatever its inputs.
-            return of_pairs(x1, x2, kind).astype(x1.dtype)
+            # With float64 enabled, neural-tangents computes float32 inputs in float64.
+            return pairwise(x1, x2, kind).astype(x1.dtype)
 
     return kernel
 
@@ -119,11 +121,11 @@ def pairs_at_once(
     is_differentiated: bool,
     memory: int | None = None,
 ) -> int:
-    """Number of pairs computed at once: as many as are sure to fit the memory.
+    """Returns the number of pairs that certainly fit the memory at once.
 
     Args:
       image_shape: ``(f, t)`` of the inputs.
-      is_differentiated: whether a backward pass follows.
+      is_differentiated: True if a backward pass follows.
       memory: bytes available; None: a share of the first local device's memory.
 
     Raises:
@@ -135,23 +137,21 @@ def pairs_at_once(
         memory = int(share * memory_of(device))
     positions = math.prod(image_shape) ** 2
     numbers = (_BACKWARD if is_differentiated else _FORWARD) * positions
-    one = (8 if jax.config.jax_enable_x64 else 4) * numbers
-    if one > memory:
+    pair_bytes = (8 if jax.config.jax_enable_x64 else 4) * numbers
+    if pair_bytes > memory:
         raise UserError(
             f"the exact kernel of one pair of spectrograms of {image_shape[0]} x "
-            f"{image_shape[1]} takes {one / 1e9:.1f} GB, but {memory / 1e9:.1f} GB are "
-            "available; use smaller spectrograms, or random networks (krr, rfad)"
+            f"{image_shape[1]} takes {pair_bytes / 1e9:.1f} GB, but "
+            f"{memory / 1e9:.1f} GB are available; use smaller spectrograms, or random "
+            "networks (krr, rfad)"
         )
-    return min(memory // one, max(1, _MOST_NUMBERS // positions))
+    return min(memory // pair_bytes, max(1, _MOST_NUMBERS // positions))
 
 
 def tile_shape(pairs: int, rows: int, columns: int) -> tuple[int, int]:
-    """Sides of a tile of at most ``pairs`` pairs, as square as possible.
+    """Returns the sides of a nearly square tile of at most ``pairs`` pairs.
 
-    Args:
-      pairs: computed at once.
-      rows: of the whole matrix.
-      columns: of the whole matrix.
+    ``rows`` and ``columns`` are those of the whole matrix.
     """
     a = min(rows, math.isqrt(pairs))
     b = min(columns, pairs // a)
@@ -165,13 +165,9 @@ def rows(
     x2: Float[Array, "b f t 1"],
     pairs: int,
 ) -> Float[Array, "a b"]:
-    """``kernel(x1, x2)`` in tiles; its gradient takes no more memory.
+    """Computes ``kernel(x1, x2)`` in tiles of at most ``pairs`` pairs.
 
-    Args:
-      kernel: kernel function.
-      x1: inputs of the rows.
-      x2: inputs of the columns.
-      pairs: computed at once; the backward pass recomputes them.
+    The backward pass recomputes the tiles, so that it takes no more memory.
     """
     a, b = tile_shape(pairs, x1.shape[0], x2.shape[0])
     tile = jax.checkpoint(kernel)

@@ -1,12 +1,12 @@
 """Monte Carlo estimate of the NNGP kernel from random convolutional networks.
 
-With features phi_n(x) of ``d`` numbers from each of ``n`` networks, the analytic
+Each of ``n`` networks maps an input to features phi_n(x), ``d`` numbers. The analytic
 readouts (``flatten``, ``time_mean``) give
 
     k(x, x') = weight_variance / (n d) * sum_n phi_n(x) . phi_n(x') + bias_std^2,
 
-which is the covariance of a dense layer with Gaussian weights and biases on top; the
-``dense`` readout draws that layer, with m outputs, and averages its products:
+the covariance of a dense layer on top with Gaussian weights and biases. The ``dense``
+readout draws that layer, with m outputs, and averages its products:
 
     k(x, x') = 1 / (n m) * sum_n head_n(x) . head_n(x').
 
@@ -27,7 +27,7 @@ from audiodd_jax.runtime.chunked_map import in_chunks
 
 
 def network_keys(key: Key[Array, ""], num_networks: int) -> Key[Array, "n"]:
-    """One key per network, folded by its index: the first n do not depend on ``n``."""
+    """Folds one key per network by its index, so that keys do not depend on ``n``."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_networks))
 
 
@@ -49,25 +49,22 @@ def features(
     config: RandomNetworkConfig,
     chunk: int = 0,
 ) -> Float[Array, "n b d"]:
-    """Features of ``x`` under every network, one network at a time.
+    """Computes features of ``x`` under every network, one network at a time.
 
-    Args:
-      networks: ``n`` stacked networks.
-      x: inputs.
-      config: of the networks.
-      chunk: inputs processed at once, which bounds the first layer's memory; 0: all.
+    ``chunk`` inputs are processed at once, which bounds the first layer's memory; 0:
+    all.
     """
 
-    def one_network(params: random_conv.ConvParams) -> Array:
+    def network_features(params: random_conv.ConvParams) -> Array:
         return in_chunks(lambda rows: random_conv.apply(params, rows, config), x, chunk)
 
-    return lax.map(one_network, networks)
+    return lax.map(network_features, networks)
 
 
 def accumulate(
     phi_a: Float[Array, "a d"], phi_b: Float[Array, "b d"]
 ) -> Float[Array, "a b"]:
-    """One network's term of the kernel sum, in float32 or wider at full precision."""
+    """Computes a network's term of the kernel sum, in float32 or wider."""
     wide = jnp.promote_types(phi_a.dtype, jnp.float32)
     phi_a, phi_b = phi_a.astype(wide), phi_b.astype(wide)
     return jnp.dot(phi_a, phi_b.T, precision=lax.Precision.HIGHEST)
@@ -79,7 +76,7 @@ def scale_kernel(
     d: int,
     config: RandomNetworkConfig,
 ) -> Float[Array, "a b"]:
-    """Kernel from the sum over ``n`` networks of products of ``d`` features."""
+    """Scales the sum over ``n`` networks of products of ``d`` features."""
     if config.readout == "dense":
         return total / (n * d)
     return config.weight_variance / (n * d) * total + config.bias_std**2
@@ -90,7 +87,7 @@ def kernel(
     phi_b: Float[Array, "n b d"],
     config: RandomNetworkConfig,
 ) -> Float[Array, "a b"]:
-    """Kernel matrix between two sets of features of the same networks."""
+    """Computes the kernel matrix of two sets of features of the same networks."""
     n, _, d = phi_a.shape
     total = jax.vmap(accumulate)(phi_a, phi_b).sum(0)
     return scale_kernel(total, n, d, config)

@@ -1,9 +1,8 @@
 """Kernels of a batch and a coreset under fresh random networks, over all devices.
 
 ``make`` returns a plain function of arrays, ``kernels(key, x_b, x_s) -> (k_bs, k_ss)``,
-that can be differentiated in ``x_s``. Devices share the networks and the rows of the
-batch: each draws its own networks, sums their products, and the sums are added up.
-Nobody who calls the function needs to know of it.
+which can be differentiated in ``x_s``. Inside, devices share the networks and the rows
+of the batch: each draws its networks and sums their products, and the sums are added.
 """
 
 from collections.abc import Callable
@@ -25,14 +24,14 @@ from audiodd_jax.runtime.devices import BATCH, NETWORKS, Grid, grid_of, padded_r
 
 
 class Plan(NamedTuple):
-    """What a step computes at once, and what its backward pass keeps.
+    """Memory plan of a step.
 
     Attributes:
       chunk: batch rows that a network processes at once; 0: all.
       coreset_chunk: coreset rows that a network processes at once; 0: all.
       keeps: ``features``: the batch's features are kept for the backward pass;
-        ``nothing``: they are recomputed. The coreset's are always recomputed, network
-        by network.
+        ``nothing``: they are recomputed. The coreset's features are always recomputed,
+        network by network.
     """
 
     chunk: int = 0
@@ -52,7 +51,7 @@ class Kernels(NamedTuple):
     ss: Float[Array, "s s"]
 
 
-# A network by its number, and the features of inputs under it.
+# Draws a network by its number.
 Draw = Callable[[Int[Array, ""]], random_conv.ConvParams]
 KernelFunction = Callable[
     [Key[Array, ""], Float[Array, "b f t 1"], Float[Array, "s f t 1"]], Kernels
@@ -69,14 +68,14 @@ def make(
     plan: Plan = _PLAN,
     mesh: Mesh | None = None,
 ) -> KernelFunction:
-    """The kernel function of ``n`` fresh random networks, drawn from its key.
+    """Returns the kernel function of ``num_networks`` networks drawn from its key.
 
     Args:
       network: settings of the random networks.
       num_networks: ``n``.
       precision: least precision of the kernels.
-      plan: what is computed at once, and kept for the backward pass.
-      mesh: the devices that share the work; None: one device.
+      plan: memory plan.
+      mesh: devices that share the work; None: one device.
     """
 
     def sums(key: Key[Array, ""], x_b: Array, x_s: Array, grid: Grid) -> Kernels:
@@ -102,25 +101,25 @@ def make(
 def sum_over_devices(
     sums: Callable[[Key[Array, ""], Array, Array, Grid], Kernels], mesh: Mesh | None
 ) -> KernelFunction:
-    """Maps ``sums`` over a mesh and adds up what the devices return.
+    """Maps ``sums`` over a mesh and adds the results of the devices.
 
-    The sum over devices is taken outside the mapped function: its transpose is then a
-    broadcast, and the backward pass exchanges the coreset's gradient alone.
+    The sum over devices is outside the mapped function: its transpose is then a
+    broadcast, and the backward pass exchanges only the coreset's gradient.
 
     Args:
-      sums: ``(key, x_b, x_s, grid)`` to a device's sums over its own networks, for its
-        own rows of the batch.
-      mesh: the devices; None: one.
+      sums: maps ``(key, x_b, x_s, grid)`` to the sums over a device's share of the
+        networks, for its share of the batch.
+      mesh: devices; None: one.
     """
     if mesh is None or mesh.size == 1:
         return lambda key, x_b, x_s: sums(key, x_b, x_s, _ONE_DEVICE)
     grid = grid_of(mesh)
 
-    def own(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
+    def device_sums(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
         return jax.tree.map(lambda k: k[None], sums(key, x_b, x_s, grid))
 
     mapped = jax.shard_map(
-        own,
+        device_sums,
         mesh=mesh,
         in_specs=(PartitionSpec(), PartitionSpec(BATCH), PartitionSpec()),
         out_specs=Kernels(PartitionSpec(NETWORKS, BATCH), PartitionSpec(NETWORKS)),
@@ -144,22 +143,22 @@ def network_sums(
     plan: Plan = _PLAN,
     grid: Grid = _ONE_DEVICE,
 ) -> Kernels:
-    """Sums over networks of the products of their features, not yet scaled.
+    """Sums the products of features over networks, not yet scaled.
 
     The features of ``x_b`` carry no gradient.
 
     Args:
-      draw: a network by its number.
+      draw: draws a network by its number.
       numbers: the device's share of the networks' numbers (``Grid.share``).
       x_b: this device's rows of the batch.
       x_s: the whole coreset.
       network: settings of the random networks.
-      dtype: of the sums.
-      plan: what is computed at once, and kept for the backward pass.
+      dtype: type of the sums.
+      plan: memory plan.
       grid: devices that share the coreset's rows.
     """
     s = x_s.shape[0]
-    own_s = x_s[grid.share(BATCH, s).numbers] if grid.batch > 1 else x_s
+    shared_s = x_s[grid.share(BATCH, s).numbers] if grid.batch > 1 else x_s
 
     def add_network(sums: Kernels, slot: Any) -> tuple[Kernels, None]:
         number, is_own = slot
@@ -167,7 +166,7 @@ def network_sums(
         phi = lambda x: random_conv.apply(params, x, network)
         phi_b = lax.stop_gradient(in_chunks(phi, x_b, plan.chunk))
         part = jax.checkpoint(phi) if plan.coreset_chunk else phi
-        phi_s = grid.gather(in_chunks(part, own_s, plan.coreset_chunk), BATCH, s)
+        phi_s = grid.gather(in_chunks(part, shared_s, plan.coreset_chunk), BATCH, s)
         phi_b, phi_s = checkpoint_name(phi_b, "phi_b"), checkpoint_name(phi_s, "phi_s")
         products = Kernels(
             *(random_features.accumulate(p, phi_s) for p in (phi_b, phi_s))
@@ -176,8 +175,8 @@ def network_sums(
             products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
         return jax.tree.map(lambda a, b: a + b.astype(dtype), sums, products), None
 
-    # The coreset's pass is recomputed in the backward pass, which costs little; in
-    # chunks that would be a third time, unless its features are kept.
+    # The backward pass recomputes the coreset's features, which costs little. In chunks
+    # they would be computed a third time, unless they are kept.
     names = ("phi_b", "phi_s") if plan.coreset_chunk else ("phi_b",)
     kept = names if plan.keeps == "features" else ()
     policy = jax.checkpoint_policies.save_only_these_names(*kept)

@@ -1,4 +1,4 @@
-"""Kernel ridge regression: the readout in closed form."""
+"""Kernel ridge regression in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 def regularize(
     k_ss: Float[Array, "s s"], regularizer: float | Float[Array, ""]
 ) -> Float[Array, "s s"]:
-    """``k_ss + regularizer * tr(k_ss)/s * I``: lambda relative to the mean diagonal."""
+    """Adds ``regularizer`` times the mean of the diagonal to the diagonal."""
     s = k_ss.shape[0]
     return k_ss + regularizer * jnp.trace(k_ss) / s * jnp.eye(s, dtype=k_ss.dtype)
 
@@ -19,9 +19,9 @@ def solve(
     y_support: Float[Array, "s c"],
     regularizer: float | Float[Array, ""],
 ) -> Float[Array, "s c"]:
-    """Dual weights ``(k_ss + lambda tr(k_ss)/s I)^-1 y`` by Cholesky.
+    """Solves for the dual weights ``(k_ss + lambda tr(k_ss)/s I)^-1 y`` by Cholesky.
 
-    Differentiable: the backward pass reuses the factor.
+    Differentiable; the backward pass reuses the factor.
     """
     with jax.default_matmul_precision("highest"):
         return jax.scipy.linalg.solve(
@@ -35,6 +35,6 @@ def predict(
     y_support: Float[Array, "s c"],
     regularizer: float | Float[Array, ""],
 ) -> Float[Array, "b c"]:
-    """Predictions ``k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y`` for the batch."""
+    """Predicts ``k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y`` for the batch."""
     weights = solve(k_ss, y_support, regularizer)
     return jnp.dot(k_bs, weights, precision=lax.Precision.HIGHEST)

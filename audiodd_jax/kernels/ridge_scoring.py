@@ -1,4 +1,4 @@
-"""Scores of kernel ridge regression on a coreset, under fresh random networks."""
+"""Scores kernel ridge regression on a coreset, under fresh random networks."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -61,7 +61,7 @@ class Scoring(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Quality of predictions.
+    """Scores of predictions.
 
     Attributes:
       accuracy: fraction of clips whose largest prediction is correct; for tags, the

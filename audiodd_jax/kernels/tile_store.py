@@ -1,4 +1,4 @@
-"""A matrix that is computed tile by tile and saved, so that it can be resumed."""
+"""A matrix that is computed tile by tile, and saved so that it can be resumed."""
 
 import logging
 import time
@@ -12,12 +12,12 @@ from audiodd_jax.runtime.files import DAMAGE, load_npz, remove_unfinished, save_
 
 _log = logging.getLogger(__name__)
 
-# Least seconds between two writes of the file.
+# Least time between two writes of the file.
 _SAVE_SECONDS = 30.0
 
 
 class Tile(NamedTuple):
-    """A rectangle of the matrix, from its first row and column."""
+    """The first row and column of a rectangle of the matrix."""
 
     row: int
     column: int
@@ -28,9 +28,9 @@ class TileStore:
 
     Args:
       file: where finished tiles are saved and loaded from; None: memory only.
-      shape: of the matrix.
-      sides: of a tile; the last ones are cut off.
-      is_symmetric: whether only tiles on and above the diagonal are computed.
+      shape: shape of the matrix.
+      sides: shape of a tile; tiles at the end are cut off.
+      is_symmetric: compute only tiles on and above the diagonal.
     """
 
     def __init__(
@@ -55,16 +55,16 @@ class TileStore:
         return slice(tile.row, tile.row + a), slice(tile.column, tile.column + b)
 
     def missing(self) -> list[Tile]:
-        """The tiles that are not computed yet."""
+        """Returns the tiles that are not computed yet."""
         return [t for t in self.tiles if np.isnan(self._values[self._slices(t)]).any()]
 
     def put(self, tile: Tile, values: Float[np.ndarray, "a b"]) -> None:
         """Stores a tile; rows and columns beyond the matrix are dropped."""
-        own = self._values[self._slices(tile)]
-        own[...] = values[: own.shape[0], : own.shape[1]]
+        target = self._values[self._slices(tile)]
+        target[...] = values[: target.shape[0], : target.shape[1]]
 
     def save(self, *, at_once: bool) -> None:
-        """Writes the file, if ``at_once`` or if the last write was a while ago."""
+        """Writes the file if ``at_once``, or if the last write was a while ago."""
         is_due = at_once or time.monotonic() - self._saved > _SAVE_SECONDS
         if self._file and is_due:
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,21 +72,21 @@ class TileStore:
             self._saved = time.monotonic()
 
     def matrix(self) -> Float[np.ndarray, "a b"]:
-        """The finished matrix."""
+        """Returns the finished matrix."""
         if not self._is_symmetric:
             return self._values
         return np.triu(self._values) + np.triu(self._values, 1).T
 
 
 def _load(file: Path | None, shape: tuple[int, int]) -> Float[np.ndarray, "a b"]:
-    """The saved part of a matrix; the rest is NaN."""
+    """Reads the saved part of a matrix; the rest is NaN."""
     if file:
         remove_unfinished(file.parent, file.name)
     if file and file.exists():
         try:
-            found = load_npz(file)["kernel"]
-            if found.shape == shape and found.dtype == np.float32:
-                return found
+            values = load_npz(file)["kernel"]
+            if values.shape == shape and values.dtype == np.float32:
+                return values
         except DAMAGE:
-            _log.warning("%s is damaged; it is computed again", file)
+            _log.warning("%s is damaged and is computed again", file)
     return np.full(shape, np.nan, np.float32)

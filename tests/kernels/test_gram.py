@@ -147,7 +147,7 @@ def test_a_damaged_file_is_computed_again(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         again = exact_matrix.matrix(CONFIG, "nngp", x, folder=tmp_path)
     np.testing.assert_array_equal(again, whole)
-    assert "is damaged; it is computed again" in caplog.text
+    assert "is damaged and is computed again" in caplog.text
 
 
 def test_pairs_are_counted_once():
