@@ -1,6 +1,6 @@
-"""A process that has imported everything, and forks itself for each command.
+"""A process that has imported everything and forks itself for each command.
 
-Importing takes seconds, so that a test of a hundred killed commands would mostly kill
+Importing takes seconds, so a test of a hundred killed commands would mostly kill
 imports. JAX's backend starts after the fork, as it must. It reads a request per line:
 
     {"argv": [...], "log": PATH, "kill_after": SECONDS or null, "victim": NAME}
@@ -32,12 +32,12 @@ for module in pkgutil.walk_packages(audiodd_jax.__path__, "audiodd_jax."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
 
-# Half of the time of a tiny run, and no part of its state.
+# Drawing takes half the time of a tiny run and does not affect its state.
 matplotlib.figure.Figure.savefig = lambda _, path, **__: Path(path).write_bytes(b"")
 
 
 def command(argv, output, environment=None, leads=False):
-    """Runs a command in a forked process, in a group of its own if it leads; its id."""
+    """Runs a command in a fork, a group leader if ``leads``; returns the process id."""
     child = os.fork()
     if child:
         return child
@@ -45,7 +45,7 @@ def command(argv, output, environment=None, leads=False):
         os.setsid()
     os.dup2(output, 1)
     os.dup2(output, 2)
-    os.closerange(3, 256)  # above all, locks are not inherited
+    os.closerange(3, 256)  # locks in particular must not be inherited
     os.environ.update(environment or {})
     sys.argv = ["audiodd", *argv]
     try:
@@ -61,14 +61,14 @@ def command(argv, output, environment=None, leads=False):
 
 
 class Forked:
-    """Takes the place of the process that a sweep starts for a run."""
+    """Replaces the process that a sweep starts for a run."""
 
     def __init__(self, argv, *, env, stdout, **_):
         self.pid = command(argv[argv.index("audiodd_jax") + 1 :], stdout.fileno(), env)
         self._code = None
 
     def poll(self):
-        """The exit code, or None while it runs."""
+        """Returns the exit code, or None while it runs."""
         if self._code is None:
             found, status = os.waitpid(self.pid, os.WNOHANG)
             self._code = os.waitstatus_to_exitcode(status) if found else None
@@ -85,7 +85,7 @@ run_process.subprocess = types.SimpleNamespace(
 
 
 def kill(child, victim):
-    """Kills a command, or what it has started; whether there was such a process."""
+    """Kills a command or the runs it started; returns whether any process existed."""
     if victim == "group":
         os.killpg(child, signal.SIGKILL)
     elif victim == "process":
@@ -99,7 +99,7 @@ def kill(child, victim):
 
 
 def serve(request):
-    """Runs the command of a request, and kills it when its time has come."""
+    """Runs the command of a request, and kills it at the requested time."""
     began, is_killed = time.monotonic(), False
     with open(request["log"], "ab") as log:
         child = command(request["argv"], log.fileno(), leads=True)

@@ -1,7 +1,7 @@
-"""Ten thousand damaged copies of each file that others may hand over.
+"""Ten thousand damaged copies of each kind of file that users may exchange.
 
-Each is read to a right result or refused in one sentence, without more memory or time
-than a sound file takes.
+Each copy is either read correctly or refused in one sentence, without more memory or
+time than an intact file takes.
 """
 
 import io
@@ -36,7 +36,7 @@ MOST_SECONDS, MOST_BYTES = 10.0, 1 << 30
 
 
 def damaged(data, rng):
-    """A copy with some bytes changed, or cut, or with a piece moved."""
+    """Returns a copy with bytes changed, truncated, or with a piece moved."""
     data = bytearray(data)
     kind = rng.integers(5)
     if kind == 0:
@@ -60,7 +60,7 @@ def damaged(data, rng):
 
 
 def survive(original, path, read, allowed, copies=COPIES, seed=0):
-    """Reads damaged copies of a file; only ``allowed`` errors may come."""
+    """Reads damaged copies of a file, which may raise only ``allowed`` errors."""
     rng = np.random.default_rng(seed)
     read_right = 0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
@@ -150,7 +150,7 @@ def test_feature_caches(tmp_path, name):
 
 
 def test_checkpoints(tmp_path):
-    """A damaged checkpoint gives way to the one before; none has other numbers."""
+    """The previous checkpoint replaces a damaged one; no wrong numbers are restored."""
     import jax
 
     from audiodd_jax.runtime.checkpoints import Checkpoints

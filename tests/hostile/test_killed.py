@@ -1,4 +1,4 @@
-"""A hundred SIGKILLs at random moments: the bits are those of an uninterrupted run."""
+"""A hundred SIGKILLs at random moments do not change a bit of a run's results."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class ForkServer:
         assert self._process.stdout.readline() == "ready\n"
 
     def run(self, argv, kill_after=None, victim="process"):
-        """How a command ended, and after how many seconds."""
+        """Returns how a command ended, and after how many seconds."""
         request = {
             "argv": list(map(str, argv)),
             "log": str(self._log),
@@ -70,7 +70,7 @@ class ForkServer:
         return json.loads(self._process.stdout.readline())
 
     def finish(self, argv):
-        """Runs a command to its end; its seconds."""
+        """Runs a command to its end; returns the seconds that it took."""
         ended = self.run(argv)
         assert ended["status"] == 0, self._log.read_text()[-2000:]
         return ended["seconds"]
@@ -110,24 +110,24 @@ def loads(folder, *, torn=()):
 
 
 def left_behind(folder):
-    """Files that only an interrupted write has."""
+    """Returns files that only an interrupted write leaves."""
     marks = (".part-", ".orbax-checkpoint-tmp", "tmp")
     return [p for p in folder.rglob("*") if any(mark in p.name for mark in marks)]
 
 
 _TIMES = ("seconds", "wall_seconds", "training_seconds", "scoring_seconds")
-_OWN = (*_TIMES, "peak_memory_bytes")
+_VARYING = (*_TIMES, "peak_memory_bytes")
 
 
 def without_times(value):
-    """A record without what the machine and the moment decide."""
+    """Removes times and memory, which vary between runs, from a record."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k not in _OWN}
+        return {k: without_times(v) for k, v in value.items() if k not in _VARYING}
     return list(map(without_times, value)) if isinstance(value, list) else value
 
 
 def results(folder):
-    """What a run has found: bytes of its arrays, and its records, by name."""
+    """Returns the bytes of a run's arrays and its records, by file name."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
@@ -144,17 +144,14 @@ def results(folder):
 
 
 def killed_often(fork_server, command, whole, folder, seconds, kills, seed, victims):
-    """Kills a command time and again; compares the end of each of its runs.
+    """Kills a command repeatedly, and compares its runs with an uninterrupted one.
 
     Args:
-      fork_server: runs it.
-      command: with all but its run directory.
+      command: without its run directory.
       whole: folder of the uninterrupted run.
-      folder: for the runs that are killed.
-      seconds: that the uninterrupted run took.
-      kills: number of kills.
-      seed: of their moments, which are spread over these seconds.
-      victims: what may be killed.
+      folder: parent of the runs that are killed.
+      seconds: duration of the uninterrupted run, over which the kills are spread.
+      victims: see ``fork_server``.
     """
     rng = np.random.default_rng(seed)
     moments = list(seconds * (rng.permutation(kills) + rng.random(kills)) / kills)
@@ -169,7 +166,7 @@ def killed_often(fork_server, command, whole, folder, seconds, kills, seed, vict
             is_killed = fork_server.run(argv, moments[-1], victim)["killed"]
             if is_killed:
                 moments.pop()
-            else:  # it was done before
+            else:  # the command had already finished
                 moments[-1] *= rng.random()
             loads(folder / str(runs), torn=("metrics.jsonl", "sweep.jsonl"))
         fork_server.finish(argv)
@@ -195,7 +192,7 @@ def test_a_run(fork_server, tmp_path, name, flags, share):
 
 
 def test_a_sweep(fork_server, tmp_path):
-    """Kills of the sweep, of its runs, and of both at once."""
+    """Kills the sweep, its runs, and both at once."""
     grid = {flag.split("=")[0][2:]: [flag.split("=")[1]] for flag in DISTILL}
     grid["seed"] = [0, 1]
     file = tmp_path / "sweep.py"

@@ -1,7 +1,7 @@
-"""Machines that forbid or lack something: a right result, or one sentence.
+"""Restricted machines give the right result or one sentence of refusal.
 
-Another user without a home, what is read-only, no network, a job's memory limit: made
-with the rights of root, and skipped where these are missing.
+The restrictions are another user without a home, read-only folders, no network and a
+job's memory limit. They need the rights of root, and are skipped without them.
 """
 
 import os
@@ -38,9 +38,9 @@ LIMITED = [
 
 
 def audiodd(machine, *arguments, cwd=None, **environment):
-    """Exit code and output of the command line on such a machine.
+    """Returns the exit code and output of the command line on such a machine.
 
-    Variables are set, or removed if they are None.
+    Environment variables with the value None are removed.
     """
     variables = {
         **os.environ,
@@ -64,7 +64,7 @@ def audiodd(machine, *arguments, cwd=None, **environment):
 
 
 def possible(machine):
-    """Skips the test if this machine cannot be made here."""
+    """Skips the test if such a machine cannot be simulated here."""
     try:
         made = subprocess.run([*machine, "true"], capture_output=True, text=True)
     except FileNotFoundError:
@@ -80,7 +80,7 @@ FAST = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder that every user may write, with a run and a cache of root's."""
+    """Returns a folder that every user may write, with a run and a cache by root."""
     folder = tmp_path_factory.mktemp("machines")
     folder.chmod(0o777)
     cache = {"AUDIODD_CACHE": str(folder / "cache")}
@@ -91,7 +91,7 @@ def place(tmp_path_factory):
 
 
 def same_coreset(place, run):
-    """Whether a run has the coreset of root's."""
+    """Returns whether a run has the same coreset as root's run."""
     ours, expected = (place / name / "coreset.npz" for name in (run, "whole"))
     return ours.read_bytes() == expected.read_bytes()
 
@@ -103,14 +103,14 @@ def test_another_user_without_a_home(place):
     assert code == 1
     assert "/nonexistent/.cache/audiodd_jax cannot be written (Permission" in text
     assert "set AUDIODD_CACHE, or pass --cache_dir" in text
-    # Features that are there are read, of a cache that only root may write.
+    # Existing features are read from a cache that only root may write.
     cache = f"--cache_dir={place / 'cache'}"
     code, text = audiodd(NOBODY, *command, cache, **HOMELESS, **FAST)
     assert code == 0, text
     assert same_coreset(place, "homeless")
 
 
-def test_what_is_read_only_for_this_user(place):
+def test_folders_that_this_user_may_not_write(place):
     possible(NOBODY)
     command = ["distill", *TINY, f"--cache_dir={place / 'cache'}"]
     other = ["--config.features.n_mels=12", f"--workdir={place / 'other'}"]
@@ -154,8 +154,8 @@ def test_no_network(tmp_path):
     assert "--data_dir" in text
 
 
-def test_the_doctor_names_it_all():
-    """On a machine that has all these faults at once."""
+def test_the_doctor_names_all_faults():
+    """The machine has all these faults at once."""
     machine = [*LIMITED, *OFFLINE, *NOBODY]
     possible(machine)
     code, text = audiodd(

@@ -33,3 +33,33 @@ def test_coreset_grid(tmp_path, per_class, classes):
     assert ink(path) > 0.3
     height, width = matplotlib.image.imread(path).shape[:2]
     assert max(height, width) < 10_000
+
+
+@pytest.mark.parametrize("name", ["Ba$$in", "$5 - $10", "a\nb", "x" * 400, r"$\frac{"])
+def test_class_names_are_drawn_as_text(name, tmp_path):
+    images = np.random.default_rng(0).standard_normal((2, 8, 8)) - 20
+    figures.coreset_grid(images, images, (name, "b"), 1.0, name, tmp_path / "a.png")
+    figures.confusion(np.eye(2, dtype=int), (name, "b"), name, tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size > 1000
+
+
+def test_many_classes_are_drawn_in_part(tmp_path, monkeypatch):
+    drawn, blank = [], figures.blank
+    monkeypatch.setattr(
+        figures, "blank", lambda *size: drawn.append(blank(*size)) or drawn[-1]
+    )
+    names = tuple(f"class {i}" for i in range(300))
+    images = np.zeros((300, 8, 8)) + np.arange(8)
+    figures.coreset_grid(images, images, names, 1.0, "many", tmp_path / "a.png")
+    figures.confusion(np.eye(300, dtype=int), names, "many", tmp_path / "b.png")
+    grid, confusion = drawn
+    # The grid shows the first classes, and its title gives their number.
+    shown = [axes.get_ylabel() for axes in grid.axes if "class" in axes.get_ylabel()]
+    assert shown == list(names[: figures.MAX_ROWS])
+    assert f"many, {figures.MAX_ROWS} of 300 classes" in grid.get_suptitle()
+    # The matrix has all classes, but no room for their names and shares.
+    matrix = confusion.axes[0]
+    assert matrix.images[0].get_array().shape == (300, 300)
+    assert len(matrix.texts) == 0
+    labels = [label.get_text() for label in matrix.get_yticklabels()]
+    assert not set(labels) & set(names)

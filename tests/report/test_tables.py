@@ -107,3 +107,9 @@ def test_a_matrix_by_hand(budget_table):
             ["RFAD", "", "", "90.0"],
         ],
     )
+
+
+def test_csv_cells_are_not_formulas():
+    rows = [["=1+1", "-1.5"], ["@x", "+3"], ["-x", "1"]]
+    text = tables.comma_separated(Table(["a", "b"], rows))
+    assert text.splitlines()[1:] == ["'=1+1,-1.5", "'@x,+3", "'-x,1"]

@@ -1,10 +1,13 @@
+import shutil
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.checkpoints import Checkpoints
 
 
@@ -26,7 +29,7 @@ def state(step):
     )
 
 
-def test_a_state_comes_back_bit_for_bit(tmp_path):
+def test_a_state_is_restored_bit_for_bit(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     assert checkpoints.latest() is None
     checkpoints.save(3, state(3))
@@ -42,7 +45,7 @@ def test_a_state_comes_back_bit_for_bit(tmp_path):
     checkpoints.close()
 
 
-def test_the_newest_are_kept(tmp_path):
+def test_only_the_newest_are_kept(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=2)
     for step in (0, 10, 20):
         checkpoints.save(step, state(step))
@@ -53,3 +56,57 @@ def test_the_newest_are_kept(tmp_path):
     again = Checkpoints(tmp_path / "checkpoints")
     assert again.latest() == 20
     again.close()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "emptied"])
+def test_the_previous_checkpoint_replaces_a_damaged_one(tmp_path, caplog, damage):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (10, 20):
+        checkpoints.save(step, state(step))
+    checkpoints.close()
+    newest = tmp_path / "checkpoints" / "20"
+    if damage == "emptied":
+        shutil.rmtree(newest)
+        newest.mkdir()
+    else:
+        for file in newest.rglob("*"):
+            if file.is_file():
+                file.write_bytes(b"")
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step, found = checkpoints.restore_latest(state(0))
+    assert step == 10
+    np.testing.assert_array_equal(found.params["w"], state(10).params["w"])
+    checkpoints.save(20, state(20))  # as the resumed run does
+    assert checkpoints.restore_latest(state(0))[0] == 20
+    checkpoints.close()
+
+
+def test_a_run_with_only_damaged_checkpoints_is_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    assert checkpoints.restore_latest(state(0)) is None
+    checkpoints.save(10, state(10))
+    for file in (tmp_path / "checkpoints").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"all checkpoints in .* are damaged"):
+        checkpoints.restore_latest(state(0))
+    checkpoints.close()
+
+
+def test_damage_that_the_storage_does_not_detect(tmp_path):
+    """Blocks of large arrays have no checksums and would be read with wrong numbers."""
+    large = {"x": jax.random.normal(jax.random.key(0), (100, 100))}
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    for step in (10, 20):
+        checkpoints.save(step, large)
+    checkpoints.close()
+    files = (p for p in (tmp_path / "checkpoints" / "20").rglob("*") if p.is_file())
+    block = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(block.read_bytes())
+    content[len(content) // 2] ^= 1
+    block.write_bytes(content)
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    step, found = checkpoints.restore_latest(large)
+    checkpoints.close()
+    assert step == 10
+    np.testing.assert_array_equal(found["x"], large["x"])

@@ -8,7 +8,7 @@ from audiodd_jax.runtime import chunked_map
 
 
 @given(rows=st.integers(1, 5000), most=st.integers(1, 5000))
-def test_chunks_are_equal_or_nearly_so(rows, most):
+def test_chunks_are_nearly_equal(rows, most):
     size = chunked_map.balanced(rows, most)
     count = -(-rows // size)
     assert 1 <= size <= most or size == rows
@@ -25,7 +25,7 @@ def test_values_do_not_depend_on_the_chunk(rows, chunk):
         np.testing.assert_array_equal(ours, whole)
 
 
-def test_gradients_go_through_chunks():
+def test_gradients_pass_through_chunks():
     x = jnp.arange(10.0).reshape(5, 2)
     f = lambda x: jnp.sum(jnp.sin(chunked_map.in_chunks(lambda r: r**2, x, 2)))
     np.testing.assert_allclose(jax.grad(f)(x), 2 * x * jnp.cos(x**2), rtol=1e-6)

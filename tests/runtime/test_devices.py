@@ -1,4 +1,6 @@
-"""The mesh: how work is divided, on one device; several are in test_several_devices."""
+"""The mesh: how work is divided; ``test_several_devices`` runs it on several."""
+
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from audiodd_jax.runtime.devices import Grid
 
 
 @given(count=st.integers(1, 64), networks=st.integers(1, 32))
-def test_every_device_has_a_place_and_most_have_work(count, networks):
+def test_every_device_is_used_and_most_have_work(count, networks):
     grid = devices.choose_grid(count, networks)
     assert grid.networks * grid.batch == count
     slots = grid.networks * -(-networks // grid.networks)
@@ -32,11 +34,11 @@ def test_every_device_has_a_place_and_most_have_work(count, networks):
         (6, 8, (6, 1)),
     ],
 )
-def test_networks_come_first(count, networks, grid):
+def test_devices_share_networks_first(count, networks, grid):
     assert devices.choose_grid(count, networks) == Grid(*grid)
 
 
-def test_one_device_shares_nothing():
+def test_one_device_has_no_collectives():
     share = Grid().share("networks", 3)
     np.testing.assert_array_equal(share.numbers, [0, 1, 2])
     assert share.is_own is None
@@ -50,8 +52,31 @@ def test_one_device_shares_nothing():
         assert "all-" not in text
 
 
-def test_a_grid_of_other_devices_is_refused():
+def test_a_grid_that_does_not_fit_the_devices_is_refused():
     with pytest.raises(UserError, match="a grid of 2 x 3 does not fit 1"):
         devices.make_mesh(grid=Grid(2, 3))
     with pytest.raises(UserError, match="--num_devices is from 1 to"):
         devices.limit(len(jax.devices()) + 1)
+
+
+def test_a_mesh_follows_the_torus_of_a_tpu(monkeypatch):
+    # Without the checks of types: these are no devices of JAX.
+    arranged = getattr(devices._arranged, "__wrapped__", devices._arranged)
+    chips = [types.SimpleNamespace(platform="tpu", id=i) for i in range(4)]
+    asked = []
+
+    def ring(shape, devices):
+        asked.append(shape)
+        return np.array([devices[i] for i in (0, 1, 3, 2)]).reshape(shape)
+
+    monkeypatch.setattr(devices.mesh_utils, "create_device_mesh", ring)
+    placed = arranged(chips, devices.Grid(2, 2))
+    assert [[chip.id for chip in row] for row in placed] == [[0, 1], [3, 2]]
+    assert asked == [(2, 2)]
+
+    def unknown(shape, devices):
+        raise NotImplementedError("a shape that the torus does not have")
+
+    monkeypatch.setattr(devices.mesh_utils, "create_device_mesh", unknown)
+    placed = arranged(chips, devices.Grid(4, 1))
+    assert [chip.id for chip in placed[:, 0]] == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Two processes as one run on the loopback address, by the command line."""
+"""Two processes as one run on the loopback address, from the command line."""
 
 import json
 import os
@@ -58,17 +58,17 @@ def start_two(*arguments):
     return [start(*arguments, address, *own(number)) for number in (0, 1)]
 
 
-def test_two_processes_distil_what_one_does(tmp_path):
+def test_two_processes_distil_the_same_coreset_as_one(tmp_path):
     steps = "--steps=20"
     alone = start(steps, f"--workdir={tmp_path / 'one'}")
-    _, said = alone.communicate(timeout=300)
-    assert alone.returncode == 0, said
+    _, output = alone.communicate(timeout=300)
+    assert alone.returncode == 0, output
     both = start_two(steps, f"--workdir={tmp_path / 'two'}")
-    told = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], told
-    # One of them tells, and writes.
-    assert "test accuracy, distilled" in told[0][0]
-    assert "coreset" not in told[1][0]
+    output = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], output
+    # Only process 0 prints and writes.
+    assert "test accuracy, distilled" in output[0][0]
+    assert "coreset" not in output[1][0]
     load = lambda name: np.load(tmp_path / name / "coreset.npz")["images"]
     one, two = load("one"), load("two")
     assert np.linalg.norm(two - one) < 1e-5 * np.linalg.norm(one)
@@ -77,7 +77,7 @@ def test_two_processes_distil_what_one_does(tmp_path):
     assert len(environment["devices"]) == 4
 
 
-def test_the_others_end_with_a_sentence_when_one_dies_and_the_run_goes_on(tmp_path):
+def test_a_lost_process_is_reported_and_the_run_resumes(tmp_path):
     arguments = ("--steps=100000", f"--workdir={tmp_path / 'run'}")
     lead, other = start_two(*arguments)
     saved = tmp_path / "run" / "checkpoints"
@@ -86,24 +86,24 @@ def test_the_others_end_with_a_sentence_when_one_dies_and_the_run_goes_on(tmp_pa
         time.sleep(0.2)
     other.kill()
     other.communicate()
-    _, told = lead.communicate(timeout=120)
+    _, output = lead.communicate(timeout=120)
     assert lead.returncode == 1
-    sentence = told.splitlines()[-1]
+    sentence = output.splitlines()[-1]
     assert sentence.startswith("audiodd: error: another process of this run is gone")
-    assert "Traceback" not in told
-    assert "stack trace" not in told
+    assert "Traceback" not in output
+    assert "stack trace" not in output
     last = max(int(path.name) for path in saved.iterdir() if path.name.isdigit())
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["loop"]["steps"] = last + 10
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    # On fewer devices, too: the state does not know how many there were.
+    # Also on fewer devices: the state does not depend on their number.
     again = start(f"--steps={last + 10}", arguments[1])
-    _, told = again.communicate(timeout=300)
-    assert again.returncode == 0, told
-    assert f"from step {last}" in told
+    _, output = again.communicate(timeout=300)
+    assert again.returncode == 0, output
+    assert f"from step {last}" in output
 
 
-def test_clusters_are_found_by_what_they_leave_in_the_environment():
+def test_clusters_are_recognised_by_their_variables():
     found = multiprocess.found_by_jax
     assert not found({})
     assert not found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"})
@@ -114,7 +114,7 @@ def test_clusters_are_found_by_what_they_leave_in_the_environment():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "output"),
     [
         (("127.0.0.1:1", 2, None), "go together"),
         (("127.0.0.1", 2, 0), "--coordinator_address is HOST:PORT, not '127.0.0.1'"),
@@ -122,12 +122,12 @@ def test_clusters_are_found_by_what_they_leave_in_the_environment():
         (("127.0.0.1:1", 2, 2), "--process_id is from 0 to 1 here, not 2"),
     ],
 )
-def test_bad_arguments_are_named(arguments, told):
-    with pytest.raises(UserError, match=told):
+def test_bad_arguments_are_named(arguments, output):
+    with pytest.raises(UserError, match=output):
         multiprocess.join(*arguments)
 
 
-def test_alone_there_is_nothing_to_agree_on():
+def test_a_single_process_needs_no_agreement():
     assert multiprocess.is_process_zero()
     assert multiprocess.any_of(15) == 15
     assert multiprocess.from_process_zero(lambda: {"a": 1}) == {"a": 1}
@@ -135,7 +135,7 @@ def test_alone_there_is_nothing_to_agree_on():
     assert not multiprocess.lost(ValueError())
 
 
-def test_a_device_without_memory_is_one_sentence(capsys, monkeypatch):
+def test_a_full_device_is_reported_in_one_sentence(capsys, monkeypatch):
     def full(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 

@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("kind", [Terminal, io.StringIO])
-def test_a_wait_is_told_on_a_terminal_alone(kind, monkeypatch):
+def test_a_wait_is_shown_only_on_a_terminal(kind, monkeypatch):
     monkeypatch.setattr(progress, "_TICK", 0.02)
     monkeypatch.setattr(sys, "stderr", kind())
     before = threading.active_count()
@@ -28,7 +28,7 @@ def test_a_wait_is_told_on_a_terminal_alone(kind, monkeypatch):
     assert threading.active_count() <= before + 1  # tqdm's own
 
 
-def test_a_bar_ends_with_its_block(monkeypatch):
+def test_a_bar_is_closed_at_the_end_of_its_block(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     with progress.ticking(progress.bar(5, desc="x")) as bar:
         bar.update(3)

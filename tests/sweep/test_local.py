@@ -1,6 +1,7 @@
-"""Which devices a run sees, and what the record of a sweep says."""
+"""The devices of each run, the record of a sweep, and refusals."""
 
 import json
+import signal
 
 import pytest
 
@@ -11,22 +12,22 @@ from audiodd_jax.sweep.plan import Planned
 PLANS = [Planned("a", "distill", ("--seed=0",)), Planned("b", "distill", ("--seed=1",))]
 
 
-def test_a_cpu_has_one_run_at_a_time_unless_told():
+def test_a_cpu_has_one_run_at_a_time_by_default():
     assert local.slots("cpu", 1, 0, 1) == [{}]
     assert local.slots("cpu", 1, 3, 1) == [{}, {}, {}]
 
 
-def test_each_gpu_has_a_run():
+def test_each_gpu_gets_a_run():
     found = local.slots("gpu", 4, 0, 1)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0", "1", "2", "3"]
     found = local.slots("gpu", 5, 0, 2)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found] == ["0,1", "2,3"]
     assert len(local.slots("gpu", 4, 2, 1)) == 2
-    # More devices than there are: one run, which sees them all.
+    # More devices than the machine has: one run, which sees them all.
     assert local.slots("gpu", 1, 0, 2) == [{}]
 
 
-def test_a_tpu_process_knows_that_it_is_alone():
+def test_each_tpu_chip_gets_a_process_of_its_own():
     found = local.slots("tpu", 4, 0, 1)
     assert [slot["TPU_VISIBLE_CHIPS"] for slot in found] == ["0", "1", "2", "3"]
     assert found[0]["TPU_PROCESS_BOUNDS"] == "1,1,1"
@@ -48,7 +49,7 @@ def test_states_are_read_from_the_record(tmp_path):
     assert (a.what, a.reason, a.seconds) == ("failed", "no memory", 3.0)
 
 
-def test_finished_runs_are_left_and_others_wait(tmp_path):
+def test_finished_runs_are_kept_and_others_queued(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text(json.dumps({"test_accuracy": 0.5}))
     assert start.queue(PLANS, tmp_path) == [PLANS[1]]
@@ -57,13 +58,13 @@ def test_finished_runs_are_left_and_others_wait(tmp_path):
     assert made.rows[0][made.columns.index("test accuracy (%)")] == "50.0"
 
 
-def test_a_run_of_other_flags_is_refused(tmp_path):
+def test_a_run_with_other_flags_is_refused(tmp_path):
     run_process.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
     with pytest.raises(UserError, match=r"run a was started with --seed=7 and now has"):
         start.queue(PLANS, tmp_path)
 
 
-def test_one_sweep_a_folder(tmp_path):
+def test_a_folder_has_one_sweep(tmp_path):
     again = pytest.raises(UserError, match="another sweep is running")
     with start.held(tmp_path / "s"), again, start.held(tmp_path / "s"):
         pass
@@ -74,24 +75,38 @@ def test_one_sweep_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: "),
         ("nowhere", "--ray is auto, HOST:PORT or local, not 'nowhere'"),
     ],
 )
-def test_a_cluster_that_is_not_there_is_told(tmp_path, address, told):
+def test_an_unreachable_cluster_is_reported(tmp_path, address, message):
     pytest.importorskip("ray")
     from audiodd_jax.sweep import on_ray
 
     sweep = run_process.Sweep(tmp_path, tmp_path, 0)
     with pytest.raises(UserError) as error:
         on_ray.run([], sweep, address, on_ray.Resources(), print, lambda: 0)
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(message)
 
 
-def test_what_a_cluster_never_has_is_refused():
+def test_resources_that_a_cluster_lacks_are_refused():
     from audiodd_jax.sweep import on_ray
 
     with pytest.raises(UserError, match="needs 1 GPU, but the cluster has 0"):
         on_ray._check_resources({"CPU": 4.0}, on_ray.Resources(1, 1, 0))
+
+
+def test_runs_get_only_the_visible_devices(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    found = local.slots("gpu", 2, 0, 1)
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in found] == ["2", "3"]
+
+
+def test_a_run_stopped_by_a_signal_is_cut_and_not_failed(tmp_path):
+    planned = Planned("a", "distill", ())
+    attempt = object.__new__(run_process.Attempt)
+    attempt.plan, attempt._workdir = planned, tmp_path
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        assert attempt._ended(128 + getattr(signal, name))[0] == "cut"

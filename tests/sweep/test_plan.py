@@ -1,4 +1,4 @@
-"""Sweep files: lists and grids, names that tell runs apart, faults."""
+"""Sweep files: lists and grids, names of runs, faults."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def read(tmp_path, text):
     return plan.read(path)
 
 
-def test_a_grid_is_all_combinations_named_by_what_varies(tmp_path):
+def test_a_grid_runs_all_combinations_named_by_what_varies(tmp_path):
     found = read(
         tmp_path,
         "COMMON = {'dataset': 'tones'}\n"
@@ -38,7 +38,7 @@ def test_a_grid_is_all_combinations_named_by_what_varies(tmp_path):
     )
 
 
-def test_a_list_has_commands_lists_truths_and_names(tmp_path):
+def test_a_list_has_commands_lists_booleans_and_names(tmp_path):
     found = read(
         tmp_path,
         "RUNS = [{'command': 'train', 'model': 'linear', 'fraction': 0.2},"
@@ -54,7 +54,7 @@ def test_a_list_has_commands_lists_truths_and_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("RUNS = [", "is not a sweep file: SyntaxError"),
         ("import nothing_of_the_sort", "is not a sweep file: ModuleNotFoundError"),
@@ -72,12 +72,15 @@ def test_a_list_has_commands_lists_truths_and_names(tmp_path):
         ("RUNS = [{'dataset': 'tone'}]", "run run: "),
         ("RUNS = [{'config.loop.stps': 1}]", "there is no setting config.loop.stps"),
         ("RUNS = [{'seed': 'x'}]", "run run: "),
+        ("RUNS = [{'name': 'logs'}]", "a run cannot be called logs"),
+        ("RUNS = [{'name': 'status.md'}]", "a run cannot be called status.md"),
+        ("import sys; sys.exit(3)", "is not a sweep file: SystemExit"),
     ],
 )
-def test_faults_are_told_in_a_sentence(tmp_path, text, told):
+def test_faults_are_reported_in_a_sentence(tmp_path, text, message):
     with pytest.raises(UserError) as error:
         read(tmp_path, text)
-    assert told in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -1,4 +1,4 @@
-"""``audiodd sweep`` as a user runs it: here, cut and continued, and on a cluster."""
+"""``audiodd sweep`` as a user runs it: locally, interrupted, and on a cluster."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def events(workdir, event):
 
 
 @pytest.mark.slow
-def test_failed_runs_are_told_and_finished_ones_left(tmp_path):
+def test_failed_runs_are_reported_and_finished_ones_kept(tmp_path):
     runs = [
         {"name": "good", "method": "random", "samples_per_class": 1},
         {"name": "bad", "method": "random", "samples_per_class": 10_000},
@@ -53,7 +53,7 @@ def test_failed_runs_are_told_and_finished_ones_left(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
+def test_a_stopped_sweep_saves_its_runs_and_resumes(tmp_path):
     runs = [{"name": "long", "steps": 4000}, {"name": "short", "seed": 1}]
     file, workdir = sweep_file(tmp_path / "s.py", runs), tmp_path / "out"
     command = [
@@ -76,9 +76,9 @@ def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
         assert time.monotonic() < until
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    told = process.communicate(timeout=100)[0].decode()
-    assert process.returncode == 128 + signal.SIGTERM, told
-    assert "the same command resumes" in told
+    output = process.communicate(timeout=100)[0].decode()
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "the same command resumes" in output
     assert events(workdir, "cut") == ["long"]
     assert events(workdir, "started") == ["long"]
     assert any((first / "checkpoints").iterdir())
@@ -90,7 +90,7 @@ def test_a_stopped_sweep_saves_its_runs_and_goes_on(tmp_path):
     reason="a network of its own takes unshare and the right to use it",
 )
 def test_twelve_runs_on_a_cluster_of_two_nodes_with_a_worker_killed(tmp_path):
-    """All finish, none twice, with the bits of a sweep without a cluster."""
+    """Each finishes once, bit-for-bit identical to a sweep without a cluster."""
     runs = [
         {"seed": seed, "config.optimizer.learning_rate": rate, "steps": 60}
         for seed in range(6)

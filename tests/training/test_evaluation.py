@@ -5,6 +5,7 @@ import pytest
 
 from audiodd_jax.config import presets
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels.ridge_scoring import Scoring
@@ -63,3 +64,10 @@ def test_statistics():
     assert scores.std == pytest.approx(0.02**0.5)
     assert str(scores) == "60.0 ± 14.1 %"
     assert str(Evaluation("krr", (0.5,))) == "50.0 %"
+
+
+def test_kernels_that_do_not_fit_in_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(evaluation, "memory_of", lambda _: 16 << 30)
+    evaluation._check_memory(5_000, 11_005)
+    with pytest.raises(UserError, match=r"takes 123 GB, .* such as --against=10%"):
+        evaluation._check_memory(84_843, 11_005)

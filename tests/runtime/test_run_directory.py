@@ -3,8 +3,9 @@ import shutil
 
 import pytest
 
+from audiodd_jax.config import fields, presets
+from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.errors import UserError, named
-from audiodd_jax.runtime.files import write_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 
 CONFIG = {"seed": 0, "loop": {"steps": 5, "sizes": (1, 2)}}
@@ -37,7 +38,7 @@ def test_tensorboard_reads_the_events(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
 
 
-def test_resuming_drops_what_came_after_and_a_torn_line(tmp_path):
+def test_resuming_drops_later_rows_and_a_torn_line(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG) as run:
         run.start_from(0)
         for step in (1, 2, 3):
@@ -49,7 +50,7 @@ def test_resuming_drops_what_came_after_and_a_torn_line(tmp_path):
         assert run.history() == [{"step": 1}, {"step": 2}, {"step": 3, "loss": 1}]
 
 
-def test_the_same_configuration_may_come_back_and_another_may_not(tmp_path):
+def test_a_run_accepts_only_its_configuration(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG) as run:
         run.start_from(0)
     with RunDirectory(tmp_path / "run", CONFIG):
@@ -94,7 +95,7 @@ def test_a_refused_run_leaves_no_new_folder(tmp_path):
     assert (tmp_path / "new" / "config.json").exists()
 
 
-def test_a_run_that_never_started_leaves_the_folder_free(tmp_path):
+def test_a_run_that_never_started_leaves_its_folder_free(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG):
         pass
     with RunDirectory(tmp_path / "run", {"seed": 1}) as run:
@@ -114,7 +115,7 @@ def test_a_damaged_file_is_named(tmp_path, name):
         run.result()
 
 
-def test_two_processes_cannot_write_one_directory(tmp_path):
+def test_two_processes_cannot_write_the_same_directory(tmp_path):
     with (
         RunDirectory(tmp_path / "run", CONFIG),
         pytest.raises(UserError, match="another process is writing"),
@@ -123,7 +124,7 @@ def test_two_processes_cannot_write_one_directory(tmp_path):
         pass
 
 
-def test_a_folder_with_something_else_is_left_alone(tmp_path):
+def test_a_folder_that_holds_no_run_is_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="holds no run"), RunDirectory(tmp_path, CONFIG):
         pass
@@ -135,15 +136,7 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
         pass
 
 
-def test_atomic_writes_leave_no_scratch(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(TypeError):
-        write_json(tmp_path / "a.json", {"x": object()})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_write_that_fails_names_the_run(tmp_path):
+def test_a_failed_write_names_the_run(tmp_path):
     with (
         pytest.raises(OSError, match="No space") as raised,
         RunDirectory(tmp_path / "run", {"a": 1}),
@@ -155,7 +148,7 @@ def test_a_write_that_fails_names_the_run(tmp_path):
     assert raised.value.filename == "a file"
 
 
-def test_remains_of_a_killed_process_are_removed(tmp_path):
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
     with RunDirectory(tmp_path / "run", CONFIG) as run:
         run.start_from(0)
     (tmp_path / "run" / "result.json.part-0123456789ab").write_text('{"a')
@@ -193,3 +186,61 @@ def test_a_finished_run_is_read_instead_of_run_again(tmp_path):
         may_change={"new"},
     )
     assert renewed.result == done.result
+
+
+OPTIONS = presets.run_options(presets.for_dataset("tones"), DISTILLATION)
+
+
+def record(**changes):
+    dotted = {name.replace("__", "."): value for name, value in changes.items()}
+    return fields.record(
+        fields.replace(presets.for_dataset("tones"), dotted), DISTILLATION
+    )
+
+
+def start(folder, config):
+    with RunDirectory(folder, config, **OPTIONS) as run:
+        run.use_data("digest")
+        run.start_from(0)
+    return folder
+
+
+def test_a_setting_missing_from_an_older_run_takes_its_default(tmp_path):
+    """The default is that of the run's dataset."""
+    old = record()
+    del old["coreset"]["factor"], old["seed"], old["optimizer"]
+    start(tmp_path / "run", old)
+    with RunDirectory(tmp_path / "run", record(), **OPTIONS):
+        pass
+    other = pytest.raises(UserError, match="factor was 1 and is now 2")
+    with other, RunDirectory(tmp_path / "run", record(coreset__factor=2), **OPTIONS):
+        pass
+
+
+def test_settings_that_do_not_affect_numbers_may_change(tmp_path):
+    start(tmp_path / "run", record())
+    moved = record(data__data_dir="/elsewhere", network__chunk=8, evaluation__seeds=9)
+    with RunDirectory(tmp_path / "run", moved, **OPTIONS) as run:
+        run.use_data("digest")
+        run.start_from(0)
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert kept["data"]["data_dir"] == "/elsewhere"
+    assert kept["evaluation"]["seeds"] == 9
+
+
+def test_other_data_is_refused(tmp_path):
+    start(tmp_path / "run", record())
+    with RunDirectory(tmp_path / "run", record(), **OPTIONS) as run:
+        with pytest.raises(UserError, match="or its split has changed since"):
+            run.use_data("another")
+        (tmp_path / "run" / "data.json").unlink()  # as an older version left it
+        run.use_data("another")
+
+
+def test_the_history_ends_at_a_damaged_row(tmp_path):
+    with RunDirectory(tmp_path / "run", record(), **OPTIONS) as run:
+        run.start_from(0)
+        run.log({"step": 1, "loss": float("nan")})
+        with (run.path / "metrics.jsonl").open("a") as file:
+            file.write('[1, 2]\n{"step": 2}\n')
+        assert run.history() == [{"step": 1, "loss": None}]

@@ -1,0 +1,61 @@
+"""Atomic files, JSON without NaN, and archives that claim too much."""
+
+import io
+import json
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from audiodd_jax.coreset.file import load_coreset
+from audiodd_jax.errors import UserError
+from audiodd_jax.runtime import files
+
+
+def hostile(path, shape, descr="<f4"):
+    """Writes an ``.npz`` whose header claims a shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("images", "labels", "class_names", "metadata"):
+            file.writestr(f"{name}.npy", header.getvalue() + b"\0" * 16)
+    return path
+
+
+@pytest.mark.parametrize("shape", [(1 << 48,), (1 << 62, 4), (2**31, 2**31), (5,)])
+def test_shapes_larger_than_the_file_are_refused(tmp_path, shape):
+    path = hostile(tmp_path / "x.npz", shape)
+    with pytest.raises(ValueError, match=r"the size of .* does not match its shape"):
+        files.load_npz(path)
+    with pytest.raises(UserError, match="is not a coreset"):
+        load_coreset(path)
+
+
+def test_json_has_no_nan():
+    value = {"a": [1.0, float("nan")], "b": float("inf")}
+    assert json.loads(files.to_json(value)) == {"a": [1.0, None], "b": None}
+
+
+def test_new_files_respect_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write_json(tmp_path / "a.json", {})
+        files.save_npz(tmp_path / "a.npz", x=np.zeros(2))
+        with files.atomic_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    for name in ("a.json", "a.npz"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_failed_atomic_writes_leave_no_scratch_files(tmp_path):
+    files.write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(TypeError):
+        files.write_json(tmp_path / "a.json", {"x": object()})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
