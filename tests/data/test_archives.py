@@ -43,7 +43,7 @@ def zip_member(name, mode=0):
 
 @pytest.fixture
 def place(tmp_path):
-    """Where archives unpack to, next to a file that must not change."""
+    """A folder to unpack to, next to a file that must not change."""
     (tmp_path / "victim").write_text("untouched")
     (tmp_path / "place").mkdir()
     return tmp_path / "place"
@@ -51,8 +51,8 @@ def place(tmp_path):
 
 def assert_nothing_written(place, archive):
     assert not list(place.iterdir())
-    beside = {p.name for p in place.parent.iterdir()}
-    assert beside == {"place", "victim", archive.name}
+    siblings = {p.name for p in place.parent.iterdir()}
+    assert siblings == {"place", "victim", archive.name}
     assert (place.parent / "victim").read_text() == "untouched"
 
 

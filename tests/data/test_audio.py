@@ -59,7 +59,7 @@ def test_resampling_keeps_a_tone():
 
 @pytest.mark.parametrize("align", ["start", "center", "repeat"])
 @pytest.mark.parametrize("length", [1, 7, 10, 23])
-def test_fit_has_the_length_asked_for(align, length):
+def test_fit_returns_the_requested_length(align, length):
     wave = np.arange(1, length + 1, dtype=np.float32)
     fitted = audio.fit(wave, 10, align)
     assert fitted.shape == (10,)
@@ -144,7 +144,7 @@ def test_damage_is_named(tmp_path, damage, words):
     assert str(path) in str(raised.value)
 
 
-def test_headers_are_in_order_and_name_what_is_bad(tmp_path):
+def test_headers_are_in_order_and_name_unusable_files(tmp_path):
     paths = [_wav(tmp_path / f"{i}.wav", tone()[: 100 + i]) for i in range(30)]
     paths[7] = _text(tmp_path / "bad.wav")
     headers = audio.headers(paths)
@@ -184,6 +184,6 @@ def _beyond_any_level(path):
         (_beyond_any_level, "times full scale"),
     ],
 )
-def test_headers_that_no_clip_has_allocate_nothing(tmp_path, damage, words):
+def test_absurd_headers_allocate_nothing(tmp_path, damage, words):
     with pytest.raises(BadAudioError, match=words):
         audio.decode(damage(tmp_path / "clip.wav"))

@@ -24,7 +24,7 @@ def test_fetch(server, tmp_path):
     assert len(server.requests) == 1
 
 
-def test_a_cut_connection_is_taken_up_again(server, tmp_path):
+def test_a_lost_connection_is_resumed(server, tmp_path):
     server.cuts = [1000, 300_000, 17]
     target = tmp_path / "archive.bin"
     download.fetch(server.url, target, SHA256)
@@ -33,7 +33,7 @@ def test_a_cut_connection_is_taken_up_again(server, tmp_path):
     assert server.requests == ["", *(f"bytes={start}-" for start in starts[1:])]
 
 
-def test_the_same_command_continues_what_another_left(server, tmp_path):
+def test_the_same_command_resumes_a_download(server, tmp_path):
     server.cuts = [400_000] + [0] * 10
     target = tmp_path / "archive.bin"
     with pytest.raises(UserError, match="the same command resumes it"):
@@ -46,7 +46,7 @@ def test_the_same_command_continues_what_another_left(server, tmp_path):
     assert server.requests == ["bytes=400000-"]
 
 
-def test_a_server_without_ranges_sends_all_of_it_again(server, tmp_path):
+def test_without_ranges_the_whole_file_is_sent_again(server, tmp_path):
     server.has_ranges = False
     target = tmp_path / "archive.bin"
     target.with_name("archive.bin.part").write_bytes(b"something else")

@@ -93,7 +93,7 @@ def test_a_missing_file_of_a_table_is_bad_audio(sound_folder):
         found.load(1)
 
 
-def test_places_that_hold_nothing(tmp_path):
+def test_folders_without_recordings(tmp_path):
     with pytest.raises(UserError, match="is neither a folder nor a CSV"):
         read(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds 0 classes"):
@@ -105,7 +105,7 @@ def test_places_that_hold_nothing(tmp_path):
         datasets.open_source(DataConfig(name="folder"))
 
 
-def test_a_table_that_is_no_text(tmp_path):
+def test_a_table_that_is_not_text(tmp_path):
     (tmp_path / "table.csv").write_bytes(b"\xff\xfe\x00\x80" * 10)
     with pytest.raises(UserError, match="is not a CSV in UTF-8"):
         read(tmp_path / "table.csv")

@@ -1,4 +1,4 @@
-"""The decoder's door: damaged files give a named error or a clip, nothing else."""
+"""Damaged files give a named error or a clip, and nothing else."""
 
 import resource
 import struct
@@ -52,7 +52,7 @@ def zero_length(data, rng):
 
 
 def ten_hours(data, rng):
-    """Sizes in a RIFF header that claim hours, or the largest numbers there are."""
+    """Sizes in a RIFF header that claim hours, or the largest possible numbers."""
     size = (36_000 * 16_000, 2**31 - 1, 2**32 - 1)[rng.integers(3)]
     for at in (4, 40):
         data[at : at + 4] = struct.pack("<I", size)
@@ -60,7 +60,7 @@ def ten_hours(data, rng):
 
 
 def absurd_numbers(data, rng):
-    """Channels, rates and block sizes in the format chunk that no clip has."""
+    """Channels, rates and block sizes in the format chunk that no clip can have."""
     at, width = ((22, 2), (24, 4), (28, 4), (32, 2), (34, 2))[rng.integers(5)]
     data[at : at + width] = rng.bytes(width)
     return data
@@ -86,7 +86,7 @@ DAMAGES = (
 
 @pytest.fixture(scope="module")
 def sound_files(tmp_path_factory):
-    """A short sound in every format that may come."""
+    """A short sound in every supported format."""
     folder = tmp_path_factory.mktemp("sounds")
     time_axis = np.arange(6000) / 16_000
     wave = 0.3 * np.sin(2 * np.pi * 440 * time_axis).astype(np.float32)

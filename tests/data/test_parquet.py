@@ -1,4 +1,4 @@
-"""Parquet files of the Hub's audio data sets, as they are downloaded."""
+"""Parquet files of the Hub's audio datasets, as they are downloaded."""
 
 import io
 import json
@@ -65,7 +65,7 @@ def test_splits_classes_and_speakers_are_read(tmp_path):
         assert peak == pytest.approx(hz, abs=8)
 
 
-def test_it_is_unpacked_once_and_again_if_it_changes(tmp_path):
+def test_files_are_unpacked_once_and_again_if_they_change(tmp_path):
     file, cache = tmp_path / "one.parquet", tmp_path / "cache"
     write(file, ["a", "b"], names=False)
     first = parquet.unpacked(file, cache)
@@ -78,7 +78,7 @@ def test_it_is_unpacked_once_and_again_if_it_changes(tmp_path):
     assert read(file, cache).class_names == ("a", "b", "c")
 
 
-def test_what_we_export_comes_back(tmp_path):
+def test_exports_can_be_read_again(tmp_path):
     labels = np.float32([[0.5, -0.5], [-0.5, 0.5]] * 3)
     coreset = labelled(labels=labels)  # and views, which have no sound
     out = export.export(coreset, "datasets", tmp_path / "out")
@@ -88,7 +88,7 @@ def test_what_we_export_comes_back(tmp_path):
     np.testing.assert_allclose(found.load(3)[0], coreset.sounds()[3], atol=1e-4)
 
 
-def test_files_that_cannot_be_used_are_told(tmp_path):
+def test_unusable_files_are_named(tmp_path):
     cache = tmp_path / "cache"
     bad = tmp_path / "bad.parquet"
     bad.write_bytes(b"PAR1 and nothing more")

@@ -76,7 +76,7 @@ def test_speech_commands_by_the_official_lists(commands, tmp_path):
         told = [p for p, names in lists.items() if name in names]
         assert part == (told[0] if told else "train")
     assert not any("_background_noise_" in name for name in found.names)
-    # No speaker is on two sides, and background noise is there, but of no class.
+    # No speaker is on both sides, and background noise belongs to no class.
     speakers = [set(found.groups[found.splits == p]) for p in ("train", "test")]
     assert not speakers[0] & speakers[1]
     noise = found.load_noise()
@@ -129,7 +129,7 @@ def test_variants_of_speech_commands(commands, tmp_path):
         read("esc50", commands, tmp_path, variant="v3")
 
 
-def test_no_moment_of_noise_is_in_two_parts(commands):
+def test_no_moment_of_noise_is_in_two_splits(commands):
     noise = tuple(sorted((commands / speech_commands.NOISE_FOLDER).glob("*.wav")))
     counts = {"train": 40, "validation": 20, "test": 20}
     clips = silence.cut(noise, counts, "_silence_")
@@ -198,7 +198,7 @@ def test_clips_are_decoded_in_another_process(environment, tmp_path):
         np.testing.assert_array_equal(copy(index)[0], found.load(index)[0])
 
 
-def test_what_is_missing_is_named(urban, tmp_path):
+def test_missing_recordings_are_named(urban, tmp_path):
     folder = tmp_path / "UrbanSound8K"
     shutil.copytree(urban, folder)
     gone = sorted((folder / "audio" / "fold4").glob("*.wav"))[3]
@@ -278,8 +278,8 @@ def test_a_damaged_table_is_named(environment, tmp_path, damage, words):
         read("esc50", folder, tmp_path / "cache")
 
 
-def test_places(environment, tmp_path, monkeypatch):
-    """The folder, the one above it, its parts, the archive, a folder with it."""
+def test_data_dir_may_be_near_the_dataset(environment, tmp_path, monkeypatch):
+    """The folder above, a folder inside, the archive, or a folder with the archive."""
     cache = tmp_path / "cache"
     archive = tmp_path / "given" / "ESC-50-master.zip"
     archive.parent.mkdir()
@@ -296,7 +296,7 @@ def test_places(environment, tmp_path, monkeypatch):
         read("esc10", tmp_path / "text", cache)
 
 
-def test_urbansound8k_must_be_asked_for(urban, tmp_path, monkeypatch):
+def test_urbansound8k_must_be_requested(urban, tmp_path, monkeypatch):
     with pytest.raises(UserError) as told:
         source("urbansound8k", "", tmp_path)
     place = tmp_path / "downloads" / "UrbanSound8K.tar.gz"
@@ -307,7 +307,7 @@ def test_urbansound8k_must_be_asked_for(urban, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not the published archive"):
         source("urbansound8k", "", tmp_path).read()
     assert not (tmp_path / "unpacked").exists()
-    # As if this were the published one, and complete.
+    # From here on it passes as the published archive.
     monkeypatch.setattr(urbansound8k, "CHECKSUM", published.checksum(place, "md5"))
     counts = dict.fromkeys(urbansound8k.CLASS_NAMES, (2,) * 10)
     monkeypatch.setattr(urbansound8k, "PUBLISHED_CLIPS", counts)
@@ -435,7 +435,7 @@ def test_layouts_of_mirrors(commands, urban, environment, tmp_path):
         np.testing.assert_array_equal(found.folds, expected.folds)
 
 
-def test_what_a_published_dataset_does_not_read_is_counted(environment, tmp_path):
+def test_unused_files_of_a_published_dataset_are_counted(environment, tmp_path):
     folder = tmp_path / "ESC-50-master"
     shutil.copytree(environment, folder)
     extra = next((folder / "audio").glob("*.wav"))

@@ -44,7 +44,7 @@ def test_a_link_to_a_folder_above_ends(tree):
     assert recordings.fingerprint_tree(tree) == before
 
 
-def test_a_fingerprint_of_files_is_that_of_those_alone(tree):
+def test_a_fingerprint_of_files_covers_only_those_files(tree):
     files = [tree / "a" / "x.wav"]
     before = recordings.fingerprint_files(files, tree)
     (tree / "a" / "y.wav").unlink()

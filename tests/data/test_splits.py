@@ -61,7 +61,7 @@ def test_the_seed_draws_another_split_and_the_same_seed_the_same():
     assert not np.array_equal(first.validation, other.validation)
 
 
-def test_official_marks_are_kept():
+def test_given_splits_are_kept():
     marks = ["train", "train", "validation", "test"] * 5
     parts = assign([0, 1, 0, 1] * 5, marks=marks)
     for part, name in zip(parts, ("train", "validation", "test"), strict=True):
@@ -82,7 +82,7 @@ def test_folds():
         assign(labels, fold=1)
 
 
-def test_no_validation_when_none_is_asked_for():
+def test_no_validation_split_if_its_fraction_is_zero():
     assert assign([0, 1] * 10, validation_fraction=0.0).validation.size == 0
 
 
@@ -97,7 +97,7 @@ def test_a_split_left_empty_is_named():
         assign([0, 1] * 10, test_fraction=0.0)
 
 
-def test_a_single_fold_is_divided_only_when_asked_for():
+def test_a_single_fold_is_divided_only_with_allow_partial():
     labels, groups = np.repeat([0, 1, 2], 12), np.repeat(np.arange(18), 2).astype(str)
     folds = np.full(36, 3)
     with pytest.raises(UserError, match="the data has fold 3 only"):

@@ -48,7 +48,7 @@ def test_a_checkout(checkout, tmp_path):
         np.testing.assert_array_equal(found.load(index)[0], exact)
 
 
-def test_the_folder_of_recordings_itself_will_do(checkout, tmp_path):
+def test_data_dir_may_be_the_folder_of_recordings(checkout, tmp_path):
     assert len(read(checkout / "recordings", tmp_path / "cache")) == 140
 
 
@@ -68,14 +68,12 @@ def test_bad_checkouts_are_named(checkout, tmp_path):
         read(checkout, tmp_path / "cache")
 
 
-def test_an_incomplete_checkout_is_refused_unless_asked_for(checkout, tmp_path):
+def test_an_incomplete_checkout_needs_allow_partial(checkout, tmp_path):
     with pytest.raises(UserError, match="0 in test: 10 of 30 clips; 0 in train: 4 of"):
         read(checkout, tmp_path / "cache", allow_partial=False)
 
 
-def test_without_a_checkout_it_is_downloaded_or_says_how_to_do_without(
-    tmp_path, monkeypatch
-):
+def test_without_a_checkout_it_is_downloaded_or_advice_is_given(tmp_path, monkeypatch):
     def refuse(url, *_):
         raise UserError(f"{url} could not be downloaded (no network)")
 

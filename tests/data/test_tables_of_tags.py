@@ -46,7 +46,7 @@ def test_a_semicolon_anywhere_makes_the_labels_tags(tmp_path):
     ]
 
 
-def test_without_a_semicolon_labels_are_classes_and_none_may_lack(tmp_path):
+def test_without_a_semicolon_labels_are_required_classes(tmp_path):
     source, found = read(write_table(tmp_path, [("a.wav", "dog"), ("b.wav", "cat")]))
     assert not source.has_tags
     assert found.labels.tolist() == [1, 0]
@@ -61,7 +61,7 @@ def test_without_a_semicolon_labels_are_classes_and_none_may_lack(tmp_path):
         ([("a.wav", "x;y"), ("a.wav", "x")], "with the label x;y and again with"),
     ],
 )
-def test_damaged_tables_of_tags_are_refused_in_a_sentence(tmp_path, rows, words):
+def test_damaged_tables_of_tags_are_refused(tmp_path, rows, words):
     with pytest.raises(UserError, match=words):
         read(write_table(tmp_path, rows))
 

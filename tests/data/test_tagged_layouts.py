@@ -111,7 +111,7 @@ def test_damaged_tables_of_hear(hear, name, text, words):
         read(hear)
 
 
-def test_incomplete_copies_are_told(hear, fsd50k):
+def test_incomplete_copies_are_named(hear, fsd50k):
     (fsd50k / "FSD50K.ground_truth" / "eval.csv").unlink()
     with pytest.raises(UserError, match="looks like FSD50K, but lacks"):
         read(fsd50k)

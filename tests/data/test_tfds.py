@@ -1,4 +1,4 @@
-"""Prepared data sets of TensorFlow Datasets, read without TensorFlow."""
+"""Datasets that TFDS has prepared, read without TensorFlow."""
 
 import contextlib
 import importlib.util
@@ -27,7 +27,7 @@ def clip(label, seconds, channels):
 
 
 def prepare(root, audio=True, channels=1, rate=True, name="my_sounds"):
-    """A data set as TFDS's builders write it, with their sequential writer."""
+    """A dataset as TFDS's builders write it, with their sequential writer."""
     shape = (None,) if channels == 1 else (None, channels)
     features = {
         "label": tfds.features.ClassLabel(names=["low", "high"]),
@@ -111,7 +111,7 @@ def test_the_command_prepares_it(tmp_path, capsys):
     assert "22" in text
 
 
-def test_what_cannot_be_read_is_told(tmp_path):
+def test_unreadable_datasets_are_named(tmp_path):
     with pytest.raises(UserError, match="TFDS has not prepared nothing in"):
         read(tmp_path, "nothing")
     prepare(tmp_path, audio=False, name="texts")
@@ -123,9 +123,9 @@ def test_what_cannot_be_read_is_told(tmp_path):
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is here"
+    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
 )
-def test_features_that_need_tensorflow_say_so(tmp_path):
+def test_features_that_need_tensorflow_are_refused(tmp_path):
     file = prepare(tmp_path) / "my_sounds" / "1.2.0" / "features.json"
     content = json.loads(file.read_text())
     content["featuresDict"]["features"]["audio"] = {

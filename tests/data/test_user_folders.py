@@ -1,4 +1,4 @@
-"""Folders, tables and files as people have them: read right, or named."""
+"""Folders, tables and files of users are read correctly, or refused by name."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ def test_split_folders_without_a_test_folder(tmp_path):
     assert (found.splits[parts.test] == "train").all()
 
 
-def test_a_folder_that_is_no_split_is_left_out_and_counted(tmp_path):
+def test_a_folder_that_is_not_a_split_is_left_out_and_counted(tmp_path):
     for name in ("train", "test", "unlabelled"):
         fill(tmp_path / name, clips=3)
     found = read(tmp_path)
@@ -144,7 +144,7 @@ def test_folds_from_zero(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("fold", ["20240101000", "²", "-1", "1.5"])
-def test_folds_that_are_no_numbers(tmp_path, fold):
+def test_folds_that_are_not_numbers(tmp_path, fold):
     fill(tmp_path)
     text = f"path,label,fold\ncat/0.wav,cat,{fold}\ndog/0.wav,dog,1\n"
     with pytest.raises(UserError, match="line 2: the fold is a number up to 9999"):
@@ -235,7 +235,7 @@ def test_a_class_without_test_clips_is_named(tmp_path, caplog):
     assert "1 of 3 classes have no test clips" in caplog.text
 
 
-def test_what_is_not_read_is_counted(tmp_path):
+def test_unread_files_are_counted(tmp_path):
     fill(tmp_path / "d")
     other = fill(tmp_path / "other", ("cat",), seed=9)
     for name in ("a.m4a", "b.m4a", "notes.txt", ".hidden.wav", "Thumbs.db"):
@@ -321,7 +321,7 @@ def test_mp3_with_its_length_is_read_as_before(tmp_path):
     assert not mp3.has_unknown_length(tmp_path / "x.mp3")
 
 
-def test_another_format_called_mp3_is_named_right(tmp_path):
+def test_another_format_called_mp3_is_named_correctly(tmp_path):
     (tmp_path / "x.mp3").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 500)
     with pytest.raises(audio.BadAudioError, match="is not readable audio") as raised:
         audio.decode(tmp_path / "x.mp3")

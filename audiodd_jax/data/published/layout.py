@@ -131,10 +131,8 @@ def check(layout: Layout, contents: Contents, folder: Path, config: DataConfig) 
         return
     text = f"{folder} does not match {title} as published: {'; '.join(wrong)}"
     if not config.allow_partial:
-        raise UserError(
-            f"{text}; complete it, or pass --allow_partial to use it as it is"
-        )
-    _log.warning("%s; it is used as it is", text)
+        raise UserError(f"{text}; complete it, or pass --allow_partial to use it as is")
+    _log.warning("%s; using it as is", text)
 
 
 def _wrong_counts(
