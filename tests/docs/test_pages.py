@@ -44,8 +44,8 @@ def run_blocks(page, names):
 def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = run_blocks(README, {})
-    assert names["images"].shape == (50, 32, 64, 1)
-    assert names["labels"].shape == (50, 10)
+    assert names["arrays"].images.shape == (50, 32, 64, 1)
+    assert names["arrays"].labels.shape == (50, 10)
     assert (tmp_path / "runs/example/figures/coreset.png").exists()
     (accuracy,) = re.findall(r"test accuracy: ([\d.]+)%", capsys.readouterr().out)
     assert float(accuracy) > 90
