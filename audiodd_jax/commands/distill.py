@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 
 from audiodd_jax.active_learning import bought_labels
@@ -127,7 +128,7 @@ def _finish(
     labelling = None
     if config.teacher.networks:
         labelled = teacher.label(coreset.unpack().images, config, data)
-        coreset = distilled.with_views(coreset, labelled.views.labels)
+        coreset = distilled.with_views(coreset, np.asarray(labelled.views.labels))
         labelling = labelled.record
     final, initial = (
         arrays.unpack(config.coreset.factor) for arrays in (outcome.best, outcome.start)

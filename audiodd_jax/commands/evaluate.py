@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from absl import flags as absl_flags
@@ -26,6 +26,7 @@ from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.forecast import forecast
 from audiodd_jax.kernels.infinite_width import KERNELS
@@ -336,7 +337,8 @@ def _relabelled(
     source: Source, name: str, coreset: Coreset, data: Dataset, cache_dir: str
 ) -> Source:
     """Returns views of real clips, labelled by the coreset's teacher."""
-    images = source.clips.take(np.arange(len(source.clips.labels)))
+    clips = cast(Clips, source.clips)
+    images = clips.take(np.arange(len(clips.labels)))
     config = fields.with_cache(coreset_config(coreset), cache_dir)
     return source_lib.views_source(teacher.label(images, config, data).views, name)
 

@@ -230,7 +230,7 @@ def _show(trained: Trained, workdir: Path) -> None:
     if half_width is not None:
         interval = f" (95 % interval ± {100 * half_width:.1f})"
     tested = {k: v for k, v in cards.per_class(result).items() if v is not None}
-    hardest = min(tested, key=tested.get)
+    hardest = min(tested, key=tested.__getitem__)
     rows = [
         ("network", f"{result['model']}, {result['parameters']:,} parameters"),
         ("trained on", f"{result['learns_from']}: {result['num_samples']:,} "

@@ -222,13 +222,16 @@ def _is_well_formed(coreset: Coreset) -> bool:
         and coreset.normalization.mean.shape == (size.n_mels,)
         and np.isfinite(images).all()
         and np.isfinite(labels).all()
-        and (coreset.teacher_labels is None or _labels_views(coreset))
+        and (
+            coreset.teacher_labels is None
+            or _labels_views(coreset, coreset.teacher_labels)
+        )
     )
 
 
-def _labels_views(coreset: Coreset) -> bool:
+def _labels_views(coreset: Coreset, labels: np.ndarray) -> bool:
     """Returns whether the teacher's labels are probabilities, one row per view."""
-    labels, recipe = coreset.teacher_labels, coreset.metadata["views"]
+    recipe = coreset.metadata["views"]
     views = max(1, recipe["count"]) * coreset.labels.shape[0] * coreset.factor
     return (
         labels.dtype == np.float16

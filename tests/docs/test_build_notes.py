@@ -14,7 +14,7 @@ from audiodd_jax.active_learning.acquisition import mean_log_probs
 from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.features.dataset import Split
+from audiodd_jax.features.clips import Clips
 
 NOTES = Path(__file__).parents[2] / "BUILD_NOTES.md"
 
@@ -47,7 +47,7 @@ def test_the_method_moves_the_coreset_to_the_mean_of_the_batch(printed):
     method = printed["make"](Config(), context=None)
     start = CoresetArrays(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 2)), jnp.zeros(()))
     state = method.init(jax.random.key(0), start)
-    batch = Split(jnp.ones((3, 4, 4, 1)), jnp.zeros(3, jnp.int32))
+    batch = Clips(jnp.ones((3, 4, 4, 1)), jnp.zeros(3, jnp.int32))
     state, metrics = jax.jit(method.step)(state, batch)
     assert state.step == 1
     assert metrics["loss"] == 1.0
