@@ -124,7 +124,7 @@ def _rows(table: Any) -> Iterator[tuple[bytes, str, str, str]]:
     class_names = _class_names(table.schema_arrow.metadata or {}, label)
     wanted = ["audio", label, *groups]
     total = table.metadata.num_rows
-    with progress.ticking(progress.bar(total, desc="unpacking", unit="clip")) as bar:
+    with progress.bar(total, desc="unpacking", unit="clip") as bar:
         for batch in table.iter_batches(_ROWS, columns=wanted):
             for row in batch.to_pylist():
                 bar.update()

@@ -144,7 +144,7 @@ def _read(folder: Path, name: str) -> Recordings:
     headers = audio.Headers(np.zeros(total, np.float32), np.zeros(total, np.int32), {})
     names, labels, groups = [], [], []
     label_name = getattr(features["label"], "int2str", _text)
-    with progress.ticking(progress.bar(total, desc="reading", unit="clip")) as bar:
+    with progress.bar(total, desc="reading", unit="clip") as bar:
         for split, source in zip(splits, sources, strict=True):
             for i, example in enumerate(source):
                 index = len(names)

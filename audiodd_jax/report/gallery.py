@@ -112,7 +112,7 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
     folder = sounds_folder / tables.stem(title)
     notes, nearest_clips, nearest_sounds = [], None, None
     total = len(written) + len(shown)
-    with progress.ticking(progress.bar(total, desc=title, unit="sound")) as bar:
+    with progress.bar(total, desc=title, unit="sound") as bar:
         listen = lambda images: _listen(images, coreset, options, bar.update)
         sounds = listen(arrays.images[written])
         names = audio_folder.write(sounds.waveforms, coreset, folder, written)

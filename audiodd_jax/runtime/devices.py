@@ -41,7 +41,7 @@ def limit(count: int) -> None:
     available = len(jax.devices())
     if not 1 <= count <= available:
         raise UserError(
-            f"--num_devices is from 1 to {available} on this machine, not {count}"
+            f"--num_devices must be 1 to {available} on this machine, not {count}"
         )
     if jax.process_count() > 1 and count != available:
         raise UserError(

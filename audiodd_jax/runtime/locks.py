@@ -49,7 +49,7 @@ def hold(path: Path) -> filelock.BaseFileLock | None:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
             raise
         _log.warning(
-            "the file system of %s has no locks: start no second process there", path
+            "the file system of %s has no locks: run one process at a time there", path
         )
     return lock
 

@@ -30,7 +30,7 @@ def examine(cache: Path, backend: str | None) -> list[tuple[str, str]]:
     """
     rows = [("memory", _memory()), ("cache", _cache(cache))]
     if not is_writable(Path("runs")):
-        advice = "it cannot be written: pass --workdir, a folder that can be"
+        advice = "not writable: pass --workdir with a writable folder"
         rows.append(("current folder", advice))
     if not _has_network():
         advice = (
@@ -41,7 +41,7 @@ def examine(cache: Path, backend: str | None) -> list[tuple[str, str]]:
     encoding = getattr(sys.stdout, "encoding", None) or locale.getencoding()
     if not _can_encode("±", encoding):
         advice = (
-            f"its encoding is {encoding}: other characters are spelt out; "
+            f"its encoding is {encoding}: other characters are escaped; "
             "PYTHONIOENCODING=utf-8 prints them"
         )
         rows.append(("output", advice))
@@ -67,8 +67,8 @@ def _variables(backend: str | None) -> list[tuple[str, str]]:
     is_gpu = backend in ("gpu", "cuda", "rocm")
     if is_gpu and _DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
         advice = (
-            "a resumed run may differ in the last bits on a GPU: set "
-            f"XLA_FLAGS={_DETERMINISTIC} if it must not"
+            "resumed runs may differ in the last bits on a GPU; for identical bits set "
+            f"XLA_FLAGS={_DETERMINISTIC}"
         )
         rows.append(("same bits", advice))
     return rows
@@ -85,7 +85,7 @@ def _memory() -> str:
     if limit < machine.total:
         text += f"; this job is limited to {_gib(limit)}"
     if min(limit, machine.available) < _LITTLE_MEMORY:
-        text += "; little: see audiodd distill --dry_run before a run"
+        text += "; low: see audiodd distill --dry_run before a run"
     return text
 
 
@@ -95,8 +95,8 @@ def _cache(cache: Path) -> str:
     text = f"{cache}, {_gib(free)} free"
     if not is_writable(cache):
         return (
-            f"{text}; it cannot be written: set AUDIODD_CACHE, or pass --cache_dir, to "
-            "a folder that can be"
+            f"{text}; not writable: set AUDIODD_CACHE, or pass --cache_dir, to a "
+            "writable folder"
         )
     if free < _LITTLE_SPACE:
         text += "; free some space before preparing data"

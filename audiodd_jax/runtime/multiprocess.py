@@ -68,13 +68,13 @@ def join(
         )
     elif not re.fullmatch(r".+:\d+", coordinator_address):
         raise UserError(
-            f"--coordinator_address is HOST:PORT, not {coordinator_address!r}"
+            f"--coordinator_address must be HOST:PORT, not {coordinator_address!r}"
         )
     elif num_processes < 1:
         raise UserError(f"--num_processes must be at least 1, not {num_processes}")
     elif not 0 <= process_id < num_processes:
         raise UserError(
-            f"--process_id is from 0 to {num_processes - 1} here, not {process_id}"
+            f"--process_id must be 0 to {num_processes - 1}, not {process_id}"
         )
     options = {}
     # Older versions of JAX have a fixed limit.

@@ -12,16 +12,15 @@ from audiodd_jax.runtime import multiprocess
 _TICK = 1.0
 
 
-def bar(total: int | None = None, **options: object) -> tqdm:
-    """Returns a progress bar of process 0, drawn only on a terminal."""
+@contextlib.contextmanager
+def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
+    """Shows a progress bar of process 0 on a terminal, until the block ends.
+
+    Its clock ticks also while a program compiles.
+    """
     # With ``disable=None`` tqdm draws no bar where the output is not a terminal.
     disable = None if multiprocess.is_process_zero() else True
-    return tqdm(total=total, disable=disable, **options)
-
-
-@contextlib.contextmanager
-def ticking(shown: tqdm) -> Iterator[tqdm]:
-    """Refreshes a bar's clock while a program compiles, and closes it at the end."""
+    shown = tqdm(total=total, disable=disable, **options)
     done = threading.Event()
 
     def tick() -> None:
@@ -43,5 +42,5 @@ def ticking(shown: tqdm) -> Iterator[tqdm]:
 @contextlib.contextmanager
 def waiting(activity: str) -> Iterator[None]:
     """Shows an activity, such as ``scoring``, and its seconds until the block ends."""
-    with ticking(bar(desc=activity, bar_format="{desc}, {elapsed}", leave=False)):
+    with bar(desc=activity, bar_format="{desc}, {elapsed}", leave=False):
         yield

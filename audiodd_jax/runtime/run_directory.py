@@ -100,7 +100,9 @@ class RunDirectory:
     def _open(self) -> None:
         path = self.path
         if path.is_dir() and not (path / ".lock").exists() and any(path.iterdir()):
-            raise UserError(f"{path} is not empty and holds no run; choose another")
+            raise UserError(
+                f"{path} is not empty and holds no run; choose another folder"
+            )
         self._is_new = not path.exists()
         self._lock = hold_folder(path, ".lock", "the run directory")
         if self._lock is None:

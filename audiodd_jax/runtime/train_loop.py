@@ -86,10 +86,10 @@ def train_loop(
     """
     with deferred_signals() as stop_signal, RunLog(run) as log:
         step, state = log.resume(state)
-        bar = progress.bar(schedule.steps, initial=step, desc=task.name, unit="step")
-        bar.set_postfix_str("compiling")  # until the first chunk has ended
-        shown: dict[str, str] = {}
-        with progress.ticking(bar):
+        options = {"initial": step, "desc": task.name, "unit": "step"}
+        with progress.bar(schedule.steps, **options) as bar:
+            bar.set_postfix_str("compiling")  # until the first chunk has ended
+            shown: dict[str, str] = {}
             if not log.history:
                 row: dict[str, Any] = {"step": 0}
                 state = task.validate(state, row)

@@ -101,7 +101,7 @@ def _check_address(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise UserError(f"--ray is auto, HOST:PORT or local, not {address!r}")
+        raise UserError(f"--ray must be auto, HOST:PORT or local, not {address!r}")
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:

@@ -63,7 +63,7 @@ def read(path: Path) -> list[Planned]:
     else:
         runs = variables["RUNS"]
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise UserError(f"RUNS of {path} must be a list of dictionaries of flags")
+        raise UserError(f"RUNS in {path} must be a list of dictionaries of flags")
     if not runs:
         raise UserError(f"{path} has no runs")
     if not isinstance(common, dict):
@@ -84,7 +84,7 @@ def _product(grid: Any, path: Path) -> list[dict[str, Any]]:
         isinstance(values, list | tuple | range) for values in grid.values()
     )
     if not is_grid:
-        raise UserError(f"GRID of {path} must be a dictionary of lists by flag")
+        raise UserError(f"GRID in {path} must be a dictionary of lists, one per flag")
     return [
         dict(zip(grid, values, strict=True))
         for values in itertools.product(*grid.values())
@@ -121,11 +121,11 @@ def _names(runs: Sequence[dict[str, Any]]) -> Iterable[str]:
         names.append(re.sub(r"[^\w.=,+-]", "_", name).lstrip("."))
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two runs have the name {name}; give each its own name")
+            raise UserError(f"two runs are named {name}; give each its own name")
         if name.lower() in _RESERVED:
-            raise UserError(f"a run cannot be called {name}: the sweep has such a file")
+            raise UserError(f"a run cannot be named {name}: the sweep has such a file")
         if not 0 < len(name) <= 200:
-            raise UserError(f"{name!r} cannot be a folder's name; give the run a name")
+            raise UserError(f"{name!r} cannot be a folder's name; name the run")
     return names
 
 

@@ -176,7 +176,7 @@ def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
         (["distill", "--config.rfad.loss=hinge"], "rfad.loss must be mse or platt"),
         (["distill", "--precision=int8"], "precision must be float32 or tf32 or bf"),
         (["distill", "--num_devices=0"], "--num_devices must be at least 1, not 0"),
-        (["prepare", "--num_devices=99"], "--num_devices is from 1 to"),
+        (["prepare", "--num_devices=99"], "--num_devices must be 1 to"),
         (["distill", "--process_id=0"], "--process_id go together"),
         (
             ["distill", "--method=kop"],

@@ -55,7 +55,7 @@ def test_one_device_has_no_collectives():
 def test_a_grid_that_does_not_fit_the_devices_is_refused():
     with pytest.raises(UserError, match="a grid of 2 x 3 does not fit 1"):
         devices.make_mesh(grid=Grid(2, 3))
-    with pytest.raises(UserError, match="--num_devices is from 1 to"):
+    with pytest.raises(UserError, match="--num_devices must be 1 to"):
         devices.limit(len(jax.devices()) + 1)
 
 

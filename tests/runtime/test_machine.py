@@ -33,7 +33,7 @@ def test_problems_are_named_with_advice(examined, monkeypatch):
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     found = examined("gpu")
-    assert "limited to 1.0 GiB; little" in found["memory"]
+    assert "limited to 1.0 GiB; low" in found["memory"]
     assert "set AUDIODD_CACHE, or pass --cache_dir" in found["cache"]
     assert "pass --workdir" in found["current folder"]
     assert "pass --data_dir" in found["network"]

@@ -117,9 +117,12 @@ def test_clusters_are_recognised_by_their_variables():
     ("arguments", "output"),
     [
         (("127.0.0.1:1", 2, None), "go together"),
-        (("127.0.0.1", 2, 0), "--coordinator_address is HOST:PORT, not '127.0.0.1'"),
+        (
+            ("127.0.0.1", 2, 0),
+            "--coordinator_address must be HOST:PORT, not '127.0.0.1'",
+        ),
         (("127.0.0.1:1", 0, 0), "--num_processes must be at least 1, not 0"),
-        (("127.0.0.1:1", 2, 2), "--process_id is from 0 to 1 here, not 2"),
+        (("127.0.0.1:1", 2, 2), "--process_id must be 0 to 1, not 2"),
     ],
 )
 def test_bad_arguments_are_named(arguments, output):

@@ -30,7 +30,7 @@ def test_a_wait_is_shown_only_on_a_terminal(kind, monkeypatch):
 
 def test_a_bar_is_closed_at_the_end_of_its_block(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with progress.ticking(progress.bar(5, desc="x")) as bar:
+    with progress.bar(5, desc="x") as bar:
         bar.update(3)
     assert "3/5" in sys.stderr.getvalue()
     assert bar.disable

@@ -78,7 +78,7 @@ def test_a_folder_has_one_sweep(tmp_path):
     ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: "),
-        ("nowhere", "--ray is auto, HOST:PORT or local, not 'nowhere'"),
+        ("nowhere", "--ray must be auto, HOST:PORT or local, not 'nowhere'"),
     ],
 )
 def test_an_unreachable_cluster_is_reported(tmp_path, address, message):
