@@ -18,6 +18,14 @@ ROOTS = (
     "README.md",
     "BUILD_NOTES.md",
     "audiodd_jax/CHANGES.md",
+    *(
+        f"audiodd_jax/{name}"
+        for name in (
+            *("__init__.py", "__main__.py", "command_line.py", "errors.py", "flags.py"),
+            *("commands", "config", "kernels", "networks", "report", "runtime"),
+            *("sweep", "training"),
+        )
+    ),
     "launch",
     "experiments",
     ".ci",

@@ -161,6 +161,20 @@ def test_files_of_the_package_that_pages_name_exist():
     assert not missing
 
 
+def test_names_in_the_notes_exist():
+    """Constants, classes and functions in backticks, so that renaming is noticed."""
+    source = "".join(
+        path.read_text()
+        for folder in ("audiodd_jax", "tests", "experiments")
+        for path in (REPOSITORY / folder).rglob("*.py")
+    )
+    text = (REPOSITORY / "BUILD_NOTES.md").read_text()
+    foreign = {"psum", "jax.pmap"}
+    named = set(re.findall(r"`([A-Za-z_][\w.]*[A-Za-z_])`", text)) - foreign
+    words = set(re.findall(r"\w+", source))
+    assert not sorted(n for n in named if n.split(".")[-1] not in words)
+
+
 def printed_commands():
     """Every ``audiodd`` command line of a page."""
     for page in PAGES:
