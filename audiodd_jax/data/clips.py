@@ -4,7 +4,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -56,8 +56,12 @@ def index(
     class_names: tuple[str, ...],
     has_tags: bool,
     is_int16: bool = False,
+    **others: Any,
 ) -> Recordings:
-    """Returns the index of some clips; ``is_int16`` rounds samples to 16 bits."""
+    """Returns the index of some clips, with ``others`` of its attributes.
+
+    ``is_int16`` rounds samples to 16 bits.
+    """
     labels = tags.multi_hot([clip.labels for clip in clips], class_names)
     if not has_tags:
         labels = labels.argmax(1).astype(np.int32)
@@ -70,6 +74,7 @@ def index(
         groups=np.array([clip.group for clip in clips], str),
         load=Decoder(clips, is_int16),
         read_headers=functools.partial(_headers, clips),
+        **others,
     )
 
 

@@ -7,7 +7,6 @@ A table has tags if the label of any row has a semicolon: ``dog;siren``. In such
 other table an empty label is an error, since it is more likely to be a mistake.
 """
 
-import dataclasses
 import logging
 import os
 from pathlib import Path
@@ -107,11 +106,7 @@ def _clip(row: tables.Row, has_tags: bool, mark: dict[str, Any]) -> Clip:
 
 
 def _checked(clips: list[Clip], root: Path) -> list[Clip]:
-    """The clips without repeats, with folds from 1.
-
-    Raises:
-      UserError: fewer than two classes, missing folds, or contradictory rows.
-    """
+    """Removes repeated clips, counts folds from 1, and refuses contradictions."""
     clips = _without_repeats(clips, root)
     num_classes = len({label for clip in clips for label in clip.labels})
     if num_classes < 2:
@@ -130,11 +125,7 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
 
 
 def _without_repeats(clips: list[Clip], root: Path) -> list[Clip]:
-    """Each file once.
-
-    Raises:
-      UserError: a file with two labels, splits, folds or groups.
-    """
+    """Keeps each file once; refuses a file with two labels, splits, folds or groups."""
     by_path: dict[str, Clip] = {}
     for clip in clips:
         first = by_path.setdefault(os.path.normpath(clip.path), clip)
@@ -160,8 +151,7 @@ def _read(
     base = root if root.is_dir() else root.parent
     class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
     clips = identical.grouped([_named(clip, base) for clip in clips])
-    recordings = index(clips, class_names, has_tags)
-    return dataclasses.replace(recordings, left_out=left_out.rows())
+    return index(clips, class_names, has_tags, left_out=left_out.rows())
 
 
 def _named(clip: Clip, base: Path) -> Clip:

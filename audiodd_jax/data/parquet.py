@@ -16,7 +16,7 @@ from typing import Any
 
 from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import fingerprint_files
-from audiodd_jax.data.tables import ALIASES, SPLIT_NAMES, TAG_SEPARATOR, columns_named
+from audiodd_jax.data.tables import ALIASES, TAG_SEPARATOR, columns_named, split_name
 from audiodd_jax.data.tree import METADATA, is_hidden
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.runtime import files as files_lib
@@ -174,7 +174,6 @@ def _suffix(content: bytes, path: str) -> str:
 def _split(path: Path) -> str:
     """The split in a file's name (``train-00000-of-00001``), or in its folders'."""
     for part in (path.stem, *reversed(path.parent.parts)):
-        word = re.match(r"[a-z]*", part.lower())[0]
-        if word in SPLIT_NAMES:
-            return SPLIT_NAMES[word]
+        if name := split_name(re.match(r"[A-Za-z]*", part)[0]):
+            return name
     return ""

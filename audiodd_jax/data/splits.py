@@ -133,11 +133,7 @@ def assign(
 def _of_fold(
     folds: Int[np.ndarray, " clips"], config: DataConfig
 ) -> Bool[np.ndarray, " clips"]:
-    """Marks the clips of the test fold.
-
-    Raises:
-      UserError: an unknown fold, or no other fold without ``allow_partial``.
-    """
+    """Marks the clips of the test fold; a single fold needs ``allow_partial``."""
     fold = config.fold or int(folds.max())
     if fold not in folds:
         available = ", ".join(map(str, np.unique(folds)))

@@ -26,7 +26,7 @@ ALIASES = {
     "fold": (),
     "group": ("speaker", "speaker_id"),
 }
-SPLIT_NAMES = {
+_SPLITS = {
     "train": TRAIN,
     "training": TRAIN,
     "validation": VALIDATION,
@@ -63,9 +63,9 @@ class Row:
           UserError: another word.
         """
         word = self["split"].lower()
-        if word and word not in SPLIT_NAMES:
+        if word and not split_name(word):
             raise self._error(f"the split is train, validation or test, not {word}")
-        return SPLIT_NAMES.get(word, "")
+        return split_name(word)
 
     @property
     def fold(self) -> int | None:
@@ -103,6 +103,11 @@ class Row:
 
     def _error(self, reason: str) -> UserError:
         return UserError(f"{self.table}, line {self.line}: {reason}")
+
+
+def split_name(text: str) -> str:
+    """The canonical name of a split; empty if ``text`` is not a split."""
+    return _SPLITS.get(text.lower(), "")
 
 
 def label_name(text: str) -> str:
@@ -169,11 +174,7 @@ def read(
 
 
 def _renamed(table: Path, header: Sequence[str]) -> dict[str, str]:
-    """The canonical names of columns with other names.
-
-    Raises:
-      UserError: several columns could be meant.
-    """
+    """Maps columns to canonical names; refuses several columns for one name."""
     result = {}
     lower = {name.lower(): name for name in header}
     for canonical in ALIASES:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from audiodd_jax.data import tables
 from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.recordings import TEST, TRAIN
-from audiodd_jax.data.tables import SPLIT_NAMES, label_names
+from audiodd_jax.data.tables import label_names, split_name
 from audiodd_jax.data.tree import LeftOut, recordings
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json
@@ -111,7 +111,7 @@ def _hear(root: Path) -> Listing:
     clips = []
     for table, match in parts.items():
         name, fold = match.groups()
-        mark = {"fold": int(fold)} if fold else {"split": SPLIT_NAMES[name]}
+        mark = {"fold": int(fold)} if fold else {"split": split_name(name)}
         for file, labels in _labels(table, vocabulary_labels).items():
             clips.append(Clip(audio / name / file, label_names(labels), **mark))
     metadata = root / "task_metadata.json"
@@ -124,11 +124,7 @@ def _hear(root: Path) -> Listing:
 
 
 def _labels(table: Path, vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
-    """The labels of each file in a table of HEAR.
-
-    Raises:
-      UserError: it holds something else, or labels that the vocabulary lacks.
-    """
+    """Reads the labels of each file in a table of HEAR."""
     values = read_json(table)
     if not isinstance(values, dict) or not all(
         isinstance(labels, list) for labels in values.values()

@@ -26,12 +26,11 @@ from audiodd_jax.data.recordings import (
     Source,
     fingerprint_tree,
 )
-from audiodd_jax.data.tables import SPLIT_NAMES
+from audiodd_jax.data.tables import columns_named, split_name
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import progress
 
 _RATES = ("rate", "sample_rate", "sampling_rate")
-_GROUPS = ("speaker_id", "speaker", "group")
 _FULL_SCALE = 32768
 
 
@@ -144,14 +143,14 @@ def _read(folder: Path, name: str) -> Recordings:
     headers = audio.Headers(np.zeros(total, np.float32), np.zeros(total, np.int32), {})
     names, labels, groups = [], [], []
     label_name = getattr(features["label"], "int2str", _text)
+    group = next(iter(columns_named("group", features)), "")
     with progress.bar(total, desc="reading", unit="clip") as bar:
         for split, source in zip(splits, sources, strict=True):
             for i, example in enumerate(source):
                 index = len(names)
                 names.append(f"{split.name}-{i:07d}")
                 labels.append(label_name(example["label"]))
-                group = next((example[k] for k in _GROUPS if k in example), "")
-                groups.append(_text(group))
+                groups.append(_text(example[group]) if group else "")
                 try:
                     waveform, rate = reader.decode(example)
                     headers.seconds[index] = waveform.size / rate
@@ -165,7 +164,7 @@ def _read(folder: Path, name: str) -> Recordings:
         names=tuple(names),
         labels=np.searchsorted(class_names, labels).astype(np.int32),
         splits=np.repeat(
-            [SPLIT_NAMES.get(split.name, "") for split in splits],
+            [split_name(split.name) for split in splits],
             [split.length for split in splits],
         ),
         folds=np.zeros(total, np.int32),

@@ -20,7 +20,7 @@ from typing import Any
 
 from audiodd_jax.data import audio
 from audiodd_jax.data.clips import Clip, printable
-from audiodd_jax.data.tables import SPLIT_NAMES, label_name
+from audiodd_jax.data.tables import label_name, split_name
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
     That is ``root`` itself, unless its subfolders are splits or folds.
     """
     folders = subfolders(root, left_out)
-    splits = {path: SPLIT_NAMES.get(path.name.lower()) for path in folders}
+    splits = {path: split_name(path.name) for path in folders}
     folds = {path: _FOLD.fullmatch(path.name) for path in folders}
     for kind, marks in (
         ("splits", {path: {"split": name} for path, name in splits.items() if name}),

@@ -1,6 +1,5 @@
 """Published datasets: found, downloaded, unpacked, checked, and read as clips."""
 
-import dataclasses
 import functools
 import logging
 import os
@@ -76,8 +75,11 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     present = {clip.labels[0] for clip in clips}
     class_names = tuple(name for name in layout.class_names if name in present)
     load_noise = functools.partial(_load_noise, contents.noise, config.skip_bad_files)
-    return dataclasses.replace(
-        index(clips, class_names, has_tags=False, is_int16=True),
+    return index(
+        clips,
+        class_names,
+        has_tags=False,
+        is_int16=True,
         load_noise=load_noise if contents.noise else None,
         left_out=_left_out(folder, contents),
     )
@@ -122,12 +124,7 @@ def _left_out(folder: Path, contents: Contents) -> tuple[tuple[str, int, str], .
 
 
 def _locate(layout: Layout, config: DataConfig) -> Location:
-    """Finds the folder or archive of ``--data_dir``, or the archive in the cache.
-
-    Raises:
-      UserError: ``--data_dir`` does not hold the dataset, or the dataset cannot be
-        downloaded and is not in the cache.
-    """
+    """Finds the folder or archive of ``--data_dir``, or the archive in the cache."""
     if config.data_dir:
         return _given(layout, Path(config.data_dir).expanduser())
     archive = datasets.cache_root(config) / "downloads" / layout.archive
@@ -199,12 +196,7 @@ def _inside(path: Path, markers: Sequence[str]) -> Path | None:
 def _unpacked(
     layout: Layout, location: Location, may_differ: bool, cache: Path
 ) -> Path:
-    """Returns the dataset's folder in the cache; downloads and unpacks it if needed.
-
-    Raises:
-      UserError: the archive cannot be downloaded, or differs from the published one
-        and may not.
-    """
+    """Returns the dataset's folder in the cache; downloads and unpacks it if needed."""
     name = f"{layout.archive}-{location.fingerprint}"
     if location.archive and may_differ:
         name += "-unverified"
