@@ -1,1 +1,1 @@
-"""Active learning: acquisition functions, queries, and the loop."""
+"""Active learning: acquisition functions, queries, rounds, and labelled subsets."""

@@ -1,11 +1,11 @@
 """Acquisition functions: which unlabelled clips to label.
 
-Functions of Monte Carlo predictions score each clip, and ``top`` takes the highest
-scores. ``k_center`` and ``badge`` choose a diverse batch. Ties are broken by noise from
-a key and the clip's index, which prefers no order of the pool.
+Uncertainty functions score each clip by Monte Carlo predictions, and ``top`` takes the
+highest scores. ``k_center`` and ``badge`` choose a diverse batch. Ties are broken by
+noise from a key and the clip's index, so the order of the pool does not matter.
 
-A clip with tags is as many questions of two answers as there are tags, and its score is
-the mean of theirs: ``max_entropy`` is the mean binary entropy, and so on.
+Each tag of a clip is a binary question, and the clip's score is the mean over tags:
+``max_entropy`` is the mean binary entropy, and so on.
 
 References:
   Max entropy: Shannon, 1948. Variation ratios: Freeman, *Elementary Applied
@@ -34,11 +34,7 @@ _CENTRES = 256
 
 
 def mean_log_probs(log_probs: Float[Array, "p b c"]) -> Float[Array, "b c"]:
-    """Logarithm of the mean probability over passes.
-
-    Raises:
-      UserError: there are no passes.
-    """
+    """Logarithm of the mean probability over passes, of which there must be one."""
     passes = log_probs.shape[0]
     if not passes:
         raise UserError("Monte Carlo predictions need at least one pass, not zero")
@@ -61,11 +57,7 @@ def random(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
 
 
 def max_entropy(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-    """Entropy of the mean prediction, in nats: ``H[mean_p p]``.
-
-    Raises:
-      UserError: there are no passes.
-    """
+    """Entropy of the mean prediction, in nats: ``H[mean_p p]``."""
     return _entropy(mean_log_probs(log_probs))
 
 
@@ -73,10 +65,7 @@ def variation_ratios(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
     """``1 - max_c mean_p p_c``.
 
     The expected fraction of draws from the predictions that differ from their mode.
-    Counting the votes of the passes would resolve it in steps of one pass only.
-
-    Raises:
-      UserError: there are no passes.
+    Counting the votes of the passes would give steps of one pass.
     """
     return -jnp.expm1(mean_log_probs(log_probs).max(-1))
 
@@ -84,11 +73,8 @@ def variation_ratios(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
 def bald(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
     """Mutual information of label and parameters: ``H[mean_p p] - mean_p H[p]``, nats.
 
-    Computed as the mean divergence ``mean_p KL(p || mean)``, which is the same and does
+    Computed as the mean divergence ``mean_p KL(p || mean)``, which is equal and does
     not cancel where the passes agree.
-
-    Raises:
-      UserError: there are no passes.
     """
     mean = mean_log_probs(log_probs)
     divergence = jnp.sum(_weighted(log_probs, log_probs - mean), -1).mean(0)
@@ -96,11 +82,7 @@ def bald(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
 
 
 def margin(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-    """Minus the difference of the two largest mean probabilities.
-
-    Raises:
-      UserError: there are no passes.
-    """
+    """Minus the difference of the two largest mean probabilities."""
     best = lax.top_k(jnp.exp(mean_log_probs(log_probs)), 2)[0]
     return best[:, 1] - best[:, 0]
 
@@ -113,13 +95,9 @@ SCORES: dict[str, Callable[[Array], Array]] = {
 
 
 def over_tags(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """A score of clips with tags: the mean over tags of the score of each.
+    """Averages a score of log-probabilities ``[p, b, 2]`` over tags: ``[p, b, c, 2]``.
 
-    Args:
-      score: of log-probabilities ``[p, b, c]``, whose ``c`` is 2 here.
-
-    Returns:
-      The score of log-probabilities ``[p, b, c, 2]``.
+    The last axis holds both answers to the question of a tag.
     """
 
     def mean(log_probs: Float[Array, "p b c 2"]) -> Float[Array, " b"]:
@@ -130,12 +108,12 @@ def over_tags(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return mean
 
 
-# Those that choose a diverse batch by features instead.
+# Functions that choose a diverse batch by features instead.
 DIVERSE = ("k_center", "badge")
 
 
 def score_of(name: str) -> Callable[[Array], Array]:
-    """The score of this name: of this package, or of another one's entry point.
+    """Returns the score of this name, from this package or an installed entry point.
 
     Raises:
       UserError: no package has it, or it cannot be imported or used.
@@ -145,13 +123,13 @@ def score_of(name: str) -> Callable[[Array], Array]:
     function = extensions.load(extensions.ACQUISITIONS, name)
 
     def score(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
-        found = function(log_probs)
-        if getattr(found, "shape", None) != log_probs.shape[1:2]:
+        scores = function(log_probs)
+        if getattr(scores, "shape", None) != log_probs.shape[1:2]:
             raise UserError(
                 f"the acquisition function {name} must return a score per clip, of "
-                f"shape {log_probs.shape[1:2]}, not {getattr(found, 'shape', found)}"
+                f"shape {log_probs.shape[1:2]}, not {getattr(scores, 'shape', scores)}"
             )
-        return found
+        return scores
 
     return score
 
@@ -162,10 +140,10 @@ def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
 
 
 def check_count(count: int, pool: int) -> None:
-    """Checks the size of a query batch.
+    """Checks that a query batch has at least one clip and at most the pool.
 
     Raises:
-      UserError: the pool has fewer clips, or none are asked for.
+      UserError: it does not.
     """
     if count < 1:
         raise UserError(f"a query batch has at least one clip, not {count}")
@@ -180,14 +158,10 @@ def top(
 ) -> Int[Array, " count"]:
     """Positions of the ``count`` highest scores, the highest first.
 
-    Args:
-      scores: of the pool.
-      count: clips to choose.
-      ids: indices of the clips, by which ties are broken.
-      key: of the tie-break.
+    Ties are broken by ``key`` and ``ids``, the indices of the clips.
 
     Raises:
-      UserError: the pool has fewer clips, or none are asked for.
+      UserError: the pool has fewer clips, or ``count`` is below 1.
     """
     check_count(count, ids.size)
     return jnp.lexsort((-tie_break(key, ids), -scores))[:count]
@@ -200,20 +174,20 @@ def k_center(
     ids: Int[Array, " b"],
     key: Key[Array, ""],
 ) -> Int[Array, " count"]:
-    """Places of clips that cover the pool: each is the farthest from all before it.
+    """Positions of clips that cover the pool: each is the farthest from all before it.
 
-    Greedy, so within twice the least radius that ``count`` more centres allow (the
-    core-set of Sener and Savarese).
+    The greedy choice is within twice the smallest radius that ``count`` more centres
+    allow (the core-set of Sener and Savarese).
 
     Args:
-      features: of the pool.
-      labelled: features of the clips that are labelled already; may be none.
+      features: features of the pool.
+      labelled: features of the labelled clips, if any.
       count: clips to choose.
-      ids: numbers of the clips, by which ties are broken.
-      key: of the tie-break.
+      ids: indices of the clips, which break ties together with ``key``.
+      key: key of the tie-break.
 
     Raises:
-      UserError: the pool has fewer clips, or none are asked for.
+      UserError: the pool has fewer clips, or ``count`` is below 1.
     """
     check_count(count, ids.size)
     gaps = jnp.full(ids.size, jnp.inf)
@@ -239,13 +213,13 @@ def badge(
 
     Args:
       features: ``h`` of the pool.
-      log_probs: log-probabilities of the pool; of tags those of both answers.
+      log_probs: log-probabilities of the pool; both answers of each tag.
       count: clips to choose.
       ids: indices of the clips, for ties and draws.
-      key: of ties and draws.
+      key: key of ties and draws.
 
     Raises:
-      UserError: the pool has fewer clips, or none are asked for.
+      UserError: the pool has fewer clips, or ``count`` is below 1.
     """
     check_count(count, ids.size)
     return _seeding(features, log_probs, ids, key, count)
@@ -262,9 +236,9 @@ def _seeding(
     norms = jnp.sum(residual**2, 1) * jnp.sum(features**2, 1)
     dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
 
-    def squared(place: Array) -> Array:
-        inner = dot(residual, residual[place]) * dot(features, features[place])
-        return jnp.maximum(norms + norms[place] - 2 * inner, 0.0)
+    def squared(row: Array) -> Array:
+        inner = dot(residual, residual[row]) * dot(features, features[row])
+        return jnp.maximum(norms + norms[row] - 2 * inner, 0.0)
 
     def choose(state: tuple[Array, Array], i: Array) -> tuple[tuple, Array]:
         gaps, free = state
@@ -275,8 +249,8 @@ def _seeding(
         drawn = jnp.where(i == 0, norms, drawn)
         # If no weight is left, any free clip.
         drawn = jnp.where(drawn.max() > -jnp.inf, drawn, 0.0)
-        place = highest(jnp.where(free, drawn, -jnp.inf), uniform)
-        return (jnp.minimum(gaps, squared(place)), free.at[place].set(False)), place
+        row = highest(jnp.where(free, drawn, -jnp.inf), uniform)
+        return (jnp.minimum(gaps, squared(row)), free.at[row].set(False)), row
 
     start = (jnp.full(ids.size, jnp.inf), jnp.ones(ids.size, bool))
     return lax.scan(choose, start, jnp.arange(count))[1]

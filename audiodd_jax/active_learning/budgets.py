@@ -7,7 +7,7 @@ from audiodd_jax.errors import UserError
 
 
 def clips(text: str, num_train: int, num_classes: int) -> int:
-    """The number of clips of a budget.
+    """Returns the number of clips in a budget.
 
     Args:
       text: ``10/class``, or a fraction of the training split as ``0.2`` or ``20%``.
@@ -17,10 +17,10 @@ def clips(text: str, num_train: int, num_classes: int) -> int:
     Raises:
       UserError: another format, or a fraction outside (0, 1].
     """
-    if found := re.fullmatch(r"([1-9]\d*)/class", text):
-        return int(found[1]) * num_classes
-    found = re.fullmatch(r"(\d*\.?\d+)(%?)", text)
-    share = float(found[1]) / (100 if found[2] else 1) if found else 0.0
+    if match := re.fullmatch(r"([1-9]\d*)/class", text):
+        return int(match[1]) * num_classes
+    match = re.fullmatch(r"(\d*\.?\d+)(%?)", text)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < share <= 1:
         raise UserError(
             f"a budget is a fraction above 0 and at most 1, such as 0.2 or 20%, or "
@@ -39,11 +39,11 @@ def plan(
     pool: int,
     counted: int,
 ) -> tuple[int, ...]:
-    """The number of labelled clips of the pool in each round, from the seed set on.
+    """Returns the number of labelled clips in each round, starting with the seed set.
 
     Args:
-      budgets: increasing; each is the size of a round.
-      initial: size of the seed set.
+      budgets: increasing budgets; a round ends at each of them.
+      initial: budget of the seed set.
       batch: largest query batch; 0: up to the next budget.
       num_train: clips of the training split, as ``Dataset.num_train``.
       num_classes: ``c``.
@@ -68,10 +68,10 @@ def plan(
                 f"after {before:,} of {names[i - 1]}"
             )
         if count > pool:
-            held = f", {num_train - pool:,} for validation" * (pool < num_train)
+            held_out = f", {num_train - pool:,} for validation" * (pool < num_train)
             raise UserError(
                 f"{name} is {count:,} clips, but the pool has {pool:,} (the training "
-                f"split has {num_train:,}{held})"
+                f"split has {num_train:,}{held_out})"
             )
     rounds = [counts[0]]
     for count in counts[1:]:

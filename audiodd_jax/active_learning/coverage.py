@@ -1,4 +1,4 @@
-"""Acquisition functions for few labels: they look at the pool, not at a network.
+"""Acquisition functions for few labels, which need no trained network.
 
 A network that was trained on a few clips says little about the others. These functions
 choose typical clips that cover the pool in an embedding that needs no labels: features
@@ -27,33 +27,33 @@ from audiodd_jax.coreset import selection as clips
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.runtime.chunked_map import in_chunks
 
-# TypiClust's: most clusters, fewest clips of a cluster that is queried, neighbours.
+# TypiClust: most clusters, fewest clips of a queried cluster, neighbours.
 _MAX_CLUSTERS, _MIN_CLUSTER, _NEIGHBOURS = 500, 5, 20
-# ProbCover's: share of the balls whose clips must have one pseudo-label.
+# ProbCover: share of the balls that must contain one pseudo-label only.
 _PURITY = 0.95
 # Clips whose distances to the whole pool are held at once.
 _CHUNK = 256
 
-# The embedding: of the networks that RFAD distils clips with by default.
+# The embedding: the networks that RFAD distils clips with by default.
 _EMBEDDING = clips.Embedding(
     RandomNetworkConfig(width=32, readout="time_mean"), count=8
 )
 
 
 def embed(key: Key[Array, ""], pool: Clips) -> Float[Array, "b d"]:
-    """Features of the pool under random networks, of unit length."""
+    """Features of the pool under random networks, scaled to unit length."""
     return clips.embed(key, pool, _EMBEDDING)
 
 
 class Query(NamedTuple):
-    """What a function chooses by.
+    """The arguments of an acquisition function.
 
     Attributes:
       features: ``[b, d]`` embedding of the pool.
-      labelled: ``[l]`` rows of the clips that are labelled already.
-      count: clips to choose, at least one and at most those without a label.
+      labelled: ``[l]`` rows of the labelled clips.
+      count: clips to choose, at least one and at most the unlabelled ones.
       num_classes: ``c``.
-      key: of clusters and ties.
+      key: key of clusters and ties.
     """
 
     features: Float[Array, "b d"]
@@ -63,45 +63,49 @@ class Query(NamedTuple):
     key: Key[Array, ""]
 
     @property
+    def is_free(self) -> Bool[np.ndarray, " b"]:
+        """Mask of the clips without a label."""
+        mask = np.ones(self.features.shape[0], bool)
+        mask[self.labelled] = False
+        return mask
+
+    @property
     def free(self) -> Int[np.ndarray, " u"]:
         """Rows of the clips without a label."""
-        return np.setdiff1d(np.arange(self.features.shape[0]), self.labelled)
+        return np.flatnonzero(self.is_free)
 
 
 def choose(name: str, query: Query) -> Int[np.ndarray, " count"]:
-    """Rows of the clips that a function of ``COVERS`` chooses.
+    """Chooses clips by a function of ``COVERS``; returns their rows.
 
     Raises:
-      UserError: the pool has fewer unlabelled clips, or none are asked for.
+      UserError: the pool has fewer unlabelled clips, or ``count`` is below 1.
     """
     check_count(query.count, query.free.size)
     return COVERS[name](query)
 
 
 def typiclust(query: Query) -> Int[np.ndarray, " count"]:
-    """The most typical clips of the largest clusters without labels.
+    """Chooses the most typical clips of the largest clusters without labels.
 
     The pool has as many clusters as there will be labels, at most 500. A clip is
     typical if the mean distance to its 20 nearest neighbours in its cluster is small.
-    The next clip is of the cluster with the fewest labels, the largest of several.
+    The next clip comes from the cluster with the fewest labels; the largest, if there
+    are several.
     """
-    features, labelled, count, _, key = query
-    pool = features.shape[0]
-    k = min(labelled.size + count, _MAX_CLUSTERS, pool)
-    assigned = np.asarray(clusters.k_means(key, features, k).assigned)
-    features = np.asarray(features)
-    is_free = np.zeros(pool, bool)
-    is_free[query.free] = True
-    labels = np.bincount(assigned[labelled], minlength=k)
+    k = min(query.labelled.size + query.count, _MAX_CLUSTERS, query.features.shape[0])
+    assigned = np.asarray(clusters.k_means(query.key, query.features, k).assigned)
+    features, is_free = np.asarray(query.features), query.is_free
+    labels = np.bincount(assigned[query.labelled], minlength=k)
     sizes = np.bincount(assigned, minlength=k)
     queues = [
         _by_typicality(features, np.flatnonzero(assigned == c), is_free)
         for c in range(k)
     ]
     chosen = []
-    # Small clusters are outliers: their clips come when there are no others.
+    # Small clusters are outliers, which are queried when there are no other clips.
     for is_queried in (sizes >= _MIN_CLUSTER, np.ones(k, bool)):
-        while len(chosen) < count:
+        while len(chosen) < query.count:
             waiting = [c for c in range(k) if is_queried[c] and queues[c]]
             if not waiting:
                 break
@@ -116,12 +120,13 @@ def _by_typicality(
     rows: Int[np.ndarray, " m"],
     is_free: Bool[np.ndarray, " b"],
 ) -> list[int]:
-    """The unlabelled clips of a cluster, the most typical first."""
+    """Sorts the unlabelled clips of a cluster, the most typical first."""
     if rows.size < 2:
         return rows[is_free[rows]].tolist()
-    mine = features[rows]
-    squares = np.sum(mine**2, 1)
-    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * mine @ mine.T, 0.0))
+    members = features[rows]
+    squares = np.sum(members**2, 1)
+    products = 2 * members @ members.T
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - products, 0.0))
     np.fill_diagonal(distances, np.inf)
     neighbours = min(_NEIGHBOURS, rows.size - 1)
     nearest = np.partition(distances, neighbours - 1, 1)[:, :neighbours]
@@ -130,30 +135,27 @@ def _by_typicality(
 
 
 def probcover(query: Query) -> Int[np.ndarray, " count"]:
-    """Clips whose balls cover the most of what is not covered yet, greedily.
+    """Chooses clips greedily by the number of uncovered clips in their balls.
 
-    A ball's radius is the largest for which 95 % of all balls contain clips of one
+    The radius of a ball is the largest for which 95 % of all balls contain clips of one
     pseudo-label only, by k-means with as many clusters as classes.
     """
-    features, labelled, count, num_classes, key = query
-    pool = features.shape[0]
-    cluster_key, tie_key = jax.random.split(key)
-    k = min(num_classes, pool)
+    features, pool = query.features, query.features.shape[0]
+    cluster_key, tie_key = jax.random.split(query.key)
+    k = min(query.num_classes, pool)
     pseudo = clusters.k_means(cluster_key, features, k).assigned
     radius = ball_radius(features, pseudo)
     noise = np.asarray(tie_break(tie_key, jnp.arange(pool)))
-    is_free = np.zeros(pool, bool)
-    is_free[query.free] = True
-    is_covered = np.zeros(pool, bool)
-    # Clips in each clip's ball that are not covered yet.
+    is_free, is_covered = query.is_free, np.zeros(pool, bool)
+    # Number of uncovered clips in each clip's ball.
     gains = _counts(features, np.arange(pool), radius)
-    chosen, centres = [], labelled
+    chosen, centres = [], query.labelled
     while True:
         newly = np.flatnonzero(_counts(features, centres, radius) > 0)
         newly = newly[~is_covered[newly]]
         is_covered[newly] = True
         gains = gains - _counts(features, newly, radius)
-        if len(chosen) == count:
+        if len(chosen) == query.count:
             return np.array(chosen)
         best = gains[is_free].max()
         row = int(np.argmax(np.where(is_free & (gains == best), noise, -1.0)))
@@ -168,8 +170,9 @@ def ball_radius(
 ) -> Float[Array, ""]:
     """The largest radius for which 95 % of all open balls have one pseudo-label.
 
-    A clip's ball is pure up to the nearest clip with another pseudo-label: the radius
-    is the 5 % quantile of these distances, infinite if there is one pseudo-label.
+    A clip's ball is pure up to the nearest clip with another pseudo-label, so the
+    radius is the 5 % quantile of these distances. It is infinite if all clips have the
+    same pseudo-label.
     """
 
     def to_others(rows: Int[Array, " rows"]) -> Float[Array, " rows"]:
@@ -184,7 +187,7 @@ def ball_radius(
 def _counts(
     features: Float[Array, "b d"], rows: Int[np.ndarray, " m"], radius: Array
 ) -> Int[np.ndarray, " b"]:
-    """How many of some clips lie in the open ball of each clip of the pool."""
+    """Counts the clips of ``rows`` in the open ball of each clip of the pool."""
     total = np.zeros(features.shape[0], int)
     for start in range(0, rows.size, _CHUNK):
         block = rows[start : start + _CHUNK]
@@ -203,7 +206,7 @@ def _counts_of_block(features: Array, rows: Array, radius: Array) -> Array:
 
 
 def medoids(query: Query) -> Int[np.ndarray, " count"]:
-    """The medoids of as many clusters of unlabelled clips as are to be chosen."""
+    """Chooses the medoids of ``count`` clusters of the unlabelled clips."""
     free = query.free
     rows = clusters.k_medoids(query.key, query.features[free], query.count)
     return free[np.asarray(rows)]

@@ -10,7 +10,7 @@ References:
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -44,13 +44,13 @@ def dropout_passes(
     """Log-probabilities of ``passes`` stochastic forward passes, one after the other.
 
     Args:
-      model: with dropout.
+      model: a network with dropout.
       network: its trained variables.
       images: clips.
       ids: indices of the clips in the pool, folded into the keys of their masks.
-      key: of all passes.
+      key: key of all passes.
       passes: ``p``.
-      has_tags: whether each output is a tag, which has two answers.
+      has_tags: True if each output is a tag, with two answers.
 
     Raises:
       UserError: ``passes`` is below 1, or the network has no dropout.
@@ -70,7 +70,7 @@ def dropout_passes(
     if network.start is not None:
         baseline = models.logits(model, network.start, images)
 
-    def one(key: Key[Array, ""]) -> Float[Array, "b c *two"]:
+    def run_pass(key: Key[Array, ""]) -> Float[Array, "b c *two"]:
         drop = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
         features = same
         if features is None:
@@ -79,7 +79,7 @@ def dropout_passes(
         return log_probabilities(out - baseline, has_tags)
 
     index = jnp.arange(passes)
-    return lax.map(lambda i: one(jax.random.fold_in(key, i)), index)
+    return lax.map(lambda i: run_pass(jax.random.fold_in(key, i)), index)
 
 
 def log_probabilities(
@@ -104,94 +104,91 @@ def embed(
     return features, log_probabilities(out, has_tags)
 
 
-class Pool(NamedTuple):
-    """A function mapped over the clips of a pool.
-
-    Attributes:
-      place: puts the pool where the function reads it; called once.
-      over: ``(placed, network, rows, key)`` to the function's values at these rows.
-    """
-
-    place: Callable[[Clips], Any]
-    over: Callable[..., Any]
-
-
-def make_pool(
-    function: OfClips,
-    chunk: int,
-    devices: list[jax.Device] | None = None,
-    between: Callable[[], None] = lambda: None,
-) -> Pool:
-    """Maps a function over a pool, in chunks of one shape, on all devices.
+class Pool:
+    """Maps a function over the clips of a pool, in chunks of one shape, on all devices.
 
     A clip's index is its row. The last chunk is padded; the padding's values are
     dropped.
-
-    Args:
-      function: to map.
-      chunk: clips at once on a device, which bounds the memory.
-      devices: None: all, of all processes.
-      between: called after each chunk; may raise.
     """
-    mesh = devices_lib.make_mesh(devices=devices)
-    together = chunk * mesh.size
-    compiled = functools.lru_cache(maxsize=2)(
-        functools.partial(pool_program, function, chunk, mesh)
-    )
 
-    def place(pool: Clips) -> Any:
-        return pool if pool.is_on_host else devices_lib.replicate(pool, mesh)
+    def __init__(
+        self,
+        function: OfClips,
+        clips: Clips,
+        chunk: int,
+        devices: list[jax.Device] | None = None,
+        between: Callable[[], None] = lambda: None,
+    ):
+        """Puts the pool where the function reads it.
 
-    def over(
-        pool: Any, network: Network, rows: Int[np.ndarray, " b"], key: Key[Array, ""]
+        Args:
+          function: the function to map.
+          clips: the clips of the pool.
+          chunk: clips at once on a device, which bounds the memory.
+          devices: None: all, of all processes.
+          between: called after each chunk; may raise.
+        """
+        self._mesh = devices_lib.make_mesh(devices=devices)
+        self._chunk, self._between = chunk, between
+        self._is_streamed = clips.is_on_host
+        self._clips = (
+            clips if self._is_streamed else devices_lib.replicate(clips, self._mesh)
+        )
+        self._program = pool_program(function, chunk, self._mesh, self._is_streamed)
+
+    def map(
+        self, network: Network, rows: Int[np.ndarray, " b"], key: Key[Array, ""]
     ) -> Any:
+        """Returns the function's values at some rows."""
+        together = self._chunk * self._mesh.size
         pending, parts = None, []
         for start in range(0, rows.size, together):
             ids = rows[start : start + together]
             count = ids.size
             ids = np.concatenate([ids, np.full(together - count, ids[0])])
-            if pool.is_on_host:
-                labels = jnp.zeros(together, jnp.int32)
-                local = np.tile(np.arange(chunk), mesh.size)
-                clips = Clips(pool.take(ids), labels)
-                found = compiled(True)(clips, network, local, ids, key)
-            else:
-                found = compiled(False)(pool, network, ids, ids, key)
-            found = jax.tree.map(lambda x, n=count: x[:n], found)
+            values = self._map_chunk(network, ids, key)
+            values = jax.tree.map(lambda x, n=count: x[:n], values)
             # One chunk is computed while the one before is fetched, never more.
             if pending is not None:
                 parts.append(jax.tree.map(np.asarray, pending))
-            pending = found
-            between()
+            pending = values
+            self._between()
         parts.append(jax.tree.map(np.asarray, pending))
         return jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
 
-    return Pool(place, over)
+    def _map_chunk(self, network: Network, ids: np.ndarray, key: Key[Array, ""]) -> Any:
+        if not self._is_streamed:
+            return self._program(self._clips, network, ids, ids, key)
+        clips = Clips(self._clips.take(ids), jnp.zeros(ids.size, jnp.int32))
+        local = np.tile(np.arange(self._chunk), self._mesh.size)
+        return self._program(clips, network, local, ids, key)
 
 
 def pool_program(
     function: OfClips, chunk: int, mesh: Mesh, streamed: bool
 ) -> jax.stages.Wrapped:
-    """The program of ``Pool.over`` for one chunk: ``(clips, network, rows, ids, key)``.
+    """The program of ``Pool.map`` for one chunk: ``(clips, network, rows, ids, key)``.
 
     Args:
-      function: to map.
+      function: the function to map.
       chunk: clips at once on a device.
       mesh: the devices, along the batch axis.
-      streamed: whether ``clips`` are those of the chunk instead of the pool.
+      streamed: True if ``clips`` are those of the chunk instead of the pool.
     """
     grid = devices_lib.grid_of(mesh)
     everywhere, divided = PartitionSpec(), PartitionSpec(BATCH)
     together = chunk * mesh.size
 
-    def of_rows(clips: Any, network: Network, rows: Array, ids: Array, key: Array):
-        found = function(network, clips.take(rows), ids, key)
-        return jax.tree.map(lambda x: grid.gather(x, BATCH, together), found)
+    def map_rows(clips: Any, network: Network, rows: Array, ids: Array, key: Array):
+        values = function(network, clips.take(rows), ids, key)
+        return jax.tree.map(lambda x: grid.gather(x, BATCH, together), values)
 
-    specs = (everywhere, everywhere, divided, divided, everywhere)
-
-    own = (divided, *specs[1:]) if streamed else specs
+    clips_spec = divided if streamed else everywhere
     mapped = jax.shard_map(
-        of_rows, mesh=mesh, in_specs=own, out_specs=everywhere, check_vma=False
+        map_rows,
+        mesh=mesh,
+        in_specs=(clips_spec, everywhere, divided, divided, everywhere),
+        out_specs=everywhere,
+        check_vma=False,
     )
     return jax.jit(mapped)

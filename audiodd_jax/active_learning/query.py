@@ -12,6 +12,7 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
+from audiodd_jax.coreset.selection import ranks_in_class
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
@@ -25,15 +26,15 @@ def seed_set(
     class_names: tuple[str, ...],
     draw: str,
 ) -> Int[np.ndarray, " l"]:
-    """The random clips that are labelled first.
+    """Draws the clips of the pool that are labelled first.
 
     Args:
-      key: of the draw.
-      labels: of the pool.
+      key: key of the draw.
+      labels: labels of the pool.
       count: clips to draw.
       class_names: the classes.
-      draw: ``uniform``, or ``balanced``: the same number per class, with remainders in
-        random classes; of tags with remainders in the rarest.
+      draw: ``uniform``, or ``balanced``: the same number per class, with the remainder
+        in random classes, or with the rarest tags.
 
     Raises:
       UserError: a class has too few clips.
@@ -41,28 +42,25 @@ def seed_set(
     order = np.asarray(jax.random.permutation(key, len(labels)))
     if draw == "uniform":
         return order[:count]
+    labels = np.asarray(labels)
     if tags.are_tags(labels):
-        return _in_turn(order, np.asarray(labels), count, class_names)
-    shuffled = np.asarray(labels)[order]
-    classes = len(class_names)
-    sizes = np.bincount(shuffled, minlength=classes)
+        return _in_turn(order, labels, count, class_names)
+    sizes = tags.counts(labels, len(class_names))
     fewest = int(sizes.argmin())
-    if sizes[fewest] < count // classes:
+    if sizes[fewest] < count // len(class_names):
         raise _too_few(count, class_names, fewest, int(sizes[fewest]))
-    by_class = np.argsort(shuffled, kind="stable")
-    rank = np.empty(len(labels), int)
-    rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # The first clip of every class in random order, then the second, and so on.
-    return order[np.argsort(rank, kind="stable")[:count]]
+    ranks = ranks_in_class(labels[order])
+    return order[np.argsort(ranks, kind="stable")[:count]]
 
 
 def _too_few(
-    count: int, class_names: tuple[str, ...], fewest: int, there: int
+    count: int, class_names: tuple[str, ...], fewest: int, available: int
 ) -> UserError:
     """The error of a class without enough clips for a balanced seed set."""
     return UserError(
         f"a balanced seed set of {count} clips needs {count // len(class_names)} per "
-        f"class, but {class_names[fewest]!r} has {there} in the pool; lower "
+        f"class, but {class_names[fewest]!r} has {available} in the pool; lower "
         "--config.active.initial, or pass --config.active.initial_draw=uniform"
     )
 
@@ -73,12 +71,9 @@ def _in_turn(
     count: int,
     class_names: tuple[str, ...],
 ) -> Int[np.ndarray, " l"]:
-    """A balanced draw of clips with tags: each tag in turn takes its next free clip.
+    """Draws a balanced set of clips with tags: each tag in turn takes its next clip.
 
-    The rarest tag comes first, since a clip that another tag takes is lost to it.
-
-    Raises:
-      UserError: a tag has too few clips.
+    The rarest tag comes first, since it loses the clips that other tags take.
     """
     turns = np.argsort(tags.counts(labels, len(class_names)), kind="stable").tolist()
     waiting = {tag: iter(order[labels[order, tag] > 0].tolist()) for tag in turns}
@@ -94,7 +89,7 @@ def _in_turn(
 
 
 def uses_passes(acquisition_function: str) -> bool:
-    """Whether a function scores clips by Monte Carlo passes."""
+    """Returns whether an acquisition function scores clips by Monte Carlo passes."""
     others = ("random", *acquisition.DIVERSE, *coverage.COVERS)
     return acquisition_function not in others
 
@@ -102,22 +97,28 @@ def uses_passes(acquisition_function: str) -> bool:
 def clip_function(
     config: ActiveConfig, model: nn.Module, has_tags: bool = False
 ) -> monte_carlo.OfClips:
-    """What an acquisition function reads of clips: scores, or features and outputs."""
+    """Maps clips to the inputs of a choice: scores, or features and log-probabilities.
+
+    Features are for ``acquisition.DIVERSE``, scores for the other functions.
+    """
     name = config.acquisition
-    looks_at_features = name in acquisition.DIVERSE
-    score = None if looks_at_features else acquisition.score_of(name)
-    if score and has_tags:
+
+    def embed(network: Network, images: Array, *_: Array) -> Any:
+        return monte_carlo.embed(model, network, images, has_tags)
+
+    if name in acquisition.DIVERSE:
+        return embed
+    score = acquisition.score_of(name)
+    if has_tags:
         score = acquisition.over_tags(score)
 
-    def of_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
-        if looks_at_features:
-            return monte_carlo.embed(model, network, images, has_tags)
+    def score_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
         log_probs = monte_carlo.dropout_passes(
             model, network, images, ids, key, config.passes, has_tags
         )
         return score(log_probs)
 
-    return of_clips
+    return score_clips
 
 
 def make_choose(
@@ -128,7 +129,7 @@ def make_choose(
     num_classes: int,
     key: Key[Array, ""],
 ) -> Callable[..., Int[np.ndarray, " k"]]:
-    """Returns ``choose(networks, labelled, count, passes_key, key)``.
+    """Makes ``choose(networks, labelled, count, passes_key, key)``.
 
     It returns the rows of the clips to label, so that ``count`` clips are labelled in
     total; ``networks`` are stacked, and the first is used. The pool is put on the
@@ -140,7 +141,7 @@ def make_choose(
       clips: the pool.
       between: called after each chunk; may raise.
       num_classes: ``c``.
-      key: of the embedding.
+      key: key of the embedding.
     """
     name = config.acquisition
     if name in coverage.COVERS:
@@ -151,9 +152,8 @@ def make_choose(
                 embedding(), labelled, count - labelled.size, num_classes, key
             ),
         )
-    of_clips = clip_function(config, model, tags.are_tags(clips.labels))
-    pool = monte_carlo.make_pool(of_clips, config.chunk, between=between)
-    placed = pool.place(clips)
+    function = clip_function(config, model, tags.are_tags(clips.labels))
+    pool = monte_carlo.Pool(function, clips, config.chunk, between=between)
     everything = np.arange(len(clips.labels))
 
     def choose(
@@ -165,17 +165,17 @@ def make_choose(
     ) -> Int[np.ndarray, " k"]:
         network = jax.tree.map(lambda x: x[0], networks)
         free = np.setdiff1d(everything, labelled)
-        over = functools.partial(pool.over, placed, network, key=passes_key)
-        wanted, ids = count - labelled.size, jnp.asarray(free, jnp.int32)
+        values = lambda rows: pool.map(network, rows, passes_key)
+        query = (count - labelled.size, jnp.asarray(free, jnp.int32), key)
         if name == "random":
-            places = acquisition.top(jnp.zeros(free.size), wanted, ids, key)
+            chosen = acquisition.top(jnp.zeros(free.size), *query)
         elif name == "k_center":
-            known, found = over(rows=labelled)[0], over(rows=free)[0]
-            places = acquisition.k_center(found, known, wanted, ids, key)
+            centres, features = values(labelled)[0], values(free)[0]
+            chosen = acquisition.k_center(features, centres, *query)
         elif name == "badge":
-            places = acquisition.badge(*over(rows=free), wanted, ids, key)
+            chosen = acquisition.badge(*values(free), *query)
         else:
-            places = acquisition.top(over(rows=free), wanted, ids, key)
-        return free[np.asarray(places)]
+            chosen = acquisition.top(values(free), *query)
+        return free[np.asarray(chosen)]
 
     return choose

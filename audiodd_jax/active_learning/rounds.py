@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import budgets, query
-from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config import ActiveConfig, Config, fields, presets
 from audiodd_jax.config.names import TRAINING
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -48,7 +49,7 @@ class State(NamedTuple):
       key: the run's root key.
       order: ``[b]`` rows of the pool in the order of labelling, padded with -1.
       count: ``[]`` number of labelled clips.
-      network: of the last round, if the next one starts from it, else None.
+      network: network of the last round if the next one starts from it, else None.
     """
 
     round: Int[Array, ""]
@@ -61,6 +62,10 @@ class State(NamedTuple):
     def labelled(self) -> Int[np.ndarray, " l"]:
         """Rows of the labelled clips, in the order of labelling."""
         return np.asarray(self.order[: int(self.count)])
+
+    def key_of(self, stream: int) -> Key[Array, ""]:
+        """The key of a stream of randomness in this round."""
+        return jax.random.fold_in(jax.random.fold_in(self.key, stream), self.round)
 
 
 class Learnt(NamedTuple):
@@ -82,20 +87,19 @@ def label_rounds(
 
     Args:
       config: model, training, acquisition and the seed.
-      data: the prepared dataset; its training clips are the pool.
+      data: the dataset; its training clips are the pool.
       run: the run directory; None: memory only.
 
     Raises:
       UserError: settings that the data does not allow.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    settings = config.active
-    labels = data.train.labels
+    settings, labels = config.active, data.train.labels
     counted = len(data.validation.labels) if settings.count_validation else 0
     model = models.make(
         config.model, data.num_classes, jnp.dtype(config.training.precision)
     )
-    _check(config, model)
+    _check(settings.acquisition, model, config.training.seeds)
     plan = budgets.plan(
         settings.budgets,
         settings.initial,
@@ -106,41 +110,33 @@ def label_rounds(
         counted=counted,
     )
     key = jax.random.key(config.seed)
-    first = query.seed_set(
-        jax.random.fold_in(key, _SEED_SET),
-        labels,
-        plan[0],
-        data.class_names,
-        settings.initial_draw,
-    )
-    state = State(
-        jnp.int32(0),
-        key,
-        jnp.full(len(labels), -1, jnp.int32).at[: plan[0]].set(first),
-        jnp.int32(plan[0]),
-        _blank(model, data, config) if settings.warm_start else None,
-    )
+    state = _first_state(key, plan[0], config.active, data)
+    if settings.warm_start:
+        blank = _blank(model, data.image_shape, config.training.centre_outputs)
+        state = state._replace(network=blank)
     with RunLog(run) as log, deferred_signals() as stop_signal:
         done, state = log.resume(state)
 
-        def heed() -> None:
+        def stop_if_asked() -> None:
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        made = programs.make(config.model, config.training, data)
+        compiled = programs.make(config.model, config.training, data)
         choose = query.make_choose(
             settings,
             model,
             data.train,
-            heed,
+            stop_if_asked,
             data.num_classes,
             jax.random.fold_in(key, _EMBEDDING),
         )
         while done < len(plan):
-            fitted, row = _round(config, data, made, state, run, counted)
+            fitted, row = _round(config, data, compiled, state, run)
+            row["counted"] = row["labelled"] + counted
+            row["fraction"] = row["counted"] / data.num_train
             began = time.perf_counter()
             if done + 1 < len(plan):
-                state = _labelled(state, choose, fitted, plan[done + 1])
+                state = _label(state, choose, fitted, plan[done + 1])
             row["scoring_seconds"] = round(time.perf_counter() - began, 3)
             network = fitted.networks if settings.warm_start else None
             state = state._replace(round=state.round + 1, network=network)
@@ -156,98 +152,103 @@ def label_rounds(
             log.record({"step": done, **row})
             log.save(state, done)
             if run:
-                # They are needed only to resume the round's training.
-                shutil.rmtree(_folder(run, done - 1) / "checkpoints", True)
-            heed()
+                # The checkpoints only serve to resume the round's training.
+                shutil.rmtree(_folder(run, done) / "checkpoints", True)
+            stop_if_asked()
         return Learnt(state.labelled, log.history)
 
 
-def _labelled(
+def _first_state(
+    key: Key[Array, ""], count: int, config: ActiveConfig, data: Dataset
+) -> State:
+    """The state with the labelled seed set."""
+    labels = data.train.labels
+    first = query.seed_set(
+        jax.random.fold_in(key, _SEED_SET),
+        labels,
+        count,
+        data.class_names,
+        config.initial_draw,
+    )
+    order = jnp.full(len(labels), -1, jnp.int32).at[:count].set(first)
+    return State(jnp.int32(0), key, order, jnp.int32(count), None)
+
+
+def _label(
     state: State, choose: Callable[..., Array], fitted: fit.Fitted, count: int
 ) -> State:
-    """The state with ``count`` labelled clips."""
-    keys = _folded(state, _PASSES), _folded(state, _CHOICE)
+    """Labels clips of the pool until ``count`` are labelled."""
+    keys = state.key_of(_PASSES), state.key_of(_CHOICE)
     with progress.waiting("choosing clips to label"):
         chosen = choose(fitted.networks, state.labelled, count, *keys)
     order = state.order.at[int(state.count) : count].set(chosen)
     return state._replace(order=order, count=jnp.int32(count))
 
 
-def _check(config: Config, model: nn.Module) -> None:
+def _check(acquisition: str, model: nn.Module, seeds: int) -> None:
     """Checks settings that do not depend on the data."""
-    if config.training.seeds != 1:
+    if seeds != 1:
         raise UserError(
             "active learning trains one network per round: --config.training.seeds=1; "
             "use --num_seeds for more runs"
         )
-    name = config.active.acquisition
-    if query.uses_passes(name) and not model.dropout:
+    if query.uses_passes(acquisition) and not model.dropout:
         raise UserError(
-            f"{name} scores clips by MC-dropout, which needs --config.model.dropout "
-            "above 0, or in a network of your own a call that takes drop"
+            f"{acquisition} scores clips by MC-dropout, which needs "
+            "--config.model.dropout above 0, or for your own network a call method "
+            "that takes drop"
         )
 
 
-def _blank(model: nn.Module, data: Dataset, config: Config) -> Network:
+def _blank(model: nn.Module, image_shape: tuple[int, int], is_centred: bool) -> Network:
     """A placeholder for the network of the last round."""
-    init = functools.partial(models.init, model=model, image_shape=data.image_shape)
+    init = functools.partial(models.init, model=model, image_shape=image_shape)
     shapes = jax.eval_shape(init, jax.random.key(0))
     zeros = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), shapes)
-    return Network(zeros, zeros if config.training.centre_outputs else None)
+    return Network(zeros, zeros if is_centred else None)
 
 
-def _folder(run: RunDirectory, index: int) -> Any:
-    return run.path / "rounds" / f"{index + 1:02d}"
+def _folder(run: RunDirectory, number: int) -> Path:
+    """The run directory of a round's training; rounds are numbered from 1."""
+    return run.path / "rounds" / f"{number:02d}"
 
 
 def _round(
     config: Config,
     data: Dataset,
-    made: programs.Programs,
+    compiled: programs.Programs,
     state: State,
     run: RunDirectory | None,
-    counted: int,
 ) -> tuple[fit.Fitted, dict[str, Any]]:
-    """Trains on the labelled clips and tests; the networks and the round's row."""
+    """Trains on the labelled clips and tests; returns the networks and a row."""
     rows, index = state.labelled, int(state.round)
-    bits = jax.random.bits(_folded(state, _NETWORK), dtype=jnp.uint32)
-    own = fields.replace(config, {"seed": int(bits)})
-    training = fit.real_set(data.train, data.num_classes, own.training, rows)
+    seed = int(jax.random.bits(state.key_of(_NETWORK), dtype=jnp.uint32))
+    training_set = fit.real_set(data.train, data.num_classes, config.training, rows)
     start = state.network if config.active.warm_start and index else None
     if run is None:
-        fitted = fit.fit(made, training, own.seed, start=start)
+        fitted = fit.fit(compiled, training_set, seed, start=start)
     else:
-        digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
-        record = fields.record(own, TRAINING)
-        record["rows"] = digest
-        options = presets.run_options(own, TRAINING)
-        with RunDirectory(_folder(run, index), record, **options) as inner:
-            fitted = fit.fit(made, training, own.seed, inner, start)
+        config = fields.replace(config, {"seed": seed})
+        record = fields.record(config, TRAINING)
+        record["rows"] = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        options = presets.run_options(config, TRAINING)
+        with RunDirectory(_folder(run, index + 1), record, **options) as inner:
+            fitted = fit.fit(compiled, training_set, seed, inner, start=start)
         networks_file.save(
             run.path / "networks.npz", fitted.networks, data, config.model
         )
     scores = evaluation.networks(fitted, data.test, config.model.name, data.num_classes)
     counts = tags.counts(np.asarray(data.train.labels)[rows], data.num_classes)
-    what = "average_precision" if data.has_tags else "accuracy"
+    metric = "average_precision" if data.has_tags else "accuracy"
     last = fitted.history[-1]
-    validated = {
-        name: last[name]
-        for name in ("validation_accuracy", "validation_loss")
-        if name in last
-    }
+    validation = ("validation_accuracy", "validation_loss")
     return fitted, {
         "labelled": int(rows.size),
-        "counted": int(rows.size) + counted,
-        "fraction": (int(rows.size) + counted) / data.num_train,
         "test_accuracy": scores.mean,
         "macro_f1": scores.macro_f1,
-        **validated,
+        **{name: last[name] for name in validation if name in last},
         "class_counts": counts.tolist(),
-        f"per_class_{what}": [None if np.isnan(a) else a for a in scores.per_class],
+        f"per_class_{metric}": [None if np.isnan(a) else a for a in scores.per_class],
         "training_steps": fitted.steps,
         "training_seconds": last["seconds"],
     }
-
-
-def _folded(state: State, purpose: int) -> Key[Array, ""]:
-    return jax.random.fold_in(jax.random.fold_in(state.key, purpose), state.round)

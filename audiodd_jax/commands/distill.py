@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from audiodd_jax.active_learning import bought_labels
+from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.command_line import CommandLine, dataset_config
 from audiodd_jax.commands import folds
 from audiodd_jax.commands.common import percent, resumable, start, table, target
@@ -100,7 +100,7 @@ def distill(
         nonlocal coreset
         registry.check_dataset(config.method, config.data)
         data = dataset.load(config.data, config.features)
-        data = bought_labels.restrict(config, data)
+        data = labelled_subset.restrict(config, data)
         run.use_data(data.clips_digest)
         initial = None
         if config.coreset.init.endswith(".npz"):

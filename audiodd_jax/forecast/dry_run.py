@@ -2,7 +2,7 @@
 
 from jax.sharding import Mesh
 
-from audiodd_jax.active_learning import bought_labels
+from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.config import Config
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import packing
@@ -45,7 +45,7 @@ def measured(config: Config) -> tuple[Sizes, int]:
     """
     if config.labels.is_part:
         data = dataset.load(config.data, config.features)
-        data = bought_labels.restrict(config, data)
+        data = labelled_subset.restrict(config, data)
         train, validation = len(data.train.labels), 0
         tested, shape = len(data.test.labels), data.image_shape
         classes, has_tags = data.num_classes, data.has_tags

@@ -90,9 +90,8 @@ def ours(pool):
             monte_carlo.dropout_passes(model, network, images, ids, key, _PASSES.value)
         )
 
-    scorer = monte_carlo.make_pool(of_clips, settings.active.chunk)
-    placed = scorer.place(split)
-    return lambda rows: scorer.over(placed, network, rows, KEY).block_until_ready()
+    scorer = monte_carlo.Pool(of_clips, split, settings.active.chunk)
+    return lambda rows: scorer.map(network, rows, KEY).block_until_ready()
 
 
 def pytorch(pool, *, channels_last):

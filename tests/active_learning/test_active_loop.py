@@ -1,4 +1,4 @@
-"""The loop: what it labels, that it reads no other label, that a cut run goes on."""
+"""The rounds: which clips they label, no other label is read, cut runs resume."""
 
 import dataclasses
 import functools
@@ -103,7 +103,7 @@ def test_every_function_labels_new_clips_up_to_the_budgets(name):
 
 
 @pytest.mark.parametrize("name", ["bald", "k_center", "badge", "probcover"])
-def test_labels_that_were_not_bought_are_not_read(name):
+def test_labels_of_other_clips_are_not_read(name):
     config = settings(active__acquisition=name, active__initial_draw="uniform")
     data = prepared()
     found = learn(config, data)
@@ -210,7 +210,7 @@ def test_a_signal_stops_between_chunks_and_nothing_is_lost(tmp_path, monkeypatch
     assert strip(resumed.rounds) == strip(whole.rounds)
 
 
-def test_a_warm_start_goes_on_from_the_round_before(monkeypatch):
+def test_a_warm_start_continues_from_the_previous_round(monkeypatch):
     starts, whole = [], fit.fit
 
     def watched(*args, start=None, **named):
@@ -274,8 +274,8 @@ def test_a_class_that_runs_out_is_named():
     assert len(set(rows.tolist())) == 9
 
 
-def test_acquisition_goes_on_where_a_class_runs_out():
-    """A class of two clips is bought up; the others go on."""
+def test_acquisition_continues_after_a_class_runs_out():
+    """All clips of a class of two are labelled; the other classes continue."""
     data = clips(40)
     labels = np.array(data.labels)
     labels[labels == 1] = 2
@@ -301,9 +301,11 @@ def test_settings_that_cannot_be(changes, message):
         learn(settings(**changes))
 
 
-def test_what_needs_no_dropout_does_without():
-    for name in ("random", "k_center", "badge"):
-        learn(settings(active__acquisition=name, model__dropout=0.0))
+@pytest.mark.parametrize("name", ["random", "k_center", "badge"])
+def test_functions_without_passes_need_no_dropout(name):
+    found = learn(settings(active__acquisition=name, model__dropout=0.0))
+    assert [row["labelled"] for row in found.rounds] == [3, 6, 12]
+    assert np.unique(found.labelled).size == 12
 
 
 def test_more_labels_teach_more():

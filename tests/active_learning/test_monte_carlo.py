@@ -173,9 +173,10 @@ def test_chunks_of_a_pool_are_the_whole(kind, chunk):
         return out.sum(0), ids
 
     split = splits()[kind]
-    pool = monte_carlo.make_pool(of_clips, chunk, devices=jax.local_devices()[:1])
+    one_device = jax.local_devices()[:1]
+    pool = monte_carlo.Pool(of_clips, split, chunk, devices=one_device)
     rows = np.array([10, 3, 4, 0, 7])
-    values, ids = pool.over(pool.place(split), net, rows, KEY)
+    values, ids = pool.map(net, rows, KEY)
     assert ids.tolist() == rows.tolist()
     # One program, of one shape, traced once.
     assert seen == [chunk]
@@ -196,10 +197,11 @@ def test_every_chunk_can_stop_the_scoring():
         if len(calls) == 2:
             raise Enough
 
-    pool = monte_carlo.make_pool(lambda n, x, i, k: i, 2, between=between)
+    clips = splits()["split"]
+    pool = monte_carlo.Pool(lambda n, x, i, k: i, clips, 2, between=between)
     _, net = network()
     with pytest.raises(Enough):
-        pool.over(splits()["split"], net, np.arange(11), KEY)
+        pool.map(net, np.arange(11), KEY)
 
 
 MANY = """
@@ -215,8 +217,8 @@ def of_clips(network, images, ids, key):
 for split in t.splits().values():
     found = []
     for devices in (jax.devices()[:1], jax.devices()):
-        pool = monte_carlo.make_pool(of_clips, 8 // len(devices), devices)
-        found.append(pool.over(pool.place(split), net, np.arange(11), t.KEY))
+        pool = monte_carlo.Pool(of_clips, split, 8 // len(devices), devices)
+        found.append(pool.map(net, np.arange(11), t.KEY))
     assert len(jax.devices()) == 4
     np.testing.assert_allclose(*found, atol=2e-5)
 print("same")

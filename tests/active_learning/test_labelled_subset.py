@@ -1,4 +1,4 @@
-"""Distillation from bought labels: which are read, and what the run says of them."""
+"""Distillation from a labelled subset: which labels are read and recorded."""
 
 import dataclasses
 import json
@@ -10,14 +10,14 @@ import pytest
 from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
-from audiodd_jax.active_learning import bought_labels
+from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.commands import folds as cross_validate
 from audiodd_jax.config import fields
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 
 SMALL = {**TINY, "teacher__networks": 0, "coreset__views": 0}
-BOUGHT = np.random.default_rng(0).permutation(1800)[:60]
+ACQUIRED = np.random.default_rng(0).permutation(1800)[:60]
 
 
 def settings(**changes):
@@ -36,10 +36,10 @@ def data(cache):
 
 @pytest.fixture
 def active_run(tmp_path, data):
-    """The files of a run that had bought 40 labels, then 60."""
+    """The files of a run that had acquired 40 labels, then 60."""
     run = tmp_path / "bald"
     run.mkdir()
-    np.save(run / "labelled.npy", BOUGHT)
+    np.save(run / "labelled.npy", ACQUIRED)
     (run / "data.json").write_text(json.dumps({"digest": data.clips_digest}))
     rounds = [{"counted": n, "labelled": n} for n in (20, 40, 60)]
     (run / "result.json").write_text(json.dumps({"rounds": rounds}))
@@ -47,10 +47,10 @@ def active_run(tmp_path, data):
 
 
 def with_noise(data):
-    """The same clips; labels that were not bought are drawn at random."""
+    """The same clips; labels that were not acquired are drawn at random."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, data.num_classes, data.train.labels.size)
-    labels[BOUGHT[:40]] = np.asarray(data.train.labels)[BOUGHT[:40]]
+    labels[ACQUIRED[:40]] = np.asarray(data.train.labels)[ACQUIRED[:40]]
     noise = lambda split: jnp.asarray(
         rng.integers(0, data.num_classes, split.labels.size), jnp.int32
     )
@@ -84,7 +84,7 @@ def contents(run):
 
 
 @pytest.mark.parametrize("pseudo", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_labels_that_were_not_bought_change_no_file(
+def test_labels_of_other_clips_change_no_file(
     pseudo, active_run, data, cache, tmp_path, monkeypatch
 ):
     own = {"labels__run": str(active_run), "labels__budget": "4/class"}
@@ -113,10 +113,10 @@ def test_labels_that_were_not_bought_change_no_file(
     assert metadata["settings"]["labels"]["run"] == "bald"
 
 
-def test_the_clips_of_a_budget_are_the_first_that_were_bought(active_run, data):
+def test_the_clips_of_a_budget_are_the_first_that_were_labelled(active_run, data):
     config = settings(labels__run=str(active_run), labels__budget="2%")
-    found = bought_labels.restrict(config, data)
-    rows = np.sort(BOUGHT[:40])
+    found = labelled_subset.restrict(config, data)
+    rows = np.sort(ACQUIRED[:40])
     np.testing.assert_array_equal(found.train.labels, data.train.labels[rows])
     np.testing.assert_array_equal(found.train.images, data.train.take(rows))
     assert found.validation.labels.size == 0
@@ -125,27 +125,27 @@ def test_the_clips_of_a_budget_are_the_first_that_were_bought(active_run, data):
 
 
 def test_a_share_and_a_list_of_clips(data, tmp_path):
-    found = bought_labels.restrict(settings(labels__fraction=0.04), data)
+    found = labelled_subset.restrict(settings(labels__fraction=0.04), data)
     counts = np.bincount(np.asarray(found.train.labels))
     assert found.train.labels.size == 80
     assert counts.max() - counts.min() <= 1
     file = tmp_path / "rows.txt"
     file.write_text("7 3 5")
-    found = bought_labels.restrict(settings(labels__indices=str(file)), data)
+    found = labelled_subset.restrict(settings(labels__indices=str(file)), data)
     np.testing.assert_array_equal(
         found.train.labels, data.train.labels[np.array([3, 5, 7])]
     )
 
 
 def test_all_labels_are_the_data_itself(data):
-    assert bought_labels.restrict(settings(), data) is data
+    assert labelled_subset.restrict(settings(), data) is data
 
 
 def test_pseudo_labels_are_what_the_teacher_is_sure_of(data, cache, monkeypatch):
     """Also where the training clips stay in the cache."""
     sure = np.zeros((data.train.labels.size - 80, 10), np.float32)
     sure[:, 4] = np.linspace(0, 1, len(sure))
-    monkeypatch.setattr(bought_labels.teacher, "probabilities", lambda *_: sure)
+    monkeypatch.setattr(labelled_subset.teacher, "probabilities", lambda *_: sure)
     config = settings(
         labels__fraction=0.04,
         labels__pseudo=True,
@@ -154,13 +154,13 @@ def test_pseudo_labels_are_what_the_teacher_is_sure_of(data, cache, monkeypatch)
     )
     streamed = checks.load(fields.replace(config, {"data.storage": "host"}), cache)
     for each in (data, streamed):
-        found = bought_labels.restrict(config, each)
-        bought = bought_labels.restrict(settings(labels__fraction=0.04), each)
+        found = labelled_subset.restrict(config, each)
+        labelled = labelled_subset.restrict(settings(labels__fraction=0.04), each)
         count = int(np.sum(sure[:, 4] >= 0.75))
         assert found.num_pseudo == count
         assert found.train.labels.size == 80 + count
         assert found.num_train == 2000
-        was = np.bincount(np.asarray(bought.train.labels), minlength=10)
+        was = np.bincount(np.asarray(labelled.train.labels), minlength=10)
         now = np.bincount(np.asarray(found.train.labels), minlength=10)
         assert (now - was).tolist() == [0] * 4 + [count] + [0] * 5
     assert found.train.is_on_host
@@ -185,13 +185,13 @@ def test_bad_settings_are_named(changes, message, active_run, data):
 
     def use():
         fields.validate(config)
-        bought_labels.restrict(config, data)
+        labelled_subset.restrict(config, data)
 
     with pytest.raises(UserError, match=message):
         use()
 
 
-def test_bought_labels_are_of_one_fold(tmp_path):
+def test_a_labelled_subset_belongs_to_one_fold(tmp_path):
     config = settings(labels__run="runs/bald", labels__budget="20%")
     with pytest.raises(UserError, match="give --fold its number"):
         cross_validate.distill(config, tmp_path / "run")
@@ -202,10 +202,10 @@ def test_a_run_on_other_clips_is_refused(active_run, data):
     other = dataclasses.replace(data, clips_digest="other")
     config = settings(labels__run=str(active_run), labels__budget="4/class")
     with pytest.raises(UserError, match="chose among other clips"):
-        bought_labels.restrict(config, other)
+        labelled_subset.restrict(config, other)
 
 
-def test_a_class_without_bought_labels_is_named(data, tmp_path):
+def test_a_class_without_labels_is_named(data, tmp_path):
     file = tmp_path / "rows.txt"
     rows = np.flatnonzero(np.asarray(data.train.labels) != 3)
     file.write_text(" ".join(map(str, rows)))
