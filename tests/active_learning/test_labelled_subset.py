@@ -11,7 +11,7 @@ from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
 from audiodd_jax.active_learning import labelled_subset
-from audiodd_jax.commands import folds as cross_validate
+from audiodd_jax.commands import folds
 from audiodd_jax.config import fields
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
@@ -174,7 +174,7 @@ def test_pseudo_labels_are_what_the_teacher_is_sure_of(data, cache, monkeypatch)
         ({"run": "/nowhere"}, "not a finished run of active learning"),
         ({"run": ""}, "belong together"),
         ({"fraction": 0.3}, "exclude each other"),
-        ({"run": "", "budget": "", "pseudo": True}, "give one of them"),
+        ({"run": "", "budget": "", "pseudo": True}, "pass one of them"),
         ({"pseudo": True}, "set teacher.networks"),
         ({"run": "", "budget": "", "fraction": 0.0}, "a fraction is above 0"),
     ],
@@ -194,7 +194,7 @@ def test_bad_settings_are_named(changes, message, active_run, data):
 def test_a_labelled_subset_belongs_to_one_fold(tmp_path):
     config = settings(labels__run="runs/bald", labels__budget="20%")
     with pytest.raises(UserError, match="give --fold its number"):
-        cross_validate.distill(config, tmp_path / "run")
+        folds.distill(config, tmp_path / "run", audiodd_jax.distill)
     assert not (tmp_path / "run").exists()
 
 
