@@ -1,5 +1,6 @@
-"""The method and the acquisition function in BUILD_NOTES.md work as printed."""
+"""The table of levels, the method and the function in BUILD_NOTES.md are true."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +42,18 @@ def printed():
     for block in re.findall(r"```python\n(.*?)```", NOTES.read_text(), re.DOTALL):
         exec(compile(block, NOTES.name, "exec"), names)
     return names
+
+
+def test_the_table_of_levels_is_the_one_that_is_enforced():
+    tree = ast.parse((NOTES.parent / "tests" / "house" / "test_layers.py").read_text())
+    (levels,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "LEVELS"
+    )
+    rows = re.findall(r"^\| \d+ \| (.*) \|$", NOTES.read_text(), re.MULTILINE)
+    printed = [set(re.findall(r"`(\w+)`", row)) for row in rows]
+    assert printed[: len(levels)] == list(levels)
 
 
 def test_the_method_moves_the_coreset_to_the_mean_of_the_batch(printed):
