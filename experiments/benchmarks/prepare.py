@@ -79,14 +79,13 @@ def watched(command):
 
 LOAD = """
 import sys, time, jax
-from audiodd_jax import presets
-from audiodd_jax.features import prepared
-import tensorflow_datasets
+from audiodd_jax.config import presets
+from audiodd_jax.features import dataset
 jax.numpy.zeros(1).block_until_ready()
 config = presets.for_dataset("speech_commands", data__variant="v0.02",
     data__allow_partial=True, data__data_dir=sys.argv[1], data__storage=sys.argv[2])
 began = time.perf_counter()
-data = prepared.load(config)
+data = dataset.load(config.data, config.features)
 jax.block_until_ready((data.test, getattr(data.train, "features", None)
     if sys.argv[2] == "device" else data.train.labels))
 print(f"{time.perf_counter() - began:.2f}")
