@@ -3,7 +3,7 @@
 The gradient of pooling copies each output's gradient to four inputs. As a reshape of a
 repeated array, XLA:CPU divides indices for each element and leaves the vector units
 idle. Here arrays are viewed as windows, ``[b, f2, 2, t2, 2, w]``, and the copy is a
-broadcast. experiments/RESULTS.md has the measurements.
+broadcast. experiments/results/speed.md has the measurements.
 
 References:
   Ioffe, Szegedy, *Batch Normalization*, ICML 2015.

@@ -3,7 +3,7 @@
 It takes a few images at a time, because the patches of a whole batch would not fit the
 caches. With stride 1, shifts along frequency are gathered from the input and shifts
 along time from the output's gradient: a 3x3 kernel takes twice three copies instead of
-nine. experiments/RESULTS.md has the measurements.
+nine. experiments/results/speed.md has the measurements.
 """
 
 from collections.abc import Callable

@@ -47,7 +47,7 @@ def _cgroup_limits(
 def memory_share(platform: str) -> float:
     """Returns the fraction of a device's memory that plans may use."""
     # Accelerators' compilers take up to a quarter more than predicted
-    # (experiments/RESULTS.md), and their runtimes some.
+    # (experiments/results/accelerators.md), and their runtimes need some memory too.
     return 0.6 if platform == "cpu" else 0.75
 
 

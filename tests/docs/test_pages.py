@@ -133,6 +133,15 @@ def test_links_pictures_and_scripts_exist(page):
     assert not broken
 
 
+def test_pages_that_code_and_scripts_name_exist():
+    named = set()
+    for folder in ("audiodd_jax", "launch", "experiments", "tests"):
+        for file in (REPOSITORY / folder).rglob("*"):
+            if file.suffix in (".py", ".sh", ".sbatch"):
+                named |= set(re.findall(r"experiments/[\w/]+\.md", file.read_text()))
+    assert not [name for name in named if not (REPOSITORY / name).exists()]
+
+
 def test_every_page_is_reached_from_the_readme():
     reached, waiting = set(), [README]
     while waiting:
