@@ -32,8 +32,7 @@ def run(line: CommandLine) -> None:
     coreset = load_coreset(file)
     base = presets.for_model(coreset_config(coreset, file.parent), "convnet")
     config = line.configure(base)
-    check(flags.format, flags.test_clips)
-    out = Path(flags.out or file.parent / "export" / flags.format)
+    out = Path(flags.out or file.parent / "export" / (flags.format or ""))
     keep_compiled(config.data)
     export(coreset, flags.format, out, config, test_clips=flags.test_clips)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
@@ -48,12 +47,8 @@ def run(line: CommandLine) -> None:
     table(rows)
 
 
-def check(kind: str | None, test_clips: bool) -> None:
-    """Checks the format, and that it can hold test clips if they are requested.
-
-    Raises:
-      UserError: the format is unknown or cannot hold test clips.
-    """
+def _check(kind: str | None, test_clips: bool) -> None:
+    """Checks the format, and that it can hold test clips if they are requested."""
     if kind not in EXPORTS:
         near = difflib.get_close_matches(kind or "", EXPORTS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
@@ -86,7 +81,7 @@ def export(
       UserError: the folder is not empty, the format or a setting is not supported, or
         the test clips are not available.
     """
-    check(kind, test_clips)
+    _check(kind, test_clips)
     config = config or presets.for_model(coreset_config(coreset), "convnet")
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
@@ -103,12 +98,12 @@ def export(
         if kind in _ARRAYS:
             is_torch = kind == "pytorch"
             network_folder.write(folder, coreset, recipe, test, torch=is_torch)
-        elif kind == "audiofolder":
-            audio_folder.write(coreset.sounds(), coreset, folder)
-            header = hub.header(coreset, is_parquet=False)
         else:
+            header = hub.header(coreset, is_parquet=kind == "datasets")
+        if kind == "audiofolder":
+            audio_folder.write(coreset.sounds(), coreset, folder)
+        if kind == "datasets":
             hub.write(folder, coreset, coreset.sounds())
-            header = hub.header(coreset, is_parquet=True)
         values = _card_values(coreset, kind, config.training, test)
         write_atomically(folder / "README.md", cards.exported(values, header))
     return out

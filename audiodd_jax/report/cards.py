@@ -111,11 +111,7 @@ def training(
 ) -> str:
     """Returns the card of a training from its ``result.json``.
 
-    Args:
-      result: contents of the file.
-      accuracy: mean and deviation, as text.
-      model: the network.
-      recipe: its training.
+    ``accuracy`` is the mean with its deviation, as text.
     """
     settings = {**vars(model), **vars(recipe)}
     augment = vars(settings.pop("augment"))
@@ -187,11 +183,9 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
 
 
 def exported(values: dict[str, Any], header: dict[str, Any] | None) -> str:
-    """Returns the card of an exported coreset.
+    """Returns the card of an export from the values that its template names.
 
-    Args:
-      values: those that ``templates/export.md`` names.
-      header: YAML header of the Hub's dataset cards, or None.
+    ``header`` is the YAML header of a dataset card on the Hub, or None.
     """
     # JSON is YAML.
     lines = [f"{name}: {to_json(value)}" for name, value in (header or {}).items()]

@@ -1,4 +1,4 @@
-"""The summary of a prepared dataset, as rows to print."""
+"""The summary of a prepared dataset, as rows and lines to print."""
 
 import numpy as np
 
@@ -6,72 +6,69 @@ from audiodd_jax.data import datasets, tags
 from audiodd_jax.data.splits import SplitIndices
 from audiodd_jax.features.cache import FeatureSet
 
+# Most files that are listed because they cannot be decoded.
+_MAX_LISTED = 20
 
-def summary(name: str, found: FeatureSet, parts: SplitIndices) -> list[tuple[str, str]]:
-    """Rows of name and value: clips, classes, folds, seconds, bytes, features."""
-    entry = datasets.lookup(name)
-    seconds, size = float(found.seconds.sum()), int(found.raw_bytes.sum())
-    folds = np.unique(found.folds[found.folds > 0])
-    rates = ", ".join(map(str, np.unique(found.rates)))
-    noise = [] if found.noise is None else [("noise", f"{len(found.noise)} pieces")]
-    tests = f"; test fold {found.folds[parts.test[0]]}" if folds.size else ""
-    return [
-        ("dataset", f"{entry.title}, {found.version}"),
-        ("licence", found.licence),
-        ("clips", f"{len(found.labels):,}"),
-        ("classes", f"{len(found.class_names)}"),
-        *_tags(found),
+
+def summary(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, str]]:
+    """Returns rows of name and value: clips, classes, folds, audio, features."""
+    entry, config = datasets.lookup(name), clips.config
+    seconds, size = float(clips.seconds.sum()), int(clips.raw_bytes.sum())
+    folds = np.unique(clips.folds[clips.folds > 0])
+    rates = ", ".join(map(str, np.unique(clips.rates)))
+    tests = f"; test fold {clips.folds[parts.test[0]]}" if folds.size else ""
+    rows = [
+        ("dataset", f"{entry.title}, {clips.version}"),
+        ("licence", clips.licence),
+        ("clips", f"{len(clips.labels):,}"),
+        ("classes", f"{len(clips.class_names)}"),
+        ("tags", _tags(clips.labels) if tags.are_tags(clips.labels) else ""),
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
         ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
-        *noise,
-        ("skipped", f"{len(found.skipped)}"),
+        ("noise", "" if clips.noise is None else f"{len(clips.noise)} pieces"),
+        ("skipped", f"{len(clips.skipped)}"),
         (
             "features",
-            f"{found.config.n_mels} mel bins x {found.config.frames} frames of "
-            f"{found.config.clip_seconds:g} s at {found.config.sample_rate} Hz",
+            f"{config.n_mels} mel bins x {config.frames} frames of "
+            f"{config.clip_seconds:g} s at {config.sample_rate} Hz",
         ),
-        ("feature bytes", f"{found.features.nbytes / 1e6:,.1f} MB"),
-        ("cache", str(found.path)),
+        ("feature bytes", f"{clips.features.nbytes / 1e6:,.1f} MB"),
+        ("cache", str(clips.path)),
     ]
+    return [(name, value) for name, value in rows if value]
 
 
-def _tags(found: FeatureSet) -> list[tuple[str, str]]:
-    """How many tags clips have, if they have tags."""
-    if not tags.are_tags(found.labels):
-        return []
-    each = found.labels.sum(1)
-    text = f"{each.mean():.2f} per clip, at most {each.max()}"
-    if without := int((each == 0).sum()):
-        text += f"; {without:,} clips have none"
-    return [("tags", text)]
+def _tags(labels: np.ndarray) -> str:
+    """Describes the number of tags per clip."""
+    counts = labels.sum(1)
+    text = f"{counts.mean():.2f} per clip, at most {counts.max()}"
+    untagged = int((counts == 0).sum())
+    return text + f"; {untagged:,} clips have none" * (untagged > 0)
 
 
-def left_out(found: FeatureSet) -> list[str]:
-    """A line per reason why files are not used, with their number and an example."""
-    if not found.left_out and not found.skipped:
-        return []
-    rows = [(f"{count:,}", why, example) for why, count, example in found.left_out]
-    rows += [("1", "cannot be decoded", reason) for reason in found.skipped[:20]]
-    if more := len(found.skipped) - 20:
-        rows += [(f"{more:,}", "cannot be decoded", "")] * (more > 0)
-    return ["left out:", *(f"  {n:>8s}  {why}: {what}" for n, why, what in rows)]
+def left_out(clips: FeatureSet) -> list[str]:
+    """Returns a line per reason for unused files, with their number and an example."""
+    rows = [(count, reason, example) for reason, count, example in clips.left_out]
+    rows += [(1, "cannot be decoded", text) for text in clips.skipped[:_MAX_LISTED]]
+    more = len(clips.skipped) - _MAX_LISTED
+    rows += [(more, "cannot be decoded", "")] * (more > 0)
+    lines = [f"  {count:>8,}  {reason}: {example}" for count, reason, example in rows]
+    return ["left out:", *lines] if rows else []
 
 
-def class_counts(found: FeatureSet, parts: SplitIndices) -> list[str]:
-    """A line per class: its clips in each split and fold."""
-    classes = len(found.class_names)
-    count = lambda clips: tags.counts(found.labels[clips], classes)
+def class_counts(clips: FeatureSet, parts: SplitIndices) -> list[str]:
+    """Returns a line per class with its clips in each split and fold."""
+    count = lambda rows: tags.counts(clips.labels[rows], len(clips.class_names))
     splits = [count(part) for part in parts]
-    folds = np.unique(found.folds[found.folds > 0]).tolist()
-    in_folds = [count(found.folds == fold) for fold in folds]
+    folds = np.unique(clips.folds[clips.folds > 0]).tolist()
+    by_fold = [count(clips.folds == fold) for fold in folds]
     head = "clips per class (train / validation / test"
-    lines = [
-        f"{head}; in folds {', '.join(map(str, folds))}):" if folds else f"{head}):"
-    ]
-    for label, name in enumerate(found.class_names):
-        line = f"  {name:24s} {' / '.join(str(part[label]) for part in splits):16s}"
-        if folds:
-            line += "  " + " ".join(f"{part[label]:4d}" for part in in_folds)
-        lines.append(line.rstrip())
+    if folds:
+        head += f"; in folds {', '.join(map(str, folds))}"
+    lines = [f"{head}):"]
+    for label, name in enumerate(clips.class_names):
+        in_splits = " / ".join(str(part[label]) for part in splits)
+        in_folds = " ".join(f"{part[label]:4d}" for part in by_fold)
+        lines.append(f"  {name:24s} {in_splits:16s}  {in_folds}".rstrip())
     return lines

@@ -57,42 +57,29 @@ def learned_from(name: str) -> str:
 
 
 def render(rows: Sequence[Row]) -> str:
-    """Returns the evaluation as a Markdown table."""
+    """Returns the evaluation as a Markdown table, without empty columns."""
     metric = " or ".join(dict.fromkeys(row.scores.metric for row in rows))
-    columns = (
-        "protocol",
-        "learns from",
-        "clips",
-        "share of train",
-        f"{metric} (%)",
-        "95 % interval",
-        "macro F1",
-        "each seed",
-        "gap closed",
-        "s",
-    )
-    table = Table(columns, [_cells(row, _means(rows, row.protocol)) for row in rows])
-    if not any(row[-2] for row in table.rows):  # random or all clips are missing
-        table = table.without_column("gap closed")
-    return tables.markdown(table)
+    records = [_record(row, metric, _means(rows, row.protocol)) for row in rows]
+    return tables.markdown(tables.from_records(records).without_empty_columns())
 
 
-def _cells(row: Row, means: Mapping[str, float]) -> Sequence[str]:
+def _record(row: Row, metric: str, means: Mapping[str, float]) -> dict[str, str]:
     scores, closed = row.scores, None
     if row.learns_from not in ("random", "all"):
         closed = gap_closed(means, row.learns_from)
-    return (
-        row.protocol,
-        learned_from(row.learns_from),
-        f"{row.clips:,}",
-        f"{100 * row.fraction:.2f} %",
-        str(scores).removesuffix(" %"),
-        "" if math.isnan(scores.interval) else f"± {100 * scores.interval:.1f}",
-        f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
-        ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
-        "" if closed is None else f"{100 * closed:z.0f} %",
-        f"{row.seconds:.0f}",
-    )
+    interval = 100 * scores.interval
+    return {
+        "protocol": row.protocol,
+        "learns from": learned_from(row.learns_from),
+        "clips": f"{row.clips:,}",
+        "share of train": f"{100 * row.fraction:.2f} %",
+        f"{metric} (%)": str(scores).removesuffix(" %"),
+        "95 % interval": "" if math.isnan(interval) else f"± {interval:.1f}",
+        "macro F1": f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
+        "each seed": ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
+        "gap closed": "" if closed is None else f"{100 * closed:z.0f} %",
+        "s": f"{row.seconds:.0f}",
+    }
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
@@ -119,37 +106,26 @@ def _means(rows: Sequence[Row], protocol: str) -> dict[str, float]:
     }
 
 
-def over_random(accuracies: Mapping[str, float]) -> float | None:
+def over_random(means: Mapping[str, float]) -> float | None:
     """Improvement of the coreset over random clips with labels of the same kind.
 
-    Args:
-      accuracies: by training set: ``coreset``, ``random`` and so on.
-
-    Returns:
-      A difference of accuracies, or None if a row is missing.
+    Takes the mean accuracy by training set; returns None if a row is missing.
     """
-    same_labels = "random" + RELABELLED
-    base = accuracies.get(same_labels, accuracies.get("random"))
-    if base is None or "coreset" not in accuracies:
+    base = means.get("random" + RELABELLED, means.get("random"))
+    if base is None or "coreset" not in means:
         return None
-    return accuracies["coreset"] - base
+    return means["coreset"] - base
 
 
-def gap_closed(accuracies: Mapping[str, float], name: str = "coreset") -> float | None:
+def gap_closed(means: Mapping[str, float], name: str = "coreset") -> float | None:
     """Share of the gap between random and all clips that a training set closes.
 
-    Args:
-      accuracies: by training set: ``coreset``, ``random``, ``all`` and so on.
-      name: the training set.
-
-    Returns:
-      A share, negative below random clips, or None if a row is missing or there is no
-      gap.
+    It is negative below random clips, and None if a row is missing or there is no gap.
     """
-    if not {"random", "all", name} <= accuracies.keys():
+    if not {"random", "all", name} <= means.keys():
         return None
-    gap = accuracies["all"] - accuracies["random"]
-    return (accuracies[name] - accuracies["random"]) / gap if gap > 0 else None
+    gap = means["all"] - means["random"]
+    return (means[name] - means["random"]) / gap if gap > 0 else None
 
 
 def render_classes(rows: Sequence[Row], class_names: Sequence[str]) -> str:

@@ -52,12 +52,7 @@ def curves(
     path: Path,
     metric: str = ACCURACY,
 ) -> None:
-    """Draws loss and accuracies against steps.
-
-    Args:
-      history: rows of ``metrics.jsonl``.
-      metric: what the accuracies are, in words.
-    """
+    """Draws the losses and accuracies in ``metrics.jsonl`` against steps."""
     figure = blank(9.0, 3.4)
     left, right = figure.subplots(1, 2)
 
@@ -89,12 +84,7 @@ def progress(
     path: Path,
     metric: str = ACCURACY,
 ) -> None:
-    """Draws validation accuracy against steps.
-
-    Args:
-      validated: steps and accuracies of each line, by its name in the legend.
-      metric: what the accuracies are, in words.
-    """
+    """Draws validation accuracy against steps: ``(step, accuracy)`` by name."""
     figure = blank(8.0, 4.5)
     axes = figure.subplots()
     for i, (name, points) in enumerate(validated.items()):
@@ -170,12 +160,7 @@ def coreset_grid(
 def by_class(
     scores: Evaluation, class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draws the confusion matrix of all seeds, or the average precision of each tag.
-
-    Args:
-      scores: with details by class or tag.
-      class_names: ``c`` names.
-    """
+    """Draws the confusion matrix of all seeds, or the average precision of each tag."""
     if scores.tags is None:
         confusion(scores.confusions.sum(0), class_names, title, path)
         return
@@ -205,12 +190,7 @@ def _font_size(classes: int) -> float:
 def confusion(
     counts: Int[np.ndarray, "c c"], class_names: Sequence[str], title: str, path: Path
 ) -> None:
-    """Draws a confusion matrix.
-
-    Args:
-      counts: clips by class (rows) and prediction (columns).
-      class_names: ``c`` names.
-    """
+    """Draws a confusion matrix: clips by class (rows) and prediction (columns)."""
     classes = len(class_names)
     total = counts.sum(1, keepdims=True)
     shares = 100 * np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)

@@ -53,13 +53,7 @@ class Options(NamedTuple):
 
 
 class Sounds(NamedTuple):
-    """Spectrograms and their sounds.
-
-    Attributes:
-      log_mel: ``[k, f, t]`` in dB.
-      waveforms: ``[k, samples]``.
-      convergence: ``[k]`` spectral convergence of the inversion.
-    """
+    """Spectrograms in dB, their sounds, and the inversion's spectral convergence."""
 
     log_mel: Float[np.ndarray, "k f t"]
     waveforms: Float[np.ndarray, "k samples"]
@@ -67,12 +61,9 @@ class Sounds(NamedTuple):
 
 
 class Nearest(NamedTuple):
-    """The training clip nearest to each spectrogram.
+    """Rows and labels of the training clip nearest to each spectrogram.
 
-    Attributes:
-      rows: ``[s]`` rows of the training clips.
-      labels: ``[s]`` their classes, or ``[s, c]`` their tags.
-      distances: ``[s]`` root mean square, in standard deviations.
+    Distances are root mean squares, in standard deviations.
     """
 
     rows: Int[np.ndarray, " s"]
@@ -89,12 +80,7 @@ class Shown(NamedTuple):
 
 
 def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
-    """Makes the gallery of a coreset from the first run of its group.
-
-    Args:
-      group: distillations or choices of clips.
-      sounds_folder: parent of the coreset's folder of sounds.
-      options: how it is shown.
+    """Makes the gallery of a group's first coreset, in its own folder of sounds.
 
     Raises:
       UserError: the coreset is damaged.
@@ -176,12 +162,7 @@ def _distances(
 
 
 def nearest(images: Float[Array, "s f t 1"], train: Clips) -> Nearest:
-    """Finds the nearest training clips, of any class.
-
-    Args:
-      images: standardised spectrograms.
-      train: training clips with the same preprocessing.
-    """
+    """Finds the nearest training clips, of any class, with the same preprocessing."""
     labels, parts = np.asarray(train.labels), []
     for first in range(0, len(labels), _COMPARED_AT_ONCE):
         rows = np.arange(first, min(first + _COMPARED_AT_ONCE, len(labels)))
@@ -232,7 +213,6 @@ def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> b
     """Returns a PNG with one pixel per bin, low frequencies at the bottom.
 
     Args:
-      log_mel: in dB.
       limits: dB of the darkest and brightest colour.
     """
     from matplotlib import image  # slow to import; other commands draw nothing
@@ -244,15 +224,7 @@ def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> b
 
 
 def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, str]:
-    """Encodes a sound for a page, as MP3 if possible, else WAV.
-
-    Args:
-      waveform: in [-1, 1].
-      rate: in Hz.
-
-    Returns:
-      The content of the file, and its media type.
-    """
+    """Encodes a sound as MP3 if possible, else WAV; returns content and media type."""
     if "MP3" in soundfile.available_formats() and rate in _MP3_RATES:
         return audio_folder.encoded(waveform, rate, "MP3"), "audio/mpeg"
     return audio_folder.encoded(waveform, rate, "WAV"), "audio/wav"
@@ -261,12 +233,9 @@ def sound(waveform: Float[np.ndarray, " samples"], rate: int) -> tuple[bytes, st
 def strongest(
     label: Float[np.ndarray, " c"], class_names: tuple[str, ...], count: int = 3
 ) -> Iterator[tuple[str, float]]:
-    """Yields the classes of a label with the largest values; 1 for a hard label.
+    """Yields the classes with the largest values, at least 0.01, of a centred label.
 
-    Args:
-      label: centred.
-      class_names: ``c`` names.
-      count: most classes; values below 0.01 are left out.
+    The value of a hard label is 1.
     """
     values = label + 1 / label.size
     for index in np.argsort(-values, kind="stable")[:count]:

@@ -134,9 +134,7 @@ def grouped(
 ) -> list[Group]:
     """Groups finished runs of one kind that differ only in seeds and paths.
 
-    Args:
-      runs: runs of one kind; unfinished ones are left out.
-      coresets: coresets that networks were trained on, by digest.
+    ``coresets`` are those that networks were trained on, by digest.
     """
     coresets = coresets or {}
     alike: dict[str, list[Run]] = {}
@@ -159,7 +157,7 @@ def _group(
     others: Iterable[dict[str, Any]],
     coresets: Mapping[str, Group],
 ) -> Group:
-    """Returns runs as a group, named by the settings that similar groups lack."""
+    """Returns runs as a group, with the settings that differ from similar groups."""
     similar = [other for other in others if _shown(other) == _shown(settings)]
     differing = tuple(
         f"{name}={value}"

@@ -27,9 +27,8 @@ class Curve(NamedTuple):
     """The learning curve of an acquisition function.
 
     Attributes:
-      name: the function's name.
       counts: labelled clips in each round.
-      accuracies: ``[k, rounds]`` on the test split, one row per seed.
+      accuracies: on the test split, one row per seed.
       seconds: mean duration of a run.
     """
 
@@ -40,13 +39,11 @@ class Curve(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Accuracies of networks trained on coresets of one size.
+    """Test accuracies of networks trained on coresets of one size.
 
     Attributes:
       clips: spectrograms per coreset.
-      accuracies: on the test split, one per network.
       seconds: mean duration of a training.
-      name: label of the coresets in the legend.
     """
 
     clips: int
@@ -76,11 +73,9 @@ def draw(
     """Draws test accuracy against labelled clips, with coresets as points.
 
     Args:
-      curves: one per acquisition function.
       points: coresets; those of the same size are drawn next to each other.
       num_train: number of clips in the training split.
       everything: accuracies of networks trained on all clips.
-      metric: what the accuracies are, in words.
     """
     names = list(dict.fromkeys(point.name for point in points))
     is_full = len(curves) + len(names) > 10
@@ -163,11 +158,7 @@ def table(
 ) -> Table:
     """Returns accuracies with a row per function and a column per number of clips.
 
-    Args:
-      curves: one per acquisition function.
-      points: coresets; their sizes have columns too.
-      counts: numbers of labelled clips to show.
-      num_train: number of clips in the training split.
+    The columns are ``counts`` and the sizes of the coresets.
     """
     counts = sorted({*counts, *(point.clips for point in points)})
     head = [f"{c:,} clips, {100 * c / num_train:.1f} %" for c in counts]

@@ -35,16 +35,7 @@ _NOTE = (
 
 
 def write(runs: Sequence[Run], out: Path, options: Options) -> list[Shown]:
-    """Writes all parts of a report, the page last.
-
-    Args:
-      runs: all runs, including unfinished ones.
-      out: folder of the report.
-      options: which coresets to show, and how.
-
-    Returns:
-      The galleries of the coresets that are shown.
-    """
+    """Writes all parts of a report, the page last; returns the galleries on it."""
     groups = comparison.compare(runs)
     of_kind = lambda kind: [group for group in groups if group.first.kind == kind]
     distilled, trained, chosen = map(of_kind, ("distill", "train", "active"))

@@ -23,14 +23,8 @@ class Table(NamedTuple):
     def without_empty_columns(self) -> "Table":
         """Returns the table without columns whose cells are all empty."""
         columns = range(len(self.columns))
-        return self._pick([i for i in columns if any(row[i] for row in self.rows)])
-
-    def without_column(self, name: str) -> "Table":
-        """Returns the table without the column of this heading."""
-        return self._pick([i for i, head in enumerate(self.columns) if head != name])
-
-    def _pick(self, indices: Sequence[int]) -> "Table":
-        pick = lambda cells: [cells[i] for i in indices]
+        kept = [i for i in columns if any(row[i] for row in self.rows)]
+        pick = lambda cells: [cells[i] for i in kept]
         return Table(pick(self.columns), [pick(row) for row in self.rows])
 
 

@@ -105,12 +105,7 @@ def _save(path: Path, columns: dict[str, pa.Array], coreset: Coreset) -> None:
 
 
 def header(coreset: Coreset, *, is_parquet: bool) -> dict[str, Any]:
-    """Returns the YAML header of a dataset card, as on the Hub.
-
-    Args:
-      coreset: the coreset.
-      is_parquet: also describe the Parquet files.
-    """
+    """Returns the YAML header of a dataset card, with the Parquet files if any."""
     size = len(coreset.labels) * coreset.factor
     values = {
         "license": licence(coreset.metadata["licence"]),

@@ -45,12 +45,7 @@ _MODEL = ("depth", "width", "norm", "readout", "head")
 
 
 class Clips(NamedTuple):
-    """Recordings to test networks on.
-
-    Attributes:
-      waveforms: ``[b, samples]``, with the coreset's sample rate and clip length.
-      labels: ``[b]`` classes, or ``[b, c]`` tags.
-    """
+    """Recordings to test networks on, with the coreset's sample rate and length."""
 
     waveforms: Float[np.ndarray, "b samples"]
     labels: Int[np.ndarray, "b *c"]
@@ -66,14 +61,7 @@ class Recipe(NamedTuple):
 def write(
     folder: Path, coreset: Coreset, recipe: Recipe, test: Clips | None, *, torch: bool
 ) -> None:
-    """Writes the content of an existing folder.
-
-    Args:
-      folder: must exist.
-      coreset: the coreset.
-      recipe: the network and its training.
-      test: clips to test on, or None.
-      torch: also write the script for PyTorch.
+    """Writes the content of an existing folder; ``torch`` adds the script for PyTorch.
 
     Raises:
       UserError: the script does not support a setting of the recipe, or tags.
