@@ -1,48 +1,192 @@
-"""How good predictions are: accuracy of classes, mean average precision of tags.
+r"""Metrics of predictions: accuracy of classes, mean average precision of tags.
 
-The form of the labels says which. Everything that validates, selects or reports asks
-here, so that a run has one measure.
+The form of the labels decides which. Validation, selection and reports all use this
+module, so that a run has one metric.
+
+For one tag, with the clips in order of descending score,
+
+    AP = sum_n (R_n - R_{n-1}) P_n
+
+where ``P_n`` and ``R_n`` are precision and recall of all clips with at least the n-th
+distinct score, so that the order of clips with equal scores has no effect. There is no
+interpolation. The mean over tags (mAP) leaves out tags that no clip has.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
-from audiodd_jax.data import tags
-from audiodd_jax.features import groups
-from audiodd_jax.features.average_precision import mean_average_precision
+from audiodd_jax.data.tags import are_tags
 
 ACCURACY, MEAN_AVERAGE_PRECISION = "accuracy", "mean average precision"
 
+# Draws of the Bayesian bootstrap, and their key.
+_DRAWS, _KEY = 64, 0xB007
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error.
+
+    Attributes:
+      mean: mean over groups.
+      error: standard error of the mean; 0 for a single group.
+    """
+
+    mean: Float[Array, ""]
+    error: Float[Array, ""]
+
 
 def name_of(labels: Int[Any, "b *c"]) -> str:
-    """The measure of clips with these labels, in words."""
-    return MEAN_AVERAGE_PRECISION if tags.are_tags(labels) else ACCURACY
+    """Returns the name of the metric for these labels."""
+    return MEAN_AVERAGE_PRECISION if are_tags(labels) else ACCURACY
 
 
 def estimate(
     outputs: Float[Array, "b c"],
     labels: Int[Array, "b *c"],
     recordings: Int[Array, " b"] | None = None,
-) -> groups.Estimate:
-    """The measure and its standard error, with which recordings weigh the same.
+) -> Estimate:
+    """Estimates the metric; all recordings have the same weight.
 
     Args:
-      outputs: the higher, the likelier the class or tag.
+      outputs: higher for more likely classes or tags.
       labels: ``[b]`` classes, or ``[b, c]`` tags.
-      recordings: number of each clip's recording; None: one clip of each.
+      recordings: number of each clip's recording; None: one clip per recording.
     """
-    if tags.are_tags(labels):
+    if are_tags(labels):
         return mean_average_precision(outputs, labels, recordings)
     hits = jnp.argmax(outputs, axis=1) == labels
-    return groups.estimate(hits.astype(outputs.dtype), recordings)
+    return grouped_mean(hits.astype(outputs.dtype), recordings)
 
 
 def of_batch(
     outputs: Float[Array, "b c"], labels: Int[Array, "b *c"]
 ) -> Float[Array, ""]:
-    """The measure of the clips of a step."""
-    if tags.are_tags(labels):
+    """Computes the metric of a step's clips."""
+    if are_tags(labels):
         return mean_average_precision(outputs, labels).mean
     return jnp.mean(jnp.argmax(outputs, axis=1) == labels)
+
+
+def grouped_mean(
+    values: Float[Array, " b"], groups: Int[Array, " b"] | None = None
+) -> Estimate:
+    """Estimates the mean of the groups' means, with each group as one observation.
+
+    Args:
+      values: one value per clip.
+      groups: group of each clip, from 0 and below ``b``; None: one clip per group.
+    """
+    if groups is None:
+        count = values.shape[0]
+        mean = jnp.mean(values)
+        squares = jnp.sum((values - mean) ** 2)
+    else:
+        total = lambda x: jax.ops.segment_sum(x, groups, groups.shape[0])
+        sizes = total(jnp.ones_like(values))
+        means = total(values) / jnp.maximum(sizes, 1)
+        is_used = sizes > 0
+        count = jnp.sum(is_used)
+        mean = jnp.sum(means, where=is_used) / count
+        squares = jnp.sum((means - mean) ** 2, where=is_used)
+    variance = squares / jnp.maximum(count - 1, 1)
+    return Estimate(mean, jnp.sqrt(variance / count))
+
+
+class _Ranked(NamedTuple):
+    """The clips in order of descending score, for each tag.
+
+    Attributes:
+      order: ``[c, b]`` clips.
+      has_tag: ``[c, b]`` whether they have the tag, in that order.
+      last: ``[c, b]`` last position with the same score.
+    """
+
+    order: Int[Array, "c b"]
+    has_tag: Float[Array, "c b"]
+    last: Int[Array, "c b"]
+
+
+def _rank(scores: Float[Array, "b c"], tags: Int[Array, "b c"]) -> _Ranked:
+    """Sorts the clips by the scores of each tag."""
+    count = scores.shape[0]
+    order = jnp.argsort(-scores.T, axis=1)
+    along = lambda values: jnp.take_along_axis(values.T, order, axis=1)
+    ranked = along(scores)
+    is_last = jnp.concatenate(
+        [ranked[:, 1:] != ranked[:, :-1], jnp.ones((ranked.shape[0], 1), bool)], axis=1
+    )
+    positions = jnp.where(is_last, jnp.arange(count), count)
+    last = lax.cummin(positions, axis=1, reverse=True)
+    # Sums over many clips need float32, whatever the precision of the scores.
+    precision = jnp.promote_types(scores.dtype, jnp.float32)
+    return _Ranked(order, along(tags).astype(precision), last)
+
+
+def _from_ranked(ranked: _Ranked, weights: Float[Array, " b"]) -> Float[Array, " c"]:
+    """Computes the average precision of each tag with weighted clips."""
+    in_order = weights[ranked.order]
+    hits = in_order * ranked.has_tag
+    at_last = lambda values: jnp.take_along_axis(
+        jnp.cumsum(values, axis=1), ranked.last, axis=1
+    )
+    total = at_last(in_order)
+    precision = at_last(hits) / jnp.where(total > 0, total, 1)
+    return jnp.sum(hits * precision, axis=1) / jnp.sum(hits, axis=1)
+
+
+def average_precision(
+    scores: Float[Array, "b c"],
+    tags: Int[Array, "b c"],
+    weights: Float[Array, " b"] | None = None,
+) -> Float[Array, " c"]:
+    """Computes the average precision of each tag; NaN for a tag that no clip has.
+
+    Args:
+      scores: higher for more likely tags.
+      tags: 1 where a clip has a tag, else 0.
+      weights: weights of the clips, not negative; None: all the same.
+    """
+    ranked = _rank(scores, tags)
+    if weights is None:
+        weights = jnp.ones(scores.shape[0], ranked.has_tag.dtype)
+    return _from_ranked(ranked, weights)
+
+
+def mean_average_precision(
+    scores: Float[Array, "b c"],
+    tags: Int[Array, "b c"],
+    groups: Int[Array, " b"] | None = None,
+) -> Estimate:
+    """Estimates the mean average precision; 0 if no clip has any tag.
+
+    All groups of clips have the same weight. The error is the deviation over draws of
+    the Bayesian bootstrap: exponential weights of the groups, always the same draws.
+
+    Args:
+      scores: higher for more likely tags.
+      tags: 1 where a clip has a tag, else 0.
+      groups: group of each clip, from 0 and below ``b``; None: one clip per group.
+
+    References:
+      Rubin, *The Bayesian Bootstrap*, Annals of Statistics 1981.
+    """
+    ranked, count = _rank(scores, tags), scores.shape[0]
+    share = jnp.ones(count, ranked.has_tag.dtype)
+    if groups is not None:
+        share /= jnp.bincount(groups, length=count)[groups]
+    is_used = tags.any(0)
+    mean = lambda weights: (
+        jnp.sum(jnp.where(is_used, _from_ranked(ranked, weights), 0))
+        / jnp.maximum(is_used.sum(), 1)
+    )
+
+    def drawn(key: Array) -> Float[Array, ""]:
+        weights = jax.random.exponential(key, (count,), share.dtype)
+        return mean(share * (weights if groups is None else weights[groups]))
+
+    keys = jax.random.split(jax.random.key(_KEY), _DRAWS)
+    return Estimate(mean(share), jnp.std(lax.map(drawn, keys), ddof=1))

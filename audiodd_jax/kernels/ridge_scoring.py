@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import EvaluationConfig, RandomNetworkConfig, RFADConfig
-from audiodd_jax.features import groups, metric
+from audiodd_jax.features import metric
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, sum_over_devices
@@ -138,5 +138,5 @@ def score(
     targets = centred_targets(labels, predictions.shape[1], predictions.dtype)
     losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
     accuracy = metric.estimate(predictions, labels, recordings)
-    loss = groups.estimate(losses, recordings)
+    loss = metric.grouped_mean(losses, recordings)
     return Score(accuracy.mean, accuracy.error, loss.mean)

@@ -1,6 +1,6 @@
 """Metrics of predictions: confusion matrix, accuracy per class, macro F1, interval.
 
-Average precision is in ``features.average_precision``.
+Average precision is in ``features.metric``.
 """
 
 import math

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from audiodd_jax.config import ModelConfig, TrainingConfig
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import groups, metric
+from audiodd_jax.features import metric
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
@@ -164,7 +164,7 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
             loss = losses.loss_name(config, tags.are_tags(data.labels))
             values = losses.per_clip(out, targets, loss).astype(out.dtype)
             accuracy = metric.estimate(out, data.labels, data.recordings).mean
-            return accuracy, groups.estimate(values, data.recordings).mean
+            return accuracy, metric.grouped_mean(values, data.recordings).mean
 
         return jax.lax.map(score, networks)
 

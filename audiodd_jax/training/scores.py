@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from audiodd_jax.features import metric
-from audiodd_jax.features.average_precision import average_precision
 from audiodd_jax.training import metrics
 
 
@@ -166,7 +165,7 @@ def from_tag_outputs(
     labels = np.asarray(labels)
     precisions, f1s = [], []
     for of_seed in np.asarray(outputs):
-        precision = average_precision(jnp.asarray(of_seed), jnp.asarray(labels))
+        precision = metric.average_precision(jnp.asarray(of_seed), jnp.asarray(labels))
         precisions.append(np.asarray(precision, float))
         f1s.append(metrics.macro_f1_of_tags(of_seed > threshold, labels))
     return _of_tags(protocol, TagScores(np.stack(precisions), np.array(f1s)))

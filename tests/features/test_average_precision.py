@@ -5,10 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from audiodd_jax.features.average_precision import (
-    average_precision,
-    mean_average_precision,
-)
+from audiodd_jax.features.metric import average_precision, mean_average_precision
 
 
 def arrays(scores, tags):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 import audiodd_jax
-from audiodd_jax.features import dataset, groups
+from audiodd_jax.features import dataset, metric
 from audiodd_jax.kernels import ridge_scoring
 
 
@@ -47,7 +47,7 @@ def test_each_recording_weighs_the_same_in_a_score():
 
 
 def test_the_error_of_one_recording_is_not_known():
-    found = groups.estimate(jnp.array([1.0, 0.0]), jnp.array([1, 1]))
+    found = metric.grouped_mean(jnp.array([1.0, 0.0]), jnp.array([1, 1]))
     assert (float(found.mean), float(found.error)) == (0.5, 0.0)
 
 
