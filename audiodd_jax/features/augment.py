@@ -1,7 +1,7 @@
 """Random augmentation of real spectrograms, as pure functions of a key.
 
-All functions act on standardised images; settings in dB are divided by the standard
-deviation. The silence of a clip is its lowest level in dB.
+All functions act on standardised spectrograms, so that settings in dB are divided by
+the standard deviation. The silence of a clip is its lowest level in dB.
 
 References:
   Park et al., *SpecAugment*, Interspeech 2019 (the masks).
@@ -17,8 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, Key, Num
 from audiodd_jax.config import AugmentConfig
 from audiodd_jax.features.normalization import Normalization, apply, invert
 
-# Natural log of power per decibel, and the range of the drawn signal-to-noise ratio.
+# Natural logarithm of power per dB.
 _PER_DB = math.log(10) / 10
+# Range in dB of the random signal-to-noise ratio.
 _SNR_RANGE = 30.0
 
 
@@ -28,7 +29,7 @@ def time_shift(
     share: float,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Shifts each clip by up to ``share`` of its frames and fills with silence."""
+    """Shifts each clip by up to ``share`` of its frames, and fills with silence."""
     b, _, t, _ = images.shape
     most = int(share * t)
     shift = jax.random.randint(key, (b, 1), -most, most + 1)
@@ -46,11 +47,46 @@ def mask(
     share: float,
     axis: int,
     stats: Normalization,
+    bands: int,
 ) -> Float[Array, "b f t 1"]:
-    """Silences one band, up to ``share`` wide, of mel bins (axis 1) or frames (2)."""
-    band = random_band(key, images.shape[0], images.shape[axis], share)
+    """Silences a band of mel bins (axis 1) or frames (axis 2) of each clip.
+
+    Args:
+      key: draws the bands.
+      images: standardised spectrograms.
+      share: largest share of the axis that a band covers.
+      axis: 1 or 2.
+      stats: statistics that standardised the images.
+      bands: number of bands: ``b``, or 1 that all clips share.
+    """
+    band = random_band(key, bands, images.shape[axis], share)
     band = band[:, :, None, None] if axis == 1 else band[:, None, :, None]
     return jnp.where(band, silence(images, stats), images)
+
+
+def add_noise(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    largest: float,
+    stats: Normalization,
+    draws: int,
+) -> Float[Array, "b f t 1"]:
+    """Adds Gaussian noise of a random level of up to ``largest`` dB.
+
+    ``draws`` is ``b``, or 1 for noise that all clips share.
+    """
+    level_key, noise_key = jax.random.split(key)
+    level = jax.random.uniform(level_key, (draws, 1, 1, 1), maxval=largest)
+    shape = (draws, *images.shape[1:])
+    noise = jax.random.normal(noise_key, shape, images.dtype)
+    return images + level.astype(images.dtype) * noise * per_decibel(images, stats)
+
+
+def per_decibel(
+    images: Float[Array, "b f t 1"], stats: Normalization
+) -> Float[Array, "1 f 1 1"]:
+    """Returns the change of standardised images per dB: one over the deviation."""
+    return 1 / jnp.asarray(stats.std, images.dtype)[None, :, None, None]
 
 
 def add_background(
@@ -67,16 +103,16 @@ def add_background(
     which_key, level_key, share_key = jax.random.split(key, 3)
     b = images.shape[0]
     decibel = invert(images, stats)
-    highest = lambda x: x.max(axis=(1, 2), keepdims=True)
+    peak = lambda x: x.max(axis=(1, 2), keepdims=True)
     piece = noise[jax.random.randint(which_key, (b,), 0, noise.shape[0])]
     piece = piece.astype(decibel.dtype)
     snr = config.background_snr_db + jax.random.uniform(
         level_key, (b, 1, 1), maxval=_SNR_RANGE
     )
-    piece = piece - highest(piece) + highest(decibel) - snr
+    piece = piece - peak(piece) + peak(decibel) - snr
     # log(10^(x/10) + 10^(n/10)), in dB.
     mixed = jnp.logaddexp(decibel * _PER_DB, piece * _PER_DB) / _PER_DB
-    mixed = mixed - highest(mixed) + highest(decibel)
+    mixed = mixed - peak(mixed) + peak(decibel)
     mixed = jnp.maximum(mixed, decibel.min(axis=(1, 2), keepdims=True))
     chosen = jax.random.uniform(share_key, (b, 1, 1, 1)) < config.background
     return jnp.where(chosen, apply(mixed, stats), images)
@@ -91,16 +127,10 @@ def augment(
 ) -> Float[Array, "b f t 1"]:
     """Applies the augmentations that ``config`` enables, drawn for each clip.
 
-    Args:
-      key: typed PRNG key.
-      images: standardised spectrograms.
-      config: strength of each augmentation.
-      stats: statistics that standardised the images.
-      noise: background noise in dB; required by ``config.background``.
+    ``noise`` is background noise in dB, which ``config.background`` requires.
     """
     keys = jax.random.split(key, 5)
     b = images.shape[0]
-    per_bin = 1.0 / jnp.asarray(stats.std)[None, :, None, None]
     if config.background:
         noise_key = jax.random.fold_in(key, 5)
         images = add_background(noise_key, images, noise, config, stats)
@@ -108,27 +138,22 @@ def augment(
         images = time_shift(keys[0], images, config.time_shift, stats)
     if config.gain_db:
         gain = jax.random.uniform(keys[1], (b, 1, 1, 1), minval=-1.0, maxval=1.0)
-        images = images + config.gain_db * gain * per_bin
+        images = images + config.gain_db * gain * per_decibel(images, stats)
     if config.noise_db:
-        level_key, noise_key = jax.random.split(keys[2])
-        level = jax.random.uniform(level_key, (b, 1, 1, 1), maxval=config.noise_db)
-        noise = jax.random.normal(noise_key, images.shape, images.dtype)
-        images = images + level * noise * per_bin
+        images = add_noise(keys[2], images, config.noise_db, stats, b)
     if config.time_mask:
-        images = mask(keys[3], images, config.time_mask, 2, stats)
+        images = mask(keys[3], images, config.time_mask, 2, stats, b)
     if config.frequency_mask:
-        images = mask(keys[4], images, config.frequency_mask, 1, stats)
+        images = mask(keys[4], images, config.frequency_mask, 1, stats, b)
     return images
 
 
 def silence(
     images: Float[Array, "b f t 1"], stats: Normalization
 ) -> Float[Array, "b _ 1 1"]:
-    """The lowest level of each clip: a value per bin if bins have their own statistics.
+    """Returns the lowest level of each clip, standardised.
 
-    Args:
-      images: standardised spectrograms.
-      stats: statistics that standardised them.
+    It is one value, or one per bin if bins have different statistics.
     """
     mean, std = (np.asarray(values) for values in stats)
     if (mean == mean[0]).all() and (std == std[0]).all():
@@ -141,12 +166,12 @@ def silence(
 def random_band(
     key: Key[Array, ""], count: int, size: int, share: float
 ) -> Bool[Array, "b size"]:
-    """A band per clip: uniform width up to ``share * size``, uniform position."""
-    width_key, place_key = jax.random.split(key)
+    """Draws bands of uniform width up to ``share * size`` and uniform position."""
+    width_key, position_key = jax.random.split(key)
     width: Int[Array, "b 1"] = jax.random.randint(
         width_key, (count, 1), 0, int(share * size) + 1
     )
     room = size - width + 1
-    start = (jax.random.uniform(place_key, (count, 1)) * room).astype(jnp.int32)
+    start = (jax.random.uniform(position_key, (count, 1)) * room).astype(jnp.int32)
     position = jnp.arange(size)[None]
     return (position >= start) & (position < start + width)

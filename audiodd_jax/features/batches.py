@@ -1,7 +1,7 @@
 """Random batches of training clips, from the device or streamed from the cache.
 
-Step ``i`` draws from ``fold_in(root, i)``: both storages give the same batches for the
-same key, and a resumed run gets the batches of an uninterrupted one.
+Step ``i`` draws from ``fold_in(root, i)``, so that both storages yield the same batches
+for the same key, and a resumed run gets the batches of an uninterrupted one.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from audiodd_jax.features import normalization
 from audiodd_jax.features.clips import Clips
 
 _THREADS = 2
-# Chunks read ahead of the device.
+# Chunks that are read ahead of the device.
 _AHEAD = 2
 
 
 class Streamed(NamedTuple):
-    """Batches of several steps, as they are stored in the cache.
+    """Batches of several steps, as stored in the cache.
 
     Attributes:
       features: ``[steps, b, f, t]`` float16, dB.
@@ -38,19 +38,19 @@ class Streamed(NamedTuple):
 def step_keys(
     root: Key[Array, ""], step: Int[Array, ""] | int
 ) -> tuple[Key[Array, ""], Key[Array, ""]]:
-    """The keys of a step: for its batch's indices, and for its augmentation."""
+    """Returns the keys of a step, for the indices of its batch and its augmentation."""
     index_key, augment_key = jax.random.split(jax.random.fold_in(root, step))
     return index_key, augment_key
 
 
-# The indices of a batch, from a key and all clips, of which it reads no images.
+# Draws the indices of a batch from all clips, without reading spectrograms.
 Draw = Callable[[Key[Array, ""], Any], Int[Array, " b"]]
 
 
 def uniform(size: int) -> Draw:
     """Draws ``size`` clips without replacement, or all if there are fewer.
 
-    Of anything with labels: clips, or a coreset's spectrograms.
+    It draws from anything with labels: clips, or a coreset's spectrograms.
     """
 
     def draw(key: Key[Array, ""], data: Any) -> Int[Array, " b"]:
@@ -61,14 +61,10 @@ def uniform(size: int) -> Draw:
 
 
 def by_recording(num_classes: int, size: int) -> Draw:
-    """Draws ``size`` clips, each of a random recording of a random class.
+    """Draws ``size`` clips, each from a random recording of a random class.
 
-    With replacement. A recording that many clips were cut from counts as much as one
-    with a single clip, and a class of few clips as much as one of many.
-
-    Args:
-      num_classes: ``c``.
-      size: ``b``; fewer if there are fewer clips.
+    Clips are drawn with replacement, and no more than there are. All classes have the
+    same weight, and so do all recordings of a class, however many clips they have.
     """
 
     def draw(key: Key[Array, ""], data: Clips) -> Int[Array, " b"]:
@@ -80,10 +76,10 @@ def by_recording(num_classes: int, size: int) -> Draw:
 
 
 def recording_weights(data: Clips, num_classes: int) -> Float[Array, " b"]:
-    """Weights of clips, with which classes and recordings of a class weigh the same.
+    """Weights clips so that classes, and recordings of a class, weigh the same.
 
-    A clip with tags has the sum of its weights for each of them; clips without tags
-    weigh as much as one tag.
+    The weight of a clip with tags is the sum of its weights for each tag; all clips
+    without tags together weigh as much as one tag.
     """
     labels, clips = data.labels, data.labels.shape[0]
     share = jnp.ones(clips)
@@ -98,13 +94,9 @@ def recording_weights(data: Clips, num_classes: int) -> Float[Array, " b"]:
 
 
 def balanced(num_classes: int, per_class: int) -> Draw:
-    """Draws ``per_class`` clips of each class, in class order.
+    """Draws ``per_class`` clips of each class without replacement, in class order.
 
-    Without replacement; a smaller class repeats its clips in turn.
-
-    Args:
-      num_classes: ``c``; every class has a clip.
-      per_class: clips per class; ``b = c * per_class``.
+    Smaller classes repeat their clips in turn; every class must have a clip.
     """
 
     def draw(key: Key[Array, ""], data: Clips) -> Int[Array, " b"]:
@@ -114,8 +106,8 @@ def balanced(num_classes: int, per_class: int) -> Draw:
         order = order[jnp.argsort(labels[order], stable=True)]
         counts = jnp.bincount(labels, length=num_classes)
         starts = jnp.cumsum(counts) - counts
-        places = jnp.arange(per_class) % counts[:, None]
-        return order[(starts[:, None] + places).reshape(-1)]
+        offsets = jnp.arange(per_class) % counts[:, None]
+        return order[(starts[:, None] + offsets).reshape(-1)]
 
     return draw
 
@@ -127,18 +119,18 @@ def draw_rows(
     data: Clips,
     draw: Draw,
 ) -> Int[Array, " b"]:
-    """The indices of a step's batch."""
+    """Draws the indices of a step's batch."""
     return draw(step_keys(root, step)[0], data)
 
 
 def gather(key: Key[Array, ""], data: Clips, draw: Draw) -> Clips:
-    """A batch of a split that is on the device."""
+    """Draws a batch of clips that are on the device."""
     indices = draw(key, data)
     return Clips(data.take(indices), data.labels[indices])
 
 
 def standardized(batch: Streamed, stats: normalization.Normalization) -> Clips:
-    """One step's streamed batch, standardised."""
+    """Standardises the streamed batch of one step."""
     return Clips(normalization.apply(batch.features, stats), batch.labels)
 
 
@@ -149,24 +141,24 @@ def epoch_rows(
     first: Int[Array, ""] | int,
     length: int,
 ) -> Int[Array, "steps b"]:
-    """Indices of the batches of ``length`` steps; each epoch is shuffled anew.
+    """Returns the indices of the batches of ``length`` steps from step ``first``.
 
-    Epochs follow each other without a break: a batch may end one and begin the next,
-    so that all have ``size`` clips (or all clips, if there are fewer).
+    Epoch ``e`` is shuffled by ``fold_in(key, e)``. A batch may end one epoch and begin
+    the next, so that all batches have ``size`` clips (or all clips, if fewer).
 
     Args:
-      key: epoch ``e`` is shuffled by ``fold_in(key, e)``.
+      key: key of all epochs.
       clips: number of clips to draw from.
       size: clips per batch.
       first: index of the first step.
       length: number of steps.
     """
     b = min(size, clips)
-    epoch, place = first * b // clips, first * b % clips
+    epoch, offset = first * b // clips, first * b % clips
     epochs = epoch + jnp.arange((length * b - 1) // clips + 2)
     order = lambda epoch: jax.random.permutation(jax.random.fold_in(key, epoch), clips)
     rows = jax.vmap(order)(epochs).reshape(-1)
-    return lax.dynamic_slice_in_dim(rows, place, length * b).reshape(length, b)
+    return lax.dynamic_slice_in_dim(rows, offset, length * b).reshape(length, b)
 
 
 def stream(
@@ -178,26 +170,26 @@ def stream(
     last: int,
     together: int,
 ) -> Iterator[Streamed]:
-    """Batches of the steps ``first`` to ``last``, ``together`` steps at a time.
+    """Yields the batches of the steps ``first`` to ``last``, ``together`` at a time.
 
-    grain's threads read ahead; the last chunk may hold fewer steps.
+    Threads of grain read ahead; the last chunk may have fewer steps.
 
     Args:
-      split: the clips to draw from.
+      split: clips to draw from, in the cache.
       table: one row per clip, such as its label.
-      draw: ``(root, step)`` to the indices of a step's clips.
+      draw: maps ``(root, step)`` to the indices of a step's clips.
       root: key or keys of the batches.
       first: first step.
       last: end of the steps, exclusive.
       together: steps per chunk.
     """
-    import grain  # takes a second; only streaming runs need it
+    import grain  # takes a second, and only streaming runs need it
 
     cpu = jax.local_devices(backend="cpu")[0]
     root, draw = jax.device_put(root, cpu), jax.jit(draw)
 
     class Steps:
-        """Data source of grain: a step's batch by its index."""
+        """Data source of grain: returns a step's batch by its index."""
 
         def __len__(self) -> int:
             return last

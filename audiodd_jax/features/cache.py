@@ -1,8 +1,8 @@
-"""The feature cache: computed once, memory-mapped afterwards, never stale.
+"""The feature cache: computed once, then memory-mapped, and never stale.
 
-An entry is a folder named by a digest of everything that its numbers depend on: the
-recordings' fingerprint, the feature settings and the format's version. It is written
-under a temporary name and renamed when it is complete.
+An entry is a folder named by a digest of everything that affects its numbers: the
+fingerprint of the recordings, the feature settings and the version of the format. It is
+written under a temporary name, and renamed when it is complete.
 
     features.npy   [clips, f, t] float16, log-mel in dB, not normalised
     moments.npy    [2, clips, f] mean and mean square over each clip's frames
@@ -29,9 +29,9 @@ from audiodd_jax.features import extraction, logmel, normalization
 from audiodd_jax.runtime import files
 from audiodd_jax.runtime.locks import exclusive
 
-# To be raised whenever the numbers of the same settings change.
+# Raise it whenever the numbers of the same settings change.
 FORMAT = 3
-# Fraction of each noise recording that is used; the rest may be in another split.
+# Fraction of each noise recording that is used; the rest may belong to another split.
 _NOISE_SHARE = 0.8
 
 
@@ -44,18 +44,12 @@ class FeatureSet:
       moments: ``[2, clips, f]`` mean and mean square over each clip's frames.
       noise: ``[pieces, f, t]`` float16, dB, or None.
       labels: ``[clips]`` classes, or ``[clips, c]`` tags.
-      splits: ``[clips]``, as ``Recordings``.
-      folds: ``[clips]``, as ``Recordings``.
-      groups: ``[clips]``, as ``Recordings``.
-      names: ``[clips]``.
+      splits, folds, groups, names: ``[clips]``, as in ``Recordings``.
       seconds: ``[clips]`` length of each recording.
       rates: ``[clips]`` sample rate of each recording in Hz.
-      class_names: the classes.
       config: resolved feature settings.
-      version: of the dataset.
-      licence: of the dataset.
       skipped: recordings that could not be decoded, with reasons.
-      left_out: ``(reason, count, example)`` of files that are not used.
+      left_out: ``(reason, count, example)`` of unused files.
       path: the cache entry.
     """
 
@@ -79,7 +73,7 @@ class FeatureSet:
 
     @property
     def raw_bytes(self) -> Float[np.ndarray, " clips"]:
-        """Size of each recording as 16-bit mono audio at its own sample rate."""
+        """Size of each recording as 16-bit mono audio at its sample rate."""
         return 2.0 * self.seconds * self.rates
 
 
@@ -115,7 +109,7 @@ def _key(source: Source, settings: FeaturesConfig, skip_bad_files: bool) -> str:
         "features": dataclasses.asdict(settings),
         "skip_bad_files": skip_bad_files,
     }
-    # Statistics are computed from an entry when it is read, not stored in it.
+    # Entries have no statistics; these are computed after reading.
     del parts["features"]["normalization"]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -125,16 +119,15 @@ def _open(entry: Path) -> FeatureSet:
     """Reads an entry.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the entry is damaged.
     """
     try:
-        found = _read(entry)
+        return _read(entry)
     except (*files.DAMAGE, OSError) as error:
         raise UserError(
             f"the features in {entry} are damaged ({error}); delete this folder to "
             "compute them again"
         ) from error
-    return found
 
 
 def _read(entry: Path) -> FeatureSet:
@@ -164,35 +157,35 @@ def _read(entry: Path) -> FeatureSet:
 def _compute(
     source: Source, data: DataConfig, settings: FeaturesConfig, entry: Path
 ) -> None:
-    """Computes ``entry`` atomically."""
+    """Computes an entry atomically."""
     recordings = source.read()
     seconds, rates, bad = recordings.read_headers()
     if not rates.any():  # whatever --skip_bad_files says
         audio.report_bad(list(bad.values()), skip=False)
     settings = _resolve(settings, seconds, rates)
     with files.atomic_folder(entry) as scratch:
-        _make_store(scratch / "all.npy", len(recordings), settings)
-        todo = [i for i in range(len(recordings)) if i not in bad]
+        store = scratch / "all.npy"
+        _make_store(store, len(recordings), settings)
+        readable = [i for i in range(len(recordings)) if i not in bad]
         work = float(np.minimum(seconds, settings.clip_seconds).sum())
         processes = extraction.num_processes(work, data.processes)
-        place = scratch / "all.npy"
-        bad |= extraction.extract(recordings, settings, place, todo, processes)
+        bad |= extraction.extract(recordings, settings, store, readable, processes)
         bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), data.skip_bad_files)
-        kept = np.delete(np.arange(len(recordings)), list(bad))
+        rows = np.delete(np.arange(len(recordings)), list(bad))
         classes = len(recordings.class_names)
-        counts = tags.counts(recordings.labels[kept], classes)
+        counts = tags.counts(recordings.labels[rows], classes)
         if (counts == 0).any():
             empty = recordings.class_names[int(np.argmin(counts))]
             raise UserError(f"the class {empty!r} has no usable recording")
         if bad:
-            _copy_rows(place, scratch / "features.npy", kept, settings)
-            place.unlink()
+            _copy_rows(store, scratch / "features.npy", rows, settings)
+            store.unlink()
         else:
-            os.replace(place, scratch / "features.npy")
+            os.replace(store, scratch / "features.npy")
         _write_moments(scratch)
         _write_noise(scratch, recordings, settings)
-        _write_index(scratch, recordings, kept, seconds=seconds, rates=rates)
+        _write_index(scratch, recordings, rows, seconds=seconds, rates=rates)
         meta = {
             "class_names": recordings.class_names,
             "config": dataclasses.asdict(settings),
@@ -212,9 +205,9 @@ def _make_store(path: Path, clips: int, settings: FeaturesConfig) -> None:
 
 
 def _write_index(
-    scratch: Path, recordings: Recordings, kept: np.ndarray, **columns: np.ndarray
+    scratch: Path, recordings: Recordings, rows: np.ndarray, **columns: np.ndarray
 ) -> None:
-    """Writes the index of the recordings that were kept."""
+    """Writes the index of the recordings ``rows``."""
     columns |= {
         "labels": recordings.labels,
         "splits": recordings.splits,
@@ -222,8 +215,8 @@ def _write_index(
         "groups": recordings.groups,
         "names": np.array(recordings.names),
     }
-    rows = {name: column[kept] for name, column in columns.items()}
-    np.savez(scratch / "index.npz", **rows)
+    index = {name: column[rows] for name, column in columns.items()}
+    np.savez(scratch / "index.npz", **index)
 
 
 def _copy_rows(
@@ -239,7 +232,7 @@ def _copy_rows(
 
 
 def _write_moments(scratch: Path) -> None:
-    """Writes each clip's moments, from which the statistics of any split follow."""
+    """Writes the moments of clips, which determine the statistics of any split."""
     file = scratch / "features.npy"
     clips = np.load(file, mmap_mode="r").shape[0]
     parts = [
@@ -252,7 +245,7 @@ def _write_moments(scratch: Path) -> None:
 def _write_noise(
     scratch: Path, recordings: Recordings, settings: FeaturesConfig
 ) -> None:
-    """Writes features of the dataset's background noise, cut to the clips' length."""
+    """Writes features of background noise, cut to the length of clips."""
     if recordings.load_noise is None:
         return
     samples = logmel.frontend(settings).samples
@@ -270,9 +263,9 @@ def _write_noise(
 
 
 def _reserve(path: Path) -> None:
-    """Allocates a sparse file's disk space.
+    """Allocates the disk space of a sparse file.
 
-    Writing to a memory map on a full disk would kill the process; this raises OSError.
+    Raises OSError on a full disk, where writing to a memory map would kill the process.
     """
     if hasattr(os, "posix_fallocate"):
         with path.open("r+b") as file:
@@ -285,13 +278,13 @@ def _reserve(path: Path) -> None:
 def _resolve(
     config: FeaturesConfig, seconds: np.ndarray, rates: np.ndarray
 ) -> FeaturesConfig:
-    """Fills in the sample rate and clip length that are automatic."""
-    good = rates > 0
+    """Replaces an automatic sample rate and clip length by numbers."""
+    is_readable = rates > 0
     rate, length = config.sample_rate, config.clip_seconds
     if not rate:
-        rate = collections.Counter(rates[good].tolist()).most_common(1)[0][0]
+        rate = collections.Counter(rates[is_readable].tolist()).most_common(1)[0][0]
     if not length:
-        length = round(float(np.percentile(seconds[good], 95)), 3)
+        length = round(float(np.percentile(seconds[is_readable], 95)), 3)
     settings = dataclasses.replace(config, sample_rate=rate, clip_seconds=length)
     logmel.mel_filter_bank(settings)  # raises on bad settings before decoding
     return settings

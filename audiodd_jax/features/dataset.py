@@ -1,4 +1,4 @@
-"""A prepared dataset: its splits as standardised images, and their statistics."""
+"""A dataset: its splits as clips, their statistics and its origin."""
 
 import dataclasses
 import hashlib
@@ -31,25 +31,20 @@ class Dataset:
     """A dataset as distillation, training and evaluation use it.
 
     Attributes:
-      train: training clips; on the host if they do not fit the device.
+      train: training clips, on the host if they do not fit the device.
       validation: clips held out of the training split; may be empty.
       test: test clips.
-      class_names: the classes.
-      normalization: statistics of ``train``, or the given ones.
+      normalization: statistics of ``train``, or those given to ``load``.
       features: resolved feature settings.
-      noise: background noise of the dataset in dB, or None.
+      noise: background noise in dB, or None.
       fold: test fold; 0: the dataset has no folds.
-      is_partial: whether clips of the published dataset may be missing.
-      name: of the dataset.
-      version: of the dataset.
-      licence: of the dataset.
-      train_bytes: of the ``num_train`` training clips, as 16-bit mono audio.
-      is_validation_official: whether the dataset's split has a validation part.
-      num_unlabelled: clips of the training split that were left out, since their labels
-        are not known.
-      num_pseudo: training clips whose labels a teacher gave.
-      clips_digest: of all clips and their splits; identifies the data of a run.
-      test_digest: of the test clips, if they are not those of a published split.
+      is_partial: True if clips of the published dataset may be missing.
+      train_bytes: size of the ``num_train`` training clips as 16-bit mono audio.
+      is_validation_official: True if the published split has a validation part.
+      num_unlabelled: training clips left out because their labels are unknown.
+      num_pseudo: training clips that a teacher labelled.
+      clips_digest: digest of all clips and their splits; identifies a run's data.
+      test_digest: digest of the test clips; empty for a published test split.
     """
 
     train: Clips
@@ -83,33 +78,32 @@ class Dataset:
 
     @property
     def has_tags(self) -> bool:
-        """Whether clips have tags, any number of them, instead of one class each."""
+        """True if clips carry tags instead of a single class."""
         return tags.are_tags(self.train.labels)
 
     @property
     def metric(self) -> str:
-        """What its scores are, in words: accuracy, or mean average precision."""
+        """Name of the scores: accuracy or mean average precision."""
         return metric.name_of(self.train.labels)
 
     @property
     def num_train(self) -> int:
-        """Number of clips in the training split, of which percentages are.
+        """Size of the training split, to which percentages refer.
 
-        Validation clips count if they were taken from it, and not if the dataset's
-        official split sets them apart.
+        It includes validation clips held out of it, but not those of a published split.
         """
         held_out = 0 if self.is_validation_official else len(self.validation.labels)
         return len(self.train.labels) + held_out + self.num_unlabelled
 
     @property
     def untested_classes(self) -> list[str]:
-        """Classes without test clips, of which accuracies say nothing."""
+        """Classes without test clips, which no score covers."""
         counts = tags.counts(np.asarray(self.test.labels), self.num_classes)
         return [self.class_names[i] for i in np.flatnonzero(counts == 0)]
 
     @property
     def origin(self) -> dict[str, Any]:
-        """The dataset's fields of a result."""
+        """Fields of a result that describe the dataset."""
         return {
             "dataset": self.name,
             "dataset_version": self.version,
@@ -130,42 +124,41 @@ def load(
     """Prepares a dataset, from the cache if possible, and loads it to the device.
 
     Args:
-      data: the recordings and their splits.
-      settings: of the features.
-      normalization: statistics to use, such as a coreset's; None: those of the
+      data: settings of the recordings and their splits.
+      settings: settings of the features.
+      normalization: statistics, such as those of a coreset; None: fitted to the
         training clips.
 
     Raises:
       UserError: the dataset cannot be prepared or split.
     """
-    found = cache.prepare(data, settings)
+    stored = cache.prepare(data, settings)
     indices = data_splits.assign(
-        found.labels, found.splits, found.folds, found.groups, data
+        stored.labels, stored.splits, stored.folds, stored.groups, data
     )
     kind = settings.normalization
     stats = normalization or normalization_lib.fit(
-        found.moments[:, indices.train], kind
+        stored.moments[:, indices.train], kind
     )
-    kind_of_label = jnp.int8 if tags.are_tags(found.labels) else jnp.int32
-    labels = lambda clips: jnp.asarray(found.labels[clips], kind_of_label)
-
-    recordings = lambda clips: _recordings(found.groups[clips], found.labels[clips])
+    label_type = jnp.int8 if tags.are_tags(stored.labels) else jnp.int32
+    labels = lambda rows: jnp.asarray(stored.labels[rows], label_type)
+    recordings = lambda rows: _recordings(stored.groups[rows], stored.labels[rows])
 
     def standardized(rows: np.ndarray) -> Clips:
-        images = standardize(_rows(found.features, rows), stats)
+        images = standardize(_rows(stored.features, rows), stats)
         return Clips(images, labels(rows))
 
     rows = indices.train
-    train = Clips(found.features, labels(rows), stats, recordings(rows), rows)
-    if not _stays_on_host(data.storage, rows.size * found.features[0].nbytes):
+    train = Clips(stored.features, labels(rows), stats, recordings(rows), rows)
+    if not _stays_on_host(data.storage, rows.size * stored.features[0].nbytes):
         train = train._replace(
-            features=jnp.array(_rows(found.features, rows)),
+            features=jnp.array(_rows(stored.features, rows)),
             normalization=jax.device_put(stats),
             rows=None,
         )
-    is_drawn = not found.folds.any() and not (found.splits == data_splits.TEST).any()
+    is_drawn = not stored.folds.any() and not (stored.splits == data_splits.TEST).any()
     is_published = data.name != "folder" and not is_drawn
-    is_official = bool((found.splits[indices.validation] == VALIDATION).any())
+    is_official = bool((stored.splits[indices.validation] == VALIDATION).any())
     counted = rows if is_official else np.concatenate([rows, indices.validation])
     return Dataset(
         train=train,
@@ -173,18 +166,18 @@ def load(
             recordings=recordings(indices.validation)
         ),
         test=standardized(indices.test),
-        class_names=found.class_names,
+        class_names=stored.class_names,
         normalization=stats,
-        features=dataclasses.replace(found.config, normalization=kind),
-        noise=None if found.noise is None else jnp.asarray(found.noise),
-        fold=int(found.folds[indices.test[0]]),
+        features=dataclasses.replace(stored.config, normalization=kind),
+        noise=None if stored.noise is None else jnp.asarray(stored.noise),
+        fold=int(stored.folds[indices.test[0]]),
         is_partial=data.allow_partial,
         name=data.name,
-        version=found.version,
-        licence=found.licence,
-        clips_digest=_digest(found, *indices),
-        test_digest="" if is_published else _digest(found, indices.test),
-        train_bytes=int(found.raw_bytes[counted].sum()),
+        version=stored.version,
+        licence=stored.licence,
+        clips_digest=_digest(stored, *indices),
+        test_digest="" if is_published else _digest(stored, indices.test),
+        train_bytes=int(stored.raw_bytes[counted].sum()),
         is_validation_official=is_official,
     )
 
@@ -192,28 +185,28 @@ def load(
 def _recordings(
     groups: Shaped[np.ndarray, " v"], labels: Int[np.ndarray, "v *c"]
 ) -> Int[Array, " v"] | None:
-    """Numbers the recordings of each class, or each set of tags; None if all differ.
+    """Numbers the recordings of each class or set of tags; None if all differ.
 
-    Clips that were cut from one recording are nearly copies of each other: where a few
-    recordings have most of the clips, the share of correct clips says little about new
-    recordings. The classes that one speaker says are no copies.
+    Clips cut from one recording are nearly copies. If a few recordings provide most of
+    the clips, the share of correct clips does not predict the accuracy on new
+    recordings. Different words of one speaker are not copies.
     """
     pairs = zip(labels.tolist(), groups, strict=True)
     names = np.array([f"{label} {group}" for label, group in pairs], str)
-    alone = groups == ""
-    names[alone] = [f"\0{i}" for i in np.flatnonzero(alone)]
-    found, numbers = np.unique(names, return_inverse=True)
-    return jnp.asarray(numbers, jnp.int32) if found.size < len(labels) else None
+    is_single = groups == ""
+    names[is_single] = [f"\0{i}" for i in np.flatnonzero(is_single)]
+    distinct, numbers = np.unique(names, return_inverse=True)
+    return jnp.asarray(numbers, jnp.int32) if distinct.size < len(labels) else None
 
 
-def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:
-    """Digest of the clips of some splits: file names, classes, lengths and rates."""
+def _digest(stored: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:
+    """Digests the clips of some splits: file names, labels, lengths and rates."""
     digest = hashlib.sha256()
     for part in parts:
         lines = sorted(
-            f"{PurePath(str(found.names[i])).name}\0"
-            f"{tags.in_words(found.labels[i], found.class_names)}\0"
-            f"{found.seconds[i]:.4f}\0{found.rates[i]}"
+            f"{PurePath(str(stored.names[i])).name}\0"
+            f"{tags.in_words(stored.labels[i], stored.class_names)}\0"
+            f"{stored.seconds[i]:.4f}\0{stored.rates[i]}"
             for i in part
         )
         digest.update("\n".join([*lines, ""]).encode(errors="surrogateescape"))
@@ -223,20 +216,20 @@ def _digest(found: cache.FeatureSet, *parts: Int[np.ndarray, " _"]) -> str:
 def _rows(
     features: Num[np.ndarray, "clips f t"], clips: Int[np.ndarray, " b"]
 ) -> Num[np.ndarray, "b f t"]:
-    """Rows of the cache; consecutive rows are not copied."""
+    """Reads rows of the cache; consecutive rows are not copied."""
     if clips.size and clips[-1] - clips[0] + 1 == clips.size:
         return features[clips[0] : clips[-1] + 1]
     return features[clips]
 
 
 def _stays_on_host(storage: str, bytes_on_device: int) -> bool:
-    """Whether training features of this size are streamed from the host."""
+    """Returns whether training features of this size are streamed from the host."""
     if storage != "auto":
         return storage == "host"
     device = jax.local_devices()[0]
-    known = device.memory_stats() if device.platform != "cpu" else None
-    if known and "bytes_limit" in known:
-        free = known["bytes_limit"] - known.get("bytes_in_use", 0)
+    memory = device.memory_stats() if device.platform != "cpu" else None
+    if memory and "bytes_limit" in memory:
+        free = memory["bytes_limit"] - memory.get("bytes_in_use", 0)
     else:
         free = psutil.virtual_memory().available
     too_large = bytes_on_device > _DEVICE_SHARE * free

@@ -1,4 +1,4 @@
-"""Extraction of log-mel features from recordings, by one process or several."""
+"""Extracts log-mel features from recordings, in one process or several."""
 
 import itertools
 import json
@@ -23,27 +23,27 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime import devices
 
-# Bytes of waveforms that a thread decodes and transforms at once; they fit the cache.
+# Bytes of waveforms that a thread decodes and transforms at once, which fit its cache.
 _CHUNK_BYTES = 8 << 20
 _MOST_CLIPS = 512
-# Starting a process costs 2 s and 0.3 GB: another one pays off for this many seconds of
-# audio, and three of them and their parent stay under 2 GB.
+# A process costs 2 s and 0.3 GB at its start, which this many seconds of audio pay off.
+# Three processes and their parent stay under 2 GB.
 _WORTH_A_PROCESS = 20_000.0
 _MOST_PROCESSES = 3
 
 
 def chunk_size(settings: FeaturesConfig, clips: int) -> int:
-    """Number of clips that are decoded and transformed at once, in one shape."""
+    """Returns the number of clips that are decoded and transformed at once."""
     samples, block = logmel.frontend(settings).samples, logmel.block_size(settings)
     most = max(1, min(_MOST_CLIPS, _CHUNK_BYTES // (4 * samples), clips))
-    # Whole blocks: padding a batch to them would copy it.
+    # Padding a batch to whole blocks would copy it.
     return most - most % block or most
 
 
-def num_processes(seconds: float, asked_for: int) -> int:
-    """Number of processes for ``seconds`` of audio; ``asked_for`` 0: automatic."""
-    if asked_for:
-        return asked_for
+def num_processes(seconds: float, requested: int) -> int:
+    """Returns the requested number, or with 0 a number for ``seconds`` of audio."""
+    if requested:
+        return requested
     worth = int(seconds // _WORTH_A_PROCESS)
     return max(1, min(worth, os.cpu_count() or 1, _MOST_PROCESSES))
 
@@ -60,11 +60,11 @@ def fill(
     """Writes the features of the recordings ``indices`` to their rows of an array.
 
     Args:
-      load: decodes a recording.
+      load: decodes a recording by its index.
       settings: resolved feature settings.
       path: a float16 ``.npy`` of ``[clips, f, t]`` in dB; rows of recordings that
-        cannot be decoded are left unchanged.
-      indices: of the recordings.
+        cannot be decoded do not change.
+      indices: indices of the recordings.
       size: clips per chunk.
       done: called with the number of clips in each finished chunk.
       threads: number of threads.
@@ -74,13 +74,13 @@ def fill(
     """
     samples = logmel.frontend(settings).samples
     local = threading.local()
-    # Each thread computes on its own device, if there are enough.
-    own_devices = itertools.cycle(devices.make_mesh().local_mesh.devices.flat)
+    # Each thread computes on another device, as far as there are enough.
+    local_devices = itertools.cycle(devices.make_mesh().local_mesh.devices.flat)
 
-    def one(chunk: Sequence[int]) -> dict[int, str]:
+    def fill_chunk(chunk: Sequence[int]) -> dict[int, str]:
         if not hasattr(local, "buffer"):  # reused: allocating takes as long as decoding
             local.buffer = np.zeros((size, samples), np.float32)
-            local.device = next(own_devices)
+            local.device = next(local_devices)
         rows, errors = [], {}
         for row, index in enumerate(chunk):
             try:
@@ -102,7 +102,7 @@ def fill(
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(threads) as pool:
         chunks = (indices[i : i + size] for i in range(0, len(indices), size))
-        for errors in pool.map(one, chunks):
+        for errors in pool.map(fill_chunk, chunks):
             bad |= errors
     return bad
 
@@ -116,12 +116,8 @@ def extract(
 ) -> dict[int, audio.BadAudioError]:
     """Fills the rows ``indices`` of the memory-mapped array at ``path``.
 
-    Args:
-      recordings: to decode.
-      settings: resolved feature settings.
-      path: a float16 ``.npy`` of ``[clips, f, t]``.
-      indices: of the recordings.
-      processes: 1: this process, on its devices; more: child processes, on the CPU.
+    With one process, this process computes on its devices; with more, child processes
+    compute on the CPU.
 
     Returns:
       Errors of the recordings that cannot be decoded, by index.
@@ -132,9 +128,15 @@ def extract(
     bar = tqdm(total=len(indices), desc="features", unit="clip", disable=None)
     with bar:
         if processes == 1:
-            size = chunk_size(settings, len(indices))
-            arguments = (path, indices, size, bar.update, audio.num_threads())
-            bad = fill(recordings.load, settings, *arguments)
+            bad = fill(
+                recordings.load,
+                settings,
+                path,
+                indices,
+                chunk_size(settings, len(indices)),
+                bar.update,
+                audio.num_threads(),
+            )
         else:
             bad = _by_processes(recordings, settings, path, indices, processes, bar)
     return {index: audio.BadAudioError(bad[index]) for index in sorted(bad)}
@@ -148,7 +150,7 @@ def _by_processes(
     processes: int,
     bar: tqdm,
 ) -> dict[int, str]:
-    # Each process gets a whole number of chunks, at least one.
+    # Each process takes a whole number of chunks, at least one.
     size = chunk_size(settings, math.ceil(len(indices) / processes))
     share = size * math.ceil(len(indices) / processes / size)
     parts = [indices[i : i + share] for i in range(0, len(indices), share)]
@@ -167,8 +169,8 @@ def _by_processes(
 
     try:
         for part in parts:
-            job = (recordings.load, settings, path, list(part), size)
-            started.append(_start(job))
+            task = (recordings.load, settings, path, list(part), size)
+            started.append(_start(task))
         with ThreadPoolExecutor(len(started)) as pool:
             list(pool.map(follow, started))
         for process in started:
@@ -186,8 +188,8 @@ def _by_processes(
     return bad
 
 
-def _start(job: tuple) -> subprocess.Popen:
-    # Not by multiprocessing, which would run the caller's script again.
+def _start(task: tuple) -> subprocess.Popen:
+    # multiprocessing would run the caller's script again.
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -201,7 +203,7 @@ def _start(job: tuple) -> subprocess.Popen:
     )
     try:
         with process.stdin as stream:
-            pickle.dump(job, stream)
+            pickle.dump(task, stream)
     except BrokenPipeError as error:
         process.kill()
         raise UserError(

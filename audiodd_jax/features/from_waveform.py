@@ -1,4 +1,4 @@
-"""Waveforms in memory to standardised spectrograms."""
+"""Converts waveforms in memory to standardised spectrograms."""
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -14,13 +14,13 @@ def standardized(
     config: FeaturesConfig,
     stats: normalization.Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Standardised spectrograms of recordings.
+    """Computes standardised spectrograms.
 
     Args:
       waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
-      sample_rate: in Hz.
+      sample_rate: sample rate of ``waveform`` in Hz.
       config: resolved feature settings.
-      stats: statistics that standardise them.
+      stats: statistics that standardise the spectrograms.
     """
     samples = logmel.frontend(config).samples
     rows = [

@@ -1,8 +1,8 @@
-"""Log-mel spectrograms on the device: framing, window, rFFT, mel filter bank, log.
+"""Computes log-mel spectrograms: framing, window, rFFT, mel filter bank, log.
 
-Frame-count contract: a clip has ``frames * hop`` samples, and frame ``i`` is centred on
-sample ``i * hop``, with zeros beyond the ends. The values are those of librosa's
-``melspectrogram`` with ``center=True``, which returns one more frame.
+A clip has ``frames * hop`` samples, and frame ``i`` is centred on sample ``i * hop``,
+with zeros beyond the ends. The values are those of librosa's ``melspectrogram`` with
+``center=True``, which returns one more frame.
 
 References:
   McFee et al., *librosa*, SciPy 2015; Slaney, *Auditory Toolbox*, 1998; Young et al.,
@@ -23,6 +23,7 @@ from jaxtyping import Array, Complex, Float
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.errors import UserError
 
+# Bands that the filter bank is applied in.
 _BANDS = 4
 # Power below which a bin is silent, far below the last bit of 24-bit audio.
 SILENCE = 1e-20
@@ -36,7 +37,7 @@ class Frontend(NamedTuple):
     Attributes:
       sample_rate: in Hz.
       samples: length of a clip.
-      hop: between frames.
+      hop: distance of frames.
       window: length of the Hann window.
       n_fft: length of the Fourier transform.
       frames: number of frames ``t``.
@@ -53,10 +54,10 @@ class Frontend(NamedTuple):
 
 
 def frontend(config: FeaturesConfig) -> Frontend:
-    """Sizes of the front end.
+    """Derives the sizes of the front end.
 
     Raises:
-      UserError: settings that leave no frame, no bin or no mel filter.
+      UserError: the settings leave no frame, no bin or no mel filter.
     """
     rate = config.sample_rate
     if min(rate, config.frames, config.n_mels) < 1 or config.clip_seconds <= 0:
@@ -88,7 +89,7 @@ _LOG_STEP = math.log(6.4) / 27
 
 
 def hz_to_mel(hz: np.ndarray, scale: str) -> np.ndarray:
-    """Mel of a frequency in Hz, on the ``slaney`` or ``htk`` scale."""
+    """Converts a frequency in Hz to mel, on the ``slaney`` or ``htk`` scale."""
     hz = np.asarray(hz, np.float64)
     if scale == "htk":
         return 2595.0 * np.log10(1.0 + hz / 700.0)
@@ -97,7 +98,7 @@ def hz_to_mel(hz: np.ndarray, scale: str) -> np.ndarray:
 
 
 def mel_to_hz(mel: np.ndarray, scale: str) -> np.ndarray:
-    """Inverse of ``hz_to_mel``."""
+    """Converts mel to a frequency in Hz: the inverse of ``hz_to_mel``."""
     mel = np.asarray(mel, np.float64)
     if scale == "htk":
         return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
@@ -106,7 +107,7 @@ def mel_to_hz(mel: np.ndarray, scale: str) -> np.ndarray:
 
 
 def mel_filter_bank(config: FeaturesConfig) -> Float[np.ndarray, "f bins"]:
-    """Triangular filters of unit area in Hz, ``[n_mels, n_fft // 2 + 1]``.
+    """Computes triangular filters of unit area in Hz, ``[n_mels, n_fft // 2 + 1]``.
 
     Raises:
       UserError: a filter is narrower than the Fourier bins and would be empty.
@@ -130,7 +131,7 @@ def mel_filter_bank(config: FeaturesConfig) -> Float[np.ndarray, "f bins"]:
 
 
 def hann_window(size: Frontend) -> Float[np.ndarray, " n_fft"]:
-    """Periodic Hann window, centred in ``n_fft`` samples."""
+    """Computes the periodic Hann window, centred in ``n_fft`` samples."""
     phase = 2 * np.pi * np.arange(size.window) / size.window
     left = (size.n_fft - size.window) // 2
     right = size.n_fft - size.window - left
@@ -145,7 +146,7 @@ def _check_length(waveforms: Array | np.ndarray, size: Frontend) -> None:
 def stft(
     waveforms: Float[Array | np.ndarray, "b samples"], size: Frontend
 ) -> Complex[Array, "b t bins"]:
-    """Short-time Fourier transform of ``size.frames`` frames, Hann-windowed."""
+    """Computes the short-time Fourier transform of ``size.frames`` windowed frames."""
     half = size.n_fft // 2
     padded = jnp.pad(waveforms, ((0, 0), (half, half)))
     starts = size.hop * np.arange(size.frames)
@@ -156,20 +157,20 @@ def stft(
 def mel_power(
     waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
-    """Mel power spectrogram of waveforms of ``frontend(config).samples`` samples.
+    """Computes mel power spectrograms of ``frontend(config).samples`` samples each.
 
     Raises:
-      ValueError: waveforms of another length.
+      ValueError: the waveforms have another length.
     """
     size = frontend(config)
     _check_length(waveforms, size)
     spectrum = stft(waveforms, size)
     power = spectrum.real**2 + spectrum.imag**2
-    # Most of the filter bank is zero: it is applied in bands, each over its own bins.
+    # Most of the filter bank is zero, so each band of filters reads only its own bins.
     bands = []
     for filters in np.array_split(mel_filter_bank(config), _BANDS):
-        heard = np.flatnonzero(filters.any(axis=0))
-        bins = slice(heard[0], heard[-1] + 1)
+        covered = np.flatnonzero(filters.any(axis=0))
+        bins = slice(covered[0], covered[-1] + 1)
         product = (filters[:, bins], power[..., bins])
         bands.append(jnp.einsum("fk,btk->bft", *product, precision="highest"))
     return jnp.concatenate(bands, axis=1)
@@ -178,23 +179,24 @@ def mel_power(
 def log_mel(
     waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
-    """Log-mel spectrogram in dB, between ``-top_db`` and 0 for ``peak`` reference.
+    """Computes log-mel spectrograms in dB.
 
-    With ``clip_reference="absolute"``, 0 dB is a mel power of one.
+    With ``clip_reference="peak"`` values are between ``-top_db`` and 0; with
+    ``"absolute"``, 0 dB is a mel power of one.
     """
     power = mel_power(waveforms, config)
     decibel = 10.0 * jnp.log10(jnp.maximum(power, SILENCE))
     if config.clip_reference == "absolute":
         return jnp.maximum(decibel, -config.top_db)
     peak = decibel.max(axis=(1, 2), keepdims=True)
-    # A silent clip is at the floor everywhere, not at its peak.
+    # The floor, not the peak, is the level of a silent clip.
     is_heard = power.max(axis=(1, 2), keepdims=True) > SILENCE
     relative = jnp.where(is_heard, decibel - peak, -jnp.inf)
     return jnp.maximum(relative, -config.top_db)
 
 
 def block_size(config: FeaturesConfig) -> int:
-    """Clips transformed at once on CPU; their frames fit its caches."""
+    """Returns the number of clips whose frames fit the caches of a CPU."""
     size = frontend(config)
     return max(1, _BLOCK_BYTES // (4 * size.frames * size.n_fft))
 
@@ -229,5 +231,5 @@ def compute(
 
 
 def program(config: FeaturesConfig, blocked: bool) -> jax.stages.Wrapped:
-    """The compiled program of ``compute``, of all waveforms at once or in blocks."""
+    """Returns the program of ``compute``, for all waveforms at once or in blocks."""
     return _compiled(dataclasses.astuple(config), blocked)

@@ -1,4 +1,4 @@
-"""Standardisation of log-mel spectrograms by statistics of the training split."""
+"""Standardises log-mel spectrograms by statistics of the training split."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from jaxtyping import Array, Float, Num
 
 from audiodd_jax.errors import UserError
 
-# Least standard deviation in dB; below it a mel bin is silent in every clip.
+# Least standard deviation in dB; mel bins below it are silent in every clip.
 _LEAST_STD = 1e-3
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation in dB, of all bins or of each bin.
+    """Mean and standard deviation in dB, global or per bin.
 
     Attributes:
       mean: ``[f]``.
@@ -25,20 +25,16 @@ class Normalization(NamedTuple):
 
 
 def moments(log_mel: Num[np.ndarray, "b f t"]) -> Float[np.ndarray, "2 b f"]:
-    """Mean and mean square over each clip's frames, in float64."""
+    """Computes mean and mean square over each clip's frames, in float64."""
     values = log_mel.astype(np.float64)
     return np.stack([values.mean(axis=2), (values**2).mean(axis=2)])
 
 
 def fit(clip_moments: Float[np.ndarray, "2 b f"], kind: str) -> Normalization:
-    """Statistics of training spectrograms.
-
-    Args:
-      clip_moments: ``moments`` of the training clips.
-      kind: ``global`` or ``per_bin``.
+    """Fits statistics of kind ``global`` or ``per_bin`` to ``moments`` of clips.
 
     Raises:
-      UserError: another kind.
+      UserError: the kind is unknown.
     """
     if kind not in ("global", "per_bin"):
         raise UserError(f"normalization is global or per_bin, not {kind!r}")
@@ -53,7 +49,7 @@ def fit(clip_moments: Float[np.ndarray, "2 b f"], kind: str) -> Normalization:
 def apply(
     log_mel: Num[Array | np.ndarray, "b f t"], stats: Normalization
 ) -> Float[Array, "b f t 1"]:
-    """Standardised spectrograms in float32, with a channel axis."""
+    """Standardises spectrograms; returns float32 with a channel axis."""
     values = jnp.asarray(log_mel).astype(jnp.float32)
     scaled = (values - stats.mean[:, None]) / stats.std[:, None]
     return scaled[..., None]
@@ -62,5 +58,5 @@ def apply(
 def invert(
     images: Float[Array, "b f t 1"], stats: Normalization
 ) -> Float[Array, "b f t"]:
-    """Log-mel in dB from standardised spectrograms: the inverse of ``apply``."""
+    """Returns log-mel in dB of standardised spectrograms: the inverse of ``apply``."""
     return images[..., 0] * stats.std[:, None] + stats.mean[:, None]

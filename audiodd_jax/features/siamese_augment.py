@@ -1,6 +1,6 @@
-"""Differentiable Siamese augmentation: the key alone decides, whatever the clips.
+"""Differentiable Siamese augmentation: the same for all clips under one key.
 
-Matching compares real and synthetic clips under the same augmentation, and
+Matching compares real and synthetic clips under the same augmentation and
 differentiates through it. Each augmentation is piecewise linear in the images. As in
 ``augment``, images are standardised, settings in dB are divided by the standard
 deviation, and the silence of a clip is its lowest level.
@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import SiameseConfig
-from audiodd_jax.features.augment import random_band, silence
+from audiodd_jax.features.augment import add_noise, mask, per_decibel, silence
 from audiodd_jax.features.normalization import Normalization
 
 # ``(key, images, strength, stats)`` to images.
@@ -31,9 +31,9 @@ def _resample(
     axis: int,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Linear interpolation at positions ``source`` of an axis; silence outside of it.
+    """Interpolates an axis linearly at positions ``source``, with silence outside.
 
-    A matrix product: its gradient is the product with the transpose.
+    As a matrix product, its gradient is the product with the transpose.
     """
     size = images.shape[axis]
     gap = jnp.abs(source[:, None] - jnp.arange(size))
@@ -46,20 +46,14 @@ def _resample(
     return moved + outside * silence(images, stats)
 
 
-def _per_bin(images: Array, stats: Normalization) -> Array:
-    """One over the standard deviation in dB of each bin, for images."""
-    std = jnp.asarray(stats.std, images.dtype)
-    return jnp.broadcast_to(1 / std, images.shape[1:2])[None, :, None, None]
-
-
-def _symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
+def _draw_symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
     return jax.random.uniform(key, (), minval=-largest, maxval=largest)
 
 
 def _shift(axis: int) -> Change:
     def change(key: Array, images: Array, share: float, stats: Normalization) -> Array:
         size = images.shape[axis]
-        by = _symmetric(key, share * size)
+        by = _draw_symmetric(key, share * size)
         return _resample(images, jnp.arange(size) - by, axis, stats)
 
     return change
@@ -67,34 +61,28 @@ def _shift(axis: int) -> Change:
 
 def _stretch(key: Array, images: Array, share: float, stats: Normalization) -> Array:
     size = images.shape[2]
-    rate = jnp.exp(_symmetric(key, 1.0) * jnp.log1p(share))
+    rate = jnp.exp(_draw_symmetric(key, 1.0) * jnp.log1p(share))
     middle = (size - 1) / 2
     return _resample(images, middle + (jnp.arange(size) - middle) * rate, 2, stats)
 
 
 def _mask(axis: int) -> Change:
     def change(key: Array, images: Array, share: float, stats: Normalization) -> Array:
-        shape = [1, 1, 1, 1]
-        shape[axis] = images.shape[axis]
-        band = random_band(key, 1, images.shape[axis], share).reshape(shape)
-        return jnp.where(band, silence(images, stats), images)
+        return mask(key, images, share, axis, stats, bands=1)
 
     return change
 
 
 def _gain(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
-    gain = _symmetric(key, decibel).astype(images.dtype)
-    return images + gain * _per_bin(images, stats)
+    gain = _draw_symmetric(key, decibel).astype(images.dtype)
+    return images + gain * per_decibel(images, stats)
 
 
 def _noise(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
-    level_key, noise_key = jax.random.split(key)
-    level = jax.random.uniform(level_key, (), maxval=decibel).astype(images.dtype)
-    noise = jax.random.normal(noise_key, images.shape[1:], images.dtype)
-    return images + level * noise * _per_bin(images, stats)
+    return add_noise(key, images, decibel, stats, draws=1)
 
 
-# By the name of the setting of each one's strength.
+# Augmentations by the name of the setting of their strength.
 CHANGES: dict[str, Change] = {
     "time_shift": _shift(2),
     "time_stretch": _stretch,
@@ -112,13 +100,9 @@ def change(
     config: SiameseConfig,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Augments all images alike.
+    """Augments all images in the same way.
 
-    Args:
-      key: the same for all images that are compared.
-      images: standardised spectrograms.
-      config: strength of each augmentation, and whether to apply one of them or all.
-      stats: statistics that standardised the images.
+    Images that are compared must be augmented with the same key.
     """
     which_key, *keys = jax.random.split(key, 1 + len(CHANGES))
     applied = [
@@ -142,6 +126,6 @@ def change_each(
     config: SiameseConfig,
     stats: Normalization,
 ) -> Float[Array, "b f t 1"]:
-    """Augments each image independently, for training; same arguments."""
-    one = lambda key, image: change(key, image[None], config, stats)[0]
-    return jax.vmap(one)(jax.random.split(key, images.shape[0]), images)
+    """Augments each image independently, for training."""
+    change_image = lambda key, image: change(key, image[None], config, stats)[0]
+    return jax.vmap(change_image)(jax.random.split(key, images.shape[0]), images)

@@ -1,4 +1,4 @@
-"""A process that computes features: a job on stdin, JSON lines on stdout."""
+"""A process that computes features: reads a task on stdin, writes JSON lines."""
 
 import json
 import pickle
@@ -8,7 +8,7 @@ from audiodd_jax.features import extraction
 
 
 def main() -> None:
-    """Fills its rows of the memory-mapped features; ends when its parent ends."""
+    """Fills its rows of the memory-mapped features."""
     load, settings, path, indices, size = pickle.load(sys.stdin.buffer)
 
     def tell(**message: object) -> None:
