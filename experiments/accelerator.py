@@ -41,11 +41,13 @@ from step import SETTINGS, Case  # noqa: E402
 import audiodd_jax  # noqa: E402
 from audiodd_jax.commands.main import explained  # noqa: E402
 from audiodd_jax.config import FeaturesConfig, fields  # noqa: E402
-from audiodd_jax.distillation import loop, memory_plan, steps  # noqa: E402
+from audiodd_jax.distillation import cost, loop, memory_plan  # noqa: E402
 from audiodd_jax.features import dataset  # noqa: E402
 from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.dataset import Dataset  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
+from audiodd_jax.forecast import programs  # noqa: E402
+from audiodd_jax.forecast.workload import Workload  # noqa: E402
 from audiodd_jax.kernels.ridge_scoring import Scoring  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime import memory as memory_lib  # noqa: E402
@@ -118,16 +120,17 @@ def one_step(text, precision, peak):
     medians = {name: statistics.median(s) for name, s in times.items()}
     mesh = devices.make_mesh(devices=jax.devices()[:1])
     grid, device = devices.grid_of(mesh), jax.devices()[0]
-    plan = memory_plan.choose(case.config(), case.sizes(), grid, device)
-    cost = memory_plan.predict(case.config(), case.sizes(), grid, plan, device.platform)
-    compiled = steps.compiled_bytes(case.config(), case.sizes(), mesh, plan)
-    rate = cost.flops / medians["ours"] / 1e9
+    plan = memory_plan.for_device(case.problem(), grid, device)
+    predicted = cost.predict(case.problem(), grid, plan, device.platform)
+    work = Workload(case.config(), case.sizes(), 0)
+    compiled = programs.compiled_bytes(work, mesh, plan)
+    rate = predicted.flops / medians["ours"] / 1e9
     return {
         "step": text,
         "precision": precision,
         "seconds": medians,
         "share_of_peak": rate / peak[precision],
-        "predicted_bytes": cost.step_bytes,
+        "predicted_bytes": predicted.step_bytes,
         "compiled_bytes": compiled,
         # The peak of the whole process so far, which later parts cannot lower.
         "peak_bytes": memory_lib.peak_bytes(),

@@ -19,7 +19,8 @@ from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.forecast import forecast
+from audiodd_jax.forecast import estimates
+from audiodd_jax.forecast.workload import measure
 from audiodd_jax.report import cards, learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime.files import atomic, write_atomically, write_json
@@ -42,7 +43,7 @@ def run(line: CommandLine) -> None:
     chips = target(flags, "active")
     start(flags, config.data)
     if chips:
-        table(forecast.of_active(config, chips))
+        table(estimates.active(measure(config, chips), chips))
         return
     is_comparison = len(functions) > 1 or flags.num_seeds > 1 or bool(coresets)
     name = f"{'comparison' if is_comparison else functions[0]}-seed{config.seed}"

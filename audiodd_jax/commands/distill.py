@@ -17,7 +17,8 @@ from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.distillation import loop, registry
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.forecast import dry_run, forecast
+from audiodd_jax.forecast import dry_run, estimates
+from audiodd_jax.forecast.workload import check_steps, measure
 from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.report import cards, distilled, tables
 from audiodd_jax.runtime import multiprocess, progress
@@ -33,11 +34,9 @@ def run(line: CommandLine) -> None:
     chips = target(flags, "distill")
     start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
     if flags.dry_run:
-        table(
-            forecast.of_distillation(config, chips)
-            if chips
-            else dry_run.forecast(config)
-        )
+        check_steps(config.method)
+        work = measure(config, chips)
+        table(estimates.distillation(work, chips) if chips else dry_run.rows(work))
         return
     data_name = "-".join(filter(None, (config.data.name, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""

@@ -28,7 +28,8 @@ from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.forecast import forecast
+from audiodd_jax.forecast import estimates
+from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.report import evaluation_table
@@ -74,7 +75,10 @@ def run(line: CommandLine) -> None:
     chips = target(flags, "evaluate")
     start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
     if chips:
-        table(forecast.of_evaluation(config, chips, subject.coreset, protocols, recipe))
+        config = dataclasses.replace(config, features=subject.coreset.features)
+        work = measure(config, chips)
+        coreset = subject.coreset
+        table(estimates.evaluation(work, chips, coreset, protocols, recipe))
         return
     out = _out(flags, subject)
     against = names(flags.against)

@@ -20,7 +20,8 @@ from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.forecast import forecast
+from audiodd_jax.forecast import estimates
+from audiodd_jax.forecast.workload import measure
 from audiodd_jax.networks import user_network
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import progress
@@ -45,7 +46,7 @@ def run(line: CommandLine) -> None:
     chips = target(flags, "train")
     start(flags, config.data)
     if chips:
-        table(forecast.of_training(config, chips, coreset or subset))
+        table(estimates.training(measure(config, chips), chips, coreset or subset))
         return
     network = file_stem(config.model.name)
     default = f"{config.data.name}-{network}-{name}-seed{config.seed}"

@@ -1,7 +1,7 @@
 """The run of every distillation method: chunks of steps, validation, checkpoints.
 
 ``log_every`` steps run as one compiled scan with a donated state and no host transfer.
-Randomness is ``fold_in(root, step)``: a resumed run ends with the bits of an
+Randomness is ``fold_in(root, step)``, so that a resumed run ends with the bits of an
 uninterrupted one.
 """
 
@@ -17,32 +17,45 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import AugmentConfig, Config, CoresetConfig, LoopConfig
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import initial
 from audiodd_jax.coreset import selection as clips
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import label_solve, memory_plan
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation import cost, label_solve, memory_plan, registry
+from audiodd_jax.distillation.cost import Problem
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.distillation.registry import (
-    advice,
-    check_labels,
-    get_method,
-    make_mesh,
-)
 from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
+from audiodd_jax.features.batches import Draw
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.kernels.ridge_scoring import Score, Scoring
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.runtime.train_loop import Schedule, Task, train_loop
 
-# Streams of randomness, folded into the key of the run's seed.
-_INITIAL, _METHOD, _BATCH, _VALIDATION, _LABELS = range(5)
+# Scores a coreset on the validation clips.
+Validate = Callable[[CoresetArrays], Score]
+
+
+class Keys(NamedTuple):
+    """Independent keys of a run, folded from its seed in this order."""
+
+    initial: Key[Array, ""]
+    method: Key[Array, ""]
+    batch: Key[Array, ""]
+    validation: Key[Array, ""]
+    labels: Key[Array, ""]
+
+    @classmethod
+    def from_seed(cls, seed: int) -> "Keys":
+        """Returns the keys of a seed."""
+        root = jax.random.key(seed)
+        return cls(*(jax.random.fold_in(root, i) for i in range(len(cls._fields))))
 
 
 class LoopState(NamedTuple):
@@ -68,9 +81,9 @@ class Distilled(NamedTuple):
 
     Attributes:
       start: the initial coreset; for a selection, random clips.
-      best: the choice by validation; without validation clips, the last.
+      best: the coreset chosen by validation; without validation clips, the last.
       best_step: step at which it was reached.
-      steps: steps taken, fewer than scheduled after early stopping.
+      steps: number of steps taken; fewer than scheduled after early stopping.
       history: one row per chunk.
     """
 
@@ -91,8 +104,8 @@ def distill(
     """Distils ``data`` to a coreset by ``config.method``.
 
     Args:
-      config: of the run.
-      data: the prepared dataset; its test split is not read.
+      config: settings of the run.
+      data: the dataset; its test split is not read.
       run: the run directory; None: memory only.
       mesh: devices of the run; None: all, of all processes.
       start: the initial coreset, as stored; None: by ``config.coreset.init``.
@@ -106,140 +119,180 @@ def distill(
             "--config.rfad.kernel_precision=float64 needs jax.config.jax_enable_x64, "
             "which the command line sets by itself"
         )
+    keys, coreset, loop = Keys.from_seed(config.seed), config.coreset, config.loop
+    classes = data.num_classes
+    mesh = mesh or registry.make_mesh(config.method, classes, config.rfad.networks)
+    embedding = clips.Embedding(config.network, config.evaluation.networks)
+    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
+    validate = make_validate(
+        keys.validation, data.validation, scoring, coreset.factor, mesh
+    )
     if config.method in SELECTION:
-        return _select(config, data, run, mesh)
-    mesh = mesh or make_mesh(config, data.num_classes)
-    stream = _streams(config)
+        return _select(
+            config.method, keys.initial, data, coreset, embedding, validate, run
+        )
     if start is None:
-        with progress.waiting(f"choosing the start ({config.coreset.init})"):
+        with progress.waiting(f"choosing the start ({coreset.init})"):
             start = initial.start(
-                stream(_INITIAL),
-                data.train,
-                data.class_names,
-                config.coreset,
-                clips.Embedding(config.network, config.evaluation.networks),
+                keys.initial, data.train, data.class_names, coreset, embedding
             )
     first = start
-    if config.coreset.solve_labels:
+    if coreset.solve_labels:
         with progress.waiting("solving the labels of the start"):
             first = label_solve.solve(
-                stream(_LABELS),
+                keys.labels,
                 start,
                 data,
-                config.coreset,
-                Scoring.from_config(config.network, config.evaluation, config.rfad),
+                coreset,
+                scoring,
                 mesh,
-                by_recording=config.loop.draw == "recordings",
+                by_recording=loop.draw == "recordings",
             )
-    task, state = _prepare(config, data, mesh, first)
-    schedule = Schedule(*(getattr(config.loop, name) for name in Schedule._fields))
-    state, steps, history = train_loop(task, state, schedule, run)
+    _check(config.method, config.augment, data)
+    scored = len(data.validation.labels) + len(data.test.labels)
+    sizes = cost.sizes_of(
+        data.image_shape,
+        classes,
+        len(data.train.labels),
+        scored,
+        coreset,
+        loop.batch_size,
+        config.data.storage,
+    )
+    plan = _shared_plan(cost.problem_of(config, sizes), mesh)
+    context = Context(sizes, data.normalization, mesh, plan)
+    method = registry.get_method(config.method)(config, context)
+    draw = _draw(method, loop, data)
+    stats = data.normalization
+    chunk = make_chunk(method, draw, config.augment, stats, data.noise, mesh)
+    chunk = functools.partial(chunk, key=devices.replicate(keys.batch, mesh))
+    source = functools.partial(_batches, data.train, draw, keys.batch, loop, mesh)
+    task = Task(
+        name=config.method,
+        start=functools.partial(_start_at, chunk, source),
+        validate=functools.partial(_validate, method, validate, loop.keep),
+        is_done=functools.partial(_is_patience_over, loop.patience * loop.eval_every),
+        advice=registry.advice(config.method),
+        metric=data.metric,
+    )
+    schedule = Schedule(*(getattr(loop, name) for name in Schedule._fields))
+    state = devices.replicate(_first_state(method, keys.method, first), mesh)
+    outcome = train_loop(task, state, schedule, run)
     # On this process's own device: from here on each process works alone.
-    best = jax.tree.map(jnp.asarray, jax.device_get(state.best))
-    return Distilled(start, best, int(state.best_step), steps, history)
+    best = jax.tree.map(jnp.asarray, jax.device_get(outcome.state.best))
+    best_step = int(outcome.state.best_step)
+    return Distilled(start, best, best_step, outcome.step, outcome.history)
 
 
-def _prepare(
-    config: Config, data: Dataset, mesh: Mesh, start: CoresetArrays
-) -> tuple[Task, LoopState]:
-    """The task of a method that takes steps, and its state before the first one."""
-    if config.augment.background and data.noise is None:
+def _check(method: str, config: AugmentConfig, data: Dataset) -> None:
+    """Checks that the data has what the method and the augmentation need.
+
+    Raises:
+      UserError: it does not.
+    """
+    if config.background and data.noise is None:
         raise UserError(
             "--config.augment.background needs background noise, which "
             f"{data.name} does not have"
         )
-    check_labels(config.method, data.has_tags)
-    stream = _streams(config)
-    plan, sizes = plan_of(config, data, mesh)
-    context = Context(sizes, data.normalization, mesh, plan)
-    method = get_method(config.method)(config, context)
+    registry.check_labels(method, data.has_tags)
+
+
+def _shared_plan(problem: Problem, mesh: Mesh) -> Plan:
+    """Returns one plan for all processes.
+
+    Hosts may have different memory, and must run the same program.
+    """
+
+    def choose() -> list[Any]:
+        return list(memory_plan.for_device(problem, devices.grid_of(mesh)))
+
+    return Plan(*multiprocess.from_process_zero(choose))
+
+
+def _draw(method: Method, config: LoopConfig, data: Dataset) -> Draw:
+    """Returns what draws the clips of a batch.
+
+    Raises:
+      UserError: the method draws clips of every class, and a class has too few.
+    """
     if method.draw:
         clips.check_counts(data.train.labels, data.class_names)
-    else:
-        size = config.loop.batch_size
-        by_recording = batches.by_recording(data.num_classes, size)
-        own = {"clips": batches.uniform(size), "recordings": by_recording}
-        method = method._replace(draw=own[config.loop.draw])
-    # A method's state is donated: nothing else may share its buffers.
-    state = LoopState(
-        method.init(stream(_METHOD), _copy(start)),
-        _copy(start),
-        jnp.int32(0),
-        *_worst(),
-    )
-    key, stats = stream(_BATCH), data.normalization
-    chunk = make_chunk(method, key, stats, config, data.noise, mesh)
-    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
-    validate = make_validate(
-        stream(_VALIDATION), data.validation, scoring, config.coreset.factor, mesh
-    )
-
-    def start_at(step: int) -> Callable[[LoopState, int], tuple[LoopState, dict]]:
-        drawn = _batches(config, data, method, mesh, step)
-
-        def advance(state: LoopState, length: int) -> tuple[LoopState, dict]:
-            method_state, metrics = chunk(state.method, next(drawn), length)
-            return state._replace(method=method_state), metrics
-
-        return advance
-
-    task = Task(
-        name=config.method,
-        start=start_at,
-        validate=lambda state, row: _keep_best(
-            state, method, validate, row, config.loop.keep
-        ),
-        is_done=lambda state, step: _is_patience_over(state, step, config),
-        advice=advice(config.method),
-        metric=data.metric,
-    )
-    return task, devices.replicate(state, mesh)
+        return method.draw
+    if config.draw == "recordings":
+        return batches.by_recording(data.num_classes, config.batch_size)
+    return batches.uniform(config.batch_size)
 
 
 def _batches(
-    config: Config, data: Dataset, method: Method, mesh: Mesh, step: int
+    train: Clips,
+    draw: Draw,
+    root: Key[Array, ""],
+    config: LoopConfig,
+    mesh: Mesh,
+    step: int,
 ) -> Iterator[Any]:
-    """The data of each chunk from ``step`` on: the whole split, or streamed batches."""
-    if not data.train.is_on_host:
-        return itertools.repeat(devices.replicate(data.train, mesh))
-    settings, labels = config.loop, np.asarray(data.train.labels)
-    draw = functools.partial(batches.draw_rows, data=data.train, draw=method.draw)
-    span = (step, settings.steps, settings.log_every)
-    return batches.stream(data.train, labels, draw, _streams(config)(_BATCH), *span)
+    """Returns each chunk's data from ``step`` on: the split, or streamed batches."""
+    if not train.is_on_host:
+        return itertools.repeat(devices.replicate(train, mesh))
+    draw_rows = functools.partial(batches.draw_rows, data=train, draw=draw)
+    span = (step, config.steps, config.log_every)
+    return batches.stream(train, np.asarray(train.labels), draw_rows, root, *span)
 
 
-def plan_of(config: Config, data: Dataset, mesh: Mesh) -> tuple[Plan, Sizes]:
-    """The memory plan of a step, and the sizes that determine it."""
-    scored = len(data.validation.labels) + len(data.test.labels)
-    counts = (data.num_classes, len(data.train.labels), scored)
-    sizes = memory_plan.sizes_of(config, data.image_shape, *counts)
-    choose = lambda: list(memory_plan.choose(config, sizes, devices.grid_of(mesh)))
-    # Hosts may have different memory, and must run the same program.
-    return Plan(*multiprocess.from_process_zero(choose)), sizes
+def _first_state(
+    method: Method, key: Key[Array, ""], start: CoresetArrays
+) -> LoopState:
+    """Returns the state before the first step, worse than any coreset's score."""
+    # A method's state is donated: nothing else may share its buffers.
+    return LoopState(
+        method.init(key, _copy(start)),
+        best=_copy(start),
+        best_step=jnp.int32(0),
+        best_accuracy=jnp.float32(-1),
+        best_loss=jnp.float32(jnp.inf),
+    )
 
 
-def _streams(config: Config) -> Callable[[int], Key[Array, ""]]:
-    """Keys of the streams of randomness, by number."""
-    root = jax.random.key(config.seed)
-    return lambda name: jax.random.fold_in(root, name)
+def _start_at(
+    chunk: Callable[..., tuple[Any, dict[str, Array]]],
+    source: Callable[[int], Iterator[Any]],
+    step: int,
+) -> Callable[[LoopState, int], tuple[LoopState, dict[str, Array]]]:
+    """Returns what advances the state by a chunk, from ``step`` on."""
+    drawn = source(step)
+
+    def advance(state: LoopState, length: int) -> tuple[LoopState, dict[str, Array]]:
+        method_state, metrics = chunk(state.method, next(drawn), length)
+        return state._replace(method=method_state), metrics
+
+    return advance
+
+
+def _is_patience_over(patience: int, state: LoopState, step: int) -> bool:
+    """Returns whether ``patience`` steps, if any, have passed since the best."""
+    return 0 < patience <= step - int(state.best_step)
+
+
+def _copy(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _select(
-    config: Config, data: Dataset, run: RunDirectory | None, mesh: Mesh | None
+    method: str,
+    key: Key[Array, ""],
+    data: Dataset,
+    config: CoresetConfig,
+    embedding: clips.Embedding,
+    validate: Validate | None,
+    run: RunDirectory | None,
 ) -> Distilled:
-    """A selection of real clips; an interrupted one starts again."""
-    stream = _streams(config)
-    mesh = mesh or make_mesh(config, data.num_classes)
-    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
-    validate = make_validate(
-        stream(_VALIDATION), data.validation, scoring, config.coreset.factor, mesh
-    )
-    with RunLog(run) as log, progress.waiting(f"choosing clips ({config.method})"):
+    """Selects real clips; an interrupted selection starts again."""
+    with RunLog(run) as log, progress.waiting(f"choosing clips ({method})"):
         if run:
             run.start_from(-1)
-        train = (stream(_INITIAL), data.train, data.class_names, config.coreset)
-        embedding = clips.Embedding(config.network, config.evaluation.networks)
-        chosen = initial.selected(config.method, *train, embedding)
+        train = (key, data.train, data.class_names, config)
+        chosen = initial.selected(method, *train, embedding)
         row = {"step": 0, "best": True}
         if validate:
             _score(validate, chosen, row)
@@ -248,21 +301,8 @@ def _select(
         return Distilled(start, chosen, 0, 0, log.history)
 
 
-def _worst() -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """An accuracy and a loss that are worse than any coreset's."""
-    return jnp.float32(-1), jnp.float32(jnp.inf)
-
-
-def _copy(tree: Any) -> Any:
-    return jax.tree.map(jnp.copy, tree)
-
-
-def _score(
-    validate: Callable[[CoresetArrays], Score],
-    arrays: CoresetArrays,
-    row: dict[str, Any],
-) -> Score:
-    """Validates a coreset, also into ``row``."""
+def _score(validate: Validate, arrays: CoresetArrays, row: dict[str, Any]) -> Score:
+    """Validates a coreset, and writes its score to ``row``."""
     score = validate(arrays)
     row["validation_accuracy"] = float(score.accuracy)
     row["validation_error"] = float(score.error)
@@ -270,45 +310,39 @@ def _score(
     return score
 
 
-def _keep_best(
-    state: LoopState,
+def _validate(
     method: Method,
-    validate: Callable[[CoresetArrays], Score] | None,
-    row: dict[str, Any],
+    validate: Validate | None,
     keep: str,
+    state: LoopState,
+    row: dict[str, Any],
 ) -> LoopState:
     """Validates the coreset into ``row``, and keeps it unless it is clearly worse.
 
-    That is the one-standard-error rule: of the coresets whose validation accuracy is
-    within its standard error of the highest, the last is kept. A few held-out
-    recordings cannot tell these apart, and further steps have seen more clips.
+    This is the one-standard-error rule: of the coresets whose validation accuracy is
+    within one standard error of the highest, the last is kept. A few held-out
+    recordings cannot distinguish these, and later coresets have seen more clips.
 
     References:
       Breiman, Friedman, Olshen, Stone, *Classification and Regression Trees*, 1984,
       section 3.4.3.
     """
     candidate = method.coreset(state.method)
-    record = (state.best_accuracy, state.best_loss)
     if validate:
         score = _score(validate, candidate, row)
         is_kept = score.accuracy + score.error >= state.best_accuracy
         is_kept &= jnp.isfinite(score.loss) | ~jnp.isfinite(state.best_loss)
         if keep == "best" and not is_kept:
             return state
-        found = (score.accuracy, score.loss)
-        record = max(record, found, key=lambda pair: _rank(*map(float, pair)))
+        before = _rank(state.best_accuracy, state.best_loss)
+        if _rank(score.accuracy, score.loss) > before:
+            state = state._replace(best_accuracy=score.accuracy, best_loss=score.loss)
     row["best"] = True
     # With the sharding of the array that it replaces.
     best_step = jnp.full_like(state.best_step, row["step"])
-    return LoopState(state.method, _copy(candidate), best_step, *record)
+    return state._replace(best=_copy(candidate), best_step=best_step)
 
 
-def _rank(accuracy: float, loss: float) -> tuple[float, float]:
-    """Order of scores: by accuracy, then loss; NaN is the worst loss."""
-    return accuracy, -math.inf if math.isnan(loss) else -loss
-
-
-def _is_patience_over(state: LoopState, step: int, config: Config) -> bool:
-    """Whether early stopping is enabled and its patience has run out."""
-    patience = config.loop.patience * config.loop.eval_every
-    return 0 < patience <= step - int(state.best_step)
+def _rank(accuracy: Float[Array, ""], loss: Float[Array, ""]) -> tuple[float, float]:
+    """Orders scores by accuracy, then by loss; NaN is the worst loss."""
+    return float(accuracy), -math.inf if math.isnan(loss) else -float(loss)

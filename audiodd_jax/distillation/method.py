@@ -10,10 +10,11 @@ from jaxtyping import Array, Key
 
 from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.features.batches import Draw
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.kernels.random_kernels import Plan
 
 
 class Method(NamedTuple):

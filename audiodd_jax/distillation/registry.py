@@ -92,19 +92,18 @@ def check_dataset(method: str, data: DataConfig) -> None:
 
 
 def make_mesh(
-    config: Config, num_classes: int, chips: Sequence[jax.Device] | None = None
+    method: str,
+    num_classes: int,
+    networks: int,
+    chips: Sequence[jax.Device] | None = None,
 ) -> Mesh:
-    """Returns the mesh for a method: devices share random networks, or classes.
+    """Returns the mesh for a method: devices share classes, or RFAD's ``networks``.
 
-    Args:
-      config: ``method``, and ``rfad.networks``.
-      num_classes: ``c``.
-      chips: the devices; None: all, of all processes.
+    ``chips`` are the devices; None: all, of all processes.
     """
-    if config.method in MATCHING:
+    if method in MATCHING:
         return devices.make_mesh(num_classes, chips)
-    shared = config.rfad.networks if config.method == "rfad" else 1
-    return devices.make_mesh(shared, chips)
+    return devices.make_mesh(networks if method == "rfad" else 1, chips)
 
 
 def advice(method: str) -> str:

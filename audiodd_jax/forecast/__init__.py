@@ -1,1 +1,1 @@
-"""Compiler-based cost estimates for accelerators, and dry runs on this machine."""
+"""Costs of runs before they start, also on accelerators you don't have."""

@@ -1,129 +1,90 @@
-"""The predicted cost of a distillation, before anything is computed."""
+"""The predicted cost of a distillation on this machine, before it starts."""
 
 from jax.sharding import Mesh
 
-from audiodd_jax.active_learning import labelled_subset
-from audiodd_jax.config import Config
-from audiodd_jax.config.names import SELECTION
-from audiodd_jax.coreset import packing
-from audiodd_jax.data import splits, tags
-from audiodd_jax.distillation import memory_plan, registry, steps
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
-from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache, dataset
+from audiodd_jax.distillation import cost, memory_plan, registry
+from audiodd_jax.forecast import programs
+from audiodd_jax.forecast.workload import Workload, check_steps
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.memory import memory_of
+
+Rows = list[tuple[str, str]]
 
 _READOUTS = {
     "flatten": "the whole last feature map",
     "time_mean": "its mean over time",
     "dense": "a random head",
 }
+_KEEPS = {"features": "kept for the backward pass", "nothing": "recomputed"}
 
 
-def forecast(config: Config) -> list[tuple[str, str]]:
-    """Prepares the dataset, and returns the rows of what a run on it would cost.
+def rows(work: Workload, mesh: Mesh | None = None) -> Rows:
+    """Returns shapes, arithmetic, memory, communication, and the plan, by name.
 
-    Args:
-      config: run configuration.
-
-    Raises:
-      UserError: the dataset cannot be used, or the method selects real clips.
-    """
-    sizes, _ = measured(config)
-    return rows(config, sizes, registry.make_mesh(config, sizes.c))
-
-
-def measured(config: Config) -> tuple[Sizes, int]:
-    """Prepares the dataset; the sizes of a run on it, and its validation clips.
-
-    Args:
-      config: run configuration.
-
-    Raises:
-      UserError: the dataset cannot be used, or not by the method.
-    """
-    if config.labels.is_part:
-        data = dataset.load(config.data, config.features)
-        data = labelled_subset.restrict(config, data)
-        train, validation = len(data.train.labels), 0
-        tested, shape = len(data.test.labels), data.image_shape
-        classes, has_tags = data.num_classes, data.has_tags
-    else:
-        found = cache.prepare(config.data, config.features)
-        parts = splits.assign(
-            found.labels, found.splits, found.folds, found.groups, config.data
-        )
-        train, validation, tested = (part.size for part in parts)
-        shape, classes = found.features.shape[1:3], len(found.class_names)
-        has_tags = tags.are_tags(found.labels)
-    registry.check_labels(config.method, has_tags)
-    packing.check(shape[1], config.coreset.factor)
-    sizes = memory_plan.sizes_of(config, shape, classes, train, validation + tested)
-    return sizes, validation
-
-
-def rows(config: Config, sizes: Sizes, mesh: Mesh) -> list[tuple[str, str]]:
-    """Rows of name and value: shapes, arithmetic, memory, communication, and the plan.
-
-    For methods other than RFAD, only the compiler's figure of the memory.
-
-    Args:
-      config: run configuration.
-      sizes: sizes of its data.
-      mesh: the devices that would share the work.
+    For methods other than RFAD, only the compiler's figure of the memory. ``mesh`` is
+    the devices that would share the work; None: all.
 
     Raises:
       UserError: the method selects real clips.
     """
+    config, sizes = work.config, work.sizes
+    check_steps(config.method)
+    networks = config.rfad.networks
+    mesh = mesh or registry.make_mesh(config.method, sizes.c, networks)
     grid, device = devices.grid_of(mesh), mesh.local_mesh.devices.flat[0]
-    if config.method in SELECTION:
-        raise UserError(f"{config.method} selects clips: there is no step to forecast")
-    plan = memory_plan.choose(config, sizes, grid, device)
-    memory = memory_plan.memory_of(device)
-    coreset = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
+    problem = cost.problem_of(config, sizes)
+    plan = memory_plan.for_device(problem, grid, device)
+    # The compiler knows better than the estimate that chose the plan.
+    step = programs.compiled_bytes(work, mesh, plan)
+    memory = memory_of(device)
+    machine = f"{mesh.size} x {device.device_kind}"
     if config.method != "rfad":
-        step = steps.compiled_bytes(config, sizes, mesh, plan)
         return [
-            ("coreset", coreset),
-            ("devices", f"{mesh.size} x {device.device_kind}"),
+            coreset_row(work),
+            ("devices", machine),
             ("memory", f"{step / 1e9:,.2f} GB per step, without the data, of "
              f"{memory / 1e9:,.1f} GB per device"),
         ]  # fmt: skip
-    found = memory_plan.predict(config, sizes, grid, plan, device.platform)
-    # The compiler knows better than the estimate that chose the plan.
-    step = steps.compiled_bytes(config, sizes, mesh, plan)
-    peak = found.peak_bytes(step)
+    predicted = cost.predict(problem, grid, plan, device.platform)
+    peak = predicted.peak_bytes(step)
     network = config.network
-    kept = {"features": "kept for the backward pass", "nothing": "recomputed"}
     fits = "" if peak <= memory else "; that is MORE than available"
     return [
-        ("coreset", coreset),
+        coreset_row(work),
         ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} clips"),
         ("random network", f"{network.depth} blocks of {network.width} channels, "
-         f"{found.parameters:,} parameters, {network.precision}"),
-        ("features", f"{found.features:,} per clip and network "
-         f"({_READOUTS[network.readout]}), {kept[plan.keeps]}"),
+         f"{predicted.parameters:,} parameters, {network.precision}"),
+        ("features", f"{predicted.features:,} per clip and network "
+         f"({_READOUTS[network.readout]}), {_KEEPS[plan.keeps]}"),
         ("kernels", f"{sizes.b:,} x {sizes.s:,} and {sizes.s:,} x {sizes.s:,}, "
          f"{config.rfad.kernel_precision}"),
-        ("devices", f"{mesh.size} x {device.device_kind}: {shared(config, grid)}"),
+        ("devices", f"{machine}: {shared(networks, grid)}"),
         ("at once", at_once(plan)),
-        ("arithmetic", f"{found.flops / 1e9:,.1f} GFLOP per step"),
+        ("arithmetic", f"{predicted.flops / 1e9:,.1f} GFLOP per step"),
         ("memory", f"{step / 1e9:,.2f} GB per step, {peak / 1e9:,.2f} GB at the peak, "
          f"of {memory / 1e9:,.1f} GB per device{fits}"),
-        ("communication", f"{found.exchanged_bytes / 1e6:,.2f} MB per step and device"),
+        ("communication",
+         f"{predicted.exchanged_bytes / 1e6:,.2f} MB per step and device"),
     ]  # fmt: skip
 
 
+def coreset_row(work: Workload) -> tuple[str, str]:
+    """Returns the row of the coreset's shape."""
+    sizes = work.sizes
+    shape = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
+    return "coreset", shape
+
+
 def at_once(plan: Plan) -> str:
-    """What a step computes at once, in words."""
+    """Returns how much a step computes at once, in words."""
     text = f"{plan.chunk:,} clips" if plan.chunk else "the whole batch"
     if plan.coreset_chunk:
         text += f", {plan.coreset_chunk:,} coreset spectrograms"
     return text
 
 
-def shared(config: Config, grid: Grid) -> str:
-    """How RFAD's work is divided among devices, in words."""
-    networks = config.rfad.networks
+def shared(networks: int, grid: Grid) -> str:
+    """Returns how devices share the work on random networks, in words."""
     return f"{grid.networks} share {networks} networks, {grid.batch} the batch"

@@ -3,7 +3,7 @@
     bash launch/compilers.sh && python experiments/benchmarks/compiled_memory.py
 
 Compiles random shapes of RFAD steps, the same for each seed. No accelerator is needed.
-The constants of ``distillation/memory_plan.py`` were fitted to the first ``--fitted``
+The constants of ``distillation/cost.py`` were fitted to the first ``--fitted``
 shapes; the other shapes were held out. ``--shape`` compiles given shapes instead, on
 every ``--target``. Each result is one line of JSON in ``--out``.
 """
@@ -14,10 +14,10 @@ import numpy as np
 from absl import app, flags
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.distillation import memory_plan
-from audiodd_jax.distillation.memory_plan import Sizes
-from audiodd_jax.forecast import forecast as target_forecast
-from audiodd_jax.forecast import targets
+from audiodd_jax.distillation import cost, memory_plan
+from audiodd_jax.distillation.cost import Sizes
+from audiodd_jax.forecast import estimates, targets
+from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.runtime import devices
 
 _TARGETS = flags.DEFINE_list("target", ["v5e", "h100"], "accelerators")
@@ -65,20 +65,18 @@ def measure(name, text):
     target, (config, sizes) = targets.parse(name), settings(text)
     chip = target.chip
     grid = devices.choose_grid(target.size, config.rfad.networks)
-    own = {"platform": chip.kind, "memory": chip.memory}
-    plan = memory_plan.choose(config, sizes, grid, **own)
-    cost = memory_plan.predict(config, sizes, grid, plan, chip.kind)
-    asked = target_forecast.request(
-        target, "distill", config, sizes, 300, only=("step",)
-    )
-    (found,) = target_forecast.compile_programs(target, asked)
+    problem = cost.problem_of(config, sizes)
+    plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
+    predicted = cost.predict(problem, grid, plan, chip.kind)
+    work = Workload(config, sizes, 300)
+    (found,) = estimates.compile_programs(target, "distill", work, ["step"])
     kept = ("seconds", "steps", "step_bytes", "memory", "flops", "bytes", "error")
     return {
         "target": name,
         "shape": text,
         "plan": list(plan),
-        "predicted": cost.step_bytes,
-        "exchange": cost.exchanged_bytes,
+        "predicted": predicted.step_bytes,
+        "exchange": predicted.exchanged_bytes,
         **{key: found[key] for key in kept if key in found},
         "collectives": found.get("collectives"),
     }

@@ -10,7 +10,8 @@ import step as step_benchmark
 from absl import app, flags, logging
 from step import Case
 
-from audiodd_jax.distillation import steps
+from audiodd_jax.forecast import programs
+from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.runtime import devices
 
 _SHAPES = flags.DEFINE_multi_string(
@@ -42,7 +43,8 @@ def main(_):
         case, mesh = Case.parse(text), devices.make_mesh()
         grid = devices.grid_of(mesh)
         plan = case.plan(grid)
-        step = steps.compiled_bytes(case.config(), case.sizes(), mesh, plan)
+        work = Workload(case.config(), case.sizes(), 0)
+        step = programs.compiled_bytes(work, mesh, plan)
         predicted = case.cost(grid).peak_bytes(step) / 1e6
         measured = step_benchmark.alone(text)["megabytes"]
         print(

@@ -33,8 +33,9 @@ from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import memory_plan, registry, steps
+from audiodd_jax.distillation import cost, memory_plan, registry, steps
 from audiodd_jax.distillation.method import Context
+from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.runtime import devices
@@ -112,13 +113,16 @@ class Case:
     def sizes(self):
         # Clips are float32 here and float16 in a run, so they count twice.
         counts = (CLASSES, self.samples, self.batch, 2 * self.batch, 0)
-        return memory_plan.Sizes(self.bins, self.frames, *counts)
+        return cost.Sizes(self.bins, self.frames, *counts)
+
+    def problem(self):
+        return cost.problem_of(self.config(), self.sizes())
 
     def plan(self, grid):
-        return memory_plan.choose(self.config(), self.sizes(), grid)
+        return memory_plan.for_device(self.problem(), grid)
 
     def cost(self, grid):
-        return memory_plan.predict(self.config(), self.sizes(), grid, self.plan(grid))
+        return cost.predict(self.problem(), grid, self.plan(grid))
 
     def cells(self):
         size = f"{self.bins}x{self.frames}"
@@ -139,13 +143,14 @@ def ours(case, mesh=None, name="rfad"):
     method = registry.get_method(name)(config, context)
     data = Clips(jnp.asarray(x), jnp.asarray(labels))
     arrays = CoresetArrays(jnp.asarray(x_s), jnp.asarray(y_s), jnp.float32(0))
-    chunk = steps.make_chunk(method, jax.random.key(1), stats, config, mesh=mesh)
+    draw = batches.uniform(case.batch)
+    chunk = steps.make_chunk(method, draw, config.augment, stats, mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(0), arrays), mesh)
-    data = devices.replicate(data, mesh)
+    key, data = devices.replicate((jax.random.key(1), data), mesh)
 
     def turn():
         nonlocal state
-        state, metrics = chunk(state, data, _STEPS.value)
+        state, metrics = chunk(state, data, _STEPS.value, key)
         return float(metrics["loss"])
 
     return turn, lambda: np.asarray(method.coreset(state).images)

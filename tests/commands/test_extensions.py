@@ -15,12 +15,13 @@ import audiodd_jax
 from audiodd_jax.commands import main
 from audiodd_jax.config import Config, extensions, fields
 from audiodd_jax.distillation import registry
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.forecast import programs
-from audiodd_jax.forecast.programs import Workload
+from audiodd_jax.forecast.workload import Workload
+from audiodd_jax.kernels.random_kernels import Plan
 
 PACKAGE = '''
     from typing import Any, NamedTuple

@@ -16,10 +16,11 @@ from audiodd_jax.distillation import (
     network_pool,
     registry,
 )
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.kernel_methods import Params
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.clips import Clips
+from audiodd_jax.kernels.random_kernels import Plan
 
 SIZES = Sizes(8, 8, 3, 6, 30, 30, 0)
 SMALL = {

@@ -9,8 +9,8 @@ from test_loop import assert_same, data, run, settings
 
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kip, rfad
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.kernel_methods import Params
-from audiodd_jax.distillation.memory_plan import Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips

@@ -13,10 +13,10 @@ import pytest
 from audiodd_jax.config import FeaturesConfig, presets
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import loop, registry, rfad, steps
-from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import normalization
+from audiodd_jax.features import batches, normalization
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
@@ -201,18 +201,18 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
     prepared, _ = on_host(prepared)  # as a dataset is loaded
     chunk = steps.make_chunk(
         method._replace(step=traced),
-        jax.random.key(1),
+        batches.uniform(config.loop.batch_size),
+        config.augment,
         prepared.normalization,
-        config,
     )
     start = jax.tree.map(jnp.copy, loop.distill(config, prepared).start)
     mesh = devices.make_mesh()
     state = devices.replicate(method.init(jax.random.key(0), start), mesh)
-    clips = devices.replicate(prepared.train, mesh)
-    state, _ = chunk(state, clips, 2)
+    clips, key = devices.replicate((prepared.train, jax.random.key(1)), mesh)
+    state, _ = chunk(state, clips, 2, key)
     with jax.transfer_guard("disallow"):
         before = state
-        state, metrics = chunk(state, clips, 2)
+        state, metrics = chunk(state, clips, 2, key)
     assert int(state.step) == 4
     assert all(value.shape == () for value in metrics.values())
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
@@ -300,12 +300,12 @@ def test_the_last_coreset_within_a_standard_error_is_kept(keep, chosen):
         (0.60, 0.05, math.nan, False),
     ]
     arrays = lambda step: CoresetArrays(*(jnp.full((1,), step, jnp.float32),) * 3)
-    worst = loop._worst()
-    state = loop.LoopState(None, arrays(-1), jnp.int32(0), *worst)
+    method = Method(lambda key, start: None, None, None)
+    state = loop._first_state(method, jax.random.key(0), arrays(-1))
     for step, (accuracy, error, loss, is_kept) in enumerate(scores):
         method = Method(None, None, lambda _, step=step: arrays(step))
         found = ridge_scoring.Score(*map(jnp.float32, (accuracy, error, loss)))
         row = {"step": step}
-        state = loop._keep_best(state, method, lambda _, f=found: f, row, keep)
+        state = loop._validate(method, lambda _, f=found: f, keep, state, row)
         assert row.get("best", False) is (is_kept or keep == "last")
     assert int(state.best_step) == int(state.best.images[0]) == chosen

@@ -12,7 +12,7 @@ from audiodd_jax.distillation import (
     gradient_matching,
     matching_methods,
 )
-from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets

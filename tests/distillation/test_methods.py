@@ -11,7 +11,8 @@ from test_loop import assert_same, data, on_host, run, settings
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
 from audiodd_jax.coreset import initial
-from audiodd_jax.distillation import loop, memory_plan, registry, steps
+from audiodd_jax.distillation import loop, registry, steps
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
 
@@ -134,12 +135,12 @@ def test_a_program_serves_every_seed():
     texts = []
     for seed in (0, 1):
         config = changes("dm", seed=seed)
-        sizes = memory_plan.sizes_of(config, (8, 8), 3, 30, 0)
-        built = method(config, Context(sizes, prepared.normalization))
+        stats = prepared.normalization
+        built = method(config, Context(Sizes(8, 8, 3, 6, 16, 30, 0), stats))
         key = jax.random.key(seed)
-        chunk = steps.make_chunk(built, key, prepared.normalization, config)
+        chunk = steps.make_chunk(built, built.draw, config.augment, stats)
         start = initial.start(key, prepared.train, prepared.class_names, config.coreset)
         state = built.init(key, start)
-        lowered = chunk.func.lower(state, prepared.train, 2, **chunk.keywords)
+        lowered = chunk.lower(state, prepared.train, 2, key)
         texts.append(lowered.as_text())
     assert texts[0] == texts[1]

@@ -7,13 +7,14 @@ import pytest
 from audiodd_jax.config import Config, fields
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import rfad
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.kernel_methods import Params
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels import random_kernels
+from audiodd_jax.kernels.random_kernels import Plan
 
 STATS = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))
 CONTEXT = Context(Sizes(8, 12, 3, 6, 10, 10, 0), STATS)

@@ -8,9 +8,9 @@ import pytest
 
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import kernel_methods, rfad
-from audiodd_jax.distillation.memory_plan import Plan
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.kernels import random_features, random_kernels
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import Grid
 

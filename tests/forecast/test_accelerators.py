@@ -17,11 +17,11 @@ import every_program
 import pytest
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.distillation import memory_plan
-from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation import cost, memory_plan
+from audiodd_jax.distillation.cost import Sizes, problem_of
 from audiodd_jax.errors import UserError
-from audiodd_jax.forecast import compilers, targets
-from audiodd_jax.forecast import forecast as target_forecast
+from audiodd_jax.forecast import compilers, estimates, targets
+from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.runtime.devices import Grid
 
 # Sources that only CPUs are for.
@@ -138,11 +138,9 @@ def test_eight_chips_exchange_what_the_plan_predicts(compiled, target):
     check("rfad bfloat16", found)
     assert list(found["collectives"]) == ["all-reduce"]
     _, size = found["collectives"]["all-reduce"]
-    config = every_program.settings()
-    cost = memory_plan.predict(
-        config, every_program.SIZES, Grid(8, 1), every_program.PLAN, "tpu"
-    )
-    assert size / found["steps"] == pytest.approx(cost.exchanged_bytes, rel=0.02)
+    problem = problem_of(every_program.settings(), every_program.SIZES)
+    predicted = cost.predict(problem, Grid(8, 1), every_program.PLAN, "tpu")
+    assert size / found["steps"] == pytest.approx(predicted.exchanged_bytes, rel=0.02)
 
 
 @pytest.mark.slow
@@ -153,15 +151,13 @@ def test_memory_is_as_predicted_and_fits(compiled):
     target, sizes = targets.parse("h100"), Sizes(32, 64, 10, 100, 512, 2000, 600)
     changes = {"network.width": 64, "rfad.networks": 2, "loop.batch_size": 512}
     config = fields.replace(Config(), changes)
-    chip = {"platform": "gpu", "memory": target.chip.memory}
-    plan = memory_plan.choose(config, sizes, Grid(), **chip)
-    cost = memory_plan.predict(config, sizes, Grid(), plan, "gpu")
-    asked = target_forecast.request(
-        target, "distill", config, sizes, 300, only=("step",)
-    )
-    (found,) = target_forecast.compile_programs(target, asked)
-    assert 0.8 < cost.step_bytes / found["step_bytes"] < 1.25
-    assert cost.flops == pytest.approx(found["flops"] / found["steps"], rel=0.1)
+    problem = problem_of(config, sizes)
+    plan = memory_plan.choose(problem, Grid(), "gpu", target.chip.memory)
+    predicted = cost.predict(problem, Grid(), plan, "gpu")
+    work = Workload(config, sizes, 300)
+    (found,) = estimates.compile_programs(target, "distill", work, ["step"])
+    assert 0.8 < predicted.step_bytes / found["step_bytes"] < 1.25
+    assert predicted.flops == pytest.approx(found["flops"] / found["steps"], rel=0.1)
     assert found["memory"] < target.chip.memory
 
 

@@ -6,12 +6,11 @@ import pytest
 
 from audiodd_jax.commands import main
 from audiodd_jax.config import Config, fields
-from audiodd_jax.distillation.memory_plan import Sizes
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.errors import UserError
-from audiodd_jax.forecast import compilers, targets
-from audiodd_jax.forecast import forecast as target_forecast
-from audiodd_jax.forecast import programs as device_programs
-from audiodd_jax.forecast.programs import Workload
+from audiodd_jax.forecast import compilers, estimates, programs, targets
+from audiodd_jax.forecast.workload import Workload
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.runtime import devices
 
 SIZES = Sizes(16, 16, 2, 8, 32, 64, 30)
@@ -32,19 +31,19 @@ FAILED = {"program": "scoring", "error": "the v5e compiler crashed (SIGSEGV)"}
 
 @pytest.fixture
 def compiler(monkeypatch):
-    """``compiler(account, ...)``: what a compiler says; returns what it was asked."""
-    asked = []
+    """``compiler(account, ...)`` replaces the compiler; returns its requests."""
+    requests = []
 
-    def says(*accounts):
-        def compile_programs(target, request):
-            asked.append(request)
+    def answer(*accounts):
+        def ask(target, request, module, seconds):
+            requests.append(request)
             return list(accounts)
 
-        monkeypatch.setattr(target_forecast, "compile_programs", compile_programs)
+        monkeypatch.setattr(compilers, "ask", ask)
         monkeypatch.setattr(compilers, "versions", lambda kind: {"libtpu": "1.2"})
-        return asked
+        return requests
 
-    return says
+    return answer
 
 
 def settings(**changes):
@@ -53,10 +52,11 @@ def settings(**changes):
 
 
 def test_the_rows_of_a_distillation(compiler):
-    asked = compiler(STEP, FAILED)
+    requests = compiler(STEP, FAILED)
     target = targets.parse("v5e:2x2")
     config = settings(network__width=8, rfad__networks=2, network__precision="bfloat16")
-    rows = dict(target_forecast.distillation_rows(config, target, SIZES, 10))
+    work = Workload(config, SIZES, 10)
+    rows = dict(estimates.distillation(work, target))
     assert rows["target"] == "4 x v5e of 17.2 GB, compiled by libtpu 1.2"
     assert rows["devices"] == (
         "4 x v5e: 2 share 2 networks, 2 the batch; at once the whole batch"
@@ -71,16 +71,15 @@ def test_the_rows_of_a_distillation(compiler):
     )
     assert rows["bytes moved"] == "819.00 MB per step and chip: 1.00 ms at 819 GB/s"
     assert rows["lower bound"] == "5.08 ms per step, by arithmetic"
-    (request,) = asked
+    (request,) = requests
     assert (request["target"], request["command"]) == ("v5e:2x2", "distill")
-    assert fields.from_dict(request["config"]) == config
-    assert request["sizes"] == list(SIZES)
+    assert Workload.from_json(request["work"]) == work
 
 
 def test_what_does_not_fit_is_said(compiler):
     compiler({**STEP, "memory": 20 * 10**9})
     target = targets.parse("v5e")
-    rows = dict(target_forecast.distillation_rows(settings(), target, SIZES, 10))
+    rows = dict(estimates.distillation(Workload(settings(), SIZES, 10), target))
     assert rows["memory"].endswith("of 17.2 GB per chip; that is MORE than there is")
 
 
@@ -100,15 +99,16 @@ def test_bad_targets_are_a_sentence(arguments, sentence):
 
 
 def test_commands_ask_for_their_programs(compiler, capsys):
-    asked = compiler(STEP)
+    requests = compiler(STEP)
     quick = ["--dataset=tones", "--preset=quick", "--dry_run", "--target=h100"]
     main.main(["train", *quick, "--samples_per_class=3"])
     main.main(["active", *quick, "--budgets=4/class"])
     main.main(["distill", *quick])
-    assert [request["command"] for request in asked] == ["train", "active", "distill"]
-    # Clips of the training set, then of the pool.
-    assert asked[0]["counts"][1:] == [30]
-    assert asked[1]["counts"][1:] == [40, asked[1]["sizes"][5]]
+    commands = [request["command"] for request in requests]
+    assert commands == ["train", "active", "distill"]
+    train, active, _ = (Workload.from_json(request["work"]) for request in requests)
+    assert (train.learns_from, train.pool) == (30, 0)
+    assert (active.learns_from, active.pool) == (40, active.sizes.train)
     assert capsys.readouterr().out.count("lower bound") == 3
 
 
@@ -124,8 +124,8 @@ def test_the_programs_are_those_that_run():
         "active": ["step", "validation", "scoring", "acquisition"],
         "evaluate": ["scoring"],
     }.items():
-        plan = lambda mesh: device_programs.Plan()
-        found = device_programs.of_command(command, work, chips, plan)
+        plan = lambda mesh: Plan()
+        found = programs.of_command(command, work, chips, plan)
         assert list(found) == names
         for name, make in found.items():
             text = make().lower().as_text()

@@ -8,14 +8,15 @@ import json
 import sys
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.distillation.memory_plan import Plan, Sizes
+from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.forecast import (
     compilers,
+    programs,
     targets,
 )
-from audiodd_jax.forecast import programs as device_programs
 from audiodd_jax.forecast.compile_worker import compiled
-from audiodd_jax.forecast.programs import Workload
+from audiodd_jax.forecast.workload import Workload
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.runtime import (
     devices,
     environment,
@@ -104,9 +105,9 @@ def make(name, chips):
     command, config, part = PROGRAMS[name]
     if command == "features":
         mesh = devices.make_mesh(devices=chips)
-        return device_programs.features(config, mesh, 4)
+        return programs.features(config.features, mesh, 4)
     work = Workload(config, SIZES, 12, 24, 32)
-    made = device_programs.of_command(command, work, chips, lambda mesh: PLAN)
+    made = programs.of_command(command, work, chips, lambda mesh: PLAN)
     return made[part]()
 
 

@@ -16,7 +16,7 @@ import numpy as np  # noqa: E402
 from audiodd_jax.config import Config, RandomNetworkConfig, fields  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import kip  # noqa: E402
-from audiodd_jax.distillation.memory_plan import Sizes  # noqa: E402
+from audiodd_jax.distillation.cost import Sizes  # noqa: E402
 from audiodd_jax.distillation.method import Context  # noqa: E402
 from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402

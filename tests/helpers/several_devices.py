@@ -20,18 +20,19 @@ from audiodd_jax.config import Config, fields, presets  # noqa: E402
 from audiodd_jax.coreset import initial  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import (  # noqa: E402
-    memory_plan,
+    cost,
     registry,
     rfad,
     steps,
 )
-from audiodd_jax.distillation.memory_plan import Plan  # noqa: E402
+from audiodd_jax.distillation.cost import Sizes  # noqa: E402
 from audiodd_jax.distillation.method import Context  # noqa: E402
-from audiodd_jax.features import siamese_augment  # noqa: E402
+from audiodd_jax.features import batches, siamese_augment  # noqa: E402
 from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels import ridge_scoring  # noqa: E402
+from audiodd_jax.kernels.random_kernels import Plan  # noqa: E402
 from audiodd_jax.networks import random_conv  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime.devices import Grid  # noqa: E402
@@ -73,7 +74,7 @@ def stats():
 
 
 def context(mesh, plan):
-    sizes = memory_plan.Sizes(*SHAPE, CLASSES, SAMPLES, BATCH, CLIPS, 0)
+    sizes = Sizes(*SHAPE, CLASSES, SAMPLES, BATCH, CLIPS, 0)
     return Context(sizes, stats(), mesh, plan)
 
 
@@ -84,9 +85,11 @@ def by_mesh(config, grid, dtype, plan=PLAN):
         devices=jax.devices()[: grid.networks * grid.batch], grid=grid
     )
     method = rfad.make(config, context(mesh, plan))
-    chunk = steps.make_chunk(method, jax.random.key(2), stats(), config, mesh=mesh)
+    draw = batches.uniform(BATCH)
+    chunk = steps.make_chunk(method, draw, config.augment, stats(), mesh=mesh)
     state = devices.replicate(method.init(jax.random.key(1), start), mesh)
-    state, _ = chunk(state, devices.replicate(data, mesh), STEPS)
+    key, data = devices.replicate((jax.random.key(2), data), mesh)
+    state, _ = chunk(state, data, STEPS, key)
     return np.asarray(method.coreset(state).images)
 
 
@@ -137,8 +140,9 @@ def exchanged(grid, plan):
         if found[2] == "reduce-scatter":
             size *= grid.batch
         total += size
-    sizes = memory_plan.Sizes(*SHAPE, CLASSES, SAMPLES, CLIPS, CLIPS, 0)
-    return [total, memory_plan.predict(config, sizes, grid, plan).exchanged_bytes]
+    sizes = Sizes(*SHAPE, CLASSES, SAMPLES, CLIPS, CLIPS, 0)
+    predicted = cost.predict(cost.problem_of(config, sizes), grid, plan)
+    return [total, predicted.exchanged_bytes]
 
 
 def scored():
@@ -201,18 +205,21 @@ def distilled(method, dtype=np.float32):
     data = Clips(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
     start = initial.start(jax.random.key(0), data, names, config.coreset)
-    sizes = memory_plan.sizes_of(config, SHAPE, CLASSES, 40, 0)
+    counts = (SHAPE, CLASSES, 40, 0)
+    sizes = cost.sizes_of(*counts, config.coreset, config.loop.batch_size, "device")
     found = []
     for count in (1, 8):
         grid = Grid(1, count) if method == "frepo" else None
         mesh = devices.make_mesh(CLASSES, jax.devices()[:count], grid)
         own = Context(sizes, stats(), mesh, dtype=dtype)
         built = registry.get_method(method)(config, own)
-        chunk = steps.make_chunk(built, jax.random.key(2), stats(), config, mesh=mesh)
+        draw = built.draw or batches.uniform(config.loop.batch_size)
+        chunk = steps.make_chunk(built, draw, config.augment, stats(), mesh=mesh)
         state = devices.replicate(
             built.init(jax.random.key(1), jax.tree.map(jnp.copy, start)), mesh
         )
-        state, _ = chunk(state, devices.replicate(data, mesh), 5)
+        key, clips = devices.replicate((jax.random.key(2), data), mesh)
+        state, _ = chunk(state, clips, 5, key)
         found.append(np.asarray(built.coreset(state).images))
     return np.abs(found[1] - found[0]) / np.abs(found[0]).max()
 

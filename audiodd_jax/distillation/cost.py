@@ -1,0 +1,358 @@
+"""Memory, arithmetic and communication volume of a run, by arithmetic.
+
+A plan is chosen by these figures, before anything is compiled: asking the compiler
+instead (``forecast``) would take seconds at every start. The constants are fitted to
+the compilers' memory analysis of steps for CPUs, TPUs (v5e) and GPUs (H100;
+experiments/RESULTS.md). On CPU a block's convolution and pooling are one loop, while
+accelerators write the convolution's output to memory.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from audiodd_jax.config import Config, CoresetConfig, RandomNetworkConfig
+from audiodd_jax.kernels.random_kernels import Plan
+from audiodd_jax.networks import precision, random_conv, winograd
+from audiodd_jax.runtime.chunked_map import balanced
+from audiodd_jax.runtime.devices import Grid
+
+
+class _Constants(NamedTuple):
+    """How a platform's compiler lays out a step.
+
+    Attributes:
+      forward: memory of a row's forward pass, in multiples of the first block's
+        activations.
+      backward: memory of its forward and backward pass, in the same unit.
+      split: extra memory of that in float32, whose products a TPU computes from several
+        arrays in bfloat16.
+      masks: bytes per activation of the first block that the backward pass keeps.
+      features: copies of the features that the backward pass reads.
+      batch: copies of the batch's images.
+      coreset: copies of the coreset's images, in addition to the state.
+      kernels: copies of the kernels.
+      near: bytes of activations that stay in a chip's own memory.
+    """
+
+    forward: float
+    backward: float
+    split: float
+    masks: float
+    features: int
+    batch: int
+    coreset: int
+    kernels: int
+    near: int
+
+
+_PLATFORMS = {
+    "cpu": _Constants(0.5, 3.6, 0.0, 0.0, 1, 2, 2, 4, 0),
+    "tpu": _Constants(1.25, 2.8, 1.0, 1.31, 2, 2, 2, 2, 24 << 20),
+    "gpu": _Constants(1.25, 1.6, 0.0, 1.31, 1, 1, 2, 2, 0),
+}
+# In a TPU's loop over at most this many networks, the passes of batch and coreset
+# overlap where the coreset is processed in chunks.
+_FEW_NETWORKS = 4
+# Transforms of the tiles of a fast convolution.
+_TILES = 15
+# XLA removes a loop over a single network, and overlaps more of its body.
+_SINGLE = 2.2
+# Images, the optimiser's two moments, the initial and the best coreset.
+_STATE_COPIES = 5
+# Memory of a process before its first step: Python, JAX, compiled programs.
+_PROCESS_BYTES = 680 << 20
+# Memory of a block with normalisation, in multiples of one without.
+_NORMALISED = 1.6
+
+
+class Sizes(NamedTuple):
+    """Sizes that the cost of a run depends on.
+
+    Attributes:
+      f: mel bins.
+      t: frames.
+      c: classes.
+      s: spectrograms of the coreset, ``factor`` per stored one.
+      b: clips per batch.
+      train: training clips on the device.
+      scored: validation and test clips on the device.
+    """
+
+    f: int
+    t: int
+    c: int
+    s: int
+    b: int
+    train: int
+    scored: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(f, t)`` of a spectrogram."""
+        return self.f, self.t
+
+
+def sizes_of(
+    shape: tuple[int, int],
+    classes: int,
+    clips: int,
+    scored: int,
+    coreset: CoresetConfig,
+    batch_size: int,
+    storage: str,
+) -> Sizes:
+    """Returns the sizes of a run.
+
+    Args:
+      shape: ``(f, t)`` of a spectrogram.
+      classes: ``c``.
+      clips: number of training clips.
+      scored: number of validation and test clips.
+      coreset: samples per class, and the factor.
+      batch_size: clips per batch, if there are as many.
+      storage: ``data.storage``; ``host`` keeps training clips off the device.
+    """
+    on_device = 0 if storage == "host" else clips
+    s = classes * coreset.samples_per_class * coreset.factor
+    return Sizes(*shape, classes, s, min(batch_size, clips), on_device, scored)
+
+
+class Problem(NamedTuple):
+    """Sizes and settings that the cost of a run depends on.
+
+    Attributes:
+      sizes: sizes of data and coreset.
+      network: settings of the random networks.
+      networks: number of networks per step.
+      scoring_width: width of the networks that score a coreset.
+      scoring_chunk: clips that are scored at once.
+    """
+
+    sizes: Sizes
+    network: RandomNetworkConfig
+    networks: int
+    scoring_width: int
+    scoring_chunk: int
+
+
+def problem_of(config: Config, sizes: Sizes) -> Problem:
+    """Returns the problem with random networks that cost what the method's cost.
+
+    FRePo trains one network per step. Its normalisation stores the convolutions'
+    outputs, so the width is that of random networks that take as much memory.
+    """
+    network, networks = config.network, config.rfad.networks
+    scoring = config.evaluation
+    if config.method == "frepo":
+        trained, networks = config.frepo, 1
+        memory = 1 if trained.norm == "none" else _NORMALISED
+        network = dataclasses.replace(
+            network,
+            depth=trained.depth,
+            width=math.ceil(memory * trained.width),
+            readout="flatten",
+            precision="float32",
+        )
+    width = scoring.width or config.network.width
+    return Problem(sizes, network, networks, width, scoring.batch_size)
+
+
+class Cost(NamedTuple):
+    """Predicted cost of a run per device.
+
+    Attributes:
+      parameters: number of parameters of one random network.
+      features: number of features per clip and network.
+      flops: operations of a step on all devices, counted as direct convolutions and
+        products.
+      step_bytes: memory of a step.
+      base_bytes: memory outside of steps: data, state, and on CPU the process itself.
+      scoring_bytes: memory of scoring, between steps.
+      exchanged_bytes: communication volume of a device per step.
+    """
+
+    parameters: int
+    features: int
+    flops: int
+    step_bytes: int
+    base_bytes: int
+    scoring_bytes: int
+    exchanged_bytes: int
+
+    def peak_bytes(self, step_bytes: int | None = None) -> int:
+        """Peak memory; ``step_bytes`` replaces the prediction for a step."""
+        step = self.step_bytes if step_bytes is None else step_bytes
+        return self.base_bytes + max(step, self.scoring_bytes)
+
+
+def predict(problem: Problem, grid: Grid, plan: Plan, platform: str = "cpu") -> Cost:
+    """Predicts the cost of a run on a grid of devices of a platform."""
+    share = _Share(problem, grid, plan, platform)
+    return Cost(
+        _parameters(problem.sizes.shape, problem.network),
+        share.num_features,
+        _flops(problem, share.num_features, plan),
+        math.ceil(share.step_bytes()),
+        math.ceil(share.base_bytes()),
+        math.ceil(share.scoring_bytes()),
+        _exchanged(share, grid),
+    )
+
+
+class _Share:
+    """One device's share of the work, and the memory that it takes.
+
+    A row is a clip of the batch or a spectrogram of the coreset.
+    """
+
+    def __init__(self, problem: Problem, grid: Grid, plan: Plan, platform: str):
+        self.problem, self.sizes, self.plan = problem, problem.sizes, plan
+        self.platform = platform if platform in _PLATFORMS else "gpu"
+        self.constants = _PLATFORMS[self.platform]
+        network, sizes = problem.network, problem.sizes
+        self.num_features = random_conv.num_features(sizes.shape, network)
+        self.pixels = sizes.f * sizes.t
+        self.batch = math.ceil(sizes.b / grid.batch)
+        self.coreset = math.ceil(sizes.s / grid.batch)
+        self.networks = math.ceil(problem.networks / grid.networks)
+        itemsize = jnp.dtype(precision.dtype(network.precision, jnp.float32)).itemsize
+        self.is_float32 = itemsize == 4
+        self.feature_bytes = self.num_features * itemsize  # of a row
+        # CPUs compute in float32 in every precision.
+        compared = 1 if self.is_cpu else itemsize / 4
+        self.row_bytes = 4 * self.pixels * network.width * compared
+
+    @property
+    def is_cpu(self) -> bool:
+        """Returns whether the devices are CPUs."""
+        return self.platform == "cpu"
+
+    def at_once(self, rows: int, chunk: int) -> int:
+        """Returns how many of ``rows`` a chunk holds; 0: all."""
+        if not chunk or chunk >= rows or self.is_cpu:
+            return min(rows, chunk or rows)
+        return balanced(rows, chunk)
+
+    def forward(self, rows: int, chunk: int) -> int | float:
+        """Memory of the forward pass of ``rows``, in chunks."""
+        return self.constants.forward * self.at_once(rows, chunk) * self.row_bytes
+
+    def backward(self) -> int | float:
+        """Memory of the forward and backward pass of the coreset."""
+        plan, constants = self.plan, self.constants
+        activations = self.pixels * self.problem.network.width
+        copies = constants.backward + (constants.split if self.is_float32 else 0)
+        row = copies * self.row_bytes + constants.masks * activations
+        total = row * self.at_once(self.coreset, plan.coreset_chunk)
+        if plan.coreset_chunk and self.is_cpu:
+            total += self.gathered()
+        if self.is_cpu and plan.keeps == "nothing" and self.networks == 1:
+            rows = min(self.batch, plan.chunk or self.batch)
+            total += _SINGLE * self.row_bytes * rows
+        return total
+
+    def has_overlap(self) -> bool:
+        """Returns whether the passes of batch and coreset are in memory together."""
+        in_chunks = 0 < self.plan.coreset_chunk < self.coreset
+        is_few = self.networks <= _FEW_NETWORKS
+        return self.platform == "tpu" and in_chunks and is_few
+
+    def gathered(self) -> int:
+        """Memory of the features of a coreset in chunks, and of their gradient."""
+        return 2 * self.coreset * self.num_features * 4
+
+    def features(self) -> int | float:
+        """Memory of the features that are stored for the backward pass."""
+        plan = self.plan
+        if plan.keeps == "nothing":
+            return self.batch * self.feature_bytes
+        rows = self.constants.features * self.networks * self.batch
+        total = rows * self.feature_bytes
+        if plan.coreset_chunk:
+            total += self.networks * self.sizes.s * self.feature_bytes
+        return total
+
+    def step_bytes(self) -> int | float:
+        """Memory of a step."""
+        sizes, network = self.sizes, self.problem.network
+        constants = self.constants
+        kernels = constants.kernels * 4 * sizes.s * (self.batch + sizes.s)
+        copies = constants.batch * sizes.b + constants.coreset * sizes.s
+        parameters = 8 * _parameters(sizes.shape, network)
+        step = self.features() + kernels + 4 * self.pixels * copies + parameters
+        passes = self.backward(), self.forward(self.batch, self.plan.chunk)
+        total = sum(passes) if self.has_overlap() else max(passes)
+        step += max(0, total - constants.near)
+        if not self.is_cpu and self.plan.coreset_chunk:
+            # Accelerators hold them during the batch's forward pass too.
+            step += self.gathered()
+        if self.is_cpu and network.width >= winograd.CHANNELS:
+            step += _TILES * winograd.TILES * network.width * 4
+        return step
+
+    def base_bytes(self) -> int | float:
+        """Memory of data, state, and on CPU of the process itself."""
+        sizes = self.sizes
+        data = self.pixels * (2 * sizes.train + 4 * sizes.scored)
+        state = 4 * self.pixels * sizes.s * _STATE_COPIES
+        return (_PROCESS_BYTES if self.is_cpu else 0) + data + state
+
+    def scoring_bytes(self) -> int | float:
+        """Memory of validation and test scores."""
+        sizes, problem = self.sizes, self.problem
+        wider = problem.scoring_width / problem.network.width
+        features = 4 * sizes.s * (sizes.scored + self.num_features * wider)
+        return wider * self.forward(sizes.scored, problem.scoring_chunk) + features
+
+
+def _parameters(shape: tuple[int, int], network: RandomNetworkConfig) -> int:
+    """Returns the number of parameters of one random network."""
+    w, channels, total = network.width, 1, 0
+    for _ in range(network.depth):
+        total += (9 * channels + 1) * w
+        channels = w
+    if network.readout == "dense":
+        f, t = random_conv.feature_map_shape(shape, network)
+        total += (w * f * t + 1) * network.output_dim
+    return total
+
+
+def _flops(problem: Problem, num_features: int, plan: Plan) -> int:
+    """Returns the operations of a step; a multiply-add counts as two."""
+    network, sizes = problem.network, problem.sizes
+    f, t = sizes.shape
+    row, channels = 0, 1
+    for _ in range(network.depth):
+        row += 2 * 9 * channels * network.width * f * t
+        f, t, channels = f // 2, t // 2, network.width
+    if network.readout == "dense":
+        row += 2 * f * t * network.width * num_features
+    again = plan.keeps == "nothing"
+    # The coreset: forward, recomputed in the backward pass (twice in chunks whose
+    # features are not stored), and the gradient.
+    passes = 3 + (again and plan.coreset_chunk > 0)
+    rows = sizes.b * (1 + again) + sizes.s * passes
+    products = 2 * num_features * sizes.s * (2 * sizes.b + 3 * sizes.s)
+    solve = sizes.s**3 + 6 * sizes.s * sizes.c * (sizes.b + sizes.s)
+    return problem.networks * (rows * row + products) + solve
+
+
+def _exchanged(share: _Share, grid: Grid) -> int:
+    """Returns the communication volume of a device per step, in bytes."""
+    total, sizes, plan = 0, share.sizes, share.plan
+    s = sizes.s
+    if grid.networks > 1:
+        total += 4 * s * (share.batch + s)
+    if grid.networks * grid.batch > 1:
+        total += 4 * s * share.pixels
+    if grid.batch > 1:
+        total += 4 * (s * sizes.c + 3)
+        # The coreset's features are gathered, again in the backward pass, and their
+        # gradients are scattered.
+        again = plan.keeps == "nothing" or not plan.coreset_chunk
+        features = share.networks * share.coreset * share.feature_bytes
+        total += features * (1 + again + grid.batch)
+    return total

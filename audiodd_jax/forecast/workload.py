@@ -1,0 +1,96 @@
+"""The sizes and settings that determine what a command computes."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from audiodd_jax.active_learning import labelled_subset
+from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import SELECTION
+from audiodd_jax.coreset import packing
+from audiodd_jax.data import splits, tags
+from audiodd_jax.distillation import cost, registry
+from audiodd_jax.distillation.cost import Sizes
+from audiodd_jax.errors import UserError
+from audiodd_jax.features import cache, dataset
+from audiodd_jax.forecast import compilers
+from audiodd_jax.forecast.targets import Target
+
+
+class Workload(NamedTuple):
+    """The settings and sizes that the programs of a command depend on.
+
+    Attributes:
+      config: settings of the run.
+      sizes: sizes of data and coreset.
+      validation: validation clips; ``sizes.scored`` counts these and the test clips.
+      learns_from: clips or spectrograms that a network trains on.
+      pool: clips that are scored for labelling.
+    """
+
+    config: Config
+    sizes: Sizes
+    validation: int
+    learns_from: int = 0
+    pool: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the workload as JSON values."""
+        return {**self._asdict(), "config": dataclasses.asdict(self.config)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Workload":
+        """Reads the workload from JSON values."""
+        config, sizes = fields.from_dict(values["config"]), Sizes(*values["sizes"])
+        return cls(**{**values, "config": config, "sizes": sizes})
+
+    @property
+    def train(self) -> int:
+        """Number of training clips; those of a batch if clips are streamed."""
+        return self.sizes.train or self.sizes.b
+
+
+def measure(config: Config, target: Target | None = None) -> Workload:
+    """Prepares the dataset, and returns the workload of a run on it.
+
+    Raises:
+      UserError: the target's compiler is not installed, or the dataset cannot be used,
+        at all or by the method.
+    """
+    if target:
+        compilers.versions(target.chip.kind)
+    if config.labels.is_part:
+        data = dataset.load(config.data, config.features)
+        data = labelled_subset.restrict(config, data)
+        train, validation = len(data.train.labels), 0
+        tested, shape = len(data.test.labels), data.image_shape
+        classes, has_tags = data.num_classes, data.has_tags
+    else:
+        found = cache.prepare(config.data, config.features)
+        parts = splits.assign(
+            found.labels, found.splits, found.folds, found.groups, config.data
+        )
+        train, validation, tested = (part.size for part in parts)
+        shape, classes = found.features.shape[1:3], len(found.class_names)
+        has_tags = tags.are_tags(found.labels)
+    registry.check_labels(config.method, has_tags)
+    packing.check(shape[1], config.coreset.factor)
+    sizes = cost.sizes_of(
+        shape,
+        classes,
+        train,
+        validation + tested,
+        config.coreset,
+        config.loop.batch_size,
+        config.data.storage,
+    )
+    return Workload(config, sizes, validation)
+
+
+def check_steps(method: str) -> None:
+    """Checks that a method takes steps.
+
+    Raises:
+      UserError: it selects real clips instead.
+    """
+    if method in SELECTION:
+        raise UserError(f"{method} selects clips: there is no step to forecast")
