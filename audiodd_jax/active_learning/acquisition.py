@@ -176,15 +176,9 @@ def k_center(
 ) -> Int[Array, " count"]:
     """Positions of clips that cover the pool: each is the farthest from all before it.
 
-    The greedy choice is within twice the smallest radius that ``count`` more centres
-    allow (the core-set of Sener and Savarese).
-
-    Args:
-      features: features of the pool.
-      labelled: features of the labelled clips, if any.
-      count: clips to choose.
-      ids: indices of the clips, which break ties together with ``key``.
-      key: key of the tie-break.
+    The labelled clips come first, if there are any. The greedy choice is within twice
+    the smallest radius that ``count`` more centres allow (the core-set of Sener and
+    Savarese). Ties are broken by ``key`` and ``ids``, the indices of the clips.
 
     Raises:
       UserError: the pool has fewer clips, or ``count`` is below 1.
@@ -214,9 +208,6 @@ def badge(
     Args:
       features: ``h`` of the pool.
       log_probs: log-probabilities of the pool; both answers of each tag.
-      count: clips to choose.
-      ids: indices of the clips, for ties and draws.
-      key: key of ties and draws.
 
     Raises:
       UserError: the pool has fewer clips, or ``count`` is below 1.

@@ -12,7 +12,6 @@ def clips(text: str, num_train: int, num_classes: int) -> int:
     Args:
       text: ``10/class``, or a fraction of the training split as ``0.2`` or ``20%``.
       num_train: clips of the training split, as ``Dataset.num_train``.
-      num_classes: ``c``.
 
     Raises:
       UserError: another format, or a fraction outside (0, 1].
@@ -43,11 +42,8 @@ def plan(
 
     Args:
       budgets: increasing budgets; a round ends at each of them.
-      initial: budget of the seed set.
       batch: largest query batch; 0: up to the next budget.
       num_train: clips of the training split, as ``Dataset.num_train``.
-      num_classes: ``c``.
-      pool: clips in the pool.
       counted: validation clips that count towards the budgets.
 
     Raises:

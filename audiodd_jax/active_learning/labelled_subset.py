@@ -30,7 +30,6 @@ def restrict(config: Config, data: Dataset) -> Dataset:
 
     Args:
       config: names the subset, and the teacher of the other clips.
-      data: the dataset with all labels.
 
     Raises:
       UserError: the labels cannot be found, or belong to other data.

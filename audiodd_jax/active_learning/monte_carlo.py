@@ -44,12 +44,7 @@ def dropout_passes(
     """Log-probabilities of ``passes`` stochastic forward passes, one after the other.
 
     Args:
-      model: a network with dropout.
-      network: its trained variables.
-      images: clips.
       ids: indices of the clips in the pool, folded into the keys of their masks.
-      key: key of all passes.
-      passes: ``p``.
       has_tags: True if each output is a tag, with two answers.
 
     Raises:
@@ -122,8 +117,6 @@ class Pool:
         """Puts the pool where the function reads it.
 
         Args:
-          function: the function to map.
-          clips: the clips of the pool.
           chunk: clips at once on a device, which bounds the memory.
           devices: None: all, of all processes.
           between: called after each chunk; may raise.
@@ -170,9 +163,6 @@ def pool_program(
     """The program of ``Pool.map`` for one chunk: ``(clips, network, rows, ids, key)``.
 
     Args:
-      function: the function to map.
-      chunk: clips at once on a device.
-      mesh: the devices, along the batch axis.
       streamed: True if ``clips`` are those of the chunk instead of the pool.
     """
     grid = devices_lib.grid_of(mesh)

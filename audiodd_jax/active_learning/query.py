@@ -29,10 +29,6 @@ def seed_set(
     """Draws the clips of the pool that are labelled first.
 
     Args:
-      key: key of the draw.
-      labels: labels of the pool.
-      count: clips to draw.
-      class_names: the classes.
       draw: ``uniform``, or ``balanced``: the same number per class, with the remainder
         in random classes, or with the rarest tags.
 
@@ -136,11 +132,7 @@ def make_choose(
     devices, or embedded, once.
 
     Args:
-      config: acquisition function, passes and chunk.
-      model: the network.
-      clips: the pool.
       between: called after each chunk; may raise.
-      num_classes: ``c``.
       key: key of the embedding.
     """
     name = config.acquisition

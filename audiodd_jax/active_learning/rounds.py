@@ -86,7 +86,6 @@ def label_rounds(
     """Labels clips of ``data.train`` round by round, up to the last budget.
 
     Args:
-      config: model, training, acquisition and the seed.
       data: the dataset; its training clips are the pool.
       run: the run directory; None: memory only.
 

@@ -10,6 +10,7 @@ import soundfile
 from jaxtyping import Float, Int
 
 from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.coreset.selection import ranks_in_class
 from audiodd_jax.runtime.files import write_atomically
 
 # Most bytes of a class's folder name.
@@ -30,14 +31,9 @@ def encoded(
 
 def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
     """Names a file per spectrogram, numbered in a folder per class or likeliest tag."""
-    folders = folders_of(class_names)
-    counts: dict[str, int] = {}
-    names = []
-    for label in labels.argmax(1):
-        folder = folders[label]
-        names.append(f"{folder}/{counts.get(folder, 0):04d}.wav")
-        counts[folder] = counts.get(folder, 0) + 1
-    return names
+    folders, classes = folders_of(class_names), labels.argmax(1)
+    pairs = zip(classes, ranks_in_class(classes), strict=True)
+    return [f"{folders[label]}/{number:04d}.wav" for label, number in pairs]
 
 
 def folders_of(class_names: tuple[str, ...]) -> list[str]:
@@ -68,9 +64,6 @@ def write(
     semicolons, as ``data.folder`` reads them.
 
     Args:
-      waveforms: waveforms of the spectrograms.
-      coreset: the coreset.
-      folder: destination.
       rows: indices of the spectrograms; None: all.
 
     Returns:

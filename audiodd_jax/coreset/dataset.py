@@ -24,7 +24,6 @@ def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
     """Returns the configuration that a coreset was distilled with.
 
     Args:
-      coreset: the coreset.
       folder: its run directory, whose ``config.json`` locates the data; None: the paths
         stay at their defaults.
 
@@ -48,8 +47,6 @@ def load_data(coreset: Coreset, config: Config, needs_train: bool) -> Dataset:
     """Loads a coreset's dataset with the coreset's preprocessing.
 
     Args:
-      coreset: the coreset.
-      config: names the data.
       needs_train: False leaves the training clips in the cache.
 
     Raises:
@@ -109,12 +106,6 @@ def warm_start(
 
     Classes are matched by name. Classes and samples that the earlier coreset lacks are
     filled with random training clips.
-
-    Args:
-      path: file of the earlier coreset.
-      config: size and factor of the new one.
-      data: the dataset of the run.
-      seed: draws the training clips.
 
     Raises:
       UserError: the file is not a coreset, was made with other features, has classes

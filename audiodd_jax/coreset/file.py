@@ -156,7 +156,6 @@ class Coreset:
 
         Args:
           seed: draws the initial phases of Griffin-Lim.
-          iterations: iterations of Griffin-Lim.
 
         Raises:
           UserError: ``iterations`` is negative.

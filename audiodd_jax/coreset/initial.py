@@ -26,13 +26,6 @@ def start(
 
     It has ``samples_per_class`` images per class, in class order.
 
-    Args:
-      key: draws clips, noise, or the random networks that embed clips.
-      train: clips to draw from.
-      class_names: the classes.
-      config: each image holds ``factor`` clips.
-      embedding: networks for ``herding`` and ``k_center``.
-
     Raises:
       UserError: a class has too few clips, or ``factor`` does not divide the frames.
     """
@@ -76,9 +69,6 @@ def selected(
 
     Args:
       method: ``random``, ``herding`` or ``k_center``.
-      key: draws clips, or the random networks that embed them.
-      train: clips to select from.
-      class_names: the classes.
       config: ``samples_per_class`` images of ``factor`` clips each.
       embedding: not used by ``random``.
 
@@ -108,8 +98,6 @@ def filled(
     Args:
       random: an initial coreset of random clips, in class order.
       images: stored images of the earlier coreset, with the same normalisation.
-      labels: its labels, in the order of the new classes.
-      classes: class that each image belongs to.
 
     Raises:
       UserError: the earlier coreset has more images of a class than the new one holds.

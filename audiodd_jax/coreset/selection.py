@@ -51,10 +51,6 @@ def select(
 
     Args:
       method: ``random``, ``herding`` or ``k_center``.
-      key: draws the clips, or the networks that embed them.
-      clips: clips to select from.
-      class_names: the classes.
-      per_class: clips per class.
       embedding: not used by ``random``.
 
     Raises:
@@ -227,11 +223,9 @@ def farthest_first(
     """Chooses ``count`` clips by greedy k-center.
 
     Args:
-      features: features of the clips.
       gaps: squared distances to the nearest centre so far; infinite without a centre,
         -1 for excluded clips.
       noise: above -1; the highest breaks ties.
-      count: clips to choose.
     """
 
     def choose(gaps: Array, _: None) -> tuple[Array, Array]:

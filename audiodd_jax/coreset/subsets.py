@@ -42,10 +42,6 @@ class Subset(NamedTuple):
 def parse(text: str, per_class: int) -> Subset:
     """Parses ``all``, ``random``, ``herding``, or a percentage such as ``20%``.
 
-    Args:
-      text: the subset's name.
-      per_class: clips per class of ``random`` and ``herding``.
-
     Raises:
       UserError: an unknown name, or a percentage out of range.
     """
@@ -94,12 +90,6 @@ def choose(
     subset: Subset, data: Dataset, embedding: Embedding, seed: int
 ) -> Int[np.ndarray, " b"]:
     """Chooses the rows of ``data.train`` that belong to a subset.
-
-    Args:
-      subset: the way to choose them.
-      data: only its training clips are used.
-      embedding: networks for ``herding``.
-      seed: seed of the draw.
 
     Raises:
       UserError: a class has too few clips, or an index is out of range.

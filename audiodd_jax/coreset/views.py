@@ -51,13 +51,6 @@ def make(
     They are computed on the CPU, whatever the other devices and the settings of JAX:
     the same arguments give the same bits on machines of one kind. If ``count`` is 0,
     returns the spectrograms themselves.
-
-    Args:
-      images: standardised, full-length spectrograms.
-      count: views per spectrogram.
-      config: mixing and augmentation.
-      stats: statistics that standardised the images.
-      seed: seed of all views.
     """
     images = np.asarray(images, np.float32)
     stats = Normalization(*(np.asarray(values, np.float32) for values in stats))

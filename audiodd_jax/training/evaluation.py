@@ -44,13 +44,6 @@ def kernel_regression(
     All coresets are scored with the same networks, and coresets of one shape by one
     compiled program.
 
-    Args:
-      coresets: support sets.
-      test: test clips.
-      scoring: settings of the kernel regression.
-      seeds: draws of the networks, one score each.
-      mesh: devices; None: all, of all processes.
-
     Raises:
       UserError: the kernels do not fit the memory.
     """
@@ -134,13 +127,9 @@ def exact_regression(
     Nothing is random: there is one score. An interrupted call resumes.
 
     Args:
-      support: support set.
-      test: test clips.
-      kind: ``nngp`` or ``ntk``.
       scoring: settings; the width, number and precision of the networks and the chunk
         have no effect.
       folder: where finished tiles are saved; None: memory only.
-      mesh: devices; None: all.
 
     Raises:
       UserError: neural-tangents is not installed, or one pair exceeds the memory.

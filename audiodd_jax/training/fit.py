@@ -111,9 +111,6 @@ def fit(
     """Trains the networks of ``programs`` on ``data``.
 
     Args:
-      programs: programs of this training.
-      data: the training set.
-      seed: the first seed.
       run: the run directory; None: memory only.
       start: networks to fine-tune, one per seed; None: random initialisation.
 
@@ -180,9 +177,6 @@ def _validate(
     """Validates into ``row``; with early stopping, keeps each seed's best network.
 
     Args:
-      state: state of the training.
-      row: metrics of the chunk.
-      validate: the validation of ``Programs``.
       patience: steps without improvement that end a seed's training; 0: none do.
     """
     if validate is None:

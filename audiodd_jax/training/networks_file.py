@@ -56,15 +56,21 @@ class TrainedNetworks:
     has_tags: bool = False
 
     def predict(
-        self, images: Float[Array | np.ndarray, "b f t 1"]
+        self, images: Float[Array | np.ndarray, "b f t 1"], temperature: float = 1.0
     ) -> Float[Array, "b c"]:
         """Predicts probabilities of standardised spectrograms, averaged over networks.
 
-        Probabilities of classes sum to one; each tag has its own.
+        Probabilities of classes sum to one; each tag has its own. Logits are divided by
+        ``temperature``.
         """
         model = self.module or models.make(self.model, len(self.class_names))
-        images = jnp.asarray(images)
-        return _mean_probabilities(self.networks, images, model, self.has_tags)
+        return _mean_probabilities(
+            self.networks,
+            jnp.asarray(images),
+            jnp.float32(temperature),
+            model=model,
+            has_tags=self.has_tags,
+        )
 
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
@@ -81,25 +87,23 @@ class TrainedNetworks:
 
 
 # Compiled once per model and number of clips.
-@functools.partial(jax.jit, static_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnames=("model", "has_tags"))
 def _mean_probabilities(
-    networks: Network, images: Float[Array, "b f t 1"], model: nn.Module, has_tags: bool
+    networks: Network,
+    images: Float[Array, "b f t 1"],
+    temperature: Float[Array, ""],
+    *,
+    model: nn.Module,
+    has_tags: bool,
 ) -> Float[Array, "b c"]:
     predict = lambda network: probabilities(
-        logits(network, images, model, CLIPS_AT_ONCE), has_tags
+        logits(network, images, model, CLIPS_AT_ONCE) / temperature, has_tags
     )
     return jax.lax.map(predict, networks).mean(0)
 
 
 def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> None:
-    """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them.
-
-    Args:
-      path: path of the ``.npz``.
-      networks: networks of all seeds, stacked.
-      data: their training data.
-      model: settings of the networks.
-    """
+    """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them."""
     stats = data.normalization
     metadata = {
         "format": FORMAT,
@@ -137,7 +141,6 @@ def load_networks(
     """Reads the ``networks.npz`` of ``audiodd train``.
 
     Args:
-      path: path of the file.
       model: the network that was passed to ``train``; None: the one that the file
         names.
 

@@ -67,8 +67,6 @@ def make(
     """Makes the programs of a training, which are compiled when they are first used.
 
     Args:
-      config: settings of the network.
-      settings: settings of the training.
       data: gives shapes, statistics, noise and validation clips; the clips to train on
         are an argument of ``fit``.
       mesh: devices of the training; None: all, of all processes.

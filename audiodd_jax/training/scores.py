@@ -157,9 +157,6 @@ def from_tag_outputs(
     """Evaluates outputs for tags, one matrix per seed.
 
     Args:
-      protocol: name of the protocol.
-      outputs: higher for likelier tags.
-      labels: true tags.
       threshold: outputs above it predict the tag, for macro F1.
     """
     labels = np.asarray(labels)

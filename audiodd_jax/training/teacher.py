@@ -5,7 +5,6 @@ It labels the views of a finished coreset, on which other networks are then trai
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -13,8 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -26,8 +23,6 @@ from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.networks import inference, models
-from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.runtime.locks import exclusive
@@ -86,7 +81,7 @@ def label(
     if multiprocess.is_process_zero():  # other hosts may have other caches
         networks = networks_file.load_networks(folder / "networks.npz")
         with progress.waiting("labelling views"):
-            labels[:] = _ensemble(networks, views, config.teacher.temperature)
+            labels[:] = _predict(networks, views, config.teacher.temperature)
         record = {
             **read_json(folder / "result.json"),
             "labelling_seconds": time.perf_counter() - began,
@@ -118,42 +113,18 @@ def probabilities(
         networks = networks_file.load_networks(folder / "networks.npz")
         for start in range(0, len(predicted), _BATCH):
             rows = np.arange(start, min(start + _BATCH, len(predicted)))
-            predicted[rows] = _ensemble(networks, np.asarray(clips.take(rows)), 1.0)
+            predicted[rows] = _predict(networks, np.asarray(clips.take(rows)), 1.0)
     return multiprocess.arrays_from_process_zero(predicted)
 
 
-def _ensemble(
+def _predict(
     trained: TrainedNetworks, images: np.ndarray, temperature: float
 ) -> Float[np.ndarray, "k c"]:
-    """Returns the probabilities at a temperature, averaged over the networks."""
-    model = models.make(trained.model, len(trained.class_names))
-    temperature = jnp.float32(temperature)
-    parts = (
-        _probabilities(
-            trained.networks,
-            jnp.asarray(part),
-            temperature,
-            model=model,
-            has_tags=trained.has_tags,
-        )
-        for part in np.array_split(images, -(-len(images) // _BATCH))
+    """Returns the ensemble's probabilities of any number of spectrograms."""
+    parts = np.array_split(images, -(-len(images) // _BATCH))
+    return np.concatenate(
+        [np.asarray(trained.predict(part, temperature)) for part in parts]
     )
-    return np.concatenate([np.asarray(part) for part in parts])
-
-
-@functools.partial(jax.jit, static_argnames=("model", "has_tags"))
-def _probabilities(
-    networks: Network,
-    images: Float[Array, "k f t 1"],
-    temperature: Float[Array, ""],
-    *,
-    model: Any,
-    has_tags: bool,
-) -> Float[Array, "k c"]:
-    one = lambda network: inference.probabilities(
-        logits(network, images, model, CLIPS_AT_ONCE) / temperature, has_tags
-    )
-    return jax.lax.map(one, networks).mean(0)
 
 
 def _trained(config: Config, data: Dataset) -> Path:

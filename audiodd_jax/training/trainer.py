@@ -145,13 +145,6 @@ def step(
     """Takes one step of one seed on a batch; returns its loss and accuracy too.
 
     Args:
-      state: state of the seed.
-      images: standardised spectrograms.
-      targets: targets of ``losses``.
-      model: the network.
-      config: settings of the training.
-      stats: statistics that standardised the images.
-      noise: background noise, for augmentation.
       loss: name of the loss, from ``losses.loss_name``.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
@@ -202,15 +195,7 @@ def draw(
     rows: Int[Array, " n"],
     size: int,
 ) -> Int[Array, "k steps b"]:
-    """Draws the clips of every seed's batches from step ``first`` on.
-
-    Args:
-      keys: root keys of the seeds.
-      first: index of the first step.
-      length: number of steps.
-      rows: the clips to draw from.
-      size: clips per batch.
-    """
+    """Draws the clips of every seed's batches from step ``first`` on."""
 
     def draw_seed(key: Key[Array, ""]) -> Int[Array, "steps b"]:
         order = jax.random.fold_in(key, _ORDER)
@@ -230,7 +215,6 @@ def make_chunk(
 
     Args:
       step: the function ``step`` with all of its keyword arguments.
-      parallel: seeds that are trained at once on a device.
       mesh: devices: seeds are shared along its networks axis, batches along the other;
         None: the first local device.
     """
