@@ -89,6 +89,16 @@ def _own_cache(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("AUDIODD_CACHE", str(place))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_pictures():
+    """Figures of coresets show two classes: half of a tiny run draws the others."""
+    from audiodd_jax.report import figures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "MAX_ROWS", 2)
+        yield
+
+
 def _found(kind: str, variable: str, default: Path, name: str) -> Path:
     folder = Path(os.environ.get(variable, default)) / name
     if not folder.exists():
