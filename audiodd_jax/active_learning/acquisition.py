@@ -174,10 +174,10 @@ def k_center(
     ids: Int[Array, " b"],
     key: Key[Array, ""],
 ) -> Int[Array, " count"]:
-    """Positions of clips that cover the pool: each is the farthest from all before it.
+    """Returns clips that cover the pool, each the farthest from all earlier ones.
 
-    The labelled clips come first, if there are any. The greedy choice is within twice
-    the smallest radius that ``count`` more centres allow (the core-set of Sener and
+    Labelled clips count as earlier ones. The greedy choice is within twice the smallest
+    radius that ``count`` more centres allow (the core-set of Sener and
     Savarese). Ties are broken by ``key`` and ``ids``, the indices of the clips.
 
     Raises:

@@ -89,7 +89,7 @@ def _class_by_class(
 
     A clip with several tags can be chosen for any one of them, so rare tags choose
     first. ``choose(members, free)`` returns ``per_class`` rows, given masks of the
-    clips of a class and of those that are not chosen yet.
+    clips of a class and of all clips that are not chosen yet.
     """
     counts = check_counts(labels, class_names, per_class)
     labels = np.asarray(labels)

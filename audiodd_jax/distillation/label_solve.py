@@ -5,9 +5,9 @@ prediction from the coreset, and weights w of the clips with mean 1,
 
     y_S = argmin  sum_b w_b (y_b - A_b y)^2 + mu b/s (y - y_S0)^2,
 
-where y_S0 are the labels so far. Kernels are averaged over random networks. Where many
-clips are cut from few recordings, images learn the recordings by heart; labels are too
-few numbers for that.
+where y_S0 are the labels so far. Kernels are averaged over random networks. If many
+clips are cut from few recordings, learnt images overfit to the recordings. Labels have
+too few values to overfit.
 
 References:
   Nguyen, Chen, Lee, *Dataset Meta-Learning from Kernel Ridge-Regression*, ICLR 2021

@@ -34,14 +34,14 @@ class Method(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a method is built for, besides its settings.
+    """Properties of a run, besides the settings, for which a method is built.
 
     Attributes:
       sizes: sizes of the data and the coreset.
       normalization: statistics that standardised the images.
       mesh: devices that share the work; None: one device.
-      plan: how much of a step is computed at once.
-      dtype: in which trained networks compute.
+      plan: amount of a step that is computed at once.
+      dtype: floating-point type in which trained networks compute.
     """
 
     sizes: Sizes

@@ -22,8 +22,9 @@ ROOTS = (
         f"audiodd_jax/{name}"
         for name in (
             *("__init__.py", "__main__.py", "command_line.py", "errors.py", "flags.py"),
-            *("commands", "config", "kernels", "networks", "report", "runtime"),
-            *("sweep", "training"),
+            *("active_learning", "commands", "config", "coreset", "data"),
+            *("distillation", "features", "kernels", "networks", "report"),
+            *("runtime", "sweep", "training"),
         )
     ),
     "launch",

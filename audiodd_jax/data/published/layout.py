@@ -34,18 +34,18 @@ class Layout:
     """A dataset, or a variant of one, as published.
 
     Attributes:
-      name: of the registry.
-      version: of the dataset, with its variant.
-      class_names: in the order of the labels.
+      name: name in the registry.
+      version: version of the dataset, with its variant.
+      class_names: names in the order of the labels.
       markers: files or folders, one of which identifies the dataset's folder.
       holds: content of the folder, in words.
       find: folder -> the clips in it.
       published: (class, part) -> number of clips; an empty class or part means all.
       archive: file name of the published archive.
-      url: of the archive; empty if users download it themselves.
-      checksum: of the archive, as ``algorithm:hexdigest``; empty: not checked.
+      url: address of the archive; empty if users download it themselves.
+      checksum: digest of the archive as ``algorithm:hexdigest``; empty: not checked.
       max_bytes: upper limit of the unpacked size.
-      advice: how to get the archive otherwise.
+      advice: instructions for users who have to get the archive themselves.
       may_change: the URL serves the head of a branch; another checksum is then logged
         instead of refused.
     """
