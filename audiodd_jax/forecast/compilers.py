@@ -1,13 +1,13 @@
-"""Accelerators' compilers on machines without an accelerator.
+"""Runs accelerators' compilers on machines without an accelerator.
 
-libtpu compiles for TPUs, JAX's CUDA plugin for NVIDIA GPUs; neither needs a device
-or a driver. Both are packages that JAX initialises wherever it finds them, and without
-a device every other program prints a stack trace and errors. So they lie in a folder of
-their own, which only the process that compiles has on its path; where an environment
-has them anyway, as on an accelerator, those are used.
+libtpu compiles for TPUs, JAX's CUDA plugin for NVIDIA GPUs; neither needs a device or a
+driver. JAX initialises both packages wherever it finds them, and without a device every
+other program would print a stack trace and errors. They are therefore installed in a
+separate folder, which is on the path of the compiling process only. An environment that
+has them anyway, as on an accelerator, uses its own.
 
-That process is another one than the user's: a compiler that crashes, hangs or refuses
-costs one sentence.
+Compilation runs in a child process: if a compiler crashes, hangs or refuses, the user
+sees one sentence.
 """
 
 import contextlib
@@ -27,25 +27,23 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.forecast.targets import Target
 from audiodd_jax.runtime import supervisor
 
-# Names the folder of the compilers.
+# Environment variable of the compilers' folder.
 FOLDER = "AUDIODD_COMPILERS"
 # Before each line of the child's answer: compilers print to the same output.
 _MARK = "audiodd-compiled "
-# Extras of jax that ask for the compilers, and the packages of them that compile.
-_EXTRAS = {"tpu": "tpu", "gpu": "cuda12-local"}
-_PACKAGES = {"tpu": ("libtpu",), "gpu": ("jax-cuda12-plugin", "jax-cuda12-pjrt")}
+KINDS = ("tpu", "gpu")
 
 
 class Gpu(NamedTuple):
-    """What XLA must know of a GPU that is not there, by its architecture's manual.
+    """The properties of a GPU that XLA needs, from the architecture's manual.
 
     Attributes:
       capability: compute capability.
-      processors: streaming multiprocessors.
-      lanes: float32 units of each.
-      shared: KiB of shared memory of each; a block has one less.
-      cache: MB of the second level.
-      gigahertz: of the boost clock.
+      processors: number of streaming multiprocessors.
+      lanes: float32 units per multiprocessor.
+      shared: KiB of shared memory per multiprocessor; a block has one less.
+      cache: MB of second-level cache.
+      gigahertz: boost clock.
     """
 
     capability: tuple[int, int]
@@ -64,27 +62,26 @@ _GPUS = {
 
 
 def folder() -> Path:
-    """Where the compilers lie: one folder per environment, since versions must fit."""
+    """Returns the compilers' folder: one per environment, since versions must match."""
     return Path(os.environ.get(FOLDER) or Path(sys.prefix) / "audiodd-compilers")
 
 
 def requirements(kind: str) -> list[str]:
-    """The packages that compile for ``tpu`` or ``gpu``, as the installed jax asks."""
-    found = []
-    for text in importlib.metadata.requires("jax") or ():
-        asked = Requirement(text)
-        is_asked = asked.marker and asked.marker.evaluate({"extra": _EXTRAS[kind]})
-        if is_asked and asked.name in _PACKAGES[kind]:
-            found.append(f"{asked.name}{asked.specifier}")
+    """Returns the packages that the installed jax needs to compile for a kind."""
     if kind == "gpu":
-        # One version of both, or their interfaces differ.
+        # Both in jaxlib's version, or their interfaces differ.
         version = importlib.metadata.version("jaxlib")
-        return [f"{name}=={version}" for name in _PACKAGES[kind]]
-    return found
+        return [f"jax-cuda12-{part}=={version}" for part in ("plugin", "pjrt")]
+    listed = map(Requirement, importlib.metadata.requires("jax") or ())
+    return [
+        f"{each.name}{each.specifier}"
+        for each in listed
+        if each.name == "libtpu" and each.marker.evaluate({"extra": "tpu"})
+    ]
 
 
 def command(*kinds: str) -> str:
-    """The command that installs compilers where only compilations see them."""
+    """Returns the command that installs compilers into their folder."""
     packages = " ".join(f"'{name}'" for kind in kinds for name in requirements(kind))
     return (
         f"{sys.executable} -m pip install --no-deps --upgrade --target {folder()} "
@@ -96,7 +93,7 @@ def install(*kinds: str) -> None:
     """Installs the compilers of these kinds that are missing.
 
     Raises:
-      subprocess.CalledProcessError: they are not to be had.
+      subprocess.CalledProcessError: they are not available.
     """
     for kind in kinds:
         try:
@@ -106,67 +103,67 @@ def install(*kinds: str) -> None:
 
 
 def versions(kind: str) -> dict[str, str]:
-    """Versions of the packages that compile for ``tpu`` or ``gpu``.
+    """Returns the versions of the packages that compile for ``tpu`` or ``gpu``.
 
     Raises:
-      UserError: one is not installed, or is of a version that jax does not fit.
+      UserError: one is not installed, or its version does not match jax.
     """
-    found = {}
-    for asked in map(Requirement, requirements(kind)):
-        places = [str(folder()), *sys.path]
-        those = importlib.metadata.distributions(name=asked.name, path=places)
-        if (installed := next(iter(those), None)) is None:
+    installed = {}
+    for required in map(Requirement, requirements(kind)):
+        path = [str(folder()), *sys.path]
+        found = importlib.metadata.distributions(name=required.name, path=path)
+        if (package := next(iter(found), None)) is None:
             raise UserError(
-                f"compiling for a {kind.upper()} needs {asked.name}, which is not "
+                f"compiling for a {kind.upper()} needs {required.name}, which is not "
                 f"installed: {command(kind)}"
             )
-        if not asked.specifier.contains(installed.version, prereleases=True):
+        if not required.specifier.contains(package.version, prereleases=True):
             raise UserError(
-                f"{asked.name} {installed.version} does not fit jax "
+                f"{required.name} {package.version} does not fit jax "
                 f"{importlib.metadata.version('jax')}, "
-                f"which needs {asked}: {command(kind)}"
+                f"which needs {required}: {command(kind)}"
             )
-        found[asked.name] = installed.version
-    return found
+        installed[required.name] = package.version
+    return installed
 
 
 def environment(target: Target) -> dict[str, str]:
-    """Variables of a process that compiles for a target."""
-    places = [*sys.path, os.environ.get("PYTHONPATH", "")]
+    """Returns the environment variables of a process that compiles for a target."""
+    path = [*sys.path, os.environ.get("PYTHONPATH", "")]
     if target.chip.kind == "gpu":
-        places = [str(folder()), *places]
-    found = {
+        path = [str(folder()), *path]
+    variables = {
         **os.environ,
         **supervisor.child_variables(),
-        "PYTHONPATH": os.pathsep.join(filter(None, places)),
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         # The process itself runs on the CPU.
         "JAX_PLATFORMS": "cpu",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     if target.chip.kind == "gpu":
-        return found
-    own = folder() / "libtpu" / "libtpu.so"
-    if own.exists():
-        found["TPU_LIBRARY_PATH"] = str(own)
-    quiet = {
+        return variables
+    library = folder() / "libtpu" / "libtpu.so"
+    if library.exists():
+        variables["TPU_LIBRARY_PATH"] = str(library)
+    return {
+        **variables,
         "TPU_SKIP_MDS_QUERY": "1",
-        # It has no device that only one process may have.
+        # The process does not occupy a device, so several may run.
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": "v5litepod-8",
         "TPU_MIN_LOG_LEVEL": "3",
         "TPU_STDERR_LOG_LEVEL": "3",
     }
-    return {**found, **quiet}
 
 
 def devices_of(target: Target) -> list[Any]:
-    """Devices of JAX that can be compiled for, and not computed on.
+    """Returns JAX devices that programs can be compiled for, but not run on.
 
-    Only in a process with ``environment``.
+    The process must have the variables of ``environment``.
 
     Raises:
-      UserError: the compiler knows no such topology.
+      UserError: the compiler does not know the topology.
     """
     from jax.experimental import topologies
 
@@ -196,7 +193,7 @@ def devices_of(target: Target) -> list[Any]:
 
 
 def _description(target: Target) -> str:
-    """A GPU in the text form of XLA's description of a device."""
+    """Returns XLA's text description of a GPU."""
     gpu, chip = _GPUS[target.name], target.chip
     info = {
         "threads_per_block_limit": 1024,
@@ -240,45 +237,45 @@ def answer(values: dict[str, Any]) -> None:
 def ask(
     target: Target, request: dict[str, Any], module: str, seconds: float
 ) -> list[dict[str, Any]]:
-    """What a process that compiles programs answers of each.
+    """Compiles programs in a child process, and returns its answers.
 
-    A program that the compiler does not survive has an ``error``, and another process
-    takes those after it.
+    If a program crashes the compiler, its answer has an ``error``, and another process
+    compiles the remaining programs.
 
     Args:
-      target: to compile for.
-      request: JSON of the module; ``skip``, the programs to pass by, is added.
-      module: run by ``python -m``; reads the request and ``answer``s: the names of its
-        programs, then each.
-      seconds: that a process may take.
+      target: accelerators to compile for.
+      request: JSON for the module; ``skip`` is added, the number of programs to skip.
+      module: run by ``python -m``; reads the request and ``answer``s with the names of
+        its programs, then once per program.
+      seconds: time limit of a process.
 
     Raises:
-      UserError: the compiler is not installed, knows no such target, or fails before
-        the first program.
+      UserError: the compiler is not installed, does not know the target, or fails
+        before the first program.
     """
     versions(target.chip.kind)
-    found: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
     names: list[str] | None = None
-    while names is None or len(found) < len(names):
-        options = {**request, "skip": len(found)}
-        lines, problem = _run(target, options, module, seconds)
+    while names is None or len(answers) < len(names):
+        skipping = {**request, "skip": len(answers)}
+        lines, problem = _run(target, skipping, module, seconds)
         if not lines or "programs" not in lines[0]:
-            said = lines[0].get("error") if lines else None
-            raise UserError(said or f"the {target.name} compiler {problem}")
+            refusal = lines[0].get("error") if lines else None
+            raise UserError(refusal or f"the {target.name} compiler {problem}")
         names = lines[0]["programs"]
-        found += lines[1:]
-        if len(found) < len(names):
-            problem = problem or "said nothing"
-            found.append({"error": f"the {target.name} compiler {problem}"})
+        answers += lines[1:]
+        if len(answers) < len(names):
+            problem = problem or "printed no answer"
+            answers.append({"error": f"the {target.name} compiler {problem}"})
     return [
-        {"program": name, **values} for name, values in zip(names, found, strict=True)
+        {"program": name, **values} for name, values in zip(names, answers, strict=True)
     ]
 
 
 def _run(
     target: Target, request: dict[str, Any], module: str, seconds: float
 ) -> tuple[list[dict[str, Any]], str]:
-    """Lines that a process answers, and what is wrong with its end, if anything."""
+    """Returns the lines that a process answers, and why it failed, if it did."""
     problem = ""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", module],
@@ -290,38 +287,38 @@ def _run(
         errors="replace",
     )
     try:
-        out, said = process.communicate(json.dumps(request), timeout=seconds)
+        out, errors = process.communicate(json.dumps(request), timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-        out, said = process.communicate()
+        out, errors = process.communicate()
         problem = f"was stopped after {seconds:,.0f} s"
     except BaseException:
         process.kill()
         process.wait()
         raise
     if not problem and process.returncode:
-        problem = _end(process.returncode, said)
-    marked = [line for line in out.splitlines() if line.startswith(_MARK)]
+        problem = _end(process.returncode, errors)
     lines = []
-    for line in marked:
+    for line in out.splitlines():
         # The last one may be cut off.
         with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line.removeprefix(_MARK)))
+            if line.startswith(_MARK):
+                lines.append(json.loads(line.removeprefix(_MARK)))
     return lines, problem
 
 
-def _end(code: int, said: str) -> str:
-    """Why a process ended, in words."""
+def _end(code: int, errors: str) -> str:
+    """Returns why a process ended, in words."""
     if code < 0:
         return f"crashed ({signal.Signals(-code).name})"
-    last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
-    return f"failed: {last.strip()[:200]}" if last else f"failed with code {code}"
+    last = [line.strip() for line in errors.splitlines() if line.strip()][-1:]
+    return f"failed: {last[0][:200]}" if last else f"failed with code {code}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error, short enough for a sentence."""
+    """Returns the first line of an error, short enough for a sentence."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 if __name__ == "__main__":
-    install(*(sys.argv[1:] or _EXTRAS))
+    install(*(sys.argv[1:] or KINDS))

@@ -198,7 +198,7 @@ def network_scoring(work: Workload, mesh: Mesh) -> Program:
     """The test of trained networks."""
     model, states = _states(work)
     function = evaluation.prediction_program(model)
-    arguments = on_mesh((states.final, _test(work).images), mesh)
+    arguments = on_mesh((states.final, _test(work).features), mesh)
     return Program(function, arguments, 1, work.config.training.precision)
 
 

@@ -1,9 +1,9 @@
-"""Accelerators to plan and compile for, whether or not there is one.
+"""Accelerators to plan and compile for.
 
-``parse`` reads what a user writes: ``v5e`` (one chip), ``v5e:2x4`` (a slice by its
-topology), ``h100``, ``h100:8``. Figures are those of the makers' data sheets, without
-sparsity. TPUs multiply in bfloat16 alone: a float32 product takes six passes and one of
-``tf32`` three (``ops.precision``), which is where their peaks come from.
+``parse`` reads a target as written by a user: ``v5e`` (one chip), ``v5e:2x4`` (a slice
+by its topology), ``h100``, ``h100:8``. Figures are from the makers' data sheets,
+without sparsity. TPUs multiply in bfloat16 only: a float32 product takes six passes and
+a ``tf32`` product three (``networks.precision``), which gives their peaks.
 """
 
 import difflib
@@ -20,10 +20,10 @@ class Chip(NamedTuple):
     Attributes:
       kind: ``tpu`` or ``gpu``.
       memory: bytes.
-      bandwidth: of the memory, bytes per second.
+      bandwidth: bytes per second to and from the memory.
       peak: operations per second by precision; a multiply-add counts as two.
       source: where the figures are published.
-      axes: axes of a slice's topology; GPUs have a number only.
+      axes: number of axes of a slice's topology; 1 for GPUs, which are only counted.
     """
 
     kind: str
@@ -35,11 +35,11 @@ class Chip(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Some chips of one kind.
+    """Chips of one kind.
 
     Attributes:
-      name: in ``CHIPS``.
-      shape: of the slice; of GPUs, their number.
+      name: key of ``CHIPS``.
+      shape: shape of the slice, or the number of GPUs.
     """
 
     name: str
@@ -77,7 +77,7 @@ def _gpu(
     return Chip("gpu", gigabytes * 10**9, bandwidth * 1e12, peak, source)
 
 
-# A v4 and a v5p chip is one device with the memory of both of its cores.
+# A v4 or v5p chip is one device with the memory of both cores.
 CHIPS = {
     "v4": _tpu(32, 1200, 275, 3, "v4"),
     "v5e": _tpu(16, 819, 197, 2, "v5e"),
@@ -87,41 +87,37 @@ CHIPS = {
     "h100": _gpu(80, 3.35, (67, 494.5, 989.5), "h100 (SXM)"),
     "h200": _gpu(141, 4.8, (67, 494.5, 989.5), "h200 (SXM)"),
 }
-# Slices that are offered of chips in two dimensions.
+# Available slices of chips in two dimensions.
 _PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _GPUS_A_HOST = 8
 
 
 def parse(text: str) -> Target:
-    """The target that a user names.
-
-    Args:
-      text: ``CHIP`` or ``CHIP:TOPOLOGY``.
+    """Parses ``CHIP`` or ``CHIP:TOPOLOGY``.
 
     Raises:
-      UserError: no such chip, or a topology that it does not have.
+      UserError: the chip is unknown, or does not have the topology.
     """
     name, _, shape = text.strip().lower().partition(":")
     if name not in CHIPS:
         near = difflib.get_close_matches(name, CHIPS, n=2, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(
-            f"there is no target {name!r}; {hint or 'there are ' + ', '.join(CHIPS)}"
-        )
+        hint = hint or f"choose from {', '.join(CHIPS)}"
+        raise UserError(f"unknown target {name!r}; {hint}")
     chip = CHIPS[name]
     if not shape:
         return Target(name, (1,) * chip.axes)
     sides = shape.split("x")
     if not all(re.fullmatch(r"[1-9]\d{0,3}", side) for side in sides):
         sides = []
-    found = Target(name, tuple(map(int, sides)))
-    if not _exists(found):
-        raise UserError(f"{name} has no topology {shape!r}; {_offered(chip)}")
-    return found
+    target = Target(name, tuple(map(int, sides)))
+    if not _exists(target):
+        raise UserError(f"{name} has no topology {shape!r}; {_choices(chip)}")
+    return target
 
 
 def _exists(target: Target) -> bool:
-    """Whether a slice of this shape is offered."""
+    """Returns whether a slice of this shape is available."""
     shape, axes = target.shape, target.chip.axes
     if len(shape) != axes:
         return False
@@ -135,9 +131,9 @@ def _exists(target: Target) -> bool:
     return all(s == 2 or s % 4 == 0 for s in shape) and list(shape) == sorted(shape)
 
 
-def _offered(chip: Chip) -> str:
+def _choices(chip: Chip) -> str:
     if chip.axes == 1:
         return f"give a number up to {_GPUS_A_HOST}, or a multiple of {_GPUS_A_HOST}"
     if chip.axes == 2:
-        return f"there are {', '.join(_PLANES)}"
-    return "three increasing sides, as 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8"
+        return f"choose from {', '.join(_PLANES)}"
+    return "three increasing sides, such as 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8"

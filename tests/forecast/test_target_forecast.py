@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_said(compiler):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("distill --dry_run --target=v5x", "there is no target 'v5x'; did you mean v5"),
+        ("distill --dry_run --target=v5x", "unknown target 'v5x'; did you mean v5"),
         ("distill --target=v5e", "--target compiles and does not run: add --dry_run"),
         ("train --dry_run", "add --target, as in --target=v5e"),
         ("active --dry_run --target=v5e:9", "v5e has no topology '9'"),
