@@ -19,7 +19,7 @@ from absl import app, flags, logging
 import audiodd_jax
 from audiodd_jax.commands import common
 from audiodd_jax.commands.main import explained
-from audiodd_jax.config import fields, presets
+from audiodd_jax.config import presets
 from audiodd_jax.coreset import subsets
 from audiodd_jax.data import audio
 from audiodd_jax.features import inversion, logmel, normalization
@@ -55,7 +55,7 @@ def print_accuracies(config, data):
     for seed in range(_SEEDS.value):
         source = source_lib.subset_source(subsets.Subset(), None, data, seed)
         fitted = source_lib.fit_source(
-            fields.replace(model, {"seed": seed}), data, source, None
+            model.model, model.training, seed, data, source, None
         )
         score = lambda split, net=fitted: (
             evaluation.networks(net, split, _MODEL.value, data.num_classes).mean

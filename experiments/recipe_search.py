@@ -82,7 +82,10 @@ def trial(config, data, source, folder):
     with RunDirectory(folder, {**record, "learns_from": source.record}) as run:
         result = run.result()
         if result is None:
-            last = source_lib.fit_source(config, data, source, run).history[-1]
+            fitted = source_lib.fit_source(
+                config.model, config.training, config.seed, data, source, run
+            )
+            last = fitted.history[-1]
             kept = ("validation_accuracy", "validation_loss", "loss", "seconds")
             result = {name: last[name] for name in kept}
             run.finish(result)

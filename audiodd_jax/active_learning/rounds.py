@@ -6,6 +6,7 @@ purpose, round)``: every acquisition function starts from the same seed set and
 networks, and a resumed run equals an uninterrupted one.
 """
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -120,6 +121,9 @@ def label_rounds(
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
+        record = fields.record(config, TRAINING)
+        options = presets.run_options(config, TRAINING)
+        open_run = functools.partial(_open_run, run, record, options)
         compiled = programs.make(config.model, config.training, data)
         choose = query.make_choose(
             settings,
@@ -130,7 +134,12 @@ def label_rounds(
             jax.random.fold_in(key, _EMBEDDING),
         )
         while done < len(plan):
-            fitted, row = _round(config, data, compiled, state, run)
+            start = state.network if settings.warm_start and done else None
+            fitted, row = _round(data, compiled, state, start, open_run)
+            if run:
+                networks_file.save(
+                    run.path / "networks.npz", fitted.networks, data, config.model
+                )
             row["counted"] = row["labelled"] + counted
             row["fraction"] = row["counted"] / data.num_train
             began = time.perf_counter()
@@ -213,30 +222,23 @@ def _folder(run: RunDirectory, number: int) -> Path:
 
 
 def _round(
-    config: Config,
     data: Dataset,
     compiled: programs.Programs,
     state: State,
-    run: RunDirectory | None,
+    start: Network | None,
+    open_run: Callable[..., contextlib.AbstractContextManager[RunDirectory | None]],
 ) -> tuple[fit.Fitted, dict[str, Any]]:
-    """Trains on the labelled clips and tests; returns the networks and a row."""
-    rows, index = state.labelled, int(state.round)
+    """Trains on the labelled clips and tests; returns the networks and a row.
+
+    ``open_run(number, seed, rows)`` opens the run directory of the round's training.
+    """
+    rows, number = state.labelled, int(state.round) + 1
     seed = int(jax.random.bits(state.key_of(_NETWORK), dtype=jnp.uint32))
-    training_set = fit.real_set(data.train, data.num_classes, config.training, rows)
-    start = state.network if config.active.warm_start and index else None
-    if run is None:
-        fitted = fit.fit(compiled, training_set, seed, start=start)
-    else:
-        config = fields.replace(config, {"seed": seed})
-        record = fields.record(config, TRAINING)
-        record["rows"] = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
-        options = presets.run_options(config, TRAINING)
-        with RunDirectory(_folder(run, index + 1), record, **options) as inner:
-            fitted = fit.fit(compiled, training_set, seed, inner, start=start)
-        networks_file.save(
-            run.path / "networks.npz", fitted.networks, data, config.model
-        )
-    scores = evaluation.networks(fitted, data.test, config.model.name, data.num_classes)
+    settings, name = compiled.settings, compiled.name
+    training_set = fit.real_set(data.train, data.num_classes, settings, rows)
+    with open_run(number, seed, rows) as run:
+        fitted = fit.fit(compiled, training_set, seed, run, start=start)
+    scores = evaluation.networks(fitted, data.test, name, data.num_classes)
     counts = tags.counts(np.asarray(data.train.labels)[rows], data.num_classes)
     metric = "average_precision" if data.has_tags else "accuracy"
     last = fitted.history[-1]
@@ -251,3 +253,19 @@ def _round(
         "training_steps": fitted.steps,
         "training_seconds": last["seconds"],
     }
+
+
+def _open_run(
+    run: RunDirectory | None,
+    record: dict[str, Any],
+    options: dict[str, Any],
+    number: int,
+    seed: int,
+    rows: Int[np.ndarray, " l"],
+) -> contextlib.AbstractContextManager[RunDirectory | None]:
+    """Opens the run directory of a round's training, in the directory of the run."""
+    if run is None:
+        return contextlib.nullcontext()
+    digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+    record = {**record, "seed": seed, "rows": digest}
+    return RunDirectory(_folder(run, number), record, **options)

@@ -163,7 +163,9 @@ def train_source(
     def work(run: RunDirectory | None) -> dict[str, Any]:
         if run:
             run.use_data(data.clips_digest)
-        fitted = source_lib.fit_source(config, data, source, run, model)
+        fitted = source_lib.fit_source(
+            config.model, config.training, config.seed, data, source, run, model
+        )
         with progress.waiting("scoring on the test split"):
             scores = evaluation.networks(
                 fitted, data.test, config.model.name, data.num_classes

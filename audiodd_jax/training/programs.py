@@ -58,11 +58,11 @@ class Programs(NamedTuple):
 
 
 def make(
-    config: ModelConfig,
+    model: ModelConfig,
     settings: TrainingConfig,
     data: Dataset,
     mesh: Mesh | None = None,
-    model: nn.Module | None = None,
+    module: nn.Module | None = None,
 ) -> Programs:
     """Makes the programs of a training, which are compiled when they are first used.
 
@@ -70,22 +70,22 @@ def make(
       data: gives shapes, statistics, noise and validation clips; the clips to train on
         are an argument of ``fit``.
       mesh: devices of the training; None: all, of all processes.
-      model: module to train; None: the one that ``config`` describes.
+      module: the module to train; None: the one that ``model`` describes.
 
     Raises:
       UserError: settings that the data does not allow.
     """
     _check(settings, data)
     dtype = jnp.dtype(settings.precision)
-    model = model or models.make(config, data.num_classes, dtype)
-    initial = initial_program(model, data.image_shape, settings)
+    module = module or models.make(model, data.num_classes, dtype)
+    initial = initial_program(module, data.image_shape, settings)
     mesh = mesh or devices.make_mesh(grid=seed_grid(settings.seeds))
     parallel = settings.parallel or _seeds_at_once(
-        initial, config.width, settings, data.image_shape
+        initial, model.width, settings, data.image_shape
     )
     step = functools.partial(
         trainer.step,
-        model=model,
+        model=module,
         config=settings,
         stats=data.normalization,
         noise=data.noise,
@@ -94,13 +94,13 @@ def make(
     validate = None
     if len(data.validation.labels):
         validate = functools.partial(
-            validation_program(model, settings),
+            validation_program(module, settings),
             data=devices.replicate(data.validation, mesh),
         )
     return Programs(
-        config.name,
+        model.name,
         settings,
-        model,
+        module,
         initial,
         trainer.make_chunk(step, parallel, mesh),
         trainer.make_streamed_chunk(step, data.normalization, parallel, mesh),

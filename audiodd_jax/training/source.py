@@ -1,5 +1,6 @@
 """Training sets of networks: real clips, coresets, or views labelled by a teacher."""
 
+import dataclasses
 import hashlib
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from audiodd_jax.config import AugmentConfig, Config, TrainingConfig, fields
+from audiodd_jax.config import AugmentConfig, ModelConfig, TrainingConfig, fields
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.subsets import Subset
@@ -20,9 +21,7 @@ from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import fit, programs
 
 _NO_AUGMENTATION = {
-    f"training.augment.{name}": 0.0
-    for name in fields.names(AugmentConfig())
-    if name != "background_snr_db"
+    name: 0.0 for name in fields.names(AugmentConfig()) if name != "background_snr_db"
 }
 
 
@@ -98,31 +97,36 @@ def subset_source(
 
 
 def fit_source(
-    config: Config,
+    model: ModelConfig,
+    training: TrainingConfig,
+    seed: int,
     data: Dataset,
     source: Source,
     run: RunDirectory | None,
-    model: nn.Module | None = None,
+    module: nn.Module | None = None,
 ) -> fit.Fitted:
     """Trains networks on a training set, without reading the test split.
 
     Args:
-      config: the network, its training, and the first seed.
+      model: settings of the network.
+      training: settings of the training.
+      seed: the first seed.
       data: the dataset, whose validation clips are used.
       source: the training set.
       run: where to record the training; None: memory only.
-      model: the module to train; None: the one that ``config.model`` describes.
+      module: the module to train; None: the one that ``model`` describes.
     """
     clips = source.clips
     if isinstance(clips, Views):
         training_set = fit.views_set(*map(jnp.asarray, clips))
         # Views are augmented already.
-        config = fields.replace(config, _NO_AUGMENTATION)
+        augment = dataclasses.replace(training.augment, **_NO_AUGMENTATION)
+        training = dataclasses.replace(training, augment=augment)
     elif isinstance(clips, CoresetArrays):
         training_set = fit.coreset_set(
-            clips.images, clips.labels, config.training, data.has_tags
+            clips.images, clips.labels, training, data.has_tags
         )
     else:
-        training_set = fit.real_set(clips, data.num_classes, config.training)
-    compiled = programs.make(config.model, config.training, data, model=model)
-    return fit.fit(compiled, training_set, config.seed, run)
+        training_set = fit.real_set(clips, data.num_classes, training)
+    compiled = programs.make(model, training, data, module=module)
+    return fit.fit(compiled, training_set, seed, run)

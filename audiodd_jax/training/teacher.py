@@ -145,7 +145,9 @@ def _trained(config: Config, data: Dataset) -> Path:
         lock = root / "locks" / f"teacher-{folder.name}"
         held = exclusive(lock, "training a teacher")
         multiprocess.from_process_zero(lambda: stack.enter_context(held))
-        _train(recipe, data, folder, record)
+        with RunDirectory(folder, record) as run:
+            if not run.result():
+                _train(recipe.model, recipe.training, recipe.seed, data, run)
     return folder
 
 
@@ -161,20 +163,21 @@ def _recipe(config: Config) -> Config:
     return fields.replace(recipe, {**changes, "seed": teacher.seed})
 
 
-def _train(recipe: Config, data: Dataset, folder: Path, record: dict[str, Any]) -> None:
-    with RunDirectory(folder, record) as run:
-        if run.result():
-            return
-        _log.info("training the teacher: %d networks", recipe.training.seeds)
-        clips = source_lib.subset_source(Subset(), np.array([], int), data, 0)
-        fitted = source_lib.fit_source(recipe, data, clips, run)
-        networks_file.save(
-            run.path / "networks.npz", fitted.networks, data, recipe.model
-        )
-        last = fitted.history[-1]
-        run.finish(
-            {
-                "seconds": last["seconds"],
-                "validation_accuracy": last.get("validation_accuracy"),
-            }
-        )
+def _train(
+    model: ModelConfig,
+    training: TrainingConfig,
+    seed: int,
+    data: Dataset,
+    run: RunDirectory,
+) -> None:
+    _log.info("training the teacher: %d networks", training.seeds)
+    clips = source_lib.subset_source(Subset(), np.array([], int), data, 0)
+    fitted = source_lib.fit_source(model, training, seed, data, clips, run)
+    networks_file.save(run.path / "networks.npz", fitted.networks, data, model)
+    last = fitted.history[-1]
+    run.finish(
+        {
+            "seconds": last["seconds"],
+            "validation_accuracy": last.get("validation_accuracy"),
+        }
+    )

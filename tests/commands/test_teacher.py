@@ -91,9 +91,8 @@ def test_an_interrupted_teacher_resumes_to_the_same_labels(run, root, monkeypatc
     data = audiodd_jax.prepare(config, root / "cache")
     real, images = source_lib.fit_source, run.coreset.unpack().images
 
-    def cut(recipe, data, source, run):
-        short = {"training.steps": 20}
-        real(fields.replace(recipe, short), data, source, run)
+    def cut(model, training, *others):
+        real(model, dataclasses.replace(training, steps=20), *others)
         raise Interrupted(signal.SIGTERM, 20)
 
     # The shorter schedule would change the rate: a constant one, for both.
