@@ -1,4 +1,4 @@
-"""The command ``audiodd sweep``."""
+"""``audiodd sweep``: runs the list or grid of a file."""
 
 import sys
 from pathlib import Path
