@@ -57,11 +57,10 @@ class CommandLine:
         fields.validate(config)
         return config
 
-    def changed(self, config: Config, *groups: str) -> dict[str, Any]:
-        """Returns the settings of some groups that the flags change, with values."""
+    def changed(self, *groups: str) -> list[str]:
+        """Returns the names of the settings in some groups that the flags change."""
         names = (*self._set_by_flags(), *map(_setting_name, self.settings))
-        changed = {name: fields.get(config, name) for name in names}
-        return {k: v for k, v in changed.items() if k.split(".")[0] in groups}
+        return [name for name in names if name.split(".")[0] in groups]
 
     def _set_by_flags(self) -> dict[str, Any]:
         return {

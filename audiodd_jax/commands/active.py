@@ -12,7 +12,15 @@ from audiodd_jax.active_learning import budgets, query, rounds
 from audiodd_jax.command_line import CommandLine, dataset_config, names
 from audiodd_jax.commands.common import resumable, start, table, target
 from audiodd_jax.commands.train import train_source
-from audiodd_jax.config import ActiveConfig, Config, extensions, fields, presets
+from audiodd_jax.config import (
+    ActiveConfig,
+    Config,
+    DataConfig,
+    FeaturesConfig,
+    extensions,
+    fields,
+    presets,
+)
 from audiodd_jax.config.names import ACQUISITIONS, ACTIVE, file_stem
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -51,7 +59,7 @@ def run(line: CommandLine) -> None:
     default = Path("runs") / f"{config.data.name}-active-{network}-{name}"
     workdir = Path(flags.workdir or default)
     with resumable(workdir, is_run=not is_comparison):
-        data = load(config, coresets)
+        data = load(config.data, config.features, coresets)
         if is_comparison:
             comparison = compare(
                 config, functions, flags.num_seeds, coresets, data, workdir
@@ -101,29 +109,32 @@ def active(
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     config = fields.with_cache(config, cache_dir)
-    return learn(config, load(config), Path(workdir))
+    fields.validate(config)
+    data = load(config.data, config.features)
+    return learn(config, data, Path(workdir))
 
 
-def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
+def load(
+    data: DataConfig, features: FeaturesConfig, coresets: Sequence[Coreset] = ()
+) -> Dataset:
     """Loads the dataset, preprocessed like the coresets to compare with.
 
     Args:
-      config: settings of the data; with coresets, the feature settings are theirs.
+      data: the recordings and their splits.
+      features: settings of the features; coresets bring their own.
       coresets: coresets to compare with.
 
     Raises:
       UserError: the dataset cannot be used, or a coreset has another dataset or other
         preprocessing than the first.
     """
-    fields.validate(config)
     if not coresets:
-        return dataset.load(config.data, config.features)
+        return dataset.load(data, features)
     first = coresets[0]
-    config = dataclasses.replace(config, features=first.features)
-    data = load_data(first, config, True)
+    loaded = load_data(first, data, first.features, True)
     for other in coresets[1:]:
         pairs = zip(other.normalization, first.normalization, strict=True)
-        check_coreset(other, data)
+        check_coreset(other, loaded)
         if other.features != first.features or not all(
             np.array_equal(a, b) for a, b in pairs
         ):
@@ -131,7 +142,7 @@ def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
                 "the coresets have different features or normalisations, so no pool "
                 "of clips can be compared with all of them"
             )
-    return data
+    return loaded
 
 
 def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def run(line: CommandLine) -> None:
     if flags.dataset and flags.dataset != base.data.name:
         datasets.lookup(flags.dataset)
     config = line.configure(base)
-    recipe = line.changed(config, "model", "training")
+    names_of_recipe = line.changed("model", "training")
+    recipe = {name: fields.get(config, name) for name in names_of_recipe}
     chips = target(flags, "evaluate")
     start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
     if chips:
@@ -170,7 +171,7 @@ def compare(
     config = config or coreset_config(coreset)
     config = dataclasses.replace(config, features=coreset.features)
     fields.validate(config)
-    data = load_data(coreset, config, any(baselines.values()))
+    data = load_data(coreset, config.data, config.features, any(baselines.values()))
     rows = []
     for name in protocols:
         settings, training_sets = config, {"coreset": None, **baselines}

@@ -90,7 +90,8 @@ def export(
         raise UserError(f"{out} exists already; choose a new folder with --out")
     test = None
     if test_clips:
-        load_data(coreset, config, False)  # refuses test clips used for training
+        # Refuses test clips that were used for training.
+        load_data(coreset, config.data, config.features, False)
         test = _test(coreset, config.data)
     recipe = Recipe(config.model, config.training)
     with atomic_folder(out) as folder:

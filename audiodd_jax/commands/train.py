@@ -127,7 +127,7 @@ def train(
         config = fields.replace(config, {"model.name": user_network.name_of(model)})
     fields.validate(config)
     if isinstance(learns_from, Coreset):
-        data = load_data(learns_from, config, False)
+        data = load_data(learns_from, config.data, config.features, False)
         source = source_lib.network_source(learns_from, config.training)
     else:
         data = dataset.load(config.data, config.features)

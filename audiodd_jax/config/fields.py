@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, LabelsConfig
 from audiodd_jax.config.constraints import constraint_of
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
 from audiodd_jax.errors import UserError
@@ -114,7 +114,7 @@ def validate(config: Config) -> None:
             f"{config.method} selects real clips: it does not start from the coreset "
             f"coreset.init={config.coreset.init}"
         )
-    _check_labels(config)
+    _check_labels(config.labels, bool(config.teacher.networks))
     if config.method in (*MATCHING, *SELECTION):
         for name in (
             "coreset.learn_labels",
@@ -128,9 +128,8 @@ def validate(config: Config) -> None:
                 )
 
 
-def _check_labels(config: Config) -> None:
+def _check_labels(labels: LabelsConfig, has_teacher: bool) -> None:
     """Checks that the labels are chosen in one way, and completely."""
-    labels = config.labels
     is_given = {
         "labels.run": labels.run,
         "labels.fraction": labels.fraction < 1,
@@ -148,7 +147,7 @@ def _check_labels(config: Config) -> None:
             "labels.pseudo labels the clips that --labelled, --fraction or --indices "
             "leave out: pass one of them"
         )
-    if labels.pseudo and not config.teacher.networks:
+    if labels.pseudo and not has_teacher:
         raise UserError(
             "labels.pseudo needs a teacher: set teacher.networks, to 2 for example"
         )

@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiodd_jax.config import Config, CoresetConfig, fields
+from audiodd_jax.config import (
+    Config,
+    CoresetConfig,
+    DataConfig,
+    FeaturesConfig,
+    fields,
+)
 from audiodd_jax.coreset import initial
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -43,10 +49,15 @@ def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
     return fields.replace(config, {name: fields.get(saved, name) for name in _LOCATION})
 
 
-def load_data(coreset: Coreset, config: Config, needs_train: bool) -> Dataset:
-    """Loads a coreset's dataset with the coreset's preprocessing.
+def load_data(
+    coreset: Coreset, data: DataConfig, features: FeaturesConfig, needs_train: bool
+) -> Dataset:
+    """Loads a coreset's dataset, standardised with the coreset's statistics.
 
     Args:
+      coreset: the coreset.
+      data: the recordings and their splits.
+      features: the coreset's, or the unresolved settings that it was distilled with.
       needs_train: False leaves the training clips in the cache.
 
     Raises:
@@ -54,10 +65,10 @@ def load_data(coreset: Coreset, config: Config, needs_train: bool) -> Dataset:
         clips.
     """
     if not needs_train:
-        config = fields.replace(config, {"data.storage": "host"})
-    data = dataset.load(config.data, config.features, coreset.normalization)
-    check_coreset(coreset, data)
-    return data
+        data = dataclasses.replace(data, storage="host")
+    loaded = dataset.load(data, features, coreset.normalization)
+    check_coreset(coreset, loaded)
+    return loaded
 
 
 def check_coreset(coreset: Coreset, data: Dataset) -> None:

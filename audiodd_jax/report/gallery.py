@@ -105,7 +105,7 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
         try:
             config = fields.from_dict(run.config)
             config = fields.with_cache(config, options.cache_dir)
-            train = load_data(coreset, config, True).train
+            train = load_data(coreset, config.data, config.features, True).train
             nearest_clips = nearest(arrays.images[shown], train)
             nearest_sounds = listen(train.take(nearest_clips.rows))
         except (UserError, OSError) as reason:

@@ -26,7 +26,7 @@ from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.runtime.locks import exclusive
-from audiodd_jax.runtime.run_directory import RunDirectory
+from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import networks_file
 from audiodd_jax.training import source as source_lib
 from audiodd_jax.training.networks_file import TrainedNetworks
@@ -141,13 +141,26 @@ def _trained(config: Config, data: Dataset) -> Path:
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     root = datasets.cache_root(config.data)
     folder = root / "teachers" / f"{data.name}-{key}"
+
+    def train(run: RunDirectory) -> dict[str, Any]:
+        _log.info("training the teacher: %d networks", recipe.training.seeds)
+        clips = source_lib.subset_source(Subset(), np.array([], int), data, 0)
+        fitted = source_lib.fit_source(
+            recipe.model, recipe.training, recipe.seed, data, clips, run
+        )
+        path, model = run.path / "networks.npz", recipe.model
+        networks_file.save(path, fitted.networks, data, model)
+        last = fitted.history[-1]
+        return {
+            "seconds": last["seconds"],
+            "validation_accuracy": last.get("validation_accuracy"),
+        }
+
     with contextlib.ExitStack() as stack:
         lock = root / "locks" / f"teacher-{folder.name}"
         held = exclusive(lock, "training a teacher")
         multiprocess.from_process_zero(lambda: stack.enter_context(held))
-        with RunDirectory(folder, record) as run:
-            if not run.result():
-                _train(recipe.model, recipe.training, recipe.seed, data, run)
+        run_once(folder, record, train)
     return folder
 
 
@@ -161,23 +174,3 @@ def _recipe(config: Config) -> Config:
     base = dataclasses.replace(config, model=ModelConfig(), training=TrainingConfig())
     recipe = presets.for_model(base, teacher.model)
     return fields.replace(recipe, {**changes, "seed": teacher.seed})
-
-
-def _train(
-    model: ModelConfig,
-    training: TrainingConfig,
-    seed: int,
-    data: Dataset,
-    run: RunDirectory,
-) -> None:
-    _log.info("training the teacher: %d networks", training.seeds)
-    clips = source_lib.subset_source(Subset(), np.array([], int), data, 0)
-    fitted = source_lib.fit_source(model, training, seed, data, clips, run)
-    networks_file.save(run.path / "networks.npz", fitted.networks, data, model)
-    last = fitted.history[-1]
-    run.finish(
-        {
-            "seconds": last["seconds"],
-            "validation_accuracy": last.get("validation_accuracy"),
-        }
-    )

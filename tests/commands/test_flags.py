@@ -35,4 +35,4 @@ def test_flags_win_over_the_base_and_settings_over_flags():
     )
     config = line.configure(Config(seed=1))
     assert (config.loop.steps, config.seed) == (5, 4)
-    assert line.changed(config, "loop") == {"loop.steps": 5}
+    assert set(line.changed("loop")) == {"loop.steps"}
