@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from audiodd_jax.active_learning import budgets, query, rounds
 from audiodd_jax.command_line import CommandLine, dataset_config, names
 from audiodd_jax.commands.common import resumable, start, table, target
-from audiodd_jax.commands.train import train_source
+from audiodd_jax.commands.train import Trained, train_source
 from audiodd_jax.config import (
     ActiveConfig,
     Config,
@@ -249,7 +249,15 @@ def compare(
     if coresets:
         config = dataclasses.replace(config, features=data.features)
     seeds = [config.seed + i for i in range(num_seeds)]
-    points = _points(config, coresets, seeds, data, workdir)
+
+    def train(coreset: Coreset, seed: int) -> Trained:
+        source = source_lib.coreset_source(coreset.unpack())
+        folder = workdir / f"coreset{coreset.labels.shape[0]}-seed{seed}"
+        return train_source(
+            fields.replace(config, {"seed": seed}), data, source, folder
+        )
+
+    points = _points(coresets, seeds, train)
     results: dict[str, list[dict]] = {name: [] for name in acquisitions}
     # Seeds in the outer loop, so that an interrupted comparison has every function.
     for seed in seeds:
@@ -270,11 +278,9 @@ def compare(
 
 
 def _points(
-    config: Config,
     coresets: Sequence[Coreset],
     seeds: Sequence[int],
-    data: Dataset,
-    workdir: Path,
+    train: Callable[[Coreset, int], Trained],
 ) -> list[Point]:
     """Trains networks on coresets, and groups their scores by size."""
     sizes: dict[int, list[Coreset]] = {}
@@ -282,18 +288,13 @@ def _points(
         sizes.setdefault(coreset.labels.shape[0], []).append(coreset)
     points = []
     for clips, same_size in sorted(sizes.items()):
-        pairs = [(config.seed + i, coreset) for i, coreset in enumerate(same_size)]
         if len(same_size) == 1:
-            pairs = [(seed, same_size[0]) for seed in seeds]
-        trained = []
-        for seed, coreset in pairs:
-            source = source_lib.coreset_source(coreset.unpack())
-            run_config = fields.replace(config, {"seed": seed})
-            folder = workdir / f"coreset{clips}-seed{seed}"
-            trained.append(train_source(run_config, data, source, folder))
-        accuracies = [run.scores.mean for run in trained]
+            trained = [train(same_size[0], seed) for seed in seeds]
+        else:
+            trained = [train(one, seeds[0] + i) for i, one in enumerate(same_size)]
+        accuracies = tuple(run.scores.mean for run in trained)
         seconds = statistics.fmean(run.result["wall_seconds"] for run in trained)
-        points.append(Point(clips, tuple(accuracies), seconds))
+        points.append(Point(clips, accuracies, seconds))
     return points
 
 
