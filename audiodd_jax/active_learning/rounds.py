@@ -114,7 +114,8 @@ def label_rounds(
     if settings.warm_start:
         blank = _blank(model, data.image_shape, config.training.centre_outputs)
         state = state._replace(network=blank)
-    with RunLog(run) as log, deferred_signals() as stop_signal:
+    log = RunLog(run)
+    with deferred_signals() as stop_signal:
         done, state = log.resume(state)
 
         def stop_if_asked() -> None:

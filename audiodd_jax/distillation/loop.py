@@ -288,7 +288,8 @@ def _select(
     run: RunDirectory | None,
 ) -> Distilled:
     """Selects real clips; an interrupted selection starts again."""
-    with RunLog(run) as log, progress.waiting(f"choosing clips ({method})"):
+    log = RunLog(run)
+    with progress.waiting(f"choosing clips ({method})"):
         if run:
             run.start_from(-1)
         train = (key, data.train, data.class_names, config)

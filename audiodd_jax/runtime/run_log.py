@@ -20,13 +20,6 @@ class RunLog:
         self._began = time.perf_counter()
         self.history: list[dict[str, Any]] = []
 
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._checkpoints:
-            self._checkpoints.close()
-
     def resume(self, state: Any) -> tuple[int, Any]:
         """Returns the step and state of the last checkpoint, else 0 and ``state``."""
         if not self._run:

@@ -84,7 +84,8 @@ def train_loop(
       UserError: the loss is not finite.
       Interrupted: SIGTERM or SIGINT arrived; the state is saved.
     """
-    with deferred_signals() as stop_signal, RunLog(run) as log:
+    log = RunLog(run)
+    with deferred_signals() as stop_signal:
         step, state = log.resume(state)
         options = {"initial": step, "desc": task.name, "unit": "step"}
         with progress.bar(schedule.steps, **options) as bar:

@@ -168,7 +168,6 @@ def test_checkpoints(tmp_path):
     checkpoints = Checkpoints(whole)
     for step in right:
         checkpoints.save(step, state(step))
-    checkpoints.close()
     files = [p for p in (whole / "20").rglob("*") if p.is_file()]
     contents = {p.relative_to(whole): p.read_bytes() for p in files}
     names, found = sorted(contents), dict.fromkeys(right, 0)
@@ -179,7 +178,6 @@ def test_checkpoints(tmp_path):
         began = time.monotonic()
         checkpoints = Checkpoints(path)
         step, restored = checkpoints.restore_latest(like)
-        checkpoints.close()
         assert time.monotonic() - began < MOST_SECONDS, number
         for array, expected in right[step].items():
             np.testing.assert_array_equal(
