@@ -1,6 +1,5 @@
 """``audiodd doctor``: devices, versions, datasets and free space, with advice."""
 
-import importlib.metadata
 import importlib.util
 import platform
 import shutil
@@ -13,7 +12,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import machine
-from audiodd_jax.runtime.environment import PACKAGES
+from audiodd_jax.runtime.environment import PACKAGES, installed_version
 from audiodd_jax.version import __version__
 
 
@@ -43,10 +42,10 @@ def examine(data: DataConfig) -> list[tuple[str, str]]:
 
 
 def _version(package: str) -> str:
-    try:
-        return f"{package} {importlib.metadata.version(package)}"
-    except importlib.metadata.PackageNotFoundError:
+    version = installed_version(package)
+    if version is None:
         return f"{package} is missing: pip install {package}"
+    return f"{package} {version}"
 
 
 def _devices() -> tuple[str | None, list[tuple[str, str]]]:

@@ -113,35 +113,41 @@ class Checkpoints:
         Raises:
           UserError: there are checkpoints, but all of them are damaged.
         """
-        arrays = devices.host_words(like)
+        blank = devices.host_words(like)
+        newest: tuple[int, Any] | None = None
 
-        def read_newest() -> int | None:
-            nonlocal arrays
-            steps = self._steps()
-            for step in reversed(steps):
-                try:
-                    arrays = self._read(step, arrays)
-                    return step
-                except Exception as error:  # orbax raises errors of several libraries
-                    # Their messages are long and quote the file's bytes.
-                    is_ours = isinstance(error, UserError)
-                    why = str(error) if is_ours else type(error).__name__
-                    _log.warning("the checkpoint of step %d is damaged: %s", step, why)
-                    shutil.rmtree(self.path(step), ignore_errors=True)
-            if steps:
-                raise UserError(
-                    f"all checkpoints in {self.folder} are damaged; delete the run's "
-                    "folder to start again"
-                )
-            return None
+        def read() -> int | None:
+            nonlocal newest
+            newest = self._read_newest(blank)
+            return newest[0] if newest else None
 
-        step = multiprocess.from_process_zero(read_newest)
+        step = multiprocess.from_process_zero(read)
         if step is None:
             return None
+        arrays = newest[1] if newest else blank
         arrays = multiprocess.arrays_from_process_zero(arrays)
         place = lambda x, like: devices.from_host(x, like.sharding)
         placed = jax.tree.map(place, arrays, devices.key_words(like))
         return step, devices.with_keys(placed, like)
+
+    def _read_newest(self, like: Any) -> tuple[int, Any] | None:
+        """Reads the newest intact checkpoint; removes the damaged ones after it."""
+        steps = self._steps()
+        for step in reversed(steps):
+            try:
+                return step, self._read(step, like)
+            except Exception as error:  # orbax raises errors of several libraries
+                # Their messages are long and quote the file's bytes.
+                is_ours = isinstance(error, UserError)
+                why = str(error) if is_ours else type(error).__name__
+                _log.warning("the checkpoint of step %d is damaged: %s", step, why)
+                shutil.rmtree(self.path(step), ignore_errors=True)
+        if steps:
+            raise UserError(
+                f"all checkpoints in {self.folder} are damaged; delete the run's "
+                "folder to start again"
+            )
+        return None
 
     def _read(self, step: int, like: Any) -> Any:
         """Returns the arrays of a checkpoint; raises an error if it is damaged."""
