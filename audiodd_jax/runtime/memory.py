@@ -10,12 +10,16 @@ import jax
 import psutil
 
 
+def _stat(device: jax.Device, name: str) -> int | None:
+    """Returns a number of an accelerator's memory statistics, if it has them."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return (stats or {}).get(name)
+
+
 def memory_of(device: jax.Device) -> int:
     """Returns the bytes of memory of a device, or its share of the host's memory."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return host_memory() // max(1, jax.local_device_count())
+    limit = _stat(device, "bytes_limit")
+    return limit or host_memory() // max(1, jax.local_device_count())
 
 
 def host_memory() -> int:
@@ -53,10 +57,8 @@ def memory_share(platform: str) -> float:
 
 def peak_bytes() -> int:
     """Returns the peak memory of a device or, on CPU, of this process, in bytes."""
-    device = jax.local_devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
+    if peak := _stat(jax.local_devices()[0], "peak_bytes_in_use"):
+        return peak
     status = Path("/proc/self/status")  # Linux; getrusage would include the parent's
     if status.exists():
         peak = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
