@@ -55,10 +55,9 @@ def hold(path: Path) -> filelock.BaseFileLock | None:
 
 
 def hold_folder(folder: Path, name: str, what: str) -> filelock.BaseFileLock | None:
-    """Creates a folder and takes its lock file, or returns None if it is held.
+    """Creates a folder and takes its lock file ``name``; returns None if it is held.
 
     Args:
-      name: the lock file's name.
       what: names the folder in a message, such as ``the run directory``.
 
     Raises:

@@ -38,7 +38,6 @@ def run(
 
     Args:
       address: ``auto``, ``HOST:PORT``, or ``local`` to start a cluster here.
-      resources: needed by each run.
       update: shows the runs' states; called repeatedly.
       stop_signal: returns the signal that arrived, or 0; a signal cancels all runs.
 
