@@ -48,7 +48,7 @@ def start(
     supervisor.follow()
     if joins:
         address = flags.coordinator_address
-        if (address or multiprocess.found_by_jax()) and not is_supervised:
+        if (address or multiprocess.in_cluster()) and not is_supervised:
             raise SystemExit(supervisor.supervise(sys.argv[1:]))
         multiprocess.join(address, flags.num_processes, flags.process_id)
     _check_devices()

@@ -51,7 +51,7 @@ def examine(cache: Path, backend: str | None) -> list[tuple[str, str]]:
 def _variables(backend: str | None) -> list[tuple[str, str]]:
     """Returns rows for environment variables that change how runs behave."""
     rows = []
-    if multiprocess.found_by_jax():
+    if multiprocess.in_cluster():
         advice = (
             "a cluster started this process as one of several: audiodd distill joins "
             "them as one run, other commands run in each"

@@ -25,21 +25,20 @@ _LOST = re.compile(
 # Seconds without a heartbeat after which a process counts as lost.
 _HEARTBEAT_SECONDS = 60
 
-
 # Variables with the number of processes that Slurm (a step of several tasks), Open MPI
 # and a TPU pod of several slices started.
 _COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")
 _TPU_HOSTS = "TPU_WORKER_HOSTNAMES"
 
 
-def found_by_jax(environment: Mapping[str, str] = os.environ) -> bool:
+def in_cluster(environment: Mapping[str, str] = os.environ) -> bool:
     """Returns whether a cluster that JAX recognises started several processes."""
     counts = [environment.get(name, "1").strip() for name in _COUNTS]
     hosts = environment.get(_TPU_HOSTS, "").split(",")
     return len(hosts) > 1 or any(count not in ("", "0", "1") for count in counts)
 
 
-def alone(environment: Mapping[str, str]) -> dict[str, str]:
+def without_cluster(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the variables for a run of one process, whatever started this one."""
     names = (*_COUNTS, _TPU_HOSTS, "TPU_WORKER_ID")
     return {name: value for name, value in environment.items() if name not in names}
@@ -60,7 +59,7 @@ def join(
     """
     given = (coordinator_address, num_processes, process_id)
     if not any(value is not None for value in given):
-        if not found_by_jax():
+        if not in_cluster():
             return
     elif None in given:
         raise UserError(

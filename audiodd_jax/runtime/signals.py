@@ -23,7 +23,7 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
         self.step = step
 
 
-def heeded() -> list[signal.Signals]:
+def stop_signals() -> list[signal.Signals]:
     """Returns the stop signals that this process doesn't ignore (nohup: SIGHUP)."""
     return [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
 
@@ -41,7 +41,7 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
         yield lambda: 0
         return
     handle = lambda signum, frame: received.append(signum)
-    before = {signum: signal.signal(signum, handle) for signum in heeded()}
+    before = {signum: signal.signal(signum, handle) for signum in stop_signals()}
     try:
         yield lambda: received[0] if received else 0
     finally:

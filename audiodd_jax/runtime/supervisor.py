@@ -66,7 +66,7 @@ def supervise(arguments: Sequence[str]) -> int:
         env={**os.environ, **child_variables()},
         stderr=subprocess.PIPE,
     )
-    for signum in signals.heeded():
+    for signum in signals.stop_signals():
         signal.signal(signum, lambda received, _: child.send_signal(received))
     is_fatal = False
     for line in child.stderr:

@@ -84,7 +84,7 @@ class Attempt:
                 supervisor.child_command([plan.command, *plan.flags, workdir]),
                 cwd=sweep.folder,
                 env={
-                    **multiprocess.alone(os.environ),
+                    **multiprocess.without_cluster(os.environ),
                     **supervisor.child_variables(),
                     **self.environment,
                 },

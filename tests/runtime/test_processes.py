@@ -104,7 +104,7 @@ def test_a_lost_process_is_reported_and_the_run_resumes(tmp_path):
 
 
 def test_clusters_are_recognised_by_their_variables():
-    found = multiprocess.found_by_jax
+    found = multiprocess.in_cluster
     assert not found({})
     assert not found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1"})
     assert found({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4"})

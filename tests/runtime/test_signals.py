@@ -25,6 +25,6 @@ def test_an_ignored_hangup_stays_ignored():
         with signals.deferred_signals() as stop_signal:
             os.kill(os.getpid(), signal.SIGHUP)
             assert not stop_signal()
-        assert signal.SIGHUP not in signals.heeded()
+        assert signal.SIGHUP not in signals.stop_signals()
     finally:
         signal.signal(signal.SIGHUP, before)
