@@ -154,7 +154,7 @@ def test_badge_draws_by_squared_distance():
     assert abs(np.mean(np.array(second) == 2) - 0.9) < 0.05
 
 
-def test_badge_goes_on_where_nothing_is_left_to_tell():
+def test_badge_continues_when_all_gradients_are_zero():
     features, predictions = jnp.ones((6, 2)), jnp.log(jnp.full((6, 2), 0.5))
     places = acquisition.badge(features, predictions, 6, jnp.arange(6), KEY)
     assert sorted(places.tolist()) == list(range(6))
@@ -168,7 +168,7 @@ predictions_of = st.sampled_from([(1, 3, 2), (4, 5, 3)]).flatmap(
 
 @settings(max_examples=40, deadline=None)
 @given(logits=predictions_of, seed=st.integers(0, 2**31 - 1))
-def test_bald_lies_between_zero_and_entropy_and_order_does_not_matter(logits, seed):
+def test_bald_lies_between_zero_and_entropy_and_is_invariant_to_order(logits, seed):
     found = jax.nn.log_softmax(jnp.asarray(logits))
     bald = acquisition.bald(found)
     assert (bald >= 0).all()
@@ -208,7 +208,7 @@ def test_a_permuted_pool_gives_the_same_clips(data):
         assert len(set(here.tolist())) == count
 
 
-def test_ties_are_broken_by_key_and_not_by_place():
+def test_ties_are_broken_by_key_and_not_by_position():
     picks = np.array(
         [
             acquisition.top(jnp.zeros(10), 1, jnp.arange(10), key)[0]

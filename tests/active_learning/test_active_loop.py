@@ -122,7 +122,7 @@ def test_test_clips_decide_nothing():
     assert learn(data=noise).labelled.tolist() == found.labelled.tolist()
 
 
-def test_a_pool_in_the_cache_is_one_on_the_device():
+def test_a_pool_on_the_host_matches_one_on_the_device():
     rng = np.random.default_rng(0)
     features = rng.uniform(-20, 20, (40, 8, 8)).astype(np.float16)
     labels = jnp.arange(40, dtype=jnp.int32) % 3
@@ -137,7 +137,7 @@ def test_a_pool_in_the_cache_is_one_on_the_device():
     ("place", "warm"),
     [("training", True), ("testing", False), ("row", True), ("saved", False)],
 )
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch, place, warm):
+def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path, monkeypatch, place, warm):
     config = settings(active__warm_start=warm, training__average=0.9)
     whole = learn(config, path=tmp_path / "whole")
     count, log = 0, RunDirectory.log
@@ -239,7 +239,7 @@ def test_early_stopping_keeps_the_best_network():
     assert "validation_accuracy" in found.rounds[0]
 
 
-def test_validation_clips_count_where_asked_for():
+def test_validation_clips_count_on_request():
     found = learn(settings(active__count_validation=True, active__budgets=("5/class",)))
     assert [row["labelled"] for row in found.rounds] == [3, 9]
     assert [row["counted"] for row in found.rounds] == [9, 15]
@@ -296,7 +296,7 @@ def test_acquisition_continues_after_a_class_runs_out():
         ({"training__seeds": 2}, "one network per round"),
     ],
 )
-def test_settings_that_cannot_be(changes, message):
+def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         learn(settings(**changes))
 

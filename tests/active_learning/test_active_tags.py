@@ -59,7 +59,7 @@ def test_entropy_and_bald_of_tags_by_hand():
 
 
 @pytest.mark.parametrize("name", sorted(acquisition.SCORES))
-def test_a_score_of_tags_does_not_hang_on_their_order_or_on_which_answer_is_yes(name):
+def test_tag_scores_are_invariant_to_order_and_to_flipped_answers(name):
     p = np.random.default_rng(0).uniform(0.05, 0.95, (3, 5, 4))
     score = acquisition.over_tags(acquisition.SCORES[name])
     first = np.asarray(score(pairs(p)))

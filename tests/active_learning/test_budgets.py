@@ -27,14 +27,14 @@ def plan(*texts, initial="1/class", batch=0, pool=180, counted=0):
     [("10/class", 100), ("0.2", 40), ("20%", 40), ("12.5 %".replace(" ", ""), 25),
      ("1", 200), ("100%", 200), (".5", 100), ("0.001", 1)],
 )  # fmt: skip
-def test_what_a_budget_means(text, expected):
+def test_budgets_are_parsed(text, expected):
     assert budgets.clips(text, 200, 10) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["0", "0/class", "-1", "1.5", "120%", "ten", "10/clas", "", "200", "nan"]
 )
-def test_what_is_no_budget(text):
+def test_malformed_budgets_are_refused(text):
     with pytest.raises(UserError, match="a budget is a fraction"):
         budgets.clips(text, 200, 10)
 

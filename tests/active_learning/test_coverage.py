@@ -38,7 +38,7 @@ def typicality(features, rows):
     return 1 / nearest.mean(1)
 
 
-def test_typiclust_asks_for_the_most_typical_clip_of_each_cluster():
+def test_typiclust_chooses_the_most_typical_clip_of_each_cluster():
     features, owner = blobs((30, 40, 25))
     rows = choose("typiclust", features, NONE, 3, 3)
     # The largest cluster first.
@@ -56,7 +56,7 @@ def test_typiclust_leaves_clusters_that_have_labels_for_last():
     assert 1 not in owner[rows]
 
 
-def test_typiclust_asks_for_outliers_only_where_nothing_else_is_left():
+def test_typiclust_chooses_outliers_last():
     features, owner = blobs((20, 3, 30))
     rows = choose("typiclust", features, NONE, 3, 3)
     assert owner[rows].tolist() == [2, 0, 2]
@@ -96,7 +96,7 @@ def test_probcover_is_greedy(seed):
         free[row] = False
 
 
-def test_a_ball_holds_one_pseudo_label_in_95_of_100():
+def test_balls_hold_a_single_pseudo_label_in_95_of_100_cases():
     features = jax.random.normal(KEY, (200, 2))
     pseudo = (features[:, 0] > 0).astype(jnp.int32)
     radius = float(coverage.ball_radius(features, pseudo))
@@ -108,7 +108,7 @@ def test_a_ball_holds_one_pseudo_label_in_95_of_100():
     assert pure(radius * 0.9999) >= 0.95 > pure(radius * 1.02)
 
 
-def test_medoids_are_the_middles_of_what_has_no_labels():
+def test_medoids_are_the_centres_of_unlabelled_clips():
     features, owner = blobs((9, 14, 11))
     rows = choose("medoids", features, np.array([5]), 3, 3)
     assert sorted(owner[rows]) == [0, 1, 2]
@@ -120,7 +120,7 @@ def test_medoids_are_the_middles_of_what_has_no_labels():
 
 
 @pytest.mark.parametrize("name", coverage.COVERS)
-def test_a_pool_of_copies_runs_out_and_no_clip_comes_twice(name):
+def test_a_pool_of_copies_runs_out_without_repeating_a_clip(name):
     features = jnp.repeat(jnp.eye(2), 6, axis=0)
     rows = choose(name, features, np.array([3]), 11, 2)
     assert sorted(rows) == [0, 1, 2, *range(4, 12)]
@@ -129,7 +129,7 @@ def test_a_pool_of_copies_runs_out_and_no_clip_comes_twice(name):
             choose(name, features, np.array([3]), count, 2)
 
 
-def test_the_embedding_is_of_unit_length_and_tells_clips_apart():
+def test_embeddings_have_unit_length_and_differ_between_clips():
     images = jax.random.normal(KEY, (5, 16, 16, 1)).at[4].set(0)
     images = images.at[4].set(images[0])
     found = coverage.embed(KEY, Clips(images, jnp.arange(5)))

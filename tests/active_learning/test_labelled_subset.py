@@ -141,7 +141,9 @@ def test_all_labels_are_the_data_itself(data):
     assert labelled_subset.restrict(settings(), data) is data
 
 
-def test_pseudo_labels_are_what_the_teacher_is_sure_of(data, cache, monkeypatch):
+def test_pseudo_labels_are_the_confident_predictions_of_the_teacher(
+    data, cache, monkeypatch
+):
     """Also where the training clips stay in the cache."""
     sure = np.zeros((data.train.labels.size - 80, 10), np.float32)
     sure[:, 4] = np.linspace(0, 1, len(sure))

@@ -53,7 +53,7 @@ def passes(name="convnet", b=7, rows=None, count=5, **options):
     ("name", "place"),
     [("convnet", "everywhere"), ("convnet", "head"), ("linear", "head")],
 )
-def test_passes_are_those_of_dropout(name, place):
+def test_passes_match_dropout_of_flax(name, place):
     """Mean and deviation agree with flax's own dropout, as far as draws can."""
     count = 600
     model, net = network(name, place=place)
@@ -80,7 +80,7 @@ def test_passes_are_those_of_dropout(name, place):
     np.testing.assert_allclose(jnp.exp(found).sum(-1), 1, rtol=1e-5)
 
 
-def test_passes_and_clips_have_masks_of_their_own():
+def test_every_pass_and_clip_has_its_own_mask():
     same = jnp.tile(images(1), (4, 1, 1, 1))
     model, net = network(width=16)  # wide enough that no two masks are the same
     found = monte_carlo.dropout_passes(model, net, same, jnp.arange(4), KEY, 3)
@@ -91,17 +91,17 @@ def test_passes_and_clips_have_masks_of_their_own():
 
 
 @pytest.mark.parametrize("name", DROPPING)
-def test_a_clip_s_passes_do_not_depend_on_the_others(name):
+def test_the_passes_of_a_clip_are_independent_of_other_clips(name):
     whole = passes(name)
     order = np.array([4, 2, 6])
     np.testing.assert_allclose(passes(name, rows=order), whole[:, order], atol=2e-5)
 
 
-def test_more_passes_begin_with_the_same():
+def test_more_passes_extend_fewer_passes():
     np.testing.assert_array_equal(passes(count=5)[:3], passes(count=3))
 
 
-def test_outputs_are_centred_where_training_centres_them():
+def test_outputs_are_centred_as_in_training():
     model, net = network()
     centred = Network(net.variables, net.variables)
     found = monte_carlo.dropout_passes(
@@ -114,7 +114,7 @@ def test_outputs_are_centred_where_training_centres_them():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_features_are_what_the_last_layer_reads(name):
+def test_features_are_the_inputs_of_the_last_layer(name):
     model, net = network(name)
     features, log_probs = monte_carlo.embed(model, net, images())
     (head,) = (v for k, v in net.variables.params.items() if k.startswith("Head"))
@@ -124,7 +124,7 @@ def test_features_are_what_the_last_layer_reads(name):
 
 
 @pytest.mark.parametrize("place", ["everywhere", "head"])
-def test_what_no_dropout_changes_is_computed_once(place):
+def test_layers_before_the_first_dropout_run_once(place):
     """Before the last layer alone, the loop of passes holds no convolution."""
     model, net = network(place=place)
     function = lambda x: monte_carlo.dropout_passes(
@@ -162,7 +162,7 @@ def splits(b=11):
 
 @pytest.mark.parametrize("kind", ["host", "device", "split"])
 @pytest.mark.parametrize("chunk", [2, 4, 64])
-def test_chunks_of_a_pool_are_the_whole(kind, chunk):
+def test_chunked_scores_match_those_of_the_whole_pool(kind, chunk):
     """Whatever divides or not, wherever the clips lie; padding leaves no trace."""
     model, net = network()
     seen = []

@@ -36,7 +36,7 @@ def test_environmental_sounds_by_a_table(real_audio, tmp_path):
     assert accuracy(tmp_path, "folder", 5, table) >= 0.72
 
 
-def test_tones_are_hard_for_one_clip_and_easy_for_all(tmp_path):
+def test_tones_are_hard_with_one_clip_and_easy_with_all(tmp_path):
     def score(samples):
         config = audiodd_jax.for_dataset(
             "tones",

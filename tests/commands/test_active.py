@@ -13,7 +13,7 @@ TONES = ["active", "--dataset=tones", *FEATURES, *NETWORK]
 
 
 @pytest.mark.slow
-def test_one_function_on_real_recordings_and_what_it_leaves(real_audio, tmp_path):
+def test_one_function_on_real_recordings_writes_its_files(real_audio, tmp_path):
     """On recordings, through a new process, twice: the second time it is finished."""
     folder, run = real_audio("fsdd"), tmp_path / "run"
     command = [
@@ -96,7 +96,7 @@ def coreset(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
+def test_several_functions_compared_with_a_coreset(tmp_path, capsys, coreset):
     out = tmp_path / "out"
     command = [
         "active",
@@ -149,7 +149,7 @@ def test_several_functions_beside_a_coreset(tmp_path, capsys, coreset):
         (["--config.active.initial_draw=odd"], "balanced or uniform"),
     ],
 )
-def test_bad_input_in_one_sentence(tmp_path, capsys, flags, message):
+def test_bad_active_input_is_one_sentence(tmp_path, capsys, flags, message):
     run = f"--workdir={tmp_path / 'run'}"
     assert message in fails(capsys, *TONES, run, *flags)
 
@@ -166,7 +166,9 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_coreset_of_other_features_is_refused_beside(tmp_path, capsys, coreset):
+def test_a_coreset_of_other_features_is_refused_for_comparison(
+    tmp_path, capsys, coreset
+):
     other = tmp_path / "other"
     features = [a.replace("frames=16", "frames=32") for a in TINY]
     distill = ["distill", "--dataset=tones", *features, "--samples_per_class=1"]

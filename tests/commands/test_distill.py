@@ -101,7 +101,7 @@ def test_a_run_from_files_to_a_scored_coreset(capsys, sound_folder, tmp_path):
     "method",
     [pytest.param(name, marks=pytest.mark.slow) for name in ("dm", "k_center")],
 )
-def test_other_methods_leave_the_same_things(capsys, sound_folder, tmp_path, method):
+def test_other_methods_write_the_same_files(capsys, sound_folder, tmp_path, method):
     run = tmp_path / "run"
     command = ["distill", "--dataset=folder", f"--data_dir={sound_folder}", *TINY]
     command += [f"--config.method={method}", "--samples_per_class=2"]
@@ -128,7 +128,7 @@ def test_other_methods_leave_the_same_things(capsys, sound_folder, tmp_path, met
     assert float(accuracy) == pytest.approx(100 * result["test_accuracy"], abs=0.06)
 
 
-def test_a_dry_run_tells_what_a_run_would_take_and_leaves_nothing(tmp_path):
+def test_a_dry_run_estimates_the_cost_and_writes_nothing(tmp_path):
     """It imports none of what takes a second of three: Matplotlib and scipy.stats."""
     run = audiodd_without(
         ["matplotlib", "scipy.stats", "tensorflow"],
@@ -308,7 +308,7 @@ def _count(run):
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
-def test_sigterm_saves_and_says_how_to_go_on(tmp_path):
+def test_sigterm_saves_and_explains_how_to_resume(tmp_path):
     run = tmp_path / "run"
     argv = [sys.executable, "-m", "audiodd_jax", "distill", *TINY, "--steps=100000"]
     process = subprocess.Popen(

@@ -79,7 +79,7 @@ def test_a_coreset_alone_has_one_score_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_does_not_fit_is_one_sentence(distilled, capsys, monkeypatch):
+def test_too_large_a_kernel_is_one_sentence(distilled, capsys, monkeypatch):
     monkeypatch.setattr(infinite_width, "memory_of", lambda device: 100_000)
     told = fails(capsys, "evaluate", f"--workdir={distilled}", "--protocol=ntk")
     assert "the exact kernel of one pair of spectrograms of 8 x 8 takes" in told

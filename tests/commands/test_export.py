@@ -37,7 +37,7 @@ def preprocess(folder):
     return module.preprocess
 
 
-def test_numpy_has_the_test_clips_as_we_have_them(run, capsys):
+def test_numpy_exports_hold_the_same_test_clips(run, capsys):
     main.main(["export", str(run), "--format=numpy", "--test_clips"])
     folder = run / "export" / "numpy"
     assert str(folder) in capsys.readouterr().out
@@ -56,7 +56,7 @@ def test_numpy_has_the_test_clips_as_we_have_them(run, capsys):
     assert "train.py" not in card
 
 
-def test_settings_reach_the_script_and_what_it_lacks_is_told(run, tmp_path, capsys):
+def test_settings_reach_the_script_and_missing_ones_are_refused(run, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["export", str(run / "coreset.npz"), "--format=pytorch", f"--out={out}"]
     main.main([*command, "--config.model.norm=instance", "--config.training.steps=7"])
@@ -70,7 +70,7 @@ def test_settings_reach_the_script_and_what_it_lacks_is_told(run, tmp_path, caps
     assert sorted(place.name for place in tmp_path.iterdir()) == ["out"]
 
 
-def test_what_cannot_be_exported_is_told(run, capsys):
+def test_impossible_exports_are_refused(run, capsys):
     assert fails(capsys, "export") == "usage: audiodd export RUN [flags]"
     told = fails(capsys, "export", run, "--format=torch")
     assert told.endswith("datasets; did you mean pytorch?")
@@ -84,7 +84,7 @@ def test_what_cannot_be_exported_is_told(run, capsys):
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.skipif(not HAS_TORCH, reason="no PyTorch: pip install torch brings it")
-def test_pytorch_learns_as_much_as_we_do(real_audio, tmp_path):
+def test_pytorch_reaches_the_same_accuracy(real_audio, tmp_path):
     """Real digits: the script's accuracy next to that of ``audiodd train``."""
     data = f"--data_dir={real_audio('fsdd')}"
     run, steps, seeds = tmp_path / "run", 100, 2

@@ -187,7 +187,9 @@ def test_the_programs_of_a_method_are_found_for_a_target():
 
 
 @pytest.mark.slow
-def test_an_acquisition_function_chooses_as_ours_of_the_same_formula(tmp_path, capsys):
+def test_an_acquisition_function_matches_the_built_in_one_of_its_formula(
+    tmp_path, capsys
+):
     labelled = []
     for name in ("least_confident", "variation_ratios"):
         run = tmp_path / name
@@ -210,7 +212,7 @@ def test_an_acquisition_function_chooses_as_ours_of_the_same_formula(tmp_path, c
 
 
 @pytest.mark.parametrize("name", ["Nnx", pytest.param("Linen", marks=pytest.mark.slow)])
-def test_a_network_learns_and_scores_beside_ours(name, tmp_path, capsys):
+def test_a_network_learns_and_scores_alongside_built_in_ones(name, tmp_path, capsys):
     path, run = f"third_party:{name}", tmp_path / "run"
     steps = ["--steps=60", "--num_seeds=1"]
     train = ["train", "--dataset=tones", *FEATURES, f"--model={path}", *steps]
@@ -233,7 +235,7 @@ def _leaves(tree):
 
 
 @pytest.mark.slow
-def test_evaluate_has_a_row_of_it(tmp_path, capsys):
+def test_evaluate_has_a_row_for_it(tmp_path, capsys):
     run = tmp_path / "run"
     options = ["--dataset=tones", "--samples_per_class=2", *TINY]
     main.main(["distill", *options, "--method=random", f"--workdir={run}"])
@@ -245,7 +247,7 @@ def test_evaluate_has_a_row_of_it(tmp_path, capsys):
     assert told.startswith("third_party:gone cannot be imported")
 
 
-def test_python_takes_a_module_with_settings_of_its_own(tmp_path, monkeypatch):
+def test_python_takes_a_module_with_its_own_settings(tmp_path, monkeypatch):
     class Small(nn.Module):
         num_classes: int
         width: int
@@ -283,7 +285,7 @@ def test_python_takes_a_module_with_settings_of_its_own(tmp_path, monkeypatch):
         ("third_party:wide", r"Wide must return logits of shape (1, 10), not (1, 3)"),
     ],
 )
-def test_networks_that_cannot_be_used_are_told(name, told, tmp_path, capsys):
+def test_unusable_networks_are_refused(name, told, tmp_path, capsys):
     command = ["train", "--dataset=tones", *FEATURES, *NETWORK, f"--model={name}"]
     assert told in fails(capsys, *command, f"--workdir={tmp_path / 'run'}")
 

@@ -29,7 +29,7 @@ def test_a_flag_that_sets_a_setting_has_no_default_of_its_own():
         assert flag.default is None or not flag.sets, (command, flag.name)
 
 
-def test_flags_win_over_the_base_and_settings_over_flags():
+def test_flags_override_the_base_and_settings_override_flags():
     line = command_line.parse(
         "distill", ["--steps=3", "--seed=4", "--config.loop.steps=5"]
     )

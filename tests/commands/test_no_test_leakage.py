@@ -95,7 +95,7 @@ def decisions(folder):
     return found
 
 
-def test_test_labels_of_noise_change_no_decision(tmp_path, monkeypatch):
+def test_random_test_labels_change_no_decision(tmp_path, monkeypatch):
     honest = whole_path(tmp_path / "honest")
     load = dataset.load
 

@@ -106,7 +106,7 @@ def test_speech_commands_from_a_server(
     assert len(server.requests) == 2
 
 
-def test_a_dataset_that_cannot_be_had_leaves_nothing(
+def test_an_unavailable_dataset_writes_nothing(
     capsys, cache, tmp_path, monkeypatch, file_server
 ):
     """A wrong checksum, then a truncated archive that has the right one."""
@@ -158,7 +158,7 @@ def test_urbansound8k_from_its_archive(capsys, cache, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_esc50_from_a_branch_that_has_moved_on(
+def test_esc50_from_a_branch_that_has_changed(
     capsys, caplog, cache, tmp_path, monkeypatch, file_server
 ):
     caplog.set_level("INFO", logger="audiodd_jax")
@@ -179,7 +179,7 @@ def test_esc50_from_a_branch_that_has_moved_on(
 
 
 @pytest.mark.slow
-def test_every_fold_tests_once(capsys, cache, tmp_path, monkeypatch):
+def test_every_fold_is_the_test_fold_once(capsys, cache, tmp_path, monkeypatch):
     folder = tmp_path / "ESC-50-master"
     published.write_esc50(folder, per_fold=4)
     monkeypatch.setattr(esc50, "CLIPS_PER_FOLD", 4)
@@ -204,7 +204,7 @@ def test_every_fold_tests_once(capsys, cache, tmp_path, monkeypatch):
         run(capsys, "distill", *data[:2], *TINY, f"--workdir={workdir}")
 
 
-def test_folds_are_needed_for_all_of_them(capsys, cache, tmp_path):
+def test_fold_all_needs_data_with_folds(capsys, cache, tmp_path):
     with pytest.raises(UserError, match="--fold=all needs data with folds; tones has"):
         run(capsys, "distill", "--fold=all", *TINY, f"--workdir={tmp_path / 'run'}")
     with pytest.raises(UserError, match="--fold is the number of a fold, or all"):
@@ -213,7 +213,7 @@ def test_folds_are_needed_for_all_of_them(capsys, cache, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cut_run_of_every_fold_goes_on(
+def test_an_interrupted_run_of_every_fold_resumes(
     capsys, cache, tmp_path, monkeypatch, sound_folder
 ):
     rows = [

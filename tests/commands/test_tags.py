@@ -21,7 +21,7 @@ LESS = [
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_the_first_try_gains_ten_points_and_names_its_measure(tmp_path, capsys):
+def test_a_first_run_gains_ten_points_and_names_its_metric(tmp_path, capsys):
     # Less than the preset in all respects, which takes ten times as long.
     less = [*LESS, "--steps=60", "--config.evaluation.seeds=1"]
     main.main(["distill", *WHAT, *less, f"--workdir={tmp_path / 'run'}"])
@@ -43,7 +43,7 @@ def test_the_first_try_gains_ten_points_and_names_its_measure(tmp_path, capsys):
     assert np.isfinite(again.per_class).all()
 
 
-def test_matching_is_refused_before_there_is_a_folder(tmp_path, capsys):
+def test_matching_is_refused_before_a_folder_is_made(tmp_path, capsys):
     place = tmp_path / "run"
     said = fails(capsys, "distill", *WHAT, "--method=dm", f"--workdir={place}")
     assert said.startswith("dm matches clips class by class, and clips with tags have")
@@ -90,7 +90,7 @@ def test_labels_by_a_teacher_views_pseudo_labels_and_baselines(tmp_path, capsys)
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
+def test_a_run_continues_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
     few = [*LESS, "--steps=2", "--config.evaluation.seeds=1"]
     for name in ("tones_tagged", "tones"):
         what = [f"--dataset={name}", "--preset=quick", "--samples_per_class=1"]
@@ -110,7 +110,7 @@ def test_a_run_goes_on_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_the_first_try_by_its_defaults(tmp_path, capsys):
+def test_a_first_run_with_the_defaults(tmp_path, capsys):
     what = ["--dataset=tones_tagged", "--samples_per_class=2"]
     main.main(["distill", *what, f"--workdir={tmp_path / 'run'}"])
     result = json.loads((tmp_path / "run" / "result.json").read_text())

@@ -52,7 +52,7 @@ def test_the_artefact_holds_both_kinds_of_labels(run):
     assert "random views of each spectrogram" in (run.path / "README.md").read_text()
 
 
-def test_labels_are_those_of_the_ensemble(run, root):
+def test_labels_are_the_mean_of_the_ensemble(run, root):
     """By the saved networks, one by one, in NumPy from the logits on."""
     (place,) = (root / "cache" / "teachers").iterdir()
     trained = networks_file.load_networks(place / "networks.npz")
@@ -136,7 +136,7 @@ def test_baselines_get_the_same_labels(run, root):
     assert "over random clips with the same teacher's labels" in text
 
 
-def test_training_reads_the_views_unless_it_is_told_not_to(run, root):
+def test_training_reads_the_views_unless_disabled(run, root):
     config = audiodd_jax.for_model(run_config(run), "convnet")
     config = fields.replace(config, RECIPE)
     trained = audiodd_jax.train(config, root / "t", run.coreset, root / "cache")
@@ -182,7 +182,7 @@ def test_a_run_continues_from_a_coreset_with_more_samples_and_learnt_labels(run,
         audiodd_jax.distill(other, root / "mels", root / "cache")
 
 
-def test_classes_that_the_earlier_coreset_lacks_start_from_real_clips(run, root):
+def test_classes_missing_from_the_earlier_coreset_start_from_real_clips(run, root):
     from audiodd_jax.coreset import dataset as coreset_data
 
     config = audiodd_jax.for_dataset("tones", **TINY)

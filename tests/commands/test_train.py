@@ -32,7 +32,7 @@ def distilled(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_training_on_real_recordings_and_what_it_leaves(real_audio, tmp_path):
+def test_training_on_real_recordings_writes_its_files(real_audio, tmp_path):
     """On recordings, through a new process, twice: the second time it is finished."""
     folder, run = real_audio("urbansound8k_sample"), tmp_path / "run"
     command = [
@@ -193,7 +193,7 @@ def test_bad_evaluations_are_one_sentence(distilled, capsys, arguments, words):
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "missing"])
-def test_damaged_networks_are_told(distilled, tmp_path, damage):
+def test_damaged_networks_are_refused(distilled, tmp_path, damage):
     run = tmp_path / "run"
     coreset = f"--coreset={distilled / 'coreset.npz'}"
     main.main(["train", coreset, "--model=linear", *NETWORK, f"--workdir={run}"])

@@ -16,7 +16,7 @@ def test_every_dataset_and_preset_is_valid(name, preset):
     assert resolved.data.name == name
 
 
-def test_changes_win_over_the_preset_and_the_preset_over_the_dataset():
+def test_changes_override_the_preset_and_the_preset_overrides_the_dataset():
     changed = presets.for_dataset("tones", "source", network__width=7)
     assert changed.network.width == 7
     assert changed.rfad.networks == presets.PRESETS["source"]["rfad.networks"]
@@ -88,7 +88,7 @@ UNCONSTRAINED = {
 }
 
 
-def test_every_setting_says_what_it_may_be():
+def test_every_setting_documents_its_constraint():
     free = {
         name
         for name, field, value in leaves(Config())
@@ -104,7 +104,7 @@ def test_every_default_is_allowed(place):
     assert constraint is None or constraint.holds(value), name
 
 
-def test_names_agree_with_what_implements_them():
+def test_names_agree_with_their_implementations():
     from audiodd_jax.active_learning import acquisition, coverage
     from audiodd_jax.distillation import registry
 

@@ -11,7 +11,7 @@ KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("b", [40, 300])
-def test_k_means_ends_where_scikit_learn_does(b):
+def test_k_means_matches_scikit_learn(b):
     features = jax.random.normal(KEY, (b, 4))
     seeds = clusters.seeding(KEY, features, 5)
     found = clusters.k_means(KEY, features, 5)
@@ -22,7 +22,7 @@ def test_k_means_ends_where_scikit_learn_does(b):
 
 
 @pytest.mark.parametrize("k", [1, 7, 299, 300])
-def test_medoids_are_best_in_their_clusters(k):
+def test_medoids_minimize_distances_in_their_clusters(k):
     features = jax.random.normal(KEY, (300, 4))
     medoids = np.asarray(clusters.k_medoids(KEY, features, k))
     assert np.unique(medoids).size == k

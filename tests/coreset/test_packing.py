@@ -33,7 +33,7 @@ def test_by_hand():
     level=st.floats(-5, 5),
 )
 @hypothesis.settings(deadline=None, max_examples=20)
-def test_as_many_numbers_hold_more_spectrograms(factor, s, level):
+def test_packing_stores_more_spectrograms_in_the_same_bytes(factor, s, level):
     stored = images(s)
     long = packing.unpack(stored, factor)
     assert long.shape == (s * factor, 4, 12, 1)

@@ -13,7 +13,7 @@ LABELS = jnp.asarray(np.repeat([0, 1, 2], [20, 10, 5]), jnp.int32)
 KEY = jax.random.key(0)
 
 
-def test_random_rows_are_so_many_of_each_class_without_repetition():
+def test_random_rows_have_the_requested_count_per_class_without_repetition():
     rows = clips_lib.random_rows(KEY, LABELS, NAMES, 4)
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 4))
     assert len(set(rows.tolist())) == 12
@@ -24,17 +24,17 @@ def test_random_rows_are_so_many_of_each_class_without_repetition():
 
 
 @pytest.mark.parametrize(("clips", "counts"), [(7, (4, 2, 1)), (35, (20, 10, 5))])
-def test_a_fraction_has_the_classes_shares(clips, counts):
+def test_a_fraction_keeps_the_class_proportions(clips, counts):
     rows = clips_lib.random_fraction(KEY, LABELS, clips)
     assert len(set(rows.tolist())) == clips
     np.testing.assert_array_equal(np.bincount(np.asarray(LABELS)[rows]), counts)
 
 
-def test_more_than_there_is_are_all():
+def test_requests_beyond_the_pool_return_all_clips():
     assert clips_lib.random_fraction(KEY, LABELS, 99).size == 35
 
 
-def test_herding_follows_the_mean_of_each_class():
+def test_herding_approaches_the_mean_of_each_class():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.standard_normal((35, 6)), jnp.float32)
     rows = clips_lib.herding_rows(features, LABELS, NAMES, 5)
@@ -57,7 +57,7 @@ def test_herding_follows_the_mean_of_each_class():
         clips_lib.herding_rows(features, LABELS, NAMES, 6)
 
 
-def test_embeddings_have_length_one_and_hang_on_the_key():
+def test_embeddings_have_unit_length_and_depend_on_the_key():
     images = jax.random.normal(KEY, (35, 8, 8, 1))
     config = RandomNetworkConfig(depth=2, width=4, readout="time_mean")
     embedding = clips_lib.Embedding(config, 3)
@@ -69,7 +69,7 @@ def test_embeddings_have_length_one_and_hang_on_the_key():
     assert np.abs(features - other).max() > 1e-3
 
 
-def test_k_center_covers_each_class_from_its_middle():
+def test_k_center_covers_each_class_from_its_centre():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(LABELS.size, 6)).astype(np.float32)
     rows = clips_lib.k_center_rows(jnp.asarray(features), LABELS, NAMES, 4)

@@ -66,7 +66,7 @@ def test_the_published_size_fits_sixteen_gigabytes(memory):
         assert plan.keeps == "features"
 
 
-def test_less_memory_means_smaller_chunks_then_features_computed_again(memory):
+def test_less_memory_means_smaller_chunks_then_recomputed_features(memory):
     found = []
     for size in (400, 60, 16, 4, 2.5, 1):
         memory(int(size * GIGABYTE))
@@ -79,7 +79,7 @@ def test_less_memory_means_smaller_chunks_then_features_computed_again(memory):
     assert len(set(at_once)) > 1
 
 
-def test_the_chunk_that_is_asked_for_is_taken(memory):
+def test_a_requested_chunk_is_used(memory):
     memory(GIGABYTE)
     problem = problem_of(settings(network__chunk=7), SOURCE)
     plan = memory_plan.for_device(problem, Grid())
@@ -87,7 +87,7 @@ def test_the_chunk_that_is_asked_for_is_taken(memory):
 
 
 @pytest.mark.parametrize("keeps", ["features", "nothing"])
-def test_memory_grows_with_networks_by_their_features_alone(keeps):
+def test_memory_grows_with_networks_only_by_their_features(keeps):
     sizes = Sizes(16, 16, 2, 8, 256, 256, 0)
     compiled = {}
     for networks in (2, 6):
@@ -100,7 +100,7 @@ def test_memory_grows_with_networks_by_their_features_alone(keeps):
     assert compiled[6] - compiled[2] <= 1.05 * features + 4096
 
 
-def test_the_forecast_tells_of_everything(memory, monkeypatch):
+def test_the_forecast_covers_every_quantity(memory, monkeypatch):
     monkeypatch.setattr(programs, "compiled_bytes", lambda *_: 10**9)
     memory(4 * GIGABYTE)
     sizes = Sizes(16, 16, 2, 8, 32, 64, 10)

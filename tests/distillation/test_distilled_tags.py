@@ -132,7 +132,7 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path):
     def run(place):
         with RunDirectory(place, {}) as directory:
             return loop.distill(settings(), checks.tagged(), directory)

@@ -74,7 +74,7 @@ def by_hand(params, kernel, batch, weight, regularizer):
     return 0.5 * ((y_b - y_hat) ** 2).sum(1).mean() - weight * np.mean(margins), y_hat
 
 
-def test_the_loss_is_that_of_its_formulas(x64):
+def test_the_loss_matches_its_formulas(x64):
     config = settings(
         **SMALL, frepo__norm="none", frepo__margin_weight=0.7, frepo__regularizer=0.02
     )
@@ -223,7 +223,7 @@ def test_the_loss_falls_and_more_clips_are_recognised():
 
 
 @pytest.mark.optimized
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path):
     config = settings(**SMALL, loop__keep="last")
     whole = run(tmp_path / "whole", config)
     with checks.killed_at(6):

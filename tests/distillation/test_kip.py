@@ -59,7 +59,7 @@ def plain_loss(params, kernel, batch, config):
     ("kind", "loss", "factor", "pairs"),
     [("nngp", "mse", 1, 4), ("ntk", "platt", 2, 100)],
 )
-def test_gradients_are_those_of_the_formulas(kind, loss, factor, pairs):
+def test_gradients_match_the_formulas(kind, loss, factor, pairs):
     # In float32: XLA:CPU of jax 0.10 reads outside of a buffer in the gradient of an
     # untiled kernel in float64, on machines with AVX-512.
     config = settings(
@@ -103,7 +103,7 @@ def test_it_learns_and_settings_reach_it():
 
 
 @pytest.mark.optimized
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
+def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path):
     config = settings(**SMALL, loop__checkpoint_every=2, loop__eval_every=2)
     whole = run(tmp_path / "whole", config)
     with checks.killed_at(4):
@@ -113,7 +113,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert [row["step"] for row in resumed.history] == [0, 2, 4, 6]
 
 
-def test_what_cannot_be_is_one_sentence(monkeypatch):
+def test_impossible_settings_are_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="precision=bfloat16 is for random networks"):
         kip.make(settings(**SMALL, network__precision="bfloat16"), CONTEXT)
     monkeypatch.setattr(infinite_width, "memory_of", lambda device: 100_000)

@@ -106,7 +106,7 @@ def test_clips_in_the_cache_give_the_same_labels(monkeypatch):
     np.testing.assert_allclose(solved(config, host, start).labels, whole, atol=1e-4)
 
 
-def test_a_run_begins_with_solved_labels_and_tells_its_real_start():
+def test_a_run_starts_with_solved_labels_and_reports_its_real_start():
     config, prepared, _ = problem(coreset__learn_labels=False, loop__keep="last")
     run = loop.distill(config, prepared)
     plain = loop.distill(settings(loop__keep="last"), prepared)

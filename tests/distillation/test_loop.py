@@ -85,7 +85,7 @@ def assert_same(a, b):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize("step", [2, 6, 10])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, step):
+def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path, step):
     whole = run(tmp_path / "whole")
     with checks.killed_at(step):
         run(tmp_path / "killed")
@@ -164,7 +164,7 @@ def test_signals_save_and_stop(tmp_path, monkeypatch):
     assert_same(run(tmp_path / "run").best, loop.distill(settings(), data()).best)
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_good_state(tmp_path):
+def test_a_non_finite_loss_keeps_the_last_good_state(tmp_path):
     prepared = data()
     make = registry.METHODS["rfad"]
 
@@ -231,7 +231,7 @@ def on_host(prepared):
 
 
 @pytest.mark.parametrize("drawn", ["clips", "recordings"])
-def test_a_streamed_run_is_the_run_on_the_device(tmp_path, drawn):
+def test_a_streamed_run_matches_the_run_on_the_device(tmp_path, drawn):
     """The batches are the same bits; two programs round the steps differently."""
     device, host = on_host(data())
     config = settings(loop__draw=drawn)
@@ -280,7 +280,7 @@ def test_kernels_in_float64_change_little(x64):
     np.testing.assert_allclose(wide.images, narrow.images, atol=0.02)
 
 
-def test_kernels_in_float64_must_be_possible():
+def test_kernels_in_float64_need_jax_enable_x64():
     config = settings(rfad__kernel_precision="float64")
     with pytest.raises(UserError, match="float64 needs"):
         loop.distill(config, data())

@@ -132,7 +132,7 @@ def test_a_step_follows_the_gradient_by_finite_differences(x64, method, factor):
         assert abs(slope - float(jnp.vdot(grads, direction))) < 1e-5 * (1 + abs(slope))
 
 
-def test_what_counts_is_the_direction_of_each_output():
+def test_only_the_direction_of_each_output_counts():
     rng = np.random.default_rng(0)
     tree = lambda: {"w": jnp.asarray(rng.normal(size=(3, 4, 5))), "b": jnp.ones(5)}
     a, b = tree(), tree()
@@ -147,7 +147,7 @@ def test_what_counts_is_the_direction_of_each_output():
     assert np.isfinite(grads["w"]).all()
 
 
-def test_clips_of_a_class_touch_that_class_alone():
+def test_clips_of_a_class_affect_only_that_class():
     batch, start = problem(np.float32)
     built = make("dm")
     step, state = jax.jit(built.step), built.init(jax.random.key(0), start)

@@ -34,7 +34,7 @@ def changes(method, **more):
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize("method", ["dsa", "dm"])
-def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
+def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path, method):
     config = changes(method)
     whole = run(tmp_path / "whole", config)
     # In the middle of a network's training, for dsa.
@@ -48,7 +48,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, method):
     assert whole.best_step == 12
 
 
-def test_classes_are_streamed_as_they_lie_on_the_device():
+def test_streamed_classes_match_those_on_the_device():
     config = changes("dm", loop__steps=4)
     device, host = (loop.distill(config, part) for part in on_host(data()))
     np.testing.assert_allclose(device.best.images, host.best.images, atol=1e-4)
@@ -82,7 +82,7 @@ def test_random_clips_are_what_other_methods_start_from():
 
 
 @pytest.mark.parametrize("method", ["rfad", "dm", "herding"])
-def test_several_in_one_are_stored_in_as_many_numbers(method):
+def test_packed_coresets_use_the_same_storage(method):
     config = changes(method, loop__steps=4, loop__keep="last", coreset__factor=2)
     found = loop.distill(config, data())
     assert found.best.images.shape == (6, 8, 8, 1)
@@ -94,7 +94,7 @@ def test_several_in_one_are_stored_in_as_many_numbers(method):
         assert np.abs(found.best.images - found.start.images).max() > 0
 
 
-def test_a_factor_needs_as_many_clips_and_frames():
+def test_a_packing_factor_needs_enough_clips_and_frames():
     with pytest.raises(UserError, match="the class 'a' has 10 training clips"):
         loop.distill(changes("herding", coreset__factor=8), data())
     with pytest.raises(UserError, match="factor=3 does not divide the 8 frames"):
@@ -119,7 +119,7 @@ def test_every_method_brings_its_defaults(method):
     assert config.loop.keep == keep
 
 
-def test_what_a_method_cannot_have_is_named():
+def test_settings_that_a_method_lacks_are_named():
     for name in ("learn_labels", "preconditioner"):
         config = presets.for_dataset("tones", method="dc", **{f"coreset__{name}": True})
         with pytest.raises(UserError, match=f"dc learns images only.*{name}"):

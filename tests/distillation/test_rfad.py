@@ -95,7 +95,7 @@ def test_the_loss_falls(changes):
     assert int(state.step) == 20
 
 
-def test_labels_stay_where_they_are_not_learnt():
+def test_labels_are_fixed_unless_learnt():
     start, method, state, _ = run(settings(coreset__learn_labels=False), steps=3)
     after = method.coreset(state)
     np.testing.assert_array_equal(after.labels, start.labels)
@@ -122,13 +122,13 @@ def test_the_preconditioner_is_in_the_coreset():
     assert np.abs(params.mel_map - np.eye(8)).max() > 1e-4
 
 
-def test_every_step_draws_other_networks():
+def test_every_step_draws_new_networks():
     config = settings(optimizer__learning_rate=1e-30)
     _, _, _, losses = run(config, steps=4)
     assert len(set(losses)) == 4
 
 
-def test_predictions_do_not_depend_on_the_order_of_the_coreset():
+def test_predictions_are_invariant_to_the_order_of_the_coreset():
     config = settings()
     start, batch = problem()
     order = jnp.array([3, 0, 5, 1, 4, 2])

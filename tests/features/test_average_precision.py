@@ -32,7 +32,7 @@ def test_without_any_tag_the_mean_is_zero_and_not_nan():
     )
 
 
-def test_the_same_as_scikit_learn_with_ties_and_weights():
+def test_average_precision_matches_scikit_learn_with_ties_and_weights():
     rng = np.random.default_rng(0)
     for levels in (3, 20, 10_000):
         scores = rng.integers(0, levels, (60, 5)).astype(np.float32)
@@ -70,7 +70,7 @@ cases = st.integers(1, 30).flatmap(
 
 @settings(max_examples=30, deadline=None)
 @given(cases)
-def test_order_of_the_clips_and_scale_of_the_scores_do_not_matter(case):
+def test_average_precision_is_invariant_to_order_and_scale(case):
     scores, tags, order = (np.array(part) for part in case)
     tags = tags | (np.arange(tags.size) == 0)
     pad = 30 - tags.size  # one shape for all; clips without the tag, of lowest score

@@ -47,7 +47,7 @@ def test_streamed_batches_are_those_of_the_device_bit_for_bit(splits, size):
     assert step == 11
 
 
-def test_a_stream_goes_on_where_it_was_cut(splits):
+def test_a_stream_resumes_where_it_was_cut(splits):
     host, _ = splits
     whole = list(stream(host, 0))
     rest = list(stream(host, 6))
@@ -87,7 +87,7 @@ def test_balanced_batches_hold_as_many_of_each_class_class_by_class(splits):
         assert times.max() - times.min() <= 1
 
 
-def test_classes_and_their_recordings_are_drawn_alike():
+def test_classes_and_their_recordings_are_drawn_evenly():
     """Class 0: clips of recordings 0 (six of them) and 1; class 1: one clip."""
     labels = jnp.array([0, 0, 0, 0, 0, 0, 0, 1])
     recordings = jnp.array([0, 0, 0, 0, 0, 0, 1, 2])

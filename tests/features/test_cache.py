@@ -103,7 +103,7 @@ def test_an_interrupted_computation_leaves_nothing(sound_folder, tmp_path, monke
     assert not list((tmp_path / "cache" / "features").iterdir())
 
 
-def test_what_is_left_to_the_data_is_filled_in(sound_folder, tmp_path):
+def test_automatic_settings_are_resolved_from_the_data(sound_folder, tmp_path):
     config = settings(sound_folder, features__sample_rate=0, features__clip_seconds=0.0)
     found = checks.prepare(config, tmp_path / "cache")
     assert found.config.sample_rate == 8000
@@ -160,7 +160,7 @@ def test_given_statistics_are_used(sound_folder, tmp_path):
     assert isinstance(data.train.images, jax.Array)
 
 
-def test_training_features_stay_on_the_host_where_they_do_not_fit(
+def test_training_features_that_do_not_fit_stay_on_the_host(
     sound_folder, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level("INFO", logger="audiodd_jax")

@@ -27,7 +27,7 @@ def settings(folder, **changes):
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_write_what_one_writes(
+def test_several_processes_write_the_same_features_as_one(
     sound_folder, tmp_path, processes, monkeypatch
 ):
     real, jobs = extraction._start, []
@@ -57,7 +57,7 @@ def test_every_process_has_a_share(sound_folder, tmp_path, monkeypatch):
     assert sorted(i for indices in shares for i in indices) == list(range(24))
 
 
-def test_bad_recordings_are_told_by_every_process(sound_folder, tmp_path):
+def test_every_process_reports_bad_recordings(sound_folder, tmp_path):
     # A header that is fine, and samples that are not: found by decoding alone.
     for name in ("high/02.wav", "low/09.wav"):
         wave = np.full(2000, np.nan, np.float32)
@@ -70,7 +70,7 @@ def test_bad_recordings_are_told_by_every_process(sound_folder, tmp_path):
     assert not list((tmp_path / "features").iterdir())
 
 
-def test_a_process_that_is_killed_is_told_and_leaves_nothing(
+def test_a_killed_process_is_reported_and_leaves_nothing(
     sound_folder, tmp_path, monkeypatch
 ):
     real, started = extraction._start, []
@@ -112,7 +112,7 @@ def test_two_callers_compute_once(sound_folder, tmp_path, monkeypatch):
     np.testing.assert_array_equal(found[0].features, found[1].features)
 
 
-def test_what_a_killed_process_left_is_removed(sound_folder, tmp_path):
+def test_leftovers_of_a_killed_worker_are_removed(sound_folder, tmp_path):
     config = settings(sound_folder)
     entry = checks.prepare(config, tmp_path / "a").path.name
     leftover = tmp_path / "b" / "features" / f"{entry}.part-killed"
@@ -131,7 +131,7 @@ def test_every_source_can_be_decoded_elsewhere(sound_folder, tmp_path, name):
     np.testing.assert_array_equal(copy(3)[0], load(3)[0])
 
 
-def test_how_many_processes():
+def test_the_number_of_processes():
     assert extraction.num_processes(100.0, 0) == 1
     assert extraction.num_processes(100.0, 4) == 4
     assert extraction.num_processes(1e6, 0) == min(os.cpu_count(), 3)

@@ -54,7 +54,7 @@ def test_inverse_stft_is_the_inverse(window, samples, padding):
     np.testing.assert_allclose(again, x, atol=1e-4)
 
 
-def test_stft_is_librosas():
+def test_stft_matches_librosa():
     size = inversion.synthesis(SMALL)
     x = np.random.default_rng(0).standard_normal(size.samples).astype(np.float32)
     theirs = librosa.stft(
@@ -88,7 +88,7 @@ def test_linear_power_solves_the_least_squares_of_scipy():
         assert error <= 1.05 * best + 2e-2 * np.linalg.norm(y[:, column])
 
 
-def test_a_tone_comes_back_at_its_pitch_and_silence_as_silence():
+def test_a_tone_keeps_its_pitch_and_silence_stays_silent():
     waveforms = np.concatenate([tone(1_000), 0 * tone(1_000)])
     log_mel = logmel.log_mel(waveforms, SMALL)
     found = inversion.invert(log_mel, SMALL, key=jax.random.key(0))
@@ -107,7 +107,7 @@ def test_a_tone_comes_back_at_its_pitch_and_silence_as_silence():
 @pytest.mark.parametrize(
     ("options", "momentum", "most"), [({"momentum": 0.0}, 0.0, 1.04), ({}, 0.99, 1.0)]
 )
-def test_griffin_lim_is_as_good_as_librosas(real_audio, options, momentum, most):
+def test_griffin_lim_is_as_good_as_that_of_librosa(real_audio, options, momentum, most):
     files = sorted(real_audio("fsdd").rglob("*.wav"))[::60][:40]
     config = dataclasses.replace(SMALL, clip_seconds=0.6)
     size = inversion.synthesis(config)

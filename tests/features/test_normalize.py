@@ -43,7 +43,7 @@ def test_unknown_kind():
         normalization.fit(normalization.moments(spectrograms(5)), "per_clip")
 
 
-def test_moments_of_parts_are_those_of_the_whole():
+def test_moments_of_parts_combine_to_those_of_the_whole():
     features = spectrograms(50)
     parts = np.concatenate(
         [normalization.moments(features[:20]), normalization.moments(features[20:])],

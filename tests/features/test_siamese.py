@@ -36,7 +36,7 @@ def test_a_setting_for_every_change_and_a_change_for_every_setting():
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_each_has_a_switch_of_its_own(name):
+def test_each_change_has_its_own_switch(name):
     x, keys = images(), jax.random.split(jax.random.key(0), 8)
     f = jax.jit(jax.vmap(lambda k: siamese_augment.change(k, x, only(name), STATS)))
     found = f(keys)
@@ -113,7 +113,7 @@ def test_one_change_at_a_time_and_each_in_turn():
     assert seen == set(LARGE)
 
 
-def test_in_training_each_clip_is_changed_in_its_own_way():
+def test_training_changes_each_clip_differently():
     x = jnp.repeat(images(1), 4, axis=0)
     config = SiameseConfig("all", **LARGE)
     found = siamese_augment.change_each(jax.random.key(0), x, config, STATS)

@@ -105,7 +105,7 @@ def test_spectrograms_compile_for_a_gpu(compiled):
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize("target", ["v5e", "h100"])
-def test_every_program_compiles_as_it_should(compiled, target):
+def test_every_program_compiles_as_expected(compiled, target):
     left_out = () if _ALL else _LONG[target]
     names = [name for name in EVERYTHING if name not in left_out]
     found = compiled(target, names)
@@ -132,7 +132,7 @@ def test_another_chip_compiles_the_main_programs(compiled):
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize("target", ["v5e:2x4", "h100:8"])
-def test_eight_chips_exchange_what_the_plan_predicts(compiled, target):
+def test_eight_chips_exchange_the_predicted_bytes(compiled, target):
     """Networks on eight chips: all-reduces of kernels and of the gradient alone."""
     found = compiled(target, ["rfad bfloat16"])["rfad bfloat16"]
     check("rfad bfloat16", found)
@@ -163,7 +163,7 @@ def test_memory_is_as_predicted_and_fits(compiled):
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_the_dry_run_that_is_printed_is_what_the_command_prints(tmp_path):
+def test_the_printed_dry_run_matches_the_command(tmp_path):
     """Apart from seconds, with the compiler version that the page names."""
     text = (Path(__file__).parents[2] / "launch/devices.md").read_text()
     (block,) = re.findall(r"```\n(bash launch/compilers.sh.*?)```", text, re.DOTALL)

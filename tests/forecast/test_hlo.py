@@ -94,7 +94,7 @@ def test_an_account_by_hand():
         ("%c = (f32[2], u32[]) send(%near), is_host_transfer=true", "send"),
     ],
 )  # fmt: skip
-def test_the_host_is_noticed(line, host):
+def test_transfers_to_the_host_are_detected(line, host):
     text = TEXT.replace("  ROOT %near", f"  {line}\n  ROOT %near")
     assert hlo.account(text).host == [host]
 

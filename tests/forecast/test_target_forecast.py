@@ -76,7 +76,7 @@ def test_the_rows_of_a_distillation(compiler):
     assert Workload.from_json(request["work"]) == work
 
 
-def test_what_does_not_fit_is_said(compiler):
+def test_programs_that_do_not_fit_are_reported(compiler):
     compiler({**STEP, "memory": 20 * 10**9})
     target = targets.parse("v5e")
     rows = dict(estimates.distillation(Workload(settings(), SIZES, 10), target))
@@ -98,7 +98,7 @@ def test_bad_targets_are_a_sentence(arguments, sentence):
         main.main(arguments.split())
 
 
-def test_commands_ask_for_their_programs(compiler, capsys):
+def test_commands_request_their_programs(compiler, capsys):
     requests = compiler(STEP)
     quick = ["--dataset=tones", "--preset=quick", "--dry_run", "--target=h100"]
     main.main(["train", *quick, "--samples_per_class=3"])
@@ -112,7 +112,7 @@ def test_commands_ask_for_their_programs(compiler, capsys):
     assert capsys.readouterr().out.count("lower bound") == 3
 
 
-def test_the_programs_are_those_that_run():
+def test_forecast_programs_match_those_that_run():
     """Lowered for this machine's device, from shapes alone."""
     changes = {"network.width": 4, "network.depth": 1, "rfad.networks": 1}
     more = {"model.width": 4, "model.depth": 1, "model.dropout": 0.2}

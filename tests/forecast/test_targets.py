@@ -73,7 +73,7 @@ def test_targets_that_do_not_exist(text, sentence):
         targets.parse(text)
 
 
-def test_what_compiles_is_asked_for_as_the_installed_jax_does():
+def test_compiler_versions_match_the_installed_jax():
     (libtpu,) = compilers.requirements("tpu")
     assert libtpu.startswith("libtpu==")
     jaxlib = importlib.metadata.version("jaxlib")
@@ -130,7 +130,7 @@ def fitting():
         ("sys.exit(0)", "the v5e compiler printed no answer"),
     ],
 )
-def test_a_compiler_that_fails_costs_its_program_alone(
+def test_a_failing_compiler_loses_only_its_program(
     installed, tmp_path, monkeypatch, second, sentence
 ):
     installed(fitting())

@@ -85,7 +85,7 @@ def test_the_package_root_holds_no_other_modules():
 @pytest.mark.parametrize(
     "room", sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
 )
-def test_every_room_says_in_a_sentence_what_it_is_for(room):
+def test_every_room_has_a_docstring_of_one_sentence(room):
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
     assert text.endswith(".")
     assert len(text.splitlines()) == 1

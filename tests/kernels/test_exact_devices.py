@@ -21,9 +21,9 @@ def found():
 
 
 @pytest.mark.parametrize("name", ["gram", "matrix"])
-def test_matrices_have_the_same_bits(found, name):
+def test_matrices_are_bit_for_bit_identical(found, name):
     assert found[name] == 0
 
 
-def test_steps_of_kip_are_those_of_one_device_but_for_rounding(found):
+def test_kip_steps_match_those_of_one_device_up_to_rounding(found):
     assert found["kip"] < 1e-9

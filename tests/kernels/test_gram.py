@@ -60,7 +60,7 @@ def cut_after(monkeypatch, rounds):
 
 @pytest.mark.parametrize("kind", ["nngp", "ntk"])
 @pytest.mark.parametrize("pairs", [5, 1000])
-def test_tiles_give_the_whole(kind, pairs):
+def test_tiles_add_up_to_the_whole(kind, pairs):
     x1, x2 = inputs(7), inputs(5, seed=2)
     found = exact_matrix.matrix(CONFIG, kind, x1, x2, pairs=pairs)
     np.testing.assert_allclose(found, exact(x1, x2, kind), rtol=1e-5)
@@ -76,7 +76,9 @@ def test_a_gram_matrix_is_symmetric_and_no_tile_is_computed_twice(pairs, tiles):
 
 
 @pytest.mark.parametrize("is_gram", [True, False])
-def test_cut_and_resumed_is_uninterrupted(is_gram, tmp_path, monkeypatch, tiles):
+def test_a_resumed_matrix_matches_an_uninterrupted_one(
+    is_gram, tmp_path, monkeypatch, tiles
+):
     x1, x2 = inputs(9), None if is_gram else inputs(8, seed=2)
     call = lambda folder: exact_matrix.matrix(
         CONFIG, "ntk", x1, x2, folder=folder, pairs=4
@@ -95,7 +97,7 @@ def test_cut_and_resumed_is_uninterrupted(is_gram, tmp_path, monkeypatch, tiles)
     assert not tiles
 
 
-def test_tiles_are_kept_as_they_are_finished(tmp_path, monkeypatch, tiles):
+def test_finished_tiles_are_kept(tmp_path, monkeypatch, tiles):
     """So that a kill, which nothing notes, loses seconds alone."""
     monkeypatch.setattr(tile_store, "_SAVE_SECONDS", 0.0)
     x, calls = inputs(6), []

@@ -82,7 +82,7 @@ def by_hand(x1, x2, config, kind):
 
 @pytest.mark.parametrize("readout", ["flatten", "time_mean", "dense"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_the_kernel_that_the_formulas_give(kind, readout):
+def test_the_kernel_matches_its_formulas(kind, readout):
     config = RandomNetworkConfig(
         depth=2, readout=readout, weight_variance=1.7, bias_std=0.3
     )
@@ -144,7 +144,7 @@ def slope(sizes, errors):
 
 
 @pytest.mark.parametrize("readout", ["flatten", "time_mean", "dense"])
-def test_random_networks_tend_to_it_as_one_over_the_root_of_their_number(readout):
+def test_random_networks_converge_as_one_over_the_root_of_their_number(readout):
     config = RandomNetworkConfig(depth=2, width=32, readout=readout, output_dim=64)
     each = deviations(config, 512)
     # The kernel of n networks is the mean of theirs: that of every n in turn.
@@ -155,14 +155,14 @@ def test_random_networks_tend_to_it_as_one_over_the_root_of_their_number(readout
     assert size(each.mean(0)) < 0.04
 
 
-def test_random_networks_tend_to_it_as_one_over_the_root_of_their_width():
+def test_random_networks_converge_as_one_over_the_root_of_their_width():
     widths = (16, 64, 128)
     config = lambda width: RandomNetworkConfig(depth=2, width=width)
     errors = [size(deviations(config(width), 64)) for width in widths]
     assert slope(widths, errors) == pytest.approx(-0.5, abs=0.1)
 
 
-def test_some_pairs_at_a_time_give_the_whole():
+def test_chunks_of_pairs_give_the_whole_matrix():
     kernel = infinite_width.make_kernel(RandomNetworkConfig(depth=2), "ntk")
     x1, x2 = inputs(7), inputs(5, seed=2)
     weights = jax.random.normal(jax.random.key(3), (7, 5))
@@ -178,7 +178,7 @@ def test_some_pairs_at_a_time_give_the_whole():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_are_finite_differences(kind, x64):
+def test_gradients_match_finite_differences(kind, x64):
     kernel = infinite_width.make_kernel(RandomNetworkConfig(depth=2), kind)
     x = inputs(3, dtype=jnp.float64)
     weights = jax.random.normal(jax.random.key(3), (3, 3), jnp.float64)
@@ -237,7 +237,7 @@ def test_tiles_are_of_few_enough_pairs(pairs, shape):
         assert (a, b) == shape
 
 
-def test_what_cannot_be_is_one_sentence(monkeypatch):
+def test_impossible_settings_are_one_sentence(monkeypatch):
     config = RandomNetworkConfig(depth=2)
     with pytest.raises(UserError, match="unknown kernel 'nngk'; choose from nngp"):
         infinite_width.make_kernel(config, "nngk")
@@ -253,7 +253,7 @@ def test_what_cannot_be_is_one_sentence(monkeypatch):
     assert "neural_tangents" not in sys.modules
 
 
-def test_the_import_is_of_the_layers_alone():
+def test_only_the_layers_are_imported():
     infinite_width.make_kernel(RandomNetworkConfig(), "nngp")
     assert "neural_tangents.stax" in sys.modules
     assert "tensorflow" not in sys.modules

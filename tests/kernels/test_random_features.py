@@ -16,7 +16,7 @@ def inputs(b, seed=1):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 8, 100])
-def test_chunks_change_nothing(chunk):
+def test_features_do_not_depend_on_chunks(chunk):
     config = RandomNetworkConfig(depth=2, width=4)
     drawn, x = networks(config), inputs(7)
     whole = random_features.features(drawn, x, config)

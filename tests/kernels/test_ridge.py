@@ -41,7 +41,7 @@ def test_gradient(x64):
 
 @settings(max_examples=20, deadline=None)
 @given(s=st.integers(2, 8), seed=st.integers(0, 1000))
-def test_predictions_do_not_depend_on_the_order_of_the_coreset(float64, s, seed):
+def test_predictions_are_invariant_to_the_order_of_the_coreset(float64, s, seed):
     k, y = problem(s, seed)
     rng = np.random.default_rng(seed)
     k_bs, order = rng.standard_normal((3, s)), rng.permutation(s)

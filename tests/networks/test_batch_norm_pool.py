@@ -34,7 +34,7 @@ def by_flax(x, scale, bias):
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 6, 5), (1, 2, 2, 1), (2, 16, 8, 3)])
-def test_values_and_gradients_are_those_of_the_layers(shape, x64):
+def test_values_and_gradients_match_the_layers(shape, x64):
     inputs, ct = case(shape)
     ours, back = jax.vjp(lambda *a: batch_norm_pool(*a)[0], *inputs)
     theirs, derived = jax.vjp(lambda *a: by_flax(*a)[0], *inputs)
@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_the_layers(shape, x64):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_gradients_of_gradients_are_those_of_the_layers(x64):
+def test_second_gradients_match_the_layers(x64):
     inputs, ct = case((2, 4, 6, 3))
 
     def second(function):
@@ -71,7 +71,7 @@ def test_bfloat16_keeps_its_type_and_sums_in_float32():
 
 
 @pytest.mark.parametrize("side", [8, 9])  # an odd side takes the plain layers
-def test_a_networks_statistics_and_gradients(side):
+def test_statistics_and_gradients_of_a_network(side):
     model = ConvNet(4, depth=2, width=3)
     keys = jax.random.split(jax.random.key(1), 2)
     x = jax.random.normal(keys[0], (5, side, 12, 1))

@@ -28,7 +28,7 @@ def case(seed, b, f, t, channels, width, k, stride):
         (2, 5, 6, 20, 5, 1),  # enough channels for YNNPACK
     ],
 )
-def test_written_out_gradients_are_those_that_jax_derives(b, f, t, channels, k, stride):
+def test_written_out_gradients_match_automatic_ones(b, f, t, channels, k, stride):
     x, kernel, ct = case(0, b, f, t, channels, 4, k, stride)
     derived = jax.vjp(lambda x, w: convolution.convolve(x, w, stride), x, kernel)[1]
     mine = jax.vjp(lambda x, w: convolution.conv(x, w, stride), x, kernel)[1]
@@ -101,7 +101,7 @@ def test_it_can_be_mapped_over_networks():
     ("channels", "k", "stride", "f"),
     [(1, 3, 1, 9), (3, 3, 1, 9), (2, 7, 2, 9), (2, 3, 2, 2)],
 )
-def test_gradients_of_gradients_are_those_that_jax_derives(x64, channels, k, stride, f):
+def test_second_gradients_match_automatic_ones(x64, channels, k, stride, f):
     x, kernel, _ = case(0, 2, f, 12, channels, 4, k, stride)
 
     def second(conv):

@@ -25,7 +25,7 @@ def test_average_pool_and_its_gradient(shape):
     ("shape", "pooled"),
     [((1, 1), (1, 1)), ((1, 6), (1, 3)), ((5, 1), (2, 1)), ((4, 4), (2, 2))],
 )
-def test_axes_too_short_are_left_alone(shape, pooled):
+def test_short_axes_are_not_pooled(shape, pooled):
     x = jnp.ones((2, *shape, 3))
     out = pooling.pool_any(x)
     assert out.shape == (2, *pooled, 3)
@@ -33,7 +33,7 @@ def test_axes_too_short_are_left_alone(shape, pooled):
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 5, 7, 2), (1, 1, 1, 1)])
-def test_max_pool_is_the_window_maximum(shape):
+def test_max_pooling_returns_the_window_maximum(shape):
     x = jax.random.normal(jax.random.key(0), shape)
     padding = ((0, 0), (1, 1), (1, 1), (0, 0))
     want = jax.lax.reduce_window(

@@ -32,7 +32,9 @@ def test_operands_are_rounded_to_the_units_mantissa():
         ("bfloat16", 2e-2, 8, "time_mean"),
     ],
 )
-def test_features_and_gradients_lose_as_much_as_they_may(name, error, width, readout):
+def test_features_and_gradients_stay_within_their_error_bounds(
+    name, error, width, readout
+):
     x = jax.random.normal(jax.random.key(1), (5, 16, 12, 1))
     found = {}
     for kind in ("float32", name):
@@ -55,7 +57,7 @@ def test_features_and_gradients_lose_as_much_as_they_may(name, error, width, rea
 
 
 @pytest.mark.parametrize("name", ["float32", "tf32", "bfloat16"])
-def test_accelerators_are_given_the_same_network(name, monkeypatch):
+def test_accelerators_get_the_same_network(name, monkeypatch):
     config, params = network(64, precision=name)
     x = jax.random.normal(jax.random.key(1), (3, 16, 12, 1))
 

@@ -18,7 +18,7 @@ def arrays(b, f, t, c, w, dtype=jnp.float64):
 @pytest.mark.parametrize(
     ("b", "f", "t", "tiles"), [(1, 4, 4, 2048), (7, 5, 8, 9), (3, 9, 7, 1)]
 )
-def test_it_is_the_convolution(b, f, t, tiles, x64, monkeypatch):
+def test_winograd_matches_the_convolution(b, f, t, tiles, x64, monkeypatch):
     monkeypatch.setattr(winograd, "TILES", tiles)
     x, kernel, bias = arrays(b, f, t, 3, 5)
 
@@ -34,7 +34,7 @@ def test_it_is_the_convolution(b, f, t, tiles, x64, monkeypatch):
         np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
-def test_its_float32_error_is_that_of_the_plain_sum(float64):
+def test_winograd_has_the_float32_error_of_a_plain_sum(float64):
     with float64(True):
         wide = arrays(4, 16, 16, 128, 128)
         exact = np.asarray(convolution.convolve(*wide[:2]))
@@ -45,7 +45,7 @@ def test_its_float32_error_is_that_of_the_plain_sum(float64):
     assert error(winograd.convolve(x, kernel)) < 4 * plain
 
 
-def test_few_channels_and_small_maps_are_left_to_the_library():
+def test_few_channels_and_small_maps_use_the_library():
     pays = lambda *shape: winograd.pays(*arrays(1, *shape, jnp.float32)[:2])
     assert pays(8, 8, 64, 8)
     assert not pays(8, 8, 63, 8)

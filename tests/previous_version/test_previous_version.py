@@ -52,7 +52,7 @@ def test_coresets_load(runs, name, shape):
     assert len(coreset.class_names) == 10
 
 
-def test_a_coreset_scores_as_it_did(runs, capsys):
+def test_an_old_coreset_keeps_its_score(runs, capsys):
     result = json.loads((runs / "rfad" / "result.json").read_text())
     main.main(["evaluate", f"--workdir={runs / 'rfad'}"])
     accuracy = capsys.readouterr().out.split("test accuracy")[1].split()[0]
@@ -90,7 +90,7 @@ def test_networks_load_and_predict(runs):
         np.testing.assert_allclose(found.sum(1), np.ones(10), rtol=1e-5)
 
 
-def test_all_are_reported(runs, tmp_path):
+def test_all_old_runs_are_reported(runs, tmp_path):
     main.main(["report", str(runs), f"--out={tmp_path / 'out'}", "--galleries=0"])
     page = (tmp_path / "out" / "index.html").read_text()
     for words in ("tones", "convnet", "bald"):

@@ -43,7 +43,7 @@ def test_numbers_are_short(value, text):
     assert charts.short(value) == text
 
 
-def test_points_stand_where_their_values_are():
+def test_points_are_drawn_at_their_values():
     """Ten times as much lies as far to the right, wherever it is."""
     series = [Series(i + 1, "x", [(10.0**i, 0.2 * i)]) for i in (1, 2, 3)]
     found = charts.chart("t", "bytes", "%", series, is_log=True)
@@ -79,7 +79,7 @@ def test_steps_begin_at_zero():
     assert charts.chart("t", "steps", "%", only_start, is_log=False).marks
 
 
-def test_numbers_of_close_points_do_not_cover_each_other():
+def test_labels_of_close_points_do_not_overlap():
     series = [Series(i, "x", [(100 + i / 10, 0.5 + i / 1000)]) for i in range(12)]
     found = charts.chart("t", "bytes", "%", series, is_log=True)
     labels = [mark.label for mark in found.marks]

@@ -89,7 +89,7 @@ def test_small_shares_are_not_written_as_nothing(share, text):
     assert html_page._percent(share) == text
 
 
-def test_large_matrices_are_as_many_as_a_page_holds():
+def test_the_page_limits_the_number_of_large_matrices():
     names = tuple(map(str, range(200)))
     groups = [group(i, np.eye(200, dtype=int), names=names) for i in range(3)]
     assert [m.group.number for m in class_tables.matrices(groups)] == [0]

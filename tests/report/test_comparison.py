@@ -102,7 +102,7 @@ def test_networks_on_coresets_have_their_bytes(tmp_path, compared):
     assert (found[4].first.examples, found[4].accuracies) == (20, (0.6,))
 
 
-def test_groups_of_a_dataset_are_next_to_each_other(tmp_path, compared):
+def test_groups_of_a_dataset_are_adjacent(tmp_path, compared):
     for folder, name in zip("abc", ("y", "x", "y"), strict=True):
         config = {"coreset": {"samples_per_class": ord(folder)}}
         distillation(tmp_path / folder, dataset=name, config=config)

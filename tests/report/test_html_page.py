@@ -171,7 +171,7 @@ def test_a_run_has_its_number_everywhere(tree):
     assert {item["data-run"] for item in tree.of("details")} == {"1"}
 
 
-def test_what_a_run_lacks_leaves_no_panel():
+def test_missing_results_have_no_panel():
     nothing = Tree(html_page.render(page()))
     assert [text for _, text in nothing.headings] == [
         "Coresets of <tones>",

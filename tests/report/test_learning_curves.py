@@ -32,13 +32,13 @@ def test_a_table_by_hand():
     ("accuracies", "told"),
     [((0.9,), "20.0 points above"), ((0.6,), "10.0 points below")],
 )
-def test_a_sentence_says_how_far_the_coreset_is(accuracies, told):
+def test_a_sentence_compares_the_coreset_with_the_curve(accuracies, told):
     (line,) = learning_curves.summary_sentences([RANDOM], [Point(20, accuracies, 1)])
     assert told in line
     assert "(random, 70.0 %)" in line
 
 
-def test_a_coreset_of_another_size_is_told():
+def test_a_coreset_of_another_size_is_reported():
     (line,) = learning_curves.summary_sentences([RANDOM], [Point(30, (0.9,), 1)])
     assert line.startswith("No acquisition function was tested at 30 clips")
 

@@ -89,7 +89,7 @@ def test_seeds_are_one_row_with_mean_and_deviation(runs, report):
     assert found["random"]["seeds"] == "1"
 
 
-def test_networks_say_which_coreset_they_learnt_from(report):
+def test_networks_name_their_coreset(report):
     found = [row["learns from"] for row in rows(report / "tables" / "networks.csv")]
     assert sorted(found) == ["coreset of rfad, 2 per class", "real clips, random"]
 
@@ -163,12 +163,12 @@ def test_two_reports_into_one_folder_take_turns(runs, tmp_path):
     assert (tmp_path / "out" / "index.html").exists()
 
 
-def test_no_run_begins_among_a_report(report, capsys):
+def test_no_run_starts_inside_a_report(report, capsys):
     sentence = fails(capsys, "distill", *TINY, f"--workdir={report}")
     assert "is not empty and holds no run" in sentence
 
 
-def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):
+def test_missing_recordings_are_reported(runs, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(runs / "random", run)
     config = json.loads((run / "config.json").read_text())
@@ -180,7 +180,7 @@ def test_without_the_recordings_it_says_so(runs, tmp_path, capsys, monkeypatch):
     assert "real: " not in (out / "index.html").read_text()
 
 
-def test_what_cannot_be_reported_is_told(runs, tmp_path, capsys):
+def test_folders_without_runs_are_refused(runs, tmp_path, capsys):
     assert fails(capsys, "report") == "usage: audiodd report RUNS... [flags]"
     gone = tmp_path / "gone"
     assert fails(capsys, "report", gone) == f"there is no folder {gone}"
@@ -339,7 +339,7 @@ def test_runs_are_sorted_by_what_is_clicked(report):
 
 
 @needs_browser
-def test_it_is_dark_where_the_system_is_and_by_its_button(report):
+def test_dark_mode_follows_the_system_and_a_button(report):
     ground = "getComputedStyle(document.body).backgroundColor"
     found = {}
     for scheme in ("light", "dark"):

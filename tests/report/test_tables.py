@@ -35,7 +35,7 @@ def test_latex_escapes_what_it_must():
     assert "97.3 ± 0.5" in text
 
 
-def test_empty_columns_go():
+def test_empty_columns_are_dropped():
     assert ODD.without_empty_columns() == Table(
         ["what", "accuracy (%)"], [["a|b & c_d", "97.3 ± 0.5"]]
     )
@@ -109,7 +109,7 @@ def test_a_matrix_by_hand(budget_table):
     )
 
 
-def test_csv_cells_are_not_formulas():
+def test_csv_cells_are_never_formulas():
     rows = [["=1+1", "-1.5"], ["@x", "+3"], ["-x", "1"]]
     text = tables.comma_separated(Table(["a", "b"], rows))
     assert text.splitlines()[1:] == ["'=1+1,-1.5", "'@x,+3", "'-x,1"]

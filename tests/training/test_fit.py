@@ -97,7 +97,7 @@ def strip(history):
     ],
     ids=str,
 )
-def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, changes):
+def test_a_resumed_training_matches_an_uninterrupted_one(tmp_path, changes):
     config = settings(**changes)
     whole = train(config, path=tmp_path / "whole")
     with checks.killed_at(10):
@@ -126,7 +126,7 @@ def test_a_signal_saves_and_stops(tmp_path, monkeypatch):
 
 
 @pytest.mark.optimized
-def test_seeds_are_what_they_are_alone_one_by_one_and_at_once():
+def test_seeds_do_not_depend_on_how_many_train_together():
     together = train(settings(seed=5))
     alone = train(settings(seed=6, training__seeds=1))
     assert_same(seed_of(together.networks, 1), seed_of(alone.networks, 0))
@@ -262,7 +262,7 @@ def test_validation_decides_nothing_without_patience():
         ),
     ],
 )
-def test_bad_settings_are_told(changes, validation, words):
+def test_bad_settings_are_refused(changes, validation, words):
     with pytest.raises(UserError, match=words):
         train(settings(**changes), validation=validation)
 
@@ -296,7 +296,9 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
 
 
 @pytest.mark.parametrize("stored", ["device", "host"])
-def test_parts_of_a_pool_train_as_those_clips_alone_by_one_program(stored, monkeypatch):
+def test_parts_of_a_pool_share_a_program_and_match_separate_training(
+    stored, monkeypatch
+):
     config = settings(training__seeds=1)
     real = clips()
     decibel = np.asarray(normalization.invert(real.images, STATS)).astype(np.float16)
@@ -325,7 +327,7 @@ def test_parts_of_a_pool_train_as_those_clips_alone_by_one_program(stored, monke
             np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
-def test_streamed_clips_train_as_those_on_the_device(tmp_path):
+def test_streamed_training_matches_training_on_the_device(tmp_path):
     real = clips()
     decibel = np.asarray(normalization.invert(real.images, STATS)).astype(np.float16)
     rows = np.arange(30)

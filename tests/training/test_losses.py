@@ -32,7 +32,7 @@ def test_soft_targets():
     np.testing.assert_allclose(losses.soft_targets(SOFT, entropy), want, atol=1e-6)
 
 
-def test_hard_labels_of_a_coreset_are_those_of_its_largest():
+def test_hard_labels_of_a_coreset_are_its_largest_outputs():
     config = TrainingConfig(labels="hard", label_smoothing=0.0)
     want = [[1, 0, 0], [0, 1, 0]]
     np.testing.assert_allclose(losses.soft_targets(SOFT, config), want)

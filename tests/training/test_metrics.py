@@ -27,7 +27,7 @@ def test_per_class_accuracy_and_macro_f1_by_hand():
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.randoms())
-def test_macro_f1_lies_between_nothing_and_one(labels, random):
+def test_macro_f1_lies_between_zero_and_one(labels, random):
     labels = np.array(labels)
     predicted = np.array([random.randrange(4) for _ in labels])
     score = metrics.macro_f1(metrics.confusion_matrix(predicted, labels, 4))
@@ -35,7 +35,7 @@ def test_macro_f1_lies_between_nothing_and_one(labels, random):
     assert metrics.macro_f1(metrics.confusion_matrix(labels, labels, 4)) == 1
 
 
-def test_interval_is_students():
+def test_the_interval_is_that_of_students_t():
     # t(0.975, 2) = 4.303; values 1, 2, 3 have a standard deviation of 1.
     assert metrics.interval95([1.0, 2.0, 3.0]) == pytest.approx(
         4.3027 / 3**0.5, rel=1e-4

@@ -54,7 +54,7 @@ def test_parquet_loads_with_the_same_values(coreset, parquet, load):
     np.testing.assert_array_equal(views["probabilities"], ours.labels)
 
 
-def test_the_card_begins_with_the_hub_s_header(parquet):
+def test_the_card_begins_with_the_header_of_the_hub(parquet):
     front, text = (parquet / "README.md").read_text().split("---\n")[1:]
     header = dict(line.split(": ", 1) for line in front.splitlines())
     assert json.loads(header["license"]) == "apache-2.0"
@@ -91,7 +91,7 @@ def test_an_audio_folder_loads_there_and_here(coreset, load, tmp_path):
         ("that of the recordings", "other"),
     ],
 )
-def test_licences_have_the_hub_s_names(text, found):
+def test_licences_have_the_names_of_the_hub(text, found):
     assert hub.licence(text) == found
 
 

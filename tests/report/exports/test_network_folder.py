@@ -53,7 +53,7 @@ def written(folder, coreset=None, *, torch=False, **changes):
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda p: p.name)
-def test_scripts_need_pytorch_and_numpy_alone(script):
+def test_scripts_need_only_pytorch_and_numpy(script):
     tree = ast.walk(ast.parse(script.read_text()))
     found = set()
     for node in tree:
@@ -66,7 +66,7 @@ def test_scripts_need_pytorch_and_numpy_alone(script):
     assert found - set(sys.stdlib_module_names) <= own | torch
 
 
-def test_the_coreset_and_what_networks_learn_come_back(tmp_path):
+def test_the_coreset_and_its_training_data_are_restored(tmp_path):
     coreset = labelled()
     folder = written(tmp_path / "views", coreset)
     again = load_coreset(folder / "coreset.npz")
@@ -92,7 +92,9 @@ def test_the_coreset_and_what_networks_learn_come_back(tmp_path):
     ],
     ids=["peak", "htk", "absolute"],
 )
-def test_log_mel_is_ours_to_a_thousandth_of_a_decibel(settings, tmp_path, monkeypatch):
+def test_the_exported_log_mel_matches_ours_to_a_thousandth_of_a_decibel(
+    settings, tmp_path, monkeypatch
+):
     base = labelled(teacher_labels=None)
     features = dataclasses.replace(base.features, **settings)
     metadata = {**base.metadata, "features": dataclasses.asdict(features)}
@@ -165,7 +167,7 @@ def test_views_are_not_augmented_again(tmp_path):
 @needs_torch
 @pytest.mark.parametrize("norm", ["batch", "instance", "group", "none"])
 @pytest.mark.parametrize("readout", ["flatten", "time_mean", "mean"])
-def test_the_network_is_ours(norm, readout, tmp_path, monkeypatch):
+def test_the_exported_network_matches_ours(norm, readout, tmp_path, monkeypatch):
     """The same weights give the same logits, in training too."""
     import torch
 
@@ -206,7 +208,7 @@ def test_the_network_is_ours(norm, readout, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @needs_torch
-def test_the_optimizer_starting_weights_and_rates_are_ours(tmp_path, monkeypatch):
+def test_the_exported_optimizer_and_weights_match_ours(tmp_path, monkeypatch):
     import torch
 
     folder = written(tmp_path / "out", torch=True)
