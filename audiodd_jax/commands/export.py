@@ -2,13 +2,12 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from audiodd_jax.command_line import CommandLine
 from audiodd_jax.commands.common import keep_compiled, table
-from audiodd_jax.config import Config, DataConfig, TrainingConfig, fields, presets
+from audiodd_jax.config import Config, DataConfig, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.coreset.dataset import coreset_config, load_data
@@ -105,8 +104,15 @@ def export(
             audio_folder.write(coreset.sounds(), coreset, folder)
         if kind == "datasets":
             hub.write(folder, coreset, coreset.sounds())
-        values = _card_values(coreset, kind, config.training, test)
-        write_atomically(folder / "README.md", cards.exported(values, header))
+        card = cards.exported(
+            header,
+            format=kind,
+            coreset=coreset,
+            learns_views=network_folder.learns_views(coreset, config.training),
+            test=0 if test is None else len(test.labels),
+            steps=config.training.steps,
+        )
+        write_atomically(folder / "README.md", card)
     return out
 
 
@@ -131,27 +137,3 @@ def _test(coreset: Coreset, data: DataConfig) -> Clips:
         waveform = audio.resample(waveform, rate, features.sample_rate)
         audio.fit(waveform, samples, features.align, out=waveforms[i])
     return Clips(waveforms, clips.labels[part].astype(np.int64))
-
-
-def _card_values(
-    coreset: Coreset, kind: str, training: TrainingConfig, test: Clips | None
-) -> dict[str, Any]:
-    """Returns the values that ``templates/export.md`` names."""
-    metadata = coreset.metadata
-    return {
-        "format": kind,
-        "dataset": metadata["dataset"],
-        "version": metadata["dataset_version"],
-        "licence": metadata["licence"],
-        "method": metadata["method"],
-        "made": metadata["audiodd_jax"],
-        "num_samples": len(coreset.labels) * coreset.factor,
-        "classes": list(coreset.class_names),
-        "has_tags": coreset.has_tags,
-        "shape": list(coreset.images.shape[1:3]),
-        "rate": coreset.features.sample_rate,
-        "views": 0 if coreset.teacher_labels is None else len(coreset.teacher_labels),
-        "learns_views": network_folder.learns_views(coreset, training),
-        "test": 0 if test is None else len(test.labels),
-        "steps": training.steps,
-    }

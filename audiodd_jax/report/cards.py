@@ -1,5 +1,6 @@
 """Cards: a run's README, from its result and a Markdown template per kind of run."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -9,6 +10,7 @@ from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.tables import Table, mean_std
 from audiodd_jax.runtime.files import to_json
+from audiodd_jax.training.scores import Evaluation
 
 _KEPT = {
     "best": "the last within a standard error of the best validation {metric}",
@@ -54,27 +56,31 @@ def warning(result: dict[str, Any]) -> str:
     )
 
 
-def distillation(values: dict[str, Any]) -> str:
+def distillation(
+    result: dict[str, Any], scores: Sequence[Evaluation], keep: str, **values: Any
+) -> str:
     """Returns the card of a distillation or selection.
 
     Args:
-      values: contents of ``result.json``, and further values that
-        ``templates/distill.md`` names.
+      result: contents of ``result.json``.
+      scores: scores of the coreset, then of the initial one.
+      keep: the step whose coreset was kept: ``best`` or ``last``.
+      **values: further values of ``templates/distill.md``.
     """
     names = "selected clips", "random clips"
-    if values["steps"]:
-        names = "distilled coreset", f"initial {initial_in_words(values)}"
-    metric = tables.metric_of([values])
-    rows = [*zip(names, (values["test"], values["start_test"]), strict=True)]
-    scores = Table(("", f"{metric} on the test split"), rows)
+    if result["steps"]:
+        names = "distilled coreset", f"initial {initial_in_words(result)}"
+    metric = tables.metric_of([result])
+    rows = list(zip(names, map(str, scores), strict=True))
     return _render(
         "distill.md",
-        values,
-        scores=tables.markdown(scores),
-        kept=_KEPT[values["keep"]].format(metric=metric),
-        unimproved=warning(values),
+        result,
+        scores=tables.markdown(Table(("", f"{metric} on the test split"), rows)),
+        kept=_KEPT[keep].format(metric=metric),
+        unimproved=warning(result),
         metric=metric,
-        used_labels=labels_in_words(values),
+        used_labels=labels_in_words(result),
+        **values,
     )
 
 
@@ -182,10 +188,12 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
     )
 
 
-def exported(values: dict[str, Any], header: dict[str, Any] | None) -> str:
-    """Returns the card of an export from the values that its template names.
+def exported(header: dict[str, Any] | None, **values: Any) -> str:
+    """Returns the card of an export.
 
-    ``header`` is the YAML header of a dataset card on the Hub, or None.
+    Args:
+      header: YAML header of a dataset card on the Hub, or None.
+      **values: values of ``templates/export.md``.
     """
     # JSON is YAML.
     lines = [f"{name}: {to_json(value)}" for name, value in (header or {}).items()]

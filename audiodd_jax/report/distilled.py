@@ -177,28 +177,17 @@ def card(
 ) -> str:
     """Returns the card of the run directory."""
     entry, config = datasets.lookup(data.name), coreset_config(coreset)
-    classes, per_class = data.num_classes, result["samples_per_class"]
-    values = {
-        "title": f"{data.name}: {per_class} per class by {config.method}",
-        "classes": classes,
-        "has_tags": data.has_tags,
-        "version": data.version,
-        "percent": 100 * result["fraction_of_train"],
-        "factor": result["factor"],
-        "test": str(scores[0]),
-        "start_test": str(scores[1]),
-        "networks": config.evaluation.networks,
-        "width": config.evaluation.width or config.network.width,
-        "seeds": config.evaluation.seeds,
-        "keep": config.loop.keep,
-        "dataset_title": entry.title,
-        "licence": data.licence,
-        "split": _split(entry.split, data),
-        "images_shape": [result["num_samples"], *data.image_shape, 1],
-        "labels_shape": [result["num_samples"], classes],
-        "command": _command(),
-    }
-    return cards.distillation({**result, **values})
+    return cards.distillation(
+        result,
+        scores,
+        config.loop.keep,
+        data=data,
+        evaluation=config.evaluation,
+        width=config.evaluation.width or config.network.width,
+        dataset_title=entry.title,
+        split=_split(entry.split, data),
+        command=_command(),
+    )
 
 
 def _split(protocol: str, data: Dataset) -> str:
