@@ -41,6 +41,12 @@ class ClassScores(NamedTuple):
         confusions = self.scores.confusions
         return None if confusions is None else confusions.sum(0)
 
+    @property
+    def shares(self) -> list[list[float]]:
+        """Each prediction's share of a class's clips."""
+        totals = np.maximum(self.counts.sum(1, keepdims=True), 1)
+        return (self.counts / totals).tolist()
+
     def mistakes(self, most: int = 5) -> Iterator[str]:
         """Describes the most frequent mistakes."""
         wrong, totals = self.counts, self.counts.sum(1)

@@ -1,17 +1,20 @@
 """All finished runs side by side, as numbered groups."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.features.metric import ACCURACY
 from audiodd_jax.report.evaluation_table import learned_from
-from audiodd_jax.report.groups import Group, grouped
+from audiodd_jax.report.groups import Group, by, grouped
 from audiodd_jax.report.runs import Run, learner
 from audiodd_jax.training.source import coreset_source
 
 # Settings that an evaluation of real clips depends on, apart from the dataset.
 _EVALUATED_WITH = ("features", "network", "evaluation")
+# Most numbers of confusion matrices on a page: 20 matrices of fifty classes.
+_MAX_CELLS = 50_000
 
 
 def compare(runs: Sequence[Run]) -> list[Group]:
@@ -31,22 +34,37 @@ def compare(runs: Sequence[Run]) -> list[Group]:
         *grouped(of_kind("train"), _by_digest(distilled)),
         *grouped(of_kind("active")),
     ]
-    datasets = list(dict.fromkeys(group.first.dataset for group in groups))
-    groups.sort(key=lambda group: datasets.index(group.first.dataset))
-    return [group._replace(number=i + 1) for i, group in enumerate(groups)]
+    by_dataset = by(groups, lambda group: group.dataset)
+    ordered = [group for same in by_dataset.values() for group in same]
+    return [dataclasses.replace(g, number=i + 1) for i, g in enumerate(ordered)]
+
+
+def class_tables(groups: Sequence[Group]) -> list[list[Group]]:
+    """Returns the groups of each table of scores by class."""
+    scored = [group for group in groups if group.classes]
+    kind = lambda group: (
+        group.dataset,
+        group.classes.metric,
+        group.classes.class_names,
+    )
+    return list(by(scored, kind).values())
+
+
+def matrices(groups: Sequence[Group]) -> list[Group]:
+    """Returns groups with confusion matrices, the first ones if they are too many."""
+    shown, cells = [], 0
+    for group in groups:
+        if group.classes and group.classes.counts is not None:
+            cells += group.classes.counts.size
+            if shown and cells > _MAX_CELLS:
+                break
+            shown.append(group)
+    return shown
 
 
 def _order(group: Group) -> tuple[str, str, int]:
     result = group.first.result
-    return group.first.dataset, result["method"], result["samples_per_class"]
-
-
-def by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Returns the groups of each dataset."""
-    found: dict[str, list[Group]] = {}
-    for group in groups:
-        found.setdefault(group.first.dataset, []).append(group)
-    return found
+    return group.dataset, result["method"], result["samples_per_class"]
 
 
 def _by_digest(distilled: Sequence[Group]) -> dict[str, Group]:

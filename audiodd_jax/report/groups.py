@@ -3,10 +3,12 @@
 Every table, chart and sentence of a report reads these groups.
 """
 
+import dataclasses
+import functools
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from audiodd_jax.report import class_scores, learning_curves
 from audiodd_jax.report.class_scores import ClassScores
@@ -33,7 +35,8 @@ _SHOWN = (
 )
 
 
-class Group(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Group:
     """Runs that differ only in their seeds.
 
     Attributes:
@@ -54,6 +57,11 @@ class Group(NamedTuple):
     def first(self) -> Run:
         """The run of the first seed."""
         return self.runs[0]
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return self.first.dataset
 
     @property
     def source(self) -> str:
@@ -114,7 +122,7 @@ class Group(NamedTuple):
         points = [(step, statistics.fmean(at[step])) for step in sorted(at)]
         return points if len(points) > 1 else []
 
-    @property
+    @functools.cached_property
     def classes(self) -> ClassScores | None:
         """Scores by class or tag; None if unknown."""
         return class_scores.pooled([row for run in self.runs for row in run.scores])
@@ -122,6 +130,14 @@ class Group(NamedTuple):
     def column(self, name: str) -> list[Any]:
         """Returns a value of each run's ``result.json``."""
         return [run.result[name] for run in self.runs]
+
+
+def by(groups: Iterable[Group], key: Callable[[Group], Any]) -> dict[Any, list[Group]]:
+    """Returns the groups of each key, in order."""
+    found: dict[Any, list[Group]] = {}
+    for group in groups:
+        found.setdefault(key(group), []).append(group)
+    return found
 
 
 def metric_of(groups: Sequence[Group]) -> str:

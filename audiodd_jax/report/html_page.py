@@ -8,7 +8,6 @@ import jinja2
 
 from audiodd_jax.report import charts as charts_lib
 from audiodd_jax.report.charts import Chart
-from audiodd_jax.report.class_tables import ByClass, Matrix
 from audiodd_jax.report.groups import Group
 from audiodd_jax.report.tables import Table, mean_std
 
@@ -62,6 +61,8 @@ class Page(NamedTuple):
       summary: one sentence per coreset.
       note: how to read the numbers.
       comparison: the groups of runs by dataset.
+      by_class: the groups of each table of scores by class.
+      matrices: groups with confusion matrices.
       origin: data, licences, versions.
     """
 
@@ -71,8 +72,8 @@ class Page(NamedTuple):
     note: str
     comparison: Mapping[str, Sequence[Group]]
     charts: Sequence[Chart]
-    by_class: Sequence[ByClass]
-    matrices: Sequence[Matrix]
+    by_class: Sequence[Sequence[Group]]
+    matrices: Sequence[Group]
     galleries: Sequence[Gallery]
     tables: Sequence[Titled]
     origin: Sequence[str]
@@ -108,6 +109,6 @@ def _percent(share: float) -> str:
 
 def _class_names(page: Page) -> list[str]:
     """Returns the classes that the page can be filtered by."""
-    names = [name for table in page.by_class for name, _ in table.rows]
+    names = [name for same in page.by_class for name in same[0].classes.class_names]
     names += [card.distilled.title for item in page.galleries for card in item.cards]
     return list(dict.fromkeys(names))

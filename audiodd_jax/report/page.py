@@ -1,12 +1,11 @@
 """Writes a report: tables, figures, sounds and a page, from groups of runs."""
 
 import datetime
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from audiodd_jax.config.names import file_stem
 from audiodd_jax.report import (
-    class_tables,
     comparison,
     figures,
     gallery,
@@ -17,7 +16,7 @@ from audiodd_jax.report import (
     tables,
 )
 from audiodd_jax.report.gallery import Options, Shown
-from audiodd_jax.report.groups import Group, grouped, metric_of
+from audiodd_jax.report.groups import Group, by, grouped, metric_of
 from audiodd_jax.report.html_page import Titled
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.runs import Run
@@ -50,7 +49,7 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Shown]:
         gallery.make(group, out / "sounds", options)
         for group in _best(distilled, options.galleries)
     ]
-    by_dataset = comparison.by_dataset(groups)
+    by_dataset = by(groups, _dataset)
     names = ", ".join(sorted({run.config["data"]["name"] for run in runs}))
     content = html_page.Page(
         title=f"Coresets of {names}" if distilled else f"Runs on {names}",
@@ -59,8 +58,8 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Shown]:
         note=_NOTE,
         comparison=by_dataset,
         charts=[c for same in by_dataset.values() for c in run_charts.draw(same)],
-        by_class=class_tables.by_class(groups),
-        matrices=class_tables.matrices(groups),
+        by_class=comparison.class_tables(groups),
+        matrices=comparison.matrices(groups),
         galleries=[made.gallery for made in shown],
         tables=titled_tables,
         origin=_origin(runs) + [note for made in shown for note in made.notes],
@@ -97,7 +96,7 @@ def _best(distilled: Sequence[Group], count: int) -> list[Group]:
 
 
 def _method(group: Group) -> tuple[str, str]:
-    return group.first.dataset, group.first.result["method"]
+    return group.dataset, group.first.result["method"]
 
 
 def _tables(
@@ -113,7 +112,7 @@ def _tables(
         Titled("Coresets, every fold", summary.folds(folds)),
         Titled("Networks", summary.trainings(trained)),
     ]
-    for (dataset, model), alike in _by_network(chosen).items():
+    for (dataset, model), alike in by(chosen, _network).items():
         result = alike[0].first.result
         counts = [result["rounds"][0]["counted"], *result["budgets"].values()]
         curves = [group.curve for group in alike]
@@ -123,18 +122,17 @@ def _tables(
     return [item for item in titled if item.table.rows]
 
 
-def _by_network(groups: Iterable[Group]) -> dict[tuple[str, str], list[Group]]:
-    """Returns the groups of each dataset and network."""
-    found: dict[tuple[str, str], list[Group]] = {}
-    for group in groups:
-        key = group.first.dataset, group.first.learner
-        found.setdefault(key, []).append(group)
-    return found
+def _dataset(group: Group) -> str:
+    return group.dataset
+
+
+def _network(group: Group) -> tuple[str, str]:
+    return group.dataset, group.first.learner
 
 
 def _progress_figures(distilled: Sequence[Group], folder: Path) -> None:
     """Draws the validation accuracy of each dataset's distillations."""
-    for dataset, groups in comparison.by_dataset(distilled).items():
+    for dataset, groups in by(distilled, _dataset).items():
         validated = {group.name: group.validated for group in groups if group.validated}
         if validated:
             title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
@@ -145,12 +143,15 @@ def _curve_figures(
     trained: Sequence[Group], chosen: Sequence[Group], folder: Path
 ) -> None:
     """Draws the learning curves of each dataset and network, with coresets."""
-    on_coresets = _by_network(
-        group
-        for group in trained
-        if group.coreset and group.first.result["learns_from"] == "coreset"
+    on_coresets = by(
+        [
+            group
+            for group in trained
+            if group.coreset and group.first.result["learns_from"] == "coreset"
+        ],
+        _network,
     )
-    for network, alike in _by_network(chosen).items():
+    for network, alike in by(chosen, _network).items():
         dataset, model = network
         metric = metric_of(alike)
         learning_curves.draw(

@@ -18,7 +18,7 @@ def draw(groups: Sequence[Group]) -> list[Chart]:
     if not groups:
         return []
     metric = metric_of(groups)
-    title, test = f"{groups[0].first.dataset}: {metric}", f"test {metric} (%)"
+    test = f"test {metric} (%)"
     by_labels = [_series(group, _labels(group)) for group in groups]
     by_bytes = [
         _series(group, [(group.num_bytes, group.mean)], group.start)
@@ -26,34 +26,26 @@ def draw(groups: Sequence[Group]) -> list[Chart]:
         if group.num_bytes
     ]
     by_steps = [_series(group, group.validated) for group in groups if group.validated]
-    found = []
-    if by_bytes:
-        has_start = any(series.start is not None for series in by_bytes)
-        found.append(
-            charts.chart(
-                f"{title} against bytes",
-                "bytes",
-                test,
-                by_bytes,
-                is_log=True,
-                note=_START.format(metric) if has_start else "",
-            )
-        )
-    found.append(
+    has_start = any(series.start is not None for series in by_bytes)
+    start = _START.format(metric) if has_start else ""
+    examples = _EXAMPLES if by_bytes else ""
+    made = [
+        ("against bytes", "bytes", test, by_bytes, start),
+        ("against labels", "labelled examples", test, by_labels, examples),
+        ("during distillation", "steps", f"validation {metric} (%)", by_steps, ""),
+    ]
+    return [
         charts.chart(
-            f"{title} against labels",
-            "labelled examples",
-            test,
-            by_labels,
-            is_log=True,
-            note=_EXAMPLES if by_bytes else "",
+            f"{groups[0].dataset}: {metric} {subject}",
+            x_label,
+            y_label,
+            series,
+            is_log=x_label != "steps",
+            note=note,
         )
-    )
-    if by_steps:
-        validation = f"validation {metric} (%)"
-        during = f"{title} during distillation"
-        found.append(charts.chart(during, "steps", validation, by_steps, is_log=False))
-    return found
+        for subject, x_label, y_label, series, note in made
+        if series
+    ]
 
 
 def _labels(group: Group) -> Sequence[tuple[int, float]]:

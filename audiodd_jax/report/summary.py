@@ -1,7 +1,7 @@
 """Groups of runs as tables: coresets, networks, active learning, unfinished runs."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from audiodd_jax.report import cards, tables
@@ -14,11 +14,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
+def _table(
+    groups: Sequence[Group], record: Callable[[Group, str], dict[str, str]]
+) -> Table:
+    """Returns a table with a row per group; ``record`` takes the accuracy's heading."""
+    accuracy = f"{metric_of(groups)} (%)"
+    records = [record(group, accuracy) for group in groups]
+    return tables.from_records(records).without_empty_columns()
+
+
 def coresets(groups: Sequence[Group]) -> Table:
     """Coresets: their sizes, and accuracies of kernel regression."""
-    accuracy = f"{metric_of(groups)} (%)"
-    records = [_coreset(group, accuracy) for group in groups]
-    return tables.from_records(records).without_empty_columns()
+    return _table(groups, _coreset)
 
 
 def _coreset(group: Group, accuracy: str) -> dict[str, str]:
@@ -46,14 +53,12 @@ def _coreset(group: Group, accuracy: str) -> dict[str, str]:
 
 def trainings(groups: Sequence[Group]) -> Table:
     """Networks: their training sets and accuracies."""
-    accuracy = f"{metric_of(groups)} (%)"
-    records = [_training(group, accuracy) for group in groups]
-    return tables.from_records(records).without_empty_columns()
+    return _table(groups, _training)
 
 
 def _training(group: Group, accuracy: str) -> dict[str, str]:
     return {
-        "dataset": group.first.dataset,
+        "dataset": group.dataset,
         "network": group.first.learner,
         "learns from": group.source,
         "settings": ", ".join(group.settings),
@@ -113,7 +118,7 @@ def sentence(group: Group) -> str:
         real = f"; the same number of real clips gives {start} %"
     warnings = {cards.warning(run.result) for run in group.runs} - {""}
     return (
-        f"{group.first.dataset}, {group.name}: {group.first.examples} spectrograms, "
+        f"{group.dataset}, {group.name}: {group.first.examples} spectrograms, "
         f"{_percent(result['fraction_of_train'])} of {result['num_train']:,} clips, "
         f"{group.num_bytes:,} bytes (1/{ratio:.3g} of the raw audio). "
         f"Test {group.first.metric} by {group.first.learner} "

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import run_rows
 
-from audiodd_jax.report import class_scores, class_tables, html_page
+from audiodd_jax.report import class_scores, comparison, html_page
 from audiodd_jax.runtime.files import DAMAGE
 
 NAMES = ("a", "b", "c")
@@ -59,27 +59,18 @@ def test_a_damaged_matrix_is_refused(damaged):
         class_scores.pooled([summary(damaged)])
 
 
-def test_a_table_has_a_column_per_run_and_a_row_per_class():
-    (table,) = class_tables.by_class([group(1, ONE), group(4, np.eye(3, dtype=int))])
-    assert [(group.number, group.title) for group in table.groups] == [
-        (1, "run1, by krr"),
-        (4, "run4, by krr"),
-    ]
-    assert table.rows == [("a", (0.75, 1)), ("b", (None, 1)), ("c", (0.5, 1))]
-
-
 def test_other_classes_have_their_own_table():
-    others = [group(1, ONE), group(2, ONE, names=("x", "y", "z"))]
-    tables = class_tables.by_class(others)
-    assert [table.rows[0][0] for table in tables] == ["a", "x"]
-    assert class_tables.by_class([group(1)]) == []
+    groups = [group(1, ONE), group(2, ONE, names=("x", "y", "z")), group(3, ONE)]
+    tables = comparison.class_tables(groups)
+    assert [[group.number for group in table] for table in tables] == [[1, 3], [2]]
+    assert comparison.class_tables([group(1)]) == []
 
 
 def test_matrices_have_shares_and_mistakes():
     counts = [[999, 1, 0], [0, 0, 0], [0, 0, 1]]
-    (matrix,) = class_tables.matrices([group(1, counts)])
-    assert matrix.shares == [[0.999, 0.001, 0], [0, 0, 0], [0, 0, 1]]
-    assert matrix.mistakes == ["a, mistaken for b: 1 of 1,000"]
+    found = class_scores.pooled([summary(counts)])
+    assert found.shares == [[0.999, 0.001, 0], [0, 0, 0], [0, 0, 1]]
+    assert list(found.mistakes()) == ["a, mistaken for b: 1 of 1,000"]
 
 
 @pytest.mark.parametrize(
@@ -92,8 +83,8 @@ def test_small_shares_are_not_written_as_nothing(share, text):
 def test_the_page_limits_the_number_of_large_matrices():
     names = tuple(map(str, range(200)))
     groups = [group(i, np.eye(200, dtype=int), names=names) for i in range(3)]
-    assert [m.group.number for m in class_tables.matrices(groups)] == [0]
-    assert len(class_tables.matrices([group(i, ONE) for i in range(3)])) == 3
+    assert [group.number for group in comparison.matrices(groups)] == [0]
+    assert len(comparison.matrices([group(i, ONE) for i in range(3)])) == 3
 
 
 def tagged(a, b, name="b"):
@@ -108,10 +99,9 @@ def tagged(a, b, name="b"):
 def test_tags_have_mean_precisions_over_seeds_and_no_matrix():
     group = run_rows.group(1, scores=[tagged(0.5, None), tagged(1.0, None)])
     assert group.classes.accuracies == [0.75, None]
-    assert class_tables.matrices([group]) == []
-    (table,) = class_tables.by_class([group])
-    assert table.metric == "average precision of each tag"
-    assert table.rows == [("a", (0.75,)), ("b", (None,))]
+    assert group.classes.metric == "average precision of each tag"
+    assert comparison.class_tables([group]) == [[group]]
+    assert comparison.matrices([group]) == []
 
 
 def test_tags_of_other_names_or_kinds_are_not_pooled():

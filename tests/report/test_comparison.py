@@ -8,6 +8,7 @@ from run_rows import CONFUSION, active, distillation, summary, training
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.report import comparison, run_charts
+from audiodd_jax.report.groups import by
 from audiodd_jax.report.runs import find
 
 
@@ -109,7 +110,7 @@ def test_groups_of_a_dataset_are_adjacent(tmp_path, compared):
     found = compared(tmp_path)
     assert [group.first.dataset for group in found] == ["x", "y", "y"]
     assert [group.number for group in found] == [1, 2, 3]
-    assert list(comparison.by_dataset(found)) == ["x", "y"]
+    assert list(by(found, lambda group: group.dataset)) == ["x", "y"]
 
 
 @pytest.mark.parametrize(

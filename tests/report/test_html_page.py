@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import run_rows
 
-from audiodd_jax.report import class_tables, comparison, html_page, run_charts
+from audiodd_jax.report import comparison, html_page, run_charts
+from audiodd_jax.report.groups import by
 from audiodd_jax.report.html_page import Card, Gallery, Page, Side, Titled
 from audiodd_jax.report.tables import Table
 
@@ -66,7 +67,7 @@ def group(number, **changes):
 
 
 def page(groups=(), galleries=(), tables=(), origin=()):
-    by_dataset = comparison.by_dataset(groups)
+    by_dataset = by(groups, lambda group: group.dataset)
     return Page(
         "Coresets of <tones>",
         "today",
@@ -74,8 +75,8 @@ def page(groups=(), galleries=(), tables=(), origin=()):
         "note",
         by_dataset,
         run_charts.draw(groups),
-        class_tables.by_class(groups),
-        class_tables.matrices(groups),
+        comparison.class_tables(groups),
+        comparison.matrices(groups),
         galleries,
         tables,
         origin,
