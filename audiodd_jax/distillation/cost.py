@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from audiodd_jax.config import Config, CoresetConfig, RandomNetworkConfig
+from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import precision, random_conv, winograd
 from audiodd_jax.runtime.chunked_map import balanced
@@ -96,28 +96,17 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(
-    shape: tuple[int, int],
-    classes: int,
-    clips: int,
-    scored: int,
-    coreset: CoresetConfig,
-    batch_size: int,
-    storage: str,
+    config: Config, shape: tuple[int, int], classes: int, clips: int, scored: int
 ) -> Sizes:
-    """Returns the sizes of a run.
+    """Returns the sizes of a run on ``clips`` training clips.
 
-    Args:
-      shape: ``(f, t)`` of a spectrogram.
-      classes: ``c``.
-      clips: number of training clips.
-      scored: number of validation and test clips.
-      coreset: samples per class, and the factor.
-      batch_size: clips per batch, if there are as many.
-      storage: ``data.storage``; ``host`` keeps training clips off the device.
+    ``scored`` counts validation and test clips.
     """
-    on_device = 0 if storage == "host" else clips
+    coreset = config.coreset
+    on_device = 0 if config.data.storage == "host" else clips
     s = classes * coreset.samples_per_class * coreset.factor
-    return Sizes(*shape, classes, s, min(batch_size, clips), on_device, scored)
+    b = min(config.loop.batch_size, clips)
+    return Sizes(*shape, classes, s, b, on_device, scored)
 
 
 class Problem(NamedTuple):

@@ -111,11 +111,7 @@ def make_kernels(
 ) -> ConjugateKernels:
     """Step 2 as ``kernels(network, x_b, x_s) -> (k_bs, k_ss)``.
 
-    Args:
-      model: the network.
-      precision: the kernels' lowest precision.
-      plan: rows of batch and coreset that are processed at once.
-      mesh: devices that share these rows; None: one device.
+    Devices share the rows of batch and coreset; ``precision`` is the kernels' lowest.
     """
 
     def phi(params: Any, images: Array) -> Array:

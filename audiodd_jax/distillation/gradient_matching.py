@@ -50,9 +50,9 @@ def loops(samples_per_class: int, config: MatchingConfig) -> tuple[int, int]:
 
     Both are as published, unless ``config`` sets them.
     """
-    known = list(_PUBLISHED)
-    outer = config.outer_loop or min(samples_per_class, known[-1])
-    inner = np.interp(samples_per_class, known, list(_PUBLISHED.values()))
+    samples, epochs = list(_PUBLISHED), list(_PUBLISHED.values())
+    outer = config.outer_loop or min(samples_per_class, samples[-1])
+    inner = np.interp(samples_per_class, samples, epochs)
     return outer, config.inner_loop or round(float(inner))
 
 

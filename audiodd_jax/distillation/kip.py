@@ -33,7 +33,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Key
 
 from audiodd_jax.config import Config
-from audiodd_jax.distillation import rfad
+from audiodd_jax.distillation import kernel_methods, rfad
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.errors import UserError
 from audiodd_jax.kernels import infinite_width
@@ -50,11 +50,7 @@ def make_kernels(
 ) -> KernelFunction:
     """Step 1 as ``kernels(key, x_b, x_s) -> (k_bs, k_ss)``; the key is not used.
 
-    Args:
-      kernel: kernel function of all pairs of two sets of inputs.
-      pairs: number of pairs computed at once.
-      precision: the kernels' lowest precision.
-      mesh: devices that share the rows of batch and coreset; None: one device.
+    ``pairs`` are computed at once; devices share the rows of batch and coreset.
     """
     some_rows = functools.partial(infinite_width.rows, kernel, pairs=pairs)
     rows = devices.shard_rows(some_rows, mesh)
@@ -86,4 +82,6 @@ def make(config: Config, context: Context) -> Method:
     at_most = infinite_width.pairs_at_once(shape, is_differentiated=True)
     pairs = config.kip.pairs or at_most
     precision = jnp.dtype(config.rfad.kernel_precision)
-    return rfad.learn(config, make_kernels(kernel, pairs, precision, context.mesh))
+    kernels = make_kernels(kernel, pairs, precision, context.mesh)
+    learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
+    return rfad.learn(learner, kernels, config.rfad, config.coreset.factor)

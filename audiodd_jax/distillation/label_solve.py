@@ -48,14 +48,7 @@ def solve(
 ) -> CoresetArrays:
     """Returns the coreset with the labels that predict the training clips best.
 
-    Args:
-      key: draws the networks.
-      start: the coreset, as stored.
-      data: the dataset, of which only training clips are read.
-      coreset: settings of the coreset.
-      scoring: settings of the kernel regression.
-      mesh: devices that share networks and clips.
-      by_recording: give all classes, and all recordings of a class, the same weight.
+    ``by_recording`` gives all classes, and all recordings of a class, the same weight.
     """
     factor = coreset.factor
     images = start.unpack(factor).images
@@ -72,8 +65,8 @@ def solve(
         rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))
         targets = centred_targets(clips.labels[rows], c, images.dtype)
         batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
-        found = products(*fixed, *batch)
-        total = jax.tree.map(jnp.add, total, jax.device_get(found))
+        sums = jax.device_get(products(*fixed, *batch))
+        total = jax.tree.map(jnp.add, total, sums)
     prior = coreset.label_prior * len(clips.labels) / s
     with jax.default_matmul_precision("highest"):
         labels = jax.scipy.linalg.solve(

@@ -150,15 +150,8 @@ def distill(
             )
     _check(config.method, config.augment, data)
     scored = len(data.validation.labels) + len(data.test.labels)
-    sizes = cost.sizes_of(
-        data.image_shape,
-        classes,
-        len(data.train.labels),
-        scored,
-        coreset,
-        loop.batch_size,
-        config.data.storage,
-    )
+    count = len(data.train.labels)
+    sizes = cost.sizes_of(config, data.image_shape, classes, count, scored)
     plan = _shared_plan(cost.problem_of(config, sizes), mesh)
     context = Context(sizes, data.normalization, mesh, plan)
     method = registry.get_method(config.method)(config, context)

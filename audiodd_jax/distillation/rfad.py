@@ -33,7 +33,7 @@ from audiodd_jax.config import Config, RFADConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods
-from audiodd_jax.distillation.kernel_methods import Params, State
+from audiodd_jax.distillation.kernel_methods import Learner, Params, State
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets, tag_threshold
@@ -70,16 +70,16 @@ def loss(
     return jnp.mean(losses), y_hat
 
 
-def learn(config: Config, kernels: KernelFunction) -> Method:
+def learn(
+    learner: Learner, kernels: KernelFunction, settings: RFADConfig, factor: int
+) -> Method:
     """Step 5, for any kernel: the method as ``init``, ``step`` and ``coreset``."""
-    learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
 
     def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:
-            factor = config.coreset.factor
-            return loss(params, key, batch, kernels, config.rfad, factor)
+            return loss(params, key, batch, kernels, settings, factor)
 
         return learner.update(state, batch_loss, batch.labels)
 
@@ -98,4 +98,5 @@ def make(config: Config, context: Context) -> Method:
         plan=context.plan,
         mesh=context.mesh,
     )
-    return learn(config, kernels)
+    learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
+    return learn(learner, kernels, config.rfad, config.coreset.factor)

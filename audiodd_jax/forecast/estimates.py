@@ -33,11 +33,7 @@ def compile_programs(
 ) -> list[dict[str, Any]]:
     """Returns the compiler's account of each program of a command.
 
-    Args:
-      target: accelerators to compile for.
-      command: as in ``programs.of_command``.
-      work: settings and sizes that the programs depend on.
-      only: names of programs; empty: all.
+    ``only`` names some of the programs of ``programs.of_command``.
 
     Raises:
       UserError: the compiler is not installed, or does not know the target.

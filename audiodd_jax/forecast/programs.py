@@ -247,11 +247,8 @@ def of_command(
 ) -> dict[str, Callable[[], Program]]:
     """Returns the programs of a command by name, each built when it is called.
 
-    Args:
-      command: ``distill``, ``train``, ``active`` or ``evaluate`` (kernel regression).
-      work: settings and sizes that the programs depend on.
-      chips: the devices.
-      plan_for: the memory plan for a mesh.
+    ``command`` is ``distill``, ``train``, ``active`` or ``evaluate``, whose program is
+    kernel regression.
     """
     config = work.config
     scoring_mesh = devices.make_mesh(config.evaluation.networks, chips)

@@ -65,24 +65,16 @@ def measure(config: Config, target: Target | None = None) -> Workload:
         tested, shape = len(data.test.labels), data.image_shape
         classes, has_tags = data.num_classes, data.has_tags
     else:
-        found = cache.prepare(config.data, config.features)
+        cached = cache.prepare(config.data, config.features)
         parts = splits.assign(
-            found.labels, found.splits, found.folds, found.groups, config.data
+            cached.labels, cached.splits, cached.folds, cached.groups, config.data
         )
         train, validation, tested = (part.size for part in parts)
-        shape, classes = found.features.shape[1:3], len(found.class_names)
-        has_tags = tags.are_tags(found.labels)
+        shape, classes = cached.features.shape[1:3], len(cached.class_names)
+        has_tags = tags.are_tags(cached.labels)
     registry.check_labels(config.method, has_tags)
     packing.check(shape[1], config.coreset.factor)
-    sizes = cost.sizes_of(
-        shape,
-        classes,
-        train,
-        validation + tested,
-        config.coreset,
-        config.loop.batch_size,
-        config.data.storage,
-    )
+    sizes = cost.sizes_of(config, shape, classes, train, validation + tested)
     return Workload(config, sizes, validation)
 
 

@@ -205,8 +205,7 @@ def distilled(method, dtype=np.float32):
     data = Clips(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
     start = initial.start(jax.random.key(0), data, names, config.coreset)
-    counts = (SHAPE, CLASSES, 40, 0)
-    sizes = cost.sizes_of(*counts, config.coreset, config.loop.batch_size, "device")
+    sizes = cost.sizes_of(config, SHAPE, CLASSES, 40, 0)
     found = []
     for count in (1, 8):
         grid = Grid(1, count) if method == "frepo" else None
