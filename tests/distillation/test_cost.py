@@ -12,7 +12,7 @@ from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.devices import Grid
 
 GIGABYTE = 10**9
-# The published experiments': 10 classes, 50 a class.
+# The published experiments': 10 classes, 50 spectrograms each.
 SOURCE = Sizes(64, 128, 10, 500, 1280, 7000, 1500)
 
 
@@ -23,7 +23,7 @@ def settings(**changes):
 
 @pytest.fixture
 def memory(monkeypatch):
-    """``memory(size)``: the device has so many bytes."""
+    """``memory(size)`` sets the bytes of memory of the device."""
 
     def set_memory(size):
         for module in (memory_plan, dry_run):
@@ -119,7 +119,7 @@ def test_the_forecast_covers_every_quantity(memory, monkeypatch):
 
 
 def test_frepo_takes_the_memory_of_wider_random_networks():
-    """Its networks store more, and its training step is in chunks too."""
+    """Its networks store more, and its training steps are computed in chunks too."""
     config = settings(
         method="frepo", frepo__width=16, frepo__depth=2, frepo__norm="instance"
     )

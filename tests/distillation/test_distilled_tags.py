@@ -66,7 +66,7 @@ def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice(
     assert np.unique(rows).size == 20
 
 
-def test_too_few_clips_are_one_sentence():
+def test_too_few_clips_are_refused_in_one_sentence():
     with pytest.raises(UserError, match="class 'b' has 1 training clips"):
         clips_lib.random_rows(jax.random.key(0), jnp.asarray(TAGS), NAMES, 2)
     # Both clips of c have b, of which there are no others.
@@ -83,7 +83,7 @@ def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
         tags = np.asarray(found.labels) + 1 / 3
         assert found.labels.shape == (6, 3)
         np.testing.assert_allclose(tags[np.arange(6), np.arange(6) // 2], 1, atol=1e-6)
-        assert tags.sum() > 6.5  # others beside the one that each was drawn for
+        assert tags.sum() > 6.5  # others next to the one that each was drawn for
 
 
 def test_tags_weigh_the_same_in_draws_by_recording():

@@ -1,4 +1,4 @@
-"""FRePo: its loss by NumPy, gradients, the life of its networks, that it resumes."""
+"""FRePo: loss in NumPy, gradients, the life of its networks, and resuming."""
 
 import checks
 import jax
@@ -52,7 +52,7 @@ def network(config, dtype=jnp.float32):
 
 
 def by_hand(params, kernel, batch, weight, regularizer):
-    """The loss of a network of one block without normalisation, in NumPy."""
+    """Computes the loss of one block without normalisation, in NumPy."""
 
     def features(images):
         padded = np.pad(np.asarray(images)[..., 0], ((0, 0), (1, 1), (1, 1)))
@@ -121,7 +121,7 @@ def test_chunks_change_rounding_only_and_kernels_may_be_wider(x64):
 
 
 def advance(config, steps):
-    """The states of a run on one batch."""
+    """Returns the states of a run on one batch."""
     params, _ = problem()
     prepared = data(noise=2.0)
     batch = prepared.train
@@ -162,12 +162,12 @@ def test_the_pool_has_all_ages_and_its_networks_are_trained_and_renewed():
             assert int(after.pool.age[own]) == 0
             moment = optax.tree.norm(network_pool.take(after.pool, own).opt_state[0].mu)
             assert float(moment) == 0
-    # Labels stay where they are not learnt.
+    # Labels do not change unless they are learnt.
     assert_same(*(states[i].learnt.params.labels for i in (0, -1)))
     assert drawn == {0, 1, 2}
     assert min(falls) > 0
     assert (changes < -1).sum() >= 2
-    # No renewed network is one that was there before.
+    # Every renewed network is new.
     heads = [np.asarray(s.pool.params["Head_0"]["Dense_0"]["kernel"]) for s in states]
     renewed = [h[i] for h, c in zip(heads[1:], changes, strict=True)
                for i in np.flatnonzero(c < 0)]  # fmt: skip

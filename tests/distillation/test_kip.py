@@ -1,4 +1,4 @@
-"""KIP: its gradients, that it learns, and that a run resumes."""
+"""KIP: gradients, learning, and resuming."""
 
 import checks
 import jax
@@ -39,7 +39,7 @@ def problem(dtype=jnp.float32, b=7, s=3):
 
 
 def plain_loss(params, kernel, batch, config):
-    """The loss from its formulas, all pairs at once."""
+    """Computes the loss from its formulas, all pairs at once."""
     images, labels = params.images, params.labels
     if config.coreset.factor > 1:
         arrays = CoresetArrays(*params[:3]).unpack(config.coreset.factor)

@@ -1,4 +1,4 @@
-"""Label solve: it minimises what it says it does."""
+"""Label solve: the labels minimise the documented objective."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def solved(config, prepared, start):
 
 
 def objective(labels, config, prepared, start, weights):
-    """Of the docstring, without the matrix A."""
+    """The module's objective, without the matrix A."""
     full = start._replace(labels=labels).unpack(config.coreset.factor)
     predictions = ridge_scoring.predict(
         KEY,

@@ -46,7 +46,7 @@ def settings(**changes):
 
 
 def data(validation=12, noise=0.5):
-    """Three classes, each a bump at another mel bin."""
+    """Three classes, each a bump at its own mel bin."""
 
     def split(b, seed):
         rng = np.random.default_rng(seed)
@@ -110,7 +110,7 @@ def test_the_seed_decides():
     assert np.abs(first.best.images - other.best.images).max() > 0
 
 
-def test_the_coreset_gets_better_than_where_it_started():
+def test_the_coreset_improves_on_its_start():
     result = loop.distill(settings(loop__steps=60), data(noise=2.0))
     validations = [r["validation_loss"] for r in result.history if "best" in r]
     assert validations[-1] < 0.9 * validations[0]
@@ -119,7 +119,7 @@ def test_the_coreset_gets_better_than_where_it_started():
 
 
 def test_the_choice_is_by_validation():
-    """The last within its standard error of the highest accuracy so far."""
+    """Keeps the last coreset within its standard error of the highest accuracy."""
     result = loop.distill(settings(loop__steps=24), data(noise=3.0))
     rows = [r for r in result.history if "validation_accuracy" in r]
     highest, kept = -1.0, None
@@ -187,7 +187,7 @@ def test_a_non_finite_loss_keeps_the_last_good_state(tmp_path):
     kept = tmp_path / "run" / "checkpoints" / "4"
     assert str(kept) in str(raised.value)
     assert kept.is_dir()
-    # With the fault gone, the run goes on from there.
+    # Without the fault, the run continues from that state.
     whole = loop.distill(settings(), prepared)
     assert_same(run(tmp_path / "run").best, whole.best)
 
@@ -219,7 +219,7 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
 
 
 def on_host(prepared):
-    """The same clips, as the feature cache holds them: float16, not standardised."""
+    """The same clips as stored in the feature cache: float16, not standardised."""
     stats = prepared.normalization
     decibel = np.asarray(normalization.invert(prepared.train.images, stats))
     features = decibel.astype(np.float16)

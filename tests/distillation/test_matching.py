@@ -51,8 +51,8 @@ def test_golden_numbers(golden, float64, kind):
         real = array(numbers["x_real_per_class_nchw"].transpose(0, 1, 3, 4, 2))
         synthetic = array(numbers["x_synthetic_nchw"].transpose(0, 2, 3, 1))
         synthetic = synthetic.reshape(4, 2, 32, 32, 1)
-        # The published network pads its first convolution by three pixels where there
-        # is one channel, ours by one as everywhere: zeros around the images make up.
+        # The published network pads the first convolution of single-channel images by
+        # three pixels, ours by one: zeros around the images make up for it.
         padded = lambda x: jnp.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
         @jax.jit
@@ -76,7 +76,7 @@ def test_golden_numbers(golden, float64, kind):
 
 
 def problem(dtype=np.float64, per_class=2, factor=1):
-    """Three classes of 8 x 8 spectrograms, each a bump at another mel bin."""
+    """Three classes of 8 x 8 spectrograms, each a bump at its own mel bin."""
     rng = np.random.default_rng(0)
 
     def clips(labels):
@@ -106,7 +106,7 @@ def make(method, mesh=None, **changes):
     [("dc", 1), pytest.param("dsa", 2, marks=pytest.mark.slow), ("dm", 2)],
 )
 def test_a_step_follows_the_gradient_by_finite_differences(x64, method, factor):
-    """The images' first change is the loss's slope, through both differentiations."""
+    """The first change of the images is the slope of the loss (a second derivative)."""
     batch, start = problem()
     rate = 1e-3
     changes = {

@@ -1,4 +1,4 @@
-"""Every method through the loop: resume, streams, several in one, choices of clips."""
+"""Every method in the loop: resuming, streaming, factors, and selections of clips."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ def test_streamed_classes_match_those_on_the_device():
 
 
 @pytest.mark.parametrize("method", ["random", "herding", "k_center"])
-def test_choices_are_real_clips_of_their_class(tmp_path, method):
+def test_selections_are_real_clips_of_their_class(tmp_path, method):
     config, prepared = changes(method), data()
     found = run(tmp_path / "run", config)
     assert (found.steps, len(found.history)) == (0, 1)
@@ -76,7 +76,7 @@ def test_choices_are_real_clips_of_their_class(tmp_path, method):
         assert np.abs(other.best.images - found.best.images).max() > 0
 
 
-def test_random_clips_are_what_other_methods_start_from():
+def test_other_methods_start_from_random_clips():
     start = loop.distill(changes("dm", loop__steps=2), data()).start
     assert_same(start, loop.distill(changes("random"), data()).best)
 
@@ -110,7 +110,7 @@ def test_matching_needs_a_clip_of_every_class():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_brings_its_defaults(method):
+def test_every_method_has_valid_defaults(method):
     config = presets.for_dataset("spoken_digit", method=method)
     fields.validate(config)
     is_regression = method in REGRESSION
@@ -129,8 +129,8 @@ def test_settings_that_a_method_lacks_are_named():
         fields.validate(config)
 
 
-def test_a_program_serves_every_seed():
-    """Keys are arguments of the compiled steps, not constants in them."""
+def test_all_seeds_share_a_program():
+    """Keys are arguments of the compiled steps, not constants."""
     prepared, method = data(), registry.get_method("dm")
     texts = []
     for seed in (0, 1):

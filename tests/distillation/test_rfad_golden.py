@@ -27,7 +27,7 @@ def dtype(request, float64):
 
 @pytest.fixture
 def step(golden, dtype):
-    """The golden step's numbers, as ours are laid out, and a comparison."""
+    """The golden step's numbers in our layout, and a comparison with them."""
     numbers = golden("rfad_step.npz")
     array = lambda a: jnp.asarray(a, dtype)
     nhwc = lambda name: array(numbers[name].transpose(0, 2, 3, 1))

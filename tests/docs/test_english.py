@@ -23,8 +23,8 @@ ROOTS = (
         for name in (
             *("__init__.py", "__main__.py", "command_line.py", "errors.py", "flags.py"),
             *("active_learning", "commands", "config", "coreset", "data"),
-            *("distillation", "features", "kernels", "networks", "report"),
-            *("runtime", "sweep", "training"),
+            *("distillation", "features", "forecast", "kernels", "networks"),
+            *("report", "runtime", "sweep", "training"),
         )
     ),
     "launch",

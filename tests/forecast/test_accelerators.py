@@ -1,8 +1,7 @@
-"""Every device program as the compilers of TPUs and GPUs see it, without either.
+"""Every device program compiled for TPUs and GPUs, without such a device.
 
-The compilers are those of ``launch/compilers.sh``; what they compile is in
-every_program.py. Some take minutes: without ``AUDIODD_TEST_COMPILES=all`` the compilers
-are asked for the others.
+``launch/compilers.sh`` installs the compilers; every_program.py lists the programs.
+Some take minutes to compile: these need ``AUDIODD_TEST_COMPILES=all``.
 """
 
 import functools
@@ -50,7 +49,7 @@ EVERYTHING = list(every_program.PROGRAMS)
 
 @functools.cache
 def accounts(target, names):
-    """What the compiler says of programs, by name."""
+    """Returns the compiler's accounts of programs, by name."""
     found = targets.parse(target)
     request = {"target": target, "names": list(names)}
     rows = compilers.ask(found, request, "every_program", 3600.0)
@@ -77,7 +76,7 @@ def compiled(monkeypatch):
 
 
 def check(name, found):
-    """What must hold of a program on every accelerator."""
+    """Checks what every accelerator's program must fulfil."""
     assert "error" not in found, (name, found)
     assert found["host"] == [], name
     assert ("f64" in found["kinds"]) == ("wide" in name), name
@@ -98,7 +97,7 @@ def check(name, found):
 
 
 def test_spectrograms_compile_for_a_gpu(compiled):
-    """The shortest of the programs, for every day."""
+    """The fastest to compile, for the default suite."""
     check("features", compiled("h100", ["features"])["features"])
 
 
@@ -146,7 +145,7 @@ def test_eight_chips_exchange_the_predicted_bytes(compiled, target):
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_memory_is_as_predicted_and_fits(compiled):
-    """A size between a quick run's and the published one."""
+    """The size is between those of a quick run and of the published experiments."""
     compiled("h100", ["features"])  # skips without the compiler
     target, sizes = targets.parse("h100"), Sizes(32, 64, 10, 100, 512, 2000, 600)
     changes = {"network.width": 64, "rfad.networks": 2, "loop.batch_size": 512}

@@ -1,4 +1,4 @@
-"""A compiled program's account, by hand."""
+"""Accounts of compiled programs, against hand-computed counts."""
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ OUT = 4 * (4 * 8 * 8 * 16)
 PADDED = 4 * 384 * 8
 
 
-def test_an_account_by_hand():
+def test_an_account_against_hand_computed_counts():
     found = hlo.account(TEXT)
     slice_and_kernel = 4 * (4 * 8 * 8) + 2 * (9 * 16)
     fusion = slice_and_kernel + 4 + OUT  # and the index

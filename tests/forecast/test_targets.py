@@ -1,4 +1,4 @@
-"""Accelerators that are not there: their names, and compilers that misbehave."""
+"""Names of accelerators, and compilers that misbehave."""
 
 import importlib.util
 import sys
@@ -85,7 +85,7 @@ def test_compiler_versions_match_the_installed_jax():
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """``installed(version)``: a folder of compilers that holds that libtpu alone."""
+    """``installed(version)`` makes a compilers' folder with only that libtpu."""
     monkeypatch.setenv(compilers.FOLDER, str(tmp_path))
 
     def put(version):

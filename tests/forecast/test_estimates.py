@@ -1,4 +1,4 @@
-"""What a dry run for an accelerator prints, with a compiler that is not there."""
+"""Rows that a dry run for an accelerator prints, with a fake compiler."""
 
 import re
 
