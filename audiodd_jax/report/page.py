@@ -71,12 +71,9 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Shown]:
 def _made(runs: Sequence[Run]) -> str:
     """Returns version, date and number of runs."""
     unfinished = sum(not run.result for run in runs)
-    return (
-        f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
-        f"{len(runs)} run{'s' * (len(runs) != 1)}"
-        + f", {unfinished} unfinished"
-        * (unfinished > 0)
-    )
+    text = f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
+    text += f"{len(runs)} run{'s' * (len(runs) != 1)}"
+    return text + f", {unfinished} unfinished" * (unfinished > 0)
 
 
 def _sentences(distilled: Sequence[Group]) -> list[str]:

@@ -44,7 +44,7 @@ def test_numbers_are_short(value, text):
 
 
 def test_points_are_drawn_at_their_values():
-    """Ten times as much lies as far to the right, wherever it is."""
+    """Equal ratios are equal distances on a logarithmic axis."""
     series = [Series(i + 1, "x", [(10.0**i, 0.2 * i)]) for i in (1, 2, 3)]
     found = charts.chart("t", "bytes", "%", series, is_log=True)
     (x1, y1), (x2, y2), (x3, y3) = (mark.points[0] for mark in found.marks)
@@ -59,7 +59,7 @@ def test_points_are_drawn_at_their_values():
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.005, 0.5, 0.999, 1.0])
-def test_a_single_point_is_inside_and_the_axis_is_long_enough(accuracy):
+def test_a_single_point_is_inside_a_long_enough_axis(accuracy):
     series = [Series(1, "x", [(50.0, accuracy)], start=accuracy)]
     found = charts.chart("t", "bytes", "%", series, is_log=True)
     ((x, y),) = found.marks[0].points
@@ -71,7 +71,7 @@ def test_a_single_point_is_inside_and_the_axis_is_long_enough(accuracy):
     assert values[-1] <= 100
 
 
-def test_steps_begin_at_zero():
+def test_the_axis_of_steps_starts_at_zero():
     series = [Series(1, "x", [(0.0, 0.1), (50.0, 0.4)])]
     found = charts.chart("t", "steps", "%", series, is_log=False)
     assert [x for x, _ in found.marks[0].points] == [LEFT, RIGHT]

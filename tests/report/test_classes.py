@@ -76,7 +76,7 @@ def test_matrices_have_shares_and_mistakes():
 @pytest.mark.parametrize(
     ("share", "text"), [(0.0, "0"), (0.004, "<1"), (0.006, "1"), (1.0, "100")]
 )
-def test_small_shares_are_not_written_as_nothing(share, text):
+def test_small_shares_are_not_rounded_to_zero(share, text):
     assert html_page._percent(share) == text
 
 

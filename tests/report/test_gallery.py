@@ -14,7 +14,7 @@ from audiodd_jax.report import gallery
 
 
 def test_the_nearest_clip_by_hand(monkeypatch):
-    """In portions of two, so that the best lies in another one than the first."""
+    """In chunks of two, so that the nearest clip is not in the first chunk."""
     monkeypatch.setattr(gallery, "_COMPARED_AT_ONCE", 2)
     clips = np.zeros((5, 2, 2, 1), np.float32)
     clips[:, 0, 0, 0] = [0, 1, 2, 3, 4]
@@ -28,7 +28,7 @@ def test_the_nearest_clip_by_hand(monkeypatch):
     np.testing.assert_allclose(found.distances, [0.05, 0.05], rtol=1e-4)
 
 
-def test_low_frequencies_lie_below():
+def test_low_frequencies_are_at_the_bottom():
     log_mel = np.full((4, 6), -80.0, np.float32)
     log_mel[0] = 0.0
     pixels = image.imread(io.BytesIO(gallery.picture(log_mel, (-80.0, 0.0))))

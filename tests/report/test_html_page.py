@@ -152,8 +152,8 @@ def test_links_lead_to_headings(tree):
     assert {link.removeprefix("#") for link in links} <= set(ids)
 
 
-def test_names_of_users_are_text(tree):
-    """They make no tags, end no attribute, and are whole."""
+def test_names_from_users_are_escaped(tree):
+    """They neither create tags nor end attributes, and are complete."""
     tags = {tag for tag, _, _ in tree.tags}
     assert not tags & {"b", "i", "file", "gallery", "tones"}
     assert len(tree.of("script")) == 1

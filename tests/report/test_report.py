@@ -1,4 +1,4 @@
-"""``audiodd report``: from run directories to a page that a browser shows and plays."""
+"""``audiodd report``: turns run directories into a page with sounds."""
 
 import contextlib
 import csv
@@ -27,7 +27,7 @@ AXE = Path(os.environ.get("AUDIODD_TEST_AXE", _MODULES / "axe-core" / "axe.min.j
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two seeds of RFAD, choices of clips, networks, active learning, and a cut run."""
+    """Two seeds of RFAD, selected clips, networks, active learning, a partial run."""
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.getbasetemp() / "cache"
         patch.setenv("AUDIODD_CACHE", str(cache))
@@ -94,12 +94,12 @@ def test_networks_name_their_coreset(report):
     assert sorted(found) == ["coreset of rfad, 2 per class", "real clips, random"]
 
 
-def test_cut_runs_are_named(report):
+def test_unfinished_runs_are_listed(report):
     (row,) = rows(report / "tables" / "unfinished_runs.csv")
     assert (row["run"], row["last step"]) == ("cut", "8")
 
 
-def test_sounds_are_an_audio_folder_that_can_be_learnt_from(report, tmp_path, capsys):
+def test_sounds_are_an_audio_folder_to_train_on(report, tmp_path, capsys):
     (folder,) = (report / "sounds").glob("tones_rfad*")
     listed = rows(folder / "metadata.csv")
     assert len(listed) == 20
@@ -117,7 +117,7 @@ def test_sounds_are_an_audio_folder_that_can_be_learnt_from(report, tmp_path, ca
     assert "20" in capsys.readouterr().out
 
 
-def test_sounds_beyond_those_shown_are_written_on_request(runs, tmp_path):
+def test_hidden_sounds_are_written_on_request(runs, tmp_path):
     command = ["report", str(runs / "rfad0"), "--per_class=1", "--iterations=0"]
     for flags, count in (((), 10), (("--all_sounds",), 20)):
         out = tmp_path / f"out{count}"
@@ -130,7 +130,7 @@ def test_sounds_beyond_those_shown_are_written_on_request(runs, tmp_path):
         assert "10 more spectrograms are not shown" in page
 
 
-def test_the_page_needs_nothing_else(report):
+def test_the_page_loads_no_other_files(report):
     text = (report / "index.html").read_text()
     addresses = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert len(addresses) > 40
@@ -195,8 +195,8 @@ def test_folders_without_runs_are_refused(runs, tmp_path, capsys):
     assert "is damaged" in fails(capsys, "report", gone)
 
 
-def test_settings_name_groups_that_are_alike_otherwise(runs, tmp_path):
-    """A rate that differs is named; a seed or a place is not."""
+def test_differing_settings_name_similar_groups(runs, tmp_path):
+    """A different learning rate is named; a seed or a folder is not."""
     for name, rate in (("one", 0.03), ("other", 0.01)):
         shutil.copytree(runs / "rfad0", tmp_path / name)
         file = tmp_path / name / "config.json"
@@ -212,7 +212,7 @@ def test_settings_name_groups_that_are_alike_otherwise(runs, tmp_path):
     ]
 
 
-def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_path):
+def test_user_folders_are_datasets_of_their_own_and_copies_are_not(runs, tmp_path):
     def groups(dataset):
         for name in ("one", "other"):
             shutil.copytree(runs / "rfad0", tmp_path / dataset / name)
@@ -224,7 +224,7 @@ def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_pa
         return grouped([run for run in found if run.kind == "distill"])
 
     (group,) = groups("tones")
-    # The same run in two places is one seed.
+    # Two copies of a run are one seed.
     assert len(group.runs) == 1
     assert [group.settings for group in groups("folder")] == [
         ("data.data_dir=one",),
@@ -234,7 +234,7 @@ def test_another_folder_is_another_dataset_and_another_place_is_not(runs, tmp_pa
 
 @contextlib.contextmanager
 def opened(file, width=1400, **options):
-    """The page in a browser; it must say nothing on the console and fetch nothing."""
+    """Opens the page in a browser; it must not log to the console or fetch anything."""
     from playwright.sync_api import sync_playwright
 
     told = []
@@ -260,9 +260,9 @@ needs_browser = pytest.mark.skipif(
 
 @needs_browser
 @pytest.mark.parametrize("width", [400, 1400])
-def test_a_browser_shows_and_plays_it(report, width):
+def test_a_browser_shows_and_plays_the_page(report, width):
     with opened(report / "index.html", width) as page:
-        # Players need their length, or they cannot play.
+        # Players need the length of a sound to play it.
         page.wait_for_function(
             "[...document.querySelectorAll('audio')].every(a => a.readyState > 0)"
         )
@@ -276,14 +276,14 @@ def test_a_browser_shows_and_plays_it(report, width):
         page.locator("button.spectrogram").nth(2).click()
         page.wait_for_function("document.querySelectorAll('audio')[2].currentTime > 0")
         assert page.locator("button.playing").count() == 1
-        # Another one stops the first.
+        # Playing another sound stops the first.
         page.locator("button.spectrogram").nth(1).click()
         page.wait_for_function("!document.querySelectorAll('audio')[1].paused")
         assert page.evaluate("document.querySelectorAll('audio')[2].paused")
 
 
 @needs_browser
-def test_keys_lead_to_sounds_and_play_them(report):
+def test_keys_move_between_sounds_and_play_them(report):
     with opened(report / "index.html") as page:
         playing = "[...document.querySelectorAll('audio')].findIndex(a => !a.paused)"
         page.locator("button.spectrogram").first.focus()
@@ -298,7 +298,7 @@ def test_keys_lead_to_sounds_and_play_them(report):
 
 
 @needs_browser
-def test_a_class_and_runs_are_chosen(report):
+def test_classes_and_runs_can_be_selected(report):
     with opened(report / "index.html") as page:
         shown = lambda selector: page.locator(f"{selector}:visible").count()
         assert shown(".card") == 40
@@ -319,7 +319,7 @@ def test_a_class_and_runs_are_chosen(report):
 
 
 @needs_browser
-def test_runs_are_sorted_by_what_is_clicked(report):
+def test_clicking_a_heading_sorts_the_runs(report):
     with opened(report / "index.html") as page:
 
         def clicked(title):
@@ -333,7 +333,7 @@ def test_runs_are_sorted_by_what_is_clicked(report):
         assert len(found) > 2
         assert found == sorted(found, reverse=True)
         assert list(map(float, clicked("accuracy (%)"))) == sorted(found)
-        # What is unknown stands last, in both orders.
+        # Unknown values come last in both orders.
         assert clicked("bytes")[-1] == clicked("bytes")[-1] == ""
         assert clicked("bytes")[0] != ""
 
@@ -347,7 +347,7 @@ def test_dark_mode_follows_the_system_and_a_button(report):
             found[scheme] = page.evaluate(ground)
             page.locator("#theme").click()
             found[scheme, "switched"] = page.evaluate(ground)
-            # The choice is kept.
+            # The choice survives a reload.
             page.reload()
             assert page.evaluate(ground) == found[scheme, "switched"]
     assert found["light"] == found["dark", "switched"] == "rgb(244, 246, 248)"
@@ -355,7 +355,7 @@ def test_dark_mode_follows_the_system_and_a_button(report):
 
 
 @needs_browser
-def test_without_scripts_it_can_be_read_and_heard(report):
+def test_the_page_works_without_scripts(report):
     with opened(report / "index.html", java_script_enabled=False) as page:
         assert page.locator("audio[controls]:visible").count() == 80
         assert page.locator("table:visible").count() >= 5
@@ -367,7 +367,7 @@ def test_without_scripts_it_can_be_read_and_heard(report):
 @pytest.mark.skipif(not AXE.exists(), reason="no axe-core: npm install axe-core")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_axe_finds_nothing_that_is_not_accessible(report, width, scheme):
+def test_the_page_is_accessible(report, width, scheme):
     with opened(report / "index.html", width, color_scheme=scheme) as page:
         page.evaluate(
             "document.querySelectorAll('details').forEach(d => d.open = true)"
