@@ -54,8 +54,10 @@ def kernel_regression(
     evaluations = []
     for coreset in coresets:
         answers = [predict(np.int32(seed), coreset, test) for seed in seeds]
-        classes = coreset.labels.shape[1]
-        evaluations.append(_of_regression("krr", np.stack(answers), test, classes))
+        c = coreset.labels.shape[1]
+        evaluations.append(
+            _evaluation("krr", np.stack(answers), test, c, tag_threshold(c))
+        )
     return evaluations
 
 
@@ -79,13 +81,6 @@ def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
 def _answers(outputs: Float[Array, "b c"], has_tags: bool) -> Array:
     """Argmax ``[b]`` for classes; raw outputs ``[b, c]`` for tags."""
     return outputs if has_tags else outputs.argmax(1)
-
-
-def _of_regression(
-    protocol: str, answers: np.ndarray, test: Clips, num_classes: int
-) -> Evaluation:
-    threshold = tag_threshold(num_classes)
-    return _evaluation(protocol, answers, test, num_classes, threshold)
 
 
 def _evaluation(
@@ -154,7 +149,8 @@ def exact_regression(
         scoring.regularizer,
     )
     answers = np.asarray(_answers(predictions, tags.are_tags(test.labels)))[None]
-    return _of_regression(kind, answers, test, support.labels.shape[1])
+    c = support.labels.shape[1]
+    return _evaluation(kind, answers, test, c, tag_threshold(c))
 
 
 def networks(

@@ -205,9 +205,7 @@ def draw(
 
 
 def make_chunk(
-    step: Callable[..., tuple[State, Metrics]],
-    parallel: int,
-    mesh: Mesh | None = None,
+    step: Callable[..., tuple[State, Metrics]], parallel: int, mesh: Mesh | None = None
 ) -> Callable[[State, Drawn], tuple[State, Metrics]]:
     """Makes ``chunk(states, drawn)``: jitted steps of all seeds on a set on the device.
 
