@@ -39,7 +39,7 @@ def test_published_scores_and_rankings(golden, float64, name, theirs, sign, wide
         expected = sign * reference[f"{theirs}_score"]
         if name == "variation_ratios":
             expected = 1 + expected
-        # A gap of two probabilities is as exact as they are: float32's 6e-8 of them.
+        # A difference of probabilities is as exact as they are: 6e-8 in float32.
         tolerance = {"rtol": 1e-9} if wide else {"rtol": 1e-4, "atol": 6e-8}
         np.testing.assert_allclose(scores, expected, **tolerance)
         ranked = acquisition.top(scores, 40, jnp.arange(40), KEY)
@@ -47,7 +47,7 @@ def test_published_scores_and_rankings(golden, float64, name, theirs, sign, wide
 
 
 def test_hand_computed_scores():
-    # One clip, two passes that are sure of different classes; another, sure of one.
+    # First clip: two passes, certain of different classes. Second: certain of one.
     predictions = log_probs([[[1, 0], [0, 1]], [[1, 0], [1, 0]]])
     near = lambda name, expected: np.testing.assert_allclose(
         acquisition.SCORES[name](predictions), expected, atol=1e-6
@@ -60,7 +60,7 @@ def test_hand_computed_scores():
 
 
 def pool_with_known_answers():
-    """Three groups of 20 clips: sure, noisy, and unknown to the network.
+    """Three groups of 20 clips: certain, noisy, and unknown to the network.
 
     Of noisy ones each pass says the same, that nobody can tell; of unknown ones each
     pass is sure, of another class.
@@ -69,7 +69,7 @@ def pool_with_known_answers():
     sure = np.tile([0.98, 0.01, 0.01], (20, 12, 1))
     noisy = np.tile([0.34, 0.33, 0.33], (20, 12, 1))
     unknown = np.full((20, 12, 3), 0.02)
-    # Half of the passes say one class: on the whole less of a doubt than the noise.
+    # Half of the passes predict one class: overall less uncertain than the noise.
     votes = rng.permuted(np.tile([0] * 6 + [1] * 3 + [2] * 3, (20, 1)), axis=1)
     np.put_along_axis(unknown, votes[:, :, None], 0.96, axis=2)
     return log_probs(np.concatenate([sure, noisy, unknown]))
@@ -80,16 +80,16 @@ def chosen(name, count=20):
     return np.asarray(acquisition.top(scores, count, jnp.arange(60), KEY)) // 20
 
 
-def test_bald_avoids_the_noise_that_entropy_takes():
+def test_bald_avoids_the_noise_that_entropy_prefers():
     assert set(chosen("bald")) == {2}
     for name in UNCERTAIN:
-        # What none of them takes is what the network is sure of.
+        # No function chooses clips that the network is certain of.
         assert 0 not in chosen(name, 40)
         assert set(chosen(name)) == {1}
     assert set(chosen("random", 30)) == {0, 1, 2}
 
 
-def test_margin_asks_between_two_classes_and_entropy_among_all():
+def test_margin_compares_two_classes_and_entropy_all():
     """Two classes equally likely, or three with one ahead of the others."""
     pair, three = [0.5, 0.5, 0.0], [0.5, 0.25, 0.25]
     predictions = log_probs([[pair], [three]])
@@ -120,8 +120,8 @@ def test_k_center_is_greedy_by_hand():
     assert int(places[2]) in (1, 3)
 
 
-def test_badge_takes_long_gradients_of_each_direction():
-    """Sure clips have hardly a gradient; two groups differ in their features alone."""
+def test_badge_takes_long_gradients_in_each_direction():
+    """Certain clips have tiny gradients; two groups differ in their features only."""
     rng = np.random.default_rng(2)
     sure, unsure = np.log([1 - 2e-9, 1e-9, 1e-9]), np.log([0.5, 0.49, 0.01])
     predictions = jnp.asarray([sure] * 2 + [unsure] * 20, jnp.float32)
@@ -185,7 +185,7 @@ def test_bald_lies_between_zero_and_entropy_and_is_invariant_to_order(logits, se
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_a_permuted_pool_gives_the_same_clips(data):
-    """Equal scores too: the noise that decides belongs to the clips, not to places."""
+    """Equal scores too: the noise belongs to the clips, not to their positions."""
     # Small whole numbers, so that ties abound.
     b = data.draw(st.sampled_from([5, 8]))
     count = data.draw(st.sampled_from([1, 4]))

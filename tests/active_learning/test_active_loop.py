@@ -76,7 +76,7 @@ def learn(config=None, data=None, path=None):
 
 @functools.cache
 def at_random():
-    """What one of the functions learns, to compare the others with."""
+    """A run of one function, to compare the others with."""
     return learn(settings(active__acquisition="random"))
 
 
@@ -115,7 +115,7 @@ def test_labels_of_other_clips_are_not_read(name):
     assert strip(blind.rounds) == strip(found.rounds)
 
 
-def test_test_clips_decide_nothing():
+def test_test_clips_change_no_choice():
     data = prepared()
     found = learn(data=data)
     noise = dataclasses.replace(data, test=clips(30, 5, noise=50.0))
@@ -184,9 +184,9 @@ def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path, monkeypatch, place
     same = [np.load(tmp_path / n / "networks.npz") for n in ("whole", "cut")]
     for name in same[0].files:
         np.testing.assert_array_equal(same[0][name], same[1][name])
-    if place == "row":  # and it needs no directory
+    if place == "row":  # a run directory is not required
         assert strip(learn(config).rounds) == strip(whole.rounds)
-    # What the rounds' trainings needed to be resumed is gone.
+    # The checkpoints of the rounds' trainings are deleted.
     assert not list((tmp_path / "cut" / "rounds").glob("*/checkpoints"))
 
 
@@ -227,7 +227,7 @@ def test_a_warm_start_continues_from_the_previous_round(monkeypatch):
     starts.clear()
     learn()
     assert [start for start, _ in starts] == [None, None, None]
-    # From scratch is from another network each round.
+    # From scratch, each round starts from another network.
     kernels = [jax.tree.leaves(networks)[0] for _, networks in starts]
     assert not np.array_equal(kernels[0], kernels[1])
 
@@ -309,7 +309,7 @@ def test_functions_without_passes_need_no_dropout(name):
 
 
 def test_more_labels_teach_more():
-    """By two seeds, since three clips may be lucky ones."""
+    """Averaged over two seeds, since three clips may be a lucky draw."""
     gains = []
     for seed in (0, 1):
         config = settings(

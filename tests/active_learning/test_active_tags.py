@@ -44,7 +44,7 @@ def pairs(probabilities):
 
 
 def test_entropy_and_bald_of_tags_by_hand():
-    # Two passes, two clips, two tags: sure and agreed; sure and opposed in one tag.
+    # Two passes, two clips, two tags: certain and agreeing; certain, opposed in one.
     found = pairs([[[0.9, 0.5], [0.9, 0.5]], [[0.9, 0.5], [0.1, 0.5]]])
     h = lambda p: -p * np.log(p) - (1 - p) * np.log(1 - p)
     entropy = acquisition.over_tags(acquisition.max_entropy)(found)
@@ -74,7 +74,7 @@ def test_log_probabilities_of_tags():
     assert np.isfinite(found).all()
 
 
-def test_a_balanced_seed_set_has_each_tag_in_turn():
+def test_a_balanced_seed_set_draws_each_tag_in_turn():
     labels = clips(60).labels
     names = ("a", "b", "c")
     rows = query.seed_set(KEY, labels, 10, names, "balanced")

@@ -1,4 +1,4 @@
-"""Budgets: what they mean, and those that cannot be."""
+"""Budgets: their meaning, and refused ones."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Functions for few labels: their choices where the answer is known."""
+"""Functions for few labels, on pools with known answers."""
 
 import jax
 import jax.numpy as jnp

@@ -72,7 +72,7 @@ def without_clocks(value):
 
 
 def contents(run):
-    """What a run leaves, by file, without times."""
+    """The contents of a run directory by file, without times."""
     found = {}
     for name in ("config.json", "data.json", "result.json"):
         found[name] = without_clocks(json.loads((run / name).read_text()))
@@ -108,7 +108,7 @@ def test_labels_of_other_clips_change_no_file(
     assert seen["result.json"]["num_train"] == data.num_train
     card = (places[0] / "README.md").read_text()
     assert "Labels used: 40 of 2,000 training clips (2.0 %), chosen by" in card
-    # No folder of this machine is in what is shared.
+    # The shared files name no local folder.
     metadata = audiodd_jax.load_coreset(places[0] / "coreset.npz").metadata
     assert metadata["settings"]["labels"]["run"] == "bald"
 
@@ -137,7 +137,7 @@ def test_a_share_and_a_list_of_clips(data, tmp_path):
     )
 
 
-def test_all_labels_are_the_data_itself(data):
+def test_all_labels_leave_the_data_unchanged(data):
     assert labelled_subset.restrict(settings(), data) is data
 
 

@@ -1,4 +1,4 @@
-"""MC-dropout over a pool: masks of clips, chunks, devices, what is computed once."""
+"""MC-dropout over a pool: masks of clips, chunks, devices, shared computation."""
 
 import os
 import re
@@ -107,7 +107,7 @@ def test_outputs_are_centred_as_in_training():
     found = monte_carlo.dropout_passes(
         model, centred, images(), jnp.arange(7), KEY, 400
     )
-    # A network less itself says nothing but what dropout adds.
+    # A network minus itself leaves the effect of dropout only.
     assert jnp.abs(found.mean(0) - np.log(1 / 3)).max() < 0.2
     _, log_probs = monte_carlo.embed(model, centred, images())
     np.testing.assert_allclose(log_probs, np.log(1 / 3), rtol=1e-5)
@@ -227,7 +227,7 @@ print("same")
 
 @pytest.mark.slow
 @pytest.mark.optimized
-def test_four_devices_score_as_one():
+def test_four_devices_score_like_one():
     folder = os.path.dirname(__file__)
     done = subprocess.run(
         [sys.executable, "-c", MANY],

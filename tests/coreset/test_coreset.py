@@ -20,7 +20,7 @@ NAMES = ("a", "b", "c")
 def train(counts=(5, 3, 4)):
     labels = np.repeat(np.arange(3, dtype=np.int32), counts)
     order = np.random.default_rng(0).permutation(labels.size)
-    # Every clip is filled with a number of its own.
+    # Every clip is filled with a unique number.
     images = np.arange(labels.size, dtype=np.float32)[:, None, None, None]
     images = np.broadcast_to(images, (labels.size, 2, 3, 1))
     return Clips(jnp.asarray(images[order]), jnp.asarray(labels[order]))
@@ -56,7 +56,7 @@ def test_noise_needs_no_clips():
     assert float(arrays.images.std()) == pytest.approx(1, rel=0.1)
 
 
-def test_bad_sizes_are_named():
+def test_bad_sizes_are_refused():
     with pytest.raises(UserError, match="the class 'b' has 3 training clips"):
         start(samples_per_class=4)
     with pytest.raises(UserError, match="the class 'b' has 0 training clips"):
@@ -88,14 +88,14 @@ def test_save_and_load(artefact, tmp_path):
     assert loaded.class_names == NAMES
     assert loaded.metadata == artefact.metadata
     assert [p.name for p in tmp_path.iterdir()] == ["coreset.npz"]
-    # As the contract has it, with NumPy alone.
+    # NumPy alone can read the file.
     with np.load(tmp_path / "coreset.npz", allow_pickle=False) as file:
         assert file["images"].dtype == file["labels"].dtype == np.float32
         assert list(file["class_names"]) == list(NAMES)
         assert json.loads(str(file["metadata"]))["dataset"] == "tones"
 
 
-def test_normalize_is_the_preprocessing_of_the_coreset(artefact):
+def test_normalize_applies_the_preprocessing_of_the_coreset(artefact):
     size = logmel.frontend(artefact.features)
     wave = np.random.default_rng(1).uniform(-1, 1, size.samples).astype(np.float32)
     expected = (np.asarray(logmel.compute(wave[None], artefact.features)) + 30) / 12
@@ -126,7 +126,7 @@ def test_every_spectrogram_has_a_sound(artefact, factor):
     np.testing.assert_array_equal(sounds[:factor], 0)
     peaks = np.abs(sounds[factor:]).max(1)
     np.testing.assert_allclose(peaks, 0.9, atol=1e-4)
-    # They are heard where they are loud.
+    # Their energy lies in the mel bin that is loud.
     bins = np.asarray(logmel.compute(sounds[factor:], artefact.features)).mean(2)
     assert (bins.argmax(1) == 3).all()
     assert np.abs(told.sounds(iterations=4, seed=1) - sounds).max() > 0.01

@@ -38,7 +38,7 @@ def test_packing_stores_more_spectrograms_in_the_same_bytes(factor, s, level):
     long = packing.unpack(stored, factor)
     assert long.shape == (s * factor, 4, 12, 1)
     assert packing.pack(long, factor).shape == stored.shape
-    # Never beyond what is stored, and a level stays one.
+    # Values stay within the stored range, and constants stay constant.
     assert long.max() <= stored.max() + 1e-6
     flat = jnp.full_like(stored, level)
     np.testing.assert_allclose(packing.unpack(flat, factor), level, atol=1e-5)

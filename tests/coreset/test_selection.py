@@ -42,7 +42,7 @@ def test_herding_approaches_the_mean_of_each_class():
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 5))
 
     def greedy(members):
-        """The same, said plainly."""
+        """A plain implementation."""
         mean, chosen = features[members].mean(0), []
         for _ in range(5):
             gap = lambda m, c=chosen: np.linalg.norm(

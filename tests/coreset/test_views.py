@@ -1,4 +1,4 @@
-"""Views of a coreset: made from the artefact alone, wherever it is read."""
+"""Views of a coreset, reproducible from its file alone."""
 
 import dataclasses
 import hashlib
@@ -28,8 +28,8 @@ PRINT = (
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_views_are_the_same_from_the_file_alone_in_another_process(tmp_path, factor):
-    """Whatever settings of JAX the other process has."""
+def test_another_process_makes_the_same_views_from_the_file(tmp_path, factor):
+    """For any JAX settings of the other process."""
     labelled(factor=factor).save(tmp_path / "c.npz")
     found = load_coreset(tmp_path / "c.npz").views()
     assert found.images.shape == (18 * factor, 8, 16, 1)

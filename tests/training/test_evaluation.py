@@ -47,7 +47,7 @@ def test_separable_data_is_learnt_and_shuffled_labels_are_chance():
     assert len(good.accuracies) == 3
 
 
-def test_seeds_draw_other_networks_and_the_same_call_the_same():
+def test_networks_depend_on_the_seed_only():
     support = arrays(split(9, noise=2.0, seed=1))
     test = split(60, noise=2.0)
     first, again = (

@@ -1,4 +1,4 @@
-"""Training: what it learns, what decides, and that a cut run is the whole one."""
+"""Training: learning, model selection, and resumption of interrupted runs."""
 
 import dataclasses
 import functools
@@ -106,7 +106,7 @@ def test_a_resumed_training_matches_an_uninterrupted_one(tmp_path, changes):
     assert_same(whole.networks, resumed.networks)
     assert strip(whole.history) == strip(resumed.history)
     assert whole.best_steps == resumed.best_steps
-    # And it needs no directory.
+    # A run directory is not required.
     assert_same(whole.networks, train(config).networks)
 
 
@@ -220,7 +220,7 @@ def test_early_stopping_keeps_each_seeds_best(tmp_path):
     found = train(config, data=clips(noise=3.0), validation=clips(30, 1, 3.0))
     assert found.steps == max(found.best_steps) + 8 < 400
     for seed in range(2):
-        # A seed's best does not hang on how long the others went on.
+        # A seed's best does not depend on how long the others trained.
         alone = train(
             dataclasses.replace(
                 config,
@@ -234,13 +234,13 @@ def test_early_stopping_keeps_each_seeds_best(tmp_path):
         assert_same(seed_of(alone.networks, 0), seed_of(found.networks, seed))
 
 
-def test_without_validation_the_last_is_kept():
+def test_without_validation_the_last_network_is_kept():
     found = train(validation=NOTHING)
     assert "validation_accuracy" not in found.history[-1]
     assert found.best_steps == (12, 12)
 
 
-def test_validation_decides_nothing_without_patience():
+def test_validation_changes_nothing_without_patience():
     other = Clips(clips(12, 1).images, clips(12, 1).labels[::-1])
     assert_same(train().networks, train(validation=other).networks)
 
@@ -306,7 +306,7 @@ def test_parts_of_a_pool_share_a_program_and_match_separate_training(
     parts, found = (np.array([7, 2, 5, 0, 11, 1, 22, 13, 4]), np.arange(3, 23)), []
 
     def pool(rows):
-        """The other clips' labels are not read."""
+        """A pool with the labels of ``rows`` only."""
         labels = jnp.zeros_like(real.labels).at[rows].set(real.labels[rows])
         if stored == "host":
             return Clips(decibel, labels, STATS, rows=np.arange(30))

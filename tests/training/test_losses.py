@@ -57,7 +57,7 @@ def test_losses_by_hand():
 @pytest.mark.parametrize("alpha", [0.1, 1.0])
 def test_mixup_keeps_images_and_targets_together(alpha):
     targets = jax.nn.softmax(jax.random.normal(jax.random.key(0), (6, 3)))
-    # Images that hold their targets: mixing must mix both by the same shares.
+    # Images that hold their targets: both must be mixed in the same proportions.
     images = jnp.broadcast_to(targets[:, :, None, None], (6, 3, 2, 1))
     mixed, mixed_targets = losses.mixup(jax.random.key(1), images, targets, alpha)
     np.testing.assert_allclose(mixed[:, :, 0, 0], mixed_targets, atol=1e-6)

@@ -13,7 +13,7 @@ def outputs(seeds=2, b=50, c=4):
     return rng.normal(tags, 1.0, (seeds, b, c)).astype(np.float32), tags
 
 
-def test_scores_are_those_of_scikit_learn():
+def test_scores_match_scikit_learn():
     found, tags = outputs()
     own = scores.from_tag_outputs("krr", found, tags, 0.5)
     maps = [average_precision_score(tags, each, average="macro") for each in found]
@@ -35,7 +35,7 @@ def test_tags_without_test_clips_do_not_count():
     assert metrics.macro_f1_of_tags(np.zeros((3, 2), bool), np.zeros((3, 2), int)) == 0
 
 
-def test_a_summary_is_json_and_comes_back():
+def test_a_summary_survives_json():
     found, tags = outputs()
     tags[:, 2] = 0
     own = scores.from_tag_outputs("convnet", found, tags, 0.5)
