@@ -10,4 +10,4 @@ environment "[test]" neural-tangents==0.6.5
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .
 # Two workers: half of a test's time is compilation, which uses one core.
-"$PYTHON" -m pytest -n 2 --dist=loadfile "$@"
+"$PYTHON" -m pytest -n 2 --dist=loadfile --no-loadscope-reorder "$@"

@@ -50,20 +50,47 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = " ".join([given, *flags]).strip()
 
 
+# The longest files of each tier come first, so that no worker is left with one of them
+# when the others are done. launch/test.sh keeps this order.
+_LONGEST = (
+    *("hostile/test_killed.py", "commands/test_accuracy.py", "commands/test_tags.py"),
+    *("forecast/test_accelerators.py", "docs/test_readme_walkthrough.py"),
+    *("docs/test_launch.py", "commands/test_protocols.py", "commands/test_export.py"),
+    *("runtime/test_several_devices.py", "runtime/test_processes.py"),
+    *("hostile/test_damaged_files.py", "experiments/test_accelerator_table.py"),
+    *("training/test_fit.py", "active_learning/test_active_loop.py"),
+    *("report/test_report.py", "commands/test_distill.py", "commands/test_teacher.py"),
+    *("commands/test_train.py", "distillation/test_loop.py"),
+    *("distillation/test_frepo.py", "distillation/test_matching.py"),
+    *("distillation/test_rfad.py", "distillation/test_methods.py"),
+    *("distillation/test_distilled_tags.py", "active_learning/test_monte_carlo.py"),
+    *("commands/test_extensions.py", "commands/test_exact_kernels.py"),
+)
+
+
+def _rank(path):
+    """Returns the place of a file in the order of the suite."""
+    name = f"{path.parent.name}/{path.name}"
+    return _LONGEST.index(name) if name in _LONGEST else len(_LONGEST)
+
+
 def _is_plain(item):
     marks = ("optimized", "nightly", "gpu")
     return not any(item.get_closest_marker(mark) for mark in marks)
 
 
 def pytest_collection_modifyitems(items):
-    """The plain tests of a file come first: each change drops compiled programs."""
+    """Long files come first, and in each the plain tests.
+
+    Each change between plain and optimized tests drops compiled programs.
+    """
     files = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
     items[:] = [
         item
-        for of_file in files.values()
-        for item in sorted(of_file, key=_is_plain, reverse=True)
+        for path in sorted(files, key=_rank)
+        for item in sorted(files[path], key=_is_plain, reverse=True)
     ]
 
 

@@ -89,3 +89,16 @@ def test_every_room_has_a_docstring_of_one_sentence(room):
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
     assert text.endswith(".")
     assert len(text.splitlines()) == 1
+
+
+def test_tests_mirror_the_rooms():
+    tests = Path(__file__).parents[1]
+    folders = {
+        path.name
+        for path in tests.iterdir()
+        if path.is_dir() and any(path.glob("*.py"))
+    }
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    others = {"docs", "experiments", "helpers", "hostile", "house", "previous_version"}
+    assert folders - others <= rooms
+    assert [path.name for path in tests.glob("*.py")] == ["conftest.py"]
