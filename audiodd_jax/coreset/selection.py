@@ -21,7 +21,6 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.kernels import random_features
-from audiodd_jax.networks import random_conv
 
 # Clips embedded at once.
 _CHUNK = 512
@@ -248,8 +247,8 @@ def embed(
 
     @jax.jit
     def part(images: Array) -> Array:
-        apply = lambda network: random_conv.apply(network, images, config)
-        phi = jnp.moveaxis(lax.map(apply, networks), 0, 1).reshape(len(images), -1)
+        phi = random_features.features(networks, images, config)
+        phi = jnp.moveaxis(phi, 0, 1).reshape(len(images), -1)
         return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
 
     rows = np.arange(len(clips.labels))

@@ -45,8 +45,8 @@ def mask(
     key: Key[Array, ""],
     images: Float[Array, "b f t 1"],
     share: float,
-    axis: int,
     stats: Normalization,
+    axis: int,
     bands: int,
 ) -> Float[Array, "b f t 1"]:
     """Silences a band of mel bins (axis 1) or frames (axis 2) of each clip.
@@ -55,8 +55,8 @@ def mask(
       key: draws the bands.
       images: standardised spectrograms.
       share: largest share of the axis that a band covers.
-      axis: 1 or 2.
       stats: statistics that standardised the images.
+      axis: 1 or 2.
       bands: number of bands: ``b``, or 1 that all clips share.
     """
     band = random_band(key, bands, images.shape[axis], share)
@@ -142,9 +142,9 @@ def augment(
     if config.noise_db:
         images = add_noise(keys[2], images, config.noise_db, stats, b)
     if config.time_mask:
-        images = mask(keys[3], images, config.time_mask, 2, stats, b)
+        images = mask(keys[3], images, config.time_mask, stats, 2, b)
     if config.frequency_mask:
-        images = mask(keys[4], images, config.frequency_mask, 1, stats, b)
+        images = mask(keys[4], images, config.frequency_mask, stats, 1, b)
     return images
 
 

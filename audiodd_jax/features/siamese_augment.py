@@ -10,6 +10,7 @@ References:
   2021, whose augmentations are for images; these are for spectrograms.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -50,13 +51,12 @@ def _draw_symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
     return jax.random.uniform(key, (), minval=-largest, maxval=largest)
 
 
-def _shift(axis: int) -> Change:
-    def change(key: Array, images: Array, share: float, stats: Normalization) -> Array:
-        size = images.shape[axis]
-        by = _draw_symmetric(key, share * size)
-        return _resample(images, jnp.arange(size) - by, axis, stats)
-
-    return change
+def _shift(
+    key: Array, images: Array, share: float, stats: Normalization, axis: int
+) -> Array:
+    size = images.shape[axis]
+    by = _draw_symmetric(key, share * size)
+    return _resample(images, jnp.arange(size) - by, axis, stats)
 
 
 def _stretch(key: Array, images: Array, share: float, stats: Normalization) -> Array:
@@ -66,31 +66,20 @@ def _stretch(key: Array, images: Array, share: float, stats: Normalization) -> A
     return _resample(images, middle + (jnp.arange(size) - middle) * rate, 2, stats)
 
 
-def _mask(axis: int) -> Change:
-    def change(key: Array, images: Array, share: float, stats: Normalization) -> Array:
-        return mask(key, images, share, axis, stats, bands=1)
-
-    return change
-
-
 def _gain(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
     gain = _draw_symmetric(key, decibel).astype(images.dtype)
     return images + gain * per_decibel(images, stats)
 
 
-def _noise(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
-    return add_noise(key, images, decibel, stats, draws=1)
-
-
 # Augmentations by the name of the setting of their strength.
 CHANGES: dict[str, Change] = {
-    "time_shift": _shift(2),
+    "time_shift": functools.partial(_shift, axis=2),
     "time_stretch": _stretch,
-    "frequency_shift": _shift(1),
+    "frequency_shift": functools.partial(_shift, axis=1),
     "gain_db": _gain,
-    "noise_db": _noise,
-    "time_mask": _mask(2),
-    "frequency_mask": _mask(1),
+    "noise_db": functools.partial(add_noise, draws=1),
+    "time_mask": functools.partial(mask, axis=2, bands=1),
+    "frequency_mask": functools.partial(mask, axis=1, bands=1),
 }
 
 
@@ -106,17 +95,19 @@ def change(
     """
     which_key, *keys = jax.random.split(key, 1 + len(CHANGES))
     applied = [
-        lambda x, k=k, f=f, size=size: f(k, x, size, stats)
-        for k, (name, f) in zip(keys, CHANGES.items(), strict=True)
-        if (size := getattr(config, name))
+        lambda x, key=key, augment=augment, strength=strength: augment(
+            key, x, strength, stats
+        )
+        for key, (name, augment) in zip(keys, CHANGES.items(), strict=True)
+        if (strength := getattr(config, name))
     ]
     if not applied:
         return images
     if config.mode == "one":
         which = jax.random.randint(which_key, (), 0, len(applied))
         return lax.switch(which, applied, images)
-    for f in applied:
-        images = f(images)
+    for augment in applied:
+        images = augment(images)
     return images
 
 

@@ -16,7 +16,7 @@ from audiodd_jax.networks.layers import Drop, Dropout, Head
 class Classifier(nn.Module):
     """A classifier of one-channel spectrograms.
 
-    Subclasses define ``stem`` and ``features``, and set ``Head_0`` in ``setup``.
+    Subclasses define ``stem(x, *, train)`` and ``features(stem, *, train, drop)``.
 
     Attributes:
       num_classes: ``c``.
@@ -28,17 +28,9 @@ class Classifier(nn.Module):
     dropout: float = 0.0
     head: str = "zero"
 
-    def stem(
-        self, x: Float[Array, "b f t 1"], *, train: bool
-    ) -> Float[Array, "b *rest"]:
-        """Computes the part that no dropout changes."""
-        raise NotImplementedError
-
-    def features(
-        self, stem: Float[Array, "b *rest"], *, train: bool, drop: Drop = False
-    ) -> Float[Array, "b d"]:
-        """Computes the input of the last layer."""
-        raise NotImplementedError
+    def setup(self) -> None:
+        """Makes the last layer, named as by ``nn.compact``."""
+        self.Head_0 = Head(self.num_classes, self.dropout, self.head)
 
     def logits(
         self, features: Float[Array, "b d"], *, drop: Drop = False
@@ -64,7 +56,7 @@ class Classifier(nn.Module):
 class StagedClassifier(Classifier):
     """A classifier made of convolutional stages, each followed by dropout.
 
-    Subclasses define ``num_stages`` and ``_stage``.
+    Subclasses define ``num_stages`` and ``_stage(x, stage, train)``.
 
     Attributes:
       width: channels of the first stage.
@@ -80,14 +72,6 @@ class StagedClassifier(Classifier):
     readout: str = "time_mean"
     block_dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
-
-    @property
-    def num_stages(self) -> int:
-        """Number of stages."""
-        raise NotImplementedError
-
-    def _stage(self, x: Array, stage: int, train: bool) -> Array:
-        raise NotImplementedError
 
     def setup(self) -> None:
         """Makes the layers that several methods use, named as by ``nn.compact``."""

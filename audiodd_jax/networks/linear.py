@@ -3,15 +3,11 @@
 from jaxtyping import Array, Float
 
 from audiodd_jax.networks.classifier import Classifier
-from audiodd_jax.networks.layers import Drop, Head
+from audiodd_jax.networks.layers import Drop
 
 
 class Linear(Classifier):
     """Logits linear in every bin of the spectrogram, which are its features."""
-
-    def setup(self) -> None:
-        """Makes the head, named as by ``nn.compact``."""
-        self.Head_0 = Head(self.num_classes, self.dropout, self.head)
 
     def stem(self, x: Float[Array, "b f t 1"], *, train: bool) -> Float[Array, "b d"]:
         """Flattens each spectrogram to a row."""

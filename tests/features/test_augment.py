@@ -56,7 +56,7 @@ def test_time_shift_moves_frames_and_brings_silence_in():
 @pytest.mark.parametrize(("axis", "size"), [(1, 6), (2, 10)])
 def test_a_mask_is_one_band_no_wider_than_asked(axis, size):
     x = images(200)
-    value = np.asarray(augment.mask(jax.random.key(1), x, 0.5, axis, STATS, len(x)))[
+    value = np.asarray(augment.mask(jax.random.key(1), x, 0.5, STATS, axis, len(x)))[
         ..., 0
     ]
     silent = value == np.asarray(x).min(axis=(1, 2, 3))[:, None, None]
