@@ -54,7 +54,7 @@ def test_time_shift_moves_frames_and_brings_silence_in():
 
 
 @pytest.mark.parametrize(("axis", "size"), [(1, 6), (2, 10)])
-def test_a_mask_is_one_band_no_wider_than_asked(axis, size):
+def test_a_mask_is_a_single_band_no_wider_than_its_setting(axis, size):
     x = images(200)
     value = np.asarray(augment.mask(jax.random.key(1), x, 0.5, STATS, axis, len(x)))[
         ..., 0
@@ -78,7 +78,7 @@ def test_gain_is_in_decibels():
     np.testing.assert_allclose(np.ptp(change, axis=(1, 2, 3)), 0, atol=1e-6)
 
 
-def test_background_adds_powers_at_the_ratio_that_was_drawn():
+def test_background_adds_power_at_the_drawn_ratio():
     decibel = jnp.full((64, 6, 10), -60.0).at[:, 2, 5].set(0.0)
     x = normalization.apply(decibel, STATS)
     noise = jnp.full((3, 6, 10), -17.0, jnp.float16)  # its own level does not matter
@@ -106,7 +106,7 @@ def test_background_adds_powers_at_the_ratio_that_was_drawn():
 
 
 @pytest.mark.parametrize("change", ["time_shift", "time_mask"])
-def test_silence_is_a_level_in_decibel_where_bins_have_their_own_statistics(change):
+def test_silence_is_a_level_in_decibels_with_statistics_per_bin(change):
     stats = Normalization(
         np.linspace(-50, -20, 6, dtype=np.float32),
         np.linspace(5, 15, 6, dtype=np.float32),

@@ -50,7 +50,7 @@ def test_average_precision_matches_scikit_learn_with_ties_and_weights():
             np.testing.assert_allclose(found, expected, rtol=2e-5)
 
 
-def test_copies_of_one_recording_weigh_as_one_clip():
+def test_copies_of_a_recording_weigh_as_much_as_one_clip():
     scores = [[3.0], [2.0], [2.0], [2.0], [1.0]]
     tags = [[1], [0], [0], [0], [1]]
     groups = jnp.asarray([0, 1, 1, 1, 2])

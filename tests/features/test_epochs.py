@@ -8,7 +8,7 @@ KEY = jax.random.key(3)
 
 
 @pytest.mark.parametrize(("clips", "size", "b"), [(10, 4, 4), (7, 10, 7), (12, 4, 4)])
-def test_every_epoch_holds_every_clip_once(clips, size, b):
+def test_every_epoch_has_every_clip_once(clips, size, b):
     steps = 3 * clips
     rows = np.asarray(batches.epoch_rows(KEY, clips, size, 0, steps))
     assert rows.shape == (steps, b)
@@ -19,7 +19,7 @@ def test_every_epoch_holds_every_clip_once(clips, size, b):
 
 @pytest.mark.parametrize("first", [0, 1, 2, 5, 7])
 @pytest.mark.parametrize("length", [1, 2, 9])
-def test_any_step_draws_the_same_wherever_it_starts(first, length):
+def test_batches_do_not_depend_on_the_first_step(first, length):
     whole = np.asarray(batches.epoch_rows(KEY, 10, 4, 0, 20))
     part = jax.jit(batches.epoch_rows, static_argnums=(1, 2, 4))(
         KEY, 10, 4, first, length

@@ -25,7 +25,7 @@ def test_features_do_not_depend_on_chunks(chunk):
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
 
 
-def test_the_first_networks_do_not_depend_on_how_many_there_are():
+def test_the_first_networks_do_not_depend_on_their_number():
     config = RandomNetworkConfig(depth=2, width=4)
     few, many = networks(config, 2), networks(config, 5)
     for a, b in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):

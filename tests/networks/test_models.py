@@ -84,7 +84,7 @@ def test_batch_statistics_are_those_of_the_batch():
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group", "none"])
-def test_low_precision_gives_float32_logits_close_to_full(norm):
+def test_low_precision_logits_are_float32_and_close(norm):
     config = ModelConfig(depth=2, width=8, norm=norm)
     full, low = models.make(config, 3), models.make(config, 3, jnp.bfloat16)
     variables = models.init(KEY, full, (8, 8))

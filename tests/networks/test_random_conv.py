@@ -89,7 +89,7 @@ def test_parameters_carry_no_gradient():
     assert all(not g.any() for g in jax.tree.leaves(grads))
 
 
-def test_too_small_a_spectrogram_is_named():
+def test_a_spectrogram_that_is_too_small_is_named():
     with pytest.raises(UserError, match="4 mel bins x 64 frames is too small"):
         random_conv.num_features((4, 64), RandomNetworkConfig(depth=3))
     config = RandomNetworkConfig(depth=1, width=2, readout="time_mean")
