@@ -90,8 +90,8 @@ def test_background_adds_power_at_the_drawn_ratio():
     np.testing.assert_array_equal(value, mix(1))
     changed = np.abs(value - decibel).max((1, 2)) > 1e-3
     assert 0.3 < changed.mean() < 0.7
-    # The loudest bin stays at 0 dB; elsewhere lies noise, 5 to 35 dB below it, with
-    # what its own power added to the loudest bin taken off.
+    # The loudest bin stays at 0 dB. Elsewhere the noise is 5 to 35 dB below it, minus
+    # the power that it added to the loudest bin.
     np.testing.assert_allclose(value.max((1, 2)), 0, atol=1e-4)
     floor = value[changed][:, 0, 0]
     assert (floor < -4.9).all()

@@ -13,7 +13,7 @@ def arrays(scores, tags):
 
 
 def test_by_hand_with_a_tie_and_a_tag_that_no_clip_has():
-    # First tag, by score: 0.9 has it, 0.8 not, then two of equal score, one has it:
+    # First tag, by score: 0.9 has it, 0.8 not, then one of two equal scores has it:
     # AP = 1/2 * 1/1 + 1/2 * 2/4. Second: the only clip with it comes third.
     scores = [[0.9, 0.1, 5.0], [0.5, 0.3, 4.0], [0.8, 0.7, 3.0], [0.5, 0.6, 2.0]]
     tags = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]]

@@ -13,7 +13,7 @@ ROOT = jax.random.key(3)
 
 @pytest.fixture
 def splits():
-    """The same 40 clips of a larger dataset: on the host, and on the device."""
+    """Returns 40 clips of a larger dataset, on the host and on the device."""
     rng = np.random.default_rng(0)
     features = rng.uniform(-80, 0, (100, 4, 6)).astype(np.float16)
     clips = np.sort(rng.permutation(100)[:40])
@@ -80,7 +80,7 @@ def test_balanced_batches_hold_as_many_of_each_class_class_by_class(splits):
         assert (np.asarray(device.labels)[own] == label).all()
         assert len(set(own)) == few
     assert (rows(few, 1) != drawn.reshape(-1)).any()
-    # A class with fewer clips repeats them in turn, each nearly as often.
+    # A smaller class repeats its clips in turn, so that counts differ by one.
     for label, own in enumerate(rows(many + 1).reshape(3, -1)):
         times = np.unique(own, return_counts=True)[1]
         assert times.size == counts[label]
@@ -97,7 +97,7 @@ def test_classes_and_their_recordings_are_drawn_evenly():
     rows = jax.jit(jax.vmap(lambda key: draw(key, data)))(keys)
     share = np.bincount(np.asarray(rows).ravel(), minlength=8) / rows.size
     np.testing.assert_allclose(share, [1 / 24] * 6 + [1 / 4, 1 / 2], atol=0.01)
-    # Without recordings each clip is its own.
+    # Without recordings every clip is its own recording.
     rows = jax.vmap(lambda key: draw(key, data._replace(recordings=None)))(keys)
     share = np.bincount(np.asarray(rows).ravel(), minlength=8) / rows.size
     np.testing.assert_allclose(share, [1 / 14] * 7 + [1 / 2], atol=0.01)

@@ -89,7 +89,7 @@ def test_a_changed_added_or_removed_file_is_noticed(
     assert len(checks.prepare(settings(sound_folder), place).labels) == 25
     (sound_folder / "low" / "new.wav").unlink()
     assert len(checks.prepare(settings(sound_folder), place).labels) == 24
-    # The last is the second again, found in the cache.
+    # The last equals the second and is read from the cache.
     assert len(computations) == 3
 
 

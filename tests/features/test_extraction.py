@@ -58,7 +58,7 @@ def test_every_process_has_a_share(sound_folder, tmp_path, monkeypatch):
 
 
 def test_every_process_reports_bad_recordings(sound_folder, tmp_path):
-    # A header that is fine, and samples that are not: found by decoding alone.
+    # A good header with bad samples, which only decoding finds.
     for name in ("high/02.wav", "low/09.wav"):
         wave = np.full(2000, np.nan, np.float32)
         soundfile.write(sound_folder / name, wave, 8000, subtype="FLOAT")
@@ -87,7 +87,7 @@ def test_a_killed_process_is_reported_and_leaves_nothing(
         checks.prepare(config, tmp_path)
     assert not list((tmp_path / "features").iterdir())
     assert len(started) == 2
-    # The one that was not killed is not left behind.
+    # The other process does not survive either.
     assert not any(psutil.pid_exists(process.pid) for process in started)
 
 
@@ -155,7 +155,7 @@ def test_background_noise_becomes_pieces_of_a_clip(sound_folder, tmp_path):
     waves = [(rng.standard_normal(n).astype(np.float32), 8000) for n in (8000, 3000)]
     object.__setattr__(recordings, "load_noise", lambda: waves)
     cache._write_noise(tmp_path, recordings, config.features)
-    # Of one second, 0.8 s are used: one piece of half a second; of 0.375 s none.
+    # 0.8 s of one second are used: a piece of half a second; none of 0.375 s.
     noise = np.load(tmp_path / "noise.npy")
     assert noise.shape == (1, 8, 16)
     samples = logmel.frontend(config.features).samples

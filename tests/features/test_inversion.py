@@ -1,4 +1,4 @@
-"""Sound from log-mel spectrograms: pairs, least squares, Griffin-Lim beside librosa."""
+"""Inversion of log-mel spectrograms: STFT pairs, least squares, Griffin-Lim."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def tone(hz, config=SMALL):
 
 @pytest.mark.parametrize(
     ("window", "samples", "padding"),
-    # Even and odd, longer than the clip, and barely a window.
+    # Even, odd, longer than the clip, and barely a window.
     [(256, 4_000, 0), (97, 1_000, 6), (700, 300, 1), (2, 50, 0), (5, 1, 3)],
 )
 def test_inverse_stft_is_the_inverse(window, samples, padding):
@@ -76,7 +76,7 @@ def test_stft_matches_librosa():
 def test_linear_power_solves_the_least_squares_of_scipy():
     filters = logmel.mel_filter_bank(SMALL).astype(np.float64)
     rng = np.random.default_rng(0)
-    # Some that sounds have, and some that none has: coresets hold either.
+    # Spectrograms of sounds, and others: coresets have both.
     heard = filters @ rng.gamma(0.5, size=(filters.shape[1], 8))
     unheard = 1e-2 * 10 ** rng.uniform(-3, 0, (filters.shape[0], 8))
     y = np.concatenate([heard, unheard], 1)
@@ -94,14 +94,14 @@ def test_a_tone_keeps_its_pitch_and_silence_stays_silent():
     found = inversion.invert(log_mel, SMALL, key=jax.random.key(0))
     spectrum = np.abs(np.fft.rfft(np.asarray(found.waveforms[0])))
     hz = np.fft.rfftfreq(found.waveforms.shape[1], 1 / 8_000)[spectrum.argmax()]
-    # Within the mel bin that holds it.
+    # Within the mel bin of the tone.
     assert hz == pytest.approx(1_000, abs=75)
     assert np.abs(found.waveforms[0]).max() == pytest.approx(0.9, abs=1e-5)
     assert not np.any(found.waveforms[1])
     assert np.isfinite(found.convergence).all()
 
 
-# At equal momentum it is the same algorithm from other random phases.
+# With equal momentum it is the same algorithm from other random phases.
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_frame_count_contract(rate, seconds, frames):
     size = logmel.frontend(config)
     assert size.samples == size.hop * frames
     assert size.samples >= seconds * rate - 1e-3
-    # No more than the rounding of the hop is added to the clip.
+    # The clip grows only by the rounding of the hop.
     assert size.samples < seconds * rate + frames
 
 

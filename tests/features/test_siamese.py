@@ -46,8 +46,8 @@ def test_each_change_has_its_own_switch(name):
 
 
 @pytest.mark.parametrize("mode", ["one", "all"])
-def test_both_sides_have_the_same_change(mode):
-    """What happens to a clip does not depend on the clips beside it, or how many."""
+def test_both_sides_are_augmented_in_the_same_way(mode):
+    """The augmentation of a clip does not depend on the other clips or their number."""
     config = SiameseConfig(mode, **LARGE)
     real, synthetic = images(7, 1), images(2, 2)
     shared = synthetic.at[0].set(real[4])

@@ -1,4 +1,4 @@
-"""Validation clips: scores by recording, and what percentages are of."""
+"""Validation clips: scores by recording, and the base of percentages."""
 
 import csv
 
@@ -13,7 +13,7 @@ from audiodd_jax.kernels import ridge_scoring
 
 
 def test_clips_of_one_recording_and_class_share_a_number():
-    """A speaker's classes are apart, and clips without a recording are their own."""
+    """Classes of a speaker differ; clips without a recording are their own."""
     groups = np.array(["a", "a", "b", "", "", "s", "s", "a"])
     labels = np.array([0, 0, 0, 1, 1, 0, 1, 0])
     numbers = np.asarray(dataset._recordings(groups, labels))
@@ -52,8 +52,8 @@ def test_the_error_of_a_single_recording_is_undefined():
 
 
 @pytest.mark.parametrize(("given", "counted"), [(True, 8), (False, 12)])
-def test_percentages_are_of_the_training_split_as_published(given, counted, tmp_path):
-    """Given validation clips are no part of it; those that we hold out are."""
+def test_percentages_refer_to_the_published_training_split(given, counted, tmp_path):
+    """The split excludes published validation clips and includes held-out ones."""
     rows, rng = [], np.random.default_rng(0)
     parts = [("train", 4), ("validation" if given else "train", 2), ("test", 2)]
     for label in ("a", "b"):

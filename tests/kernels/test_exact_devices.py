@@ -1,4 +1,4 @@
-"""Exact kernels, and steps of KIP, on eight simulated devices are those of one."""
+"""Exact kernels and steps of KIP on eight simulated devices and on one."""
 
 import json
 import subprocess

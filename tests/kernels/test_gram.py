@@ -1,4 +1,4 @@
-"""Matrices of an exact kernel by tiles: the whole, cut, resumed, of other inputs."""
+"""Matrices of an exact kernel in tiles: whole, interrupted and resumed."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ def exact(x1, x2, kind="nngp", config=CONFIG):
 
 @pytest.fixture
 def tiles(monkeypatch):
-    """Numbers of tiles that matrices computed, one a call of the compiled program."""
+    """Counts the tiles of each call of the compiled program."""
     counts = []
     make = exact_matrix._make_compute
 
@@ -44,7 +44,7 @@ def tiles(monkeypatch):
 
 
 def cut_after(monkeypatch, rounds):
-    """A signal is noted after so many rounds of tiles."""
+    """Sends a signal after a number of rounds of tiles."""
     seen = []
 
     @contextlib.contextmanager
@@ -97,8 +97,8 @@ def test_a_resumed_matrix_matches_an_uninterrupted_one(
     assert not tiles
 
 
-def test_finished_tiles_are_kept(tmp_path, monkeypatch, tiles):
-    """So that a kill, which nothing notes, loses seconds alone."""
+def test_finished_tiles_are_saved_at_once(tmp_path, monkeypatch, tiles):
+    """A kill, which cannot be handled, loses only seconds of work."""
     monkeypatch.setattr(tile_store, "_SAVE_SECONDS", 0.0)
     x, calls = inputs(6), []
 
@@ -136,7 +136,7 @@ def test_other_inputs_and_settings_are_not_mixed_up(tmp_path):
         )
     files = len(list(tmp_path.iterdir()))
     assert files == 9
-    # These change nothing of the kernel.
+    # These settings do not affect the kernel.
     kept("nngp", x1, config=RandomNetworkConfig(depth=1, width=3, readout="dense"))
     assert len(list(tmp_path.iterdir())) == files
 

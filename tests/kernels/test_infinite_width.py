@@ -1,4 +1,4 @@
-"""Exact kernels: against formulas of our own, random networks, and themselves."""
+"""Exact kernels against explicit formulas and random networks."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ def exact(config, kind="nngp"):
     return jax.jit(infinite_width.make_kernel(config, kind))
 
 
-# The formulas, written out in NumPy: covariances of all pairs of positions.
+# The formulas in NumPy, with covariances of all pairs of positions.
 
 
 def pad(k):
@@ -31,7 +31,7 @@ def pad(k):
 
 
 def convolved(k, weight_variance):
-    """Mean over the 3x3 window that moves at both positions alike, zeros outside."""
+    """Mean over 3x3 windows that move together, with zeros outside."""
     f, t = k.shape[:2]
     k = pad(k)
     windows = [
@@ -60,7 +60,7 @@ def rectified(k, var1, var2):
 
 
 def by_hand(x1, x2, config, kind):
-    """The kernel of one pair of ``[f, t]`` images."""
+    """Computes the kernel of a pair of ``[f, t]`` images."""
     w, b2 = config.weight_variance, config.bias_std**2
     own = [np.multiply.outer(x, x) for x in (x1, x2)]
     k, theta = np.multiply.outer(x1, x2), 0.0
@@ -94,7 +94,7 @@ def test_the_kernel_matches_its_formulas(kind, readout):
 
 
 def test_constant_images_by_hand():
-    """One layer over 2x2 pixels, which its windows of nine see four of."""
+    """One layer over 2x2 pixels: each 3x3 window covers all four."""
     config = RandomNetworkConfig(depth=1, bias_std=0.0)
     x1, x2 = jnp.full((1, 2, 2, 1), 3.0), jnp.full((1, 2, 2, 1), -2.0)
     kernel = exact(config)
@@ -119,7 +119,7 @@ def test_it_is_symmetric_and_positive_semi_definite(kind, readout):
 
 
 def deviations(config, networks):
-    """Of each random network's kernel from the exact one, relative to it."""
+    """Relative errors of the kernels of random networks."""
     x = inputs(4)
 
     @jax.jit
@@ -147,11 +147,11 @@ def slope(sizes, errors):
 def test_random_networks_converge_as_one_over_the_root_of_their_number(readout):
     config = RandomNetworkConfig(depth=2, width=32, readout=readout, output_dim=64)
     each = deviations(config, 512)
-    # The kernel of n networks is the mean of theirs: that of every n in turn.
+    # The kernel of n networks is the mean of their kernels.
     numbers = (1, 4, 16)
     errors = [size(each.reshape(-1, n, 4, 4).mean(1)) for n in numbers]
     assert slope(numbers, errors) == pytest.approx(-0.5, abs=0.1)
-    # What is left of all of them, a finite width's bias included.
+    # The remaining error includes the bias of a finite width.
     assert size(each.mean(0)) < 0.04
 
 
@@ -186,7 +186,7 @@ def test_gradients_match_finite_differences(kind, x64):
 
     @jax.jit
     def loss(x):
-        # Of the Gram matrix too, on whose diagonal the angle's slope is infinite.
+        # Also for a Gram matrix, where the slope of the angle is infinite on the diagonal.
         k = infinite_width.rows(kernel, x, x, 4) if kind == "nngp" else 0.0
         return jnp.sum(weights * (infinite_width.rows(kernel, x_b, x, 4) + k))
 
@@ -214,7 +214,7 @@ def test_pairs_at_once_fit_the_memory():
     )
     few, more = (at_once((32, 32), memory << 30) for memory in (1, 3))
     assert 1 <= few < more < at_once((16, 16), 3 << 30)
-    # What the compiler says that this many take.
+    # Memory of this number of pairs, from the compiler.
     pairs = at_once((16, 16), 64 << 20)
     kernel = infinite_width.make_kernel(RandomNetworkConfig(), "ntk")
     a, b = infinite_width.tile_shape(pairs, 100, 100)

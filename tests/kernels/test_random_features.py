@@ -59,7 +59,7 @@ def test_dense_readout_has_the_analytic_kernel_in_expectation():
     for name, config in (("analytic", analytic), ("dense", dense)):
         phi = random_features.features(networks(config, 48), x, config)
         estimates[name] = np.asarray(random_features.kernel(phi, phi, config))
-    # The trunks are the same draws, so only the head's sampling error is left.
+    # The trunks are the same draws; only the head's sampling error remains.
     np.testing.assert_allclose(estimates["dense"], estimates["analytic"], rtol=0.03)
 
 

@@ -1,4 +1,4 @@
-"""Batch norm, ReLU and pooling in one, against Flax's layer and the plain pooling."""
+"""Fused batch norm, ReLU and pooling against the layers of Flax."""
 
 import flax.linen as nn
 import jax
@@ -82,10 +82,10 @@ def test_statistics_and_gradients_of_a_network(side):
 
     def with_plain_layers(*args):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layers, "POOL", 1000)  # no side is a multiple of it
+            patch.setattr(layers, "POOL", 1000)  # no side is a multiple of the pool
             return apply(*args)
 
-    # The head begins with zeros, through which no gradient would flow.
+    # A head of zeros would pass no gradient.
     params = jax.tree.map(lambda p: p + 0.1, variables["params"])
     found, expected = apply(params, x), with_plain_layers(params, x)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), found, expected)

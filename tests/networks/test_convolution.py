@@ -37,8 +37,8 @@ def test_written_out_gradients_match_automatic_ones(b, f, t, channels, k, stride
         np.testing.assert_allclose(a / scale, b_ / scale, atol=1e-5)
 
 
-def test_convolutions_are_not_left_to_a_single_core():
-    """XLA:CPU puts what YNNPACK runs, on one core, into a computation of its own."""
+def test_convolutions_use_all_cores():
+    """XLA:CPU puts convolutions for YNNPACK, which uses one core, into a fusion."""
     x, kernel, ct = case(0, 8, 16, 16, 32, 32, 3, 1)
 
     def both(x, kernel, ct):

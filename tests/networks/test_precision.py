@@ -52,7 +52,7 @@ def test_features_and_gradients_stay_within_their_error_bounds(
     exact, exact_grad = found["float32"]
     distance = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
     assert 0 < distance(phi.astype(jnp.float32), exact) < error
-    # Where the ReLU opens elsewhere, a gradient is another.
+    # Gradients differ where rounding opens or closes a ReLU.
     assert 0 < distance(grad, exact_grad) < 0.2
 
 
@@ -71,7 +71,7 @@ def test_accelerators_get_the_same_network(name, monkeypatch):
     ours = both()
     take = lambda *operands, cpu, default: default(*operands)
     monkeypatch.setattr(jax.lax, "platform_dependent", take)
-    # A CPU multiplies in float32 whatever it is asked for, but for bfloat16 operands.
+    # CPUs multiply in float32 whatever the request, except for bfloat16 operands.
     error = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 2e-2}[name]
     distance = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
     phi, grad = both()

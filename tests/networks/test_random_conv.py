@@ -12,7 +12,7 @@ from audiodd_jax.networks import random_conv, winograd
 
 
 def plain_apply(params, x):
-    """The network as its definition reads, for JAX to differentiate."""
+    """The network by its definition, which JAX differentiates."""
     for kernel, bias in zip(params.kernels, params.biases, strict=True):
         numbers = ("NHWC", "HWIO", "NHWC")
         x = lax.conv_general_dilated(
@@ -31,7 +31,7 @@ def plain_apply(params, x):
     [((8, 8), False), ((9, 11), False), ((15, 8), False), ((9, 11), True)],
 )
 def test_features_and_input_gradient(shape, fast, x64, monkeypatch):
-    if fast:  # as for many channels, where a map is large enough
+    if fast:  # the path for many channels, where the map is large enough
         monkeypatch.setattr(winograd, "CHANNELS", 1)
         monkeypatch.setattr(winograd, "TILES", 64)
     config = RandomNetworkConfig(depth=3, width=5)
