@@ -186,7 +186,7 @@ def test_gradients_match_finite_differences(kind, x64):
 
     @jax.jit
     def loss(x):
-        # Also for a Gram matrix, where the slope of the angle is infinite on the diagonal.
+        # Also for a Gram matrix, on whose diagonal the slope of the angle is infinite.
         k = infinite_width.rows(kernel, x, x, 4) if kind == "nngp" else 0.0
         return jnp.sum(weights * (infinite_width.rows(kernel, x_b, x, 4) + k))
 
