@@ -38,7 +38,7 @@ def test_written_out_gradients_match_automatic_ones(b, f, t, channels, k, stride
 
 
 def test_convolutions_use_all_cores():
-    """XLA:CPU puts convolutions for YNNPACK, on one core, into separate computations."""
+    """XLA:CPU puts convolutions for YNNPACK (one core) into separate computations."""
     x, kernel, ct = case(0, 8, 16, 16, 32, 32, 3, 1)
 
     def both(x, kernel, ct):
