@@ -46,7 +46,7 @@ def test_each_recording_weighs_the_same_in_a_score():
     assert np.isclose(grouped.loss, 0.5 * (2 / 3) / 2)
 
 
-def test_the_error_of_a_single_recording_is_undefined():
+def test_the_error_of_a_single_recording_is_zero():
     found = metric.grouped_mean(jnp.array([1.0, 0.0]), jnp.array([1, 1]))
     assert (float(found.mean), float(found.error)) == (0.5, 0.0)
 
