@@ -17,16 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 ROOTS = (
     "README.md",
     "BUILD_NOTES.md",
-    "audiodd_jax/CHANGES.md",
-    *(
-        f"audiodd_jax/{name}"
-        for name in (
-            *("__init__.py", "__main__.py", "command_line.py", "errors.py", "flags.py"),
-            *("active_learning", "commands", "config", "coreset", "data"),
-            *("distillation", "features", "forecast", "kernels", "networks"),
-            *("report", "runtime", "sweep", "training"),
-        )
-    ),
+    "audiodd_jax",
     "launch",
     "experiments",
     ".ci",
