@@ -22,36 +22,24 @@ from audiodd_jax.runtime.files import (
 from audiodd_jax.runtime.locks import hold_folder
 
 
-def differences(
-    before: dict, now: dict, prefix: str = "", ignored: frozenset[str] = frozenset()
-) -> list[str]:
-    """Describes the fields in which two nested configurations differ.
-
-    Args:
-      prefix: put in front of the fields' names.
-      ignored: dotted names of fields that may differ.
-    """
-    sentences = []
-    for name in sorted({*before, *now}):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            sentences += differences(old, new, f"{prefix}{name}.", ignored)
-        elif old != new and prefix + name not in ignored:
-            sentences.append(f"{prefix}{name} was {old!r} and is now {new!r}")
-    return sentences
-
-
-def _filled(values: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-    """Adds missing settings from ``defaults`` to a nested configuration."""
-    if not isinstance(values, dict):
-        return {}
-    result = dict(values)
-    for name, default in defaults.items():
-        if isinstance(default, dict):
-            result[name] = _filled(result.get(name, {}), default)
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by their dotted names; none if they are damaged."""
+    values = {}
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if isinstance(value, dict):
+            values |= _flat(value, f"{prefix}{name}.")
         else:
-            result.setdefault(name, default)
-    return result
+            values[prefix + name] = value
+    return values
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Describes the settings that differ."""
+    return [
+        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        for name in sorted({*before, *now})
+        if before.get(name) != now.get(name)
+    ]
 
 
 class RunDirectory:
@@ -122,14 +110,16 @@ class RunDirectory:
         if environment.exists():
             before, now = read_json(environment).get("numerics") or {}, numerics()
             now = {name: now.get(name) for name in before}
-            if changes := differences(before, now):
+            if changes := _changes(before, now):
                 raise UserError(
                     f"{self.path} was run with other settings of JAX: {changes[0]}"
                 )
         # Through JSON, which turns tuples into lists.
-        now = json.loads(json.dumps(self._config))
-        before = _filled(read_json(file), self._defaults)
-        if changes := differences(before, now, ignored=self._may_change):
+        now = _flat(json.loads(json.dumps(self._config)))
+        before = _flat(self._defaults) | _flat(read_json(file))
+        for name in self._may_change:
+            before[name] = now.get(name)
+        if changes := _changes(before, now):
             more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
             raise UserError(
                 f"{self.path} holds a run with another configuration "
