@@ -8,8 +8,8 @@ import published
 import pytest
 
 import audiodd_jax
-from audiodd_jax.commands import folds as cross_validate
-from audiodd_jax.commands import main
+from audiodd_jax.commands import distill as distill_command
+from audiodd_jax.commands import folds, main
 from audiodd_jax.data.published import esc50, speech_commands, urbansound8k
 from audiodd_jax.errors import UserError
 
@@ -209,7 +209,7 @@ def test_fold_all_needs_data_with_folds(capsys, cache, tmp_path):
         run(capsys, "distill", "--fold=all", *TINY, f"--workdir={tmp_path / 'run'}")
     with pytest.raises(UserError, match="--fold is the number of a fold, or all"):
         run(capsys, "prepare", "--fold=first")
-    assert cross_validate.fold_directories(tmp_path / "run") == []
+    assert folds.directories(tmp_path / "run") == []
 
 
 @pytest.mark.slow
@@ -226,7 +226,7 @@ def test_an_interrupted_run_of_every_fold_resumes(
     data = ["--dataset=folder", f"--data_dir={table}", "--fold=all"]
     whole = distill_and_evaluate(capsys, tmp_path / "whole", *data)
     assert len(whole["folds"]) == 3
-    real, calls = cross_validate.distill_once, []
+    real, calls = distill_command.distill, []
 
     def die_in_the_second(*arguments):
         calls.append(0)
@@ -234,11 +234,11 @@ def test_an_interrupted_run_of_every_fold_resumes(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(cross_validate, "distill_once", die_in_the_second)
+    monkeypatch.setattr(distill_command, "distill", die_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         run(capsys, "distill", *data, *TINY, f"--workdir={tmp_path / 'cut'}")
     assert not (tmp_path / "cut" / "result.json").exists()
-    monkeypatch.setattr(cross_validate, "distill_once", real)
+    monkeypatch.setattr(distill_command, "distill", real)
     resumed = distill_and_evaluate(capsys, tmp_path / "cut", *data)
     untimed = lambda result: {**result, "wall_seconds": 0}
     assert untimed(resumed) == untimed(whole)

@@ -46,7 +46,7 @@ def test_a_first_run_gains_ten_points_and_names_its_metric(tmp_path, capsys):
 def test_matching_is_refused_before_a_folder_is_made(tmp_path, capsys):
     place = tmp_path / "run"
     said = fails(capsys, "distill", *WHAT, "--method=dm", f"--workdir={place}")
-    assert said.startswith("dm matches clips class by class, and clips with tags have")
+    assert said.startswith("dm matches clips class by class, but clips with tags")
     assert not place.exists()
 
 
