@@ -155,7 +155,7 @@ def _compiled(
         return rows
     chip, steps = target.chip, step["steps"]
     most = max(each["memory"] for each in accounts if "error" not in each)
-    fits = "" if most <= chip.memory else "; that is MORE than there is"
+    fits = "" if most <= chip.memory else "; that is MORE than available"
     needs = f"{_size(step['step_bytes'])} per step"
     exchanged = ", ".join(
         f"{count / steps:g} {name} of {_size(size / steps)}"

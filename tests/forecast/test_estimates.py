@@ -80,7 +80,7 @@ def test_programs_that_do_not_fit_are_reported(compiler):
     compiler({**STEP, "memory": 20 * 10**9})
     target = targets.parse("v5e")
     rows = dict(estimates.distillation(Workload(settings(), SIZES, 10), target))
-    assert rows["memory"].endswith("of 17.2 GB per chip; that is MORE than there is")
+    assert rows["memory"].endswith("of 17.2 GB per chip; that is MORE than available")
 
 
 @pytest.mark.parametrize(
