@@ -107,12 +107,6 @@ def augmented(
     return change(key, real, config, stats), change(key, synthetic, config, stats)
 
 
-def make_optimizer(config: MatchingConfig) -> optax.GradientTransformation:
-    """Returns the optimiser of the images."""
-    create = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
-    return create(config.learning_rate, config.momentum)
-
-
 def class_gradients(
     matched: Matched,
     key: Key[Array, ""],
@@ -144,7 +138,8 @@ def make(
 ) -> Method:
     """Returns a matching method; each stored image holds ``factor`` spectrograms."""
     num_classes, model = context.sizes.c, matched.model
-    tx = make_optimizer(config)
+    optimizer = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
+    tx = optimizer(config.learning_rate, config.momentum)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         first, opt_state = jnp.zeros((), jnp.int32), tx.init(start.images)

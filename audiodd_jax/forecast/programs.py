@@ -94,12 +94,9 @@ def _coreset(sizes: Sizes, factor: int = 1) -> CoresetArrays:
     return CoresetArrays(images, _array(count, sizes.c), _array())
 
 
-class _Chunk(NamedTuple):
-    function: jax.stages.Wrapped
-    state: Any
-
-
-def _chunk(work: Workload, mesh: Mesh, plan: Plan, augment: AugmentConfig) -> _Chunk:
+def _chunk(
+    work: Workload, mesh: Mesh, plan: Plan, augment: AugmentConfig
+) -> tuple[jax.stages.Wrapped, Any]:
     """Returns the chunk of steps of a method, and its abstract state."""
     config, stats = work.config, _stats(work.sizes)
     context = Context(work.sizes, stats, mesh, plan)
@@ -107,13 +104,13 @@ def _chunk(work: Workload, mesh: Mesh, plan: Plan, augment: AugmentConfig) -> _C
     start = _coreset(work.sizes, config.coreset.factor)
     draw = method.draw or batches.uniform(config.loop.batch_size)
     function = steps.make_chunk(method, draw, augment, stats, mesh=mesh)
-    return _Chunk(function, jax.eval_shape(method.init, _key(), start))
+    return function, jax.eval_shape(method.init, _key(), start)
 
 
 def distillation_step(work: Workload, mesh: Mesh, plan: Plan) -> Program:
     """The chunk of steps of ``audiodd distill``."""
     config, sizes = work.config, work.sizes
-    chunk = _chunk(work, mesh, plan, config.augment)
+    chunk, state = _chunk(work, mesh, plan, config.augment)
     length = min(config.loop.log_every, config.loop.steps)
     if sizes.train:
         data = _stored(sizes, sizes.train)
@@ -121,10 +118,10 @@ def distillation_step(work: Workload, mesh: Mesh, plan: Plan) -> Program:
         batch = (length, sizes.b)
         features = _array(*batch, sizes.f, sizes.t, dtype=jnp.float16)
         data = Streamed(features, _array(*batch, dtype=jnp.int32))
-    state, data, key = on_mesh((chunk.state, data, _key()), mesh)
+    state, data, key = on_mesh((state, data, _key()), mesh)
     is_rounded = config.method not in (*MATCHING, "kip", "frepo")
     precision = config.network.precision if is_rounded else "float32"
-    return Program(chunk.function, (state, data, length, key), length, precision)
+    return Program(chunk, (state, data, length, key), length, precision)
 
 
 def compiled_bytes(work: Workload, mesh: Mesh, plan: Plan) -> int:
@@ -133,10 +130,10 @@ def compiled_bytes(work: Workload, mesh: Mesh, plan: Plan) -> int:
     It is that of a step without augmentation, on a split of one batch. Compiling takes
     seconds; nothing is allocated.
     """
-    chunk = _chunk(work, mesh, plan, AugmentConfig())
+    chunk, state = _chunk(work, mesh, plan, AugmentConfig())
     key = devices.replicate(jax.random.key(0), mesh)
     data = _clips(work.sizes, work.sizes.b)
-    lowered = chunk.function.lower(chunk.state, data, 2, key)
+    lowered = chunk.lower(state, data, 2, key)
     return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
