@@ -43,6 +43,7 @@ PHRASES = {
     r"there (?:is|are) none": "not found",
     r"(?:is|are|was|were) none": "does not exist",
     r"(?:is|are|was|were) not there": "missing",
+    r"than there (?:is|are)": "than available",
     r"without a word": "silently",
     r"beside": "next to, alongside",
     r"all but(?! (?:one|two|the))": "almost, except",
