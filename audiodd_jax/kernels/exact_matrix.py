@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,14 @@ from tqdm import tqdm
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import infinite_width
-from audiodd_jax.kernels.tile_store import TileStore
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.files import DAMAGE, load_npz, remove_unfinished, save_npz
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 
 _log = logging.getLogger(__name__)
+
+# Least time between two writes of the file.
+_SAVE_SECONDS = 30.0
 
 
 def count_pairs(a: int, b: int | None = None) -> int:
@@ -42,9 +47,7 @@ def matrix(
     a digest of the inputs and the settings.
 
     Args:
-      config: settings of the networks.
       kind: ``nngp`` or ``ntk``.
-      x1: inputs of the rows.
       x2: inputs of the columns; None: ``x1``, and only the upper triangle is computed.
       folder: where finished tiles are saved; None: memory only.
       mesh: devices that share the tiles; None: all.
@@ -70,7 +73,7 @@ def matrix(
     inputs = devices.replicate((x1, x2), mesh)
 
     file = folder / f"{kind}-{_digest(config, kind, x1, x2)}.npz" if folder else None
-    store = TileStore(file, shape, (a, b), is_gram)
+    store = _TileStore(file, shape, (a, b), is_gram)
     missing, count = store.missing(), len(store.tiles)
     done = count - len(missing)
     if done:
@@ -125,3 +128,79 @@ def _digest(
     for x in (x1, x2):
         digest.update(np.ascontiguousarray(x).tobytes())
     return digest.hexdigest()[:16]
+
+
+class _Tile(NamedTuple):
+    """The first row and column of a rectangle of the matrix."""
+
+    row: int
+    column: int
+
+
+class _TileStore:
+    """A float32 matrix that is computed and saved in tiles; missing entries are NaN.
+
+    Args:
+      file: where finished tiles are saved and loaded from; None: memory only.
+      shape: shape of the matrix.
+      sides: shape of a tile; tiles at the end are cut off.
+      is_symmetric: compute only tiles on and above the diagonal.
+    """
+
+    def __init__(
+        self,
+        file: Path | None,
+        shape: tuple[int, int],
+        sides: tuple[int, int],
+        is_symmetric: bool,
+    ):
+        self._file, self._sides, self._is_symmetric = file, sides, is_symmetric
+        self._values = _load(file, shape)
+        self._saved = time.monotonic()
+        a, b = sides
+        self.tiles = [
+            _Tile(i, j)
+            for i in range(0, shape[0], a)
+            for j in range(i if is_symmetric else 0, shape[1], b)
+        ]
+
+    def _slices(self, tile: _Tile) -> tuple[slice, slice]:
+        a, b = self._sides
+        return slice(tile.row, tile.row + a), slice(tile.column, tile.column + b)
+
+    def missing(self) -> list[_Tile]:
+        """Returns the tiles that are not computed yet."""
+        return [t for t in self.tiles if np.isnan(self._values[self._slices(t)]).any()]
+
+    def put(self, tile: _Tile, values: Float[np.ndarray, "a b"]) -> None:
+        """Stores a tile; rows and columns beyond the matrix are dropped."""
+        target = self._values[self._slices(tile)]
+        target[...] = values[: target.shape[0], : target.shape[1]]
+
+    def save(self, *, at_once: bool) -> None:
+        """Writes the file if ``at_once``, or if the last write was a while ago."""
+        is_due = at_once or time.monotonic() - self._saved > _SAVE_SECONDS
+        if self._file and is_due:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            save_npz(self._file, kernel=self._values)
+            self._saved = time.monotonic()
+
+    def matrix(self) -> Float[np.ndarray, "a b"]:
+        """Returns the finished matrix."""
+        if not self._is_symmetric:
+            return self._values
+        return np.triu(self._values) + np.triu(self._values, 1).T
+
+
+def _load(file: Path | None, shape: tuple[int, int]) -> Float[np.ndarray, "a b"]:
+    """Reads the saved part of a matrix; the rest is NaN."""
+    if file:
+        remove_unfinished(file.parent, file.name)
+    if file and file.exists():
+        try:
+            values = load_npz(file)["kernel"]
+            if values.shape == shape and values.dtype == np.float32:
+                return values
+        except DAMAGE:
+            _log.warning("%s is damaged and is computed again", file)
+    return np.full(shape, np.nan, np.float32)

@@ -82,9 +82,8 @@ def _stax() -> Any:
 def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
     """Returns the kernel function of all pairs at once, pure and differentiable.
 
-    Args:
-      config: settings of the networks, of which the width has no effect.
-      kind: ``nngp`` or ``ntk``, of the network with its dense readout.
+    ``kind`` is ``nngp`` or ``ntk``, of the network with its dense readout. The width in
+    ``config`` has no effect.
 
     Raises:
       UserError: neural-tangents is not installed, or the kernel is unknown.
@@ -116,15 +115,11 @@ def make_kernel(config: RandomNetworkConfig, kind: str) -> Kernel:
 
 
 def pairs_at_once(
-    image_shape: tuple[int, int],
-    *,
-    is_differentiated: bool,
-    memory: int | None = None,
+    image_shape: tuple[int, int], *, is_differentiated: bool, memory: int | None = None
 ) -> int:
     """Returns the number of pairs that certainly fit the memory at once.
 
     Args:
-      image_shape: ``(f, t)`` of the inputs.
       is_differentiated: True if a backward pass follows.
       memory: bytes available; None: a share of the first local device's memory.
 
@@ -133,8 +128,7 @@ def pairs_at_once(
     """
     if memory is None:
         device = jax.local_devices()[0]
-        share = memory_share(device.platform)
-        memory = int(share * memory_of(device))
+        memory = int(memory_share(device.platform) * memory_of(device))
     positions = math.prod(image_shape) ** 2
     numbers = (_BACKWARD if is_differentiated else _FORWARD) * positions
     pair_bytes = (8 if jax.config.jax_enable_x64 else 4) * numbers
@@ -160,10 +154,7 @@ def tile_shape(pairs: int, rows: int, columns: int) -> tuple[int, int]:
 
 
 def rows(
-    kernel: Kernel,
-    x1: Float[Array, "a f t 1"],
-    x2: Float[Array, "b f t 1"],
-    pairs: int,
+    kernel: Kernel, x1: Float[Array, "a f t 1"], x2: Float[Array, "b f t 1"], pairs: int
 ) -> Float[Array, "a b"]:
     """Computes ``kernel(x1, x2)`` in tiles of at most ``pairs`` pairs.
 

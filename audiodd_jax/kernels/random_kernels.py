@@ -14,7 +14,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import random_features
@@ -71,10 +71,7 @@ def make(
     """Returns the kernel function of ``num_networks`` networks drawn from its key.
 
     Args:
-      network: settings of the random networks.
-      num_networks: ``n``.
       precision: least precision of the kernels.
-      plan: memory plan.
       mesh: devices that share the work; None: one device.
     """
 
@@ -109,7 +106,6 @@ def sum_over_devices(
     Args:
       sums: maps ``(key, x_b, x_s, grid)`` to the sums over a device's share of the
         networks, for its share of the batch.
-      mesh: devices; None: one.
     """
     if mesh is None or mesh.size == 1:
         return lambda key, x_b, x_s: sums(key, x_b, x_s, _ONE_DEVICE)
@@ -133,6 +129,15 @@ def sum_over_devices(
     return total
 
 
+def add_products(
+    sums: Kernels, products: Kernels, is_own: Bool[Array, ""] | None
+) -> Kernels:
+    """Adds a network's products, in the type of the sums, unless it is padding."""
+    if is_own is not None:
+        products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
+    return jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, products)
+
+
 def network_sums(
     draw: Draw,
     numbers: Any,
@@ -148,13 +153,10 @@ def network_sums(
     The features of ``x_b`` carry no gradient.
 
     Args:
-      draw: draws a network by its number.
       numbers: the device's share of the networks' numbers (``Grid.share``).
       x_b: this device's rows of the batch.
       x_s: the whole coreset.
-      network: settings of the random networks.
       dtype: type of the sums.
-      plan: memory plan.
       grid: devices that share the coreset's rows.
     """
     s = x_s.shape[0]
@@ -168,12 +170,8 @@ def network_sums(
         part = jax.checkpoint(phi) if plan.coreset_chunk else phi
         phi_s = grid.gather(in_chunks(part, shared_s, plan.coreset_chunk), BATCH, s)
         phi_b, phi_s = checkpoint_name(phi_b, "phi_b"), checkpoint_name(phi_s, "phi_s")
-        products = Kernels(
-            *(random_features.accumulate(p, phi_s) for p in (phi_b, phi_s))
-        )
-        if is_own is not None:
-            products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
-        return jax.tree.map(lambda a, b: a + b.astype(dtype), sums, products), None
+        bs, ss = (random_features.accumulate(p, phi_s) for p in (phi_b, phi_s))
+        return add_products(sums, Kernels(bs, ss), is_own), None
 
     # The backward pass recomputes the coreset's features, which costs little. In chunks
     # they would be computed a third time, unless they are kept.

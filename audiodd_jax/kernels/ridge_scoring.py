@@ -13,7 +13,7 @@ from audiodd_jax.config import EvaluationConfig, RandomNetworkConfig, RFADConfig
 from audiodd_jax.features import metric
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
-from audiodd_jax.kernels.random_kernels import Kernels, sum_over_devices
+from audiodd_jax.kernels.random_kernels import Kernels, add_products, sum_over_devices
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import NETWORKS, Grid
@@ -23,7 +23,6 @@ class Scoring(NamedTuple):
     """Settings of kernel regression on a coreset.
 
     Attributes:
-      network: settings of the random networks.
       num_networks: number of networks ``n`` that the kernels are averaged over.
       chunk: number of inputs that a network processes at once.
       regularizer: lambda, relative to the kernel's mean diagonal.
@@ -86,15 +85,7 @@ def predict(
     """Predicts ``images`` from a coreset under ``n`` networks drawn by ``key``.
 
     The networks are scanned and the images processed in chunks, so that memory grows
-    with neither.
-
-    Args:
-      key: draws the networks.
-      images: inputs to predict.
-      x_support: the coreset's spectrograms.
-      y_support: the coreset's labels.
-      scoring: settings.
-      mesh: devices that share networks and images; None: one device.
+    with neither. The devices of ``mesh`` share both.
     """
     config, n, chunk = scoring.network, scoring.num_networks, scoring.chunk
 
@@ -106,12 +97,9 @@ def predict(
             phi = lambda part: random_conv.apply(network, part, config)
             phi_s = in_chunks(phi, x_s, chunk)
             rows = lambda part: random_features.accumulate(phi(part), phi_s)
-            products = Kernels(
-                in_chunks(rows, x_b, chunk), random_features.accumulate(phi_s, phi_s)
-            )
-            if is_own is not None:
-                products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
-            return jax.tree.map(jnp.add, sums, products), None
+            bs = in_chunks(rows, x_b, chunk)
+            ss = random_features.accumulate(phi_s, phi_s)
+            return add_products(sums, Kernels(bs, ss), is_own), None
 
         b, s = x_b.shape[0], x_s.shape[0]
         zeros = Kernels(jnp.zeros((b, s), x_b.dtype), jnp.zeros((s, s), x_b.dtype))
@@ -131,7 +119,6 @@ def score(
     """Scores predictions; all recordings have the same weight.
 
     Args:
-      predictions: outputs of kernel regression.
       labels: ``[b]`` classes, or ``[b, c]`` tags.
       recordings: number of each clip's recording; None: one clip per recording.
     """

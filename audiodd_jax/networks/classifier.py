@@ -1,4 +1,4 @@
-"""Base modules of the networks that are trained.
+"""The linear classifier, and base modules of the networks that are trained.
 
 A network has three parts, so that Monte Carlo passes repeat only what dropout changes:
 ``stem`` comes before the first dropout, ``features`` ends at the input of the last
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks.layers import Drop, Dropout, Head
+from audiodd_jax.networks.layers import Drop, Dropout, Features, Head, Images, Logits
 
 
 class Classifier(nn.Module):
@@ -19,7 +19,6 @@ class Classifier(nn.Module):
     Subclasses define ``stem(x, *, train)`` and ``features(stem, *, train, drop)``.
 
     Attributes:
-      num_classes: ``c``.
       dropout: rate before the last layer.
       head: initial weights of the last layer, ``zero`` or ``random``.
     """
@@ -32,25 +31,32 @@ class Classifier(nn.Module):
         """Makes the last layer, named as by ``nn.compact``."""
         self.Head_0 = Head(self.num_classes, self.dropout, self.head)
 
-    def logits(
-        self, features: Float[Array, "b d"], *, drop: Drop = False
-    ) -> Float[Array, "b c"]:
+    def logits(self, features: Features, *, drop: Drop = False) -> Logits:
         """Applies the last layer."""
         return self.Head_0(features, drop)
 
-    def __call__(
-        self, x: Float[Array, "b f t 1"], *, train: bool, drop: Drop | None = None
-    ) -> Float[Array, "b c"]:
+    def __call__(self, x: Images, *, train: bool, drop: Drop | None = None) -> Logits:
         """Computes logits.
 
         Args:
-          x: standardised spectrograms.
           train: normalise by the batch's statistics, and update the running ones.
           drop: dropout masks; None: those of the batch, in training only.
         """
         drop = train if drop is None else drop
         stem = self.stem(x, train=train)
         return self.logits(self.features(stem, train=train, drop=drop), drop=drop)
+
+
+class Linear(Classifier):
+    """The baseline: logits linear in every bin of the spectrogram."""
+
+    def stem(self, x: Images, *, train: bool) -> Features:
+        """Flattens each spectrogram to a row."""
+        return x.reshape(len(x), -1)
+
+    def features(self, stem: Features, *, train: bool, drop: Drop = False) -> Features:
+        """Returns the bins."""
+        return stem
 
 
 class StagedClassifier(Classifier):
@@ -83,15 +89,13 @@ class StagedClassifier(Classifier):
         index = self.num_stages if self.block_dropout else 0
         self.Head_0 = Head(self.num_classes, self.dropout, self.head, index)
 
-    def stem(
-        self, x: Float[Array, "b f t 1"], *, train: bool
-    ) -> Float[Array, "b f2 t2 w"]:
+    def stem(self, x: Images, *, train: bool) -> Float[Array, "b f2 t2 w"]:
         """Applies the first stage, before any dropout."""
         return self._stage(x, 0, train)
 
     def features(
         self, stem: Float[Array, "b f2 t2 w"], *, train: bool, drop: Drop = False
-    ) -> Float[Array, "b d"]:
+    ) -> Features:
         """Applies the other stages and reduces the last feature map."""
         x = self.Dropout[0](stem, drop)
         for stage in range(1, self.num_stages):

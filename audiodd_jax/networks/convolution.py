@@ -8,15 +8,22 @@ has the measurements.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from audiodd_jax.networks import winograd
-from audiodd_jax.networks.kernel_gradient import kernel_gradient, patches
+from audiodd_jax.networks.kernel_gradient import (
+    Input,
+    Kernel,
+    Output,
+    kernel_gradient,
+    patches,
+)
 
 # With fewer output positions XLA:CPU convolves on its naive path, which is 30 to 200
 # times slower than the product of patches and kernel.
@@ -26,36 +33,31 @@ _YNNPACK_CHANNELS = 16
 
 
 def convolve(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "k k channels_in w"],
+    x: Input,
+    kernel: Kernel,
     stride: int = 1,
     precision: lax.Precision | None = None,
-) -> Float[Array, "b f2 t2 w"]:
+    extra: int = 0,
+) -> Output:
     """Convolution with a kernel of odd size, padding SAME: ``ceil(f / stride)`` rows.
 
     With ``precision=None`` the products have the platform's default precision.
+    ``extra`` columns of zeros are appended to the padding.
     """
-    return _convolve(x, kernel, stride, precision)
-
-
-def _convolve(x, kernel, stride, precision, more=0):
-    """``convolve`` with ``more`` columns of zeros appended."""
     half = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,
         kernel,
         window_strides=(stride, stride),
-        padding=((half, half), (half, half + more)),
+        padding=((half, half), (half, half + extra)),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=precision,
     )
 
 
 def on_all_cores(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "k k channels_in w"],
-    precision: lax.Precision | None = None,
-) -> Float[Array, "b f t w"]:
+    x: Input, kernel: Kernel, precision: lax.Precision | None = None
+) -> Output:
     """``convolve`` with stride 1, on all cores with XLA:CPU.
 
     XLA of jax 0.10 passes such convolutions to YNNPACK, which runs each on one core,
@@ -65,17 +67,17 @@ def on_all_cores(
     channels, w = kernel.shape[2:]
     if channels == 1 or max(channels, w) <= _YNNPACK_CHANNELS:
         return convolve(x, kernel, precision=precision)
-    return _convolve(x, kernel, 1, precision, more=1)[:, :, : x.shape[2]]
+    return convolve(x, kernel, 1, precision, extra=1)[:, :, : x.shape[2]]
 
 
 def input_gradient(
-    ct: Float[Array, "b f2 t2 w"],
-    kernel: Float[Array, "k k channels_in w"],
+    ct: Output,
+    kernel: Kernel,
     image_shape: tuple[int, int],
     stride: int = 1,
     precision: lax.Precision | None = None,
     on_cpu: bool = True,
-) -> Float[Array, "b f t channels_in"]:
+) -> Input:
     """Transpose of ``convolve`` with respect to its input, fast on XLA:CPU.
 
     With stride 1 it is a convolution with the reversed kernel. For one input channel,
@@ -83,11 +85,7 @@ def input_gradient(
     shifts takes a half to a fifth of the time.
 
     Args:
-      ct: gradient with respect to the output.
-      kernel: kernel of the convolution.
       image_shape: ``(f, t)`` of the input.
-      stride: stride of the convolution.
-      precision: precision of the products.
       on_cpu: take the paths that are fast on CPU only.
     """
     k, _, channels, _ = kernel.shape
@@ -126,11 +124,8 @@ def input_gradient(
 
 
 def _products(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "k k channels_in w"],
-    stride: int = 1,
-    precision: lax.Precision | None = None,
-) -> Float[Array, "b f2 t2 w"]:
+    x: Input, kernel: Kernel, stride: int = 1, precision: lax.Precision | None = None
+) -> Output:
     """``convolve`` as a single matrix product, fast on XLA:CPU for small outputs."""
     k, _, _, w = kernel.shape
     rows = patches(x, k, stride)
@@ -138,11 +133,7 @@ def _products(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def conv(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "k k channels_in w"],
-    stride: int = 1,
-) -> Float[Array, "b f2 t2 w"]:
+def conv(x: Input, kernel: Kernel, stride: int = 1) -> Output:
     """``convolve`` with gradients of any order that are fast on every platform.
 
     A convolution and its two transposes are the gradients of each other.
@@ -159,18 +150,13 @@ def conv(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _to_input(
-    ct: Float[Array, "b f2 t2 w"],
-    kernel: Float[Array, "k k channels_in w"],
-    image_shape: tuple[int, int],
-    stride: int,
-) -> Float[Array, "b f t channels_in"]:
+    ct: Output, kernel: Kernel, image_shape: tuple[int, int], stride: int
+) -> Input:
     """``input_gradient`` on CPU, JAX's own transpose elsewhere."""
 
     def derived(ct: Array, kernel: Array) -> Array:
         shape = (ct.shape[0], *image_shape, kernel.shape[2])
-        x = jax.ShapeDtypeStruct(shape, ct.dtype)
-        transpose = jax.linear_transpose(lambda x: _by_type(x, kernel, stride), x)
-        return transpose(ct)[0]
+        return _transpose(lambda x: _by_type(x, kernel, stride), shape, ct)
 
     def written_out(ct: Array, kernel: Array) -> Array:
         return input_gradient(ct, kernel, image_shape, stride).astype(ct.dtype)
@@ -179,24 +165,22 @@ def _to_input(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _to_kernel(
-    x: Float[Array, "b f t channels_in"],
-    ct: Float[Array, "b f2 t2 w"],
-    k: int,
-    stride: int,
-) -> Float[Array, "k k channels_in w"]:
+def _to_kernel(x: Input, ct: Output, k: int, stride: int) -> Kernel:
     """``kernel_gradient`` on CPU, JAX's own transpose elsewhere."""
 
     def derived(x: Array, ct: Array) -> Array:
         shape = (k, k, x.shape[3], ct.shape[3])
-        kernel = jax.ShapeDtypeStruct(shape, x.dtype)
-        transpose = jax.linear_transpose(lambda k: _by_type(x, k, stride), kernel)
-        return transpose(ct)[0]
+        return _transpose(lambda kernel: _by_type(x, kernel, stride), shape, ct)
 
-    def written_out(x: Array, ct: Array) -> Array:
-        return kernel_gradient(x, ct, k, stride)
-
+    written_out = functools.partial(kernel_gradient, k=k, stride=stride)
     return lax.platform_dependent(x, ct, cpu=written_out, default=derived)
+
+
+def _transpose(
+    linear: Callable[[Array], Array], shape: tuple[int, ...], ct: Array
+) -> Array:
+    """Applies the transpose, derived by JAX, of a function of an array of ``shape``."""
+    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(shape, ct.dtype))(ct)[0]
 
 
 def _by_type(x: Array, kernel: Array, stride: int) -> Array:
@@ -209,11 +193,7 @@ def of_type(dtype: DTypeLike) -> lax.Precision | None:
     return None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
 
 
-def pointwise(
-    x: Float[Array, "b f t channels_in"],
-    kernel: Float[Array, "1 1 channels_in w"],
-    stride: int,
-) -> Float[Array, "b f2 t2 w"]:
+def pointwise(x: Input, kernel: Kernel, stride: int) -> Output:
     """1x1 convolution, on CPU as a matrix product, which is six times faster there.
 
     On GPUs XLA would fuse the product with the strided slice, which crashes the
@@ -227,8 +207,9 @@ def pointwise(
     return lax.platform_dependent(x, kernel, cpu=product, default=convolved)
 
 
-def _conv_forward(x, kernel, stride):
-    return conv(x, kernel, stride), (x, kernel)
+def _keep_operands(function):
+    """Forward pass of a bilinear function: its operands are the residuals."""
+    return lambda a, b, *static: (function(a, b, *static), (a, b))
 
 
 def _conv_backward(stride, residuals, ct):
@@ -239,17 +220,9 @@ def _conv_backward(stride, residuals, ct):
     )
 
 
-def _to_input_forward(ct, kernel, image_shape, stride):
-    return _to_input(ct, kernel, image_shape, stride), (ct, kernel)
-
-
 def _to_input_backward(image_shape, stride, residuals, x):
     ct, kernel = residuals
     return conv(x, kernel, stride), _to_kernel(x, ct, kernel.shape[0], stride)
-
-
-def _to_kernel_forward(x, ct, k, stride):
-    return _to_kernel(x, ct, k, stride), (x, ct)
 
 
 def _to_kernel_backward(k, stride, residuals, kernel):
@@ -257,6 +230,6 @@ def _to_kernel_backward(k, stride, residuals, kernel):
     return _to_input(ct, kernel, x.shape[1:3], stride), conv(x, kernel, stride)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
-_to_input.defvjp(_to_input_forward, _to_input_backward)
-_to_kernel.defvjp(_to_kernel_forward, _to_kernel_backward)
+conv.defvjp(_keep_operands(conv), _conv_backward)
+_to_input.defvjp(_keep_operands(_to_input), _to_input_backward)
+_to_kernel.defvjp(_keep_operands(_to_kernel), _to_kernel_backward)

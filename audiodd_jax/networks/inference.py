@@ -4,9 +4,10 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from audiodd_jax.networks import models
+from audiodd_jax.networks.layers import Images, Logits
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime.chunked_map import in_chunks
 
@@ -18,7 +19,6 @@ class Network(NamedTuple):
     """A trained network.
 
     Attributes:
-      variables: parameters and running statistics.
       start: initial variables, if their logits are subtracted; else None.
     """
 
@@ -26,14 +26,12 @@ class Network(NamedTuple):
     start: Variables | None
 
 
-def probabilities(logits: Float[Array, "b c"], has_tags: bool) -> Float[Array, "b c"]:
+def probabilities(logits: Logits, has_tags: bool) -> Logits:
     """Returns the softmax over classes, or the sigmoid of each tag."""
     return jax.nn.sigmoid(logits) if has_tags else jax.nn.softmax(logits)
 
 
-def logits(
-    network: Network, images: Float[Array, "b f t 1"], model: nn.Module, chunk: int
-) -> Float[Array, "b c"]:
+def logits(network: Network, images: Images, model: nn.Module, chunk: int) -> Logits:
     """Computes logits for any number of clips, ``chunk`` at a time."""
 
     def part(images: Array) -> Array:

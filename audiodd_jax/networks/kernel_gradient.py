@@ -18,28 +18,19 @@ from jaxtyping import Array, Float
 _POSITIONS = 2048
 _POSITIONS_OF_ONE_CHANNEL = 2**17
 
+# Input, kernel and output of a convolution.
+Input = Float[Array, "b f t channels_in"]
+Kernel = Float[Array, "k k channels_in w"]
+Output = Float[Array, "b f2 t2 w"]
 
-def kernel_gradient(
-    x: Float[Array, "b f t channels_in"],
-    ct: Float[Array, "b f2 t2 w"],
-    k: int,
-    stride: int = 1,
-    precision: lax.Precision | None = None,
-) -> Float[Array, "k k channels_in w"]:
-    """Transpose of ``convolution.convolve`` with respect to its kernel.
 
-    Args:
-      x: input of the convolution.
-      ct: gradient with respect to the output.
-      k: size of the kernel.
-      stride: stride of the convolution.
-      precision: precision of the products.
-    """
+def kernel_gradient(x: Input, ct: Output, k: int, stride: int = 1) -> Kernel:
+    """Transpose of ``convolution.convolve`` with respect to its kernel."""
     channels, w = x.shape[3], ct.shape[3]
     wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
 
     def product(rows: Array, ct: Array) -> Array:
-        return jnp.dot(rows, ct, precision=precision, preferred_element_type=wide)
+        return jnp.dot(rows, ct, preferred_element_type=wide)
 
     def by_taps(x: Array, ct: Array) -> Array:
         return product(_taps(x, k, stride), ct.reshape(-1, w))
@@ -58,8 +49,7 @@ def kernel_gradient(
         positions, part = _POSITIONS_OF_ONE_CHANNEL, by_taps
     elif stride == 1:
         part = by_shifts
-    shape = (k, k, channels, w)
-    shaped = lambda x, ct: part(x, ct).reshape(shape)
+    shaped = lambda x, ct: part(x, ct).reshape(k, k, channels, w)
     total = _sum_over_images(shaped, x, ct, positions)
     return total.astype(x.dtype)
 
@@ -91,7 +81,7 @@ def _taps(
 
 
 def _shifts(
-    x: Float[Array, "b f t channels_in"], ct: Float[Array, "b f t w"], k: int
+    x: Input, ct: Float[Array, "b f t w"], k: int
 ) -> tuple[Float[Array, "positions rows"], Float[Array, "positions columns"]]:
     """Shifts the input along frequency and the gradient along time, ``k`` times each.
 
@@ -108,9 +98,7 @@ def _shifts(
     return rows.reshape(-1, k * channels), columns.reshape(-1, k * ct.shape[3])
 
 
-def patches(
-    x: Float[Array, "b f t channels_in"], k: int, stride: int
-) -> Float[Array, "b f2 t2 taps"]:
+def patches(x: Input, k: int, stride: int) -> Float[Array, "b f2 t2 taps"]:
     """Gathers the ``k k channels_in`` inputs of each output position."""
     return jnp.concatenate(_shifted(x, k, stride), axis=-1)
 

@@ -18,6 +18,14 @@ _MOMENTUM = 0.9
 # Most groups of group normalisation.
 _GROUPS = 8
 
+# Standardised spectrograms, inputs of the last layer, and logits.
+Images = Float[Array, "b f t 1"]
+Features = Float[Array, "b d"]
+Logits = Float[Array, "b c"]
+# Dropout masks. False: none; True: one set for the batch, from the random stream
+# "dropout"; a key per clip: masks that do not depend on the rest of the batch.
+Drop = bool | Key[Array, " b"]
+
 
 class Conv(nn.Module):
     """A convolution of odd size, He-initialised, with fast gradients on CPU."""
@@ -52,7 +60,6 @@ def make_norm(
     Args:
       kind: ``batch``, ``instance``, ``group`` or ``none``.
       train: normalise by the batch's statistics, not by the running ones.
-      dtype: type of the outputs.
     """
     if kind == "batch":
         return functools.partial(
@@ -128,11 +135,6 @@ class _GroupNorm(nn.Module):
         )(x)
 
 
-# Dropout masks. False: none; True: one set for the batch, from the random stream
-# "dropout"; a key per clip: masks that do not depend on the rest of the batch.
-Drop = bool | Key[Array, " b"]
-
-
 class Dropout(nn.Module):
     """Dropout with masks per batch or per clip.
 
@@ -169,8 +171,6 @@ class Head(nn.Module):
     scale of the features.
 
     Attributes:
-      num_classes: ``c``.
-      dropout: rate.
       start: initial weights, ``zero`` or ``random`` (LeCun's).
       dropout_index: number of dropout layers before this one.
     """
@@ -181,12 +181,10 @@ class Head(nn.Module):
     dropout_index: int = 0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b d"], drop: Drop) -> Float[Array, "b c"]:
+    def __call__(self, x: Features, drop: Drop) -> Logits:
         """Computes logits from features."""
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         x = Dropout(self.dropout, self.dropout_index)(x, drop)
-        draw = {
-            "zero": nn.initializers.zeros,
-            "random": nn.initializers.lecun_normal(),
-        }[self.start]
+        is_zero = self.start == "zero"
+        draw = nn.initializers.zeros if is_zero else nn.initializers.lecun_normal()
         return nn.Dense(self.num_classes, kernel_init=draw, precision="highest")(x)

@@ -9,9 +9,9 @@ from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import ModelConfig
 from audiodd_jax.networks import user_network
+from audiodd_jax.networks.classifier import Linear
 from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.networks.layers import Drop
-from audiodd_jax.networks.linear import Linear
+from audiodd_jax.networks.layers import Drop, Features, Images, Logits
 from audiodd_jax.networks.resnet import ResNet18
 
 
@@ -39,10 +39,8 @@ def make(
         return user_network.from_path(config.name, num_classes)
     if config.name == "linear":
         return Linear(num_classes, config.dropout, config.head)
-    common = {
-        name: getattr(config, name)
-        for name in ("width", "norm", "readout", "head", "dropout")
-    }
+    names = ("width", "norm", "readout", "head", "dropout")
+    common = {name: getattr(config, name) for name in names}
     common["block_dropout"] = config.dropout * (config.dropout_place == "everywhere")
     if config.name == "resnet18":
         return ResNet18(num_classes, stem_kind=config.stem, dtype=dtype, **common)
@@ -62,20 +60,18 @@ def init(
 
 def _apply(
     model: nn.Module, variables: Variables, method: str, *args: Array, **options: Any
-) -> Array:
+) -> Any:
     collections = {"params": variables.params, "batch_stats": variables.statistics}
     return model.apply(collections, *args, method=method, **options)
 
 
-def logits(
-    model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
-) -> Float[Array, "b c"]:
+def logits(model: nn.Module, variables: Variables, images: Images) -> Logits:
     """Computes logits at inference: running statistics, no dropout."""
     return _apply(model, variables, "__call__", images, train=False)
 
 
 def stem(
-    model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
+    model: nn.Module, variables: Variables, images: Images
 ) -> Float[Array, "b *rest"]:
     """Computes the part before the first dropout, at inference."""
     return _apply(model, variables, "stem", images, train=False)
@@ -86,41 +82,35 @@ def features(
     variables: Variables,
     stem: Float[Array, "b *rest"],
     drop: Drop = False,
-) -> Float[Array, "b d"]:
+) -> Features:
     """Computes the input of the last layer from ``stem``, by running statistics."""
     return _apply(model, variables, "features", stem, train=False, drop=drop)
 
 
 def head(
-    model: nn.Module,
-    variables: Variables,
-    features: Float[Array, "b d"],
-    drop: Drop = False,
-) -> Float[Array, "b c"]:
+    model: nn.Module, variables: Variables, features: Features, drop: Drop = False
+) -> Logits:
     """Applies the last layer to ``features``."""
     return _apply(model, variables, "logits", features, drop=drop)
 
 
 def embed(
-    model: nn.Module, variables: Variables, images: Float[Array, "b f t 1"]
-) -> tuple[Float[Array, "b d"], Float[Array, "b c"]]:
+    model: nn.Module, variables: Variables, images: Images
+) -> tuple[Features, Logits]:
     """Computes the input of the last layer and the logits, at inference."""
     last = features(model, variables, stem(model, variables, images))
     return last, head(model, variables, last)
 
 
 def train_logits(
-    model: nn.Module,
-    variables: Variables,
-    images: Float[Array, "b f t 1"],
-    key: Key[Array, ""],
-) -> tuple[Float[Array, "b c"], Any]:
+    model: nn.Module, variables: Variables, images: Images, key: Key[Array, ""]
+) -> tuple[Logits, Any]:
     """Computes logits in training, and the updated running statistics.
 
     The batch is normalised by its own statistics; ``key`` draws the dropout masks.
     """
-    collections = {"params": variables.params, "batch_stats": variables.statistics}
-    out, updated = model.apply(
-        collections, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+    rngs, mutable = {"dropout": key}, ["batch_stats"]
+    out, updated = _apply(
+        model, variables, "__call__", images, train=True, rngs=rngs, mutable=mutable
     )
     return out, updated.get("batch_stats", {})

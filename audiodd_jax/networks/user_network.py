@@ -20,11 +20,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from audiodd_jax.config import extensions
 from audiodd_jax.errors import UserError
-from audiodd_jax.networks.layers import Drop
+from audiodd_jax.networks.layers import Drop, Images, Logits
 
 _COLLECTIONS = {"params", "batch_stats"}
 
@@ -35,8 +35,6 @@ class UserNetwork(nn.Module):
     Penultimate features are unavailable, so logits are used instead.
 
     Attributes:
-      inner: the user's module.
-      num_classes: ``c``.
       dropout: 1 if the module supports dropout at inference, else 0.
       block_dropout: the same, since any layer may come after dropout.
     """
@@ -46,15 +44,11 @@ class UserNetwork(nn.Module):
     dropout: float = 0.0
     block_dropout: float = 0.0
 
-    def stem(
-        self, x: Float[Array, "b f t 1"], *, train: bool
-    ) -> Float[Array, "b f t 1"]:
+    def stem(self, x: Images, *, train: bool) -> Images:
         """Returns the spectrograms, since dropout may change any layer."""
         return x
 
-    def features(
-        self, stem: Float[Array, "b f t 1"], *, train: bool, drop: Drop = False
-    ) -> Float[Array, "b c"]:
+    def features(self, stem: Images, *, train: bool, drop: Drop = False) -> Logits:
         """Computes the logits; ``drop`` is False or a key per clip."""
         if isinstance(drop, bool):
             return self(stem, train=train)
@@ -67,15 +61,11 @@ class UserNetwork(nn.Module):
 
         return jax.vmap(logits_of_clip)(stem, drop).astype(jnp.float32)
 
-    def logits(
-        self, features: Float[Array, "b c"], *, drop: Drop = False
-    ) -> Float[Array, "b c"]:
+    def logits(self, features: Logits, *, drop: Drop = False) -> Logits:
         """Returns the features, which are logits already."""
         return features
 
-    def __call__(
-        self, x: Float[Array, "b f t 1"], *, train: bool
-    ) -> Float[Array, "b c"]:
+    def __call__(self, x: Images, *, train: bool) -> Logits:
         """Computes logits in float32.
 
         Raises:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import exact_matrix, infinite_width, tile_store
+from audiodd_jax.kernels import exact_matrix, infinite_width
 from audiodd_jax.runtime.signals import Interrupted
 
 CONFIG = RandomNetworkConfig(depth=1)
@@ -99,7 +99,7 @@ def test_a_resumed_matrix_matches_an_uninterrupted_one(
 
 def test_finished_tiles_are_saved_at_once(tmp_path, monkeypatch, tiles):
     """A kill, which cannot be handled, loses only seconds of work."""
-    monkeypatch.setattr(tile_store, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(exact_matrix, "_SAVE_SECONDS", 0.0)
     x, calls = inputs(6), []
 
     def dies(path, **arrays):
@@ -108,8 +108,8 @@ def test_finished_tiles_are_saved_at_once(tmp_path, monkeypatch, tiles):
         if len(calls) == 2:
             raise MemoryError
 
-    save = tile_store.save_npz
-    monkeypatch.setattr(tile_store, "save_npz", dies)
+    save = exact_matrix.save_npz
+    monkeypatch.setattr(exact_matrix, "save_npz", dies)
     call = lambda: exact_matrix.matrix(CONFIG, "nngp", x, folder=tmp_path, pairs=4)
     with pytest.raises(MemoryError):
         call()
