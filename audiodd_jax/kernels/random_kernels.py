@@ -40,12 +40,7 @@ class Plan(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """The two kernels of kernel ridge regression from a coreset.
-
-    Attributes:
-      bs: ``[b, s]`` batch by coreset.
-      ss: ``[s, s]`` coreset by coreset.
-    """
+    """Kernels of ridge regression: batch by coreset, and coreset by coreset."""
 
     bs: Float[Array, "b s"]
     ss: Float[Array, "s s"]

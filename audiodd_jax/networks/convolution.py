@@ -91,11 +91,11 @@ def input_gradient(
     k, _, channels, _ = kernel.shape
     if stride == 1 and channels > 1:
         reverse = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-        few = ct.shape[1] * ct.shape[2] < _LEAST_POSITIONS
-        if on_cpu and winograd.pays(ct, reverse):
-            return winograd.convolve(ct, reverse)
         if not on_cpu:
             return convolve(ct, reverse, precision=precision)
+        if winograd.pays(ct, reverse):
+            return winograd.convolve(ct, reverse)
+        few = ct.shape[1] * ct.shape[2] < _LEAST_POSITIONS
         product = _products if few else on_all_cores
         return product(ct, reverse, precision=precision)
     wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16

@@ -33,7 +33,9 @@ def kernel_gradient(x: Input, ct: Output, k: int, stride: int = 1) -> Kernel:
         return jnp.dot(rows, ct, preferred_element_type=wide)
 
     def by_taps(x: Array, ct: Array) -> Array:
-        return product(_taps(x, k, stride), ct.reshape(-1, w))
+        # Tap by tap, which copies whole rows.
+        rows = jnp.stack(_shifted(x[..., 0], k, stride)).reshape(k * k, -1)
+        return product(rows, ct.reshape(-1, w))
 
     def by_shifts(x: Array, ct: Array) -> Array:
         rows, columns = _shifts(x, ct, k)
@@ -71,13 +73,6 @@ def _sum_over_images(
     # Without the barrier XLA transposes the product in some programs only, and a seed's
     # bits would depend on how many seeds are trained together.
     return lax.optimization_barrier(total)
-
-
-def _taps(
-    x: Float[Array, "b f t 1"], k: int, stride: int
-) -> Float[Array, "taps positions"]:
-    """``patches`` of one channel, tap by tap: copies of whole rows."""
-    return jnp.stack(_shifted(x[..., 0], k, stride)).reshape(k * k, -1)
 
 
 def _shifts(

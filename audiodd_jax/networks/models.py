@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.config import ModelConfig
+from audiodd_jax.config import ModelConfig, extensions
 from audiodd_jax.networks import user_network
 from audiodd_jax.networks.classifier import Linear
 from audiodd_jax.networks.convnet import ConvNet
@@ -33,10 +33,10 @@ def make(
     """Creates the network that ``config`` describes, computing in ``dtype``.
 
     Raises:
-      UserError: a user's network cannot be used.
+      UserError: a user's network cannot be imported or used.
     """
     if ":" in config.name:
-        return user_network.from_path(config.name, num_classes)
+        return user_network.wrapped(extensions.from_path(config.name), num_classes)
     if config.name == "linear":
         return Linear(num_classes, config.dropout, config.head)
     names = ("width", "norm", "readout", "head", "dropout")

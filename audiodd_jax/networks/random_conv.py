@@ -27,11 +27,7 @@ from audiodd_jax.networks.pooling import POOL
 class ConvParams(NamedTuple):
     """Parameters of one random network, or of ``n`` stacked along a leading axis.
 
-    Attributes:
-      kernels: one ``[3, 3, channels_in, width]`` array per block.
-      biases: one ``[width]`` array per block.
-      head_kernel: ``[d, output_dim]`` for the dense readout, else None.
-      head_bias: ``[output_dim]`` for the dense readout, else None.
+    There is a kernel and a bias per block, and a head for the dense readout only.
     """
 
     kernels: tuple[Float[Array, "*n 3 3 channels_in width"], ...]

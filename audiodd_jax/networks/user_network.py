@@ -22,7 +22,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from audiodd_jax.config import extensions
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks.layers import Drop, Images, Logits
 
@@ -79,15 +78,6 @@ class UserNetwork(nn.Module):
                 f"{(x.shape[0], self.num_classes)}, not {shape}"
             )
         return out.astype(jnp.float32)
-
-
-def from_path(path: str, num_classes: int) -> UserNetwork:
-    """Creates the network of a factory ``package.module:name``.
-
-    Raises:
-      UserError: the factory cannot be imported, or its network cannot be used.
-    """
-    return wrapped(extensions.from_path(path), num_classes)
 
 
 def wrapped(source: Any, num_classes: int) -> UserNetwork:
