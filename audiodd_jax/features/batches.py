@@ -63,8 +63,8 @@ def uniform(size: int) -> Draw:
 def by_recording(num_classes: int, size: int) -> Draw:
     """Draws ``size`` clips, each from a random recording of a random class.
 
-    Clips are drawn with replacement, and no more than there are. All classes have the
-    same weight, and so do all recordings of a class, however many clips they have.
+    Clips are drawn with replacement, at most as many as the split has. All classes have
+    the same weight, and so do all recordings of a class, however many clips they have.
     """
 
     def draw(key: Key[Array, ""], data: Clips) -> Int[Array, " b"]:
