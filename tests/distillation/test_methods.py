@@ -122,7 +122,9 @@ def test_every_method_has_valid_defaults(method):
 def test_settings_that_a_method_lacks_are_named():
     for name in ("learn_labels", "preconditioner"):
         config = presets.for_dataset("tones", method="dc", **{f"coreset__{name}": True})
-        with pytest.raises(UserError, match=f"dc learns images only.*{name}"):
+        with pytest.raises(
+            UserError, match=f"dc has fixed labels and learns images only.*{name}"
+        ):
             fields.validate(config)
     config = presets.for_dataset("tones", method="dm", loop__patience=3)
     with pytest.raises(UserError, match=r"it needs loop\.keep=best"):
