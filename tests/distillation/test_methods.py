@@ -127,7 +127,7 @@ def test_settings_that_a_method_lacks_are_named():
         ):
             fields.validate(config)
     config = presets.for_dataset("tones", method="dm", loop__patience=3)
-    with pytest.raises(UserError, match=r"it needs loop\.keep=best"):
+    with pytest.raises(UserError, match=r"loop\.patience needs loop\.keep=best"):
         fields.validate(config)
 
 
