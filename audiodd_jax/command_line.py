@@ -197,7 +197,10 @@ def help_text(command: str) -> str:
         shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
         lines.append(f"  {shown:28s} {flag.help}")
     if entry.has_settings:
-        lines += ["", "All settings, with their defaults before those of the dataset:"]
+        lines += [
+            "",
+            "All settings, with their defaults (a dataset may override some):",
+        ]
         lines += ["", *_describe(Config(), "--config")]
     return "\n".join(lines)
 

@@ -111,12 +111,12 @@ _DEVICES = _integer(
 _DRY_RUN = (
     _boolean(
         "dry_run",
-        "print shapes, arithmetic, predicted memory and communication volume, and stop",
+        "print shapes, FLOPs, predicted memory and communication volume, then exit",
         default=False,
     ),
     _text(
         "target",
-        "with --dry_run: the accelerator to compile for; no such device is required: "
+        "with --dry_run: the accelerator to compile for (need not be present): "
         f"{', '.join(CHIPS)}, with a topology or a number of chips as in "
         "v5e:2x4 or h100:8",
     ),
@@ -132,15 +132,20 @@ _PROCESSES = (
 _DISTILL = (
     *_DATA,
     _PRESET,
-    _text("method", f"one of: {', '.join(METHODS)} (default: rfad)", "method"),
+    _text(
+        "method",
+        f"one of: {', '.join(METHODS)} (default: rfad); random, herding and "
+        "k_center select real clips",
+        "method",
+    ),
     _integer(
         "samples_per_class", "coreset samples per class", "coreset.samples_per_class"
     ),
     _integer("steps", "distillation steps", "loop.steps"),
     _text(
         "labelled",
-        "use only the labels that a run of audiodd active had acquired at one "
-        "of its budgets: RUN@20%",
+        "use only the labels that an audiodd active run had acquired at a budget, "
+        "as RUN@BUDGET: runs/a@20%",
     ),
     _number("fraction", "use only this fraction of the labels", "labels.fraction"),
     _text("indices", "use only the clips listed in this file", "labels.indices"),
@@ -151,7 +156,7 @@ _DISTILL = (
     _text(
         "precision",
         "precision of the random features: float32, or tf32 or bfloat16 with "
-        "float32 sums",
+        "float32 accumulation",
         "network.precision",
     ),
     _text("workdir", "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)"),
@@ -320,7 +325,7 @@ COMMANDS = {
         "Labels clips round by round, and scores a network trained on them.", _ACTIVE
     ),
     "sweep": Command(
-        "Runs the list or grid of a file, on this machine or on a Ray cluster.",
+        "Runs the list or grid of runs in a file, on this machine or on a Ray cluster.",
         _SWEEP,
         argument="FILE",
         has_settings=False,

@@ -23,7 +23,8 @@ class DataConfig:
       cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
         user's cache folder. Not recorded with a run.
       fold: test fold, for datasets with folds; 0: the last one.
-      test_fraction: fraction of each class that tests, for data without a test split.
+      test_fraction: fraction of each class held out for testing, if the data has no
+        test split.
       validation_fraction: fraction of the training split that is held out for model
         selection.
       split_seed: seed of the random splits.
@@ -60,16 +61,18 @@ class FeaturesConfig:
       frames: number of frames ``t``; the hop is ``ceil(clip / frames)`` samples.
       n_mels: number of mel bins ``f``.
       window_seconds: length of the Hann window.
-      n_fft: length of the Fourier transform; 0: the power of two that holds a window.
+      n_fft: length of the Fourier transform; 0: the smallest power of two that holds a
+        window.
       f_min: lowest mel frequency in Hz.
       f_max: highest mel frequency in Hz; 0: half the sample rate.
       mel_scale: ``slaney`` or ``htk``.
       top_db: dynamic range kept below the clip's loudest bin, in dB.
       clip_reference: level of 0 dB: ``peak`` (each clip's loudest bin, which makes
         features independent of the recording level) or ``absolute`` (a full-scale bin).
-      align: ``start`` or ``center``, where short clips are placed and long ones are
-        cropped, or ``repeat``, which repeats short clips.
-      normalization: statistics of the training split, ``global`` or ``per_bin``.
+      align: ``start`` or ``center``: how short clips are padded and long ones cropped;
+        ``repeat``: repeat short clips, and crop long ones at the start.
+      normalization: standardise by statistics of the training split, ``global`` or
+        ``per_bin``.
     """
 
     sample_rate: int = 16_000
@@ -92,15 +95,17 @@ class AugmentConfig:
     """Augmentations, drawn for each clip; 0 disables one.
 
     Attributes:
-      time_shift: largest shift along time, as a fraction of the frames.
-      gain_db: largest change of level, in dB.
-      noise_db: largest standard deviation of added noise, in dB.
+      time_shift: maximum shift along time, as a fraction of the frames.
+      gain_db: maximum change of level, in dB.
+      noise_db: maximum standard deviation of added noise, in dB.
       background: fraction of the clips to which background noise is added, for datasets
         that include recordings of it.
-      background_snr_db: lowest ratio of the clip's loudest bin to the noise, in dB; the
-        ratio is drawn from here to 30 dB above.
-      time_mask: widest band of frames set to silence, as a fraction of the frames.
-      frequency_mask: widest band of mel bins set to silence, as a fraction of the bins.
+      background_snr_db: minimum ratio of the clip's loudest bin to the noise, in dB;
+        each clip's ratio is drawn between this and 30 dB more.
+      time_mask: maximum width of a band of frames set to silence, as a fraction of the
+        frames.
+      frequency_mask: maximum width of a band of mel bins set to silence, as a fraction
+        of the bins.
     """
 
     time_shift: float = setting(0.0, SHARE)

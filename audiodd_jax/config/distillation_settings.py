@@ -23,12 +23,13 @@ class RandomNetworkConfig:
     Attributes:
       depth: blocks of [3x3 conv, ReLU, 2x2 average pool].
       width: channels of each block.
-      readout: ``flatten`` or ``time_mean`` (analytic), or ``dense`` (a random head).
+      readout: ``flatten`` or ``time_mean`` (the random output layer is integrated out
+        analytically), or ``dense`` (it is sampled).
       output_dim: outputs M of the dense head.
       weight_variance: kernels are N(0, weight_variance / fan_in).
       bias_std: biases are N(0, bias_std^2).
       precision: precision of the features: ``float32``, or ``tf32`` or ``bfloat16``
-        operands with float32 sums; kernels and solve are at least float32.
+        operands with float32 accumulation; kernels and solve are at least float32.
       chunk: inputs that a network processes at once; 0: as many as should fit in the
         device's memory.
     """
@@ -53,14 +54,13 @@ class CoresetConfig:
         ``k_center`` (training clips selected by these methods), ``noise``, or the path
         of a coreset's ``.npz``.
       learn_labels: learn soft labels along with the images.
-      solve_labels: start from the labels that predict the training clips best (label
-        solve), for methods based on regression.
+      solve_labels: start from the labels that predict the training clips best, found
+        in closed form (label solve); for methods based on regression.
       label_prior: weight that keeps solved labels close to the initial ones.
-      preconditioner: learn the images through factored linear maps, mel x mel and
-        time x time.
-      factor: spectrograms packed into each stored one, one after the other along time;
-        they are stretched to full length before use and share its label, which gives
-        more samples for the same storage.
+      preconditioner: learn each image as A X B, with learnt linear maps A over mel bins
+        and B over time, which condition the optimisation.
+      factor: number of shorter spectrograms packed along time into each stored one;
+        they are stretched to full length before use and share its label.
       views: random views of each spectrogram, each labelled by the teacher; 0: the
         teacher labels the spectrogram itself. Needs ``teacher.networks``.
     """
@@ -112,15 +112,15 @@ class FRePoConfig:
     """Neural feature regression (``frepo``): kernels of trained networks.
 
     Attributes:
-      networks: networks of the pool, one of which is drawn per step.
+      networks: size of the pool of networks; one is drawn per step.
       max_age: training steps on the coreset after which a network is replaced.
       depth: number of blocks of these ConvNets.
       width: channels of these ConvNets.
-      norm: normalisation: ``none`` as published, ``instance`` or ``group``.
-      readout: reduction of their last feature map: ``flatten`` as published,
+      norm: normalisation: ``none`` (as published), ``instance`` or ``group``.
+      readout: reduction of their last feature map: ``flatten`` (as published),
         ``time_mean`` or ``mean``.
-      network_learning_rate: learning rate of these networks (Adam).
-      network_batch: spectrograms of the coreset per training step of a network.
+      network_learning_rate: learning rate for these networks (Adam).
+      network_batch: batch size (coreset spectrograms) for training a network.
       regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
       margin_weight: weight of the margin between the two largest labels of each
         spectrogram; 0: no margin.
@@ -145,17 +145,18 @@ class MatchingConfig:
     Attributes:
       depth: number of blocks of the matched ConvNet.
       width: channels of the matched ConvNet.
-      norm: normalisation: ``instance`` as published, ``group`` or ``none``.
+      norm: normalisation: ``instance`` (as published), ``group`` or ``none``.
       real_per_class: real clips per class and step; smaller classes repeat theirs.
-      optimizer: optimiser of the images: ``sgd`` as published, or ``adam``, which needs
-        fewer steps.
-      learning_rate: learning rate of the images.
-      momentum: momentum of the images, or Adam's decay of the first moment.
-      outer_loop: steps with one inner-loop network, which is trained on the coreset in
-        between; 0: as published for ``samples_per_class``.
-      inner_loop: training epochs of the network between two steps; 0: as published.
-      network_learning_rate: learning rate of the inner-loop network.
-      network_batch: batch size of the inner-loop network.
+      optimizer: optimiser for the images: ``sgd`` (as published), or ``adam``, which
+        needs fewer steps.
+      learning_rate: learning rate for the images.
+      momentum: momentum for the images, or Adam's decay of the first moment.
+      outer_loop: steps per inner-loop network, which is trained on the coreset between
+        them; 0: the published value for ``samples_per_class``.
+      inner_loop: training epochs of that network between two steps; 0: the published
+        value.
+      network_learning_rate: learning rate for the inner-loop network.
+      network_batch: batch size for the inner-loop network.
     """
 
     depth: int = setting(3, AT_LEAST_ONE)
@@ -179,14 +180,17 @@ class SiameseConfig:
     disables one.
 
     Attributes:
-      mode: apply ``one`` random transformation, as published, or ``all``.
-      time_shift: largest shift along time, as a fraction of the frames.
-      time_stretch: largest stretch or squeeze of time about the middle, as a fraction.
-      frequency_shift: largest shift along frequency, as a fraction of the mel bins.
-      time_mask: widest band of frames set to silence, as a fraction of the frames.
-      frequency_mask: widest band of mel bins set to silence, as a fraction of the bins.
-      gain_db: largest change of level, in dB.
-      noise_db: largest standard deviation of added noise, in dB.
+      mode: apply ``one`` random transformation (as published) or ``all``.
+      time_shift: maximum shift along time, as a fraction of the frames.
+      time_stretch: maximum stretch or compression of time about the clip's middle, as a
+        fraction.
+      frequency_shift: maximum shift along frequency, as a fraction of the mel bins.
+      time_mask: maximum width of a band of frames set to silence, as a fraction of the
+        frames.
+      frequency_mask: maximum width of a band of mel bins set to silence, as a fraction
+        of the bins.
+      gain_db: maximum change of level, in dB.
+      noise_db: maximum standard deviation of added noise, in dB.
     """
 
     mode: str = setting("one", one_of("one", "all"))
@@ -204,8 +208,8 @@ class OptimizerConfig:
     """AdaBelief on the coreset, for ``rfad``, ``kip`` and ``frepo``.
 
     Attributes:
-      learning_rate: learning rate of images and labels.
-      platt_learning_rate: learning rate of the Platt loss's log-scale.
+      learning_rate: learning rate for images and labels.
+      platt_learning_rate: learning rate for the log-scale of the ``platt`` loss.
       schedule: ``constant`` or ``cosine`` (to zero at the last step).
     """
 
@@ -258,15 +262,16 @@ class LabelsConfig:
     are unknown, and the last coreset is kept.
 
     Attributes:
-      run: run directory of ``audiodd active``, whose labels at ``budget`` are used.
+      run: run directory of ``audiodd active``; its labels at ``budget`` are used.
       budget: a budget of that run: a fraction of the training split (``20%``), or clips
         per class (``10/class``).
       fraction: fraction of the training split whose labels are used, drawn at random
         and stratified by class.
-      indices: file with the rows of the training clips whose labels are used.
-      pseudo: label the other training clips by networks trained on the labelled ones
+      indices: file of the row numbers, from 0, of the training clips whose labels are
+        used.
+      pseudo: label the other training clips with networks trained on the labelled ones
         (with the recipe of ``teacher``).
-      confidence: lowest probability of a pseudo-label; other clips are left out.
+      confidence: minimum probability of a pseudo-label; clips below it are left out.
     """
 
     run: str = ""
@@ -289,15 +294,16 @@ class LoopConfig:
     Attributes:
       steps: distillation steps.
       batch_size: real clips per step (all of them in a smaller dataset).
-      draw: ``clips`` draws every clip with the same probability; ``recordings`` every
-        class, and within it every recording, for data with many clips per recording.
+      draw: ``clips``: uniform over clips; ``recordings``: uniform over classes, then
+        over the recordings of a class, for data with many clips per recording.
       log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
       patience: validations without a better coreset before stopping; 0: never stop
         early.
-      keep: keep the ``best`` coreset: the last whose validation accuracy (by kernel
-        regression) is within its standard error of the highest; or the ``last``.
+      keep: ``best``: the latest coreset whose validation accuracy (by kernel
+        regression) is within one standard error of the highest; ``last``: the final
+        one.
     """
 
     steps: int = setting(1000, AT_LEAST_ONE)

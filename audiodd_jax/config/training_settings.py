@@ -67,17 +67,19 @@ class TrainingConfig:
       warmup: fraction of the steps over which the learning rate rises.
       schedule: after warm-up, ``cosine`` (to zero at the last step) or ``constant``.
       loss: ``cross_entropy`` (binary for tags) or ``mse``.
-      labels: labels of a coreset: ``soft`` as learned, or ``hard`` (the largest).
-      teacher_labels: train on the coreset's views with the teacher's labels instead, if
-        it has them.
-      label_scale: factor applied to soft (centred) labels, which are then the targets
-        of ``mse``, or after a softmax those of ``cross_entropy``.
+      labels: labels of a coreset: ``soft`` (as learned) or ``hard`` (the largest).
+      teacher_labels: if the coreset has a teacher's labels, train on its views with
+        those instead.
+      label_scale: scale of the soft (centred) labels; the result is the target of
+        ``mse``, or after a softmax that of ``cross_entropy``.
       label_smoothing: fraction of a hard label spread over all classes.
-      centre_outputs: subtract the output of the initial network, which is zero with a
-        ``zero`` head.
+      centre_outputs: subtract the network's output at initialisation (no effect with
+        ``model.head=zero``).
       mixup: alpha of mixup's Beta(alpha, alpha); 0: no mixup.
-      average: decay per step of the moving average of the weights; 0: no averaging.
-      precision: precision of the blocks' products: ``float32`` or ``bfloat16``.
+      average: decay per step of the exponential moving average of the weights; 0: no
+        averaging.
+      precision: precision of the blocks' convolutions and matrix products: ``float32``
+        or ``bfloat16``.
       log_every: steps per compiled chunk, after which metrics are logged.
       eval_every: steps between validations; 0: only at the end.
       checkpoint_every: steps between checkpoints.
@@ -124,7 +126,7 @@ class ActiveConfig:
         (``0.2`` or ``20%``), or clips per class (``10/class``).
       initial: size of the initial labelled pool, drawn at random.
       initial_draw: ``balanced`` over classes, or ``uniform``.
-      batch: largest query batch; 0: up to the next budget.
+      batch: maximum number of clips per query; 0: enough to reach the next budget.
       passes: forward passes with Monte Carlo dropout.
       chunk: clips scored at once per device.
       warm_start: continue from the last round's network instead of a new one.
