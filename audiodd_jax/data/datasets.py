@@ -49,7 +49,7 @@ DATASETS = {
         licence="Apache-2.0 (generated)",
         homepage="",
         module="audiodd_jax.data.synthetic",
-        split="200 training and 40 test clips per class, drawn from one seed",
+        split="200 training and 40 test clips per class, generated from a single seed",
     ),
     "tones_tagged": Entry(
         title="Tones, tagged: one to three procedural sounds in a clip",
@@ -57,7 +57,7 @@ DATASETS = {
         licence="Apache-2.0 (generated)",
         homepage="",
         module="audiodd_jax.data.synthetic_tags",
-        split="2,000 training and 400 test clips, drawn from one seed",
+        split="2,000 training and 400 test clips, generated from a single seed",
     ),
     "spoken_digit": Entry(
         title="Free Spoken Digit Dataset",

@@ -13,8 +13,23 @@ from audiodd_jax.runtime.files import to_json
 from audiodd_jax.training.scores import Evaluation
 
 _KEPT = {
-    "best": "the last within a standard error of the best validation {metric}",
-    "last": "the last",
+    "best": (
+        "the latest whose validation {metric} is within one standard error of the best"
+    ),
+    "last": "the last one",
+}
+_SELECTED = {
+    "random": "selected at random",
+    "herding": "selected by herding",
+    "k_center": "selected by k-center",
+}
+_NAMES = {
+    "rfad": "RFAD",
+    "frepo": "FRePo",
+    "kip": "KIP",
+    "dc": "DC",
+    "dsa": "DSA",
+    "dm": "DM",
 }
 _INITIAL = {
     "real": "real clips",
@@ -27,6 +42,11 @@ _INITIAL = {
 def initial_in_words(result: dict[str, Any]) -> str:
     """Describes the start of a distillation."""
     return _INITIAL.get(result["start"], f"coreset {result['start']}")
+
+
+def method_in_words(method: str) -> str:
+    """Describes how a method makes a coreset, such as "distilled with RFAD"."""
+    return _SELECTED.get(method, f"distilled with {_NAMES.get(method, method)}")
 
 
 def labels_in_words(result: dict[str, Any]) -> str:
@@ -80,6 +100,7 @@ def distillation(
         unimproved=warning(result),
         metric=metric,
         used_labels=labels_in_words(result),
+        how=method_in_words(result["method"]),
         **values,
     )
 
@@ -107,6 +128,7 @@ def folds(result: dict[str, Any]) -> str:
     return _render(
         "folds.md",
         result,
+        how=method_in_words(result["method"]),
         scores=tables.markdown(scores),
         by_fold=tables.markdown(tables.from_records(by_fold)),
     )
