@@ -34,7 +34,7 @@ def test_a_first_run_gains_ten_points_and_names_its_metric(tmp_path, capsys):
     assert 0 < result["macro_f1"] < 1
     card = (tmp_path / "run" / "README.md").read_text()
     assert "mean average precision on the test split" in card
-    assert "tags are `multi_hot - 1/10`" in card
+    assert "tags are stored as `multi_hot - 1/10`" in card
     coreset = audiodd_jax.load_coreset(tmp_path / "run" / "coreset.npz")
     assert coreset.has_tags
     assert coreset.labels.shape == (20, 10)
