@@ -20,8 +20,6 @@ class DataConfig:
       variant: variant of a dataset that has several; empty: the first.
       data_dir: folder or published archive (or CSV, for ``folder``) with the
         recordings; empty: the dataset's folder in the cache.
-      cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
-        user's cache folder. Not recorded with a run.
       fold: test fold, for datasets with folds; 0: the last one.
       test_fraction: fraction of each class held out for testing, if the data has no
         test split.
@@ -34,12 +32,13 @@ class DataConfig:
         work.
       storage: where training features are kept: ``device``, ``host`` (batches are
         streamed from the cache), or ``auto`` (on the device if they fit).
+      cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
+        user's cache folder. Not recorded with a run.
     """
 
     name: str = "tones"
     variant: str = ""
     data_dir: str = ""
-    cache_dir: str = ""
     fold: int = setting(0, NOT_NEGATIVE)
     test_fraction: float = 0.2
     validation_fraction: float = 0.1
@@ -48,6 +47,7 @@ class DataConfig:
     allow_partial: bool = False
     processes: int = setting(0, NOT_NEGATIVE)
     storage: str = setting("auto", one_of("auto", "device", "host"))
+    cache_dir: str = ""
 
 
 @dataclasses.dataclass

@@ -24,3 +24,5 @@ class CoresetArrays(NamedTuple):
         """Returns the ``s * factor`` full-length images and their labels."""
         images = packing.unpack(self.images, factor)
         return self._replace(images=images, labels=packing.repeat(self.labels, factor))
+
+    unfolded = unpack  # the former name, kept for one version

@@ -108,16 +108,17 @@ def _hear(root: Path) -> Listing:
         )
     audio = max(rates, key=lambda path: int(path.name))
     _log.info("reading %s as a task of HEAR, at %s Hz", root, audio.name)
-    clips = []
+    clips, has_several = [], False
     for table, match in parts.items():
         name, fold = match.groups()
         mark = {"fold": int(fold)} if fold else {"split": split_name(name)}
         for file, labels in _labels(table, vocabulary_labels).items():
             clips.append(Clip(audio / name / file, label_names(labels), **mark))
+            has_several |= len(labels) != 1
     metadata = root / "task_metadata.json"
     task = read_json(metadata) if metadata.is_file() else {}
     kind = task.get("prediction_type") if isinstance(task, dict) else None
-    has_tags = kind == "multilabel" or any(len(clip.labels) != 1 for clip in clips)
+    has_tags = kind == "multilabel" or has_several
     if not any(clip.fold is not None or clip.split == TRAIN for clip in clips):
         raise UserError(f"{root} has no clips to train on: train.json is missing")
     return Listing(clips, [*parts, vocabulary], has_tags)

@@ -26,7 +26,7 @@ from audiodd_jax.data.recordings import (
     Source,
     fingerprint_tree,
 )
-from audiodd_jax.data.tables import columns_named, split_name
+from audiodd_jax.data.tables import split_name
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import progress
 
@@ -143,7 +143,9 @@ def _read(folder: Path, name: str) -> Recordings:
     headers = audio.Headers(np.zeros(total, np.float32), np.zeros(total, np.int32), {})
     names, labels, groups = [], [], []
     label_name = getattr(features["label"], "int2str", _text)
-    group = next(iter(columns_named("group", features)), "")
+    # The narrowest first: a group may hold several speakers.
+    names_of_groups = ("speaker_id", "speaker", "group")
+    group = next((name for name in names_of_groups if name in features), "")
     with progress.bar(total, desc="reading", unit="clip") as bar:
         for split, source in zip(splits, sources, strict=True):
             for i, example in enumerate(source):

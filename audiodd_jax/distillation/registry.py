@@ -48,20 +48,19 @@ def get_method(name: str) -> Make:
         f"the method {name!r} is built by make(config, sizes, normalization), which "
         "the next version will not call: make(config, context) has them as "
         "context.sizes and context.normalization",
-        DeprecationWarning,
+        FutureWarning,
         stacklevel=2,
     )
     return functools.partial(_make_by_three, make)
 
 
 def _takes_three(make: Callable) -> bool:
-    """Returns whether a function needs three arguments, as up to version 0.2."""
-    signature = inspect.signature(make)
+    """Returns whether a function takes three arguments, as up to version 0.1."""
     try:
-        signature.bind(None, None)
-    except TypeError:
-        return True
-    return False
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
+        return False
+    return len([p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]) > 2
 
 
 def _make_by_three(make: Callable, config: Config, context: Context) -> Method:

@@ -256,9 +256,8 @@ def _write_noise(
         waveform = waveform[: int(_NOISE_SHARE * waveform.size)]
         count = waveform.size // samples
         pieces.append(waveform[: count * samples].reshape(count, samples))
-    together = np.concatenate(pieces)
-    if together.size:
-        values = np.asarray(logmel.compute(together, settings))
+    if sum(piece.size for piece in pieces):
+        values = np.asarray(logmel.compute(np.concatenate(pieces), settings))
         np.save(scratch / "noise.npy", values.astype(np.float16))
 
 

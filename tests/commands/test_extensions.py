@@ -167,7 +167,7 @@ def test_a_method_runs_resumes_and_reports_like_the_others(
 
 
 def test_a_method_of_three_arguments_runs_and_warns():
-    with pytest.warns(DeprecationWarning, match=r"make\(config, context\)"):
+    with pytest.warns(FutureWarning, match=r"make\(config, context\)"):
         make = registry.get_method("mean_of_three")
     sizes = Sizes(8, 8, 10, 20, 16, 40, 0)
     stats = Normalization(np.zeros(8, np.float32), np.ones(8, np.float32))

@@ -67,8 +67,13 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     _show_licence(layout.name, cache)
     may_differ = config.allow_partial or layout.may_change
     folder = location.folder or _unpacked(layout, location, may_differ, cache)
-    contents = layout.find(folder)
-    check(layout, contents, folder, config)
+    try:
+        contents = layout.find(folder)
+        check(layout, contents, folder, config)
+    except UserError as error:
+        if location.folder:
+            raise
+        raise UserError(f"{error}; or delete {folder} to unpack it again") from error
     # In the order of the official parts, on which random draws depend.
     clips = sorted(contents.clips, key=_part_number)
     # A partial dataset may lack classes.
@@ -108,7 +113,7 @@ def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
             decoded.append(decode(i))
         except audio.BadAudioError as error:
             bad.append(error)
-    audio.report_bad(bad, skip_bad and bool(decoded))
+    audio.report_bad(bad, skip_bad)
     return decoded
 
 
@@ -215,7 +220,8 @@ def _unpacked(
     if folder is None:
         raise UserError(
             f"{location.archive or layout.archive} holds no {layout.markers[0]}; "
-            f"it is not {layout.name}"
+            f"it is not {layout.name}, or files are missing from {target}: delete "
+            "that folder to unpack it again"
         )
     return folder
 
