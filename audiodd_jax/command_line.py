@@ -20,6 +20,8 @@ from audiodd_jax.flags import COMMANDS
 
 FlagsError = absl_flags.Error
 
+# Settings whose flags do more: apply the method's defaults, take several functions.
+_SAME_AS_FLAG = {"method": "method", "active.acquisition": "acquisition"}
 _PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled", "out")
 
 
@@ -57,6 +59,27 @@ class CommandLine:
         fields.validate(config)
         return config
 
+    @property
+    def reads_coreset(self) -> bool:
+        """True if the command's defaults come from a coreset instead of a dataset."""
+        if self.command in ("evaluate", "export"):
+            return True
+        return "coreset" in self.flags and self.flags.coreset is not None
+
+    def configure_defaults(self) -> Config:
+        """Configures the defaults of the dataset, the method and the network.
+
+        Raises:
+          UserError: an unknown dataset, or a setting whose value is not allowed.
+          flags.Error: a value of the wrong type.
+        """
+        base = dataset_config(self.flags)
+        if self.command == "train":
+            base = presets.for_model(base, self.flags.model)
+        elif self.command == "active":
+            base = presets.for_active(base, self.flags.model)
+        return self.configure(base)
+
     def changed(self, *groups: str) -> list[str]:
         """Returns the names of the settings in some groups that the flags change."""
         names = (*self._set_by_flags(), *map(_setting_name, self.settings))
@@ -80,9 +103,9 @@ def parse(command: str, argv: Sequence[str]) -> CommandLine:
     """
     entry = COMMANDS[command]
     values = _define(command)
-    if entry.has_settings and "method" in values:
-        # The plain flag also applies the method's defaults.
-        argv = [re.sub(r"^--?config\.method=", "--method=", a) for a in argv]
+    for setting, flag in _SAME_AS_FLAG.items():
+        if flag in values:
+            argv = [re.sub(rf"^--?config\.{setting}=", f"--{flag}=", a) for a in argv]
     settings = []
     if entry.has_settings:
         settings = [a for a in argv if re.match(r"--?config\.", a)]
@@ -94,7 +117,8 @@ def parse(command: str, argv: Sequence[str]) -> CommandLine:
         raise UserError(f"usage: audiodd {command} {entry.argument} [flags]")
     most = len(arguments) if entry.argument.endswith("...") else bool(entry.argument)
     if extra := arguments[most:]:
-        raise UserError(f"unexpected argument {extra[0]!r}")
+        takes = entry.argument or "no argument"
+        raise UserError(f"unexpected argument {extra[0]!r}: {command} takes {takes}")
     arguments = [_local_path(command, path) for path in arguments]
     for name in _PATHS:
         if name in values and values[name].value:

@@ -103,7 +103,7 @@ def main(_):
     workdir = Path(_WORKDIR.value)
     name = f"{_DATASET.value}-{_PRESET.value}-{_SAMPLES.value}"
     coreset = audiodd_jax.distill(config, workdir / f"{name}-seed0").coreset
-    data = dataset.load(config)
+    data = dataset.load(config.data, config.features)
     drawn = subsets.Subset("random", per_class=_SAMPLES.value)
     embedding = subsets.Embedding(config.network, config.evaluation.networks)
     rows = subsets.choose(drawn, data, embedding, 0)

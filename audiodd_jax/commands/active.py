@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from audiodd_jax.active_learning import budgets, query, rounds
-from audiodd_jax.command_line import CommandLine, dataset_config, names
-from audiodd_jax.commands.common import resumable, start, table, target
+from audiodd_jax.command_line import CommandLine, names
+from audiodd_jax.commands.common import resumable, start, target
+from audiodd_jax.commands.printing import table
 from audiodd_jax.commands.train import Trained, train_source
 from audiodd_jax.config import (
     ActiveConfig,
@@ -40,8 +41,11 @@ def run(line: CommandLine) -> None:
     """Runs active learning as the command line says, and prints the rounds."""
     flags = line.flags
     coresets = [load_coreset(path) for path in names(flags.coreset or "")]
-    base = coreset_config(coresets[0]) if coresets else dataset_config(flags)
-    config = line.configure(presets.for_active(base, flags.model))
+    if coresets:
+        base = presets.for_active(coreset_config(coresets[0]), flags.model)
+        config = line.configure(base)
+    else:
+        config = line.configure_defaults()
     if flags.fold == "all":
         raise UserError("active tests on one fold: --fold takes its number")
     if flags.num_seeds < 1:

@@ -1,11 +1,11 @@
-"""Helpers of all commands: starting JAX, interruption, printing."""
+"""Helpers of all commands: devices, the compilation cache, interruption."""
 
 import contextlib
 import hashlib
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -134,15 +134,3 @@ def resumable(workdir: Path, *, is_run: bool = False) -> Iterator[None]:
         raise SystemExit(128 + stop.signum) from None
     if is_finished:
         print(f"{workdir} holds this run, finished already:")
-
-
-def percent(fraction: float) -> str:
-    """Formats a fraction as a percentage."""
-    return f"{100 * fraction:.2f} %"
-
-
-def table(rows: Sequence[tuple[str, str]]) -> None:
-    """Prints rows of name and value."""
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name:{width}s}  {value}")

@@ -7,9 +7,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from audiodd_jax.active_learning import labelled_subset
-from audiodd_jax.command_line import CommandLine, dataset_config
+from audiodd_jax.command_line import CommandLine
 from audiodd_jax.commands import folds
-from audiodd_jax.commands.common import percent, resumable, start, table, target
+from audiodd_jax.commands.common import resumable, start, target
+from audiodd_jax.commands.printing import percent, table
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.coreset import dataset as coreset_data
@@ -30,7 +31,7 @@ from audiodd_jax.training import evaluation, teacher
 def run(line: CommandLine) -> None:
     """Distils as the command line says, and prints the result."""
     flags = line.flags
-    config = line.configure(dataset_config(flags))
+    config = line.configure_defaults()
     chips = target(flags, "distill")
     start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
     if flags.dry_run:

@@ -6,8 +6,8 @@ import shutil
 
 import jax
 
-from audiodd_jax.command_line import CommandLine, dataset_config
-from audiodd_jax.commands.common import table
+from audiodd_jax.command_line import CommandLine
+from audiodd_jax.commands.printing import table
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
@@ -18,7 +18,7 @@ from audiodd_jax.version import __version__
 
 def run(line: CommandLine) -> None:
     """Prints what this machine has, and how to fix what it lacks."""
-    table(examine(line.configure(dataset_config(line.flags)).data))
+    table(examine(line.configure_defaults().data))
 
 
 def examine(data: DataConfig) -> list[tuple[str, str]]:

@@ -16,7 +16,8 @@ from absl import flags as absl_flags
 
 from audiodd_jax.command_line import CommandLine, names
 from audiodd_jax.commands import folds
-from audiodd_jax.commands.common import resumable, start, table, target
+from audiodd_jax.commands.common import resumable, start, target
+from audiodd_jax.commands.printing import table
 from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import Config, extensions, fields, presets
 from audiodd_jax.config.names import file_stem

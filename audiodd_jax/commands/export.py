@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from audiodd_jax.command_line import CommandLine
-from audiodd_jax.commands.common import keep_compiled, table
+from audiodd_jax.commands.common import keep_compiled
+from audiodd_jax.commands.printing import table
 from audiodd_jax.config import Config, DataConfig, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.coreset import audio_folder

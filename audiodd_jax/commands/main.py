@@ -51,6 +51,8 @@ def main(argv: Sequence[str]) -> None:
         print(command_line.help_text(name))
         return
     line = command_line.parse(name, rest)
+    if COMMANDS[name].has_settings and not line.reads_coreset:
+        line.configure_defaults()  # refuses bad settings before JAX is imported
     # Imported only now, since commands import JAX.
     importlib.import_module(f"audiodd_jax.commands.{name}").run(line)
 

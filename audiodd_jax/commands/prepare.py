@@ -3,8 +3,9 @@
 import time
 from pathlib import Path
 
-from audiodd_jax.command_line import CommandLine, dataset_config
-from audiodd_jax.commands.common import start, table
+from audiodd_jax.command_line import CommandLine
+from audiodd_jax.commands.common import start
+from audiodd_jax.commands.printing import table
 from audiodd_jax.config import Config, fields
 from audiodd_jax.data import splits
 from audiodd_jax.features import cache, dataset
@@ -14,7 +15,7 @@ from audiodd_jax.report import dataset_summary
 
 def run(line: CommandLine) -> None:
     """Prepares the dataset of a command line and prints its contents."""
-    config = line.configure(dataset_config(line.flags))
+    config = line.configure_defaults()
     start(line.flags, config.data)
     began = time.perf_counter()
     features = cache.prepare(config.data, config.features)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.command_line import CommandLine
-from audiodd_jax.commands.common import keep_compiled, table
+from audiodd_jax.commands.common import keep_compiled
+from audiodd_jax.commands.printing import table
 from audiodd_jax.config import DataConfig
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page

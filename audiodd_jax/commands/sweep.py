@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from audiodd_jax.command_line import CommandLine
-from audiodd_jax.commands.common import table
+from audiodd_jax.commands.printing import table
 from audiodd_jax.errors import UserError
 
 

@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax
 from absl import flags as absl_flags
 
-from audiodd_jax.command_line import CommandLine, dataset_config
-from audiodd_jax.commands.common import percent, resumable, start, table, target
+from audiodd_jax.command_line import CommandLine
+from audiodd_jax.commands.common import resumable, start, target
+from audiodd_jax.commands.printing import percent, table
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import TRAINING, file_stem
 from audiodd_jax.coreset import subsets
@@ -37,9 +38,12 @@ from audiodd_jax.training.source import Source
 def run(line: CommandLine) -> None:
     """Trains as the command line says, and prints the result."""
     flags = line.flags
-    coreset = load_coreset(flags.coreset) if flags.coreset else None
-    base = coreset_config(coreset) if coreset else dataset_config(flags)
-    config = line.configure(presets.for_model(base, flags.model))
+    coreset = None if flags.coreset is None else load_coreset(flags.coreset)
+    if coreset:
+        base = presets.for_model(coreset_config(coreset), flags.model)
+        config = line.configure(base)
+    else:
+        config = line.configure_defaults()
     if flags.fold == "all":
         raise UserError("train uses one test fold: give --fold its number")
     subset, name = _training_set(flags)
@@ -77,7 +81,7 @@ def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
     if flags.fraction is not None:
         percentage = f"{100 * flags.fraction:g}percent"
         return subsets.fraction_of(flags.fraction), percentage
-    if flags.indices:
+    if flags.indices is not None:
         return subsets.read_indices(Path(flags.indices)), "indices"
     return Subset(), "coreset" if flags.coreset else "all"
 

@@ -82,6 +82,11 @@ class Dataset:
         return tags.are_tags(self.train.labels)
 
     @property
+    def measure(self) -> str:
+        """The former name of ``metric``, kept for one version."""
+        return self.metric
+
+    @property
     def metric(self) -> str:
         """Name of the scores: accuracy or mean average precision."""
         return metric.name_of(self.train.labels)

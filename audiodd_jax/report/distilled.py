@@ -34,7 +34,8 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     settings["data"]["data_dir"] = ""
     settings["coreset"]["init"] = Path(config.coreset.init).name
     for name in ("run", "indices"):
-        settings["labels"][name] = Path(settings["labels"][name]).name
+        path = settings["labels"][name]
+        settings["labels"][name] = Path(path).name or path  # "." has no name
     settings["features"] = dataclasses.asdict(data.features)
     metadata = {
         "format": coreset_file.FORMAT,

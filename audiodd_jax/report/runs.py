@@ -101,7 +101,7 @@ def _read(path: Path) -> Run | None:
     try:
         run = _with_result(run, result)
         class_scores.pooled(run.scores)
-    except (*DAMAGE, AttributeError, OverflowError) as error:
+    except (*DAMAGE, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path} is damaged: its result cannot be read") from error
     return run
 
@@ -174,7 +174,7 @@ def _evaluated(run: Run) -> Run:
             row["protocol"], row["learns_from"], row["seconds"], row["num_samples"]
             [float(accuracy) for accuracy in row["test_accuracies"]]
             class_scores.pooled([row])
-    except (*DAMAGE, AttributeError, OverflowError) as error:
+    except (*DAMAGE, AttributeError, IndexError, OverflowError) as error:
         raise UserError(f"{path} is damaged: it is not an evaluation") from error
     own = "coreset", run.result["protocol"]
     is_own = lambda row: (row["learns_from"], row["protocol"]) == own

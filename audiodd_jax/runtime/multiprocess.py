@@ -111,11 +111,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def leaves_others_waiting(error: BaseException) -> bool:
     """Returns whether other processes may wait for this one, which has failed."""
-    try:
-        count = jax.process_count()
-    except (RuntimeError, AssertionError):  # JAX could not start
+    if not jax.distributed.is_initialized():  # starts no backend, unlike process_count
         return False
-    return count > 1 and not getattr(error, "is_shared", False)
+    return jax.process_count() > 1 and not getattr(error, "is_shared", False)
 
 
 def any_of(value: int) -> int:

@@ -22,10 +22,10 @@ from audiodd_jax.runtime.files import (
 from audiodd_jax.runtime.locks import hold_folder
 
 
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested settings by their dotted names; none if they are damaged."""
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by their dotted names."""
     values = {}
-    for name, value in settings.items() if isinstance(settings, dict) else ():
+    for name, value in settings.items():
         if isinstance(value, dict):
             values |= _flat(value, f"{prefix}{name}.")
         else:
@@ -116,7 +116,10 @@ class RunDirectory:
                 )
         # Through JSON, which turns tuples into lists.
         now = _flat(json.loads(json.dumps(self._config)))
-        before = _flat(self._defaults) | _flat(read_json(file))
+        recorded = read_json(file)
+        if not isinstance(recorded, dict):
+            raise UserError(f"{file} is damaged: it holds no settings")
+        before = _flat(self._defaults) | _flat(recorded)
         for name in self._may_change:
             before[name] = now.get(name)
         if changes := _changes(before, now):

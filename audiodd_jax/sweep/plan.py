@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiodd_jax import command_line
-from audiodd_jax.config import Config, presets
+from audiodd_jax.config import Config
 from audiodd_jax.errors import UserError
 
 COMMANDS = ("distill", "train", "active")
@@ -146,10 +146,4 @@ def _check(plan: Planned) -> None:
 
 def _parsed(plan: Planned) -> Config:
     """Returns a run's configuration, parsed as its command does."""
-    line = command_line.parse(plan.command, plan.flags)
-    base = command_line.dataset_config(line.flags)
-    if plan.command == "train":
-        base = presets.for_model(base, line.flags.model)
-    elif plan.command == "active":
-        base = presets.for_active(base, line.flags.model)
-    return line.configure(base)
+    return command_line.parse(plan.command, plan.flags).configure_defaults()

@@ -45,6 +45,11 @@ class Evaluation(NamedTuple):
     metric: str = metric.ACCURACY
 
     @property
+    def measure(self) -> str:
+        """The former name of ``metric``, kept for one version."""
+        return self.metric
+
+    @property
     def is_detailed(self) -> bool:
         """True if scores per class and macro F1 are known, not only means."""
         return self.confusions is not None or self.tags is not None

@@ -172,7 +172,7 @@ def test_other_methods_learn_tags_too(method):
 
 @pytest.mark.parametrize("method", ["dc", "dsa", "dm"])
 def test_matching_class_by_class_is_refused(method):
-    with pytest.raises(UserError, match="have no one class: distil them by"):
+    with pytest.raises(UserError, match="do not have a single class: distil them by"):
         registry.check_labels(method, True)
     registry.check_labels(method, False)
     with pytest.raises(UserError, match="have no one class"):

@@ -244,3 +244,16 @@ def test_the_history_ends_at_a_damaged_row(tmp_path):
         with (run.path / "metrics.jsonl").open("a") as file:
             file.write('[1, 2]\n{"step": 2}\n')
         assert run.history() == [{"step": 1, "loss": None}]
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "0"])
+def test_a_configuration_that_is_no_object_is_refused(tmp_path, text):
+    with RunDirectory(tmp_path / "run", {"seed": 0}) as run:
+        run.start_from(-1)
+    (tmp_path / "run" / "config.json").write_text(text)
+    defaults = {"seed": 0}
+    with (
+        pytest.raises(UserError, match="is damaged: it holds no settings"),
+        RunDirectory(tmp_path / "run", {"seed": 0}, defaults=defaults),
+    ):
+        pass
