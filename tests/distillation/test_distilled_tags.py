@@ -175,7 +175,7 @@ def test_matching_class_by_class_is_refused(method):
     with pytest.raises(UserError, match="do not have a single class: distil them by"):
         registry.check_labels(method, True)
     registry.check_labels(method, False)
-    with pytest.raises(UserError, match="have no one class"):
+    with pytest.raises(UserError, match="do not have a single class"):
         loop.distill(settings(method=method), checks.tagged())
 
 
