@@ -25,4 +25,6 @@ class CoresetArrays(NamedTuple):
         images = packing.unpack(self.images, factor)
         return self._replace(images=images, labels=packing.repeat(self.labels, factor))
 
-    unfolded = unpack  # the former name, kept for one version
+    def unfolded(self, factor: int) -> "CoresetArrays":
+        """The former name of ``unpack``, kept for one version."""
+        return self.unpack(factor)

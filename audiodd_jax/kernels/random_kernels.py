@@ -124,10 +124,10 @@ def sum_over_devices(
     return total
 
 
-def add_products(
+def add_kernels(
     sums: Kernels, products: Kernels, is_own: Bool[Array, ""] | None
 ) -> Kernels:
-    """Adds a network's products, in the type of the sums, unless it is padding."""
+    """Adds a network's kernels, in the type of the sums, unless it is padding."""
     if is_own is not None:
         products = jax.tree.map(lambda k: jnp.where(is_own, k, 0), products)
     return jax.tree.map(lambda a, b: a + b.astype(a.dtype), sums, products)
@@ -166,7 +166,7 @@ def network_sums(
         phi_s = grid.gather(in_chunks(part, shared_s, plan.coreset_chunk), BATCH, s)
         phi_b, phi_s = checkpoint_name(phi_b, "phi_b"), checkpoint_name(phi_s, "phi_s")
         bs, ss = (random_features.accumulate(p, phi_s) for p in (phi_b, phi_s))
-        return add_products(sums, Kernels(bs, ss), is_own), None
+        return add_kernels(sums, Kernels(bs, ss), is_own), None
 
     # The backward pass recomputes the coreset's features, which costs little. In chunks
     # they would be computed a third time, unless they are kept.

@@ -13,7 +13,7 @@ from audiodd_jax.config import EvaluationConfig, RandomNetworkConfig, RFADConfig
 from audiodd_jax.features import metric
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
-from audiodd_jax.kernels.random_kernels import Kernels, add_products, sum_over_devices
+from audiodd_jax.kernels.random_kernels import Kernels, add_kernels, sum_over_devices
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import NETWORKS, Grid
@@ -99,7 +99,7 @@ def predict(
             rows = lambda part: random_features.accumulate(phi(part), phi_s)
             bs = in_chunks(rows, x_b, chunk)
             ss = random_features.accumulate(phi_s, phi_s)
-            return add_products(sums, Kernels(bs, ss), is_own), None
+            return add_kernels(sums, Kernels(bs, ss), is_own), None
 
         b, s = x_b.shape[0], x_s.shape[0]
         zeros = Kernels(jnp.zeros((b, s), x_b.dtype), jnp.zeros((s, s), x_b.dtype))

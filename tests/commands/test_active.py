@@ -110,7 +110,7 @@ def test_several_functions_compared_with_a_coreset(tmp_path, capsys, coreset):
     main.main(command)
     said = capsys.readouterr().out
     assert re.search(r"\| labels chosen by +\| 10 clips, 0.5 % +\|", said)
-    assert "At 20 clips the coreset gives" in said
+    assert "With 20 clips the coreset reaches" in said
     for name in ("random-seed0", "random-seed1", "k_center-seed1", "coreset20-seed1"):
         assert (out / name / "result.json").exists(), name
     assert (out / "learning_curves.png").exists()

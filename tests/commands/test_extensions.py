@@ -208,7 +208,7 @@ def test_an_acquisition_function_matches_the_built_in_one_of_its_formula(
     assert "one_score must return a score per clip" in told
     command[-1] = f"--workdir={tmp_path / 'other'}"
     told = fails(capsys, *command, "--model=third_party:Nnx")
-    assert "a call that takes drop" in told
+    assert "a call method that takes drop" in told
 
 
 @pytest.mark.parametrize("name", ["Nnx", pytest.param("Linen", marks=pytest.mark.slow)])
