@@ -270,7 +270,7 @@ _REPORT = (
     ),
     _boolean(
         "all_sounds",
-        "write WAV files of all spectrograms, not only of those shown",
+        "write WAV files of all spectrograms, including those that are not shown",
         default=False,
     ),
     _integer("iterations", "iterations of Griffin-Lim", default=64),
