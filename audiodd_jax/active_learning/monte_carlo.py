@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import devices as devices_lib
 from audiodd_jax.runtime.devices import BATCH
 
@@ -56,21 +56,20 @@ def dropout_passes(
         raise UserError(
             "MC-dropout needs a network with dropout: set --config.model.dropout"
         )
-    variables = network.variables
-    stem = models.stem(model, variables, images)
+    part = functools.partial(models.apply, model, network.variables)
+    stem = part("stem", images, train=False)
     # Linear networks and dropout_place=head drop before the last layer only.
     drops_inside = getattr(model, "block_dropout", 0) > 0
-    same = None if drops_inside else models.features(model, variables, stem)
+    features_of = functools.partial(part, "features", stem, train=False)
+    same = None if drops_inside else features_of(drop=False)
     baseline = 0.0
     if network.start is not None:
         baseline = models.logits(model, network.start, images)
 
     def run_pass(key: Key[Array, ""]) -> Float[Array, "b c *two"]:
         drop = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
-        features = same
-        if features is None:
-            features = models.features(model, variables, stem, drop)
-        out = models.head(model, variables, features, drop)
+        features = features_of(drop=drop) if same is None else same
+        out = part("logits", features, drop=drop)
         return log_probabilities(out - baseline, has_tags)
 
     index = jnp.arange(passes)

@@ -16,7 +16,7 @@ from audiodd_jax.coreset.selection import ranks_in_class
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 
 
 def seed_set(

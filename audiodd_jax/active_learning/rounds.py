@@ -29,7 +29,7 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.run_log import RunLog

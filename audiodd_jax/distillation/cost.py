@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.kernels.random_kernels import Plan
-from audiodd_jax.networks import precision, random_conv, winograd
+from audiodd_jax.networks import random_conv, winograd
 from audiodd_jax.runtime.chunked_map import balanced
 from audiodd_jax.runtime.devices import Grid
 
@@ -207,7 +207,8 @@ class _Share:
         self.batch = math.ceil(sizes.b / grid.batch)
         self.coreset = math.ceil(sizes.s / grid.batch)
         self.networks = math.ceil(problem.networks / grid.networks)
-        itemsize = jnp.dtype(precision.dtype(network.precision, jnp.float32)).itemsize
+        precision = random_conv.PRECISIONS[network.precision]
+        itemsize = precision.dtype(jnp.float32).itemsize
         self.is_float32 = itemsize == 4
         self.feature_bytes = self.num_features * itemsize  # of a row
         # CPUs compute in float32 in every precision.

@@ -56,7 +56,7 @@ from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, Plan
 from audiodd_jax.networks import models
-from audiodd_jax.networks.convnet import ConvNet
+from audiodd_jax.networks.classifier import ConvNet
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.chunked_map import in_chunks

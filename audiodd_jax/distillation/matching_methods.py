@@ -27,7 +27,7 @@ from audiodd_jax.features import batches, siamese_augment
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.convnet import ConvNet
+from audiodd_jax.networks.classifier import ConvNet
 from audiodd_jax.runtime import devices
 
 # Folded into a step's key: for augmentation, for a fresh network, for its training.

@@ -43,7 +43,7 @@ class Program(NamedTuple):
       function: the jitted function.
       arguments: abstract arrays on the mesh, and static values.
       steps: number of steps that one call takes.
-      precision: name in ``networks.precision`` of most of its products.
+      precision: name in ``random_conv.PRECISIONS`` of most of its products.
     """
 
     function: jax.stages.Wrapped

@@ -3,7 +3,7 @@
 ``parse`` reads a target as written by a user: ``v5e`` (one chip), ``v5e:2x4`` (a slice
 by its topology), ``h100``, ``h100:8``. Figures are from the makers' data sheets,
 without sparsity. TPUs multiply in bfloat16 only: a float32 product takes six passes and
-a ``tf32`` product three (``networks.precision``), which gives their peaks.
+a ``tf32`` product three (``random_conv.PRECISIONS``), which gives their peaks.
 """
 
 import difflib

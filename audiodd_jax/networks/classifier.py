@@ -1,8 +1,15 @@
-"""The linear classifier, and base modules of the networks that are trained.
+"""The networks that are trained: ConvNet, ResNet-18, and a linear baseline.
 
 A network has three parts, so that Monte Carlo passes repeat only what dropout changes:
 ``stem`` comes before the first dropout, ``features`` ends at the input of the last
 layer, and ``logits`` is that layer.
+
+References:
+  ConvNet: Gidaris and Komodakis, *Dynamic Few-Shot Visual Learning without Forgetting*,
+  CVPR 2018; Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR
+  2021. ResNet: He, Zhang, Ren, Sun, *Deep Residual Learning for Image Recognition*,
+  CVPR 2016; the last normalisation of a block starts at zero, as in Goyal et al.,
+  *Accurate, Large Minibatch SGD*, 2017.
 """
 
 import flax.linen as nn
@@ -10,7 +17,22 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks.layers import Drop, Dropout, Features, Head, Images, Logits
+from audiodd_jax.networks.layers import (
+    BatchNormPool,
+    Conv,
+    Drop,
+    Dropout,
+    Features,
+    Head,
+    Images,
+    Logits,
+    make_norm,
+)
+from audiodd_jax.networks.parameter_count import STAGES
+from audiodd_jax.networks.pooling import POOL, max_pool, pool_any
+
+# Types of normalisation layers, which are parts of the layers' names.
+_NORMS = {"batch": "BatchNorm", "instance": "GroupNorm", "group": "_GroupNorm"}
 
 
 class Classifier(nn.Module):
@@ -102,3 +124,79 @@ class StagedClassifier(Classifier):
             x = self.Dropout[stage](self._stage(x, stage, train), drop)
         axes = {"flatten": (), "time_mean": (2,), "mean": (1, 2)}[self.readout]
         return x.mean(axes).reshape(x.shape[0], -1)
+
+
+class ConvNet(StagedClassifier):
+    """``depth`` blocks of [3x3 convolution, norm, ReLU, 2x2 pool], all of one width."""
+
+    depth: int = 4
+
+    @property
+    def num_stages(self) -> int:
+        """Number of blocks."""
+        return self.depth
+
+    @nn.compact
+    def _stage(self, x: Array, stage: int, train: bool) -> Array:
+        use_bias = self.norm == "none"
+        name = f"Conv_{stage}"
+        x = Conv(self.width, use_bias=use_bias, dtype=self.dtype, name=name)(x)
+        name = f"{_NORMS.get(self.norm)}_{stage}"
+        is_even = all(side % POOL == 0 for side in x.shape[1:3])
+        if self.norm == "batch" and train and is_even:
+            return BatchNormPool(name=name)(x.astype(self.dtype))
+        norm = make_norm(self.norm, train, self.dtype)(name=name)
+        return pool_any(nn.relu(norm(x)))
+
+
+class ResNet18(StagedClassifier):
+    """ResNet-18; each stage after the first has twice the channels of the last.
+
+    Attributes:
+      readout: ``mean`` as published, ``time_mean`` or ``flatten``.
+      stem_kind: ``imagenet`` (7x7 convolution of stride 2, 3x3 maximum pool of stride
+        2) or ``small`` (3x3 convolution of stride 1), with four times the resolution
+        at sixteen times the cost.
+    """
+
+    readout: str = "mean"
+    stem_kind: str = "imagenet"
+
+    @property
+    def num_stages(self) -> int:
+        """Number of stages, of which the first includes the stem's convolution."""
+        return len(STAGES)
+
+    @nn.compact
+    def _stage(self, x: Array, stage: int, train: bool) -> Array:
+        if stage == 0:
+            size, stride = (7, 2) if self.stem_kind == "imagenet" else (3, 1)
+            x = Conv(self.width, size, stride, dtype=self.dtype)(x)
+            x = nn.relu(make_norm(self.norm, train, self.dtype)()(x))
+            if self.stem_kind == "imagenet":
+                x = max_pool(x)
+        for block in range(STAGES[stage]):
+            name = f"_Block_{sum(STAGES[:stage]) + block}"
+            stride = 2 if stage and not block else 1
+            width = self.width * 2**stage
+            x = _Block(width, stride, self.norm, self.dtype, name=name)(x, train=train)
+        return x
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut, a 1x1 convolution where shapes differ."""
+
+    width: int
+    stride: int
+    norm: str
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b f t w"], *, train: bool) -> Array:
+        norm = make_norm(self.norm, train, self.dtype)
+        y = nn.relu(norm()(Conv(self.width, 3, self.stride, dtype=self.dtype)(x)))
+        y = Conv(self.width, dtype=self.dtype)(y)
+        y = norm(scale_init=nn.initializers.zeros)(y)
+        if x.shape != y.shape:
+            x = norm()(Conv(self.width, 1, self.stride, dtype=self.dtype)(x))
+        return nn.relu(x + y)

@@ -3,8 +3,8 @@
 XLA:CPU runs the two transposes that JAX derives from a convolution on a naive path that
 is 10 to 40 times slower than the convolution itself. Here the input's gradient is a
 convolution with the reversed kernel, and the kernel's gradient is a set of matrix
-products (``kernel_gradient.py``). Accelerators use JAX's own transposes. BUILD_NOTES.md
-has the measurements.
+products. Accelerators use JAX's own transposes. BUILD_NOTES.md and
+experiments/results/speed.md have the measurements.
 """
 
 import functools
@@ -14,22 +14,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from audiodd_jax.networks import winograd
-from audiodd_jax.networks.kernel_gradient import (
-    Input,
-    Kernel,
-    Output,
-    kernel_gradient,
-    patches,
-)
 
 # With fewer output positions XLA:CPU convolves on its naive path, which is 30 to 200
 # times slower than the product of patches and kernel.
 _LEAST_POSITIONS = 16
 # XLA:CPU passes convolutions with more channels to YNNPACK.
 _YNNPACK_CHANNELS = 16
+# Output positions of the images whose patches are gathered at once, few enough to stay
+# in cache. One channel takes a ninth of the memory; more positions do not pay.
+_POSITIONS = 2048
+_POSITIONS_OF_ONE_CHANNEL = 2**17
+
+Input = Float[Array, "b f t channels_in"]
+Kernel = Float[Array, "k k channels_in w"]
+Output = Float[Array, "b f2 t2 w"]
 
 
 def convolve(
@@ -78,15 +79,12 @@ def input_gradient(
     precision: lax.Precision | None = None,
     on_cpu: bool = True,
 ) -> Input:
-    """Transpose of ``convolve`` with respect to its input, fast on XLA:CPU.
+    """Transpose of ``convolve`` with respect to its input, ``(f, t)`` large.
 
     With stride 1 it is a convolution with the reversed kernel. For one input channel,
     and for larger strides, one matrix product with the kernel's taps and a sum of their
-    shifts takes a half to a fifth of the time.
-
-    Args:
-      image_shape: ``(f, t)`` of the input.
-      on_cpu: take the paths that are fast on CPU only.
+    shifts takes a half to a fifth of the time. ``on_cpu`` takes the paths that are fast
+    with XLA:CPU only.
     """
     k, _, channels, _ = kernel.shape
     if stride == 1 and channels > 1:
@@ -123,12 +121,94 @@ def input_gradient(
     return total[:, half : half + f, half : half + t]
 
 
+def kernel_gradient(x: Input, ct: Output, k: int, stride: int = 1) -> Kernel:
+    """Transpose of ``convolve`` with respect to its kernel, fast on XLA:CPU.
+
+    It takes a few images at a time, because the patches of a whole batch would not fit
+    the caches. With stride 1, shifts along frequency are gathered from the input and
+    shifts along time from the output's gradient: a 3x3 kernel takes twice three copies
+    instead of nine.
+    """
+    channels, w = x.shape[3], ct.shape[3]
+    wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
+
+    def product(rows: Array, ct: Array) -> Array:
+        return jnp.dot(rows, ct, preferred_element_type=wide)
+
+    def by_taps(x: Array, ct: Array) -> Array:
+        # Tap by tap, which copies whole rows.
+        rows = jnp.stack(_shifted(x[..., 0], k, stride)).reshape(k * k, -1)
+        return product(rows, ct.reshape(-1, w))
+
+    def by_shifts(x: Array, ct: Array) -> Array:
+        # Tap (u, v) sums x[f + u, t + v] ct[f, t], which is x[f + u, t] ct[f, t - v].
+        _, f, t, _ = x.shape
+        half = k // 2
+        x = jnp.pad(x, ((0, 0), (half, half), (0, 0), (0, 0)))
+        ct = jnp.pad(ct, ((0, 0), (0, 0), (half, half), (0, 0)))
+        rows = jnp.concatenate([x[:, u : u + f] for u in range(k)], axis=-1)
+        starts = range(k - 1, -1, -1)
+        columns = jnp.concatenate([ct[:, :, v : v + t] for v in starts], axis=-1)
+        rows, columns = rows.reshape(-1, k * channels), columns.reshape(-1, k * w)
+        total = product(rows.T, columns).reshape(k, channels, k, w)
+        return total.transpose(0, 2, 1, 3)
+
+    def by_patches(x: Array, ct: Array) -> Array:
+        rows = _patches(x, k, stride).reshape(-1, k * k * channels)
+        return product(ct.reshape(-1, w).T, rows).T
+
+    positions, part = _POSITIONS, by_patches
+    if channels == 1:
+        positions, part = _POSITIONS_OF_ONE_CHANNEL, by_taps
+    elif stride == 1:
+        part = by_shifts
+    shaped = lambda x, ct: part(x, ct).reshape(k, k, channels, w)
+    total = _sum_over_images(shaped, x, ct, positions)
+    return total.astype(x.dtype)
+
+
+def _sum_over_images(
+    part: Callable[[Array, Array], Array], x: Array, ct: Array, positions: int
+) -> Array:
+    """Sums ``part`` over images, about ``positions`` output positions at a time."""
+    b, f2, t2, _ = ct.shape
+    size = min(b, max(1, positions // (f2 * t2)))
+    whole = b // size
+    split = lambda a: a[: whole * size].reshape(whole, size, *a.shape[1:])
+    add = lambda total, images: (total + part(*images), None)
+    like = jax.eval_shape(part, x[:size], ct[:size])
+    zeros = jnp.zeros(like.shape, like.dtype)
+    total, _ = lax.scan(add, zeros, (split(x), split(ct)))
+    if whole * size < b:
+        total += part(x[whole * size :], ct[whole * size :])
+    # Without the barrier XLA transposes the product in some programs only, and a seed's
+    # bits would depend on how many seeds are trained together.
+    return lax.optimization_barrier(total)
+
+
+def _patches(x: Input, k: int, stride: int) -> Float[Array, "b f2 t2 taps"]:
+    """Gathers the ``k k channels_in`` inputs of each output position."""
+    return jnp.concatenate(_shifted(x, k, stride), axis=-1)
+
+
+def _shifted(x: Array, k: int, stride: int) -> list[Array]:
+    """Returns the inputs that each of the ``k k`` taps reads, at all positions."""
+    half = k // 2
+    rows, columns = ((side - 1) // stride * stride + 1 for side in x.shape[1:3])
+    x = jnp.pad(x, [(0, 0), (half, half), (half, half), *[(0, 0)] * (x.ndim - 3)])
+    return [
+        x[:, u : u + rows : stride, v : v + columns : stride]
+        for u in range(k)
+        for v in range(k)
+    ]
+
+
 def _products(
     x: Input, kernel: Kernel, stride: int = 1, precision: lax.Precision | None = None
 ) -> Output:
     """``convolve`` as a single matrix product, fast on XLA:CPU for small outputs."""
     k, _, _, w = kernel.shape
-    rows = patches(x, k, stride)
+    rows = _patches(x, k, stride)
     return jnp.dot(rows, kernel.reshape(-1, w), precision=precision)
 
 
@@ -144,7 +224,7 @@ def conv(x: Input, kernel: Kernel, stride: int = 1) -> Output:
     if out.shape[1] * out.shape[2] >= _LEAST_POSITIONS:
         if stride > 1:
             return plain(x, kernel)
-        on_cpu = functools.partial(on_all_cores, precision=of_type(x.dtype))
+        on_cpu = functools.partial(on_all_cores, precision=_of_type(x.dtype))
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
 
 
@@ -185,10 +265,10 @@ def _transpose(
 
 def _by_type(x: Array, kernel: Array, stride: int) -> Array:
     """``convolve`` in the precision of the operands' type."""
-    return convolve(x, kernel, stride, of_type(x.dtype))
+    return convolve(x, kernel, stride, _of_type(x.dtype))
 
 
-def of_type(dtype: DTypeLike) -> lax.Precision | None:
+def _of_type(dtype: DTypeLike) -> lax.Precision | None:
     """Returns the precision of products of a type: no platform rounds float32."""
     return None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
 

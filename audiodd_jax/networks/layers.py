@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
-from audiodd_jax.networks import batch_norm_pool, convolution
-from audiodd_jax.networks.pooling import POOL, pool_any
+from audiodd_jax.networks import convolution
+from audiodd_jax.networks.pooling import EPSILON, batch_norm_pool
 
 # Share of the past in the running statistics of batch normalisation.
 _MOMENTUM = 0.9
@@ -57,16 +57,15 @@ def make_norm(
 ) -> Callable[..., Callable[[Array], Array]]:
     """Returns a constructor of normalisation layers; statistics are float32.
 
-    Args:
-      kind: ``batch``, ``instance``, ``group`` or ``none``.
-      train: normalise by the batch's statistics, not by the running ones.
+    ``kind`` is ``batch``, ``instance``, ``group`` or ``none``; batch normalisation
+    takes the batch's statistics to ``train``, otherwise the running ones.
     """
     if kind == "batch":
         return functools.partial(
             nn.BatchNorm,
             use_running_average=not train,
             momentum=_MOMENTUM,
-            epsilon=batch_norm_pool.EPSILON,
+            epsilon=EPSILON,
             dtype=dtype,
         )
     if kind == "instance":
@@ -76,12 +75,6 @@ def make_norm(
     if kind == "group":
         return functools.partial(_GroupNorm, dtype=dtype)
     return lambda **_: lambda x: x
-
-
-def norm_name(kind: str, index: int) -> dict[str, str]:
-    """Returns the name that ``nn.compact`` gives to a network's norm of this index."""
-    names = {"batch": "BatchNorm", "instance": "GroupNorm", "group": "_GroupNorm"}
-    return {"name": f"{names[kind]}_{index}"} if kind in names else {}
 
 
 class BatchNormPool(nn.Module):
@@ -100,25 +93,11 @@ class BatchNormPool(nn.Module):
             self.variable("batch_stats", "mean", jnp.zeros, shape),
             self.variable("batch_stats", "var", jnp.ones, shape),
         )
-        x, *statistics = batch_norm_pool.batch_norm_pool(x, scale, bias)
+        x, *statistics = batch_norm_pool(x, scale, bias)
         if not self.is_initializing():
             for old, new in zip(running, statistics, strict=True):
                 old.value = _MOMENTUM * old.value + (1 - _MOMENTUM) * new
         return x
-
-
-def norm_relu_pool(
-    x: Float[Array, "b f t w"], kind: str, index: int, train: bool, dtype: DTypeLike
-) -> Float[Array, "b f2 t2 w"]:
-    """Ends a block: a norm of ``make_norm``, ReLU and pooling, in ``dtype``.
-
-    ``index`` counts the norms of a network and is part of the layer's name.
-    """
-    name = norm_name(kind, index)
-    is_even = all(side % POOL == 0 for side in x.shape[1:3])
-    if kind == "batch" and train and is_even:
-        return BatchNormPool(**name)(x.astype(dtype))
-    return pool_any(nn.relu(make_norm(kind, train, dtype)(**name)(x)))
 
 
 class _GroupNorm(nn.Module):

@@ -1,18 +1,23 @@
 """Creates the networks that are trained, and applies them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
 from audiodd_jax.config import ModelConfig, extensions
+from audiodd_jax.errors import UserError
 from audiodd_jax.networks import user_network
-from audiodd_jax.networks.classifier import Linear
-from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.networks.layers import Drop, Features, Images, Logits
-from audiodd_jax.networks.resnet import ResNet18
+from audiodd_jax.networks.classifier import ConvNet, Linear, ResNet18
+from audiodd_jax.networks.layers import Features, Images, Logits
+from audiodd_jax.runtime.chunked_map import in_chunks
+
+# Clips scored at once.
+_CLIPS_AT_ONCE = 256
 
 
 class Variables(NamedTuple):
@@ -25,6 +30,17 @@ class Variables(NamedTuple):
 
     params: Any
     statistics: Any
+
+
+class Network(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      start: initial variables, if their logits are subtracted; else None.
+    """
+
+    variables: Variables
+    start: Variables | None
 
 
 def make(
@@ -50,56 +66,60 @@ def make(
 def init(
     key: Key[Array, ""], model: nn.Module, image_shape: tuple[int, int]
 ) -> Variables:
-    """Initialises a network for spectrograms of ``image_shape``, ``(f, t)``."""
+    """Initialises a network for spectrograms of ``image_shape``, ``(f, t)``.
+
+    Raises:
+      UserError: a user's network has variables of other kinds.
+    """
     images = jnp.zeros((1, *image_shape, 1))
     # Layers of nnx need the dropout stream already when they are created.
     variables = model.init({"params": key, "dropout": key}, images, train=False)
-    user_network.check_variables(variables)
+    if extra := sorted(set(variables) - {"params", "batch_stats"}):
+        raise UserError(
+            f"the network has variables other than parameters and batch statistics: "
+            f"{', '.join(extra)}"
+        )
     return Variables(variables["params"], variables.get("batch_stats", {}))
 
 
-def _apply(
+def apply(
     model: nn.Module, variables: Variables, method: str, *args: Array, **options: Any
 ) -> Any:
+    """Applies ``__call__`` or one of the three parts that ``Classifier`` names."""
     collections = {"params": variables.params, "batch_stats": variables.statistics}
     return model.apply(collections, *args, method=method, **options)
 
 
 def logits(model: nn.Module, variables: Variables, images: Images) -> Logits:
     """Computes logits at inference: running statistics, no dropout."""
-    return _apply(model, variables, "__call__", images, train=False)
+    return apply(model, variables, "__call__", images, train=False)
 
 
-def stem(
-    model: nn.Module, variables: Variables, images: Images
-) -> Float[Array, "b *rest"]:
-    """Computes the part before the first dropout, at inference."""
-    return _apply(model, variables, "stem", images, train=False)
+def network_logits(network: Network, images: Images, model: nn.Module) -> Logits:
+    """Computes a trained network's logits for any number of clips, in chunks."""
+
+    def part(images: Array) -> Array:
+        out = logits(model, network.variables, images)
+        if network.start is not None:
+            out = out - logits(model, network.start, images)
+        return out
+
+    return in_chunks(part, images, _CLIPS_AT_ONCE)
 
 
-def features(
-    model: nn.Module,
-    variables: Variables,
-    stem: Float[Array, "b *rest"],
-    drop: Drop = False,
-) -> Features:
-    """Computes the input of the last layer from ``stem``, by running statistics."""
-    return _apply(model, variables, "features", stem, train=False, drop=drop)
-
-
-def head(
-    model: nn.Module, variables: Variables, features: Features, drop: Drop = False
-) -> Logits:
-    """Applies the last layer to ``features``."""
-    return _apply(model, variables, "logits", features, drop=drop)
+def probabilities(logits: Logits, has_tags: bool) -> Logits:
+    """Returns the softmax over classes, or the sigmoid of each tag."""
+    return jax.nn.sigmoid(logits) if has_tags else jax.nn.softmax(logits)
 
 
 def embed(
     model: nn.Module, variables: Variables, images: Images
 ) -> tuple[Features, Logits]:
     """Computes the input of the last layer and the logits, at inference."""
-    last = features(model, variables, stem(model, variables, images))
-    return last, head(model, variables, last)
+    part = functools.partial(apply, model, variables)
+    stem = part("stem", images, train=False)
+    features = part("features", stem, train=False, drop=False)
+    return features, part("logits", features, drop=False)
 
 
 def train_logits(
@@ -110,7 +130,7 @@ def train_logits(
     The batch is normalised by its own statistics; ``key`` draws the dropout masks.
     """
     rngs, mutable = {"dropout": key}, ["batch_stats"]
-    out, updated = _apply(
+    out, updated = apply(
         model, variables, "__call__", images, train=True, rngs=rngs, mutable=mutable
     )
     return out, updated.get("batch_stats", {})

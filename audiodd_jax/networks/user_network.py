@@ -25,8 +25,6 @@ from jaxtyping import Array
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks.layers import Drop, Images, Logits
 
-_COLLECTIONS = {"params", "batch_stats"}
-
 
 class UserNetwork(nn.Module):
     """Gives a user's network the methods of ``Classifier``.
@@ -102,19 +100,6 @@ def name_of(source: Any) -> str:
     """Returns the name ``package.module:name`` of a module's class or of a factory."""
     kind = type(source) if isinstance(source, nn.Module) else source
     return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def check_variables(variables: dict[str, Any]) -> None:
-    """Checks that a network has only parameters and batch statistics.
-
-    Raises:
-      UserError: it has other collections of variables.
-    """
-    if extra := sorted(set(variables) - _COLLECTIONS):
-        raise UserError(
-            f"the network has variables other than parameters and batch statistics: "
-            f"{', '.join(extra)}"
-        )
 
 
 def _name(module: nn.Module) -> str:

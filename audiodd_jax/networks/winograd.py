@@ -34,23 +34,11 @@ CHANNELS = 64
 TILES = 2048
 _HIGHEST = lax.Precision.HIGHEST
 
-_Tiles = list[list[Array]]
-
 
 def pays(x: Array, kernel: Array) -> bool:
     """Returns whether Winograd is faster than a direct convolution on CPU."""
     few = min(x.shape[1:3]) < 4
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= CHANNELS and not few
-
-
-def _input_tiles(x: Float[Array, "b f t c"]) -> _Tiles:
-    """Computes ``B^T x B`` of 4x4 tiles, as ``[b, f/2, t/2, c]`` for each position."""
-    f, t = (side // 2 for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    at = lambda u, v: x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
-    sums = lambda a, b, c, d: (a - c, b + c, c - b, b - d)
-    columns = [sums(*(at(u, v) for u in range(4))) for v in range(4)]
-    return [list(sums(*(columns[v][i] for v in range(4)))) for i in range(4)]
 
 
 def _kernel_tiles(kernel: Float[Array, "3 3 c w"]) -> Float[Array, "4 4 c w"]:
@@ -64,7 +52,13 @@ def _outputs(
     x: Float[Array, "b f t c"], tiles: Float[Array, "4 4 c w"]
 ) -> tuple[Array, Array, Array, Array]:
     """Computes the outputs of 2x2 tiles, row-major; each is ``[b, f/2, t/2, w]``."""
-    v = _input_tiles(x)
+    f, t = (side // 2 for side in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    at = lambda u, v: x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
+    # B^T x B of 4x4 tiles, as [b, f/2, t/2, c] for each position.
+    sums = lambda a, b, c, d: (a - c, b + c, c - b, b - d)
+    columns = [sums(*(at(u, v) for u in range(4))) for v in range(4)]
+    v = [list(sums(*(columns[v][i] for v in range(4)))) for i in range(4)]
     # Sixteen products: one batched product would copy its operands.
     m = [
         [jnp.dot(v[i][j], tiles[i, j], precision=_HIGHEST) for j in range(4)]

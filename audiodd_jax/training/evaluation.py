@@ -19,7 +19,7 @@ from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
 from audiodd_jax.kernels.ridge_scoring import Scoring
-from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
+from audiodd_jax.networks.models import Network, network_logits
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.memory import memory_of, memory_share
 from audiodd_jax.training import scores
@@ -169,7 +169,7 @@ def prediction_program(model: nn.Module, has_tags: bool = False) -> jax.stages.W
 
     @jax.jit
     def predict(networks: Network, images: Array) -> Array:
-        out = lambda network: logits(network, images, model, CLIPS_AT_ONCE)
+        out = lambda network: network_logits(network, images, model)
         return jax.lax.map(lambda network: _answers(out(network), has_tags), networks)
 
     return predict

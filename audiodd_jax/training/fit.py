@@ -15,7 +15,7 @@ from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import batches
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.train_loop import Schedule, Task, train_loop

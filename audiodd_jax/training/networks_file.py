@@ -21,13 +21,7 @@ from audiodd_jax.features import from_waveform
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models, user_network
-from audiodd_jax.networks.inference import (
-    CLIPS_AT_ONCE,
-    Network,
-    logits,
-    probabilities,
-)
-from audiodd_jax.networks.models import Variables
+from audiodd_jax.networks.models import Network, Variables
 from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
 
 FORMAT = 1
@@ -96,8 +90,8 @@ def _mean_probabilities(
     model: nn.Module,
     has_tags: bool,
 ) -> Float[Array, "b c"]:
-    predict = lambda network: probabilities(
-        logits(network, images, model, CLIPS_AT_ONCE) / temperature, has_tags
+    predict = lambda network: models.probabilities(
+        models.network_logits(network, images, model) / temperature, has_tags
     )
     return jax.lax.map(predict, networks).mean(0)
 

@@ -19,7 +19,7 @@ from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import CLIPS_AT_ONCE, Network, logits
+from audiodd_jax.networks.models import Network, network_logits
 from audiodd_jax.runtime import devices
 from audiodd_jax.training import losses, trainer
 from audiodd_jax.training.trainer import Drawn, Metrics, State
@@ -157,7 +157,7 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
         networks: Network, data: Clips
     ) -> tuple[Float[Array, " k"], Float[Array, " k"]]:
         def score(network: Network) -> tuple[Array, Array]:
-            out = logits(network, data.images, model, CLIPS_AT_ONCE)
+            out = network_logits(network, data.images, model)
             targets = losses.hard_targets(data.labels, out.shape[1], config)
             loss = losses.loss_name(config, tags.are_tags(data.labels))
             values = losses.per_clip(out, targets, loss).astype(out.dtype)

@@ -24,8 +24,7 @@ from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network
-from audiodd_jax.networks.models import Variables
+from audiodd_jax.networks.models import Network, Variables
 from audiodd_jax.runtime import devices
 from audiodd_jax.training import losses
 

@@ -26,7 +26,7 @@ from audiodd_jax.config import presets
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 
 _CLIPS = flags.DEFINE_integer("clips", 10_000, "clips of the pool")
 _PASSES = flags.DEFINE_integer("passes", 20, "Monte Carlo passes")

@@ -17,7 +17,7 @@ from absl import app, flags
 
 from audiodd_jax.distillation import distribution_matching, gradient_matching
 from audiodd_jax.networks import convolution, layers, models
-from audiodd_jax.networks.convnet import ConvNet
+from audiodd_jax.networks.classifier import ConvNet
 
 _SHAPES = flags.DEFINE_multi_string(
     "shape",

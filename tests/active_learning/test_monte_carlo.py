@@ -16,7 +16,7 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 
 KEY = jax.random.key(3)
 MODELS = ("convnet", "resnet18", "linear")

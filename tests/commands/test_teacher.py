@@ -16,7 +16,7 @@ from audiodd_jax.config import fields
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network, logits
+from audiodd_jax.networks.models import Network
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import networks_file, teacher
@@ -61,10 +61,8 @@ def test_labels_are_the_mean_of_the_ensemble(run, root):
     for i in range(2):
         pick = lambda x, i=i: x[i]
         one = Network(*jax.tree.map(pick, tuple(trained.networks)))
-        out = (
-            np.asarray(logits(one, jnp.asarray(views.images), model, 100), np.float64)
-            / 2
-        )
+        out = models.network_logits(one, jnp.asarray(views.images), model)
+        out = np.asarray(out, np.float64) / 2
         powers = np.exp(out - out.max(1, keepdims=True))
         parts.append(powers / powers.sum(1, keepdims=True))
     np.testing.assert_allclose(views.labels, np.mean(parts, 0), atol=1e-3)

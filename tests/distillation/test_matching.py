@@ -18,7 +18,7 @@ from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.convnet import ConvNet
+from audiodd_jax.networks.classifier import ConvNet
 
 STATS = Normalization(np.zeros(8, np.float32), np.full(8, 10, np.float32))
 SMALL = {"matching__depth": 2, "matching__width": 4, "matching__real_per_class": 5}

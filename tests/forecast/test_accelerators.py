@@ -30,7 +30,7 @@ _CPU_ONLY = (
     "_products",
     "written_out",
     "kernel_gradient",
-    "_by_windows",
+    "by_windows",
 )
 _CPU_POOLING = ("average_pool.<locals>.by_window", "max_pool.<locals>.by_slices")
 # Programs that keep no state.

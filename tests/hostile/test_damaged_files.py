@@ -24,7 +24,7 @@ from audiodd_jax.data import archives, audio
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import Network
+from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import networks_file
 

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.networks import layers
-from audiodd_jax.networks.batch_norm_pool import batch_norm_pool
-from audiodd_jax.networks.convnet import ConvNet
-from audiodd_jax.networks.pooling import average_pool
+from audiodd_jax.networks import classifier
+from audiodd_jax.networks.classifier import ConvNet
+from audiodd_jax.networks.pooling import average_pool, batch_norm_pool
 
 
 def case(shape, dtype=None):
@@ -82,7 +81,7 @@ def test_statistics_and_gradients_of_a_network(side):
 
     def with_plain_layers(*args):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(layers, "POOL", 1000)  # no side is a multiple of the pool
+            patch.setattr(classifier, "POOL", 1000)  # no side is a multiple of the pool
             return apply(*args)
 
     # A head of zeros would pass no gradient.

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from audiodd_jax.networks import convolution
-from audiodd_jax.networks.kernel_gradient import kernel_gradient
 
 
 def case(seed, b, f, t, channels, width, k, stride):
@@ -55,7 +54,7 @@ def test_convolutions_use_all_cores():
 @pytest.mark.parametrize("b", [1, 6, 130])
 def test_batches_that_do_not_divide_into_chunks_of_patches(b):
     x, kernel, ct = case(0, b, 16, 16, 2, 3, 3, 1)
-    found = kernel_gradient(x, ct, 3)
+    found = convolution.kernel_gradient(x, ct, 3)
     want = jax.vjp(lambda w: convolution.convolve(x, w), kernel)[1](ct)[0]
     np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-2)
 

@@ -5,7 +5,8 @@ import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import random_features
-from audiodd_jax.networks import precision, random_conv
+from audiodd_jax.networks import random_conv
+from audiodd_jax.networks.random_conv import PRECISIONS
 
 pytestmark = pytest.mark.optimized
 
@@ -17,11 +18,11 @@ def network(width, **settings):
 
 def test_operands_are_rounded_to_the_units_mantissa():
     x = jnp.float32(1 + 2.0**-7 + 2.0**-11)
-    assert float(precision.rounded(x, "float32")) == float(x)
-    assert float(precision.rounded(x, "tf32")) == 1 + 2.0**-7
-    assert float(precision.rounded(x + 2.0**-9, "bfloat16")) == 1 + 2.0**-7
-    assert precision.operand(x, "bfloat16").dtype == jnp.bfloat16
-    assert precision.operand(x, "tf32").dtype == jnp.float32
+    assert float(PRECISIONS["float32"].rounded(x)) == float(x)
+    assert float(PRECISIONS["tf32"].rounded(x)) == 1 + 2.0**-7
+    assert float(PRECISIONS["bfloat16"].rounded(x + 2.0**-9)) == 1 + 2.0**-7
+    assert PRECISIONS["bfloat16"].operand(x).dtype == jnp.bfloat16
+    assert PRECISIONS["tf32"].operand(x).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_features_and_gradients_stay_within_their_error_bounds(
 
         found[kind] = both(x)
     phi, grad = found[name]
-    assert phi.dtype == precision.dtype(name, jnp.float32)
+    assert phi.dtype == PRECISIONS[name].dtype(jnp.float32)
     assert grad.dtype == jnp.float32
     exact, exact_grad = found["float32"]
     distance = lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))

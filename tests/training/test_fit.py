@@ -18,7 +18,6 @@ from audiodd_jax.features import normalization
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
-from audiodd_jax.networks.inference import logits
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
 from audiodd_jax.training import fit, programs, trainer
@@ -373,7 +372,7 @@ def test_centred_outputs_are_zero_before_the_first_step():
     model = models.make(config.model, 3)
     state = trainer.init(jax.random.key(0), model, (8, 8), config.training)
     images = clips().images
-    centred = logits(state.network, images, model, 7)
+    centred = models.network_logits(state.network, images, model)
     np.testing.assert_allclose(centred, 0, atol=1e-6)
-    plain = logits(state.network._replace(start=None), images, model, 7)
+    plain = models.network_logits(state.network._replace(start=None), images, model)
     assert np.abs(plain).max() > 0.1
