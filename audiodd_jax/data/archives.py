@@ -92,7 +92,18 @@ def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
         for count, member in enumerate(members):
             if count >= _MAX_FILES:
                 raise UserError(f"{archive} holds over {_MAX_FILES} members")
-            target = _target(archive, member, folder)
+            if member.kind not in ("file", "folder"):
+                raise UserError(
+                    f"{archive} is refused: {member.name} is a {member.kind}"
+                )
+            name = PurePosixPath(member.name)
+            is_outside = name.is_absolute() or ".." in name.parts
+            if is_outside or any(c in member.name for c in "\\:\0"):
+                raise UserError(
+                    f"{archive} is refused: {member.name} is outside the archive's "
+                    "folder"
+                )
+            target = folder / name
             if member.kind == "folder":
                 target.mkdir(parents=True, exist_ok=True)
                 continue
@@ -109,45 +120,29 @@ def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
             bar.update()
 
 
-def _target(archive: Path, member: _Member, folder: Path) -> Path:
-    """The path of a member, below ``folder``."""
-    name = PurePosixPath(member.name)
-    if member.kind not in ("file", "folder"):
-        raise UserError(f"{archive} is refused: {member.name} is a {member.kind}")
-    is_outside = name.is_absolute() or ".." in name.parts
-    if is_outside or any(c in member.name for c in "\\:\0"):
-        raise UserError(
-            f"{archive} is refused: {member.name} is outside the archive's folder"
-        )
-    return folder / name
-
-
 def _members(archive: Path) -> Iterator[_Member]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
+                mode = info.external_attr >> 16
+                # Archives that were not written on Unix have no mode.
+                is_regular = stat.S_IFMT(mode) in (0, stat.S_IFREG)
+                kind = "file" if is_regular else "device"
+                if info.is_dir():
+                    kind = "folder"
+                if stat.S_ISLNK(mode):
+                    kind = "link"
                 content = functools.partial(packed.open, info)
-                yield _Member(info.filename, info.file_size, _zip_kind(info), content)
+                yield _Member(info.filename, info.file_size, kind, content)
         return
     with tarfile.open(archive) as packed:
         for info in packed:
+            kind = "device or sparse file"
+            if info.issym() or info.islnk():
+                kind = "link"
+            elif info.isdir():
+                kind = "folder"
+            elif info.isreg() and not info.issparse():
+                kind = "file"
             content = functools.partial(packed.extractfile, info)
-            yield _Member(info.name, info.size, _tar_kind(info), content)
-
-
-def _zip_kind(info: zipfile.ZipInfo) -> str:
-    mode = info.external_attr >> 16
-    if stat.S_ISLNK(mode):
-        return "link"
-    if info.is_dir():
-        return "folder"
-    # Archives that were not written on Unix have no mode.
-    return "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "device"
-
-
-def _tar_kind(info: tarfile.TarInfo) -> str:
-    if info.isreg() and not info.issparse():
-        return "file"
-    if info.isdir():
-        return "folder"
-    return "link" if info.issym() or info.islnk() else "device or sparse file"
+            yield _Member(info.name, info.size, kind, content)

@@ -3,16 +3,17 @@
 import contextlib
 import logging
 import os
+import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import miniaudio
 import numpy as np
 import soundfile
 import soxr
 from jaxtyping import Float, Int
 
-from audiodd_jax.data import mp3, riff
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -33,6 +34,12 @@ _MAX_LEVEL = 1e6
 _SHORT = frozenset(("PCM_16", "PCM_S8", "PCM_U8", "IMA_ADPCM", "MS_ADPCM"))
 # Samples read at once from files whose length is unknown.
 _BLOCK = 1 << 16
+# Bytes after the ID3 tag of an MP3 file that contain the header of the first frame, and
+# the marks of a length in it.
+_MP3_HEADER = 4096
+_MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")
+# Placeholders for the size of WAV files that encoders write to a pipe.
+_UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
 
 
 class BadAudioError(UserError):
@@ -49,25 +56,24 @@ class Headers(NamedTuple):
 
 def headers(sources: Sequence[str | os.PathLike]) -> Headers:
     """Reads the headers of recordings; decodes those whose header has no length."""
-    result = Headers(
-        np.zeros(len(sources), np.float32), np.zeros(len(sources), np.int32), {}
-    )
+    seconds = np.zeros(len(sources), np.float32)
+    rates = np.zeros(len(sources), np.int32)
+    bad = {}
 
     def read(index: int) -> None:
         try:
             rate, frames = _rate_and_frames(sources[index])
-            result.seconds[index] = frames / rate
-            result.rates[index] = rate
+            seconds[index], rates[index] = frames / rate, rate
         except BadAudioError as error:
-            result.bad[index] = error
+            bad[index] = error
 
     with ThreadPoolExecutor(num_threads()) as pool:
         list(pool.map(read, range(len(sources))))
-    return result._replace(bad=dict(sorted(result.bad.items())))
+    return Headers(seconds, rates, dict(sorted(bad.items())))
 
 
 def _rate_and_frames(source: str | os.PathLike) -> tuple[int, int]:
-    if not mp3.has_unknown_length(source):
+    if not is_mp3_without_length(source):
         with _opened(source) as file:
             if not _is_length_unknown(file):
                 return file.samplerate, file.frames
@@ -77,11 +83,23 @@ def _rate_and_frames(source: str | os.PathLike) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """Opens a recording; errors name the file and the reason."""
+    """Opens a recording; refuses absurd headers before memory is allocated."""
     try:
         # As bytes, since names need not be UTF-8.
         with soundfile.SoundFile(os.fsencode(source)) as file:
-            _check_header(source, file)
+            rate, frames, channels = file.samplerate, file.frames, file.channels
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
+            if _is_length_unknown(file):
+                frames = 0
+            if frames > MAX_SECONDS * rate:
+                raise BadAudioError(
+                    f"{source} claims {frames / rate:.0f} s, over {MAX_SECONDS:.0f} s"
+                )
+            if frames * channels > _MAX_SAMPLES:
+                raise BadAudioError(
+                    f"{source} claims {frames} samples of {channels} channels, too many"
+                )
             yield file
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         raise _unreadable(source, error) from error
@@ -108,23 +126,6 @@ def _is_length_unknown(file: soundfile.SoundFile) -> bool:
     return file.frames > MAX_SECONDS * file.samplerate * 1000 or not file.seekable()
 
 
-def _check_header(source: str | os.PathLike, file: soundfile.SoundFile) -> None:
-    """Refuses absurd headers before memory of their size is allocated."""
-    rate, frames = file.samplerate, file.frames
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
-    if _is_length_unknown(file):
-        return
-    if frames > MAX_SECONDS * rate:
-        raise BadAudioError(
-            f"{source} claims {frames / rate:.0f} s, over {MAX_SECONDS:.0f} s"
-        )
-    if frames * file.channels > _MAX_SAMPLES:
-        raise BadAudioError(
-            f"{source} claims {frames} samples of {file.channels} channels, too many"
-        )
-
-
 def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], int]:
     """Decodes a recording to mono float32 in [-1, 1] and its sample rate in Hz.
 
@@ -133,7 +134,7 @@ def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], in
     Raises:
       BadAudioError: missing, empty, truncated, too long, or not audio.
     """
-    if mp3.has_unknown_length(source):
+    if is_mp3_without_length(source):
         return _decode_mp3(source)
     with _opened(source) as file:
         rate, expected = file.samplerate, file.frames
@@ -146,7 +147,7 @@ def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], in
             expected = samples.shape[0]
         else:
             samples = file.read(dtype=dtype, always_2d=True)
-    if missing := riff.missing_bytes(source):
+    if missing := missing_bytes(source):
         raise BadAudioError(f"{source} is truncated: its last {missing} bytes are gone")
     frames = samples.shape[0]
     if frames < expected:
@@ -171,7 +172,13 @@ def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
             share = np.full(channels, scale / channels, np.float32)
             mono = samples.astype(np.float32, copy=False) @ share
     if not is_short:
-        _check_level(source, mono)
+        peak = max(mono.max(), -mono.min())  # NaN if any sample is
+        if not np.isfinite(peak):
+            raise BadAudioError(f"{source} holds samples that are not finite numbers")
+        if peak > _MAX_LEVEL:
+            raise BadAudioError(
+                f"{source} holds samples of {peak:.0e} times full scale"
+            )
     return mono
 
 
@@ -193,20 +200,58 @@ def _read_blocks(
     return np.concatenate(blocks)
 
 
+def is_mp3_without_length(source: str | os.PathLike) -> bool:
+    """True if ``source`` is an MP3 file without a length in its header.
+
+    Encoders that write to a pipe leave it out. libsndfile then estimates the length
+    from the first frames, and reads no further.
+    """
+    if not os.fspath(source).lower().endswith(".mp3") or not os.path.isfile(source):
+        return False
+    with open(source, "rb") as file:
+        start = file.read(10)
+        if start[:3] == b"ID3" and len(start) == 10:
+            size = 0  # of the ID3v2 tag, in bytes of seven bits
+            for byte in start[6:]:
+                size = size << 7 | byte
+            file.seek(10 + size)
+            start = b""
+        head = start + file.read(_MP3_HEADER)
+    is_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+    return is_frame and not any(mark in head for mark in _MP3_LENGTHS)
+
+
 def _decode_mp3(source: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """Decodes with miniaudio, which reads all frames."""
     try:
-        samples, rate = mp3.decode(source, MAX_SECONDS)
-    except ValueError as error:
+        decoded = miniaudio.mp3_read_file_s16(os.fspath(source))
+    except miniaudio.MiniaudioError as error:
         raise _unreadable(source, error) from error
-    return _mono(source, samples), rate
+    samples = np.frombuffer(decoded.samples, np.int16).reshape(-1, decoded.nchannels)
+    if samples.shape[0] > MAX_SECONDS * decoded.sample_rate:
+        raise BadAudioError(f"{source} is over {MAX_SECONDS:.0f} s long")
+    return _mono(source, samples), decoded.sample_rate
 
 
-def _check_level(source: str | os.PathLike, mono: np.ndarray) -> None:
-    peak = max(mono.max(), -mono.min())  # NaN if any sample is
-    if not np.isfinite(peak):
-        raise BadAudioError(f"{source} holds samples that are not finite numbers")
-    if peak > _MAX_LEVEL:
-        raise BadAudioError(f"{source} holds samples of {peak:.0e} times full scale")
+def missing_bytes(source: str | os.PathLike) -> int:
+    """Returns how many bytes of samples a WAV file lacks according to its header.
+
+    libsndfile reads the rest without an error.
+    """
+    with open(source, "rb") as file:
+        start = file.read(12)
+        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return 0
+        total = os.fstat(file.fileno()).st_size
+        while len(head := file.read(8)) == 8:
+            name, size = head[:4], struct.unpack("<I", head[4:])[0]
+            if name == b"data":
+                remaining = total - file.tell()
+                # The largest sizes are placeholders of streams too.
+                is_known = size not in _UNKNOWN_SIZES and size < 0x7FFFF000
+                return max(0, size - remaining) if is_known else 0
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return 0
 
 
 def resample(

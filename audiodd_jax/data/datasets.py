@@ -20,24 +20,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A dataset of the registry.
-
-    Attributes:
-      module: defines ``open_source(config) -> Source``.
-      split: the protocol of its test split, in words.
-      variants: names of its configurations, the default first, if there are several.
-      folds: number of official folds; 0 for a fixed split.
-    """
+    """A dataset of the registry."""
 
     title: str
     version: str
     licence: str
-    homepage: str
-    module: str
-    split: str
+    module: str  # defines open_source(config) -> Source
+    split: str  # the protocol of its test split, in words
+    homepage: str = ""
     needs_data_dir: bool = False
-    variants: tuple[str, ...] = ()
-    folds: int = 0
+    variants: tuple[str, ...] = ()  # the default first, if there are several
+    folds: int = 0  # official ones; 0 for a fixed split
 
 
 # Prefix of the names of datasets that TFDS has prepared.
@@ -47,7 +40,6 @@ DATASETS = {
         title="Tones: ten procedural sound classes",
         version="1.0.0",
         licence="Apache-2.0 (generated)",
-        homepage="",
         module="audiodd_jax.data.synthetic",
         split="200 training and 40 test clips per class, generated from a single seed",
     ),
@@ -55,8 +47,7 @@ DATASETS = {
         title="Tones, tagged: one to three procedural sounds in a clip",
         version="1.0.0",
         licence="Apache-2.0 (generated)",
-        homepage="",
-        module="audiodd_jax.data.synthetic_tags",
+        module="audiodd_jax.data.synthetic",
         split="2,000 training and 400 test clips, generated from a single seed",
     ),
     "spoken_digit": Entry(
@@ -115,7 +106,6 @@ DATASETS = {
         title="Any labelled folder of sounds",
         version="local",
         licence="that of the recordings",
-        homepage="",
         module="audiodd_jax.data.folder",
         split="a CSV's split or fold column, train/ and test/ folders, or random",
         needs_data_dir=True,

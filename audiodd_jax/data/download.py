@@ -18,17 +18,18 @@ _BLOCK = 1 << 20
 _TIMEOUT_SECONDS = 60
 # Attempts after lost connections, as long as each receives bytes.
 _ATTEMPTS = 5
+# Exceptions of a lost connection.
+_LOST = (http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 def fetch(url: str, target: Path, checksum: str = "") -> Path:
     """Downloads ``url`` to ``target`` unless it exists, resuming an earlier download.
 
-    Bytes are written to ``target`` with ``.part`` appended, which is renamed once it
-    has the server's length and the right checksum (``algorithm:hexdigest``, or empty).
+    Bytes go to ``target`` with ``.part`` appended, which is renamed once it has the
+    server's length and the right checksum (``algorithm:hexdigest``, or empty).
 
     Raises:
-      UserError: the server cannot be reached, refuses, or sends an incomplete or
-        different file.
+      UserError: no server, a refusal, or an incomplete or different file.
     """
     if target.exists():
         return target
@@ -60,10 +61,7 @@ def _size(path: Path) -> int:
 
 
 def _request_rest(url: str, part: Path, name: str) -> int | None:
-    """Downloads the rest of ``part``; returns the total length if it is known.
-
-    Bytes that were received before a connection was lost are kept.
-    """
+    """Adds what the server sends of the rest; returns the total length if known."""
     start = _size(part)
     headers = {"Range": f"bytes={start}-"} if start else {}
     request = urllib.request.Request(url, headers=headers)
@@ -81,7 +79,7 @@ def _request_rest(url: str, part: Path, name: str) -> int | None:
                     while block := reply.read(_BLOCK):
                         file.write(block)
                         bar.update(len(block))
-                except (http.client.HTTPException, ConnectionError, TimeoutError):
+                except _LOST:
                     if total is None:
                         raise
             return total
@@ -90,18 +88,13 @@ def _request_rest(url: str, part: Path, name: str) -> int | None:
             part.unlink()
             return _request_rest(url, part, name)
         raise UserError(f"{url} answered {error.code} {error.reason}") from error
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
+    except (*_LOST, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"{url} could not be downloaded ({reason})") from error
 
 
 def mismatch(file: Path, checksum: str) -> str:
-    """Describes how ``file`` differs from ``algorithm:hexdigest``; empty if it matches.
+    """Describes how a file differs from its checksum; empty if it does not.
 
     An empty checksum matches every file.
     """

@@ -7,15 +7,25 @@ A table has tags if the label of any row has a semicolon: ``dog;siren``. In such
 other table an empty label is an error, since it is more likely to be a mistake.
 """
 
+import collections
+import hashlib
 import logging
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets, identical, parquet, tables, tagged_layouts, tree
-from audiodd_jax.data.clips import Clip, index, printable
-from audiodd_jax.data.recordings import Recordings, Source, fingerprint_files
+from audiodd_jax.data import datasets, parquet, tables, tagged_layouts, tree
+from audiodd_jax.data.audio import num_threads
+from audiodd_jax.data.recordings import (
+    IDENTICAL,
+    Clip,
+    Recordings,
+    Source,
+    fingerprint_files,
+    index,
+)
 from audiodd_jax.data.tagged_layouts import Listing
 from audiodd_jax.errors import UserError
 
@@ -38,7 +48,15 @@ def open_source(config: DataConfig) -> Source:
             f"{root}: none of the {len(clips)} listed files exists, such as "
             f"{clips[0].path}; paths are relative to the table's folder"
         )
-    files = [*(_absolute(clip.path) for clip in clips), *listing.tables]
+    class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
+
+    def read() -> Recordings:
+        grouped = _grouped(clips)
+        rows = left_out.rows()
+        return index(grouped, class_names, listing.has_tags, left_out=rows)
+
+    paths = [clip.path for clip in clips]
+    files = [path.resolve() if path.exists() else path.absolute() for path in paths]
     # A table may name files anywhere.
     base = Path("/") if listing.tables else root
     entry = datasets.lookup("folder")
@@ -46,14 +64,10 @@ def open_source(config: DataConfig) -> Source:
         name="folder",
         version=entry.version,
         licence=entry.licence,
-        fingerprint=fingerprint_files(files, base),
-        read=lambda: _read(clips, root, left_out, listing.has_tags),
+        fingerprint=fingerprint_files([*files, *listing.tables], base),
+        read=read,
         has_tags=listing.has_tags,
     )
-
-
-def _absolute(path: Path) -> Path:
-    return path.resolve() if path.exists() else path.absolute()
 
 
 def _listing(root: Path, left_out: tree.LeftOut) -> Listing:
@@ -82,50 +96,23 @@ def _listing(root: Path, left_out: tree.LeftOut) -> Listing:
     )
     clips = []
     for path, mark in marks.items():
-        if path in rows:
-            clips += [_clip(row, has_tags, mark) for row in rows[path]]
-        else:
+        if path not in rows:
             clips += tree.class_folders(path, mark, left_out)
+            continue
+        for row in rows[path]:
+            file = path.parent / Path(row["path"]).expanduser()
+            if "\\" in row["path"] and not file.exists():
+                file = path.parent / row["path"].replace("\\", "/")
+            clips.append(row.clip(file, has_tags)._replace(**mark))
     return Listing(clips, list(rows), has_tags)
 
 
-def _clip(row: tables.Row, has_tags: bool, mark: dict[str, Any]) -> Clip:
-    """The clip of a row; ``mark`` is the split or fold of the table's folder."""
-    text = row["path"]
-    path = row.table.parent / Path(text).expanduser()
-    if "\\" in text and not path.exists():
-        path = row.table.parent / text.replace("\\", "/")
-    clip = Clip(
-        path=path,
-        labels=row.labels(has_tags),
-        split=row.split,
-        fold=row.fold,
-        group=row["group"],
-    )
-    return clip._replace(**mark)
-
-
 def _checked(clips: list[Clip], root: Path) -> list[Clip]:
-    """Removes repeated clips, counts folds from 1, and refuses contradictions."""
-    clips = _without_repeats(clips, root)
-    num_classes = len({label for clip in clips for label in clip.labels})
-    if num_classes < 2:
-        raise UserError(
-            f"{root} holds {num_classes} classes of sounds; at least two are needed, "
-            "as folders class_name/*.wav or labels of a CSV"
-        )
-    folds = [clip.fold for clip in clips if clip.fold is not None]
-    if folds and len(folds) < len(clips):
-        raise UserError(f"{root}: {len(clips) - len(folds)} rows lack their fold")
-    if not folds or min(folds) > 0:
-        return clips
-    last = max(folds)
-    _log.info("folds 0 to %d of %s are numbered 1 to %d", last, root, last + 1)
-    return [clip._replace(fold=clip.fold + 1) for clip in clips]
+    """Keeps each file once, counts folds from 1, and names clips below ``root``.
 
-
-def _without_repeats(clips: list[Clip], root: Path) -> list[Clip]:
-    """Keeps each file once; refuses a file with two labels, splits, folds or groups."""
+    Raises:
+      UserError: contradictory rows, fewer than two classes, or rows without a fold.
+    """
     by_path: dict[str, Clip] = {}
     for clip in clips:
         first = by_path.setdefault(os.path.normpath(clip.path), clip)
@@ -142,19 +129,81 @@ def _without_repeats(clips: list[Clip], root: Path) -> list[Clip]:
             )
     if repeats := len(clips) - len(by_path):
         _log.warning("%s: %d rows repeat a file and are read once", root, repeats)
-    return list(by_path.values())
-
-
-def _read(
-    clips: list[Clip], root: Path, left_out: tree.LeftOut, has_tags: bool
-) -> Recordings:
+    num_classes = len({label for clip in clips for label in clip.labels})
+    if num_classes < 2:
+        raise UserError(
+            f"{root} holds {num_classes} classes of sounds; at least two are needed, "
+            "as folders class_name/*.wav or labels of a CSV"
+        )
+    folds = [clip.fold for clip in by_path.values() if clip.fold is not None]
+    if folds and len(folds) < len(by_path):
+        raise UserError(f"{root}: {len(by_path) - len(folds)} rows lack their fold")
+    has_zero = bool(folds) and min(folds) == 0
+    if has_zero:
+        last = max(folds)
+        _log.info("folds 0 to %d of %s are numbered 1 to %d", last, root, last + 1)
     base = root if root.is_dir() else root.parent
-    class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
-    clips = identical.grouped([_named(clip, base) for clip in clips])
-    return index(clips, class_names, has_tags, left_out=left_out.rows())
+    result = []
+    for clip in by_path.values():
+        path = clip.path
+        if path.is_relative_to(base):
+            path = path.relative_to(base)
+        fold = clip.fold + 1 if has_zero else clip.fold
+        result.append(clip._replace(name=tables.printable(str(path)), fold=fold))
+    return result
 
 
-def _named(clip: Clip, base: Path) -> Clip:
-    is_below = clip.path.is_relative_to(base)
-    path = clip.path.relative_to(base) if is_below else clip.path
-    return clip._replace(name=printable(str(path)))
+def _grouped(clips: Sequence[Clip]) -> list[Clip]:
+    """Merges the groups of clips so that identical files are in one group.
+
+    Identical files with different labels are logged.
+    """
+    groups = [clip.group for clip in clips]
+    parent: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while group in parent:
+            group = parent[group]
+        return group
+
+    for same in _identical([clip.path for clip in clips]):
+        if any(clips[i].labels != clips[same[0]].labels for i in same):
+            _log.warning(
+                "%d recordings have the same content and different labels: %s",
+                len(same),
+                ", ".join(clips[i].name for i in same[:4]),
+            )
+        first = f"{IDENTICAL}{clips[same[0]].name}"
+        for i in same:
+            group, target = root(groups[i] or first), root(first)
+            if group != target:
+                parent[group] = target
+            groups[i] = groups[i] or first
+    return [
+        clip._replace(group=root(group)) if group else clip
+        for clip, group in zip(clips, groups, strict=True)
+    ]
+
+
+def _identical(paths: Sequence[Path]) -> list[list[int]]:
+    """Returns the indices of files with identical content, for each such content."""
+    by_size = collections.defaultdict(list)
+    for i, path in enumerate(paths):
+        if path.is_file():
+            by_size[path.stat().st_size].append(i)
+    candidates = [i for same in by_size.values() if len(same) > 1 for i in same]
+
+    def digest(index: int) -> bytes:
+        try:
+            with paths[index].open("rb") as file:
+                return hashlib.file_digest(file, "blake2b").digest()
+        except OSError:
+            return b""  # decoding names the error
+
+    with ThreadPoolExecutor(num_threads()) as pool:
+        digests = list(pool.map(digest, candidates))
+    by_content = collections.defaultdict(list)
+    for i, content in zip(candidates, digests, strict=True):
+        if content:
+            by_content[content].append(i)
+    return [same for same in by_content.values() if len(same) > 1]

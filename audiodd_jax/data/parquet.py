@@ -16,7 +16,7 @@ from typing import Any
 
 from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import fingerprint_files
-from audiodd_jax.data.tables import ALIASES, TAG_SEPARATOR, columns_named, split_name
+from audiodd_jax.data.tables import columns_named, label_cell, split_name
 from audiodd_jax.data.tree import METADATA, is_hidden
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.runtime import files as files_lib
@@ -26,7 +26,6 @@ from audiodd_jax.runtime.locks import exclusive
 _log = logging.getLogger(__name__)
 
 SUFFIX = ".parquet"
-_LABELS = ("label", "labels", *ALIASES["label"])
 _BEGINNINGS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff"}
 # Rows in memory at once.
 _ROWS = 64
@@ -68,22 +67,34 @@ def unpacked(root: Path, cache: Path) -> Path:
     return entry
 
 
+class _NoTableError(Exception):
+    """A Parquet file that is not a table of labelled recordings, with the reason."""
+
+
 def _unpack(tables: list[Path], base: Path, folder: Path) -> None:
     """Writes all recordings of some tables, and ``metadata.csv``."""
     import pyarrow as pa  # slow to import, and only Parquet needs it
     import pyarrow.parquet as pq
 
-    tables = _with_audio(tables)
+    def may_have_audio(table: Path) -> bool:
+        try:
+            return "audio" in pq.read_schema(table).names
+        except pa.ArrowException:
+            return True  # reading it names the error
+
+    usable = [table for table in tables if may_have_audio(table)] or tables
+    if left_out := len(tables) - len(usable):
+        _log.info("%d tables without audio are left out", left_out)
     (folder / "clips").mkdir()
     with (folder / METADATA).open("w", newline="", encoding="utf-8") as text:
         writer = csv.writer(text)
         writer.writerow(["file_name", "label", "split", "group"])
-        for number, table in enumerate(tables):
+        for number, table in enumerate(usable):
             try:
                 with pq.ParquetFile(table) as opened:
                     split = _split(table.relative_to(base))
-                    for i, (content, path, label, group) in enumerate(_rows(opened)):
-                        name = f"clips/{number:03d}-{i:07d}{_suffix(content, path)}"
+                    for i, (content, suffix, label, group) in enumerate(_rows(opened)):
+                        name = f"clips/{number:03d}-{i:07d}{suffix}"
                         (folder / name).write_bytes(content)
                         writer.writerow([name, label, split, group])
             except (pa.ArrowException, _NoTableError) as error:
@@ -91,66 +102,37 @@ def _unpack(tables: list[Path], base: Path, folder: Path) -> None:
                 raise UserError(f"{table} cannot be used: {reason}") from error
 
 
-def _with_audio(tables: list[Path]) -> list[Path]:
-    """The tables with recordings, if any; others are logged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def has_audio(table: Path) -> bool:
-        try:
-            return "audio" in pq.read_schema(table).names
-        except pa.ArrowException:
-            return True  # reading it names the error
-
-    usable = [table for table in tables if has_audio(table)]
-    if usable and len(usable) < len(tables):
-        _log.info("%d tables without audio are left out", len(tables) - len(usable))
-    return usable or tables
-
-
-class _NoTableError(Exception):
-    """A Parquet file that is not a table of labelled recordings, with the reason."""
-
-
 def _rows(table: Any) -> Iterator[tuple[bytes, str, str, str]]:
-    """Yields the bytes, path, class and group of each row that has a class."""
+    """Yields the bytes, suffix, label and group of each row that has a class."""
     columns = table.schema_arrow.names
-    label = next((name for name in _LABELS if name in columns), None)
-    if "audio" not in columns or label is None:
+    names = ("label", "labels", *columns_named("label", columns))
+    column = next((name for name in names if name in columns), None)
+    if "audio" not in columns or column is None:
         raise _NoTableError(
             "it needs the columns audio and label, and has " + ", ".join(columns)
         )
     groups = columns_named("group", columns)[:1]
-    class_names = _class_names(table.schema_arrow.metadata or {}, label)
-    wanted = ["audio", label, *groups]
+    class_names = _class_names(table.schema_arrow.metadata or {}, column)
+    wanted = ["audio", column, *groups]
     total = table.metadata.num_rows
     with progress.bar(total, desc="unpacking", unit="clip") as bar:
         for batch in table.iter_batches(_ROWS, columns=wanted):
             for row in batch.to_pylist():
                 bar.update()
-                value = row[label]
+                label, cell = row[column], row["audio"]
                 # The Hub's test splits can lack classes: null, or -1.
-                if value is None or value == -1:
+                if label is None or label == -1:
                     continue
+                if isinstance(cell, bytes):
+                    cell = {"bytes": cell}
+                content = cell.get("bytes") if isinstance(cell, dict) else None
+                if not isinstance(content, bytes):
+                    raise _NoTableError("a row's audio holds no bytes of a sound file")
+                suffix = Path(cell.get("path") or "").suffix.lower()
+                if suffix not in audio.SUFFIXES:
+                    suffix = _BEGINNINGS.get(content[:4], ".mp3")
                 group = str(row[groups[0]] or "") if groups else ""
-                yield (*_content(row["audio"]), _label(value, class_names), group)
-
-
-def _label(value: Any, class_names: list[str]) -> str:
-    """A label for the table; a semicolon after each tag marks them as tags."""
-    if isinstance(value, list):
-        tags = [f"{_label(tag, class_names)}{TAG_SEPARATOR}" for tag in value]
-        return "".join(tags) or TAG_SEPARATOR
-    return class_names[value] if class_names and isinstance(value, int) else str(value)
-
-
-def _content(cell: Any) -> tuple[bytes, str]:
-    """The bytes of a cell's recording, and its file name or an empty string."""
-    if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
-        return cell["bytes"], cell.get("path") or ""
-    if isinstance(cell, bytes):
-        return cell, ""
-    raise _NoTableError("a row's audio holds no bytes of a sound file")
+                yield content, suffix, label_cell(label, class_names), group
 
 
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str]:
@@ -161,14 +143,6 @@ def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str]:
         return list(feature.get("names") or [])
     except (KeyError, ValueError, TypeError, AttributeError):
         return []
-
-
-def _suffix(content: bytes, path: str) -> str:
-    """The suffix of a recording's format, from its name or its first bytes."""
-    suffix = Path(path).suffix.lower()
-    if suffix in audio.SUFFIXES:
-        return suffix
-    return _BEGINNINGS.get(content[:4], ".mp3")
 
 
 def _split(path: Path) -> str:

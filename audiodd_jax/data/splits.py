@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import identical, tags
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
+from audiodd_jax.data import tags
+from audiodd_jax.data.recordings import IDENTICAL, TEST, TRAIN, VALIDATION
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def assign(
         held = hold_out(candidates, strata, groups, config.test_fraction, rng)
         if config.test_fraction and not held.size:
             # Copies of a few recordings: no honest split, but a first try works.
-            is_copy = np.char.startswith(groups.astype(str), identical.PREFIX)
+            is_copy = np.char.startswith(groups.astype(str), IDENTICAL)
             groups = np.where(is_copy, "", groups)
             held = hold_out(candidates, strata, groups, config.test_fraction, rng)
             if held.size:

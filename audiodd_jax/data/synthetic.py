@@ -1,14 +1,16 @@
-"""The embedded dataset ``tones``: ten procedural sound classes.
+"""The embedded datasets: ``tones``, ten procedural sound classes, and ``tones_tagged``.
 
 Every clip has a random pitch, onset, length and level, and coloured noise: a single
-clip reveals little about its class, a hundred reveal nearly everything.
+clip reveals little about its class, a hundred reveal nearly everything. A clip of
+``tones_tagged`` is the sum of one to three sounds of different classes, which are its
+tags, each at its own random level.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets
@@ -16,9 +18,12 @@ from audiodd_jax.data.recordings import TEST, TRAIN, Decoded, Recordings, Source
 
 SAMPLE_RATE = 8_000
 SECONDS = 1.0
+SEED, TAGGED_SEED = 20_220, 20_260
 TRAIN_CLIPS, TEST_CLIPS = 200, 40  # per class
-SEED = 20_220
-
+TAGGED_TRAIN_CLIPS, TAGGED_TEST_CLIPS = 2_000, 400
+MAX_TAGS = 3
+# Level in dB by which a tagged sound may be softer than the loudest possible one.
+MAX_ATTENUATION = 12.0
 CLASS_NAMES = (
     "chirp_up",
     "chirp_down",
@@ -85,32 +90,40 @@ def _sound(name: str, pitch: float, time: np.ndarray, rng: np.random.Generator):
     raise ValueError(name)
 
 
-class Event(NamedTuple):
-    """A sound within a clip."""
-
-    onset: int  # in samples
-    sound: Float[np.ndarray, " samples"]
-
-
-def clip(label: int, rng: np.random.Generator) -> Float[np.ndarray, " samples"]:
-    """Generates a clip of class ``label``, ``SECONDS`` long at ``SAMPLE_RATE`` Hz."""
-    return in_noise([event(label, rng)], rng)
+def _load(index: int) -> Decoded:
+    """Generates a clip of ``tones``."""
+    label = index // (TRAIN_CLIPS + TEST_CLIPS)
+    return _in_noise([label], 0.0, np.random.default_rng([SEED, index]))
 
 
-def event(label: int, rng: np.random.Generator) -> Event:
-    """Generates a sound of class ``label`` with random pitch, onset and length."""
-    length = rng.uniform(0.45, 0.85)
-    onset = int(rng.uniform(0, SECONDS - length) * SAMPLE_RATE)
-    time = np.arange(int(length * SAMPLE_RATE)) / SAMPLE_RATE
-    pitch = 350.0 * 2 ** rng.uniform(0, 1.7)
-    fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
-    return Event(onset, _sound(CLASS_NAMES[label], pitch, time, rng) * fade)
+def _load_tagged(index: int) -> Decoded:
+    """Generates a clip of ``tones_tagged``."""
+    labels, rng = _draw_tags(index)
+    return _in_noise(labels.tolist(), MAX_ATTENUATION, rng)
 
 
-def in_noise(
-    events: Sequence[Event], rng: np.random.Generator
-) -> Float[np.ndarray, " samples"]:
-    """Mixes some events with coloured noise, at a random level."""
+def _draw_tags(index: int) -> tuple[Int[np.ndarray, " tags"], np.random.Generator]:
+    """Returns the tags of a clip, and the generator that then draws its sounds."""
+    rng = np.random.default_rng([TAGGED_SEED, index])
+    count = int(rng.integers(1, MAX_TAGS + 1))
+    return rng.choice(len(CLASS_NAMES), count, replace=False), rng
+
+
+def _in_noise(
+    labels: Sequence[int], attenuation: float, rng: np.random.Generator
+) -> Decoded:
+    """Mixes sounds, up to ``attenuation`` dB softer, with coloured noise."""
+    events = []
+    for label in labels:
+        length = rng.uniform(0.45, 0.85)
+        onset = int(rng.uniform(0, SECONDS - length) * SAMPLE_RATE)
+        time = np.arange(int(length * SAMPLE_RATE)) / SAMPLE_RATE
+        pitch = 350.0 * 2 ** rng.uniform(0, 1.7)
+        fade = np.minimum(1, np.minimum(time, time[::-1]) / 0.01)
+        sound = _sound(CLASS_NAMES[label], pitch, time, rng) * fade
+        if attenuation:
+            sound = 10 ** (rng.uniform(-attenuation, 0) / 20) * sound
+        events.append((onset, sound))
     samples = int(SECONDS * SAMPLE_RATE)
     # Background between white and pink, 16 to 30 dB below an event's peak.
     spectrum = np.fft.rfft(rng.standard_normal(samples))
@@ -120,49 +133,45 @@ def in_noise(
     for onset, sound in events:
         noise[onset : onset + sound.size] += sound
     level = 10 ** (rng.uniform(-30, 0) / 20)
-    return (level * noise / np.abs(noise).max()).astype(np.float32)
+    return (level * noise / np.abs(noise).max()).astype(np.float32), SAMPLE_RATE
 
 
 def open_source(config: DataConfig) -> Source:
     """Returns the source; clips are generated when they are read."""
-    entry = datasets.lookup("tones")
-    return Source("tones", entry.version, entry.licence, entry.version, read)
+    entry, has_tags = datasets.lookup(config.name), config.name == "tones_tagged"
+    read = functools.partial(_read, has_tags)
+    version = entry.version
+    return Source(config.name, version, entry.licence, version, read, has_tags)
 
 
-def read() -> Recordings:
+def _read(has_tags: bool) -> Recordings:
     """Returns the index of all clips; each clip is drawn from its own seed."""
-    per_class = TRAIN_CLIPS + TEST_CLIPS
-    labels = np.repeat(np.arange(len(CLASS_NAMES), dtype=np.int32), per_class)
-    within = np.tile(np.arange(per_class), len(CLASS_NAMES))
-    names = tuple(
-        f"{CLASS_NAMES[label]}_{i:03d}" for label, i in zip(labels, within, strict=True)
-    )
-    return generated(names, labels, within < TRAIN_CLIPS, _load)
-
-
-def generated(
-    names: tuple[str, ...],
-    labels: Int[np.ndarray, "clips *c"],
-    is_train: Bool[np.ndarray, " clips"],
-    load: Callable[[int], Decoded],
-) -> Recordings:
-    """Returns the index of clips that ``load`` generates."""
-    clips = len(names)
-    headers = audio.Headers(
-        np.full(clips, SECONDS, np.float32), np.full(clips, SAMPLE_RATE, np.int32), {}
-    )
+    if has_tags:
+        clips = np.arange(TAGGED_TRAIN_CLIPS + TAGGED_TEST_CLIPS)
+        is_train = clips < TAGGED_TRAIN_CLIPS
+        names = tuple(f"clip_{index:04d}" for index in clips)
+        labels = np.zeros((clips.size, len(CLASS_NAMES)), np.int8)
+        for index in clips.tolist():
+            labels[index, _draw_tags(index)[0]] = 1
+    else:
+        within = np.tile(np.arange(TRAIN_CLIPS + TEST_CLIPS), len(CLASS_NAMES))
+        is_train = within < TRAIN_CLIPS
+        classes = np.arange(len(CLASS_NAMES), dtype=np.int32)
+        labels = np.repeat(classes, TRAIN_CLIPS + TEST_CLIPS)
+        names = tuple(
+            f"{CLASS_NAMES[label]}_{i:03d}"
+            for label, i in zip(labels, within, strict=True)
+        )
+    count = len(names)
+    seconds, rates = np.full(count, SECONDS), np.full(count, SAMPLE_RATE)
+    headers = audio.Headers(seconds.astype(np.float32), rates.astype(np.int32), {})
     return Recordings(
         class_names=CLASS_NAMES,
         names=names,
         labels=labels,
         splits=np.where(is_train, TRAIN, TEST),
-        folds=np.zeros(clips, np.int32),
-        groups=np.full(clips, ""),
-        load=load,
+        folds=np.zeros(count, np.int32),
+        groups=np.full(count, ""),
+        load=_load_tagged if has_tags else _load,
         read_headers=lambda: headers,
     )
-
-
-def _load(index: int) -> Decoded:
-    label = index // (TRAIN_CLIPS + TEST_CLIPS)
-    return clip(label, np.random.default_rng([SEED, index])), SAMPLE_RATE

@@ -1,19 +1,20 @@
 """CSV tables of recordings, and what their columns mean.
 
 The names and values of labels, splits, folds and groups are defined here for all
-readers: tables, Parquet files, folder names and TFDS.
+readers: tables, Parquet files, names of folders and files, and TFDS.
 """
 
 import csv
 import dataclasses
 import io
 import logging
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from audiodd_jax.data.clips import printable
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Clip
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ _SPLITS = {
     "testing": TEST,
     "eval": TEST,
 }
-# Between the tags of a clip.
-TAG_SEPARATOR = ";"
+_FOLD = re.compile(r"fold[ _-]?(\d{1,4})", re.IGNORECASE)
 MAX_FOLD = 9999
+# Between the tags of a clip, or after each of them.
+TAG_SEPARATOR = ";"
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -92,12 +94,18 @@ class Row:
         self.check("label")
         return label_names([self["label"]])
 
-    def check(self, column: str) -> None:
-        """Refuses a row without a value in ``column``.
+    def clip(self, path: Path, has_tags: bool) -> Clip:
+        """The clip of a sound file with the row's label, split, fold and group."""
+        return Clip(
+            path=path,
+            labels=self.labels(has_tags),
+            split=self.split,
+            fold=self.fold,
+            group=self["group"],
+        )
 
-        Raises:
-          UserError: the value is empty.
-        """
+    def check(self, column: str) -> None:
+        """Refuses a row without a value in ``column``."""
         if not self[column]:
             raise UserError(f"{self.table}, line {self.line} lacks its {column}")
 
@@ -110,6 +118,18 @@ def split_name(text: str) -> str:
     return _SPLITS.get(text.lower(), "")
 
 
+def named_part(name: str) -> dict[str, Any]:
+    """The ``split`` or ``fold`` that a folder or file is named after, if any."""
+    if fold := _FOLD.fullmatch(name):
+        return {"fold": int(fold[1])}
+    return {"split": split} if (split := split_name(name)) else {}
+
+
+def printable(name: str) -> str:
+    """Escapes the bytes of a file name that are not UTF-8."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def label_name(text: str) -> str:
     """A label in one Unicode form; bytes that are not UTF-8 are escaped."""
     return unicodedata.normalize("NFC", printable(text))
@@ -119,6 +139,17 @@ def label_names(texts: Iterable[str]) -> tuple[str, ...]:
     """The labels of a clip, sorted, without repeats and empty ones."""
     stripped = map(str.strip, texts)
     return tuple(sorted({label_name(text) for text in stripped if text}))
+
+
+def label_cell(label: Any, names: Sequence[str]) -> str:
+    """What ``Row.labels`` reads as a label, or as the tags of a list.
+
+    Numbers are those of ``names``, if there are any.
+    """
+    if isinstance(label, list):
+        tags = [f"{label_cell(tag, names)}{TAG_SEPARATOR}" for tag in label]
+        return "".join(tags) or TAG_SEPARATOR
+    return names[label] if names and isinstance(label, int) else str(label)
 
 
 def columns_named(canonical: str, columns: Iterable[str]) -> list[str]:

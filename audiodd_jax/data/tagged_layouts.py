@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.data import tables
-from audiodd_jax.data.clips import Clip
-from audiodd_jax.data.recordings import TEST, TRAIN
-from audiodd_jax.data.tables import label_names, split_name
+from audiodd_jax.data.recordings import TEST, TRAIN, Clip
+from audiodd_jax.data.tables import label_names, named_part
 from audiodd_jax.data.tree import LeftOut, recordings
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json
@@ -30,20 +29,15 @@ _log = logging.getLogger(__name__)
 
 _TRUTH = "FSD50K.ground_truth"
 _VOCABULARY = "labelvocabulary.csv"
-_HEAR_PART = re.compile(r"(train|valid|test|fold(\d{1,4}))\.json")
+_HEAR_PART = re.compile(r"(train|valid|test|fold\d{1,4})\.json")
 
 
 class Listing(NamedTuple):
-    """The clips that a folder or its tables list.
-
-    Attributes:
-      tables: files that were read.
-      has_tags: True if clips have tags instead of a single class.
-    """
+    """The clips that a folder or its tables list."""
 
     clips: list[Clip]
-    tables: list[Path]
-    has_tags: bool
+    tables: list[Path]  # that were read
+    has_tags: bool  # tags instead of a single class per clip
 
 
 def read(root: Path, left_out: LeftOut) -> Listing | None:
@@ -77,14 +71,11 @@ def _fsd50k(root: Path) -> Listing:
             raise UserError(f"{root} looks like FSD50K, but lacks {_TRUTH}/{part}.csv")
         files.append(table)
         columns = ("fname", "labels", *(("split",) if part == "dev" else ()))
+        sounds = root / f"FSD50K.{part}_audio"
         for row in tables.read(table, columns):
-            clips.append(
-                Clip(
-                    path=root / f"FSD50K.{part}_audio" / f"{row['fname']}.wav",
-                    labels=label_names(row["labels"].split(",")),
-                    split=row.split if part == "dev" else TEST,
-                )
-            )
+            labels = label_names(row["labels"].split(","))
+            split = row.split if part == "dev" else TEST
+            clips.append(Clip(sounds / f"{row['fname']}.wav", labels, split=split))
     return Listing(clips, files, has_tags=True)
 
 
@@ -95,36 +86,32 @@ def _hear(root: Path) -> Listing:
     ``task_metadata.json`` has the ``prediction_type`` ``multilabel``.
     """
     vocabulary = root / _VOCABULARY
-    vocabulary_labels = {row["label"] for row in tables.read(vocabulary, ("label",))}
-    parts = {}
-    for table in sorted(root.glob("*.json")):
-        if match := _HEAR_PART.fullmatch(table.name):
-            parts[table] = match
+    known = {row["label"] for row in tables.read(vocabulary, ("label",))}
+    parts = [p for p in sorted(root.glob("*.json")) if _HEAR_PART.fullmatch(p.name)]
     rates = [p for p in root.iterdir() if p.name.isdecimal() and p.is_dir()]
     if not parts or not rates:
         raise UserError(
             f"{root} has a {_VOCABULARY} like a task of HEAR, but no "
             f"{'train.json' if not parts else 'folder of a sample rate such as 48000'}"
         )
-    audio = max(rates, key=lambda path: int(path.name))
-    _log.info("reading %s as a task of HEAR, at %s Hz", root, audio.name)
+    sounds = max(rates, key=lambda path: int(path.name))
+    _log.info("reading %s as a task of HEAR, at %s Hz", root, sounds.name)
     clips, has_several = [], False
-    for table, match in parts.items():
-        name, fold = match.groups()
-        mark = {"fold": int(fold)} if fold else {"split": split_name(name)}
-        for file, labels in _labels(table, vocabulary_labels).items():
-            clips.append(Clip(audio / name / file, label_names(labels), **mark))
+    for table in parts:
+        mark = named_part(table.stem)
+        for file, labels in _labels(table, known).items():
+            path = sounds / table.stem / file
+            clips.append(Clip(path, label_names(labels), **mark))
             has_several |= len(labels) != 1
     metadata = root / "task_metadata.json"
     task = read_json(metadata) if metadata.is_file() else {}
     kind = task.get("prediction_type") if isinstance(task, dict) else None
-    has_tags = kind == "multilabel" or has_several
     if not any(clip.fold is not None or clip.split == TRAIN for clip in clips):
         raise UserError(f"{root} has no clips to train on: train.json is missing")
-    return Listing(clips, [*parts, vocabulary], has_tags)
+    return Listing(clips, [*parts, vocabulary], kind == "multilabel" or has_several)
 
 
-def _labels(table: Path, vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
+def _labels(table: Path, vocabulary: set[str]) -> dict[str, list[str]]:
     """Reads the labels of each file in a table of HEAR."""
     values = read_json(table)
     if not isinstance(values, dict) or not all(
@@ -138,7 +125,7 @@ def _labels(table: Path, vocabulary: set[str]) -> dict[str, tuple[str, ...]]:
                 f"{table} has labels of events in time, such as those of {file}; "
                 "only labels of whole clips can be used"
             )
-        result[file] = tuple(str(label).strip() for label in labels)
+        result[file] = [str(label).strip() for label in labels]
         if unknown := [label for label in result[file] if label not in vocabulary]:
             raise UserError(
                 f"{table}: {file} has the label {unknown[0]!r}, which {_VOCABULARY} "

@@ -13,19 +13,14 @@ import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets
-from audiodd_jax.data.recordings import (
-    Decoded,
-    Recordings,
-    Source,
-    fingerprint_tree,
-)
+from audiodd_jax.data.recordings import Decoded, Recordings, Source, fingerprint_tree
 from audiodd_jax.data.tables import split_name
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import progress
@@ -43,58 +38,51 @@ def open_source(config: DataConfig) -> Source:
     name = config.name.removeprefix(datasets.TFDS)
     full_name = f"{name}/{config.variant}" if config.variant else name
     root = config.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    builder = _builder(full_name, str(Path(root).expanduser()))
-    entry = datasets.lookup(config.name)
-    folder = Path(builder.data_dir)
-    return Source(
-        f"tfds-{full_name.replace('/', '-')}",
-        str(builder.version),
-        builder.info.redistribution_info.license or entry.licence,
-        fingerprint_tree(folder),
-        lambda: _read(folder, name),
-    )
-
-
-def _builder(name: str, root: str) -> Any:
+    root = os.path.expanduser(root)
     try:
-        return tfds.core.read_only_builder.builder_from_files(name, data_dir=root)
+        builder = tfds.core.read_only_builder.builder_from_files(
+            full_name, data_dir=root
+        )
     except ImportError as error:
         raise UserError(
-            f"a feature of {name} needs TensorFlow, which is not installed: pip "
+            f"a feature of {full_name} needs TensorFlow, which is not installed: pip "
             "install tensorflow"
         ) from error
     except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
         raise UserError(
-            f"TFDS has not prepared {name} in {root}: prepare it with "
+            f"TFDS has not prepared {full_name} in {root}: prepare it with "
             "file_format='array_record', or pass its --data_dir"
         ) from error
-
-
-class _Split(NamedTuple):
-    name: str
-    length: int
+    licence = builder.info.redistribution_info.license
+    return Source(
+        f"tfds-{full_name.replace('/', '-')}",
+        str(builder.version),
+        licence or datasets.lookup(config.name).licence,
+        fingerprint_tree(Path(builder.data_dir)),
+        lambda: _read(builder, name),
+    )
 
 
 class _Reader:
     """Decodes the example at an index; records are reopened in other processes."""
 
-    def __init__(self, folder: Path, splits: list[_Split], rate: int):
+    def __init__(self, folder: Path, splits: list[str], rate: int):
         self._folder, self._splits, self._rate = folder, splits, rate
 
     @functools.cached_property
     def sources(self) -> list[Any]:
         """The examples of each split."""
         builder = tfds.builder_from_directory(str(self._folder))
-        return [builder.as_data_source(split.name) for split in self._splits]
+        return [builder.as_data_source(split) for split in self._splits]
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "sources"}
 
     def __call__(self, index: int) -> Decoded:
-        for split, source in zip(self._splits, self.sources, strict=True):
-            if index < split.length:
+        for source in self.sources:
+            if index < len(source):
                 return self.decode(source[index])
-            index -= split.length
+            index -= len(source)
         raise IndexError(index)
 
     def decode(self, example: Mapping[str, Any]) -> Decoded:
@@ -116,41 +104,39 @@ class _Reader:
         return mono, rate
 
 
-def _read(folder: Path, name: str) -> Recordings:
+def _read(builder: Any, name: str) -> Recordings:
     """The index, by reading every example once.
 
     Raises:
       UserError: it has no audio or no label, or is stored in another format.
     """
-    builder = tfds.builder_from_directory(str(folder))
-    features = builder.info.features
+    folder, features = Path(builder.data_dir), builder.info.features
     if lacking := [key for key in ("audio", "label") if key not in features]:
         raise UserError(
             f"{name} has no feature {' and '.join(lacking)}, but {', '.join(features)}"
         )
-    splits = [_Split(k, v.num_examples) for k, v in sorted(builder.info.splits.items())]
+    splits = sorted(builder.info.splits)
     # Audio features know their rate; others have none.
-    rate = getattr(features["audio"], "sample_rate", None) or 0
-    reader = _Reader(folder, splits, rate)
+    reader = _Reader(folder, splits, getattr(features["audio"], "sample_rate", 0) or 0)
     try:
-        sources = reader.sources
+        lengths = [len(source) for source in reader.sources]
     except (NotImplementedError, ValueError) as error:
         raise UserError(
             f"{folder} is not stored as array_record: prepare it again with "
             "file_format='array_record'"
         ) from error
-    total = sum(split.length for split in splits)
+    total = sum(lengths)
     headers = audio.Headers(np.zeros(total, np.float32), np.zeros(total, np.int32), {})
     names, labels, groups = [], [], []
     label_name = getattr(features["label"], "int2str", _text)
     # The narrowest first: a group may hold several speakers.
-    names_of_groups = ("speaker_id", "speaker", "group")
-    group = next((name for name in names_of_groups if name in features), "")
+    groups_by_name = ("speaker_id", "speaker", "group")
+    group = next((name for name in groups_by_name if name in features), "")
     with progress.bar(total, desc="reading", unit="clip") as bar:
-        for split, source in zip(splits, sources, strict=True):
+        for split, source in zip(splits, reader.sources, strict=True):
             for i, example in enumerate(source):
                 index = len(names)
-                names.append(f"{split.name}-{i:07d}")
+                names.append(f"{split}-{i:07d}")
                 labels.append(label_name(example["label"]))
                 groups.append(_text(example[group]) if group else "")
                 try:
@@ -165,10 +151,7 @@ def _read(folder: Path, name: str) -> Recordings:
         class_names=class_names,
         names=tuple(names),
         labels=np.searchsorted(class_names, labels).astype(np.int32),
-        splits=np.repeat(
-            [split_name(split.name) for split in splits],
-            [split.length for split in splits],
-        ),
+        splits=np.repeat([split_name(split) for split in splits], lengths),
         folds=np.zeros(total, np.int32),
         groups=np.array(groups, str),
         load=reader,

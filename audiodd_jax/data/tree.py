@@ -13,20 +13,17 @@ Files that are not used are counted by reason.
 import collections
 import logging
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from audiodd_jax.data import audio
-from audiodd_jax.data.clips import Clip, printable
-from audiodd_jax.data.tables import label_name, split_name
+from audiodd_jax.data.recordings import Clip
+from audiodd_jax.data.tables import label_name, named_part, printable
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
 METADATA = "metadata.csv"
-_FOLD = re.compile(r"fold[ _-]?(\d{1,4})", re.IGNORECASE)
 # Folders and files of operating systems and programs.
 _SYSTEM = frozenset(
     (
@@ -51,9 +48,9 @@ class LeftOut:
 
     def rows(self) -> tuple[tuple[str, int, str], ...]:
         """``(reason, count, example)``, the largest count first."""
+        counts = self._counts.most_common()
         return tuple(
-            (reason, count, self._examples[reason])
-            for reason, count in self._counts.most_common()
+            (reason, count, self._examples[reason]) for reason, count in counts
         )
 
 
@@ -63,23 +60,18 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
     That is ``root`` itself, unless its subfolders are splits or folds.
     """
     folders = subfolders(root, left_out)
-    splits = {path: split_name(path.name) for path in folders}
-    folds = {path: _FOLD.fullmatch(path.name) for path in folders}
-    for kind, marks in (
-        ("splits", {path: {"split": name} for path, name in splits.items() if name}),
-        ("folds", {path: {"fold": int(m[1])} for path, m in folds.items() if m}),
-    ):
+    parts = {folder: named_part(folder.name) for folder in folders}
+    for kind in ("split", "fold"):
+        marks = {folder: part for folder, part in parts.items() if kind in part}
         # A single folder called train may be a class, such as the sound of a train.
         if len(marks) > 1 or (len(marks) == 1 and len(folders) == 1):
             for other in folders:
                 if other not in marks:
                     count = len(recordings(other, left_out))
-                    left_out.add(f"folder that is not one of the {kind}", other, count)
-            _log.info(
-                "reading %s as %s, with classes below",
-                ", ".join(sorted(path.name for path in marks)[:4]),
-                kind,
-            )
+                    reason = f"folder that is not one of the {kind}s"
+                    left_out.add(reason, other, count)
+            names = ", ".join(sorted(folder.name for folder in marks)[:4])
+            _log.info("reading %s as %ss, with classes below", names, kind)
             return marks
     return {root: {}}
 
@@ -130,14 +122,11 @@ def recordings(folder: Path, left_out: LeftOut) -> list[Path]:
 
     Links to folders are followed, each folder once.
     """
-    return sorted(_walk(folder, left_out))
 
-
-def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
     def count_unreadable(error: OSError) -> None:
         left_out.add("unreadable folder", error.filename)
 
-    seen = set()
+    found, seen = [], set()
     walk = os.walk(folder, followlinks=True, onerror=count_unreadable)
     for parent, folders, names in walk:
         status = os.stat(parent)
@@ -146,14 +135,16 @@ def _walk(folder: Path, left_out: LeftOut) -> Iterator[Path]:
             left_out.add("folder linked twice", parent)
             continue
         seen.add((status.st_dev, status.st_ino))
-        for name in [name for name in folders if is_hidden(name)]:
+        for name in filter(is_hidden, list(folders)):
             folders.remove(name)
             left_out.add("hidden or system folder", name)
         for name in names:
             path = Path(parent, name)
+            suffix = path.suffix.lower()
             if is_hidden(name):
                 left_out.add("hidden or system file", path)
-            elif path.suffix.lower() in audio.SUFFIXES:
-                yield path
+            elif suffix in audio.SUFFIXES:
+                found.append(path)
             else:
-                left_out.add(f"format {path.suffix.lower() or 'without suffix'}", path)
+                left_out.add(f"format {suffix or 'without suffix'}", path)
+    return sorted(found)

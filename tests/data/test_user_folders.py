@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from audiodd_jax.config import DataConfig, presets
-from audiodd_jax.data import audio, datasets, mp3, riff, splits
+from audiodd_jax.data import audio, datasets, splits
 from audiodd_jax.errors import UserError
 
 RATE = 8000
@@ -307,7 +307,7 @@ def headerless_mp3(path, seconds=3.0):
 def test_mp3_without_its_length_is_read_to_its_end(tmp_path):
     path = tmp_path / "x.mp3"
     seconds, rate = headerless_mp3(path)
-    assert mp3.has_unknown_length(path)
+    assert audio.is_mp3_without_length(path)
     waveform, found = audio.decode(path)
     assert found == rate
     assert waveform.size / rate == pytest.approx(seconds, abs=0.1)
@@ -318,7 +318,7 @@ def test_mp3_without_its_length_is_read_to_its_end(tmp_path):
 
 def test_mp3_with_its_length_is_read_as_before(tmp_path):
     soundfile.write(tmp_path / "x.mp3", noise(0, 1.0), RATE)
-    assert not mp3.has_unknown_length(tmp_path / "x.mp3")
+    assert not audio.is_mp3_without_length(tmp_path / "x.mp3")
 
 
 def test_another_format_called_mp3_is_named_correctly(tmp_path):
@@ -354,7 +354,7 @@ def test_half_a_wav_is_truncated(tmp_path):
     path = tmp_path / "x.wav"
     soundfile.write(path, noise(0, 1.0), RATE)
     whole = path.read_bytes()
-    assert riff.missing_bytes(path) == 0
+    assert audio.missing_bytes(path) == 0
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(audio.BadAudioError, match="is truncated: its last 80"):
         audio.decode(path)

@@ -5,9 +5,11 @@ import hashlib
 import tarfile
 import zipfile
 
+import checks
 import numpy as np
 import soundfile
 
+from audiodd_jax.config import DataConfig
 from audiodd_jax.data.published import (
     arabic_speech_commands,
     esc50,
@@ -181,3 +183,14 @@ def pack_zip(folder, path, prefix):
 def checksum(path, algorithm):
     """``algorithm:hexdigest`` of a file."""
     return f"{algorithm}:{hashlib.new(algorithm, path.read_bytes()).hexdigest()}"
+
+
+def source(name, place, cache, **changes):
+    """The source of a dataset in ``place``."""
+    config = DataConfig(name=name, data_dir=str(place), **changes)
+    return checks.open_source(config, cache)
+
+
+def read(name, place, cache, **changes):
+    """Its index, although it is a miniature."""
+    return source(name, place, cache, allow_partial=True, **changes).read()

@@ -12,10 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.layout import Contents, Layout
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
+from audiodd_jax.data.published.source import Contents, Layout
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Clip, Source
 from audiodd_jax.data.tables import read
 from audiodd_jax.errors import UserError
 
@@ -60,20 +59,14 @@ def find(folder: Path) -> Contents:
 
 def open_source(config: DataConfig) -> Source:
     """Finds the folder or archive."""
-    entry = datasets.lookup("arabic_speech_commands")
-    parts = tuple(CLIPS)
     layout = Layout(
-        name="arabic_speech_commands",
-        version=entry.version,
         class_names=CLASS_NAMES,
         markers=("val.csv",),
         holds="dataset/KEYWORD/*.wav and train.csv, val.csv and test.csv",
         archive="arabic-speech-commands-dataset.zip",
-        url="",
-        checksum="",
         max_bytes=2 << 30,
-        advice=f"download it from {entry.homepage}",
+        advice=f"download it from {datasets.lookup(config.name).homepage}",
         find=find,
-        published={(name, part): CLIPS[part] for name in CLASS_NAMES for part in parts},
+        published={(name, part): CLIPS[part] for name in CLASS_NAMES for part in CLIPS},
     )
     return source.open_source(layout, config)

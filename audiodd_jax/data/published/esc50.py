@@ -8,16 +8,10 @@ import functools
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets, tables
-from audiodd_jax.data.clips import Clip
+from audiodd_jax.data import tables
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.layout import (
-    Contents,
-    Layout,
-    first_existing,
-    listed,
-)
-from audiodd_jax.data.recordings import Source
+from audiodd_jax.data.published.source import Contents, Layout
+from audiodd_jax.data.recordings import Clip, Source
 
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
 # In the published archive, and in its mirrors.
@@ -49,8 +43,8 @@ def find(folder: Path, only_esc10: bool) -> Contents:
       UserError: the table is damaged.
     """
     columns = ("filename", "fold", "category", "esc10", "src_file")
-    table = first_existing(folder, TABLES)
-    sounds = first_existing(folder, AUDIO)
+    table = source.first_existing(folder, TABLES)
+    sounds = source.first_existing(folder, AUDIO)
     clips = [
         Clip(
             path=sounds / row["filename"],
@@ -62,7 +56,7 @@ def find(folder: Path, only_esc10: bool) -> Contents:
         for row in tables.read(table, columns)
         if not only_esc10 or row["esc10"] == "True"
     ]
-    return listed(clips, table, CLASS_NAMES, FOLDS)
+    return source.listed(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig) -> Source:
@@ -71,8 +65,6 @@ def open_source(config: DataConfig) -> Source:
     names = ESC10_NAMES if only_esc10 else CLASS_NAMES
     folds = tuple(f"fold{fold}" for fold in range(1, FOLDS + 1))
     layout = Layout(
-        name=config.name,
-        version=datasets.lookup(config.name).version,
         class_names=names,
         markers=TABLES,
         holds=f"audio/*.wav and {TABLES[0]}",

@@ -1,25 +1,28 @@
 """Published datasets: found, downloaded, unpacked, checked, and read as clips."""
 
+import collections
+import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import archives, audio, datasets, download
-from audiodd_jax.data.clips import Clip, Decoder, index
-from audiodd_jax.data.published.layout import Contents, Layout, check
 from audiodd_jax.data.recordings import (
     TEST,
     TRAIN,
     VALIDATION,
+    Clip,
     Decoded,
+    Decoder,
     Recordings,
     Source,
     fingerprint_files,
     fingerprint_tree,
+    index,
 )
 from audiodd_jax.data.tree import LeftOut, is_hidden, recordings
 from audiodd_jax.errors import UserError
@@ -28,16 +31,40 @@ from audiodd_jax.runtime.locks import exclusive
 _log = logging.getLogger(__name__)
 
 
-class Location(NamedTuple):
-    """The location of a dataset; with neither folder nor archive it is downloaded.
+class Contents(NamedTuple):
+    """The clips of a dataset that are in a folder."""
 
-    Attributes:
-      fingerprint: changes when the recordings may have changed.
-    """
+    clips: list[Clip]  # in a fixed order
+    missing: list[str]  # names in the dataset's lists without a file
+    noise: tuple[Path, ...] = ()  # recordings that belong to no class
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """A dataset, or a variant of one, as published."""
+
+    class_names: tuple[str, ...]  # in the order of the labels
+    markers: tuple[str, ...]  # files or folders, one of which identifies its folder
+    holds: str  # content of the folder, in words
+    find: Callable[[Path], Contents]
+    # (class, part) -> number of clips; an empty class or part means all.
+    published: Mapping[tuple[str, str], int]
+    archive: str  # its file name
+    max_bytes: int  # upper limit of the unpacked size
+    advice: str  # for users who have to get the archive themselves
+    url: str = ""  # of the archive; empty if users download it themselves
+    checksum: str = ""  # of the archive, algorithm:hexdigest; empty: not checked
+    # The URL serves the head of a branch: another checksum is logged, not refused.
+    may_change: bool = False
+    version: str = ""  # with the variant; empty: as in the registry
+
+
+class Location(NamedTuple):
+    """The location of a dataset; with neither folder nor archive it is downloaded."""
 
     folder: Path | None
     archive: Path | None
-    fingerprint: str
+    fingerprint: str  # changes when the recordings may have changed
 
 
 def open_source(layout: Layout, config: DataConfig) -> Source:
@@ -46,6 +73,8 @@ def open_source(layout: Layout, config: DataConfig) -> Source:
     Raises:
       UserError: it is neither available nor downloadable.
     """
+    entry = datasets.lookup(config.name)
+    layout = dataclasses.replace(layout, version=layout.version or entry.version)
     location = _locate(layout, config)
     marks = [location.fingerprint, layout.version.replace(" ", "-").replace(",", "")]
     if config.allow_partial:
@@ -53,119 +82,47 @@ def open_source(layout: Layout, config: DataConfig) -> Source:
     if config.skip_bad_files:
         marks.append("skipped")
     return Source(
-        name=layout.name,
+        name=config.name,
         version=layout.version,
-        licence=datasets.lookup(layout.name).licence,
+        licence=entry.licence,
         fingerprint="-".join(marks),
         read=functools.partial(_read, layout, location, config),
     )
 
 
-def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
-    """Returns the index of a dataset; downloads and unpacks it if needed."""
-    cache = datasets.cache_root(config)
-    _show_licence(layout.name, cache)
-    may_differ = config.allow_partial or layout.may_change
-    folder = location.folder or _unpacked(layout, location, may_differ, cache)
-    try:
-        contents = layout.find(folder)
-        check(layout, contents, folder, config)
-    except UserError as error:
-        if location.folder:
-            raise
-        raise UserError(f"{error}; or delete {folder} to unpack it again") from error
-    # In the order of the official parts, on which random draws depend.
-    clips = sorted(contents.clips, key=_part_number)
-    # A partial dataset may lack classes.
-    present = {clip.labels[0] for clip in clips}
-    class_names = tuple(name for name in layout.class_names if name in present)
-    load_noise = functools.partial(_load_noise, contents.noise, config.skip_bad_files)
-    return index(
-        clips,
-        class_names,
-        has_tags=False,
-        is_int16=True,
-        load_noise=load_noise if contents.noise else None,
-        left_out=_left_out(folder, contents),
-    )
-
-
-def _show_licence(name: str, cache: Path) -> None:
-    """Logs a dataset's licence the first time that it is prepared in this cache."""
-    entry = datasets.lookup(name)
-    shown = cache / "licences" / name
-    if shown.exists():
-        return
-    _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
-    shown.parent.mkdir(parents=True, exist_ok=True)
-    shown.write_text(f"{entry.licence}\n")
-
-
-def _part_number(clip: Clip) -> int:
-    return clip.fold or (TRAIN, VALIDATION, TEST).index(clip.split)
-
-
-def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
-    decode = Decoder([Clip(path, ()) for path in noise], is_int16=True)
-    decoded, bad = [], []
-    for i in range(len(noise)):
-        try:
-            decoded.append(decode(i))
-        except audio.BadAudioError as error:
-            bad.append(error)
-    audio.report_bad(bad, skip_bad)
-    return decoded
-
-
-def _left_out(folder: Path, contents: Contents) -> tuple[tuple[str, int, str], ...]:
-    """Counts recordings that are not part of the dataset, and other files."""
-    left_out = LeftOut()
-    paths = (*(clip.path for clip in contents.clips), *contents.noise)
-    used = set(map(os.path.abspath, paths))
-    for path in recordings(folder, left_out):
-        if os.path.abspath(path) not in used:
-            left_out.add("recording that is not part of this dataset", path)
-    return left_out.rows()
-
-
 def _locate(layout: Layout, config: DataConfig) -> Location:
-    """Finds the folder or archive of ``--data_dir``, or the archive in the cache."""
-    if config.data_dir:
-        return _given(layout, Path(config.data_dir).expanduser())
-    archive = datasets.cache_root(config) / "downloads" / layout.archive
-    if layout.url:
-        version = layout.checksum.rpartition(":")[2] or layout.version
-        return Location(None, None, f"published-{version[:16]}")
-    if archive.is_file():
-        return _of_archive(archive)
-    raise UserError(
-        f"{datasets.lookup(layout.name).title} is not downloaded by this program: "
-        f"{layout.advice}; then put {layout.archive} into {archive.parent}, "
-        "or pass it or the unpacked folder with --data_dir"
-    )
+    """Finds the folder or archive near ``--data_dir``, or the archive in the cache."""
 
+    def of_archive(archive: Path) -> Location:
+        fingerprint = fingerprint_files([archive], archive.parent)
+        return Location(None, archive, f"archive-{fingerprint}")
 
-def _of_archive(archive: Path) -> Location:
-    fingerprint = fingerprint_files([archive], archive.parent)
-    return Location(None, archive, f"archive-{fingerprint}")
-
-
-def _given(layout: Layout, path: Path) -> Location:
-    """The location in ``--data_dir``: a folder, one near it, or the archive."""
+    if not config.data_dir:
+        if layout.url:
+            version = layout.checksum.rpartition(":")[2] or layout.version
+            return Location(None, None, f"published-{version[:16]}")
+        archive = datasets.cache_root(config) / "downloads" / layout.archive
+        if archive.is_file():
+            return of_archive(archive)
+        raise UserError(
+            f"{datasets.lookup(config.name).title} is not downloaded by this program: "
+            f"{layout.advice}; then put {layout.archive} into {archive.parent}, "
+            "or pass it or the unpacked folder with --data_dir"
+        )
+    path = Path(config.data_dir).expanduser()
     what = f"{layout.holds}, or the archive {layout.archive}"
     if path.is_file():
         if not archives.is_archive(path):
             raise UserError(f"--data_dir={path} is not an archive; it should be {what}")
-        return _of_archive(path)
+        return of_archive(path)
     if not path.is_dir():
         raise UserError(f"--data_dir={path} is not a folder; it should hold {what}")
     if folder := _inside(path, layout.markers):
         if folder != path:
-            _log.info("reading %s from %s", layout.name, folder)
+            _log.info("reading %s from %s", config.name, folder)
         return Location(folder, None, fingerprint_tree(folder))
-    archive = path / layout.archive
-    if archives.is_archive(archive):
-        return _of_archive(archive)
+    if archives.is_archive(path / layout.archive):
+        return of_archive(path / layout.archive)
     raise UserError(
         f"--data_dir={path} holds no {layout.markers[0]}; it should hold {what}"
     )
@@ -198,17 +155,75 @@ def _inside(path: Path, markers: Sequence[str]) -> Path | None:
     return None
 
 
-def _unpacked(
-    layout: Layout, location: Location, may_differ: bool, cache: Path
-) -> Path:
+def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
+    """Returns the index of a dataset; downloads and unpacks it if needed."""
+    _show_licence(config)
+    folder = location.folder or _unpacked(layout, location, config)
+    try:
+        contents = layout.find(folder)
+        _check(layout, contents, folder, config)
+    except UserError as error:
+        if location.folder:
+            raise
+        raise UserError(f"{error}; or delete {folder} to unpack it again") from error
+    # In the order of the official parts, on which random draws depend.
+    clips = sorted(contents.clips, key=_part_number)
+    # A partial dataset may lack classes.
+    present = {clip.labels[0] for clip in clips}
+    load_noise = functools.partial(_load_noise, contents.noise, config.skip_bad_files)
+    left_out = LeftOut()
+    paths = (*(clip.path for clip in clips), *contents.noise)
+    used = set(map(os.path.abspath, paths))
+    for path in recordings(folder, left_out):
+        if os.path.abspath(path) not in used:
+            left_out.add("recording that is not part of this dataset", path)
+    return index(
+        clips,
+        tuple(name for name in layout.class_names if name in present),
+        has_tags=False,
+        is_int16=True,
+        load_noise=load_noise if contents.noise else None,
+        left_out=left_out.rows(),
+    )
+
+
+def _show_licence(config: DataConfig) -> None:
+    """Logs a dataset's licence the first time that it is prepared in this cache."""
+    entry = datasets.lookup(config.name)
+    shown = datasets.cache_root(config) / "licences" / config.name
+    if not shown.exists():
+        _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.write_text(f"{entry.licence}\n")
+
+
+def _part_number(clip: Clip) -> int:
+    return clip.fold or (TRAIN, VALIDATION, TEST).index(clip.split)
+
+
+def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
+    decode = Decoder([Clip(path, ()) for path in noise], is_int16=True)
+    decoded, bad = [], []
+    for i in range(len(noise)):
+        try:
+            decoded.append(decode(i))
+        except audio.BadAudioError as error:
+            bad.append(error)
+    audio.report_bad(bad, skip_bad)
+    return decoded
+
+
+def _unpacked(layout: Layout, location: Location, config: DataConfig) -> Path:
     """Returns the dataset's folder in the cache; downloads and unpacks it if needed."""
+    cache = datasets.cache_root(config)
+    may_differ = config.allow_partial or layout.may_change
     name = f"{layout.archive}-{location.fingerprint}"
     if location.archive and may_differ:
         name += "-unverified"
     target = cache / "unpacked" / name
     with exclusive(cache / "locks" / layout.archive, "unpacking this dataset"):
         if not target.is_dir():
-            archive = location.archive or _download(layout, cache)
+            archive = location.archive or _download(layout, cache / "downloads")
             is_checked = location.archive and not may_differ
             if wrong := is_checked and download.mismatch(archive, layout.checksum):
                 raise UserError(
@@ -220,17 +235,16 @@ def _unpacked(
     if folder is None:
         raise UserError(
             f"{location.archive or layout.archive} holds no {layout.markers[0]}; "
-            f"it is not {layout.name}, or files are missing from {target}: delete "
+            f"it is not {config.name}, or files are missing from {target}: delete "
             "that folder to unpack it again"
         )
     return folder
 
 
-def _download(layout: Layout, cache: Path) -> Path:
-    target = cache / "downloads" / layout.archive
+def _download(layout: Layout, folder: Path) -> Path:
     checksum = "" if layout.may_change else layout.checksum
     try:
-        archive = download.fetch(layout.url, target, checksum)
+        archive = download.fetch(layout.url, folder / layout.archive, checksum)
     except UserError as error:
         raise UserError(f"{error}; or {layout.advice}") from error
     if layout.may_change and download.mismatch(archive, layout.checksum):
@@ -240,3 +254,85 @@ def _download(layout: Layout, cache: Path) -> Path:
             layout.url,
         )
     return archive
+
+
+def _check(
+    layout: Layout, contents: Contents, folder: Path, config: DataConfig
+) -> None:
+    """Compares the clips in a folder with the published lists and counts.
+
+    Raises:
+      UserError: counts differ, and ``allow_partial`` is not set.
+    """
+    title = datasets.lookup(config.name).title
+    if not contents.clips:
+        raise UserError(
+            f"{folder} holds no clip of {title}; it should hold {layout.holds}"
+        )
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    for clip in contents.clips:
+        for class_name in ("", clip.labels[0]):
+            for part in ("", clip.part):
+                counts[class_name, part] += 1
+    missing = contents.missing
+    wrong = []
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        names = ", ".join(missing[:5])
+        wrong.append(f"{len(missing)} recordings are missing, {names}{more}")
+    differ = [key for key in layout.published if counts[key] != layout.published[key]]
+    for key in differ[:6]:
+        where = " in ".join(filter(None, key)) or "all"
+        wrong.append(f"{where}: {counts[key]} of {layout.published[key]} clips")
+    if len(differ) > 6:
+        wrong.append(f"and {len(differ) - 6} more counts")
+    if not wrong:
+        return
+    text = f"{folder} does not match {title} as published: {'; '.join(wrong)}"
+    if not config.allow_partial:
+        raise UserError(f"{text}; complete it, or pass --allow_partial to use it as is")
+    _log.warning("%s; using it as is", text)
+
+
+def first_existing(folder: Path, names: Sequence[str]) -> Path:
+    """Returns the first of some paths below ``folder`` that exists, or else the first.
+
+    Datasets and their mirrors have the same files in different places.
+    """
+    paths = [folder / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def listed(
+    clips: list[Clip], table: Path, class_names: Sequence[str], folds: int
+) -> Contents:
+    """Separates the clips of a table whose files exist from those that are missing.
+
+    Raises:
+      UserError: an unknown class or fold, or a duplicate clip.
+    """
+    names = set()
+    for clip in clips:
+        [class_name] = clip.labels
+        if class_name not in class_names:
+            raise UserError(
+                f"{table}: {clip.name} has the unknown class {class_name!r}"
+            )
+        if not 1 <= clip.fold <= folds:
+            raise UserError(f"{table}: {clip.name} has the unknown {clip.part!r}")
+        if clip.name in names or Path(clip.name).name != clip.name:
+            raise UserError(
+                f"{table}: {clip.name} is listed twice or is not a file name"
+            )
+        names.add(clip.name)
+    # One listing per folder: 100,000 calls of stat take seconds.
+    files = {
+        path
+        for folder in {clip.path.parent for clip in clips}
+        if folder.is_dir()
+        for path in folder.iterdir()
+    }
+    return Contents(
+        [clip for clip in clips if clip.path in files],
+        [clip.name for clip in clips if clip.path not in files],
+    )

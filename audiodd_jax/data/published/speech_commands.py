@@ -18,14 +18,16 @@ import collections
 import functools
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
-from audiodd_jax.data.clips import Clip
-from audiodd_jax.data.published import silence, source
-from audiodd_jax.data.published.layout import Contents, Layout
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Source
+from audiodd_jax.data import audio, datasets
+from audiodd_jax.data.published import source
+from audiodd_jax.data.published.source import Contents, Layout
+from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Clip, Source
 from audiodd_jax.errors import UserError
 
 URL = "https://storage.googleapis.com/download.tensorflow.org/data"
@@ -86,6 +88,10 @@ MINI_WORDS = ("down", "go", "left", "no", "right", "stop", "up", "yes")
 MINI_CLIPS = 1_000  # per word, in the published archive of these words
 COMMANDS = (*MINI_WORDS, "off", "on")
 UNKNOWN, SILENCE = "_unknown_", "_silence_"
+# Each noise recording is divided along time, so that splits share no silence.
+NOISE_SHARES = {TRAIN: (0.0, 0.8), VALIDATION: (0.8, 0.9), TEST: (0.9, 1.0)}
+_SILENCE_SECONDS = 1.0
+_SILENCE_SEED = 59_185
 
 
 def official_part(file_name: str) -> str:
@@ -159,38 +165,59 @@ def find_twelve(folder: Path, words: tuple[str, ...]) -> Contents:
     for split, count in counts.items():
         drawn = [clip for clip in others if clip.split == split][:count]
         unknown += [clip._replace(labels=(UNKNOWN,)) for clip in drawn]
-    silent = silence.cut(contents.noise, counts, SILENCE)
+    silent = cut_silence(contents.noise, counts)
     return contents._replace(clips=[*commands, *unknown, *silent])
 
 
-def _published(version: str, words: tuple[str, ...]) -> dict[tuple[str, str], int]:
-    counts = {(word, ""): WORDS[version][word] for word in words}
-    if set(words) == set(WORDS[version]):
-        counts |= {("", part): clips for part, clips in PART_CLIPS[version].items()}
-    return counts
+def cut_silence(noise: Sequence[Path], counts: Mapping[str, int]) -> list[Clip]:
+    """Cuts ``counts[split]`` clips of noise per split at random offsets and levels.
+
+    The seed is fixed. A split leaves out recordings that are too short for it.
+    """
+    rng = np.random.default_rng(_SILENCE_SEED)
+    seconds = audio.headers(noise).seconds
+    clips = []
+    for split, count in counts.items():
+        low, high = NOISE_SHARES[split]
+        usable = np.flatnonzero((high - low) * seconds > _SILENCE_SECONDS)
+        for i in range(count if usable.size else 0):
+            which = int(rng.choice(usable))
+            first, last = low * seconds[which], high * seconds[which] - _SILENCE_SECONDS
+            clips.append(
+                Clip(
+                    path=noise[which],
+                    labels=(SILENCE,),
+                    name=f"{SILENCE}/{split}-{i:05d}.wav",
+                    split=split,
+                    group=noise[which].name,
+                    start=float(rng.uniform(first, last)),
+                    seconds=_SILENCE_SECONDS,
+                    gain=float(rng.uniform(0.0, 1.0)),
+                )
+            )
+    return clips
 
 
 def open_source(config: DataConfig) -> Source:
     """Finds the variant ``config.variant`` of the dataset."""
-    variant = config.variant or datasets.lookup("speech_commands").variants[0]
+    variant = config.variant or datasets.lookup(config.name).variants[0]
     version = variant if variant in WORDS else "v0.02"
-    all_words = tuple(sorted(WORDS[version]))
-    words, names = all_words, all_words
-    find_clips = functools.partial(find, words=all_words)
-    published = _published(version, all_words)
+    words = names = tuple(sorted(WORDS[version]))
+    find_clips = functools.partial(find, words=words)
     if variant == "mini":
         words = names = MINI_WORDS
         find_clips = functools.partial(find, words=words, needs_lists=False)
-        published = _published(version, words)
-        if _is_mini_archive(config):
-            published = {(word, ""): MINI_CLIPS for word in words}
     elif variant == "twelve":
-        names = (*sorted(COMMANDS), UNKNOWN, SILENCE)
-        find_clips = functools.partial(find_twelve, words=all_words)
-        published = _published(version, tuple(sorted(COMMANDS)))
+        find_clips = functools.partial(find_twelve, words=words)
+        words = tuple(sorted(COMMANDS))
+        names = (*words, UNKNOWN, SILENCE)
+    published = {(word, ""): WORDS[version][word] for word in words}
+    if variant == version:
+        published |= {("", part): clips for part, clips in PART_CLIPS[version].items()}
+    if variant == "mini" and _is_mini_archive(config):
+        published = dict.fromkeys(published, MINI_CLIPS)
     file_name = f"speech_commands_{version}.tar.gz"
     layout = Layout(
-        name="speech_commands",
         version=version if variant == version else f"{version}, {variant}",
         class_names=names,
         markers=(words[-1] if variant == "mini" else "testing_list.txt",),

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
-from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.layout import Contents, Layout
-from audiodd_jax.data.recordings import TEST, TRAIN, Source
+from audiodd_jax.data.published.source import Contents, Layout
+from audiodd_jax.data.recordings import TEST, TRAIN, Clip, Source
 from audiodd_jax.errors import UserError
 
 CLASS_NAMES = tuple("0123456789")
@@ -47,16 +46,14 @@ def find(folder: Path) -> Contents:
 
 def open_source(config: DataConfig) -> Source:
     """Finds a checkout, or the published archive."""
-    entry = datasets.lookup("spoken_digit")
+    entry = datasets.lookup(config.name)
     layout = Layout(
-        name="spoken_digit",
-        version=entry.version,
         class_names=CLASS_NAMES,
         markers=("recordings",),
         holds="recordings/digit_speaker_take.wav",
         archive=f"free-spoken-digit-dataset-{entry.version}.tar.gz",
         url=f"{entry.homepage}/archive/refs/tags/v{entry.version}.tar.gz",
-        checksum="",  # the host packs the archive on request and publishes none
+        # No checksum: the host packs the archive on request and publishes none.
         max_bytes=200 << 20,
         advice=f"pass --data_dir with a checkout of {entry.homepage}",
         find=find,

@@ -9,15 +9,9 @@ from pathlib import Path
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets, tables
-from audiodd_jax.data.clips import Clip
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.layout import (
-    Contents,
-    Layout,
-    first_existing,
-    listed,
-)
-from audiodd_jax.data.recordings import Source
+from audiodd_jax.data.published.source import Contents, Layout
+from audiodd_jax.data.recordings import Clip, Source
 
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
 # In the published archive, and in its mirrors.
@@ -47,8 +41,8 @@ def find(folder: Path) -> Contents:
       UserError: the table is damaged.
     """
     columns = ("slice_file_name", "fsID", "fold", "class")
-    table = first_existing(folder, TABLES)
-    sounds = first_existing(folder, AUDIO)
+    table = source.first_existing(folder, TABLES)
+    sounds = source.first_existing(folder, AUDIO)
     clips = [
         Clip(
             path=sounds / f"fold{row.fold}" / row["slice_file_name"],
@@ -59,23 +53,20 @@ def find(folder: Path) -> Contents:
         )
         for row in tables.read(table, columns)
     ]
-    return listed(clips, table, CLASS_NAMES, FOLDS)
+    return source.listed(clips, table, CLASS_NAMES, FOLDS)
 
 
 def open_source(config: DataConfig) -> Source:
     """Finds the folder or archive, which must be requested with a form."""
-    entry = datasets.lookup("urbansound8k")
+    homepage = datasets.lookup(config.name).homepage
     layout = Layout(
-        name="urbansound8k",
-        version=entry.version,
         class_names=CLASS_NAMES,
         markers=TABLES,
         holds=f"audio/fold1 to audio/fold10 and {TABLES[0]}",
         archive="UrbanSound8K.tar.gz",
-        url="",
         checksum=CHECKSUM,
         max_bytes=10 << 30,
-        advice=f"fill in the form at {entry.homepage} and download it (6 GB)",
+        advice=f"fill in the form at {homepage} and download it (6 GB)",
         find=find,
         published={
             (name, f"fold{fold}"): clips
