@@ -75,9 +75,11 @@ def print_convergence(config):
     size = inversion.synthesis(config)
     files = sorted(Path(_DATA_DIR.value).rglob("*.wav"))
     rows = np.linspace(0, len(files) - 1, _CLIPS.value).astype(int)
-    read = lambda row: audio.load(
-        files[row], size.sample_rate, size.samples, config.align
-    )
+
+    def read(row):
+        waveform = audio.resample(*audio.decode(files[row]), size.sample_rate)
+        return audio.fit(waveform, size.samples, config.align)
+
     target = jnp.abs(logmel.stft(jnp.stack([read(row) for row in rows]), size))
 
     def ours(seed):

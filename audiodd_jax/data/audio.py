@@ -288,14 +288,6 @@ def fit(
     return out
 
 
-def load(
-    source: str | os.PathLike, sample_rate: int, samples: int, align: str
-) -> Float[np.ndarray, " fitted"]:
-    """Decodes to a mono waveform of ``samples`` samples at ``sample_rate`` Hz."""
-    waveform, rate = decode(source)
-    return fit(resample(waveform, rate, sample_rate), samples, align)
-
-
 def num_threads() -> int:
     """Returns the number of decoding threads; libsndfile and soxr release the GIL."""
     return min(32, os.cpu_count() or 1)

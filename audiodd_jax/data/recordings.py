@@ -4,6 +4,7 @@ Clips are decoded on demand.
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -108,42 +109,35 @@ def index(
         splits=np.array([clip.split for clip in clips], str),
         folds=np.array([clip.fold or 0 for clip in clips], np.int32),
         groups=np.array([clip.group for clip in clips], str),
-        load=Decoder(clips, is_int16),
+        load=decoder(clips, is_int16),
         read_headers=read_headers,
         **others,
     )
 
 
-class Decoder:
-    """Decodes the clip of an index; a class, so that it can be pickled."""
+def decoder(clips: Sequence[Clip], is_int16: bool) -> Callable[[int], Decoded]:
+    """Returns a function that decodes the clip of an index, and can be pickled."""
+    # Paths as text: 100,000 of them are pickled in a tenth of the time.
+    excerpts = [
+        (os.fspath(clip.path), clip.start, clip.seconds, clip.gain) for clip in clips
+    ]
+    return functools.partial(_decode, excerpts, is_int16)
 
-    def __init__(self, clips: Sequence[Clip], is_int16: bool):
-        # Paths as text: 100,000 of them are pickled in a tenth of the time.
-        self._excerpts = [
-            (os.fspath(clip.path), clip.start, clip.seconds, clip.gain)
-            for clip in clips
-        ]
-        self._is_int16 = is_int16
 
-    def __call__(self, index: int) -> Decoded:
-        """Returns the mono waveform and its sample rate in Hz.
-
-        Raises:
-          BadAudioError: the clip cannot be decoded.
-        """
-        path, start, seconds, gain = self._excerpts[index]
-        waveform, rate = audio.decode(path)
-        if seconds:
-            first = round(start * rate)
-            waveform = waveform[first : first + round(seconds * rate)]
-        waveform = gain * waveform
-        if self._is_int16:
-            # Recordings beyond full scale are scaled, not clipped.
-            peak = max(1.0, float(np.abs(waveform).max(initial=0)))
-            samples = np.round(waveform * (_FULL_SCALE / peak))
-            samples = np.clip(samples, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
-            waveform = samples.astype(np.float32) / _FULL_SCALE
-        return waveform, rate
+def _decode(excerpts: Sequence[Any], is_int16: bool, index: int) -> Decoded:
+    path, start, seconds, gain = excerpts[index]
+    waveform, rate = audio.decode(path)
+    if seconds:
+        first = round(start * rate)
+        waveform = waveform[first : first + round(seconds * rate)]
+    waveform = gain * waveform
+    if is_int16:
+        # Recordings beyond full scale are scaled, not clipped.
+        peak = max(1.0, float(np.abs(waveform).max(initial=0)))
+        samples = np.round(waveform * (_FULL_SCALE / peak))
+        samples = np.clip(samples, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+        waveform = samples.astype(np.float32) / _FULL_SCALE
+    return waveform, rate
 
 
 def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
@@ -162,27 +156,29 @@ def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
 
 
 def fingerprint_tree(root: Path) -> str:
-    """Like ``fingerprint_files`` for all files below ``root``; fast for 100,000."""
+    """Like ``fingerprint_files`` for all visible files below ``root``, but faster."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     digest = hashlib.sha256(str(root.resolve()).encode())
-    folders, seen = [os.fspath(root)], set()
-    while folders:
-        status = os.stat(folders[-1])
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
+        status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
-            folders.pop()
+            folders.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
-        with os.scandir(folders.pop()) as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-        for entry in entries:
-            if entry.name.startswith("."):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders.sort(reverse=True)
+        for name in sorted(names):
+            if name.startswith("."):
                 continue
-            if entry.is_dir():
-                folders.append(entry.path)
-                continue
+            path = os.path.join(folder, name)
             try:
-                status = entry.stat()
+                status = os.stat(path)
             except OSError:  # a broken link
                 continue
-            line = f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

@@ -63,45 +63,41 @@ def open_source(config: DataConfig) -> Source:
     )
 
 
-class _Reader:
-    """Decodes the example at an index; records are reopened in other processes."""
+@functools.cache
+def _sources(folder: Path, splits: tuple[str, ...]) -> list[Any]:
+    """The examples of each split; every process opens the records once."""
+    builder = tfds.builder_from_directory(str(folder))
+    return [builder.as_data_source(split) for split in splits]
 
-    def __init__(self, folder: Path, splits: list[str], rate: int):
-        self._folder, self._splits, self._rate = folder, splits, rate
 
-    @functools.cached_property
-    def sources(self) -> list[Any]:
-        """The examples of each split."""
-        builder = tfds.builder_from_directory(str(self._folder))
-        return [builder.as_data_source(split) for split in self._splits]
+def _load(folder: Path, splits: tuple[str, ...], rate: int, index: int) -> Decoded:
+    """Decodes the example at an index."""
+    for source in _sources(folder, splits):
+        if index < len(source):
+            return _decode(source[index], folder, rate)
+        index -= len(source)
+    raise IndexError(index)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "sources"}
 
-    def __call__(self, index: int) -> Decoded:
-        for source in self.sources:
-            if index < len(source):
-                return self.decode(source[index])
-            index -= len(source)
-        raise IndexError(index)
+def _decode(example: Mapping[str, Any], folder: Path, rate: int) -> Decoded:
+    """Returns the mono waveform of an example, and its sample rate in Hz.
 
-    def decode(self, example: Mapping[str, Any]) -> Decoded:
-        """Returns the mono waveform of an example, and its sample rate in Hz.
+    ``rate`` is that of examples that do not tell theirs; 0: unknown.
 
-        Raises:
-          BadAudioError: it has no samples, or its rate is unknown.
-        """
-        samples = np.asarray(example["audio"])
-        if np.issubdtype(samples.dtype, np.integer):
-            samples = samples / np.float32(_FULL_SCALE)
-        samples = samples.astype(np.float32)
-        mono = samples.mean(1) if samples.ndim == 2 else samples
-        rate = next((int(example[k]) for k in _RATES if k in example), self._rate)
-        if not rate:
-            raise audio.BadAudioError(f"{self._folder} has no sample rate")
-        if mono.ndim != 1 or not mono.size or not np.isfinite(mono).all():
-            raise audio.BadAudioError(f"an example of {self._folder} holds no sound")
-        return mono, rate
+    Raises:
+      BadAudioError: it has no samples, or its rate is unknown.
+    """
+    samples = np.asarray(example["audio"])
+    if np.issubdtype(samples.dtype, np.integer):
+        samples = samples / np.float32(_FULL_SCALE)
+    samples = samples.astype(np.float32)
+    mono = samples.mean(1) if samples.ndim == 2 else samples
+    rate = next((int(example[k]) for k in _RATES if k in example), rate)
+    if not rate:
+        raise audio.BadAudioError(f"{folder} has no sample rate")
+    if mono.ndim != 1 or not mono.size or not np.isfinite(mono).all():
+        raise audio.BadAudioError(f"an example of {folder} holds no sound")
+    return mono, rate
 
 
 def _read(builder: Any, name: str) -> Recordings:
@@ -115,16 +111,17 @@ def _read(builder: Any, name: str) -> Recordings:
         raise UserError(
             f"{name} has no feature {' and '.join(lacking)}, but {', '.join(features)}"
         )
-    splits = sorted(builder.info.splits)
+    splits = tuple(sorted(builder.info.splits))
     # Audio features know their rate; others have none.
-    reader = _Reader(folder, splits, getattr(features["audio"], "sample_rate", 0) or 0)
+    usual_rate = getattr(features["audio"], "sample_rate", 0) or 0
     try:
-        lengths = [len(source) for source in reader.sources]
+        sources = _sources(folder, splits)
     except (NotImplementedError, ValueError) as error:
         raise UserError(
             f"{folder} is not stored as array_record: prepare it again with "
             "file_format='array_record'"
         ) from error
+    lengths = [len(source) for source in sources]
     total = sum(lengths)
     headers = audio.Headers(np.zeros(total, np.float32), np.zeros(total, np.int32), {})
     names, labels, groups = [], [], []
@@ -133,14 +130,14 @@ def _read(builder: Any, name: str) -> Recordings:
     groups_by_name = ("speaker_id", "speaker", "group")
     group = next((name for name in groups_by_name if name in features), "")
     with progress.bar(total, desc="reading", unit="clip") as bar:
-        for split, source in zip(splits, reader.sources, strict=True):
+        for split, source in zip(splits, sources, strict=True):
             for i, example in enumerate(source):
                 index = len(names)
                 names.append(f"{split}-{i:07d}")
                 labels.append(label_name(example["label"]))
                 groups.append(_text(example[group]) if group else "")
                 try:
-                    waveform, rate = reader.decode(example)
+                    waveform, rate = _decode(example, folder, usual_rate)
                     headers.seconds[index] = waveform.size / rate
                     headers.rates[index] = rate
                 except audio.BadAudioError as error:
@@ -154,7 +151,7 @@ def _read(builder: Any, name: str) -> Recordings:
         splits=np.repeat([split_name(split) for split in splits], lengths),
         folds=np.zeros(total, np.int32),
         groups=np.array(groups, str),
-        load=reader,
+        load=functools.partial(_load, folder, splits, usual_rate),
         read_headers=lambda: headers,
     )
 

@@ -138,7 +138,8 @@ def agreement(paths, settings):
     settings = FeaturesConfig(**{**vars(settings), "align": "start"})
     differences = []
     for path in paths[:8]:
-        waveform = audio.load(path, size.sample_rate, size.samples, "start")
+        waveform = audio.resample(*audio.decode(path), size.sample_rate)
+        waveform = audio.fit(waveform, size.samples, "start")
         mine = np.asarray(logmel.compute(waveform[None], settings))[0]
         theirs = by_librosa(path, settings)[:, : size.frames]
         differences.append(np.abs(mine - theirs).max())

@@ -111,7 +111,8 @@ def test_2000_damaged_files(sound_files, tmp_path):
         path.write_bytes(damage(bytearray(data), rng))
         began = time.perf_counter()
         try:
-            clip = audio.load(path, 16_000, 16_000, "center")
+            waveform = audio.resample(*audio.decode(path), 16_000)
+            clip = audio.fit(waveform, 16_000, "center")
         except audio.BadAudioError as error:
             outcomes["named"] += str(path) in str(error)
         else:

@@ -44,7 +44,8 @@ def test_values_are_those_of_each_file(sound_folder, tmp_path):
     size = logmel.frontend(found.config)
     for i in (0, 13):
         path = sound_folder / found.names[i]
-        wave = audio.load(path, 8000, size.samples, found.config.align)
+        wave = audio.resample(*audio.decode(path), 8000)
+        wave = audio.fit(wave, size.samples, found.config.align)
         expected = logmel.compute(wave[None], found.config)[0]
         np.testing.assert_allclose(found.features[i], expected, atol=0.05)
         assert found.seconds[i] == pytest.approx(soundfile.info(path).duration)

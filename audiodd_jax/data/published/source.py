@@ -17,9 +17,9 @@ from audiodd_jax.data.recordings import (
     VALIDATION,
     Clip,
     Decoded,
-    Decoder,
     Recordings,
     Source,
+    decoder,
     fingerprint_files,
     fingerprint_tree,
     index,
@@ -37,6 +37,8 @@ class Contents(NamedTuple):
     clips: list[Clip]  # in a fixed order
     missing: list[str]  # names in the dataset's lists without a file
     noise: tuple[Path, ...] = ()  # recordings that belong to no class
+    # Numbers of clips, if they are not those of the layout.
+    published: Mapping[tuple[str, str], int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +159,12 @@ def _inside(path: Path, markers: Sequence[str]) -> Path | None:
 
 def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     """Returns the index of a dataset; downloads and unpacks it if needed."""
-    _show_licence(config)
+    entry, cache = datasets.lookup(config.name), datasets.cache_root(config)
+    licence = cache / "licences" / config.name
+    if not licence.exists():  # shown the first time in this cache
+        _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
+        licence.parent.mkdir(parents=True, exist_ok=True)
+        licence.write_text(f"{entry.licence}\n")
     folder = location.folder or _unpacked(layout, location, config)
     try:
         contents = layout.find(folder)
@@ -187,22 +194,12 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     )
 
 
-def _show_licence(config: DataConfig) -> None:
-    """Logs a dataset's licence the first time that it is prepared in this cache."""
-    entry = datasets.lookup(config.name)
-    shown = datasets.cache_root(config) / "licences" / config.name
-    if not shown.exists():
-        _log.info("%s: licence %s; %s", entry.title, entry.licence, entry.homepage)
-        shown.parent.mkdir(parents=True, exist_ok=True)
-        shown.write_text(f"{entry.licence}\n")
-
-
 def _part_number(clip: Clip) -> int:
     return clip.fold or (TRAIN, VALIDATION, TEST).index(clip.split)
 
 
 def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
-    decode = Decoder([Clip(path, ()) for path in noise], is_int16=True)
+    decode = decoder([Clip(path, ()) for path in noise], is_int16=True)
     decoded, bad = [], []
     for i in range(len(noise)):
         try:
@@ -280,10 +277,11 @@ def _check(
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         names = ", ".join(missing[:5])
         wrong.append(f"{len(missing)} recordings are missing, {names}{more}")
-    differ = [key for key in layout.published if counts[key] != layout.published[key]]
+    published = contents.published or layout.published
+    differ = [key for key in published if counts[key] != published[key]]
     for key in differ[:6]:
         where = " in ".join(filter(None, key)) or "all"
-        wrong.append(f"{where}: {counts[key]} of {layout.published[key]} clips")
+        wrong.append(f"{where}: {counts[key]} of {published[key]} clips")
     if len(differ) > 6:
         wrong.append(f"and {len(differ) - 6} more counts")
     if not wrong:

@@ -114,7 +114,8 @@ def _speaker(file_name: str) -> str:
 def find(folder: Path, words: tuple[str, ...], needs_lists: bool = True) -> Contents:
     """Finds the clips of ``words``, split by the official lists; speakers are groups.
 
-    Without the lists, if they are not needed, clips are split by the official hash.
+    Without the lists, if they are not needed, it is the archive of eight words, whose
+    clips are split by the official hash.
 
     Raises:
       UserError: a list is missing.
@@ -139,7 +140,8 @@ def find(folder: Path, words: tuple[str, ...], needs_lists: bool = True) -> Cont
             clips.append(clip)
     missing = sorted(name for name in lists if name.split("/")[0] in words)
     noise = sorted((folder / NOISE_FOLDER).glob("*.wav"))
-    return Contents(clips, missing, tuple(noise))
+    published = None if has_lists else {(word, ""): MINI_CLIPS for word in words}
+    return Contents(clips, missing, tuple(noise), published)
 
 
 def find_twelve(folder: Path, words: tuple[str, ...]) -> Contents:
@@ -214,8 +216,6 @@ def open_source(config: DataConfig) -> Source:
     published = {(word, ""): WORDS[version][word] for word in words}
     if variant == version:
         published |= {("", part): clips for part, clips in PART_CLIPS[version].items()}
-    if variant == "mini" and _is_mini_archive(config):
-        published = dict.fromkeys(published, MINI_CLIPS)
     file_name = f"speech_commands_{version}.tar.gz"
     layout = Layout(
         version=version if variant == version else f"{version}, {variant}",
@@ -231,12 +231,3 @@ def open_source(config: DataConfig) -> Source:
         published=published,
     )
     return source.open_source(layout, config)
-
-
-def _is_mini_archive(config: DataConfig) -> bool:
-    """True if ``--data_dir`` is the unpacked archive of eight words, without lists."""
-    root = Path(config.data_dir).expanduser()
-    if not config.data_dir or not root.is_dir():
-        return False
-    folders = (root, *filter(Path.is_dir, root.iterdir()))
-    return not any((folder / "testing_list.txt").exists() for folder in folders)
