@@ -61,11 +61,9 @@ def is_archive(path: Path) -> bool:
 def extract(archive: Path, folder: Path, max_bytes: int) -> Path:
     """Unpacks a tar or zip archive to ``folder``, atomically, unless it exists.
 
-    Only regular files and folders below ``folder`` are written. An archive with any
-    other member, or of more than ``max_bytes``, is refused.
-
     Raises:
-      UserError: a damaged, hostile or oversized archive.
+      UserError: a damaged archive, one of more than ``max_bytes``, or one with anything
+        else than regular files and folders below ``folder``.
     """
     if folder.exists():
         return folder

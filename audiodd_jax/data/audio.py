@@ -294,11 +294,7 @@ def num_threads() -> int:
 
 
 def report_bad(bad: list[BadAudioError], skip: bool) -> None:
-    """Logs unusable recordings if they are skipped, and refuses them otherwise.
-
-    Raises:
-      UserError: unusable recordings, unless they are skipped.
-    """
+    """Logs unusable recordings if they are skipped, and refuses them otherwise."""
     if not bad:
         return
     shown = "; ".join(str(error) for error in bad[:5])

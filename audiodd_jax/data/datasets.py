@@ -114,7 +114,7 @@ DATASETS = {
 
 
 def lookup(name: str) -> Entry:
-    """Returns the entry for ``name``; ``tfds:NAME`` is a dataset that TFDS prepared.
+    """Returns the entry for ``name``, or for one that TFDS prepared: ``tfds:NAME``.
 
     Raises:
       UserError: an unknown name; the message suggests similar ones.
@@ -131,22 +131,19 @@ def lookup(name: str) -> Entry:
     if name in DATASETS:
         return DATASETS[name]
     near = difflib.get_close_matches(name, DATASETS, n=2, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else "choose from"
-    names = "" if near else f" {', '.join(DATASETS)}"
-    raise UserError(f"unknown dataset {name!r}; {hint}{names}")
+    hint = f"choose from {', '.join(DATASETS)}"
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    raise UserError(f"unknown dataset {name!r}; {hint}")
 
 
 def cache_root(config: DataConfig | None = None) -> Path:
     """Returns the folder for downloads and features.
 
     It is ``config.cache_dir``, ``$AUDIODD_CACHE``, or the user's cache folder.
-
-    Raises:
-      UserError: the user has no home folder, and none of the others is set.
     """
-    if config and config.cache_dir:
-        return Path(config.cache_dir).expanduser()
-    if folder := os.environ.get("AUDIODD_CACHE"):
+    given = config.cache_dir if config else ""
+    if folder := given or os.environ.get("AUDIODD_CACHE"):
         return Path(folder).expanduser()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "audiodd_jax"

@@ -16,16 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets, parquet, tables, tagged_layouts, tree
-from audiodd_jax.data.audio import num_threads
-from audiodd_jax.data.recordings import (
-    IDENTICAL,
-    Clip,
-    Recordings,
-    Source,
-    fingerprint_files,
-    index,
+from audiodd_jax.data import (
+    audio,
+    datasets,
+    parquet,
+    recordings,
+    tables,
+    tagged_layouts,
+    tree,
 )
+from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.data.tagged_layouts import Listing
 from audiodd_jax.errors import UserError
 
@@ -51,9 +51,9 @@ def open_source(config: DataConfig) -> Source:
     class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
 
     def read() -> Recordings:
-        grouped = _grouped(clips)
-        rows = left_out.rows()
-        return index(grouped, class_names, listing.has_tags, left_out=rows)
+        return recordings.index(
+            _grouped(clips), class_names, listing.has_tags, left_out=left_out.rows()
+        )
 
     paths = [clip.path for clip in clips]
     files = [path.resolve() if path.exists() else path.absolute() for path in paths]
@@ -64,7 +64,7 @@ def open_source(config: DataConfig) -> Source:
         name="folder",
         version=entry.version,
         licence=entry.licence,
-        fingerprint=fingerprint_files([*files, *listing.tables], base),
+        fingerprint=recordings.fingerprint_files([*files, *listing.tables], base),
         read=read,
         has_tags=listing.has_tags,
     )
@@ -108,11 +108,7 @@ def _listing(root: Path, left_out: tree.LeftOut) -> Listing:
 
 
 def _checked(clips: list[Clip], root: Path) -> list[Clip]:
-    """Keeps each file once, counts folds from 1, and names clips below ``root``.
-
-    Raises:
-      UserError: contradictory rows, fewer than two classes, or rows without a fold.
-    """
+    """Keeps each file once, counts folds from 1, and refuses contradictions."""
     by_path: dict[str, Clip] = {}
     for clip in clips:
         first = by_path.setdefault(os.path.normpath(clip.path), clip)
@@ -154,10 +150,7 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
 
 
 def _grouped(clips: Sequence[Clip]) -> list[Clip]:
-    """Merges the groups of clips so that identical files are in one group.
-
-    Identical files with different labels are logged.
-    """
+    """Merges the groups of clips so that identical files are in one group."""
     groups = [clip.group for clip in clips]
     parent: dict[str, str] = {}
 
@@ -173,7 +166,7 @@ def _grouped(clips: Sequence[Clip]) -> list[Clip]:
                 len(same),
                 ", ".join(clips[i].name for i in same[:4]),
             )
-        first = f"{IDENTICAL}{clips[same[0]].name}"
+        first = f"{recordings.IDENTICAL}{clips[same[0]].name}"
         for i in same:
             group, target = root(groups[i] or first), root(first)
             if group != target:
@@ -200,7 +193,7 @@ def _identical(paths: Sequence[Path]) -> list[list[int]]:
         except OSError:
             return b""  # decoding names the error
 
-    with ThreadPoolExecutor(num_threads()) as pool:
+    with ThreadPoolExecutor(audio.num_threads()) as pool:
         digests = list(pool.map(digest, candidates))
     by_content = collections.defaultdict(list)
     for i, content in zip(candidates, digests, strict=True):

@@ -42,9 +42,7 @@ def files(root: Path) -> list[Path]:
 
 
 def unpacked(root: Path, cache: Path) -> Path:
-    """Returns a folder in the cache with the recordings and their table.
-
-    ``root`` is a Parquet file, or a folder with some.
+    """Returns a folder in the cache with the recordings of a file or folder.
 
     Raises:
       UserError: a damaged file, or one without recordings or classes.

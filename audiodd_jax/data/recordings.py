@@ -18,6 +18,7 @@ from audiodd_jax.data import audio, tags
 
 # Names of splits; clips with an empty name are split at random.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLITS = (TRAIN, VALIDATION, TEST)
 # Begins the names of groups of recordings with identical content.
 IDENTICAL = "content of "
 _FULL_SCALE = 32768

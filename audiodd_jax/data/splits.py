@@ -1,5 +1,6 @@
 """Assigns clips to training, validation and test."""
 
+import collections
 import logging
 from typing import NamedTuple
 
@@ -33,17 +34,15 @@ def hold_out(
 
     Every class keeps at least one clip.
     """
-    # A clip without a group is a group of its own. No name contains \0.
-    named = np.array([groups[i] or f"\0{i}" for i in candidates], dtype=object)
-    by_group: dict[str, list[int]] = {}
-    for index, name in zip(candidates, named, strict=True):
-        by_group.setdefault(name, []).append(int(index))
+    by_group: dict[str, list[int]] = collections.defaultdict(list)
+    for i in candidates.tolist():
+        # A clip without a group is a group of its own. No name contains \0.
+        by_group[groups[i] or f"\0{i}"].append(i)
     sizes = np.bincount(labels[candidates], minlength=labels.max(initial=0) + 1)
     wanted = np.floor(fraction * sizes + 0.5)
     taken = np.zeros_like(sizes)
     held: list[int] = []
-    order = rng.permutation(sorted(by_group))
-    for name in order:
+    for name in rng.permutation(sorted(by_group)):
         members = by_group[name]
         if len(members) == 1:  # the same rule without arrays, which is faster
             label = labels[members[0]]

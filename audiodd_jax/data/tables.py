@@ -59,11 +59,7 @@ class Row:
 
     @property
     def split(self) -> str:
-        """The canonical name of the split; empty if none is given.
-
-        Raises:
-          UserError: another word.
-        """
+        """The canonical name of the split, or an empty one; refuses other words."""
         word = self["split"].lower()
         if word and not split_name(word):
             raise self._error(f"the split is train, validation or test, not {word}")
@@ -71,11 +67,7 @@ class Row:
 
     @property
     def fold(self) -> int | None:
-        """The number of the fold; None if none is given.
-
-        Raises:
-          UserError: something else, or a number over ``MAX_FOLD``.
-        """
+        """The number of the fold, or None if none is given; refuses other words."""
         text = self["fold"]
         if not text:
             return None
@@ -84,11 +76,7 @@ class Row:
         return int(text)
 
     def labels(self, has_tags: bool) -> tuple[str, ...]:
-        """The class, or the tags, sorted and without repeats.
-
-        Raises:
-          UserError: the row lacks its class.
-        """
+        """The tags, sorted and without repeats, or the class, which must be given."""
         if has_tags:
             return label_names(self["label"].split(TAG_SEPARATOR))
         self.check("label")
@@ -142,10 +130,7 @@ def label_names(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def label_cell(label: Any, names: Sequence[str]) -> str:
-    """What ``Row.labels`` reads as a label, or as the tags of a list.
-
-    Numbers are those of ``names``, if there are any.
-    """
+    """What ``Row.labels`` reads as this label or list of tags; numbers are named."""
     if isinstance(label, list):
         tags = [f"{label_cell(tag, names)}{TAG_SEPARATOR}" for tag in label]
         return "".join(tags) or TAG_SEPARATOR
@@ -164,13 +149,10 @@ def read(
     may_be_empty: Sequence[str] = (),
     has_aliases: bool = False,
 ) -> list[Row]:
-    """Reads a CSV with at least ``columns``, each of which has a value in every row.
+    """Reads a CSV in UTF-8, separated by commas, semicolons or tabs.
 
-    Columns may be separated by commas, semicolons or tabs. Those in ``may_be_empty``
-    need no values. With ``has_aliases``, columns may have the names in ``ALIASES``.
-
-    Raises:
-      UserError: not a CSV in UTF-8, or a missing column or value.
+    Every row must have a value in all ``columns`` but those in ``may_be_empty``. With
+    ``has_aliases``, columns may have the names in ``ALIASES``.
     """
     try:
         text = table.read_text(encoding="utf-8-sig")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from audiodd_jax.data import tables
 from audiodd_jax.data.recordings import TEST, TRAIN, Clip
 from audiodd_jax.data.tables import label_names, named_part
-from audiodd_jax.data.tree import LeftOut, recordings
+from audiodd_jax.data.tree import LeftOut, sound_files
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json
 
@@ -56,7 +56,7 @@ def read(root: Path, left_out: LeftOut) -> Listing | None:
         return None
     listed = {clip.path for clip in listing.clips}
     for folder in sorted({path.parent for path in listed}):
-        for path in recordings(folder, left_out) if folder.is_dir() else ():
+        for path in sound_files(folder, left_out) if folder.is_dir() else ():
             if path not in listed:
                 left_out.add("recording that no table lists", path)
     return listing

@@ -80,13 +80,7 @@ def _load(folder: Path, splits: tuple[str, ...], rate: int, index: int) -> Decod
 
 
 def _decode(example: Mapping[str, Any], folder: Path, rate: int) -> Decoded:
-    """Returns the mono waveform of an example, and its sample rate in Hz.
-
-    ``rate`` is that of examples that do not tell theirs; 0: unknown.
-
-    Raises:
-      BadAudioError: it has no samples, or its rate is unknown.
-    """
+    """Decodes an example; ``rate`` is that of examples that have none; 0: unknown."""
     samples = np.asarray(example["audio"])
     if np.issubdtype(samples.dtype, np.integer):
         samples = samples / np.float32(_FULL_SCALE)
@@ -101,11 +95,7 @@ def _decode(example: Mapping[str, Any], folder: Path, rate: int) -> Decoded:
 
 
 def _read(builder: Any, name: str) -> Recordings:
-    """The index, by reading every example once.
-
-    Raises:
-      UserError: it has no audio or no label, or is stored in another format.
-    """
+    """The index, by reading every example once."""
     folder, features = Path(builder.data_dir), builder.info.features
     if lacking := [key for key in ("audio", "label") if key not in features]:
         raise UserError(

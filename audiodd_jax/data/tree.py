@@ -67,7 +67,7 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
         if len(marks) > 1 or (len(marks) == 1 and len(folders) == 1):
             for other in folders:
                 if other not in marks:
-                    count = len(recordings(other, left_out))
+                    count = len(sound_files(other, left_out))
                     reason = f"folder that is not one of the {kind}s"
                     left_out.add(reason, other, count)
             names = ", ".join(sorted(folder.name for folder in marks)[:4])
@@ -77,16 +77,13 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
 
 
 def class_folders(root: Path, mark: dict[str, Any], left_out: LeftOut) -> list[Clip]:
-    """Returns the recordings of the class folders in ``root``.
+    """Returns the recordings of the class folders in ``root``, none of which is empty.
 
     ``mark`` is the ``split`` or ``fold`` of all clips.
-
-    Raises:
-      UserError: a class folder without a recording.
     """
     clips = []
     for folder in subfolders(root, left_out):
-        files = recordings(folder, left_out)
+        files = sound_files(folder, left_out)
         if not files:
             raise UserError(
                 f"the class folder {folder} holds no sound file "
@@ -117,7 +114,7 @@ def subfolders(folder: Path, left_out: LeftOut) -> list[Path]:
     return visible
 
 
-def recordings(folder: Path, left_out: LeftOut) -> list[Path]:
+def sound_files(folder: Path, left_out: LeftOut) -> list[Path]:
     """Returns all recordings below a folder, sorted; other files are counted.
 
     Links to folders are followed, each folder once.

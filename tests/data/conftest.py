@@ -3,13 +3,13 @@
 import published
 import pytest
 
-WORDS = ("bed", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero")
-
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands") / "speech_commands_v0.02"
-    published.write_speech_commands(folder, [*WORDS, "on", "off", "cat", "tree"])
+    published.write_speech_commands(
+        folder, [*published.WORDS, "on", "off", "cat", "tree"]
+    )
     return folder
 
 

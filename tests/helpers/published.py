@@ -17,6 +17,7 @@ from audiodd_jax.data.published import (
     urbansound8k,
 )
 
+WORDS = ("bed", "down", "go", "left", "no", "right", "stop", "up", "yes", "zero")
 NOISES = (
     *("doing_the_dishes", "dude_miaowing", "exercise_bike", "pink_noise"),
     *("running_tap", "white_noise"),

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.source import Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Clip, Source
 from audiodd_jax.data.tables import read
 from audiodd_jax.errors import UserError
@@ -32,12 +31,8 @@ CLASS_NAMES = (
 )
 
 
-def find(folder: Path) -> Contents:
-    """Finds the clips of the three tables; groups are speakers.
-
-    Raises:
-      UserError: a table is missing or damaged, or lists a clip twice.
-    """
+def find(folder: Path) -> source.Contents:
+    """Finds the clips of the three tables; groups are speakers."""
     splits: dict[str, str] = {}
     for table, split in TABLES.items():
         for row in read(folder / table, ("file", "class")):
@@ -54,12 +49,12 @@ def find(folder: Path) -> Contents:
                 clips.append(Clip(path, (keyword,), name, split, group=speaker))
     noise = sorted(folder.glob(f"{NOISE_FOLDER}/*"))
     sounds = tuple(file for file in noise if file.suffix in SOUNDS)
-    return Contents(clips, sorted(splits), sounds)
+    return source.Contents(clips, sorted(splits), sounds)
 
 
 def open_source(config: DataConfig) -> Source:
     """Finds the folder or archive."""
-    layout = Layout(
+    layout = source.Layout(
         class_names=CLASS_NAMES,
         markers=("val.csv",),
         holds="dataset/KEYWORD/*.wav and train.csv, val.csv and test.csv",

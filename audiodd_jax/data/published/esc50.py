@@ -10,7 +10,6 @@ from pathlib import Path
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import tables
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.source import Contents, Layout
 from audiodd_jax.data.recordings import Clip, Source
 
 URL = "https://github.com/karolpiczak/ESC-50/archive/master.zip"
@@ -36,12 +35,8 @@ ESC10_NAMES = (
 )
 
 
-def find(folder: Path, only_esc10: bool) -> Contents:
-    """Finds the clips of ``meta/esc50.csv``; groups are Freesound recordings.
-
-    Raises:
-      UserError: the table is damaged.
-    """
+def find(folder: Path, only_esc10: bool) -> source.Contents:
+    """Finds the clips of ``meta/esc50.csv``; groups are Freesound recordings."""
     columns = ("filename", "fold", "category", "esc10", "src_file")
     table = source.first_existing(folder, TABLES)
     sounds = source.first_existing(folder, AUDIO)
@@ -64,7 +59,7 @@ def open_source(config: DataConfig) -> Source:
     only_esc10 = config.name == "esc10"
     names = ESC10_NAMES if only_esc10 else CLASS_NAMES
     folds = tuple(f"fold{fold}" for fold in range(1, FOLDS + 1))
-    layout = Layout(
+    layout = source.Layout(
         class_names=names,
         markers=TABLES,
         holds=f"audio/*.wav and {TABLES[0]}",

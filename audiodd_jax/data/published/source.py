@@ -10,21 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import archives, audio, datasets, download
-from audiodd_jax.data.recordings import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Clip,
-    Decoded,
-    Recordings,
-    Source,
-    decoder,
-    fingerprint_files,
-    fingerprint_tree,
-    index,
-)
-from audiodd_jax.data.tree import LeftOut, is_hidden, recordings
+from audiodd_jax.data import archives, audio, datasets, download, recordings, tree
+from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.locks import exclusive
 
@@ -96,7 +83,7 @@ def _locate(layout: Layout, config: DataConfig) -> Location:
     """Finds the folder or archive near ``--data_dir``, or the archive in the cache."""
 
     def of_archive(archive: Path) -> Location:
-        fingerprint = fingerprint_files([archive], archive.parent)
+        fingerprint = recordings.fingerprint_files([archive], archive.parent)
         return Location(None, archive, f"archive-{fingerprint}")
 
     if not config.data_dir:
@@ -122,7 +109,7 @@ def _locate(layout: Layout, config: DataConfig) -> Location:
     if folder := _inside(path, layout.markers):
         if folder != path:
             _log.info("reading %s from %s", config.name, folder)
-        return Location(folder, None, fingerprint_tree(folder))
+        return Location(folder, None, recordings.fingerprint_tree(folder))
     if archives.is_archive(path / layout.archive):
         return of_archive(path / layout.archive)
     raise UserError(
@@ -150,7 +137,7 @@ def _inside(path: Path, markers: Sequence[str]) -> Path | None:
             p
             for folder in level
             for p in sorted(folder.iterdir())
-            if p.is_dir() and not is_hidden(p.name)
+            if p.is_dir() and not tree.is_hidden(p.name)
         ]
         if marked := [p for p in level if has_marker(p)]:
             return marked[0] if len(marked) == 1 else None
@@ -178,13 +165,13 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     # A partial dataset may lack classes.
     present = {clip.labels[0] for clip in clips}
     load_noise = functools.partial(_load_noise, contents.noise, config.skip_bad_files)
-    left_out = LeftOut()
+    left_out = tree.LeftOut()
     paths = (*(clip.path for clip in clips), *contents.noise)
     used = set(map(os.path.abspath, paths))
-    for path in recordings(folder, left_out):
+    for path in tree.sound_files(folder, left_out):
         if os.path.abspath(path) not in used:
             left_out.add("recording that is not part of this dataset", path)
-    return index(
+    return recordings.index(
         clips,
         tuple(name for name in layout.class_names if name in present),
         has_tags=False,
@@ -195,11 +182,11 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
 
 
 def _part_number(clip: Clip) -> int:
-    return clip.fold or (TRAIN, VALIDATION, TEST).index(clip.split)
+    return clip.fold or recordings.SPLITS.index(clip.split)
 
 
-def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[Decoded]:
-    decode = decoder([Clip(path, ()) for path in noise], is_int16=True)
+def _load_noise(noise: Sequence[Path], skip_bad: bool) -> list[recordings.Decoded]:
+    decode = recordings.decoder([Clip(path, ()) for path in noise], is_int16=True)
     decoded, bad = [], []
     for i in range(len(noise)):
         try:
@@ -256,11 +243,7 @@ def _download(layout: Layout, folder: Path) -> Path:
 def _check(
     layout: Layout, contents: Contents, folder: Path, config: DataConfig
 ) -> None:
-    """Compares the clips in a folder with the published lists and counts.
-
-    Raises:
-      UserError: counts differ, and ``allow_partial`` is not set.
-    """
+    """Refuses clips whose counts are not as published, without ``allow_partial``."""
     title = datasets.lookup(config.name).title
     if not contents.clips:
         raise UserError(
@@ -306,8 +289,7 @@ def listed(
 ) -> Contents:
     """Separates the clips of a table whose files exist from those that are missing.
 
-    Raises:
-      UserError: an unknown class or fold, or a duplicate clip.
+    Unknown classes and folds, and clips that are listed twice, are refused.
     """
     names = set()
     for clip in clips:

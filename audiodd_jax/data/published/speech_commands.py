@@ -26,14 +26,12 @@ import numpy as np
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.source import Contents, Layout
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Clip, Source
+from audiodd_jax.data.recordings import SPLITS, TEST, TRAIN, VALIDATION, Clip, Source
 from audiodd_jax.errors import UserError
 
 URL = "https://storage.googleapis.com/download.tensorflow.org/data"
 NOISE_FOLDER = "_background_noise_"
 LISTS = {"validation_list.txt": VALIDATION, "testing_list.txt": TEST}
-SPLITS = (TRAIN, VALIDATION, TEST)
 # Clips of each word in v0.01 and v0.02, as published.
 _CLIPS = {
     "backward": (0, 1664),
@@ -111,14 +109,13 @@ def _speaker(file_name: str) -> str:
     return file_name.split("_nohash_")[0]
 
 
-def find(folder: Path, words: tuple[str, ...], needs_lists: bool = True) -> Contents:
+def find(
+    folder: Path, words: tuple[str, ...], needs_lists: bool = True
+) -> source.Contents:
     """Finds the clips of ``words``, split by the official lists; speakers are groups.
 
     Without the lists, if they are not needed, it is the archive of eight words, whose
     clips are split by the official hash.
-
-    Raises:
-      UserError: a list is missing.
     """
     lists: dict[str, str] = {}
     for name, split in LISTS.items():
@@ -141,16 +138,13 @@ def find(folder: Path, words: tuple[str, ...], needs_lists: bool = True) -> Cont
     missing = sorted(name for name in lists if name.split("/")[0] in words)
     noise = sorted((folder / NOISE_FOLDER).glob("*.wav"))
     published = None if has_lists else {(word, ""): MINI_CLIPS for word in words}
-    return Contents(clips, missing, tuple(noise), published)
+    return source.Contents(clips, missing, tuple(noise), published)
 
 
-def find_twelve(folder: Path, words: tuple[str, ...]) -> Contents:
+def find_twelve(folder: Path, words: tuple[str, ...]) -> source.Contents:
     """Finds ten commands, other words as ``_unknown_``, and noise as ``_silence_``.
 
     The last two have as many clips per split as an average command.
-
-    Raises:
-      UserError: as ``find``, or no background noise.
     """
     contents = find(folder, words)
     if not contents.noise:
@@ -217,7 +211,7 @@ def open_source(config: DataConfig) -> Source:
     if variant == version:
         published |= {("", part): clips for part, clips in PART_CLIPS[version].items()}
     file_name = f"speech_commands_{version}.tar.gz"
-    layout = Layout(
+    layout = source.Layout(
         version=version if variant == version else f"{version}, {variant}",
         class_names=names,
         markers=(words[-1] if variant == "mini" else "testing_list.txt",),

@@ -10,7 +10,6 @@ from pathlib import Path
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.source import Contents, Layout
 from audiodd_jax.data.recordings import TEST, TRAIN, Clip, Source
 from audiodd_jax.errors import UserError
 
@@ -25,14 +24,11 @@ PUBLISHED = {
 }
 
 
-def find(folder: Path) -> Contents:
-    """Finds the recordings of a checkout.
+def find(folder: Path) -> source.Contents:
+    """Finds the recordings of a checkout, which are called ``digit_speaker_take.wav``.
 
     The official split has every speaker on both sides. Clips therefore have no groups,
     and validation clips are drawn from all speakers too.
-
-    Raises:
-      UserError: a WAV file whose name is not ``digit_speaker_take.wav``.
     """
     clips = []
     for path in sorted((folder / "recordings").glob("*.wav")):
@@ -41,13 +37,13 @@ def find(folder: Path) -> Contents:
             raise UserError(f"{path} is not named digit_speaker_take.wav")
         split = TEST if int(match[3]) < FIRST_TRAIN_TAKE else TRAIN
         clips.append(Clip(path, (match[1],), path.name, split))
-    return Contents(clips, [])
+    return source.Contents(clips, [])
 
 
 def open_source(config: DataConfig) -> Source:
     """Finds a checkout, or the published archive."""
     entry = datasets.lookup(config.name)
-    layout = Layout(
+    layout = source.Layout(
         class_names=CLASS_NAMES,
         markers=("recordings",),
         holds="recordings/digit_speaker_take.wav",

@@ -10,7 +10,6 @@ from pathlib import Path
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets, tables
 from audiodd_jax.data.published import source
-from audiodd_jax.data.published.source import Contents, Layout
 from audiodd_jax.data.recordings import Clip, Source
 
 CHECKSUM = "md5:9aa69802bbf37fb986f71ec1483a196e"
@@ -34,12 +33,8 @@ CLASS_NAMES = tuple(PUBLISHED_CLIPS)
 FOLDS = 10
 
 
-def find(folder: Path) -> Contents:
-    """Finds the clips of the table; groups are Freesound recordings.
-
-    Raises:
-      UserError: the table is damaged.
-    """
+def find(folder: Path) -> source.Contents:
+    """Finds the clips of the table; groups are Freesound recordings."""
     columns = ("slice_file_name", "fsID", "fold", "class")
     table = source.first_existing(folder, TABLES)
     sounds = source.first_existing(folder, AUDIO)
@@ -59,7 +54,7 @@ def find(folder: Path) -> Contents:
 def open_source(config: DataConfig) -> Source:
     """Finds the folder or archive, which must be requested with a form."""
     homepage = datasets.lookup(config.name).homepage
-    layout = Layout(
+    layout = source.Layout(
         class_names=CLASS_NAMES,
         markers=TABLES,
         holds=f"audio/fold1 to audio/fold10 and {TABLES[0]}",
