@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from audiodd_jax.errors import UserError
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import atomic_folder
 
 _BLOCK = 1 << 20
@@ -84,7 +83,7 @@ def extract(archive: Path, folder: Path, max_bytes: int) -> Path:
 def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
     remaining = max_bytes
     with (
-        tqdm(unit="file", desc=f"unpacking {archive.name}", disable=None) as bar,
+        progress.bar(unit="file", desc=f"unpacking {archive.name}") as bar,
         contextlib.closing(_members(archive)) as members,
     ):
         for count, member in enumerate(members):

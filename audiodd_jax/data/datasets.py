@@ -35,6 +35,15 @@ class Entry:
 
 # Prefix of the names of datasets that TFDS has prepared.
 TFDS = "tfds:"
+_ESC50 = Entry(
+    title="ESC-50",
+    version="2.0",
+    licence="CC BY-NC 3.0, Karol J. Piczak",
+    homepage="https://github.com/karolpiczak/ESC-50",
+    module="audiodd_jax.data.published.esc50",
+    split="five official folds: one for test (by default 5), four for training",
+    folds=5,
+)
 DATASETS = {
     "tones": Entry(
         title="Tones: ten procedural sound classes",
@@ -84,23 +93,9 @@ DATASETS = {
         split="ten official folds: one for test (by default 10), nine for training",
         folds=10,
     ),
-    "esc50": Entry(
-        title="ESC-50",
-        version="2.0",
-        licence="CC BY-NC 3.0, Karol J. Piczak",
-        homepage="https://github.com/karolpiczak/ESC-50",
-        module="audiodd_jax.data.published.esc50",
-        split="five official folds: one for test (by default 5), four for training",
-        folds=5,
-    ),
-    "esc10": Entry(
-        title="ESC-10",
-        version="2.0",
-        licence="CC BY 3.0, Karol J. Piczak",
-        homepage="https://github.com/karolpiczak/ESC-50",
-        module="audiodd_jax.data.published.esc50",
-        split="five official folds: one for test (by default 5), four for training",
-        folds=5,
+    "esc50": _ESC50,
+    "esc10": dataclasses.replace(
+        _ESC50, title="ESC-10", licence="CC BY 3.0, Karol J. Piczak"
     ),
     "folder": Entry(
         title="Any labelled folder of sounds",

@@ -8,9 +8,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from audiodd_jax.errors import UserError
+from audiodd_jax.runtime import progress
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +19,7 @@ _TIMEOUT_SECONDS = 60
 _ATTEMPTS = 5
 # Exceptions of a lost connection.
 _LOST = (http.client.HTTPException, ConnectionError, TimeoutError)
+_BYTES = {"unit": "B", "unit_scale": True}
 
 
 def fetch(url: str, target: Path, checksum: str = "") -> Path:
@@ -72,7 +72,7 @@ def _request_rest(url: str, part: Path, name: str) -> int | None:
             length = reply.headers.get("Content-Length")
             total = int(length) + start if length else None
             with (
-                _bar(name, total, start) as bar,
+                progress.bar(total, initial=start, desc=name, **_BYTES) as bar,
                 part.open("ab" if is_resumed else "wb") as file,
             ):
                 try:
@@ -102,15 +102,13 @@ def mismatch(file: Path, checksum: str) -> str:
         return ""
     algorithm, _, expected = checksum.partition(":")
     digest = hashlib.new(algorithm)
-    with file.open("rb") as stream, _bar(f"checking {file.name}", _size(file)) as bar:
+    with (
+        file.open("rb") as stream,
+        progress.bar(_size(file), desc=f"checking {file.name}", **_BYTES) as bar,
+    ):
         while block := stream.read(_BLOCK):
             digest.update(block)
             bar.update(len(block))
     if digest.hexdigest() == expected:
         return ""
     return f"its {algorithm} is {digest.hexdigest()}, not {expected}"
-
-
-def _bar(name: str, total: int | None, initial: int = 0) -> tqdm:
-    options = {"unit": "B", "unit_scale": True, "disable": None}
-    return tqdm(total=total, initial=initial, desc=name, **options)

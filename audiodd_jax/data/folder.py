@@ -43,12 +43,17 @@ def open_source(config: DataConfig) -> Source:
         root = parquet.unpacked(root, datasets.cache_root(config))
     listing = _listing(root, left_out)
     clips = _checked(listing.clips, root)
+    class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
+    if len(class_names) < 2:
+        raise UserError(
+            f"{root} holds {len(class_names)} classes of sounds; at least two are "
+            "needed, as folders class_name/*.wav or labels of a CSV"
+        )
     if not any(clip.path.is_file() for clip in clips):
         raise UserError(
             f"{root}: none of the {len(clips)} listed files exists, such as "
             f"{clips[0].path}; paths are relative to the table's folder"
         )
-    class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
 
     def read() -> Recordings:
         return recordings.index(
@@ -125,12 +130,6 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
             )
     if repeats := len(clips) - len(by_path):
         _log.warning("%s: %d rows repeat a file and are read once", root, repeats)
-    num_classes = len({label for clip in clips for label in clip.labels})
-    if num_classes < 2:
-        raise UserError(
-            f"{root} holds {num_classes} classes of sounds; at least two are needed, "
-            "as folders class_name/*.wav or labels of a CSV"
-        )
     folds = [clip.fold for clip in by_path.values() if clip.fold is not None]
     if folds and len(folds) < len(by_path):
         raise UserError(f"{root}: {len(by_path) - len(folds)} rows lack their fold")

@@ -17,7 +17,7 @@ from typing import Any
 from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import fingerprint_files
 from audiodd_jax.data.tables import columns_named, label_cell, split_name
-from audiodd_jax.data.tree import METADATA, is_hidden
+from audiodd_jax.data.tree import METADATA, is_hidden_below
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.runtime import files as files_lib
 from audiodd_jax.runtime import progress
@@ -36,9 +36,7 @@ def files(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if root.suffix.lower() == SUFFIX else []
     paths = [p for depth in ("", "*/", "*/*/") for p in root.glob(f"{depth}*{SUFFIX}")]
-    return sorted(
-        path for path in paths if not any(map(is_hidden, path.relative_to(root).parts))
-    )
+    return sorted(path for path in paths if not is_hidden_below(root, path))
 
 
 def unpacked(root: Path, cache: Path) -> Path:

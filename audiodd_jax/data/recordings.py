@@ -1,7 +1,4 @@
-"""The recordings of a dataset: clips of sound files, and their index.
-
-Clips are decoded on demand.
-"""
+"""The index of a dataset's recordings: clips, which are decoded on demand."""
 
 import dataclasses
 import functools
@@ -14,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from audiodd_jax.data import audio, tags
+from audiodd_jax.data import audio
 
 # Names of splits; clips with an empty name are split at random.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -88,11 +85,11 @@ def index(
     is_int16: bool = False,
     **others: Any,
 ) -> Recordings:
-    """Returns the index of some clips, with ``others`` of its attributes.
-
-    ``is_int16`` rounds samples to 16 bits.
-    """
-    labels = tags.multi_hot([clip.labels for clip in clips], class_names)
+    """Returns the index of some clips; ``is_int16`` rounds samples to 16 bits."""
+    columns = {name: i for i, name in enumerate(class_names)}
+    labels = np.zeros((len(clips), len(class_names)), np.int8)
+    for row, clip in zip(labels, clips, strict=True):
+        row[[columns[name] for name in clip.labels]] = 1
     if not has_tags:
         labels = labels.argmax(1).astype(np.int32)
 

@@ -160,13 +160,12 @@ def read(
         separator = max(_SEPARATORS, key=head.count)
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
         header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        records = list(reader)
+        renamed = _renamed(table, header) if has_aliases else {}
+        reader.fieldnames = [renamed.get(name, name) for name in header]
+        rows = [Row(table, line, cells) for line, cells in enumerate(reader, start=2)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
-    renamed = _renamed(table, header) if has_aliases else {}
-    names = [renamed.get(name, name) for name in header]
-    if lacking := [name for name in columns if name not in names]:
+    if lacking := [name for name in columns if name not in reader.fieldnames]:
         raise UserError(
             f"{table} lacks the column {' and '.join(lacking)}; it has "
             f"{', '.join(header) or 'none'}"
@@ -176,13 +175,10 @@ def read(
         if separator != ",":
             how.append(f"separated by {_SEPARATORS[separator]}")
         _log.info("reading %s: %s", table.name, ", ".join(how))
-    rows = []
-    for line, record in enumerate(records, start=2):
-        cells = {renamed.get(name, name): value for name, value in record.items()}
-        rows.append(Row(table, line, cells))
+    for row in rows:
         for name in columns:
             if name not in may_be_empty:
-                rows[-1].check(name)
+                row.check(name)
     return rows
 
 

@@ -4,7 +4,6 @@ Classes are ``[b]`` integers. Tags are multi-hot, ``[b, c]``: 1 where a clip has
 and 0 elsewhere; a clip may have no tags. The number of axes distinguishes the two.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,6 @@ from jaxtyping import Int
 def are_tags(labels: Int[Any, "b *c"]) -> bool:
     """True if labels, as an array of NumPy or JAX, are tags instead of classes."""
     return labels.ndim == 2
-
-
-def multi_hot(
-    names: Sequence[Sequence[str]], class_names: Sequence[str]
-) -> Int[np.ndarray, "b c"]:
-    """Returns the tags with the given names, which are among ``class_names``."""
-    columns = {name: i for i, name in enumerate(class_names)}
-    labels = np.zeros((len(names), len(class_names)), np.int8)
-    for row, row_names in zip(labels, names, strict=True):
-        row[[columns[name] for name in row_names]] = 1
-    return labels
 
 
 def counts(labels: Int[np.ndarray, "b *c"], num_classes: int) -> Int[np.ndarray, " c"]:

@@ -101,6 +101,11 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
+def is_hidden_below(root: Path, path: Path) -> bool:
+    """True if ``path`` or a folder between it and ``root`` is hidden."""
+    return any(map(is_hidden, path.relative_to(root).parts))
+
+
 def subfolders(folder: Path, left_out: LeftOut) -> list[Path]:
     """Returns the visible subfolders, sorted; hidden ones are counted."""
     visible = []

@@ -131,15 +131,13 @@ def _inside(path: Path, markers: Sequence[str]) -> Path | None:
         return path.parent
     if has_marker(path):
         return path
-    level = [path]
-    for _ in range(2):
-        level = [
+    for pattern in ("*", "*/*"):
+        marked = [
             p
-            for folder in level
-            for p in sorted(folder.iterdir())
-            if p.is_dir() and not tree.is_hidden(p.name)
+            for p in path.glob(pattern)
+            if has_marker(p) and not tree.is_hidden_below(path, p)
         ]
-        if marked := [p for p in level if has_marker(p)]:
+        if marked:
             return marked[0] if len(marked) == 1 else None
     return None
 
@@ -254,9 +252,8 @@ def _check(
         for class_name in ("", clip.labels[0]):
             for part in ("", clip.part):
                 counts[class_name, part] += 1
-    missing = contents.missing
     wrong = []
-    if missing:
+    if missing := contents.missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         names = ", ".join(missing[:5])
         wrong.append(f"{len(missing)} recordings are missing, {names}{more}")

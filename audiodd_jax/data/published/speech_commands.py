@@ -93,14 +93,11 @@ _SILENCE_SEED = 59_185
 
 
 def official_part(file_name: str) -> str:
-    """Returns the split of a clip by the published hash of its speaker.
-
-    A tenth of the speakers is for validation, and a tenth for test.
-    """
+    """Returns the split of a clip by the published hash of its speaker."""
     maximum = 2**27 - 1
     digest = int(hashlib.sha1(_speaker(file_name).encode()).hexdigest(), 16)
     percent = (digest % (maximum + 1)) * (100.0 / maximum)
-    if percent < 10:
+    if percent < 10:  # a tenth of the speakers, and another for test
         return VALIDATION
     return TEST if percent < 20 else TRAIN
 
