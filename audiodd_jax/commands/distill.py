@@ -146,7 +146,7 @@ def _finish(
         with progress.waiting("drawing"):
             pictures = folder / "figures"
             distilled.draw(initial, final, outcome.history, data, result, pictures)
-        card = distilled.card(result, scores, coreset, data)
+        card = cards.distillation(result, scores, coreset, data)
         write_atomically(folder / "README.md", card)
     return coreset, result
 

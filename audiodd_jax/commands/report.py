@@ -10,7 +10,7 @@ from audiodd_jax.commands.printing import table
 from audiodd_jax.config import DataConfig
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
-from audiodd_jax.report.gallery import Options, Shown
+from audiodd_jax.report.gallery import Gallery, Options
 from audiodd_jax.report.runs import Run, find
 from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import exclusive
@@ -32,7 +32,7 @@ def run(line: CommandLine) -> None:
     )
     written = report(line.arguments, flags.out, options)
     for shown in written.shown:
-        print(f"{shown.gallery.title}: {shown.gallery.caption}")
+        print(f"{shown.title}: {shown.caption}")
     for note in (note for shown in written.shown for note in shown.notes):
         print(note)
     count = sum(not run.result for run in written.runs)
@@ -52,7 +52,7 @@ class Report(NamedTuple):
 
     out: Path
     runs: list[Run]
-    shown: list[Shown]
+    shown: list[Gallery]
 
 
 def report(

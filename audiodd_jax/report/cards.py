@@ -1,11 +1,18 @@
 """Cards: a run's README, from its result and a Markdown template per kind of run."""
 
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from audiodd_jax.config import ActiveConfig, ModelConfig, TrainingConfig
+from audiodd_jax.coreset.dataset import coreset_config
+from audiodd_jax.coreset.file import Coreset
+from audiodd_jax.data import datasets
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.tables import Table, mean_std
@@ -18,18 +25,16 @@ _KEPT = {
     ),
     "last": "the last one",
 }
-_SELECTED = {
+_METHODS = {
     "random": "selected at random",
     "herding": "selected by herding",
     "k_center": "selected by k-center",
-}
-_NAMES = {
-    "rfad": "RFAD",
-    "frepo": "FRePo",
-    "kip": "KIP",
-    "dc": "DC",
-    "dsa": "DSA",
-    "dm": "DM",
+    "rfad": "distilled with RFAD",
+    "frepo": "distilled with FRePo",
+    "kip": "distilled with KIP",
+    "dc": "distilled with DC",
+    "dsa": "distilled with DSA",
+    "dm": "distilled with DM",
 }
 _INITIAL = {
     "real": "real clips",
@@ -42,11 +47,6 @@ _INITIAL = {
 def initial_in_words(result: dict[str, Any]) -> str:
     """Describes the start of a distillation."""
     return _INITIAL.get(result["start"], f"coreset {result['start']}")
-
-
-def method_in_words(method: str) -> str:
-    """Describes how a method makes a coreset, such as "distilled with RFAD"."""
-    return _SELECTED.get(method, f"distilled with {_NAMES.get(method, method)}")
 
 
 def labels_in_words(result: dict[str, Any]) -> str:
@@ -77,32 +77,62 @@ def warning(result: dict[str, Any]) -> str:
 
 
 def distillation(
-    result: dict[str, Any], scores: Sequence[Evaluation], keep: str, **values: Any
+    result: dict[str, Any],
+    scores: Sequence[Evaluation],
+    coreset: Coreset,
+    data: Dataset,
 ) -> str:
-    """Returns the card of a distillation or selection.
+    """Returns the card of a distillation or selection from its ``result.json``.
 
-    Args:
-      result: contents of ``result.json``.
-      scores: scores of the coreset, then of the initial one.
-      keep: the step whose coreset was kept: ``best`` or ``last``.
-      **values: further values of ``templates/distill.md``.
+    ``scores`` are those of the coreset, then of the initial one.
     """
     names = "selected clips", "random clips"
     if result["steps"]:
         names = "distilled coreset", f"initial {initial_in_words(result)}"
     metric = tables.metric_of([result])
     rows = list(zip(names, map(str, scores), strict=True))
+    entry, config = datasets.lookup(data.name), coreset_config(coreset)
+    split = f"{entry.split}; here fold {data.fold}" if data.fold else entry.split
+    if data.is_partial:
+        split += "; the data may be incomplete, so this is not the official protocol"
+    program = Path(sys.argv[0]).name
+    if program in ("audiodd", "__main__.py"):  # or python -m audiodd_jax
+        command = shlex.join(["audiodd", *map(_without_folders, sys.argv[1:])])
+    else:
+        command = "audiodd_jax.distill(config, workdir), from Python"
     return _render(
         "distill.md",
         result,
         scores=tables.markdown(Table(("", f"{metric} on the test split"), rows)),
-        kept=_KEPT[keep].format(metric=metric),
+        kept=_KEPT[config.loop.keep].format(metric=metric),
         unimproved=warning(result),
         metric=metric,
         used_labels=labels_in_words(result),
-        how=method_in_words(result["method"]),
-        **values,
+        how=_method(result),
+        data=data,
+        evaluation=config.evaluation,
+        width=config.evaluation.width or config.network.width,
+        dataset_title=entry.title,
+        split=split,
+        command=command,
     )
+
+
+def _method(result: dict[str, Any]) -> str:
+    """Describes how a coreset was made, such as "distilled with RFAD"."""
+    method = result["method"]
+    return _METHODS.get(method, f"distilled with {method}")
+
+
+def _without_folders(argument: str) -> str:
+    """Shortens a path outside the working directory to its last part."""
+    flag, sign, value = ("", "", argument)
+    if argument.startswith("--"):
+        flag, sign, value = argument.partition("=")
+    path = Path(value)
+    if path.is_absolute() or path.parts[:1] in (("..",), ("~",)):
+        return f"{flag}{sign}{path.name}"
+    return argument
 
 
 def folds(result: dict[str, Any]) -> str:
@@ -128,7 +158,7 @@ def folds(result: dict[str, Any]) -> str:
     return _render(
         "folds.md",
         result,
-        how=method_in_words(result["method"]),
+        how=_method(result),
         scores=tables.markdown(scores),
         by_fold=tables.markdown(tables.from_records(by_fold)),
     )
@@ -158,7 +188,7 @@ def training(
         ],
     )
     classes = Table(
-        ("class", f"{name_per_class(result).replace('_', ' ')} (%)"),
+        ("class", f"{_name_per_class(result).replace('_', ' ')} (%)"),
         [(name, share(a)) for name, a in per_class(result).items()],
     )
     return _render(
@@ -171,15 +201,14 @@ def training(
     )
 
 
-def name_per_class(result: dict[str, Any]) -> str:
-    """Names a training's scores per class: accuracy, or average precision of tags."""
-    has_tags = "per_class_average_precision" in result
-    return "average_precision" if has_tags else "accuracy"
-
-
 def per_class(result: dict[str, Any]) -> dict[str, float | None]:
     """Returns a training's scores per class; None for classes without test clips."""
-    return result[f"per_class_{name_per_class(result)}"]
+    return result[f"per_class_{_name_per_class(result)}"]
+
+
+def _name_per_class(result: dict[str, Any]) -> str:
+    has_tags = "per_class_average_precision" in result
+    return "average_precision" if has_tags else "accuracy"
 
 
 def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
@@ -211,12 +240,7 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
 
 
 def exported(header: dict[str, Any] | None, **values: Any) -> str:
-    """Returns the card of an export.
-
-    Args:
-      header: YAML header of a dataset card on the Hub, or None.
-      **values: values of ``templates/export.md``.
-    """
+    """Returns the card of an export, with its YAML header as on the Hub, if any."""
     # JSON is YAML.
     lines = [f"{name}: {to_json(value)}" for name, value in (header or {}).items()]
     front = "\n".join(["---", *lines, "---", "", ""]) if header else ""

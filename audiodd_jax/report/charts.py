@@ -1,4 +1,4 @@
-"""Geometry of the page's charts: accuracy against bytes, examples or steps.
+"""The page's charts: accuracy against bytes, examples or steps.
 
 The page draws them as SVG in its own colours, so that they follow its light and dark
 mode. Their size keeps them legible on a phone.
@@ -8,14 +8,21 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from audiodd_jax.report.groups import Group, metric_of
+
 # In units of the drawing, which is as wide as a phone has pixels.
 WIDTH, HEIGHT = 400, 300
 LEFT, RIGHT, TOP, BOTTOM = 46, 384, 12, 250
 # Size of the number next to a point, and its distance from the point.
-_LABEL_SIZE = (14, 13)
+_LABEL_WIDTH, _LABEL_HEIGHT = 14, 13
 _LABEL_DISTANCE = 11
 # Directions in which a number may lie from its point, in order of preference.
 _DIRECTIONS = ((1, -0.6), (-1, -0.6), (1, 0.8), (-1, 0.8), (0, -1.2), (0, 1.4))
+_START = "Hollow points: {} on the real clips that a distillation started from."
+_EXAMPLES = (
+    "Coresets are placed at their number of spectrograms. Distilling them also used "
+    "the labels of all training clips, unless a run was restricted to fewer."
+)
 
 Position = tuple[float, float]
 
@@ -30,13 +37,6 @@ class Series(NamedTuple):
     name: str
     points: Sequence[tuple[float, float]]
     start: float | None = None
-
-
-class Tick(NamedTuple):
-    """A tick of an axis: its coordinate in the drawing, and its text."""
-
-    at: float
-    text: str
 
 
 class Mark(NamedTuple):
@@ -54,15 +54,56 @@ class Mark(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart, ready to be drawn; ``note`` explains how to read it, or is empty."""
+    """A chart, ready to be drawn; ``note`` explains how to read it, or is empty.
+
+    A tick is its coordinate in the drawing, and its text.
+    """
 
     title: str
     x_label: str
     y_label: str
     note: str
-    x_ticks: Sequence[Tick]
-    y_ticks: Sequence[Tick]
+    x_ticks: Sequence[tuple[float, str]]
+    y_ticks: Sequence[tuple[float, str]]
     marks: Sequence[Mark]
+
+
+def draw(groups: Sequence[Group]) -> list[Chart]:
+    """Returns the charts of a dataset's groups, without those that have no points."""
+    by_bytes, by_labels, by_steps = [], [], []
+    for group in groups:
+        series = Series(group.number, f"{group.name}, {group.first.learner}", ())
+        labels = [(group.first.examples, group.mean)]
+        if curve := group.curve:
+            means = curve.accuracies.mean(0).tolist()
+            labels = list(zip(curve.counts, means, strict=True))
+        by_labels.append(series._replace(points=labels))
+        if group.num_bytes:
+            points = [(group.num_bytes, group.mean)]
+            by_bytes.append(series._replace(points=points, start=group.start))
+        if group.validated:
+            by_steps.append(series._replace(points=group.validated))
+    metric = metric_of(groups)
+    has_start = any(series.start is not None for series in by_bytes)
+    start = _START.format(metric) if has_start else ""
+    examples = _EXAMPLES if by_bytes else ""
+    made = [
+        ("against bytes", "bytes", "test", by_bytes, start),
+        ("against labels", "labelled examples", "test", by_labels, examples),
+        ("during distillation", "steps", "validation", by_steps, ""),
+    ]
+    return [
+        chart(
+            f"{groups[0].dataset}: {metric} {subject}",
+            x_label,
+            f"{split} {metric} (%)",
+            series,
+            is_log=x_label != "steps",
+            note=note,
+        )
+        for subject, x_label, split, series, note in made
+        if series
+    ]
 
 
 def chart(
@@ -78,13 +119,22 @@ def chart(
 
     A logarithmic horizontal axis (``is_log``) needs positive values.
     """
-    values = [x for run in series for x, _ in run.points]
-    low, high = _log_range(values) if is_log else _linear_range(values)
+    values = [float(x) for run in series for x, _ in run.points]
+    low, high = min(0.0, *values), max(values) or 1.0
+    if is_log:
+        # A margin around the outer points; a single value lies in the middle.
+        ratio = max(values) / min(values)
+        factor = 2.0 if ratio == 1 else max(1.15, ratio**0.08)
+        low, high = min(values) / factor, max(values) * factor
     scale = math.log10 if is_log else float
     unit = (RIGHT - LEFT) / (scale(high) - scale(low))
     heights = [100 * y for run in series for _, y in run.points]
     heights += [100 * run.start for run in series if run.start is not None]
-    bottom, top = _percent_range(heights)
+    # Multiples of ten, at least twenty points apart.
+    bottom = 10.0 * math.floor(min(heights) / 10 + 1e-9)
+    top = 10.0 * math.ceil(max(heights) / 10 - 1e-9)
+    while top - bottom < 20:
+        bottom, top = (bottom - 10, top) if top > 50 else (bottom, top + 10)
     x_at = lambda x: LEFT + unit * (scale(x) - scale(low))
     y_at = lambda y: BOTTOM - (BOTTOM - TOP) * (y - bottom) / (top - bottom)
     marks: list[Mark] = []
@@ -103,21 +153,10 @@ def chart(
         x_label,
         y_label,
         note,
-        [Tick(x_at(x), short(x)) for x in x_ticks],
-        [Tick(y_at(y), f"{y:g}") for y in linear_ticks(bottom, top)],
+        [(x_at(x), short(x)) for x in x_ticks],
+        [(y_at(y), f"{y:g}") for y in linear_ticks(bottom, top)],
         marks,
     )
-
-
-def _linear_range(values: Sequence[float]) -> tuple[float, float]:
-    return min(0.0, *values), max(values) or 1.0
-
-
-def _log_range(values: Sequence[float]) -> tuple[float, float]:
-    """Adds a margin around the outer points; a single value lies in the middle."""
-    factor = max(1.15, (max(values) / min(values)) ** 0.08)
-    factor = 2.0 if max(values) == min(values) else factor
-    return min(values) / factor, max(values) * factor
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -149,15 +188,6 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _percent_range(values: Sequence[float]) -> tuple[float, float]:
-    """Returns multiples of ten around percentages, at least twenty points apart."""
-    low = 10.0 * math.floor(min(values) / 10 + 1e-9)
-    high = 10.0 * math.ceil(max(values) / 10 - 1e-9)
-    while high - low < 20:
-        low, high = (low - 10, high) if high > 50 else (low, high + 10)
-    return low, high
-
-
 def _label_position(point: Position, taken: Sequence[Position]) -> Position:
     """Returns where to write a point's number without covering another number."""
     for ring in (1, 2, 3):
@@ -165,11 +195,10 @@ def _label_position(point: Position, taken: Sequence[Position]) -> Position:
             x = point[0] + ring * dx * _LABEL_DISTANCE
             y = point[1] + ring * dy * _LABEL_DISTANCE
             is_inside = LEFT + 6 < x < WIDTH - 8 and TOP < y < BOTTOM - 4
-            if is_inside and not any(_overlap((x, y), other) for other in taken):
+            is_free = all(
+                abs(x - other_x) >= _LABEL_WIDTH or abs(y - other_y) >= _LABEL_HEIGHT
+                for other_x, other_y in taken
+            )
+            if is_inside and is_free:
                 return x, y
     return point[0] + _LABEL_DISTANCE, point[1]
-
-
-def _overlap(label: Position, other: Position) -> bool:
-    width, height = _LABEL_SIZE
-    return abs(label[0] - other[0]) < width and abs(label[1] - other[1]) < height

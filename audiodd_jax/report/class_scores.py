@@ -60,14 +60,9 @@ class ClassScores(NamedTuple):
 
 
 def pooled(summaries: Sequence[Mapping[str, Any]]) -> ClassScores | None:
-    """Pools the scores of several seeds.
+    """Pools the scores of several seeds, as ``Evaluation.summary`` gives them.
 
-    Args:
-      summaries: values of ``Evaluation.summary``, as in ``result.json`` and
-        ``evaluation.json``.
-
-    Returns:
-      None if a seed has no scores by class, or the seeds have different classes.
+    Returns None if a seed has no scores by class, or the seeds have different classes.
 
     Raises:
       ValueError: a summary is damaged; also further exceptions of ``DAMAGE``.

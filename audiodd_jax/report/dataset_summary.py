@@ -16,13 +16,19 @@ def summary(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str
     seconds, size = float(clips.seconds.sum()), int(clips.raw_bytes.sum())
     folds = np.unique(clips.folds[clips.folds > 0])
     rates = ", ".join(map(str, np.unique(clips.rates)))
+    tagged = ""
+    if tags.are_tags(clips.labels):
+        counts = clips.labels.sum(1)
+        tagged = f"{counts.mean():.2f} per clip, at most {counts.max()}"
+        if untagged := int((counts == 0).sum()):
+            tagged += f"; {untagged:,} clips have none"
     tests = f"; test fold {clips.folds[parts.test[0]]}" if folds.size else ""
     rows = [
         ("dataset", f"{entry.title}, {clips.version}"),
         ("licence", clips.licence),
         ("clips", f"{len(clips.labels):,}"),
         ("classes", f"{len(clips.class_names)}"),
-        ("tags", _tags(clips.labels) if tags.are_tags(clips.labels) else ""),
+        ("tags", tagged),
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
         ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
@@ -37,14 +43,6 @@ def summary(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str
         ("cache", str(clips.path)),
     ]
     return [(name, value) for name, value in rows if value]
-
-
-def _tags(labels: np.ndarray) -> str:
-    """Describes the number of tags per clip."""
-    counts = labels.sum(1)
-    text = f"{counts.mean():.2f} per clip, at most {counts.max()}"
-    untagged = int((counts == 0).sum())
-    return text + f"; {untagged:,} clips have none" * (untagged > 0)
 
 
 def left_out(clips: FeatureSet) -> list[str]:

@@ -1,9 +1,7 @@
-"""A finished distillation: its file, result, pictures and card."""
+"""A finished distillation: its file, result and pictures."""
 
 import dataclasses
 import math
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,10 @@ from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.dataset import coreset_config
 from audiodd_jax.coreset.file import Coreset
-from audiodd_jax.data import datasets
 from audiodd_jax.distillation.loop import Distilled
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.report import cards, figures
+from audiodd_jax.report import figures
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.training.scores import Evaluation
 from audiodd_jax.version import __version__
@@ -86,11 +83,7 @@ def result(
 ) -> dict[str, Any]:
     """Returns the contents of ``result.json``.
 
-    Args:
-      outcome: the distillation.
-      scores: scores of the coreset, then of the initial one.
-      coreset: the coreset as saved.
-      data: the dataset.
+    ``scores`` are those of the coreset as saved, then of the initial one.
     """
     final, initial = scores
     config = coreset_config(coreset)
@@ -168,53 +161,3 @@ def draw(
     names = ("random clips", "selected") if is_selection else ("start", "distilled")
     path, seconds = folder / "coreset.png", data.features.clip_seconds
     figures.coreset_grid(*decibels, data.class_names, seconds, title, path, names)
-
-
-def card(
-    result: dict[str, Any],
-    scores: Sequence[Evaluation],
-    coreset: Coreset,
-    data: Dataset,
-) -> str:
-    """Returns the card of the run directory."""
-    entry, config = datasets.lookup(data.name), coreset_config(coreset)
-    return cards.distillation(
-        result,
-        scores,
-        config.loop.keep,
-        data=data,
-        evaluation=config.evaluation,
-        width=config.evaluation.width or config.network.width,
-        dataset_title=entry.title,
-        split=_split(entry.split, data),
-        command=_command(),
-    )
-
-
-def _split(protocol: str, data: Dataset) -> str:
-    """Describes the test split's protocol, with this run's fold and deviations."""
-    text = f"{protocol}; here fold {data.fold}" if data.fold else protocol
-    if data.is_partial:
-        text += "; the data may be incomplete, so this is not the official protocol"
-    return text
-
-
-def _command() -> str:
-    """Returns the command line of this process, as a user would type it."""
-    program = Path(sys.argv[0]).name
-    if program == "__main__.py":  # python -m audiodd_jax
-        program = "audiodd"
-    if program != "audiodd":
-        return "audiodd_jax.distill(config, workdir), from Python"
-    return shlex.join([program, *map(_without_folders, sys.argv[1:])])
-
-
-def _without_folders(argument: str) -> str:
-    """Shortens a path outside the working directory to its last part."""
-    flag, sign, value = ("", "", argument)
-    if argument.startswith("--"):
-        flag, sign, value = argument.partition("=")
-    path = Path(value)
-    if path.is_absolute() or path.parts[:1] in (("..",), ("~",)):
-        return f"{flag}{sign}{path.name}"
-    return argument

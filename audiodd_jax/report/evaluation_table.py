@@ -37,7 +37,6 @@ class Row(NamedTuple):
         clips, or a subset with labels from the coreset's teacher.
       clips: number of spectrograms or clips in the training set.
       fraction: ``clips`` as a fraction of the training split.
-      scores: on the test split.
       seconds: duration of the original training, or of this kernel regression.
     """
 
@@ -59,27 +58,26 @@ def learned_from(name: str) -> str:
 def render(rows: Sequence[Row]) -> str:
     """Returns the evaluation as a Markdown table, without empty columns."""
     metric = " or ".join(dict.fromkeys(row.scores.metric for row in rows))
-    records = [_record(row, metric, _means(rows, row.protocol)) for row in rows]
+    records = []
+    for row in rows:
+        scores, closed = row.scores, None
+        if row.learns_from not in ("random", "all"):
+            closed = gap_closed(_means(rows, row.protocol), row.learns_from)
+        interval = 100 * scores.interval
+        record = {
+            "protocol": row.protocol,
+            "learns from": learned_from(row.learns_from),
+            "clips": f"{row.clips:,}",
+            "share of train": f"{100 * row.fraction:.2f} %",
+            f"{metric} (%)": str(scores).removesuffix(" %"),
+            "95 % interval": "" if math.isnan(interval) else f"± {interval:.1f}",
+            "macro F1": f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
+            "each seed": ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
+            "gap closed": "" if closed is None else f"{100 * closed:z.0f} %",
+            "s": f"{row.seconds:.0f}",
+        }
+        records.append(record)
     return tables.markdown(tables.from_records(records).without_empty_columns())
-
-
-def _record(row: Row, metric: str, means: Mapping[str, float]) -> dict[str, str]:
-    scores, closed = row.scores, None
-    if row.learns_from not in ("random", "all"):
-        closed = gap_closed(means, row.learns_from)
-    interval = 100 * scores.interval
-    return {
-        "protocol": row.protocol,
-        "learns from": learned_from(row.learns_from),
-        "clips": f"{row.clips:,}",
-        "share of train": f"{100 * row.fraction:.2f} %",
-        f"{metric} (%)": str(scores).removesuffix(" %"),
-        "95 % interval": "" if math.isnan(interval) else f"± {interval:.1f}",
-        "macro F1": f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
-        "each seed": ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
-        "gap closed": "" if closed is None else f"{100 * closed:z.0f} %",
-        "s": f"{row.seconds:.0f}",
-    }
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
@@ -128,19 +126,6 @@ def gap_closed(means: Mapping[str, float], name: str = "coreset") -> float | Non
     return (means[name] - means["random"]) / gap if gap > 0 else None
 
 
-def render_classes(rows: Sequence[Row], class_names: Sequence[str]) -> str:
-    """Returns scores per class, one column per protocol and training set."""
-    rows = [row for row in rows if row.scores.is_detailed]
-    head = [f"{row.protocol}, {row.learns_from}" for row in rows]
-    scores = zip(*(row.scores.per_class for row in rows), strict=True)
-    share = lambda value: "none" if math.isnan(value) else f"{100 * value:.1f}"
-    cells = [
-        (name, *map(share, values))
-        for name, values in zip(class_names, scores, strict=True)
-    ]
-    return tables.markdown(Table(("class", *head), cells))
-
-
 def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
     """Writes ``evaluation.json``, ``README.md`` and a picture per row to a folder."""
     out.mkdir(parents=True, exist_ok=True)
@@ -155,22 +140,24 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
         for row in rows
     ]
     write_json(out / "evaluation.json", values)
-    pictures = []
+    share = lambda value: "none" if math.isnan(value) else f"{100 * value:.1f}"
+    head, columns, pictures = ["class"], [class_names], []
     for row in rows:
-        if not row.scores.is_detailed:
+        if not row.scores.is_detailed:  # means of folds have no confusion matrices
             continue
+        head.append(f"{row.protocol}, {row.learns_from}")
+        columns.append(list(map(share, row.scores.per_class)))
         name = f"{file_stem(row.protocol)}-{row.learns_from.rstrip('%')}.png"
         title = f"{row.protocol}, trained on {row.learns_from}"
         figures.by_class(row.scores, class_names, title, out / name)
         pictures.append(f"![{title}]({name})")
+    by_class = tables.markdown(Table(head, list(zip(*columns, strict=True))))
     parts = [
         "# Evaluation",
         f"{rows[0].scores.metric.capitalize()} on the test split, mean ± standard "
         "deviation over seeds.",
         render(rows),
         *summary(rows),
-        # Means of folds have no confusion matrices.
-        *([render_classes(rows, class_names)] if pictures else []),
-        *pictures,
+        *([by_class, *pictures] if pictures else []),
     ]
     write_atomically(out / "README.md", "\n\n".join(parts) + "\n")

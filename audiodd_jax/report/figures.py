@@ -107,14 +107,10 @@ def coreset_grid(
     path: Path,
     names: tuple[str, str] = ("start", "distilled"),
 ) -> None:
-    """Draws a coreset as a grid of spectrograms, one row per class.
+    """Draws a coreset as a grid of spectrograms in dB, one row per class.
 
-    Args:
-      before: initial spectrograms in dB, in class order.
-      after: learnt spectrograms.
-      class_names: ``c`` names; ``s`` is a multiple of ``c``.
-      seconds: length of a clip.
-      names: titles of the left and right halves.
+    The spectrograms are in class order, as many of each class. ``seconds`` is the
+    length of a clip, and ``names`` are titles of the left and right halves.
     """
     per_class = before.shape[0] // len(class_names)
     rows = min(len(class_names), MAX_ROWS)
@@ -177,14 +173,11 @@ def by_class(
 
 
 def _tick_labels(class_names: Sequence[str]) -> dict[str, Any]:
+    size = max(3.5, min(9.0, 200.0 / max(len(class_names), 1)))
     return {
         "labels": [plain(name, _MAX_NAME) for name in class_names],
-        "fontsize": _font_size(len(class_names)),
+        "fontsize": size,
     }
-
-
-def _font_size(classes: int) -> float:
-    return max(3.5, min(9.0, 200.0 / max(classes, 1)))
 
 
 def confusion(
@@ -198,13 +191,13 @@ def confusion(
     figure = blank(side + 1.0, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    labels = _tick_labels(class_names)
     if classes <= _MAX_TICKS:
-        labels = _tick_labels(class_names)
         axes.set_xticks(range(classes), rotation=60, ha="right", **labels)
         axes.set_yticks(range(classes), **labels)
     axes.set(xlabel="predicted class", ylabel="true class")
     if classes <= MAX_WRITTEN_CLASSES:
-        centred = {"ha": "center", "va": "center", "fontsize": _font_size(classes)}
+        centred = {"ha": "center", "va": "center", "fontsize": labels["fontsize"]}
         for row, column in zip(*np.nonzero(counts), strict=True):
             share = shares[row, column]
             text = f"{share:.0f}" if share >= 0.5 else "<1"

@@ -1,7 +1,8 @@
 """A coreset on the page: spectrograms and sounds, next to the nearest real clips."""
 
+import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,8 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion, normalization
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.report import html_page, summary, tables
+from audiodd_jax.report import summary, tables
 from audiodd_jax.report.groups import Group
-from audiodd_jax.report.html_page import Card, Gallery, Side
 from audiodd_jax.runtime import progress
 
 # Spectrograms of a coreset on the page by default.
@@ -71,15 +71,38 @@ class Nearest(NamedTuple):
     distances: Float[np.ndarray, " s"]
 
 
-class Shown(NamedTuple):
-    """A gallery, the folder of its sounds, and notes on what could not be shown."""
+class Side(NamedTuple):
+    """A spectrogram on the page, with picture and sound as data URLs.
 
-    gallery: Gallery
+    ``labels`` has class names and values of its label; it is empty for a real clip.
+    """
+
+    title: str
+    caption: str
+    picture: str
+    sound: str
+    labels: Sequence[tuple[str, float]] = ()
+
+
+class Gallery(NamedTuple):
+    """A coreset on the page.
+
+    Attributes:
+      number: that of its run.
+      cards: spectrograms, each followed by the nearest real clip if available.
+      folder: with the sounds.
+      notes: what could not be shown.
+    """
+
+    number: int
+    title: str
+    caption: str
+    cards: Sequence[Sequence[Side]]
     folder: Path
-    notes: list[str]
+    notes: Sequence[str]
 
 
-def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
+def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
     """Makes the gallery of a group's first coreset, in its own folder of sounds.
 
     Raises:
@@ -92,11 +115,13 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
     labels = np.asarray(arrays.labels)
     # The page embeds everything that it shows, and a sound is a hundred times an image.
     per_class = options.per_class or max(1, _CARDS // len(coreset.class_names))
-    shown = _first_of_each(labels.argmax(1), per_class)
+    classes = labels.argmax(1)
+    rows = [np.flatnonzero(classes == c)[:per_class] for c in np.unique(classes)]
+    shown = np.concatenate(rows)
     hidden = np.setdiff1d(np.arange(len(labels)), shown)
     written = np.concatenate([shown, hidden]) if options.all_sounds else shown
     folder = sounds_folder / tables.stem(title)
-    notes, nearest_clips, nearest_sounds = [], None, None
+    notes, real = [], None
     total = len(written) + len(shown)
     with progress.bar(total, desc=title, unit="sound") as bar:
         listen = lambda images: _listen(images, coreset, options, bar.update)
@@ -106,31 +131,22 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Shown:
             config = fields.from_dict(run.config)
             config = fields.with_cache(config, options.cache_dir)
             train = load_data(coreset, config.data, config.features, True).train
-            nearest_clips = nearest(arrays.images[shown], train)
-            nearest_sounds = listen(train.take(nearest_clips.rows))
+            clips = nearest(arrays.images[shown], train)
+            real = listen(train.take(clips.rows)), clips
         except (UserError, OSError) as reason:
             notes.append(f"No real clips are shown next to {title}: {reason}")
-    caption = f"Spectral convergence of the inversion: {_spread(sounds)}"
-    if nearest_sounds:
-        caption += f"; for the nearest real clips {_spread(nearest_sounds)}"
+    spread = lambda heard: summary.spread(heard.convergence.tolist())
+    caption = f"Spectral convergence of the inversion: {spread(sounds)}"
+    if real:
+        caption += f"; for the nearest real clips {spread(real[0])}"
     if len(hidden):
         caption += f". {len(hidden)} more spectrograms are not shown"
         if options.all_sounds:
             caption += ", but have WAV files"
     listing = folder.relative_to(sounds_folder.parent) / "metadata.csv"
     caption += f". {listing} lists the WAV files."
-    cards = _cards(sounds, labels[shown], names, nearest_sounds, nearest_clips, coreset)
-    return Shown(Gallery(group.number, title, caption, cards), folder, notes)
-
-
-def _first_of_each(classes: Int[np.ndarray, " s"], count: int) -> Int[np.ndarray, " k"]:
-    """Returns the first few rows of each class, in class order."""
-    rows = [np.flatnonzero(classes == c)[:count] for c in np.unique(classes)]
-    return np.concatenate(rows)
-
-
-def _spread(sounds: Sounds) -> str:
-    return summary.spread(sounds.convergence.tolist())
+    cards = _cards(sounds, labels[shown], names, real, coreset)
+    return Gallery(group.number, title, caption, cards, folder, notes)
 
 
 def _listen(
@@ -180,40 +196,42 @@ def _cards(
     sounds: Sounds,
     labels: Float[np.ndarray, "s c"],
     names: list[str],
-    nearest_sounds: Sounds | None,
-    nearest_clips: Nearest | None,
+    real: tuple[Sounds, Nearest] | None,
     coreset: Coreset,
-) -> list[Card]:
-    """Returns one card per spectrogram, all on the same scale in dB."""
+) -> list[list[Side]]:
+    """Returns the sides of each card, all on the same scale in dB."""
     shown = [sounds.log_mel[: len(labels)]]
-    if nearest_sounds:
-        shown.append(nearest_sounds.log_mel)
+    if real:
+        shown.append(real[0].log_mel)
     limits = tuple(np.percentile(np.concatenate(shown), [1, 99.8]).tolist())
-    spaced = lambda words: words.replace(";", ", ") if coreset.has_tags else words
 
     def side(heard: Sounds, row: int, title: str, caption: str) -> Side:
-        image = html_page.data_address(picture(heard.log_mel[row], limits), "image/png")
+        title = title.replace(";", ", ") if coreset.has_tags else title
+        image = _data_url(picture(heard.log_mel[row], limits), "image/png")
         content = sound(heard.waveforms[row], coreset.features.sample_rate)
-        return Side(spaced(title), caption, image, html_page.data_address(*content))
+        return Side(title, caption, image, _data_url(*content))
 
     cards = []
     for i, label in enumerate(labels):
-        left = side(sounds, i, coreset.in_words(label), names[i])
-        left = left._replace(labels=tuple(strongest(label, coreset.class_names)))
-        right = None
-        if nearest_sounds:
-            words = tags.in_words(nearest_clips.labels[i], coreset.class_names)
-            distance = f"{nearest_clips.distances[i]:.2f} standard deviations per bin"
-            right = side(nearest_sounds, i, f"real: {words}", f"nearest, {distance}")
-        cards.append(Card(left, right))
+        own = side(sounds, i, coreset.in_words(label), names[i])
+        cards.append([own._replace(labels=[*strongest(label, coreset.class_names)])])
+        if real:
+            heard, clips = real
+            words = tags.in_words(clips.labels[i], coreset.class_names)
+            distance = f"{clips.distances[i]:.2f} standard deviations per bin"
+            cards[i].append(side(heard, i, f"real: {words}", f"nearest, {distance}"))
     return cards
+
+
+def _data_url(content: bytes, media_type: str) -> str:
+    """Returns content as a data URL (RFC 2397)."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def picture(log_mel: Float[np.ndarray, "f t"], limits: tuple[float, float]) -> bytes:
     """Returns a PNG with one pixel per bin, low frequencies at the bottom.
 
-    Args:
-      limits: dB of the darkest and brightest colour.
+    ``limits`` are the levels in dB of the darkest and brightest colour.
     """
     from matplotlib import image  # slow to import; other commands draw nothing
 

@@ -10,10 +10,12 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.report import class_scores, learning_curves
 from audiodd_jax.report.class_scores import ClassScores
 from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.runs import Run
+from audiodd_jax.training.source import coreset_source
 
 # Settings that differ between the seeds of one experiment, or between machines.
 _PER_SEED = ("seed", "learns_from.draw", "data.data_dir", "data.processes")
@@ -33,6 +35,10 @@ _SHOWN = (
     "learns_from.fraction",
     "learns_from.coreset",
 )
+# Settings that an evaluation of real clips depends on, apart from the dataset.
+_EVALUATED_WITH = ("features", "network", "evaluation")
+# Most numbers of confusion matrices on a page: 20 matrices of fifty classes.
+_MAX_CELLS = 50_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +151,74 @@ def metric_of(groups: Sequence[Group]) -> str:
     return " or ".join(dict.fromkeys(group.first.metric for group in groups))
 
 
+def compare(runs: Sequence[Run]) -> list[Group]:
+    """Groups all finished runs, except those of every fold, and numbers the groups.
+
+    The groups of a dataset are next to each other: coresets, the kernel regressions of
+    their evaluations, networks, active learning.
+
+    Raises:
+      UserError: a coreset is damaged.
+    """
+    of_kind = lambda kind: [run for run in runs if run.kind == kind]
+    order = lambda group: (
+        group.dataset,
+        group.first.result["method"],
+        group.first.result["samples_per_class"],
+    )
+    distilled = sorted(grouped(of_kind("distill")), key=order)
+    groups = [
+        *distilled,
+        *_kernel_regressions(distilled),
+        *grouped(of_kind("train"), _by_digest(distilled)),
+        *grouped(of_kind("active")),
+    ]
+    by_dataset = by(groups, lambda group: group.dataset)
+    ordered = [group for same in by_dataset.values() for group in same]
+    return [dataclasses.replace(g, number=i + 1) for i, g in enumerate(ordered)]
+
+
+def _kernel_regressions(distilled: Sequence[Group]) -> list[Group]:
+    """Groups kernel regressions of evaluations, other than a coreset's own protocol.
+
+    Evaluations of several coresets share rows of real clips: each seed counts once.
+    """
+    seeds_of: dict[tuple, dict[int, Run]] = {}
+    for group in distilled:
+        for run in group.runs:
+            for regression in run.evaluation:
+                source = regression.result["learns_from"]
+                if source == "coreset":
+                    regression = regression._replace(learns_from=group.name)
+                settings = [run.config.get(part) for part in _EVALUATED_WITH]
+                # Hard labels belong to one coreset, unlike real clips.
+                owned = source in ("coreset", "hard")
+                key = (
+                    regression.dataset,
+                    run.result.get("fold"),
+                    regression.learns_from,
+                    regression.learner,
+                    regression.examples,
+                    str(owned and group.first.path),
+                    repr(settings),
+                )
+                seeds_of.setdefault(key, {}).setdefault(run.seed, regression)
+    groups = [list(seeds.values()) for seeds in seeds_of.values()]
+    return [Group(members, num_bytes=members[0].num_bytes) for members in groups]
+
+
+def _by_digest(distilled: Sequence[Group]) -> dict[str, Group]:
+    """Returns coresets by the digests that trainings on them record."""
+    found = {}
+    for group in distilled:
+        for run in group.runs:
+            coreset = load_coreset(run.path / "coreset.npz")
+            for name in ("coreset", "hard"):
+                source = coreset_source(coreset.unpack(), name, coreset.has_tags)
+                found[source.record["digest"]] = group
+    return found
+
+
 def grouped(
     runs: Sequence[Run], coresets: Mapping[str, Group] | None = None
 ) -> list[Group]:
@@ -161,32 +235,24 @@ def grouped(
             key = json.dumps(settings, sort_keys=True)
             alike.setdefault(key, []).append(run)
             settings_of[key] = settings
-    return [
-        _group(members, settings_of[key], settings_of.values(), coresets)
-        for key, members in alike.items()
-    ]
-
-
-def _group(
-    runs: Sequence[Run],
-    settings: dict[str, Any],
-    others: Iterable[dict[str, Any]],
-    coresets: Mapping[str, Group],
-) -> Group:
-    """Returns runs as a group, with the settings that differ from similar groups."""
-    similar = [other for other in others if _shown(other) == _shown(settings)]
-    differing = tuple(
-        f"{name}={value}"
-        for name, value in sorted(settings.items())
-        if any(other.get(name) != value for other in similar)
-    )
-    # A copy of a run is not another seed.
-    once = {(run.seed, _digest(run)): run for run in reversed(runs)}
-    runs = sorted(once.values(), key=lambda run: run.seed)
-    num_bytes, coreset = runs[0].num_bytes, coresets.get(_digest(runs[0]))
-    if coreset and runs[0].result["learns_from"] == "coreset":
-        num_bytes = coreset.num_bytes
-    return Group(runs, differing, settings.get("learns_from.coreset", ""), num_bytes)
+    groups = []
+    for key, members in alike.items():
+        settings = settings_of[key]
+        similar = [s for s in settings_of.values() if _shown(s) == _shown(settings)]
+        differing = tuple(
+            f"{name}={value}"
+            for name, value in sorted(settings.items())
+            if any(other.get(name) != value for other in similar)
+        )
+        # A copy of a run is not another seed.
+        once = {(run.seed, run.digest): run for run in reversed(members)}
+        seeds = sorted(once.values(), key=lambda run: run.seed)
+        num_bytes, coreset = seeds[0].num_bytes, coresets.get(seeds[0].digest)
+        if coreset and seeds[0].result["learns_from"] == "coreset":
+            num_bytes = coreset.num_bytes
+        name = settings.get("learns_from.coreset", "")
+        groups.append(Group(seeds, differing, name, num_bytes))
+    return groups
 
 
 def _settings(run: Run, coresets: Mapping[str, Group]) -> dict[str, Any]:
@@ -205,11 +271,6 @@ def _settings(run: Run, coresets: Mapping[str, Group]) -> dict[str, Any]:
     return settings
 
 
-def _digest(run: Run) -> str | None:
-    """Returns the digest of the coreset that a network was trained on, if any."""
-    return run.config.get("learns_from", {}).get("digest")
-
-
 def _shown(settings: dict[str, Any]) -> list[Any]:
     return [settings.get(name) for name in _SHOWN]
 
@@ -222,3 +283,26 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def class_tables(groups: Sequence[Group]) -> list[list[Group]]:
+    """Returns the groups of each table of scores by class."""
+    scored = [group for group in groups if group.classes]
+    kind = lambda group: (
+        group.dataset,
+        group.classes.metric,
+        group.classes.class_names,
+    )
+    return list(by(scored, kind).values())
+
+
+def matrices(groups: Sequence[Group]) -> list[Group]:
+    """Returns groups with confusion matrices, the first ones if they are too many."""
+    shown, cells = [], 0
+    for group in groups:
+        if group.classes and group.classes.counts is not None:
+            cells += group.classes.counts.size
+            if shown and cells > _MAX_CELLS:
+                break
+            shown.append(group)
+    return shown

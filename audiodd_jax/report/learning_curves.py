@@ -72,25 +72,33 @@ def draw(
 ) -> None:
     """Draws test accuracy against labelled clips, with coresets as points.
 
-    Args:
-      points: coresets; those of the same size are drawn next to each other.
-      num_train: number of clips in the training split.
-      everything: accuracies of networks trained on all clips.
+    Bands and error bars are one standard deviation. ``num_train`` is the size of the
+    training split; networks trained on all of it have the accuracies ``everything``.
     """
     names = list(dict.fromkeys(point.name for point in points))
     is_full = len(curves) + len(names) > 10
     figure = figures.blank(10.0 if is_full else 8.0, 5.0)
     axes = figure.subplots()
     for i, curve in enumerate(curves):
-        _draw_curve(axes, curve, i)
+        color, mean = f"C{i}", 100 * curve.accuracies.mean(0)
+        label = plain(curve.name.replace("_", " "))
+        marker = figures.MARKERS[i % len(figures.MARKERS)]
+        axes.plot(curve.counts, mean, color=color, marker=marker, ms=4, label=label)
+        if len(curve.accuracies) > 1:
+            std = 100 * curve.accuracies.std(0, ddof=1)
+            band = mean - std, mean + std
+            axes.fill_between(curve.counts, *band, color=color, alpha=0.07, lw=0)
     if everything:
         level = 100 * statistics.fmean(everything)
         axes.axhline(level, ls="--", lw=1, color="black", label="all clips")
     for i, name in enumerate(names):
         _draw_points(axes, name, points, i)
     axes.set_xscale("log")
-    counts = _spaced(sorted({c for curve in curves for c in curve.counts}))
-    axes.set_xticks(counts, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in counts])
+    ticks: list[int] = []
+    for count in sorted({c for curve in curves for c in curve.counts}):
+        if not ticks or count > 1.4 * ticks[-1]:  # or the labels would overlap
+            ticks.append(count)
+    axes.set_xticks(ticks, [f"{c:,}\n{100 * c / num_train:.3g} %" for c in ticks])
     axes.set_xticks([], minor=True)
     axes.set(xlabel="labelled clips (% of the training split)")
     axes.set(ylabel=f"test {metric} (%)")
@@ -102,29 +110,20 @@ def draw(
     figures.save(figure, title, path)
 
 
-def _draw_curve(axes: Any, curve: Curve, index: int) -> None:
-    """Draws the mean over seeds as a line, and one standard deviation as a band."""
-    color, mean = f"C{index}", 100 * curve.accuracies.mean(0)
-    label = plain(curve.name.replace("_", " "))
-    marker = figures.MARKERS[index % len(figures.MARKERS)]
-    axes.plot(curve.counts, mean, color=color, marker=marker, ms=4, label=label)
-    if len(curve.accuracies) > 1:
-        std = 100 * curve.accuracies.std(0, ddof=1)
-        axes.fill_between(
-            curve.counts, mean - std, mean + std, color=color, alpha=0.07, lw=0
-        )
-
-
 def _draw_points(axes: Any, name: str, points: Sequence[Point], index: int) -> None:
-    """Draws the coresets of one name, with one standard deviation as error bars."""
-    named = [point for point in points if point.name == name]
+    """Draws the coresets of one name, next to others of the same size."""
+    x, means, stds = [], [], []
+    for point in (point for point in points if point.name == name):
+        same_size = (other.name for other in points if other.clips == point.clips)
+        places = list(dict.fromkeys(same_size))
+        x.append(point.clips * _OFFSET ** (places.index(name) - (len(places) - 1) / 2))
+        means.append(100 * statistics.fmean(point.accuracies))
+        is_one = len(point.accuracies) == 1
+        stds.append(0.0 if is_one else 100 * statistics.stdev(point.accuracies))
     axes.errorbar(
-        [_x_of(point, points) for point in named],
-        [100 * statistics.fmean(point.accuracies) for point in named],
-        [
-            100 * statistics.stdev(p.accuracies) if len(p.accuracies) > 1 else 0.0
-            for p in named
-        ],
+        x,
+        means,
+        stds,
         fmt=_MARKERS[index % len(_MARKERS)],
         ms=14 if index == 0 else 7,
         color=_COLORS[index % len(_COLORS)],
@@ -132,22 +131,6 @@ def _draw_points(axes: Any, name: str, points: Sequence[Point], index: int) -> N
         zorder=3,
         label=plain(name),
     )
-
-
-def _x_of(point: Point, points: Sequence[Point]) -> float:
-    """Returns the clips of a point, offset so that equal sizes do not overlap."""
-    same_size = (other.name for other in points if other.clips == point.clips)
-    names = list(dict.fromkeys(same_size))
-    return point.clips * _OFFSET ** (names.index(point.name) - (len(names) - 1) / 2)
-
-
-def _spaced(counts: Sequence[int]) -> list[int]:
-    """Drops counts so close to the one before that tick labels would overlap."""
-    shown = list(counts[:1])
-    for count in counts[1:]:
-        if count > 1.4 * shown[-1]:
-            shown.append(count)
-    return shown
 
 
 def table(

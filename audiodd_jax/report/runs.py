@@ -16,19 +16,17 @@ _LEARNERS = {
     "nngp": "kernel regression, exact NNGP kernel",
     "ntk": "kernel regression, exact NTK kernel",
 }
+_DAMAGE = (*DAMAGE, AttributeError, IndexError, OverflowError)
 
 
 class Run(NamedTuple):
     """A run as a flat row; an unfinished run has only the first four fields.
 
     Attributes:
-      path: the run directory.
       kind: ``distill``, ``train``, ``active``, ``folds``, or ``kernel`` for a kernel
         regression of an evaluation.
-      config: contents of ``config.json``.
       history: rows of ``metrics.jsonl``.
       result: contents of ``result.json``, or a row of ``evaluation.json``.
-      dataset: its name.
       learns_from: the training set in words: ``rfad, 10 per class``.
       learner: the model in words: ``kernel regression``, ``convnet``.
       examples: number of spectrograms or clips in the training set.
@@ -38,7 +36,7 @@ class Run(NamedTuple):
       seconds: to distil, to train, or for all rounds of active learning.
       metric: what the accuracies are, in words.
       scores: summaries of evaluations, which may include scores by class.
-      evaluation: further rows of ``evaluation.json`` by kernel regression.
+      evaluation: other kernel regressions of ``evaluation.json``.
     """
 
     path: Path
@@ -56,12 +54,17 @@ class Run(NamedTuple):
     seconds: float = 0.0
     metric: str = ACCURACY
     scores: Sequence[Mapping[str, Any]] = ()
-    evaluation: Sequence[Mapping[str, Any]] = ()
+    evaluation: Sequence["Run"] = ()
 
     @property
     def seed(self) -> int:
         """The run's seed."""
         return self.config["seed"]
+
+    @property
+    def digest(self) -> str | None:
+        """Digest of the coreset that a network was trained on, if any."""
+        return self.config.get("learns_from", {}).get("digest")
 
 
 def find(folders: Sequence[Path]) -> list[Run]:
@@ -87,72 +90,72 @@ def find(folders: Sequence[Path]) -> list[Run]:
 
 def _read(path: Path) -> Run | None:
     """Returns the run in a folder, or None if it is of a kind without a report."""
-    config, result = read_json(path / "config.json"), None
+    config, result = read_json(path / "config.json"), {}
     if not isinstance(config, dict):
         return None
     if (path / "result.json").exists():
         result = read_json(path / "result.json")
-    kind = _kind(config, result or {})
-    if kind is None:
+    is_distillation = "method" in config and "coreset" in config
+    if "folds" in config:
+        kind = "folds"
+    elif "active" in config:
+        kind = "active"
+    elif "learns_from" in config and "model" in config:
+        kind = "train"
+    elif is_distillation and (result or {}).get("method", True):
+        kind = "distill"
+    else:
         return None
     run = Run(path, kind, config, read_rows(path / "metrics.jsonl", "step"))
     if not result:
         return run
     try:
-        run = _with_result(run, result)
+        run = run._replace(result=result, **_row(kind, result))
         class_scores.pooled(run.scores)
-    except (*DAMAGE, AttributeError, IndexError, OverflowError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} is damaged: its result cannot be read") from error
-    return run
+    return _evaluated(run) if kind == "distill" else run
 
 
-def _with_result(run: Run, result: dict[str, Any]) -> Run:
-    run = run._replace(
-        result=result,
-        dataset=result["dataset"],
-        seconds=result["wall_seconds"],
-        metric=result.get("measure", ACCURACY),
-    )
-    if run.kind == "active":
-        return _active(run)
-    if run.kind == "train":
-        return _training(run)
-    run = _coreset(run)
-    return run if run.kind == "folds" else _evaluated(run)
-
-
-def _kind(config: dict[str, Any], result: dict[str, Any]) -> str | None:
-    if "folds" in config:
-        return "folds"
-    if "active" in config:
-        return "active"
-    if "learns_from" in config and "model" in config:
-        return "train"
-    is_distillation = "method" in config and "coreset" in config
-    return "distill" if is_distillation and result.get("method", True) else None
-
-
-def _coreset(run: Run) -> Run:
-    """Fills in the row of a distillation, a choice of clips, or a run of every fold."""
-    result = run.result
+def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a finished run."""
+    row = {
+        "dataset": result["dataset"],
+        "seconds": result["wall_seconds"],
+        "metric": result.get("measure", ACCURACY),
+    }
+    if kind == "active":
+        last = result["rounds"][-1]
+        return row | {
+            "learns_from": f"labels chosen by {result['acquisition']}",
+            "learner": result["model"],
+            "examples": last["counted"],
+            "accuracies": (last["test_accuracy"],),
+        }
+    if kind == "train":
+        return row | {
+            "learns_from": learned_from(result["learns_from"]),
+            "learner": result["model"],
+            "examples": result["num_samples"],
+            "accuracies": tuple(result["test_accuracies"]),
+            "scores": [result],
+        }
     name = f"{result['method']}, {result['samples_per_class']} per class"
     if (factor := result.get("factor", 1)) > 1:
         name += f", factor {factor}"
-    run = run._replace(learns_from=name, learner=learner(result["protocol"]))
-    if run.kind == "folds":
-        return run._replace(
-            accuracies=tuple(row["test_accuracy"] for row in result["folds"])
-        )
+    row |= {"learns_from": name, "learner": _learner(result["protocol"])}
+    if kind == "folds":
+        return row | {"accuracies": tuple(f["test_accuracy"] for f in result["folds"])}
     is_started = result["start"] == "real" and result["steps"]
-    return run._replace(
-        examples=result["num_samples"],
-        num_bytes=result["bytes"],
-        accuracies=(result["test_accuracy"],),
-        start=result["start_test_accuracy"] if is_started else None,
-    )
+    return row | {
+        "examples": result["num_samples"],
+        "num_bytes": result["bytes"],
+        "accuracies": (result["test_accuracy"],),
+        "start": result["start_test_accuracy"] if is_started else None,
+    }
 
 
-def learner(protocol: str) -> str:
+def _learner(protocol: str) -> str:
     """Returns a protocol in words; networks keep their names."""
     return _LEARNERS.get(protocol, protocol)
 
@@ -168,39 +171,32 @@ def _evaluated(run: Run) -> Run:
     path = run.path / "evaluation" / "evaluation.json"
     if not path.exists():
         return run
-    rows = read_json(path)
+    scores, evaluation = [], []
     try:
-        for row in rows:
-            row["protocol"], row["learns_from"], row["seconds"], row["num_samples"]
-            [float(accuracy) for accuracy in row["test_accuracies"]]
+        for row in read_json(path):
+            name, protocol = row["learns_from"], row["protocol"]
             class_scores.pooled([row])
-    except (*DAMAGE, AttributeError, IndexError, OverflowError) as error:
+            regression = Run(
+                run.path,
+                "kernel",
+                run.config,
+                result=row,
+                dataset=run.dataset,
+                learns_from=learned_from(name),
+                learner=_learner(protocol),
+                examples=row["num_samples"],
+                num_bytes=run.num_bytes if name == "coreset" else None,
+                accuracies=tuple(map(float, row["test_accuracies"])),
+                seconds=row["seconds"],
+                metric=row.get("measure", ACCURACY),
+                scores=[row],
+            )
+            if presets.is_network(protocol):
+                continue
+            if (name, protocol) == ("coreset", run.result["protocol"]):
+                scores.append(row)
+            else:
+                evaluation.append(regression)
+    except _DAMAGE as error:
         raise UserError(f"{path} is damaged: it is not an evaluation") from error
-    own = "coreset", run.result["protocol"]
-    is_own = lambda row: (row["learns_from"], row["protocol"]) == own
-    by_kernels = [row for row in rows if not presets.is_network(row["protocol"])]
-    return run._replace(
-        scores=[row for row in by_kernels if is_own(row)],
-        evaluation=[row for row in by_kernels if not is_own(row)],
-    )
-
-
-def _training(run: Run) -> Run:
-    result = run.result
-    return run._replace(
-        learns_from=learned_from(result["learns_from"]),
-        learner=result["model"],
-        examples=result["num_samples"],
-        accuracies=tuple(result["test_accuracies"]),
-        scores=[result],
-    )
-
-
-def _active(run: Run) -> Run:
-    result, last = run.result, run.result["rounds"][-1]
-    return run._replace(
-        learns_from=f"labels chosen by {result['acquisition']}",
-        learner=result["model"],
-        examples=last["counted"],
-        accuracies=(last["test_accuracy"],),
-    )
+    return run._replace(scores=scores, evaluation=evaluation)

@@ -1,8 +1,7 @@
 """Groups of runs as tables: coresets, networks, active learning, unfinished runs."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from audiodd_jax.report import cards, tables
 from audiodd_jax.report.groups import Group, metric_of
@@ -10,86 +9,74 @@ from audiodd_jax.report.runs import Run
 from audiodd_jax.report.tables import Table, mean_std
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
-
-
-def _table(
-    groups: Sequence[Group], record: Callable[[Group, str], dict[str, str]]
-) -> Table:
-    """Returns a table with a row per group; ``record`` takes the accuracy's heading."""
-    accuracy = f"{metric_of(groups)} (%)"
-    records = [record(group, accuracy) for group in groups]
-    return tables.from_records(records).without_empty_columns()
-
-
 def coresets(groups: Sequence[Group]) -> Table:
     """Coresets: their sizes, and accuracies of kernel regression."""
-    return _table(groups, _coreset)
-
-
-def _coreset(group: Group, accuracy: str) -> dict[str, str]:
-    result = group.first.result
-    factor = result.get("factor", 1)
-    start = ""
-    if result["start"] == "real":
-        start = mean_std(group.column("start_test_accuracy"))
-    return {
-        "dataset": result["dataset"],
-        "method": result["method"],
-        "per class": f"{result['samples_per_class']}" + f" x {factor}" * (factor > 1),
-        "settings": ", ".join(group.settings),
-        "share of train": _percent(result["fraction_of_train"]),
-        "bytes": f"{result['bytes']:,}",
-        "raw audio / bytes": f"{result['train_bytes'] / result['bytes']:.3g}",
-        accuracy: mean_std(group.accuracies),
-        "real clips (%)": start,
-        "protocol": result["protocol"],
-        "seeds": str(len(group.runs)),
-        "steps": str(result["steps"]),
-        "s": f"{group.seconds:.0f}",
-    }
+    records = []
+    for group in groups:
+        result, start = group.first.result, ""
+        per_class = str(result["samples_per_class"])
+        if (factor := result.get("factor", 1)) > 1:
+            per_class += f" x {factor}"
+        if result["start"] == "real":
+            start = mean_std(group.column("start_test_accuracy"))
+        record = {
+            "dataset": result["dataset"],
+            "method": result["method"],
+            "per class": per_class,
+            "settings": ", ".join(group.settings),
+            "share of train": _percent(result["fraction_of_train"]),
+            "bytes": f"{result['bytes']:,}",
+            "raw audio / bytes": f"{result['train_bytes'] / result['bytes']:.3g}",
+            f"{metric_of(groups)} (%)": mean_std(group.accuracies),
+            "real clips (%)": start,
+            "protocol": result["protocol"],
+            "seeds": str(len(group.runs)),
+            "steps": str(result["steps"]),
+            "s": f"{group.seconds:.0f}",
+        }
+        records.append(record)
+    return tables.from_records(records).without_empty_columns()
 
 
 def trainings(groups: Sequence[Group]) -> Table:
     """Networks: their training sets and accuracies."""
-    return _table(groups, _training)
-
-
-def _training(group: Group, accuracy: str) -> dict[str, str]:
-    return {
-        "dataset": group.dataset,
-        "network": group.first.learner,
-        "learns from": group.source,
-        "settings": ", ".join(group.settings),
-        "clips": f"{group.first.examples:,}",
-        "share of train": _percent(group.first.result["fraction_of_train"]),
-        accuracy: mean_std(group.accuracies),
-        "macro F1": f"{statistics.fmean(group.column('macro_f1')):.3f}",
-        "seeds": str(len(group.accuracies)),
-        "s": f"{group.seconds:.0f}",
-    }
+    records = [
+        {
+            "dataset": group.dataset,
+            "network": group.first.learner,
+            "learns from": group.source,
+            "settings": ", ".join(group.settings),
+            "clips": f"{group.first.examples:,}",
+            "share of train": _percent(group.first.result["fraction_of_train"]),
+            f"{metric_of(groups)} (%)": mean_std(group.accuracies),
+            "macro F1": f"{statistics.fmean(group.column('macro_f1')):.3f}",
+            "seeds": str(len(group.accuracies)),
+            "s": f"{group.seconds:.0f}",
+        }
+        for group in groups
+    ]
+    return tables.from_records(records).without_empty_columns()
 
 
 def folds(groups: Sequence[Group]) -> Table:
     """Coresets of runs of every fold: accuracies over folds, one row per seed."""
-    accuracy = f"{metric_of(groups)} (%)"
-    pairs = [(group, run) for group in groups for run in group.runs]
-    return tables.from_records([_folds(*pair, accuracy) for pair in pairs])
-
-
-def _folds(group: Group, run: Run, accuracy: str) -> dict[str, str]:
-    starts = [row["start_test_accuracy"] for row in run.result["folds"]]
-    return {
-        "dataset": run.dataset,
-        "method": run.result["method"],
-        "per class": str(run.result["samples_per_class"]),
-        "settings": ", ".join((*group.settings, f"seed={run.seed}")),
-        "folds": str(len(run.accuracies)),
-        accuracy: mean_std(run.accuracies),
-        "real clips (%)": mean_std(starts),
-        "s": f"{run.seconds:.0f}",
-    }
+    records = [
+        {
+            "dataset": run.dataset,
+            "method": run.result["method"],
+            "per class": str(run.result["samples_per_class"]),
+            "settings": ", ".join((*group.settings, f"seed={run.seed}")),
+            "folds": str(len(run.accuracies)),
+            f"{metric_of(groups)} (%)": mean_std(run.accuracies),
+            "real clips (%)": mean_std(
+                [row["start_test_accuracy"] for row in run.result["folds"]]
+            ),
+            "s": f"{run.seconds:.0f}",
+        }
+        for group in groups
+        for run in group.runs
+    ]
+    return tables.from_records(records)
 
 
 def unfinished(runs: Sequence[Run]) -> Table:
@@ -112,10 +99,14 @@ def sentence(group: Group) -> str:
     """Describes a coreset in a sentence: relative size, bytes, accuracy."""
     result, count = group.first.result, len(group.runs)
     ratio = result["train_bytes"] / result["bytes"]
-    real = ""
+    real = tested = ""
     if group.start is not None:
         start = mean_std(group.column("start_test_accuracy"))
         real = f"; the same number of real clips gives {start} %"
+    if missing := len(result.get("untested_classes", ())):
+        classes = result["num_classes"]
+        tested = f" (on {classes - missing} of {classes} classes; the others have no "
+        tested += "test clips)"
     warnings = {cards.warning(run.result) for run in group.runs} - {""}
     return (
         f"{group.dataset}, {group.name}: {group.first.examples} spectrograms, "
@@ -123,18 +114,12 @@ def sentence(group: Group) -> str:
         f"{group.num_bytes:,} bytes (1/{ratio:.3g} of the raw audio). "
         f"Test {group.first.metric} by {group.first.learner} "
         f"{mean_std(group.accuracies)} % over {count} seed{'s' * (count > 1)}{real}"
-        f"{_tested(result)}." + " ".join(["", *warnings])
+        f"{tested}." + " ".join(["", *warnings])
     )
 
 
-def _tested(result: Mapping[str, Any]) -> str:
-    """Returns a remark if some classes have no test clips, else an empty text."""
-    missing = len(result.get("untested_classes", ()))
-    if not missing:
-        return ""
-    classes = result["num_classes"]
-    tested = f"{classes - missing} of {classes} classes"
-    return f" (on {tested}; the others have no test clips)"
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def spread(values: Sequence[float]) -> str:

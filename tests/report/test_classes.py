@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import run_rows
 
-from audiodd_jax.report import class_scores, comparison, html_page
+from audiodd_jax.report import class_scores, groups, page
 from audiodd_jax.runtime.files import DAMAGE
 
 NAMES = ("a", "b", "c")
@@ -60,10 +60,10 @@ def test_a_damaged_matrix_is_refused(damaged):
 
 
 def test_other_classes_have_their_own_table():
-    groups = [group(1, ONE), group(2, ONE, names=("x", "y", "z")), group(3, ONE)]
-    tables = comparison.class_tables(groups)
+    made = [group(1, ONE), group(2, ONE, names=("x", "y", "z")), group(3, ONE)]
+    tables = groups.class_tables(made)
     assert [[group.number for group in table] for table in tables] == [[1, 3], [2]]
-    assert comparison.class_tables([group(1)]) == []
+    assert groups.class_tables([group(1)]) == []
 
 
 def test_matrices_have_shares_and_mistakes():
@@ -77,14 +77,14 @@ def test_matrices_have_shares_and_mistakes():
     ("share", "text"), [(0.0, "0"), (0.004, "<1"), (0.006, "1"), (1.0, "100")]
 )
 def test_small_shares_are_not_rounded_to_zero(share, text):
-    assert html_page._percent(share) == text
+    assert page._percent(share) == text
 
 
 def test_the_page_limits_the_number_of_large_matrices():
     names = tuple(map(str, range(200)))
-    groups = [group(i, np.eye(200, dtype=int), names=names) for i in range(3)]
-    assert [group.number for group in comparison.matrices(groups)] == [0]
-    assert len(comparison.matrices([group(i, ONE) for i in range(3)])) == 3
+    made = [group(i, np.eye(200, dtype=int), names=names) for i in range(3)]
+    assert [group.number for group in groups.matrices(made)] == [0]
+    assert len(groups.matrices([group(i, ONE) for i in range(3)])) == 3
 
 
 def tagged(a, b, name="b"):
@@ -100,8 +100,8 @@ def test_tags_have_mean_precisions_over_seeds_and_no_matrix():
     group = run_rows.group(1, scores=[tagged(0.5, None), tagged(1.0, None)])
     assert group.classes.accuracies == [0.75, None]
     assert group.classes.metric == "average precision of each tag"
-    assert comparison.class_tables([group]) == [[group]]
-    assert comparison.matrices([group]) == []
+    assert groups.class_tables([group]) == [[group]]
+    assert groups.matrices([group]) == []
 
 
 def test_tags_of_other_names_or_kinds_are_not_pooled():

@@ -7,7 +7,7 @@ import pytest
 from run_rows import CONFUSION, active, distillation, summary, training
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.report import comparison, run_charts
+from audiodd_jax.report import charts, groups
 from audiodd_jax.report.groups import by
 from audiodd_jax.report.runs import find
 
@@ -28,8 +28,8 @@ def row(protocol="krr", learns_from="coreset", accuracies=(0.875,), **changes):
 def compared(monkeypatch):
     """``compared(folder)``: the groups of its runs, which have no coreset files."""
     by_digest = lambda distilled: {"aaaa": distilled[0]} if distilled else {}
-    monkeypatch.setattr(comparison, "_by_digest", by_digest)
-    return lambda folder: comparison.compare(find([folder]))
+    monkeypatch.setattr(groups, "_by_digest", by_digest)
+    return lambda folder: groups.compare(find([folder]))
 
 
 def test_seeds_of_a_coreset_are_one_group(tmp_path, compared):
@@ -136,7 +136,7 @@ def test_charts_are_those_that_have_points(tmp_path, compared):
     distillation(tmp_path / "both" / "coreset")
     active(tmp_path / "both" / "active")
     active(tmp_path / "one" / "active")
-    by_bytes, by_labels, by_steps = run_charts.draw(compared(tmp_path / "both"))
+    by_bytes, by_labels, by_steps = charts.draw(compared(tmp_path / "both"))
     assert [chart.title for chart in (by_bytes, by_labels, by_steps)] == [
         "tones: accuracy against bytes",
         "tones: accuracy against labels",
@@ -145,9 +145,9 @@ def test_charts_are_those_that_have_points(tmp_path, compared):
     assert [mark.number for mark in by_bytes.marks] == [1]
     assert by_bytes.marks[0].start[1] > by_bytes.marks[0].points[0][1]
     assert [len(mark.points) for mark in by_labels.marks] == [1, 2]
-    (alone,) = run_charts.draw(compared(tmp_path / "one"))
+    (alone,) = charts.draw(compared(tmp_path / "one"))
     assert (alone.title, alone.note) == ("tones: accuracy against labels", "")
-    assert run_charts.draw([]) == []
+    assert charts.draw([]) == []
 
 
 def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path, compared):
@@ -155,4 +155,4 @@ def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path, compared):
     (tmp_path / "x" / "metrics.jsonl").write_text("")
     (group,) = compared(tmp_path)
     assert group.start is None
-    assert len(run_charts.draw([group])) == 2
+    assert len(charts.draw([group])) == 2

@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 
 from audiodd_jax.config import ModelConfig, TrainingConfig, fields
 from audiodd_jax.coreset.file import Coreset
-from audiodd_jax.coreset.views import Views
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime.files import save_npz, write_json
@@ -69,12 +68,32 @@ def write(
     if torch:
         check(recipe, coreset.has_tags)
     coreset.save(folder / "coreset.npz")
-    learnt = _learnt(coreset, recipe.training)
-    images, targets = (np.asarray(array, np.float32) for array in learnt)
-    names = np.array(coreset.class_names)
-    arrays = {"images": images[..., 0], "targets": targets, "class_names": names}
-    save_npz(folder / "train.npz", **arrays)
-    save_npz(folder / "frontend.npz", **_frontend(coreset))
+    if learns_views(coreset, recipe.training):
+        images, targets = coreset.views()
+    else:
+        images, labels = coreset.unpack()[:2]
+        targets = losses.soft_targets(labels, recipe.training, coreset.has_tags)
+    save_npz(
+        folder / "train.npz",
+        images=np.asarray(images, np.float32)[..., 0],
+        targets=np.asarray(targets, np.float32),
+        class_names=np.array(coreset.class_names),
+    )
+    features = coreset.features
+    size = logmel.frontend(features)
+    save_npz(
+        folder / "frontend.npz",
+        **coreset.normalization._asdict(),
+        filters=logmel.mel_filter_bank(features),
+        window=logmel.hann_window(size),
+        sample_rate=np.array(size.sample_rate),
+        samples=np.array(size.samples),
+        hop=np.array(size.hop),
+        silence=np.array(logmel.SILENCE),
+        top_db=np.array(features.top_db),
+        is_relative=np.array(features.clip_reference == "peak"),
+        align=np.array(features.align),
+    )
     shutil.copyfile(_SCRIPTS / "preprocess.py", folder / "preprocess.py")
     if test is not None:
         save_npz(folder / "test.npz", **test._asdict())
@@ -107,33 +126,6 @@ def check(recipe: Recipe, has_tags: bool) -> None:
 def learns_views(coreset: Coreset, training: TrainingConfig) -> bool:
     """Returns whether networks learn from views with the labels of a teacher."""
     return coreset.teacher_labels is not None and training.teacher_labels
-
-
-def _learnt(coreset: Coreset, training: TrainingConfig) -> Views:
-    """Returns the spectrograms and probabilities that networks learn from."""
-    if learns_views(coreset, training):
-        return coreset.views()
-    arrays = coreset.unpack()
-    targets = losses.soft_targets(arrays.labels, training, coreset.has_tags)
-    return Views(arrays.images, targets)
-
-
-def _frontend(coreset: Coreset) -> dict[str, np.ndarray]:
-    """Returns everything that ``preprocess.py`` needs, as arrays."""
-    features = coreset.features
-    size = logmel.frontend(features)
-    return {
-        **coreset.normalization._asdict(),
-        "filters": logmel.mel_filter_bank(features),
-        "window": logmel.hann_window(size),
-        "sample_rate": np.array(size.sample_rate),
-        "samples": np.array(size.samples),
-        "hop": np.array(size.hop),
-        "silence": np.array(logmel.SILENCE),
-        "top_db": np.array(features.top_db),
-        "is_relative": np.array(features.clip_reference == "peak"),
-        "align": np.array(features.align),
-    }
 
 
 def _recipe_values(coreset: Coreset, recipe: Recipe) -> dict[str, Any]:

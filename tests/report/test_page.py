@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import run_rows
 
-from audiodd_jax.report import comparison, html_page, run_charts
-from audiodd_jax.report.groups import by
-from audiodd_jax.report.html_page import Card, Gallery, Page, Side, Titled
+from audiodd_jax.report import page
+from audiodd_jax.report.gallery import Gallery, Side
 from audiodd_jax.report.tables import Table
 
-TEMPLATES = Path(html_page.__file__).parent / "templates"
+TEMPLATES = Path(page.__file__).parent / "templates"
 HOSTILE = ("<b>bold</b>", 'a"b', "</script><script>x", "{{ 7 * 7 }}")
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -66,24 +65,13 @@ def group(number, **changes):
     return run_rows.group(number, **{**values, **changes})
 
 
-def page(groups=(), galleries=(), tables=(), origin=()):
-    by_dataset = by(groups, lambda group: group.dataset)
-    return Page(
-        "Coresets of <tones>",
-        "today",
-        [],
-        "note",
-        by_dataset,
-        run_charts.draw(groups),
-        comparison.class_tables(groups),
-        comparison.matrices(groups),
-        galleries,
-        tables,
-        origin,
-    )
+def rendered(groups=(), galleries=(), tables=None, origin=()):
+    texts = {"title": "Coresets of <tones>", "made": "today", "summary": []}
+    return page.render(groups, galleries, tables or {}, **texts, origin=origin)
 
 
-def full():
+@pytest.fixture(scope="module")
+def text():
     counts = np.eye(4, dtype=int) + np.eye(4, k=1, dtype=int)
     rounds = [{"counted": n, "test_accuracy": n / 40} for n in (10, 20)]
     active = {"acquisition": "bald", "rounds": rounds, "wall_seconds": 1.0}
@@ -93,15 +81,10 @@ def full():
         group(3, kind="active", result=active),
     ]
     side = lambda name: Side(name, "<file>", "data:,", "data:,", [(name, 0.5)])
-    cards = [Card(side(name), side(f"real: {name}")) for name in HOSTILE]
-    table = Titled("Some <table>", Table(["a & b"], [["<td>"]]))
-    gallery = Gallery(1, "the <gallery>", "caption", cards)
-    return page(groups, [gallery], [table], ["origin"])
-
-
-@pytest.fixture(scope="module")
-def text():
-    return html_page.render(full())
+    cards = [[side(name), side(f"real: {name}")] for name in HOSTILE]
+    tables = {"Some <table>": Table(["a & b"], [["<td>"]])}
+    gallery = Gallery(1, "the <gallery>", "caption", cards, Path(), [])
+    return rendered(groups, [gallery], tables, ["origin"])
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +156,7 @@ def test_a_run_has_its_number_everywhere(tree):
 
 
 def test_missing_results_have_no_panel():
-    nothing = Tree(html_page.render(page()))
+    nothing = Tree(rendered())
     assert [text for _, text in nothing.headings] == [
         "Coresets of <tones>",
         "Summary",
@@ -181,7 +164,7 @@ def test_missing_results_have_no_panel():
     ]
     assert nothing.of("table", "svg", "select", "figure") == []
     plain = group(1, num_bytes=None, start=None, history=[])
-    some = Tree(html_page.render(page([plain])))
+    some = Tree(rendered([plain]))
     assert [text for level, text in some.headings if level == 2] == [
         "Summary",
         "Runs side by side",
@@ -189,7 +172,7 @@ def test_missing_results_have_no_panel():
         "Glossary",
     ]
     assert len(some.of("figure")) == 1
-    runs = html_page.render(page([plain])).split("</table>")[0].split("<table")[1]
+    runs = rendered([plain]).split("</table>")[0].split("<table")[1]
     assert ("bytes" in runs, "real clips" in runs) == (False, False)
 
 

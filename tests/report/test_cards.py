@@ -1,6 +1,6 @@
 import pytest
 
-from audiodd_jax.report import distilled
+from audiodd_jax.report import cards
 
 
 @pytest.mark.parametrize(
@@ -16,4 +16,4 @@ from audiodd_jax.report import distilled
     ],
 )
 def test_cards_name_no_folders(argument, shown):
-    assert distilled._without_folders(argument) == shown
+    assert cards._without_folders(argument) == shown
