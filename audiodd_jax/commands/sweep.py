@@ -23,34 +23,23 @@ def run(line: CommandLine) -> None:
         return
     from audiodd_jax.report import tables
     from audiodd_jax.runtime.signals import deferred_signals
-    from audiodd_jax.sweep import local, start, status
-    from audiodd_jax.sweep.run_process import Sweep
+    from audiodd_jax.sweep import local, on_ray, status
 
-    with start.held(workdir):
-        unfinished = start.queue(plans, workdir)
-        settings = Sweep(workdir, Path.cwd(), values.retries)
-        board = status.Board(plans, workdir)
-        with board, deferred_signals() as stop_signal:
+    with status.held(workdir):
+        unfinished = status.queue(plans, workdir)
+        sweep = status.Sweep(workdir, Path.cwd(), values.retries)
+        board = status.shown(plans, workdir)
+        with board as update, deferred_signals() as stop_signal:
             if unfinished and values.ray:
-                from audiodd_jax.sweep import on_ray
-
-                resources = on_ray.Resources(
-                    values.cpus_per_run, values.gpus_per_run, values.tpus_per_run
-                )
+                wanted = (values.cpus_per_run, values.gpus_per_run, values.tpus_per_run)
+                resources = on_ray.Resources(*wanted)
                 on_ray.run(
-                    unfinished,
-                    settings,
-                    values.ray,
-                    resources,
-                    board.update,
-                    stop_signal,
+                    unfinished, sweep, values.ray, resources, update, stop_signal
                 )
             elif unfinished:
-                platform, count = local.devices()
-                slots = local.slots(
-                    platform, count, values.jobs, values.devices_per_run
-                )
-                local.run(unfinished, settings, slots, board.update, stop_signal)
+                jobs, per_run = values.jobs, values.devices_per_run
+                slots = local.slots(*local.devices(), jobs, per_run)
+                local.run(unfinished, sweep, slots, update, stop_signal)
             signum = stop_signal()
     states = status.read(plans, workdir)
     print(tables.markdown(status.table(states, workdir).without_empty_columns()))

@@ -8,14 +8,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.sweep import run_process
+from audiodd_jax.sweep import local, status
 from audiodd_jax.sweep.plan import Planned
-from audiodd_jax.sweep.run_process import Sweep
+from audiodd_jax.sweep.status import Sweep
 
 
 class Resources(NamedTuple):
@@ -52,7 +51,7 @@ def run(
             num_gpus=resources.gpus,
             resources={"TPU": resources.tpus} if resources.tpus else None,
             max_retries=sweep.retries,
-        )(run_process.perform)
+        )(local.perform)
         environment = {}
         if 0 < resources.gpus < 1:
             # Otherwise the first run would allocate all of a shared GPU's memory.
@@ -66,7 +65,16 @@ def run(
                     ray.cancel(reference)
             done, _ = ray.wait(list(waiting), timeout=0.5)
             for reference in done:
-                _settle(ray, reference, waiting.pop(reference), sweep.workdir)
+                plan = waiting.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.TaskCancelledError:
+                    pass
+                except ray.exceptions.RayError as error:
+                    # The worker could not record it.
+                    reason = str(error).strip().splitlines()[0]
+                    if not status.is_finished(sweep.workdir, plan):
+                        status.record(sweep.workdir, plan.name, "failed", reason=reason)
             update()
     finally:
         ray.shutdown()
@@ -81,42 +89,23 @@ def _connect(address: str) -> ModuleType:
         raise UserError(
             "a sweep on a cluster needs Ray: pip install 'audiodd_jax[sweep]'"
         ) from error
-    _check_address(address)
+    host, _, port = address.rpartition(":")
+    is_remote = address not in ("auto", "local")
+    if is_remote and not (host and port.isdigit()):
+        raise UserError(f"--ray must be auto, HOST:PORT or local, not {address!r}")
     try:
+        if is_remote:
+            # Ray would wait for minutes where nothing listens.
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(
             address=None if address == "local" else address,
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise UserError(f"no Ray cluster at {address}: {error}") from error
     return ray
-
-
-def _check_address(address: str) -> None:
-    """Checks that something listens at ``HOST:PORT``; Ray would wait for minutes."""
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise UserError(f"--ray must be auto, HOST:PORT or local, not {address!r}")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise UserError(f"no Ray cluster at {address}: {error}") from error
-
-
-def _settle(ray: ModuleType, reference: Any, plan: Planned, workdir: Path) -> None:
-    """Records the outcome of a task whose worker could not."""
-    try:
-        ray.get(reference)
-    except ray.exceptions.TaskCancelledError:
-        pass
-    except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0]
-        if not run_process.is_finished(workdir, plan):
-            run_process.record(workdir, plan.name, "failed", reason=reason)
 
 
 def _check_resources(available: dict[str, float], wanted: Resources) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiodd_jax import command_line
-from audiodd_jax.config import Config
 from audiodd_jax.errors import UserError
 
 COMMANDS = ("distill", "train", "active")
@@ -57,11 +56,18 @@ def read(path: Path) -> list[Planned]:
         raise UserError(
             f"{path} must define RUNS, a list of runs, or GRID, lists of values"
         )
-    common = variables.get("COMMON", {})
+    common, runs = variables.get("COMMON", {}), variables.get("RUNS")
     if "GRID" in variables:
-        runs = _product(variables["GRID"], path)
-    else:
-        runs = variables["RUNS"]
+        grid = variables["GRID"]
+        is_grid = isinstance(grid, dict) and all(
+            isinstance(values, list | tuple | range) for values in grid.values()
+        )
+        if not is_grid:
+            raise UserError(
+                f"GRID in {path} must be a dictionary of lists, one per flag"
+            )
+        combinations = itertools.product(*grid.values())
+        runs = [dict(zip(grid, values, strict=True)) for values in combinations]
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise UserError(f"RUNS in {path} must be a list of dictionaries of flags")
     if not runs:
@@ -69,34 +75,7 @@ def read(path: Path) -> list[Planned]:
     if not isinstance(common, dict):
         raise UserError("COMMON must be a dictionary")
     runs = [{**common, **run} for run in runs]
-    plans = [
-        Planned(name, run.get("command", "distill"), _flags(run))
-        for name, run in zip(_names(runs), runs, strict=True)
-    ]
-    for plan in plans:
-        _check(plan)
-    return plans
-
-
-def _product(grid: Any, path: Path) -> list[dict[str, Any]]:
-    """Returns all combinations of a grid's values."""
-    is_grid = isinstance(grid, dict) and all(
-        isinstance(values, list | tuple | range) for values in grid.values()
-    )
-    if not is_grid:
-        raise UserError(f"GRID in {path} must be a dictionary of lists, one per flag")
-    return [
-        dict(zip(grid, values, strict=True))
-        for values in itertools.product(*grid.values())
-    ]
-
-
-def _flags(run: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(
-        f"--{name}={_text(value)}"
-        for name, value in run.items()
-        if name not in _NOT_FLAGS and value is not None
-    )
+    return [_planned(name, run) for name, run in zip(_names(runs), runs, strict=True)]
 
 
 def _text(value: Any) -> str:
@@ -129,21 +108,23 @@ def _names(runs: Sequence[dict[str, Any]]) -> Iterable[str]:
     return names
 
 
-def _check(plan: Planned) -> None:
+def _planned(name: str, run: dict[str, Any]) -> Planned:
     """Checks a run's flags before anything has run."""
-    if plan.command not in COMMANDS:
+    command = run.get("command", "distill")
+    if command not in COMMANDS:
         raise UserError(
-            f"run {plan.name}: a sweep runs {', '.join(COMMANDS)}, not {plan.command!r}"
+            f"run {name}: a sweep runs {', '.join(COMMANDS)}, not {command!r}"
         )
-    if any(flag.startswith("--workdir=") for flag in plan.flags):
-        raise UserError(f"run {plan.name}: workdir is set by the sweep")
+    flags = tuple(
+        f"--{flag}={_text(value)}"
+        for flag, value in run.items()
+        if flag not in _NOT_FLAGS and value is not None
+    )
+    if run.get("workdir") is not None:
+        raise UserError(f"run {name}: workdir is set by the sweep")
     try:
-        _parsed(plan)
+        command_line.parse(command, flags).configure_defaults()
     except (UserError, command_line.FlagsError) as error:
         reason = str(error).replace("FATAL Flags parsing error:", "").strip()
-        raise UserError(f"run {plan.name}: {reason}") from error
-
-
-def _parsed(plan: Planned) -> Config:
-    """Returns a run's configuration, parsed as its command does."""
-    return command_line.parse(plan.command, plan.flags).configure_defaults()
+        raise UserError(f"run {name}: {reason}") from error
+    return Planned(name, command, flags)

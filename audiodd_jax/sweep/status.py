@@ -1,9 +1,10 @@
-"""The states of a sweep's runs, from their directories and the sweep's record."""
+"""The record of a sweep in its folder, which is locked, and the states of its runs."""
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,92 @@ import rich.live
 import rich.markup
 import rich.table
 
+from audiodd_jax.errors import UserError
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
-from audiodd_jax.runtime.files import read_json, read_rows, write_atomically
+from audiodd_jax.runtime.files import (
+    read_json,
+    read_rows,
+    remove_unfinished,
+    write_atomically,
+)
+from audiodd_jax.runtime.locks import hold_folder
 from audiodd_jax.sweep.plan import Planned
-from audiodd_jax.sweep.run_process import RECORD
 
+RECORD = "sweep.jsonl"
+LOGS = "logs"
 # Seconds between updates.
 _EVERY = 2.0
+
+
+class Sweep(NamedTuple):
+    """Where a sweep runs, and how often it retries.
+
+    Attributes:
+      workdir: holds the run directories and the sweep's record; the nodes of a cluster
+        share it.
+      folder: the runs' working directory, to which relative paths in flags refer.
+      retries: number of restarts of a killed run.
+    """
+
+    workdir: Path
+    folder: Path
+    retries: int
+
+
+@contextlib.contextmanager
+def held(workdir: Path) -> Iterator[None]:
+    """Locks the sweep's folder for one process.
+
+    Raises:
+      UserError: another sweep holds it, or it is a run or a file.
+    """
+    if (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds a run; a sweep needs its own folder")
+    lock = hold_folder(workdir, ".sweep", "the sweep's folder")
+    if lock is None:
+        raise UserError(f"another sweep is running in {workdir}")
+    try:
+        remove_unfinished(workdir)
+        yield
+    finally:
+        lock.release()
+
+
+def queue(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
+    """Records the unfinished runs as waiting, and returns them.
+
+    Raises:
+      UserError: a run of the same name was started with other flags.
+    """
+    unfinished = []
+    for plan, state in zip(plans, read(plans, workdir), strict=True):
+        if state.flags and state.flags != plan.flags:
+            before, now = set(state.flags), set(plan.flags)
+            removed = ", ".join(sorted(before - now)) or "fewer flags"
+            added = ", ".join(sorted(now - before)) or "fewer"
+            raise UserError(
+                f"run {plan.name} was started with {removed} and now has {added}; "
+                "choose another --workdir or another name"
+            )
+        if not is_finished(workdir, plan):
+            record(workdir, plan.name, "queued")
+            unfinished.append(plan)
+        elif state.what != "finished":
+            record(workdir, plan.name, "finished")
+    return unfinished
+
+
+def is_finished(workdir: Path, plan: Planned) -> bool:
+    """Returns whether the run has a result."""
+    return (workdir / plan.name / "result.json").exists()
+
+
+def record(workdir: Path, run: str, event: str, **more: Any) -> None:
+    """Appends an event of a run to the sweep's record."""
+    row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
+    with (workdir / RECORD).open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 class State(NamedTuple):
@@ -28,7 +107,8 @@ class State(NamedTuple):
     Attributes:
       what: ``waiting``, ``running``, ``finished``, ``failed``, ``cut`` (interrupted) or
         ``killed``.
-      attempts: number of processes started for it.
+      attempts: number of processes started for it by any worker.
+      tries: those since it was last queued.
       host: where the last attempt ran.
       flags: those of the last attempt.
       reason: why it ended without a result.
@@ -38,6 +118,7 @@ class State(NamedTuple):
     name: str
     what: str = "waiting"
     attempts: int = 0
+    tries: int = 0
     host: str = ""
     flags: tuple[str, ...] = ()
     reason: str = ""
@@ -47,19 +128,17 @@ class State(NamedTuple):
         """Returns the state after an event of the record."""
         event = row["event"]
         if event == "queued":
-            return self._replace(what="waiting", reason="", seconds=None)
+            return self._replace(what="waiting", tries=0, reason="", seconds=None)
         if event == "started":
             return self._replace(
                 what="running",
                 attempts=self.attempts + 1,
+                tries=self.tries + 1,
                 host=row["host"],
                 flags=tuple(row["flags"]),
             )
-        return self._replace(
-            what=event,
-            reason=row.get("reason", ""),
-            seconds=row.get("seconds", self.seconds),
-        )
+        seconds = row.get("seconds", self.seconds)
+        return self._replace(what=event, reason=row.get("reason", ""), seconds=seconds)
 
 
 def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
@@ -74,103 +153,80 @@ def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
 
 def table(states: Sequence[State], workdir: Path) -> Table:
     """Returns the states, with the runs' steps and accuracies, as a table."""
-    results = [_result(state, workdir / state.name) for state in states]
-    columns = (
-        "run",
-        "state",
-        "attempts",
-        "host",
-        "step",
-        f"test {tables.metric_of(results)} (%)",
-        "s",
-        "reason",
-    )
-    rows = []
+    results = [
+        read_json(file) if state.what == "finished" and file.exists() else {}
+        for state in states
+        for file in [workdir / state.name / "result.json"]
+    ]
+    accuracy = f"test {tables.metric_of(results)} (%)"
+    records = []
     for state, result in zip(states, results, strict=True):
-        step = _last_step(workdir / state.name)
         score = result.get("test_accuracy")
-        rows.append(
-            (
-                state.name,
-                state.what,
-                str(state.attempts or ""),
-                state.host,
-                "" if step is None else str(step),
-                "" if score is None else f"{100 * score:.1f}",
-                "" if state.seconds is None else f"{state.seconds:.0f}",
-                state.reason,
-            )
-        )
-    return Table(columns, rows)
+        cells = {
+            "run": state.name,
+            "state": state.what,
+            "attempts": str(state.attempts or ""),
+            "host": state.host,
+            "step": _last_step(workdir / state.name / "metrics.jsonl"),
+            accuracy: "" if score is None else f"{100 * score:.1f}",
+            "s": "" if state.seconds is None else f"{state.seconds:.0f}",
+            "reason": state.reason,
+        }
+        records.append(cells)
+    return tables.from_records(records)
 
 
-def _result(state: State, folder: Path) -> dict[str, Any]:
-    """Returns the result of a finished run; empty for any other."""
-    file = folder / "result.json"
-    return read_json(file) if state.what == "finished" and file.exists() else {}
-
-
-def _last_step(folder: Path) -> int | None:
-    """Returns the last step that a run has recorded, if any."""
-    file = folder / "metrics.jsonl"
+def _last_step(file: Path) -> str:
+    """Returns the step of the last complete row of a run's metrics, if any."""
     if not file.exists():
-        return None
+        return ""
     with file.open("rb") as rows:
         rows.seek(max(0, file.stat().st_size - 4096))
         lines = rows.read().splitlines()
     for line in reversed(lines):
-        try:
-            return json.loads(line)["step"]
-        except (ValueError, KeyError, TypeError):
-            continue
-    return None
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return str(json.loads(line)["step"])
+    return ""
 
 
-class Board:
+@contextlib.contextmanager
+def shown(plans: Sequence[Planned], workdir: Path) -> Iterator[Callable[[], None]]:
     """Shows the states while a sweep runs, and writes them to ``status.md``.
 
     On a terminal the table is redrawn in place; elsewhere each change is one line.
+
+    Yields:
+      A function that reads the states again, if they are due.
     """
+    console = rich.console.Console(stderr=True)
+    live = rich.live.Live(console=console, auto_refresh=False)
+    printed: dict[str, str] = {}
+    due = 0.0
 
-    def __init__(self, plans: Sequence[Planned], workdir: Path):
-        self._plans, self._workdir = plans, workdir
-        self._shown: dict[str, str] = {}
-        self._next = 0.0
-        console = rich.console.Console(stderr=True)
-        self._live = None
-        if console.is_terminal:
-            self._live = rich.live.Live(console=console, auto_refresh=False)
-
-    def __enter__(self) -> "Board":
-        if self._live:
-            self._live.start()
-        self.update(now=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.update(now=True)
-        if self._live:
-            self._live.stop()
-
-    def update(self, now: bool = False) -> None:
-        """Reads the states again, if they are due."""
-        if not now and time.monotonic() < self._next:
+    def update() -> None:
+        nonlocal due
+        if time.monotonic() < due:
             return
-        self._next = time.monotonic() + _EVERY
-        states = read(self._plans, self._workdir)
-        current = table(states, self._workdir)
-        write_atomically(self._workdir / "status.md", tables.markdown(current) + "\n")
-        if self._live:
-            self._live.update(_drawn(current.without_empty_columns()), refresh=True)
-        else:
-            self._print_changes(states)
-
-    def _print_changes(self, states: Sequence[State]) -> None:
+        due = time.monotonic() + _EVERY
+        states = read(plans, workdir)
+        current = table(states, workdir)
+        write_atomically(workdir / "status.md", tables.markdown(current) + "\n")
+        if console.is_terminal:
+            live.update(_drawn(current.without_empty_columns()), refresh=True)
+            return
         for state in states:
-            if state.what not in ("waiting", self._shown.get(state.name)):
+            if state.what not in ("waiting", printed.get(state.name)):
                 reason = f": {state.reason}" if state.reason else ""
                 print(f"{state.name}: {state.what}{reason}", file=sys.stderr)
-            self._shown[state.name] = state.what
+            printed[state.name] = state.what
+
+    with live if console.is_terminal else contextlib.nullcontext():
+        update()
+        try:
+            yield update
+        finally:
+            due = 0.0
+            update()
 
 
 def _drawn(states: Table) -> rich.table.Table:

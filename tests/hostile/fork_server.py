@@ -26,7 +26,7 @@ import tensorboardX  # noqa: F401 (imported late by the package)
 
 import audiodd_jax
 from audiodd_jax.commands import main
-from audiodd_jax.sweep import run_process
+from audiodd_jax.sweep import local
 
 for module in pkgutil.walk_packages(audiodd_jax.__path__, "audiodd_jax."):
     if not module.name.endswith("__main__"):
@@ -79,9 +79,7 @@ class Forked:
         os.kill(self.pid, signum)
 
 
-run_process.subprocess = types.SimpleNamespace(
-    Popen=Forked, DEVNULL=run_process.subprocess.DEVNULL
-)
+local.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=local.subprocess.DEVNULL)
 
 
 def kill(child, victim):
@@ -91,7 +89,9 @@ def kill(child, victim):
     elif victim == "process":
         os.kill(child, signal.SIGKILL)
     else:
-        runs = Path(f"/proc/{child}/task/{child}/children").read_text().split()
+        # Each thread of a sweep starts runs of its own.
+        threads = Path(f"/proc/{child}/task").glob("*/children")
+        runs = [run for thread in threads for run in thread.read_text().split()]
         for run in runs:
             os.kill(int(run), signal.SIGKILL)
         return bool(runs)

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.sweep import local, run_process, start, status
+from audiodd_jax.sweep import local, status
 from audiodd_jax.sweep.plan import Planned
 
 PLANS = [Planned("a", "distill", ("--seed=0",)), Planned("b", "distill", ("--seed=1",))]
@@ -34,43 +34,47 @@ def test_each_tpu_chip_gets_a_process_of_its_own():
 
 
 def test_states_are_read_from_the_record(tmp_path):
-    tell = lambda run, event, **more: run_process.record(tmp_path, run, event, **more)
+    tell = lambda run, event, **more: status.record(tmp_path, run, event, **more)
     tell("a", "queued")
     tell("a", "started", host="one", flags=["--seed=0"])
     tell("a", "started", host="two", flags=["--seed=0"])
     tell("other", "started", host="two", flags=[])
-    with (tmp_path / run_process.RECORD).open("a") as file:
+    with (tmp_path / status.RECORD).open("a") as file:
         file.write('{"run": "a", "ev\n')  # a line cut short
     a, b = status.read(PLANS, tmp_path)
     assert (a.what, a.attempts, a.host) == ("running", 2, "two")
+    assert a.tries == 2
     assert (b.what, b.attempts) == ("waiting", 0)
     tell("a", "failed", reason="no memory", seconds=3.0)
     (a, _) = status.read(PLANS, tmp_path)
     assert (a.what, a.reason, a.seconds) == ("failed", "no memory", 3.0)
+    tell("a", "queued")
+    (a, _) = status.read(PLANS, tmp_path)
+    assert (a.attempts, a.tries) == (2, 0)
 
 
 def test_finished_runs_are_kept_and_others_queued(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "result.json").write_text(json.dumps({"test_accuracy": 0.5}))
-    assert start.queue(PLANS, tmp_path) == [PLANS[1]]
+    assert status.queue(PLANS, tmp_path) == [PLANS[1]]
     made = status.table(status.read(PLANS, tmp_path), tmp_path)
     assert [row[1] for row in made.rows] == ["finished", "waiting"]
     assert made.rows[0][made.columns.index("test accuracy (%)")] == "50.0"
 
 
 def test_a_run_with_other_flags_is_refused(tmp_path):
-    run_process.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
+    status.record(tmp_path, "a", "started", host="h", flags=["--seed=7"])
     with pytest.raises(UserError, match=r"run a was started with --seed=7 and now has"):
-        start.queue(PLANS, tmp_path)
+        status.queue(PLANS, tmp_path)
 
 
 def test_a_folder_has_one_sweep(tmp_path):
     again = pytest.raises(UserError, match="another sweep is running")
-    with start.held(tmp_path / "s"), again, start.held(tmp_path / "s"):
+    with status.held(tmp_path / "s"), again, status.held(tmp_path / "s"):
         pass
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="holds a run"), start.held(tmp_path / "run"):
+    with pytest.raises(UserError, match="holds a run"), status.held(tmp_path / "run"):
         pass
 
 
@@ -85,7 +89,7 @@ def test_an_unreachable_cluster_is_reported(tmp_path, address, message):
     pytest.importorskip("ray")
     from audiodd_jax.sweep import on_ray
 
-    sweep = run_process.Sweep(tmp_path, tmp_path, 0)
+    sweep = status.Sweep(tmp_path, tmp_path, 0)
     with pytest.raises(UserError) as error:
         on_ray.run([], sweep, address, on_ray.Resources(), print, lambda: 0)
     assert str(error.value).startswith(message)
@@ -105,8 +109,39 @@ def test_runs_get_only_the_visible_devices(monkeypatch):
 
 
 def test_a_run_stopped_by_a_signal_is_cut_and_not_failed(tmp_path):
-    planned = Planned("a", "distill", ())
-    attempt = object.__new__(run_process.Attempt)
-    attempt.plan, attempt._workdir = planned, tmp_path
     for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        assert attempt._ended(128 + getattr(signal, name))[0] == "cut"
+        code = 128 + getattr(signal, name)
+        assert local._ended(code, tmp_path / "log", 0)[0] == "cut"
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_killed_run_is_retried_in_its_turn(tmp_path, monkeypatch, retries):
+    monkeypatch.setattr(
+        local.supervisor, "child_command", lambda _: ["bash", "-c", "kill -9 $$"]
+    )
+    sweep = status.Sweep(tmp_path, tmp_path, retries)
+    local.run(PLANS, sweep, [{}], lambda: None, lambda: 0)
+    states = status.read(PLANS, tmp_path)
+    assert [state.what for state in states] == ["killed", "killed"]
+    assert [state.attempts for state in states] == [1 + retries] * 2
+
+
+def test_a_fault_of_the_sweep_stops_its_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(local.supervisor, "child_command", lambda _: ["sleep", "60"])
+    sweep = status.Sweep(tmp_path, tmp_path, 0)
+
+    def update():
+        if (tmp_path / status.LOGS).exists():
+            raise OSError("no space")
+
+    with pytest.raises(OSError, match="no space"):
+        local.run(PLANS, sweep, [{}], update, lambda: 0)
+    assert status.read(PLANS, tmp_path)[0].what == "killed"
+    assert status.read(PLANS, tmp_path)[1].attempts == 0
+
+
+def test_a_fault_of_one_run_ends_the_sweep(tmp_path):
+    (tmp_path / "logs").write_text("")  # in the place of the folder
+    sweep = status.Sweep(tmp_path, tmp_path, 0)
+    with pytest.raises(FileExistsError):
+        local.run(PLANS, sweep, [{}], lambda: None, lambda: 0)

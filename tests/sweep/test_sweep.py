@@ -16,7 +16,7 @@ import pytest
 from command_line import TINY, audiodd
 
 from audiodd_jax import load_coreset
-from audiodd_jax.sweep.run_process import RECORD
+from audiodd_jax.sweep.status import RECORD
 
 FIELDS = dict(flag.removeprefix("--").split("=") for flag in TINY)
 CLUSTER = Path(command_line.__file__).with_name("two_nodes.sh")
