@@ -1,4 +1,4 @@
-"""Command lines: plain flags, and a ``--config.`` flag for every setting.
+"""Command lines: plain flags, a ``--config.`` flag for every setting, and tables.
 
 Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
 """
@@ -30,7 +30,6 @@ class CommandLine:
     """A parsed command line.
 
     Attributes:
-      command: the command's name.
       flags: values of the plain flags, read as attributes.
       arguments: positional arguments, with ``~`` expanded.
       settings: the ``--config.NAME=VALUE`` flags.
@@ -58,13 +57,6 @@ class CommandLine:
         config = holder["config"].value
         fields.validate(config)
         return config
-
-    @property
-    def reads_coreset(self) -> bool:
-        """True if the command's defaults come from a coreset instead of a dataset."""
-        if self.command in ("evaluate", "export"):
-            return True
-        return "coreset" in self.flags and self.flags.coreset is not None
 
     def configure_defaults(self) -> Config:
         """Configures the defaults of the dataset, the method and the network.
@@ -101,18 +93,25 @@ def parse(command: str, argv: Sequence[str]) -> CommandLine:
       UserError: an unknown setting, or too few or too many arguments.
       flags.Error: an unknown flag, or a value of the wrong type.
     """
-    entry = COMMANDS[command]
-    values = _define(command)
+    entry, values = COMMANDS[command], _define(command)
     for setting, flag in _SAME_AS_FLAG.items():
         if flag in values:
             argv = [re.sub(rf"^--?config\.{setting}=", f"--{flag}=", a) for a in argv]
     settings = []
     if entry.has_settings:
         settings = [a for a in argv if re.match(r"--?config\.", a)]
-        _check_settings(command, settings)
+    known = list(fields.names(Config()))
+    for setting in settings:
+        # A value apart from its flag would count as an argument.
+        if "=" not in setting:
+            raise UserError(f"write {setting}=VALUE, with an equals sign")
+        name = _setting_name(setting)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"see {command} --help"
+            raise UserError(f"there is no setting config.{name}; {hint}")
     values.set_gnu_getopt(bool(entry.argument))
-    plain = [a for a in argv if a not in settings]
-    arguments = values([command, *plain])[1:]
+    arguments = values([command, *(a for a in argv if a not in settings)])[1:]
     if entry.argument and not arguments:
         raise UserError(f"usage: audiodd {command} {entry.argument} [flags]")
     most = len(arguments) if entry.argument.endswith("...") else bool(entry.argument)
@@ -131,26 +130,8 @@ def parse(command: str, argv: Sequence[str]) -> CommandLine:
 def _define(command: str) -> absl_flags.FlagValues:
     values = absl_flags.FlagValues()
     for flag in COMMANDS[command].flags:
-        flag.add_to(values)
+        flag.define(flag.name, flag.default, flag.help, flag_values=values)
     return values
-
-
-def _check_settings(command: str, settings: Sequence[str]) -> None:
-    """Checks the form and the names of ``--config.`` flags.
-
-    Raises:
-      UserError: a flag without an equals sign, or an unknown setting.
-    """
-    known = list(fields.names(Config()))
-    for setting in settings:
-        # A value apart from its flag would count as an argument.
-        if "=" not in setting:
-            raise UserError(f"write {setting}=VALUE, with an equals sign")
-        name = _setting_name(setting)
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"see {command} --help"
-            raise UserError(f"there is no setting config.{name}; {hint}")
 
 
 def _setting_name(setting: str) -> str:
@@ -158,27 +139,16 @@ def _setting_name(setting: str) -> str:
 
 
 def _setting_value(flag: str, value: Any) -> Any:
-    """Converts a plain flag's value to its setting's."""
-    if flag == "fold":
-        return _fold_number(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _fold_number(fold: str) -> int:
-    """Returns the number of the test fold; 0 for all, each of which is set in turn."""
-    if fold == "all":
-        return 0
-    if not fold.isdigit():
-        raise UserError(f"--fold is the number of a fold, or all, not {fold!r}")
-    return int(fold)
+    """Converts a plain flag's value to its setting's; 0 is all folds, set in turn."""
+    if flag != "fold":
+        return tuple(value) if isinstance(value, list) else value
+    if value != "all" and not value.isdigit():
+        raise UserError(f"--fold is the number of a fold, or all, not {value!r}")
+    return 0 if value == "all" else int(value)
 
 
 def _local_path(flag: str, text: str) -> str:
-    """Returns a path with ``~`` expanded.
-
-    Raises:
-      UserError: a URL, or an unknown home folder.
-    """
+    """Returns a path with ``~`` expanded, if it is not a URL."""
     if "://" in text:
         raise UserError(f"{flag}: {text} is not a local path; mount or copy it first")
     path = os.path.expanduser(text)
@@ -211,6 +181,18 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def percent(fraction: float) -> str:
+    """Formats a fraction as a percentage."""
+    return f"{100 * fraction:.2f} %"
+
+
+def table(rows: Sequence[tuple[str, str]]) -> None:
+    """Prints rows of name and value."""
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name:{width}s}  {value}")
+
+
 def help_text(command: str) -> str:
     """Returns a command's help: its flags, and every setting with its default."""
     entry, values = COMMANDS[command], _define(command)
@@ -221,11 +203,8 @@ def help_text(command: str) -> str:
         shown = f"--[no]{name}" if flag.boolean else f"--{name}=..."
         lines.append(f"  {shown:28s} {flag.help}")
     if entry.has_settings:
-        lines += [
-            "",
-            "All settings, with their defaults (a dataset may override some):",
-        ]
-        lines += ["", *_describe(Config(), "--config")]
+        title = "All settings, with their defaults (a dataset may override some):"
+        lines += ["", title, "", *_describe(Config(), "--config")]
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from absl import flags as absl_flags
@@ -19,49 +20,29 @@ class Flag(NamedTuple):
 
     Attributes:
       define: the absl function that defines it.
-      name: the flag's name.
-      help: its description, or a function that returns it.
       default: its default; None: the setting keeps its own default.
       sets: dotted names of the settings that the flag sets.
     """
 
     define: Callable[..., Any]
     name: str
-    help: str | Callable[[], str]
-    default: Any = None
-    sets: tuple[str, ...] = ()
-
-    def add_to(self, values: absl_flags.FlagValues) -> None:
-        """Defines the flag in ``values``."""
-        text = self.help if isinstance(self.help, str) else self.help()
-        self.define(self.name, self.default, text, flag_values=values)
+    help: str
+    default: Any
+    sets: tuple[str, ...]
 
 
-def _flags_of(define: Callable[..., Any]) -> Callable[..., Flag]:
-    """Returns ``flag(name, help, *settings, default=None)`` for a type of value."""
-
-    def flag(
-        name: str, text: str | Callable[[], str], *sets: str, default: Any = None
-    ) -> Flag:
-        return Flag(define, name, text, default, sets)
-
-    return flag
+def _flag(
+    define: Callable[..., Any], name: str, text: str, *sets: str, default: Any = None
+) -> Flag:
+    return Flag(define, name, text, default, sets)
 
 
-_boolean = _flags_of(absl_flags.DEFINE_bool)
-_integer = _flags_of(absl_flags.DEFINE_integer)
-_list = _flags_of(absl_flags.DEFINE_list)
-_number = _flags_of(absl_flags.DEFINE_float)
-_text = _flags_of(absl_flags.DEFINE_string)
-
-
-def _variants() -> str:
-    variants = "; ".join(
-        f"{name}: {', '.join(entry.variants)}"
-        for name, entry in datasets.DATASETS.items()
-        if entry.variants
-    )
-    return f"variant of a dataset ({variants})"
+_boolean = partial(_flag, absl_flags.DEFINE_bool)
+_integer = partial(_flag, absl_flags.DEFINE_integer)
+_list = partial(_flag, absl_flags.DEFINE_list)
+_number = partial(_flag, absl_flags.DEFINE_float)
+_switch = partial(_flag, absl_flags.DEFINE_bool, default=False)
+_text = partial(_flag, absl_flags.DEFINE_string)
 
 
 def _models() -> str:
@@ -76,6 +57,12 @@ def _models() -> str:
     return f"{', '.join(models)}, {custom}; sizes for ten classes, 32 x 64"
 
 
+_MODELS = _models()
+_VARIANTS = "; ".join(
+    f"{name}: {', '.join(entry.variants)}"
+    for name, entry in datasets.DATASETS.items()
+    if entry.variants
+)
 _CACHE_DIR = _text(
     "cache_dir",
     "folder for downloads and features (default: see doctor)",
@@ -89,7 +76,7 @@ _DATA = (
         "TensorFlow Datasets",
         "data.name",
     ),
-    _text("variant", _variants, "data.variant"),
+    _text("variant", f"variant of a dataset ({_VARIANTS})", "data.variant"),
     _DATA_DIR,
     _text("fold", "test fold of a dataset with folds: its number, or all", "data.fold"),
     _boolean(
@@ -104,15 +91,15 @@ _DATA = (
 )
 _PRESET = _text("preset", f"one of: {', '.join(presets.PRESETS)}")
 _SEED = _integer("seed", "random seed", "seed")
-_MODEL = _text("model", lambda: f"one of: {_models()}", default="convnet")
+_MODEL = _text("model", f"one of: {_MODELS}", default="convnet")
 _DEVICES = _integer(
     "num_devices", "devices to use (default: all); on CPU, simulate this many devices"
 )
+_NUM_SEEDS = ("evaluation.seeds", "training.seeds")
 _DRY_RUN = (
-    _boolean(
+    _switch(
         "dry_run",
         "print shapes, FLOPs, predicted memory and communication volume, then exit",
-        default=False,
     ),
     _text(
         "target",
@@ -120,6 +107,7 @@ _DRY_RUN = (
         f"{', '.join(CHIPS)}, with a topology or a number of chips as in "
         "v5e:2x4 or h100:8",
     ),
+    _DEVICES,
 )
 _PROCESSES = (
     _text(
@@ -150,9 +138,7 @@ _DISTILL = (
     _number("fraction", "use only this fraction of the labels", "labels.fraction"),
     _text("indices", "use only the clips listed in this file", "labels.indices"),
     _SEED,
-    _integer(
-        "num_seeds", "number of evaluation seeds", "evaluation.seeds", "training.seeds"
-    ),
+    _integer("num_seeds", "number of evaluation seeds", *_NUM_SEEDS),
     _text(
         "precision",
         "precision of the random features: float32, or tf32 or bfloat16 with "
@@ -161,7 +147,6 @@ _DISTILL = (
     ),
     _text("workdir", "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)"),
     *_DRY_RUN,
-    _DEVICES,
     *_PROCESSES,
 )
 _TRAIN = (
@@ -172,13 +157,12 @@ _TRAIN = (
     _integer("samples_per_class", "train on this many clips per class"),
     _number("fraction", "train on this fraction of the training split"),
     _text("indices", "train on the clips listed in this file"),
-    _boolean("herding", "select --samples_per_class clips by herding", default=False),
+    _switch("herding", "select --samples_per_class clips by herding"),
     _integer("steps", "training steps", "training.steps"),
     _integer("seed", "random seed of the first network", "seed"),
-    _integer("num_seeds", "number of networks", "evaluation.seeds", "training.seeds"),
+    _integer("num_seeds", "number of networks", *_NUM_SEEDS),
     _text("workdir", "run directory (default: runs/DATASET-MODEL-...)"),
     *_DRY_RUN,
-    _DEVICES,
 )
 _EVALUATE = (
     *_DATA,
@@ -186,10 +170,8 @@ _EVALUATE = (
     _text("coreset", "coreset.npz to score, or example, which ships with the package"),
     _text(
         "protocol",
-        lambda: (
-            "comma-separated: krr (kernel regression with random networks), "
-            f"nngp or ntk (exact kernels), or networks to train: {_models()}"
-        ),
+        "comma-separated: krr (kernel regression with random networks), "
+        f"nngp or ntk (exact kernels), or networks to train: {_MODELS}",
         default="krr",
     ),
     _text(
@@ -202,12 +184,9 @@ _EVALUATE = (
         "out",
         "folder for trainings, tables and pictures (default: evaluation in --workdir)",
     ),
-    _integer(
-        "num_seeds", "number of evaluation seeds", "evaluation.seeds", "training.seeds"
-    ),
+    _integer("num_seeds", "number of evaluation seeds", *_NUM_SEEDS),
     _integer("steps", "training steps", "training.steps"),
     *_DRY_RUN,
-    _DEVICES,
 )
 _ACTIVE = (
     *_DATA,
@@ -235,11 +214,10 @@ _ACTIVE = (
     ),
     _text("workdir", "run directory (default: runs/DATASET-active-...)"),
     *_DRY_RUN,
-    _DEVICES,
 )
 _SWEEP = (
     _text("workdir", "the sweep's folder (default: runs/FILE)"),
-    _boolean("dry_run", "list the runs and stop", default=False),
+    _switch("dry_run", "list the runs and stop"),
     _integer(
         "retries", "retries of a run whose process or worker is killed", default=3
     ),
@@ -268,10 +246,9 @@ _REPORT = (
         "spectrograms to show per class (default: a hundred in all)",
         default=0,
     ),
-    _boolean(
+    _switch(
         "all_sounds",
         "write WAV files of all spectrograms, including those that are not shown",
-        default=False,
     ),
     _integer("iterations", "iterations of Griffin-Lim", default=64),
     _integer("seed", "random seed of Griffin-Lim's phases", default=0),
@@ -280,10 +257,9 @@ _REPORT = (
 _EXPORT = (
     _text("format", f"one of: {', '.join(EXPORTS)}"),
     _text("out", "new folder of the export (default: export/FORMAT in RUN)"),
-    _boolean(
+    _switch(
         "test_clips",
         "pytorch, numpy: also write the test clips of the dataset as waveforms",
-        default=False,
     ),
     _DATA_DIR,
     _CACHE_DIR,

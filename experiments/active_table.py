@@ -68,10 +68,10 @@ def main(_):
     )
     data = active.load(config.data, config.features, coresets)
     folder = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"
-    comparison = active.compare(
+    table = active.compare(
         config, _ACQUISITIONS.value, _SEEDS.value, coresets, data, folder
     )
-    print(comparison.table)
+    print(table)
     print(f"\npicture: {folder / 'learning_curves.png'}")
 
 

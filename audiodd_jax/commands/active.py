@@ -2,19 +2,17 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from audiodd_jax.active_learning import budgets, query, rounds
-from audiodd_jax.command_line import CommandLine, names
+from audiodd_jax.command_line import CommandLine, names, table
 from audiodd_jax.commands.common import resumable, start, target
-from audiodd_jax.commands.printing import table
-from audiodd_jax.commands.train import Trained, train_source
+from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import (
-    ActiveConfig,
     Config,
     DataConfig,
     FeaturesConfig,
@@ -65,24 +63,18 @@ def run(line: CommandLine) -> None:
     with resumable(workdir, is_run=not is_comparison):
         data = load(config.data, config.features, coresets)
         if is_comparison:
-            comparison = compare(
-                config, functions, flags.num_seeds, coresets, data, workdir
-            )
+            text = compare(config, functions, flags.num_seeds, coresets, data, workdir)
         else:
             result = learn(config, data, workdir)
     if is_comparison:
-        print(comparison.table, "", sep="\n")
+        print(text, "", sep="\n")
         table([("table and picture", str(workdir))])
     else:
         _show(result, workdir)
 
 
 def _acquisitions(text: str) -> list[str]:
-    """Returns the acquisition functions that ``--acquisition`` names.
-
-    Raises:
-      UserError: an unknown name, one named twice, or none at all.
-    """
+    """Returns the acquisition functions that ``--acquisition`` names."""
     known = (*ACQUISITIONS, *extensions.names(extensions.ACQUISITIONS))
     functions = list(ACQUISITIONS) if text == "all" else names(text)
     for name in functions:
@@ -121,12 +113,7 @@ def active(
 def load(
     data: DataConfig, features: FeaturesConfig, coresets: Sequence[Coreset] = ()
 ) -> Dataset:
-    """Loads the dataset, preprocessed like the coresets to compare with.
-
-    Args:
-      data: the recordings and their splits.
-      features: settings of the features; coresets bring their own.
-      coresets: coresets to compare with.
+    """Loads the dataset, preprocessed like the coresets to compare with, if any.
 
     Raises:
       UserError: the dataset cannot be used, or a coreset has another dataset or other
@@ -158,66 +145,43 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
         learnt = rounds.label_rounds(config, data, run)
         with atomic(run.path / "labelled.npy") as file:
             np.save(file, learnt.labelled)
+        active, last = config.active, learnt.rounds[-1]
+        has_passes = query.uses_passes(active.acquisition)
         result = {
-            **_result(config.active, data, learnt),
+            **data.origin,
+            "acquisition": active.acquisition,
+            "class_names": data.class_names,
+            "budgets": {
+                text: budgets.clips(text, data.num_train, data.num_classes)
+                for text in active.budgets
+            },
+            "passes": active.passes if has_passes else 0,
+            "num_train": data.num_train,
+            "num_validation": len(data.validation.labels),
+            "num_samples": last["labelled"],
+            "test_accuracy": last["test_accuracy"],
+            "wall_seconds": last["seconds"],
+            "rounds": learnt.rounds,
             "model": config.model.name,
             "seed": config.seed,
         }
         folder = run.path / "figures"
         folder.mkdir(exist_ok=True)
         learning_curves.draw(
-            [learning_curves.curve(config.active.acquisition, [result])],
+            [learning_curves.curve(active.acquisition, [result])],
             [],
             data.num_train,
             f"{data.name}, {config.model.name}",
             folder / "learning_curve.png",
             metric=data.metric,
         )
-        card = cards.active_learning(result, config.active)
+        card = cards.active_learning(result, active)
         write_atomically(run.path / "README.md", card)
         return result
 
     record = fields.record(config, ACTIVE)
     options = presets.run_options(config, ACTIVE)
     return run_once(workdir, record, work, **options).result
-
-
-def _result(
-    active: ActiveConfig, data: Dataset, learnt: rounds.Learnt
-) -> dict[str, Any]:
-    """Returns the results of the rounds for ``result.json``."""
-    last = learnt.rounds[-1]
-    uses_passes = query.uses_passes(active.acquisition)
-    return {
-        **data.origin,
-        "acquisition": active.acquisition,
-        "class_names": data.class_names,
-        "budgets": {
-            text: budgets.clips(text, data.num_train, data.num_classes)
-            for text in active.budgets
-        },
-        "passes": active.passes if uses_passes else 0,
-        "num_train": data.num_train,
-        "num_validation": len(data.validation.labels),
-        "num_samples": last["labelled"],
-        "test_accuracy": last["test_accuracy"],
-        "wall_seconds": last["seconds"],
-        "rounds": learnt.rounds,
-    }
-
-
-class Comparison(NamedTuple):
-    """Acquisition functions compared with each other and with coresets.
-
-    Attributes:
-      curves: learning curves of the functions.
-      points: scores of the coresets, by size.
-      table: the comparison in Markdown, with a sentence per coreset.
-    """
-
-    curves: list[Curve]
-    points: list[Point]
-    table: str
 
 
 def compare(
@@ -227,18 +191,16 @@ def compare(
     coresets: Sequence[Coreset],
     data: Dataset,
     workdir: Path,
-) -> Comparison:
+) -> str:
     """Runs several functions and seeds, and trains on coresets by the same recipe.
 
     Finished runs are not repeated, and interrupted ones resume. Several coresets of one
     size count as seeds: each trains one network. A single one trains a network per
-    seed.
+    seed. Returns the comparison in Markdown, with a sentence per coreset.
 
     Args:
       config: model, training, budgets and the first seed.
-      acquisitions: names of functions.
       num_seeds: seeds of each function.
-      coresets: coresets to compare with; may be empty.
       data: the dataset, as ``load`` returns it.
       workdir: folder of the runs, the table and the figure.
 
@@ -253,15 +215,21 @@ def compare(
     if coresets:
         config = dataclasses.replace(config, features=data.features)
     seeds = [config.seed + i for i in range(num_seeds)]
-
-    def train(coreset: Coreset, seed: int) -> Trained:
-        source = source_lib.coreset_source(coreset.unpack())
-        folder = workdir / f"coreset{coreset.labels.shape[0]}-seed{seed}"
-        return train_source(
-            fields.replace(config, {"seed": seed}), data, source, folder
-        )
-
-    points = _points(coresets, seeds, train)
+    points = []
+    for clips in sorted({coreset.labels.shape[0] for coreset in coresets}):
+        same_size = [one for one in coresets if one.labels.shape[0] == clips]
+        if len(same_size) == 1:
+            same_size *= num_seeds
+        trained = []
+        for i, coreset in enumerate(same_size):
+            seed = config.seed + i
+            source = source_lib.coreset_source(coreset.unpack())
+            recipe = fields.replace(config, {"seed": seed})
+            folder = workdir / f"coreset{clips}-seed{seed}"
+            trained.append(train_source(recipe, data, source, folder))
+        accuracies = tuple(run.scores.mean for run in trained)
+        seconds = statistics.fmean(run.result["wall_seconds"] for run in trained)
+        points.append(Point(clips, accuracies, seconds))
     results: dict[str, list[dict]] = {name: [] for name in acquisitions}
     # Seeds in the outer loop, so that an interrupted comparison has every function.
     for seed in seeds:
@@ -276,43 +244,23 @@ def compare(
     rows = learning_curves.table(curves, points, counts, data.num_train)
     sentences = learning_curves.summary_sentences(curves, points)
     text = "\n\n".join([tables.markdown(rows), *sentences])
-    comparison = Comparison(curves, points, text)
-    _write(comparison, config.model.name, data, workdir)
-    return comparison
+    _write(curves, points, text, config.model.name, data, workdir)
+    return text
 
 
-def _points(
-    coresets: Sequence[Coreset],
-    seeds: Sequence[int],
-    train: Callable[[Coreset, int], Trained],
-) -> list[Point]:
-    """Trains networks on coresets, and groups their scores by size."""
-    sizes: dict[int, list[Coreset]] = {}
-    for coreset in coresets:
-        sizes.setdefault(coreset.labels.shape[0], []).append(coreset)
-    points = []
-    for clips, same_size in sorted(sizes.items()):
-        if len(same_size) == 1:
-            trained = [train(same_size[0], seed) for seed in seeds]
-        else:
-            trained = [train(one, seeds[0] + i) for i, one in enumerate(same_size)]
-        accuracies = tuple(run.scores.mean for run in trained)
-        seconds = statistics.fmean(run.result["wall_seconds"] for run in trained)
-        points.append(Point(clips, accuracies, seconds))
-    return points
-
-
-def _write(comparison: Comparison, model: str, data: Dataset, workdir: Path) -> None:
+def _write(
+    curves: Sequence[Curve],
+    points: Sequence[Point],
+    text: str,
+    model: str,
+    data: Dataset,
+    workdir: Path,
+) -> None:
     """Writes ``comparison.json``, ``README.md`` and the figure."""
     workdir.mkdir(parents=True, exist_ok=True)
-    title = f"{data.name}, {model}"
+    title, figure = f"{data.name}, {model}", workdir / "learning_curves.png"
     learning_curves.draw(
-        comparison.curves,
-        comparison.points,
-        data.num_train,
-        title,
-        workdir / "learning_curves.png",
-        metric=data.metric,
+        curves, points, data.num_train, title, figure, metric=data.metric
     )
     values = {
         "dataset": data.name,
@@ -320,9 +268,9 @@ def _write(comparison: Comparison, model: str, data: Dataset, workdir: Path) -> 
         "num_train": data.num_train,
         "curves": [
             {**curve._asdict(), "accuracies": curve.accuracies.tolist()}
-            for curve in comparison.curves
+            for curve in curves
         ],
-        "coresets": [point._asdict() for point in comparison.points],
+        "coresets": [point._asdict() for point in points],
     }
     write_json(workdir / "comparison.json", values)
     parts = [
@@ -330,7 +278,7 @@ def _write(comparison: Comparison, model: str, data: Dataset, workdir: Path) -> 
         f"{data.metric.capitalize()} on the test split in %, mean ± standard deviation "
         "over seeds; s: seconds of one run over all budgets, or of one training on the "
         "coreset.",
-        comparison.table,
+        text,
         f"![{data.metric} against labels](learning_curves.png)",
         f"Licence of the data: {data.licence}",
     ]
@@ -348,11 +296,10 @@ def _show(result: dict[str, Any], path: Path) -> None:
             f"{100 * row['test_accuracy']:{len(metric) - 2}.1f} % {seconds:6.0f}"
         )
     print()
-    table(
-        [
-            ("labelled clips", str(path / "labelled.npy")),
-            ("weights", str(path / "networks.npz")),
-            ("picture", str(path / "figures" / "learning_curve.png")),
-            ("card", str(path / "README.md")),
-        ]
-    )
+    files = {
+        "labelled clips": path / "labelled.npy",
+        "weights": path / "networks.npz",
+        "picture": path / "figures" / "learning_curve.png",
+        "card": path / "README.md",
+    }
+    table([(name, str(file)) for name, file in files.items()])

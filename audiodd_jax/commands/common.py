@@ -43,7 +43,6 @@ def start(
     # Numbers must not depend on the environment's settings of JAX.
     environment.set_numerics(jax_enable_x64=float64)
     keep_compiled(data)
-
     is_supervised = not supervisor.is_needed()
     supervisor.follow()
     if joins:
@@ -51,19 +50,6 @@ def start(
         if (address or multiprocess.in_cluster()) and not is_supervised:
             raise SystemExit(supervisor.supervise(sys.argv[1:]))
         multiprocess.join(address, flags.num_processes, flags.process_id)
-    _check_devices()
-    if count:
-        devices.limit(count)
-    if not multiprocess.is_process_zero():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
-
-
-def _check_devices() -> None:
-    """Starts JAX's backend.
-
-    Raises:
-      UserError: it cannot start on the platforms of ``JAX_PLATFORMS``.
-    """
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -73,6 +59,10 @@ def _check_devices() -> None:
             f"JAX cannot start on JAX_PLATFORMS={platforms!r} ({reason}); set "
             "JAX_PLATFORMS=cpu, or install the jax build of the accelerator"
         ) from error
+    if count:
+        devices.limit(count)
+    if not multiprocess.is_process_zero():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the end)
 
 
 def keep_compiled(data: DataConfig | None = None) -> None:
@@ -118,13 +108,9 @@ def target(flags: absl_flags.FlagValues, command: str) -> Target | None:
 
 @contextlib.contextmanager
 def resumable(workdir: Path, *, is_run: bool = False) -> Iterator[None]:
-    """Exits with a signal's code, saying how to resume, if one arrived.
+    """Exits with a signal's code, saying how to resume ``workdir``, if one arrived.
 
-    Also announces a run that was finished before.
-
-    Args:
-      workdir: the folder that the same command resumes.
-      is_run: whether the folder is a single run.
+    Also announces a single run (``is_run``) that was finished before.
     """
     is_finished = is_run and (workdir / "result.json").exists()
     try:

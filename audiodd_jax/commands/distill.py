@@ -1,5 +1,6 @@
 """``audiodd distill``: distils a dataset to a coreset, scores it and draws it."""
 
+import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,16 +8,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from audiodd_jax.active_learning import labelled_subset
-from audiodd_jax.command_line import CommandLine
-from audiodd_jax.commands import folds
+from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
-from audiodd_jax.commands.printing import percent, table
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.distillation import loop, registry
-from audiodd_jax.features import dataset
+from audiodd_jax.errors import UserError
+from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.forecast import dry_run, estimates
 from audiodd_jax.forecast.workload import check_steps, measure
@@ -46,25 +46,18 @@ def run(line: CommandLine) -> None:
         f"seed{config.seed}"
     )
     workdir = Path(flags.workdir or Path("runs") / default)
+    is_all = flags.fold == "all"
     with resumable(workdir, is_run=True):
-        if flags.fold == "all":
-            result = folds.distill(config, workdir, distill)
+        if is_all:
+            result = distill_folds(config, workdir)
         else:
             result = distill(config, workdir).result
-    if flags.fold == "all":
-        _show_folds(result, workdir)
-    else:
-        _show(result, workdir)
+    show = _show_folds if is_all else _show
+    show(result, workdir)
 
 
 class Run(NamedTuple):
-    """A finished run.
-
-    Attributes:
-      coreset: the coreset.
-      result: contents of ``result.json``.
-      path: the run directory.
-    """
+    """A finished run: its coreset, contents of ``result.json``, and directory."""
 
     coreset: Coreset
     result: dict[str, Any]
@@ -116,6 +109,65 @@ def distill(
     return Run(coreset or load_coreset(path / "coreset.npz"), result, path)
 
 
+def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
+    """Distils once per official fold, the test fold of the run ``workdir/fold1`` etc.
+
+    The same call resumes an interrupted run; finished folds are not repeated. Returns
+    the contents of ``result.json``: mean, deviation, and one row per fold.
+
+    Raises:
+      UserError: bad settings or data, or data without folds.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
+    """
+    fields.validate(config)
+    if config.labels.run or config.labels.indices:
+        raise UserError(
+            "acquired labels belong to the training clips of one test fold: give "
+            "--fold its number"
+        )
+
+    def work(run: RunDirectory) -> dict[str, Any]:
+        registry.check_dataset(config.method, config.data)
+        folds = np.unique(cache.prepare(config.data, config.features).folds)
+        folds = folds[folds > 0].tolist()
+        if len(folds) < 2:
+            raise UserError(
+                f"--fold=all needs data with folds; {config.data.name} has "
+                f"{len(folds) or 'none'} here"
+            )
+        run.start_from(-1)
+        rows = []
+        for fold in folds:
+            one_fold = fields.replace(config, {"data.fold": fold})
+            row = distill(one_fold, workdir / f"fold{fold}").result
+            rows.append(row)
+            accuracies = ("test_accuracy", "start_test_accuracy")
+            run.log({"step": fold, **{name: row[name] for name in accuracies}})
+        result = _over_folds(rows)
+        if multiprocess.is_process_zero():
+            write_atomically(workdir / "README.md", cards.folds(result))
+        return result
+
+    record = {**fields.record(config, DISTILLATION), "folds": "all"}
+    options = presets.run_options(config, DISTILLATION)
+    return run_once(workdir, record, work, **options).result
+
+
+def _over_folds(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the means and deviations over the folds' results."""
+    same = ("dataset", "dataset_version", "licence", "method", "samples_per_class")
+    own = ("fold", "num_samples", "num_train", "test_accuracy", "start_test_accuracy")
+    result = {name: rows[0][name] for name in (*same, "seed", "protocol", "start")}
+    result["measure"] = tables.metric_of(rows)
+    for name in ("test_accuracy", "start_test_accuracy"):
+        accuracies = [row[name] for row in rows]
+        result[name] = statistics.fmean(accuracies)
+        result[f"{name}_std"] = statistics.stdev(accuracies)
+    result["wall_seconds"] = sum(row["wall_seconds"] for row in rows)
+    result["folds"] = [{name: row[name] for name in own} for row in rows]
+    return result
+
+
 def _finish(
     outcome: loop.Distilled,
     data: Dataset,
@@ -157,6 +209,16 @@ def _show(result: dict[str, Any], path: Path) -> None:
     is_distilled, factor = result["steps"] > 0, result.get("factor", 1)
     baseline = "initial coreset" if is_distilled else "same number of random clips"
     packed = f", {factor} in each" if factor > 1 else ""
+    macro_f1 = teaching = ""
+    if "macro_f1" in result:  # of tags
+        macro_f1 = f"{result['macro_f1']:.3f}, before {result['start_macro_f1']:.3f}"
+    if record := result.get("teacher"):
+        views = result["views"]
+        images = f"{views} views of each spectrogram" if views else "each spectrogram"
+        teaching = (
+            f"{record['seconds']:.0f} s of training, once; labelled {images} in "
+            f"{record['labelling_seconds']:.0f} s"
+        )
     rows = [
         ("coreset", f"{result['num_samples']} spectrograms{packed}, "
          f"{result['samples_per_class']} per class: "
@@ -168,11 +230,11 @@ def _show(result: dict[str, Any], path: Path) -> None:
          f"± {100 * result['test_accuracy_std']:.1f} %"),
         (f"test {metric}, {cards.initial_in_words(result)}",
          f"{100 * result['start_test_accuracy']:.1f} % (the {baseline})"),
-        ("macro F1", _macro_f1(result)),
+        ("macro F1", macro_f1),
         ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
         ("distillation", f"{result['method']}, {result['steps']} steps, "
          f"{result['wall_seconds']:.0f} s"),
-        ("teacher", _teacher(result)),
+        ("teacher", teaching),
         ("artefact", str(path / "coreset.npz")),
         ("pictures", str(path / "figures")),
         ("card", str(path / "README.md")),
@@ -180,25 +242,6 @@ def _show(result: dict[str, Any], path: Path) -> None:
     table([(name, value) for name, value in rows if value])
     if warning := cards.warning(result):
         print("", warning, sep="\n")
-
-
-def _macro_f1(result: dict[str, Any]) -> str:
-    """Describes the macro F1 of tags."""
-    if "macro_f1" not in result:
-        return ""
-    return f"{result['macro_f1']:.3f}, before {result['start_macro_f1']:.3f}"
-
-
-def _teacher(result: dict[str, Any]) -> str:
-    """Describes how long a teacher took."""
-    if not (record := result.get("teacher")):
-        return ""
-    views = result["views"]
-    images = f"{views} views of each spectrogram" if views else "each spectrogram"
-    return (
-        f"{record['seconds']:.0f} s of training, once; labelled {images} in "
-        f"{record['labelling_seconds']:.0f} s"
-    )
 
 
 def _show_folds(result: dict[str, Any], path: Path) -> None:
@@ -209,18 +252,15 @@ def _show_folds(result: dict[str, Any], path: Path) -> None:
         return f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
 
     each = ", ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows)
-    table(
-        [
-            ("folds", f"{len(rows)}, each the test fold once"),
-            (f"test {metric}, distilled", spread("test_accuracy")),
-            ("each fold", f"{each} %"),
-            (
-                f"test {metric}, {cards.initial_in_words(result)}",
-                spread("start_test_accuracy"),
-            ),
-            ("protocol", result["protocol"]),
-            ("distillation", f"{result['wall_seconds']:.0f} s"),
-            ("each fold's run", f"{path / 'fold'}{rows[0]['fold']} and so on"),
-            ("card", str(path / "README.md")),
-        ]
-    )
+    before = f"test {metric}, {cards.initial_in_words(result)}"
+    lines = [
+        ("folds", f"{len(rows)}, each the test fold once"),
+        (f"test {metric}, distilled", spread("test_accuracy")),
+        ("each fold", f"{each} %"),
+        (before, spread("start_test_accuracy")),
+        ("protocol", result["protocol"]),
+        ("distillation", f"{result['wall_seconds']:.0f} s"),
+        ("each fold's run", f"{path / 'fold'}{rows[0]['fold']} and so on"),
+        ("card", str(path / "README.md")),
+    ]
+    table(lines)

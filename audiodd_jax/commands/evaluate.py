@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from absl import flags as absl_flags
 
-from audiodd_jax.command_line import CommandLine, names
-from audiodd_jax.commands import folds
+from audiodd_jax.command_line import CommandLine, names, table
 from audiodd_jax.commands.common import resumable, start, target
-from audiodd_jax.commands.printing import table
 from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import Config, extensions, fields, presets
 from audiodd_jax.config.names import file_stem
@@ -36,6 +33,7 @@ from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
 from audiodd_jax.runtime import progress
+from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import evaluation, teacher
 from audiodd_jax.training import scores as scores_lib
 from audiodd_jax.training import source as source_lib
@@ -47,28 +45,18 @@ PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
 SAME_SIZE = ("random", "herding")
 
 
-class Subject(NamedTuple):
-    """The coreset to evaluate.
-
-    Attributes:
-      coreset: the coreset; of a run over all folds, the first fold's.
-      folder: its run directory; ``.`` for a coreset given as a file.
-      folds: the folds' run directories, for a run over all folds.
-    """
-
-    coreset: Coreset
-    folder: Path
-    folds: list[Path]
-
-
 def run(line: CommandLine) -> None:
     """Evaluates as the command line says, and prints the scores."""
     flags = line.flags
-    protocols = names(flags.protocol)
+    protocols, against = names(flags.protocol), names(flags.against)
     check_protocols(protocols)
-    subject = _subject(flags)
-    folder = subject.folds[0] if subject.folds else subject.folder
-    base = coreset_config(subject.coreset, folder if flags.workdir else None)
+    if bool(flags.workdir) == bool(flags.coreset):
+        raise UserError("evaluate needs either --workdir or --coreset")
+    run_folder = Path(flags.workdir or ".")
+    folds = _folds(run_folder) if flags.workdir else []
+    folder = folds[0] if folds else run_folder
+    coreset = load_coreset(flags.coreset or folder / "coreset.npz")
+    base = coreset_config(coreset, folder if flags.workdir else None)
     if flags.dataset and flags.dataset != base.data.name:
         datasets.lookup(flags.dataset)
     config = line.configure(base)
@@ -77,47 +65,31 @@ def run(line: CommandLine) -> None:
     chips = target(flags, "evaluate")
     start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
     if chips:
-        config = dataclasses.replace(config, features=subject.coreset.features)
+        config = dataclasses.replace(config, features=coreset.features)
         work = measure(config, chips)
-        coreset = subject.coreset
         table(estimates.evaluation(work, chips, coreset, protocols, recipe))
         return
-    out = _out(flags, subject)
-    against = names(flags.against)
-    with resumable(out or subject.folder):
-        if subject.folds:
-            rows = compare_folds(subject.folds, protocols, against, config, recipe, out)
+    out = Path(flags.out) if flags.out else None
+    # Kernel regression without baselines leaves no folder behind.
+    if flags.workdir and not out and (protocols != ["krr"] or against):
+        out = run_folder / "evaluation"
+    with resumable(out or run_folder):
+        if folds:
+            rows = compare_folds(folds, protocols, against, config, recipe, out)
         else:
-            rows = compare(subject.coreset, protocols, against, config, recipe, out)
+            rows = compare(coreset, protocols, against, config, recipe, out)
     if out:
-        evaluation_table.write(rows, subject.coreset.class_names, out)
-    _show(rows, subject, out)
+        evaluation_table.write(rows, coreset.class_names, out)
+    _show(rows, coreset, "fold" if folds else "seed", out)
 
 
-def _subject(flags: absl_flags.FlagValues) -> Subject:
-    """Reads the coreset that the flags name.
-
-    Raises:
-      UserError: not exactly one coreset is named, or it cannot be read.
-    """
-    if bool(flags.workdir) == bool(flags.coreset):
-        raise UserError("evaluate needs either --workdir or --coreset")
-    folder = Path(flags.workdir or ".")
-    directories = folds.directories(folder) if flags.workdir else []
-    first = directories[0] if directories else folder
-    coreset = load_coreset(flags.coreset or first / "coreset.npz")
-    return Subject(coreset, folder, directories)
-
-
-def _out(flags: absl_flags.FlagValues, subject: Subject) -> Path | None:
-    """Returns the folder for trainings, tables and pictures, if any.
-
-    Kernel regression without baselines leaves no folder behind.
-    """
-    if flags.out:
-        return Path(flags.out)
-    is_plain = names(flags.protocol) == ["krr"] and not flags.against
-    return subject.folder / "evaluation" if flags.workdir and not is_plain else None
+def _folds(run_folder: Path) -> list[Path]:
+    """Returns the folds' run directories of a finished run of every fold, or none."""
+    file = run_folder / "result.json"
+    if (run_folder / "coreset.npz").exists() or not file.exists():
+        return []
+    rows = read_json(file).get("folds", [])
+    return [run_folder / f"fold{row['fold']}" for row in rows]
 
 
 def evaluate(
@@ -182,10 +154,9 @@ def compare(
             if coreset.teacher_labels is not None and settings.training.teacher_labels:
                 same_size = [name for name in baselines if name in SAME_SIZE]
                 training_sets |= {n + RELABELLED: baselines[n] for n in same_size}
-        protocol = Protocol(name, settings, data)
+        protocol = Protocol(name, settings, data, coreset)
         folder = out / file_stem(name) if out else None
-        for training_set in training_sets.items():
-            rows.append(_row(protocol, *training_set, coreset, folder))
+        rows += [protocol.row(*item, folder) for item in training_sets.items()]
     return rows
 
 
@@ -210,18 +181,13 @@ def compare_folds(
     protocols: Sequence[str],
     against: Sequence[str],
     config: Config,
-    recipe: dict[str, Any] | None = None,
-    out: Path | None = None,
+    recipe: dict[str, Any],
+    out: Path | None,
 ) -> list[Row]:
     """Scores each fold's coreset on its own test fold, with one accuracy per fold.
 
-    Args:
-      directories: the folds' run directories.
-      protocols: as for ``compare``.
-      against: as for ``compare``.
-      config: as for ``compare``; ``data.fold`` is set to each fold in turn.
-      recipe: as for ``compare``.
-      out: as for ``compare``; each fold has a folder of its own there.
+    Takes the folds' run directories and the arguments of ``compare``; ``data.fold`` is
+    set to each fold in turn, which has a folder of its own in ``out``.
     """
     by_fold = []
     for directory in directories:
@@ -230,138 +196,114 @@ def compare_folds(
         one_fold = fields.replace(config, {"data.fold": fold})
         folder = out / f"fold{fold}" if out else None
         by_fold.append(compare(coreset, protocols, against, one_fold, recipe, folder))
-    return [_over_folds(rows) for rows in zip(*by_fold, strict=True)]
-
-
-def _over_folds(rows: Sequence[Row]) -> Row:
-    """Returns a row whose accuracies are the means of the folds."""
-    means = tuple(row.scores.mean for row in rows)
-    first = rows[0].scores
-    scores = Evaluation(first.protocol, means, metric=first.metric)
-    return rows[0]._replace(scores=scores, seconds=sum(row.seconds for row in rows))
-
-
-class Scored(NamedTuple):
-    """Scores of one training set.
-
-    Attributes:
-      scores: scores on the test split.
-      seconds: duration of the original training, or of this kernel regression.
-    """
-
-    scores: Evaluation
-    seconds: float
+    joined = []
+    for rows in zip(*by_fold, strict=True):
+        first = rows[0].scores
+        means = tuple(row.scores.mean for row in rows)
+        scores = Evaluation(first.protocol, means, metric=first.metric)
+        seconds = sum(row.seconds for row in rows)
+        joined.append(rows[0]._replace(scores=scores, seconds=seconds))
+    return joined
 
 
 class Protocol(NamedTuple):
-    """A protocol with its settings and the data that it tests on.
+    """A protocol with its settings, the data that it tests on, and the coreset.
 
     Attributes:
       name: ``krr``, an exact kernel, or a network.
-      config: settings of the protocol.
       data: the dataset, preprocessed like the coreset.
     """
 
     name: str
     config: Config
     data: Dataset
+    coreset: Coreset
 
-    @property
-    def is_network(self) -> bool:
-        """Returns whether the protocol trains networks."""
-        return presets.is_network(self.name)
+    def row(self, name: str, subset: Subset | None, folder: Path | None) -> Row:
+        """Scores one training set, drawn anew for each seed if it is random."""
+        is_network = presets.is_network(self.name)
+        group = self.config.training if is_network else self.config.evaluation
+        draws = [list(range(group.seeds))]
+        is_drawn = subset is not None and subset.is_drawn
+        if is_drawn:
+            draws = [[seed] for seed in draws[0]]
+        learn = self._train if is_network else self._regress
+        scored, seconds = [], 0.0
+        for seeds in draws:
+            draw = self.config.seed + seeds[0]
+            source, clips = self._source(name, subset, draw)
+            draw_name = f"{name}-draw{draw}" if is_drawn else name
+            scores, took = learn(source, seeds, folder and folder / draw_name)
+            scored.append(scores)
+            seconds += took
+        share = clips / self.data.num_train
+        scores = scores_lib.joined(scored)
+        return Row(self.name, name, clips, share, scores, seconds)
 
-    @property
-    def seeds(self) -> range:
-        """Returns the seeds, counted from 0."""
-        group = self.config.training if self.is_network else self.config.evaluation
-        return range(group.seeds)
+    def _source(
+        self, name: str, subset: Subset | None, draw: int
+    ) -> tuple[Source, int]:
+        """Returns a training set, of real clips or the coreset, and its size."""
+        config, data, coreset = self.config, self.data, self.coreset
+        if subset is None:
+            if presets.is_network(self.name) and name == "coreset":
+                source = source_lib.network_source(coreset, config.training)
+            else:
+                arrays = coreset.unpack()
+                source = source_lib.coreset_source(arrays, name, coreset.has_tags)
+            return source, coreset.labels.shape[0]
+        embedding = subsets.Embedding(config.network, config.evaluation.networks)
+        rows = subsets.choose(subset, data, embedding, draw)
+        source = source_lib.subset_source(subset, rows, data, draw)
+        if name.endswith(RELABELLED):
+            # Views of the clips, labelled by the coreset's teacher.
+            clips = cast(Clips, source.clips)
+            images = clips.take(np.arange(len(clips.labels)))
+            recipe = fields.with_cache(coreset_config(coreset), config.data.cache_dir)
+            labelled = teacher.label(images, recipe, data)
+            source = source_lib.views_source(labelled.views, name)
+        return source, len(rows)
 
-    def score(
+    def _train(
         self, source: Source, seeds: Sequence[int], folder: Path | None
-    ) -> Scored:
-        """Learns from a training set and scores it; a given folder allows resuming."""
-        if self.is_network:
-            changes = {
-                "training.seeds": len(seeds),
-                "seed": self.config.seed + seeds[0],
-            }
-            config = fields.replace(self.config, changes)
-            trained = train_source(config, self.data, source, folder)
-            return Scored(trained.scores, trained.result["wall_seconds"])
-        began = time.perf_counter()
-        scores = self._regress(source, seeds, folder)
-        return Scored(scores, time.perf_counter() - began)
+    ) -> tuple[Evaluation, float]:
+        """Scores networks, with the seconds of their original training."""
+        changes = {"training.seeds": len(seeds), "seed": self.config.seed + seeds[0]}
+        config = fields.replace(self.config, changes)
+        trained = train_source(config, self.data, source, folder)
+        return trained.scores, trained.result["wall_seconds"]
 
     def _regress(
         self, source: Source, seeds: Sequence[int], folder: Path | None
-    ) -> Evaluation:
-        """Scores a training set by kernel regression."""
+    ) -> tuple[Evaluation, float]:
+        """Scores kernel regression, with the seconds that it took."""
+        began = time.perf_counter()
         config, test = self.config, self.data.test
         support = source.support(self.data.num_classes)
         scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
         if self.name in KERNELS:
-            return evaluation.exact_regression(
+            scores = evaluation.exact_regression(
                 support, test, self.name, scoring, folder
             )
-        with progress.waiting(f"krr on {source.record['name']}"):
-            return evaluation.kernel_regression([support], test, scoring, seeds)[0]
-
-
-def _row(
-    protocol: Protocol,
-    name: str,
-    subset: Subset | None,
-    coreset: Coreset,
-    folder: Path | None,
-) -> Row:
-    """Scores one training set, drawn anew for each seed if it is random."""
-    config, data = protocol.config, protocol.data
-    is_drawn = subset is not None and subset.is_drawn
-    scored, clips = [], coreset.labels.shape[0]
-    for seeds in [[i] for i in protocol.seeds] if is_drawn else [list(protocol.seeds)]:
-        draw = config.seed + seeds[0]
-        if subset is not None:
-            embedding = subsets.Embedding(config.network, config.evaluation.networks)
-            rows = subsets.choose(subset, data, embedding, draw)
-            source = source_lib.subset_source(subset, rows, data, draw)
-            clips = len(rows)
-            if name.endswith(RELABELLED):
-                source = _relabelled(source, name, coreset, data, config.data.cache_dir)
-        elif protocol.is_network and name == "coreset":
-            source = source_lib.network_source(coreset, config.training)
         else:
-            source = source_lib.coreset_source(coreset.unpack(), name, coreset.has_tags)
-        draw_name = f"{name}-draw{draw}" if is_drawn else name
-        scored.append(protocol.score(source, seeds, folder and folder / draw_name))
-    scores = scores_lib.joined([one.scores for one in scored])
-    seconds = sum(one.seconds for one in scored)
-    return Row(protocol.name, name, clips, clips / data.num_train, scores, seconds)
+            with progress.waiting(f"krr on {source.record['name']}"):
+                (scores,) = evaluation.kernel_regression(
+                    [support], test, scoring, seeds
+                )
+        return scores, time.perf_counter() - began
 
 
-def _relabelled(
-    source: Source, name: str, coreset: Coreset, data: Dataset, cache_dir: str
-) -> Source:
-    """Returns views of real clips, labelled by the coreset's teacher."""
-    clips = cast(Clips, source.clips)
-    images = clips.take(np.arange(len(clips.labels)))
-    config = fields.with_cache(coreset_config(coreset), cache_dir)
-    return source_lib.views_source(teacher.label(images, config, data).views, name)
-
-
-def _show(rows: Sequence[Row], subject: Subject, out: Path | None) -> None:
-    """Prints the evaluation."""
-    coreset = subject.coreset
+def _show(rows: Sequence[Row], coreset: Coreset, each: str, out: Path | None) -> None:
+    """Prints the evaluation; ``each`` accuracy of a row is of a seed or a fold."""
     size = f"{coreset.labels.shape[0]} spectrograms of {coreset.metadata['dataset']}"
     lines = [("coreset", f"{size}, {len(coreset.class_names)} classes")]
     if len(rows) == 1:
         scores = rows[0].scores
-        each, count = "folds" if subject.folds else "seeds", len(scores.accuracies)
-        number = f"{count} {each if count > 1 else each[:-1]}"
+        count = len(scores.accuracies)
         lines += [
-            ("protocol", f"{scores.protocol}, {number}"),
+            ("protocol", f"{scores.protocol}, {count} {each}{'s' * (count > 1)}"),
             (f"test {scores.metric}", str(scores)),
-            (f"all {each}", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
+            (f"all {each}s", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
         ]
     if out:
         lines.append(("tables and pictures", str(out)))

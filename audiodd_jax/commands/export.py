@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from audiodd_jax.command_line import CommandLine
+from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import keep_compiled
-from audiodd_jax.commands.printing import table
 from audiodd_jax.config import Config, DataConfig, fields, presets
 from audiodd_jax.config.names import EXPORTS
 from audiodd_jax.coreset import audio_folder
@@ -47,17 +46,6 @@ def run(line: CommandLine) -> None:
     table(rows)
 
 
-def _check(kind: str | None, test_clips: bool) -> None:
-    """Checks the format, and that it can hold test clips if they are requested."""
-    if kind not in EXPORTS:
-        near = difflib.get_close_matches(kind or "", EXPORTS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"--format must be one of {', '.join(EXPORTS)}{hint}")
-    if test_clips and kind not in _ARRAYS:
-        formats = " and ".join(_ARRAYS)
-        raise UserError(f"--test_clips works only with {formats}, not {kind}")
-
-
 def export(
     coreset: Coreset,
     kind: str,
@@ -70,7 +58,6 @@ def export(
     """Writes a coreset as a new folder for another library; returns the folder.
 
     Args:
-      coreset: the coreset.
       kind: ``pytorch``, ``numpy``, ``audiofolder`` or ``datasets``.
       out: must not exist, or be empty.
       config: network, training and data; None: the ConvNet's recipe.
@@ -81,7 +68,13 @@ def export(
       UserError: the folder is not empty, the format or a setting is not supported, or
         the test clips are not available.
     """
-    _check(kind, test_clips)
+    if kind not in EXPORTS:
+        near = difflib.get_close_matches(kind or "", EXPORTS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"--format must be one of {', '.join(EXPORTS)}{hint}")
+    if test_clips and kind not in _ARRAYS:
+        formats = " and ".join(_ARRAYS)
+        raise UserError(f"--test_clips works only with {formats}, not {kind}")
     config = config or presets.for_model(coreset_config(coreset), "convnet")
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
@@ -118,15 +111,10 @@ def export(
 
 
 def _test(coreset: Coreset, data: DataConfig) -> Clips:
-    """Returns the test clips of a coreset's dataset as waveforms.
-
-    Raises:
-      UserError: the test clips are not available.
-    """
+    """Returns the test clips of a coreset's dataset as waveforms."""
     clips = cache.prepare(data, coreset.features)
-    part = splits.assign(
-        clips.labels, clips.splits, clips.folds, clips.groups, data
-    ).test
+    given = (clips.labels, clips.splits, clips.folds, clips.groups)
+    part = splits.assign(*given, data).test
     recordings = datasets.open_source(data).read()
     # The features leave out recordings that cannot be decoded.
     rows = {name: i for i, name in enumerate(recordings.names)}

@@ -16,18 +16,7 @@ from audiodd_jax.flags import COMMANDS
 from audiodd_jax.version import __version__
 
 _HELP = ("help", "-h", "--help", "-help", "--helpfull")
-
-
-def _help() -> str:
-    lines = [
-        f"audiodd {__version__}: dataset distillation of audio in JAX",
-        "",
-        "usage: audiodd COMMAND [flags]      audiodd COMMAND --help",
-        "",
-    ]
-    lines += [f"  {name:10s} {command.summary}" for name, command in COMMANDS.items()]
-    lines += ["  help       Shows this text."]
-    return "\n".join(lines)
+_ASCII = {"±": "+-", "…": "..."}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,7 +26,11 @@ def main(argv: Sequence[str]) -> None:
       UserError: an unknown command, or any error of the command itself.
     """
     if not argv or argv[0] in _HELP:
-        print(_help())
+        print(f"audiodd {__version__}: dataset distillation of audio in JAX\n")
+        print("usage: audiodd COMMAND [flags]      audiodd COMMAND --help\n")
+        for name, command in COMMANDS.items():
+            print(f"  {name:10s} {command.summary}")
+        print("  help       Shows this text.")
         return
     name, rest = argv[0], argv[1:]
     if name in ("version", "--version"):
@@ -51,7 +44,9 @@ def main(argv: Sequence[str]) -> None:
         print(command_line.help_text(name))
         return
     line = command_line.parse(name, rest)
-    if COMMANDS[name].has_settings and not line.reads_coreset:
+    coreset = "coreset" in line.flags and line.flags.coreset is not None
+    reads_coreset = coreset or name in ("evaluate", "export")
+    if COMMANDS[name].has_settings and not reads_coreset:
         line.configure_defaults()  # refuses bad settings before JAX is imported
     # Imported only now, since commands import JAX.
     importlib.import_module(f"audiodd_jax.commands.{name}").run(line)
@@ -91,9 +86,6 @@ def run() -> None:
     explained(lambda: main(sys.argv[1:]))
 
 
-_ASCII = {"±": "+-", "…": "..."}
-
-
 def _substitute(error: UnicodeError) -> tuple[str, int]:
     """Replaces characters that an output cannot encode."""
     if not isinstance(error, UnicodeEncodeError):
@@ -103,21 +95,16 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
     return plain, error.end
 
 
-def _print_anything() -> None:
-    """Makes outputs of any encoding print all characters, escaping some of them."""
-    codecs.register_error("audiodd", _substitute)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="audiodd")
-
-
 def explained(work: Callable[[], None]) -> None:
     """Runs a function, and ends the program with one sentence if it raises an error.
 
     Raises:
       SystemExit: the function raised an error.
     """
-    _print_anything()
+    codecs.register_error("audiodd", _substitute)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="audiodd")
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
     # Otherwise it warns about a home folder that cannot be written.
@@ -145,6 +132,5 @@ def explained(work: Callable[[], None]) -> None:
                 # A regular exit would wait for them.
                 sys.stderr.flush()
                 os._exit(1)
-        raise SystemExit(
-            2 if isinstance(error, command_line.FlagsError) else 1
-        ) from None
+        is_usage = isinstance(error, command_line.FlagsError)
+        raise SystemExit(2 if is_usage else 1) from None

@@ -3,9 +3,8 @@
 import time
 from pathlib import Path
 
-from audiodd_jax.command_line import CommandLine
+from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import start
-from audiodd_jax.commands.printing import table
 from audiodd_jax.config import Config, fields
 from audiodd_jax.data import splits
 from audiodd_jax.features import cache, dataset

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audiodd_jax.command_line import CommandLine
+from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import keep_compiled
-from audiodd_jax.commands.printing import table
 from audiodd_jax.config import DataConfig
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
@@ -15,21 +14,13 @@ from audiodd_jax.report.runs import Run, find
 from audiodd_jax.runtime.files import remove_unfinished
 from audiodd_jax.runtime.locks import exclusive
 
-_DEFAULT = Options()
-
 
 def run(line: CommandLine) -> None:
     """Reports as the command line says, and prints where the files are."""
     flags = line.flags
     keep_compiled(DataConfig(cache_dir=flags.cache_dir or ""))
-    options = Options(
-        flags.galleries,
-        flags.per_class,
-        flags.iterations,
-        flags.seed,
-        flags.all_sounds,
-        flags.cache_dir or "",
-    )
+    counts = (flags.galleries, flags.per_class, flags.iterations, flags.seed)
+    options = Options(*counts, flags.all_sounds, flags.cache_dir or "")
     written = report(line.arguments, flags.out, options)
     for shown in written.shown:
         print(f"{shown.title}: {shown.caption}")
@@ -56,21 +47,20 @@ class Report(NamedTuple):
 
 
 def report(
-    folders: Sequence[str | Path], out: str | Path, options: Options = _DEFAULT
+    folders: Sequence[str | Path], out: str | Path, options: Options | None = None
 ) -> Report:
     """Writes a report of all runs: ``index.html``, tables, figures and sounds.
 
     Args:
       folders: run directories, or folders with runs at any depth.
       out: folder of the report; an earlier report is replaced.
-      options: which coresets to show, and how.
 
     Raises:
       UserError: no runs, a damaged file, or a bad option.
     """
+    options = options or Options()
     for name in ("galleries", "per_class", "iterations"):
-        if getattr(options, name) < 0:
-            value = getattr(options, name)
+        if (value := getattr(options, name)) < 0:
             raise UserError(f"--{name} must be at least 0, not {value}")
     runs = find([Path(folder) for folder in folders])
     out = Path(out)

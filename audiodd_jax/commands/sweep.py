@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-from audiodd_jax.command_line import CommandLine
-from audiodd_jax.commands.printing import table
+from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.errors import UserError
 
 

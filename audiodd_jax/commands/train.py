@@ -9,9 +9,8 @@ import flax.linen as nn
 import jax
 from absl import flags as absl_flags
 
-from audiodd_jax.command_line import CommandLine
+from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
-from audiodd_jax.commands.printing import percent, table
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import TRAINING, file_stem
 from audiodd_jax.coreset import subsets
@@ -28,7 +27,7 @@ from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
-from audiodd_jax.training import evaluation, fit, networks_file
+from audiodd_jax.training import evaluation, networks_file
 from audiodd_jax.training import scores as scores_lib
 from audiodd_jax.training import source as source_lib
 from audiodd_jax.training.scores import Evaluation
@@ -61,11 +60,7 @@ def run(line: CommandLine) -> None:
 
 
 def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
-    """Returns the clips that the flags select, and the name of the training set.
-
-    Raises:
-      UserError: flags that exclude each other, or a bad number or file.
-    """
+    """Returns the clips that the flags select, and the name of the training set."""
     choices = ("coreset", "samples_per_class", "fraction", "indices")
     given = [name for name in choices if flags[name].present]
     if len(given) > 1:
@@ -87,13 +82,7 @@ def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
 
 
 class Trained(NamedTuple):
-    """A finished training.
-
-    Attributes:
-      scores: scores on the test split.
-      result: contents of ``result.json``.
-      path: the run directory, or None.
-    """
+    """A finished training: test scores, contents of ``result.json``, run directory."""
 
     scores: Evaluation
     result: dict[str, Any]
@@ -171,14 +160,24 @@ def train_source(
             config.model, config.training, config.seed, data, source, run, model
         )
         with progress.waiting("scoring on the test split"):
-            scores = evaluation.networks(
-                fitted, data.test, config.model.name, data.num_classes
-            )
+            name = config.model.name
+            scores = evaluation.networks(fitted, data.test, name, data.num_classes)
+        leaves = jax.tree.leaves(fitted.networks.variables.params)
+        clips, last = source.clips.labels.shape[0], fitted.history[-1]
+        learns_from = source.record["name"]
         result = {
             **data.origin,
-            "model": config.model.name,
+            "model": name,
             "seed": config.seed,
-            **_result(source, fitted, data.num_train),
+            "parameters": sum(x.size for x in leaves) // len(fitted.best_steps),
+            "learns_from": learns_from,
+            "num_samples": clips,
+            "num_train": data.num_train,
+            "fraction_of_train": clips / data.num_train,
+            "steps": fitted.steps,
+            "best_steps": fitted.best_steps,
+            "wall_seconds": last["seconds"],
+            "validation_accuracy": last.get("validation_accuracy"),
             **scores.summary(data.class_names),
         }
         if run:
@@ -186,8 +185,11 @@ def train_source(
             save(run.path / "networks.npz", fitted.networks, data, config.model)
             card = cards.training(result, str(scores), config.model, config.training)
             write_atomically(run.path / "README.md", card)
-            title = f"{data.name}, {config.model.name}, {result['learns_from']}"
-            _draw(fitted, scores, data, title, run.path / "figures")
+            title = f"{data.name}, {name}, {learns_from}"
+            folder = run.path / "figures"
+            folder.mkdir(exist_ok=True)
+            figures.curves(fitted.history, title, folder / "curves.png", data.metric)
+            figures.by_class(scores, data.class_names, title, folder / "confusion.png")
         return result
 
     if workdir is None:
@@ -202,39 +204,11 @@ def train_source(
     return Trained(scores_lib.from_summary(result), result, path)
 
 
-def _result(source: Source, fitted: fit.Fitted, num_train: int) -> dict[str, Any]:
-    """Returns a training's part of ``result.json``."""
-    clips = source.clips.labels.shape[0]
-    last = fitted.history[-1]
-    leaves = jax.tree.leaves(fitted.networks.variables.params)
-    return {
-        "parameters": sum(x.size for x in leaves) // len(fitted.best_steps),
-        "learns_from": source.record["name"],
-        "num_samples": clips,
-        "num_train": num_train,
-        "fraction_of_train": clips / num_train,
-        "steps": fitted.steps,
-        "best_steps": fitted.best_steps,
-        "wall_seconds": last["seconds"],
-        "validation_accuracy": last.get("validation_accuracy"),
-    }
-
-
-def _draw(
-    fitted: fit.Fitted, scores: Evaluation, data: Dataset, title: str, folder: Path
-) -> None:
-    """Draws the metrics over steps, and the confusion matrix."""
-    folder.mkdir(exist_ok=True)
-    figures.curves(fitted.history, title, folder / "curves.png", data.metric)
-    figures.by_class(scores, data.class_names, title, folder / "confusion.png")
-
-
 def _show(trained: Trained, workdir: Path) -> None:
     """Prints the result of a training."""
     scores, result = trained.scores, trained.result
-    half_width = result["test_accuracy_interval95"]
     interval = ""
-    if half_width is not None:
+    if (half_width := result["test_accuracy_interval95"]) is not None:
         interval = f" (95 % interval ± {100 * half_width:.1f})"
     tested = {k: v for k, v in cards.per_class(result).items() if v is not None}
     hardest = min(tested, key=tested.__getitem__)

@@ -11,7 +11,7 @@ from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
 from audiodd_jax.active_learning import labelled_subset
-from audiodd_jax.commands import folds
+from audiodd_jax.commands import distill
 from audiodd_jax.config import fields
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
@@ -196,7 +196,7 @@ def test_bad_settings_are_named(changes, message, active_run, data):
 def test_a_labelled_subset_belongs_to_one_fold(tmp_path):
     config = settings(labels__run="runs/bald", labels__budget="20%")
     with pytest.raises(UserError, match="give --fold its number"):
-        folds.distill(config, tmp_path / "run", audiodd_jax.distill)
+        distill.distill_folds(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

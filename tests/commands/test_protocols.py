@@ -9,7 +9,7 @@ import pytest
 
 import audiodd_jax
 from audiodd_jax.commands import distill as distill_command
-from audiodd_jax.commands import folds, main
+from audiodd_jax.commands import evaluate, main
 from audiodd_jax.data.published import esc50, speech_commands, urbansound8k
 from audiodd_jax.errors import UserError
 
@@ -209,7 +209,7 @@ def test_fold_all_needs_data_with_folds(capsys, cache, tmp_path):
         run(capsys, "distill", "--fold=all", *TINY, f"--workdir={tmp_path / 'run'}")
     with pytest.raises(UserError, match="--fold is the number of a fold, or all"):
         run(capsys, "prepare", "--fold=first")
-    assert folds.directories(tmp_path / "run") == []
+    assert evaluate._folds(tmp_path / "run") == []
 
 
 @pytest.mark.slow
