@@ -20,14 +20,9 @@ _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 @contextlib.contextmanager
 def writable(folder: Path, what: str, advice: str) -> Iterator[None]:
-    """Explains to the user that the block could not write ``folder``.
+    """Turns an OSError of the block, if ``folder`` is not writable, into a UserError.
 
-    Args:
-      what: names the folder in the message, such as ``the cache``.
-      advice: tells the user how to proceed.
-
-    Raises:
-      UserError: the block raised an OSError because the folder is not writable.
+    It names the folder by ``what`` it is, such as ``the cache``, and ends in advice.
     """
     try:
         yield

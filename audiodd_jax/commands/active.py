@@ -97,7 +97,6 @@ def active(
 
     Args:
       config: a configuration made by ``for_active``.
-      workdir: the run directory.
       cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
 
     Raises:
@@ -203,10 +202,6 @@ def compare(
       num_seeds: seeds of each function.
       data: the dataset, as ``load`` returns it.
       workdir: folder of the runs, the table and the figure.
-
-    Raises:
-      UserError: bad settings, or a folder that holds something else.
-      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
     if (workdir / ".lock").exists():
         raise UserError(

@@ -24,11 +24,7 @@ from audiodd_jax.runtime.signals import Interrupted
 def start(
     flags: absl_flags.FlagValues, data: DataConfig, *, float64: bool = False
 ) -> None:
-    """Starts JAX with the devices and processes of the flags.
-
-    Raises:
-      UserError: devices or processes that do not exist.
-    """
+    """Starts JAX with the devices and processes of the flags, which must exist."""
     count = flags.num_devices
     if count is not None and count < 1:
         raise UserError(f"--num_devices must be at least 1, not {count}")
@@ -90,9 +86,7 @@ def _processor(file: Path = Path("/proc/cpuinfo")) -> str:
 def target(flags: absl_flags.FlagValues, command: str) -> Target | None:
     """Returns the accelerator of ``--target``, if any.
 
-    Raises:
-      UserError: an unknown accelerator, or one of ``--dry_run`` and ``--target``
-        without the other, which only distill's dry run accepts.
+    Only distill has a dry run without it, and no command has it without a dry run.
     """
     if not flags.target:
         if flags.dry_run and command != "distill":

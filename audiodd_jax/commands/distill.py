@@ -76,7 +76,6 @@ def distill(
 
     Args:
       config: the whole configuration, as ``for_dataset`` makes it.
-      workdir: the run directory.
       cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
       mesh: devices of the run (``runtime.devices.make_mesh``); None: all devices of all
         processes. Results depend on it by rounding only.
@@ -113,11 +112,8 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
     """Distils once per official fold, the test fold of the run ``workdir/fold1`` etc.
 
     The same call resumes an interrupted run; finished folds are not repeated. Returns
-    the contents of ``result.json``: mean, deviation, and one row per fold.
-
-    Raises:
-      UserError: bad settings or data, or data without folds.
-      Interrupted: on SIGTERM or SIGINT; the state is saved.
+    the contents of ``result.json``: mean, deviation, and one row per fold. Raises what
+    ``distill`` raises, and UserError for data without folds.
     """
     fields.validate(config)
     if config.labels.run or config.labels.indices:

@@ -17,11 +17,7 @@ from audiodd_jax.version import __version__
 
 def run(line: CommandLine) -> None:
     """Prints what this machine has, and how to fix what it lacks."""
-    table(examine(line.configure_defaults().data))
-
-
-def examine(data: DataConfig) -> list[tuple[str, str]]:
-    """Returns rows of name and finding; problems come with advice."""
+    data = line.configure_defaults().data
     packages = {package: installed_version(package) for package in PACKAGES}
     versions = [
         f"{name} {version}" if version else f"{name} is missing: pip install {name}"
@@ -48,13 +44,14 @@ def examine(data: DataConfig) -> list[tuple[str, str]]:
     try:
         cache = datasets.cache_root(data)
     except UserError as error:
-        return [*rows, ("cache", str(error))]
+        table([*rows, ("cache", str(error))])
+        return
     rows += machine.examine(cache, backend)
     rows += [(f"dataset {n}", _dataset(n, data)) for n in datasets.DATASETS]
     if importlib.util.find_spec("neural_tangents") is None:
         advice = "not installed; pip install 'audiodd_jax[exact]' adds them"
         rows.append(("exact kernels", advice))
-    return rows
+    table(rows)
 
 
 def _dataset(name: str, data: DataConfig) -> str:

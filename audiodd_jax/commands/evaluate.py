@@ -98,7 +98,6 @@ def evaluate(
     """Scores a coreset by kernel regression on the test split of its dataset.
 
     Args:
-      coreset: the coreset to score.
       config: data and evaluation; None: as it was distilled. Feature settings and
         normalisation are always the coreset's.
       cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
@@ -121,7 +120,6 @@ def compare(
     """Scores a coreset and baselines on the test split of its dataset.
 
     Args:
-      coreset: the coreset to score.
       protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``, or
         ``package.module:factory`` of another network.
       against: baselines: ``random``, ``herding`` (the same number of real clips per
@@ -161,11 +159,7 @@ def compare(
 
 
 def check_protocols(protocols: Sequence[str]) -> None:
-    """Checks the protocols' names.
-
-    Raises:
-      UserError: an unknown protocol.
-    """
+    """Checks the protocols' names; raises UserError for an unknown one."""
     for protocol in protocols:
         if ":" in protocol:
             extensions.from_path(protocol)
@@ -207,12 +201,7 @@ def compare_folds(
 
 
 class Protocol(NamedTuple):
-    """A protocol with its settings, the data that it tests on, and the coreset.
-
-    Attributes:
-      name: ``krr``, an exact kernel, or a network.
-      data: the dataset, preprocessed like the coreset.
-    """
+    """A protocol with its settings, a coreset, and data preprocessed like it."""
 
     name: str
     config: Config
@@ -287,9 +276,8 @@ class Protocol(NamedTuple):
             )
         else:
             with progress.waiting(f"krr on {source.record['name']}"):
-                (scores,) = evaluation.kernel_regression(
-                    [support], test, scoring, seeds
-                )
+                results = evaluation.kernel_regression([support], test, scoring, seeds)
+            (scores,) = results
         return scores, time.perf_counter() - began
 
 

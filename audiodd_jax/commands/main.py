@@ -96,11 +96,7 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
 
 
 def explained(work: Callable[[], None]) -> None:
-    """Runs a function, and ends the program with one sentence if it raises an error.
-
-    Raises:
-      SystemExit: the function raised an error.
-    """
+    """Runs a function; an error ends the program (SystemExit) with one sentence."""
     codecs.register_error("audiodd", _substitute)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

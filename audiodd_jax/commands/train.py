@@ -103,7 +103,6 @@ def train(
     Args:
       config: data, model and training. With a coreset, the feature settings and the
         normalisation are the coreset's.
-      workdir: the run directory.
       learns_from: training set; None: all training clips.
       cache_dir: folder for downloads and features; None: ``config.data.cache_dir``.
       model: your own network: a Flax linen module, or the factory of a linen or nnx
@@ -142,15 +141,9 @@ def train_source(
     """Trains on a training set, scores the networks, and records the run.
 
     Args:
-      config: the network, its training, and the first seed.
       data: the dataset, for validation and test.
-      source: the training set.
       workdir: the run directory; None: memory only.
       model: the module to train; None: as ``config.model`` describes it.
-
-    Raises:
-      UserError: bad settings, or a folder that holds something else.
-      Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
 
     def work(run: RunDirectory | None) -> dict[str, Any]:

@@ -125,10 +125,7 @@ def perform(
     """Runs one run to its end, also as a cluster's task; the outcome is in the record.
 
     A finished run is skipped, an interrupted one resumes, and a killed one is retried.
-
-    Args:
-      environment: variables in addition to this process's.
-      is_stopping: whether the sweep has been asked to stop.
+    ``environment`` adds to this process's variables.
     """
     # When a worker is killed, its run's process takes a moment to notice.
     lock, until = sweep.workdir / plan.name / ".lock", time.monotonic() + _PATIENCE

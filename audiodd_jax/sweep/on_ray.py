@@ -33,12 +33,10 @@ def run(
     update: Callable[[], None],
     stop_signal: Callable[[], int],
 ) -> None:
-    """Runs all plans on a cluster; the outcomes are in the sweep's record.
+    """Runs all plans on a cluster, with ``local.run``'s functions.
 
     Args:
       address: ``auto``, ``HOST:PORT``, or ``local`` to start a cluster here.
-      update: shows the runs' states; called repeatedly.
-      stop_signal: returns the signal that arrived, or 0; a signal cancels all runs.
 
     Raises:
       UserError: Ray is not installed, or the cluster cannot be reached.

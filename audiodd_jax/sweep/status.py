@@ -48,11 +48,7 @@ class Sweep(NamedTuple):
 
 @contextlib.contextmanager
 def held(workdir: Path) -> Iterator[None]:
-    """Locks the sweep's folder for one process.
-
-    Raises:
-      UserError: another sweep holds it, or it is a run or a file.
-    """
+    """Locks the sweep's folder for one process."""
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; a sweep needs its own folder")
     lock = hold_folder(workdir, ".sweep", "the sweep's folder")
@@ -66,11 +62,7 @@ def held(workdir: Path) -> Iterator[None]:
 
 
 def queue(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
-    """Records the unfinished runs as waiting, and returns them.
-
-    Raises:
-      UserError: a run of the same name was started with other flags.
-    """
+    """Records the unfinished runs as waiting, and returns them."""
     unfinished = []
     for plan, state in zip(plans, read(plans, workdir), strict=True):
         if state.flags and state.flags != plan.flags:
