@@ -208,7 +208,7 @@ class Protocol(NamedTuple):
     data: Dataset
     coreset: Coreset
 
-    def row(self, name: str, subset: Subset | None, folder: Path | None) -> Row:
+    def row(self, learns_from: str, subset: Subset | None, folder: Path | None) -> Row:
         """Scores one training set, drawn anew for each seed if it is random."""
         is_network = presets.is_network(self.name)
         group = self.config.training if is_network else self.config.evaluation
@@ -220,37 +220,38 @@ class Protocol(NamedTuple):
         scored, seconds = [], 0.0
         for seeds in draws:
             draw = self.config.seed + seeds[0]
-            source, clips = self._source(name, subset, draw)
-            draw_name = f"{name}-draw{draw}" if is_drawn else name
-            scores, took = learn(source, seeds, folder and folder / draw_name)
+            source, clips = self._training_set(learns_from, subset, draw)
+            stem = f"{learns_from}-draw{draw}" if is_drawn else learns_from
+            scores, took = learn(source, seeds, folder and folder / stem)
             scored.append(scores)
             seconds += took
         share = clips / self.data.num_train
         scores = scores_lib.joined(scored)
-        return Row(self.name, name, clips, share, scores, seconds)
+        return Row(self.name, learns_from, clips, share, scores, seconds)
 
-    def _source(
-        self, name: str, subset: Subset | None, draw: int
+    def _training_set(
+        self, learns_from: str, subset: Subset | None, draw: int
     ) -> tuple[Source, int]:
         """Returns a training set, of real clips or the coreset, and its size."""
         config, data, coreset = self.config, self.data, self.coreset
         if subset is None:
-            if presets.is_network(self.name) and name == "coreset":
+            if presets.is_network(self.name) and learns_from == "coreset":
                 source = source_lib.network_source(coreset, config.training)
             else:
                 arrays = coreset.unpack()
-                source = source_lib.coreset_source(arrays, name, coreset.has_tags)
+                has_tags = coreset.has_tags
+                source = source_lib.coreset_source(arrays, learns_from, has_tags)
             return source, coreset.labels.shape[0]
         embedding = subsets.Embedding(config.network, config.evaluation.networks)
         rows = subsets.choose(subset, data, embedding, draw)
         source = source_lib.subset_source(subset, rows, data, draw)
-        if name.endswith(RELABELLED):
+        if learns_from.endswith(RELABELLED):
             # Views of the clips, labelled by the coreset's teacher.
             clips = cast(Clips, source.clips)
             images = clips.take(np.arange(len(clips.labels)))
             recipe = fields.with_cache(coreset_config(coreset), config.data.cache_dir)
             labelled = teacher.label(images, recipe, data)
-            source = source_lib.views_source(labelled.views, name)
+            source = source_lib.views_source(labelled.views, learns_from)
         return source, len(rows)
 
     def _train(
