@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from audiodd_jax.config import FeaturesConfig, ViewsConfig, fields
 from audiodd_jax.coreset import views as views_lib
@@ -18,10 +18,11 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import from_waveform, inversion
+from audiodd_jax.features import inversion
 from audiodd_jax.features import normalization as normalization_lib
+from audiodd_jax.features.artefact import Artefact, opened, statistics
 from audiodd_jax.features.labels import tag_threshold
-from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
+from audiodd_jax.runtime.files import save_npz
 
 FORMAT = 1
 # Name of the coreset that comes with the package.
@@ -29,7 +30,7 @@ EXAMPLE = "example"
 
 
 @dataclasses.dataclass(frozen=True)
-class Coreset:
+class Coreset(Artefact):
     """A coreset with everything that is needed to use it.
 
     Attributes:
@@ -57,9 +58,7 @@ class Coreset:
     @property
     def normalization(self) -> normalization_lib.Normalization:
         """Statistics that standardised the images."""
-        stats = self.metadata["normalization"]
-        mean, std = (np.array(stats[name], np.float32) for name in ("mean", "std"))
-        return normalization_lib.Normalization(mean, std)
+        return statistics(self.metadata)
 
     @property
     def factor(self) -> int:
@@ -134,19 +133,6 @@ class Coreset:
             arrays["teacher_labels"] = self.teacher_labels
         return arrays
 
-    def normalize(
-        self, waveform: Float[np.ndarray, "..."], sample_rate: int
-    ) -> Float[Array, "b f t 1"]:
-        """Computes spectrograms of recordings, standardised as the coreset is.
-
-        Args:
-          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
-          sample_rate: sample rate in Hz.
-        """
-        return from_waveform.standardized(
-            waveform, sample_rate, self.features, self.normalization
-        )
-
     def sounds(
         self, *, seed: int = 0, iterations: int = 64
     ) -> Float[np.ndarray, "k samples"]:
@@ -187,22 +173,15 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     path = Path(path)
     if path == Path(EXAMPLE) and not path.is_file():
         path = Path(__file__).with_name("example_coreset.npz")
-    if not path.is_file():
-        raise UserError(f"there is no coreset {path}")
-    try:
-        arrays = load_npz(path)
-        images, labels = arrays["images"], arrays["labels"]
-        class_names = tuple(str(name) for name in arrays["class_names"])
-        metadata = json.loads(str(arrays["metadata"]))
-        if metadata["format"] > FORMAT:
-            raise UserError(
-                f"{path} has format {metadata['format']}; this version reads {FORMAT}"
-            )
-        teacher_labels = arrays.get("teacher_labels")
-        result = Coreset(images, labels, class_names, metadata, teacher_labels)
+    with opened(path, "coreset", FORMAT) as (arrays, metadata):
+        result = Coreset(
+            arrays["images"],
+            arrays["labels"],
+            tuple(str(name) for name in arrays["class_names"]),
+            metadata,
+            arrays.get("teacher_labels"),
+        )
         is_well_formed = _is_well_formed(result)
-    except DAMAGE as error:
-        raise UserError(f"{path} is not a coreset of audiodd_jax") from error
     if not is_well_formed:
         raise UserError(f"{path} is damaged: its arrays do not match its metadata")
     return result

@@ -16,19 +16,18 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from audiodd_jax.config import FeaturesConfig, ModelConfig, fields
-from audiodd_jax.errors import UserError
-from audiodd_jax.features import from_waveform
+from audiodd_jax.features.artefact import Artefact, opened, statistics
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models, user_network
 from audiodd_jax.networks.models import Network, Variables
-from audiodd_jax.runtime.files import DAMAGE, load_npz, save_npz
+from audiodd_jax.runtime.files import save_npz
 
 FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainedNetworks:
+class TrainedNetworks(Artefact):
     """An ensemble of the networks of several seeds.
 
     Attributes:
@@ -64,19 +63,6 @@ class TrainedNetworks:
             jnp.float32(temperature),
             model=model,
             has_tags=self.has_tags,
-        )
-
-    def normalize(
-        self, waveform: Float[np.ndarray, "..."], sample_rate: int
-    ) -> Float[Array, "b f t 1"]:
-        """Computes spectrograms of recordings, as ``predict`` takes them.
-
-        Args:
-          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
-          sample_rate: sample rate in Hz.
-        """
-        return from_waveform.standardized(
-            waveform, sample_rate, self.features, self.normalization
         )
 
 
@@ -141,31 +127,16 @@ def load_networks(
     Raises:
       UserError: the file does not exist, is damaged, or has a newer format.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no networks file {path}")
-    try:
-        arrays = load_npz(path)
-        metadata = json.loads(str(arrays.pop("metadata")))
-        if metadata["format"] > FORMAT:
-            raise UserError(
-                f"{path} has format {metadata['format']}; this version reads {FORMAT}"
-            )
-        stats = metadata["normalization"]
-        mean, std = (
-            np.array(stats[name], np.float32) for name in Normalization._fields
-        )
+    with opened(Path(path), "networks file", FORMAT) as (arrays, metadata):
         return TrainedNetworks(
             _network(arrays),
             fields.build(ModelConfig, metadata["model"]),
             tuple(metadata["class_names"]),
             fields.build(FeaturesConfig, metadata["features"]),
-            Normalization(mean, std),
+            statistics(metadata),
             model and user_network.wrapped(model, len(metadata["class_names"])),
             metadata.get("has_tags", False),
         )
-    except DAMAGE as error:
-        raise UserError(f"{path} is not a networks file of audiodd_jax") from error
 
 
 def _network(arrays: dict[str, np.ndarray]) -> Network:

@@ -18,7 +18,7 @@ from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import augment as augment_lib
-from audiodd_jax.features import from_waveform, normalization
+from audiodd_jax.features import normalization
 from audiodd_jax.networks import models
 from audiodd_jax.report.exports import network_folder
 from audiodd_jax.report.exports.network_folder import Recipe
@@ -98,7 +98,8 @@ def test_the_exported_log_mel_matches_ours_to_a_thousandth_of_a_decibel(
     base = labelled(teacher_labels=None)
     features = dataclasses.replace(base.features, **settings)
     metadata = {**base.metadata, "features": dataclasses.asdict(features)}
-    folder = written(tmp_path / "out", dataclasses.replace(base, metadata=metadata))
+    coreset = dataclasses.replace(base, metadata=metadata)
+    folder = written(tmp_path / "out", coreset)
     module = loaded(folder, "preprocess", monkeypatch)
     rng = np.random.default_rng(0)
     for length in (1000, 4000, 7000):
@@ -106,15 +107,13 @@ def test_the_exported_log_mel_matches_ours_to_a_thousandth_of_a_decibel(
         sweep = np.sin(2 * np.pi * (200 + 900 * time) * time) * np.exp(-2 * time)
         waveform = 0.3 * sweep + 0.01 * rng.standard_normal(length)
         waveform = waveform.astype(np.float32)
-        ours = from_waveform.standardized(waveform, 8000, features, base.normalization)
+        ours = coreset.normalize(waveform, 8000)
         found = module.preprocess(waveform, 8000)
         assert found.dtype == np.float32
         decibel = np.abs(found - np.asarray(ours)[0, ..., 0]).max() * 12
         assert decibel < 1e-3
     silent = module.preprocess(np.zeros(3000), 8000)
-    ours = from_waveform.standardized(
-        np.zeros(3000), 8000, features, base.normalization
-    )
+    ours = coreset.normalize(np.zeros(3000), 8000)
     np.testing.assert_allclose(silent, np.asarray(ours)[0, ..., 0], rtol=1e-6)
 
 
