@@ -7,14 +7,13 @@ References:
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.data import tags
@@ -27,12 +26,7 @@ _CHUNK = 512
 
 
 class Embedding(NamedTuple):
-    """The random networks that embed clips.
-
-    Attributes:
-      network: settings of each network.
-      count: number of networks.
-    """
+    """The random networks that embed clips: their settings and number."""
 
     network: RandomNetworkConfig
     count: int
@@ -46,40 +40,23 @@ def select(
     per_class: int,
     embedding: Embedding | None,
 ) -> Int[np.ndarray, " s"]:
-    """Selects ``per_class`` clips of each class, in class order.
+    """Selects ``per_class`` clips of each class by a method of ``CHOOSE``.
 
-    Args:
-      method: ``random``, ``herding`` or ``k_center``.
-      embedding: not used by ``random``.
+    The embedding is not used by ``random``.
 
     Raises:
       UserError: a class has fewer than ``per_class`` clips.
     """
     if method == "random":
-        return random_rows(key, clips.labels, class_names, per_class)
-    rows = {"herding": herding_rows, "k_center": k_center_rows}[method]
-    features = embed(key, clips, embedding)
-    return rows(features, clips.labels, class_names, per_class)
+        given = np.asarray(jax.random.permutation(key, len(clips.labels)))
+    else:
+        given = embed(key, clips, embedding)
+    return class_by_class(method, given, clips.labels, class_names, per_class)
 
 
-def random_rows(
-    key: Key[Array, ""],
-    labels: Int[Array, "b *c"],
-    class_names: tuple[str, ...],
-    per_class: int,
-) -> Int[np.ndarray, " s"]:
-    """Draws ``per_class`` clips of each class without replacement, in class order.
-
-    Raises:
-      UserError: a class has fewer.
-    """
-    order = np.asarray(jax.random.permutation(key, len(labels)))
-    first = lambda members, free: order[free[order]][:per_class]
-    return _class_by_class(first, labels, class_names, per_class)
-
-
-def _class_by_class(
-    choose: Callable[[Bool[np.ndarray, " b"], Bool[np.ndarray, " b"]], Any],
+def class_by_class(
+    method: str,
+    given: Int[np.ndarray, " b"] | Float[Array, "b d"],
     labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
     per_class: int,
@@ -87,8 +64,10 @@ def _class_by_class(
     """Chooses clips for each class; returns them in class order, without repetitions.
 
     A clip with several tags can be chosen for any one of them, so rare tags choose
-    first. ``choose(members, free)`` returns ``per_class`` rows, given masks of the
-    clips of a class and of all clips that are not chosen yet.
+    first. ``given`` is what the method chooses by: a random order, or features.
+
+    Raises:
+      UserError: a class has fewer than ``per_class`` clips.
     """
     counts = check_counts(labels, class_names, per_class)
     labels = np.asarray(labels)
@@ -104,7 +83,7 @@ def _class_by_class(
                 f"{class_names[label]!r} are left after rarer tags have chosen "
                 "theirs; lower it"
             )
-        rows[label] = np.asarray(choose(members, free))
+        rows[label] = np.asarray(CHOOSE[method](given, members, free, per_class))
         is_free[rows[label]] = False
     return np.concatenate([rows[label] for label in range(counts.size)])
 
@@ -132,70 +111,6 @@ def ranks_in_class(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
     starts = np.repeat(np.cumsum(counts) - counts, counts)
     ranks[order] = np.arange(len(classes)) - starts
     return ranks
-
-
-def _mean(
-    features: Float[Array, "b d"], members: Bool[Array | np.ndarray, " b"]
-) -> Float[Array, " d"]:
-    """Mean over the clips of a class."""
-    return jnp.sum(jnp.where(members[:, None], features, 0), 0) / members.sum()
-
-
-def herding_rows(
-    features: Float[Array, "b d"],
-    labels: Int[Array, "b *c"],
-    class_names: tuple[str, ...],
-    per_class: int,
-) -> Int[np.ndarray, " s"]:
-    """Selects clips whose mean approximates the mean of their class, greedily.
-
-    Each step adds the clip that minimises ``|| mu - (sum + phi) / (i + 1) ||``.
-
-    Raises:
-      UserError: a class has fewer than ``per_class`` clips.
-    """
-
-    @jax.jit
-    def choose(features: Array, members: Array, free: Array) -> Array:
-        mean = _mean(features, members)
-        norms = jnp.sum(features**2, 1)
-
-        def next_clip(carry: tuple, i: Array) -> tuple[tuple, Array]:
-            total, free = carry
-            # || (i + 1) mu - total - phi ||^2, without constant terms.
-            target = (i + 1) * mean - total
-            gap = norms - 2 * jnp.dot(features, target, precision="highest")
-            row = jnp.argmin(jnp.where(free, gap, jnp.inf))
-            return (total + features[row], free.at[row].set(False)), row
-
-        start = (jnp.zeros_like(mean), free)
-        return lax.scan(next_clip, start, jnp.arange(per_class))[1]
-
-    herd = functools.partial(choose, features)
-    return _class_by_class(herd, labels, class_names, per_class)
-
-
-def k_center_rows(
-    features: Float[Array, "b d"],
-    labels: Int[Array, "b *c"],
-    class_names: tuple[str, ...],
-    per_class: int,
-) -> Int[np.ndarray, " s"]:
-    """Selects clips that cover their class: each is the farthest from the ones before.
-
-    The first is nearest to the class's mean.
-
-    Raises:
-      UserError: a class has fewer than ``per_class`` clips.
-    """
-
-    def choose(members: np.ndarray, free: np.ndarray) -> Int[Array, " count"]:
-        nearness = 1 / (1 + squared_distances(features, _mean(features, members)))
-        # Clips of other classes count as chosen.
-        gaps = jnp.where(free, jnp.inf, -1.0)
-        return farthest_first(features, gaps, nearness, per_class)
-
-    return _class_by_class(choose, labels, class_names, per_class)
 
 
 def squared_distances(
@@ -236,6 +151,52 @@ def farthest_first(
     return lax.scan(choose, gaps, None, count)[1]
 
 
+# The functions below take masks of the clips of a class, and of those that are free.
+
+
+def _random(
+    order: Int[np.ndarray, " b"], _: np.ndarray, free: np.ndarray, count: int
+) -> Int[np.ndarray, " count"]:
+    return order[free[order]][:count]
+
+
+def _mean(features: Array, members: Array | np.ndarray) -> Float[Array, " d"]:
+    return jnp.sum(jnp.where(members[:, None], features, 0), 0) / members.sum()
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _herding(
+    features: Float[Array, "b d"], members: Array, free: Array, count: int
+) -> Int[Array, " count"]:
+    """Each step adds the clip that minimises ``|| mu - (sum + phi) / (i + 1) ||``."""
+    mean = _mean(features, members)
+    norms = jnp.sum(features**2, 1)
+
+    def next_clip(carry: tuple, i: Array) -> tuple[tuple, Array]:
+        total, free = carry
+        # || (i + 1) mu - total - phi ||^2, without constant terms.
+        target = (i + 1) * mean - total
+        gap = norms - 2 * jnp.dot(features, target, precision="highest")
+        row = jnp.argmin(jnp.where(free, gap, jnp.inf))
+        return (total + features[row], free.at[row].set(False)), row
+
+    start = (jnp.zeros_like(mean), free)
+    return lax.scan(next_clip, start, jnp.arange(count))[1]
+
+
+def _k_center(
+    features: Float[Array, "b d"], members: np.ndarray, free: np.ndarray, count: int
+) -> Int[Array, " count"]:
+    """The clip nearest to the mean, and then always the farthest from those before."""
+    nearness = 1 / (1 + squared_distances(features, _mean(features, members)))
+    # Clips of other classes count as chosen.
+    gaps = jnp.where(free, jnp.inf, -1.0)
+    return farthest_first(features, gaps, nearness, count)
+
+
+CHOOSE = {"random": _random, "herding": _herding, "k_center": _k_center}
+
+
 def embed(
     key: Key[Array, ""], clips: Clips, embedding: Embedding
 ) -> Float[Array, "b d"]:
@@ -261,11 +222,7 @@ def embed(
 def check_counts(
     labels: Int[Array, "b *c"], class_names: tuple[str, ...], per_class: int = 1
 ) -> Int[np.ndarray, " c"]:
-    """Counts the clips of each class, at least ``per_class``.
-
-    Raises:
-      UserError: a class has fewer.
-    """
+    """Counts the clips of each class; refuses fewer than ``per_class``."""
     counts = tags.counts(np.asarray(labels), len(class_names))
     fewest = int(counts.argmin())
     name, count = class_names[fewest], counts[fewest]

@@ -13,14 +13,18 @@ LABELS = jnp.asarray(np.repeat([0, 1, 2], [20, 10, 5]), jnp.int32)
 KEY = jax.random.key(0)
 
 
+def at_random(key, labels, names, per_class):
+    return clips_lib.select("random", key, Clips(None, labels), names, per_class, None)
+
+
 def test_random_rows_have_the_requested_count_per_class_without_repetition():
-    rows = clips_lib.random_rows(KEY, LABELS, NAMES, 4)
+    rows = at_random(KEY, LABELS, NAMES, 4)
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 4))
     assert len(set(rows.tolist())) == 12
-    other = clips_lib.random_rows(jax.random.key(1), LABELS, NAMES, 4)
+    other = at_random(jax.random.key(1), LABELS, NAMES, 4)
     assert (rows != other).any()
     with pytest.raises(UserError, match="class 'c' has 5 training clips"):
-        clips_lib.random_rows(KEY, LABELS, NAMES, 6)
+        at_random(KEY, LABELS, NAMES, 6)
 
 
 @pytest.mark.parametrize(("clips", "counts"), [(7, (4, 2, 1)), (35, (20, 10, 5))])
@@ -37,7 +41,7 @@ def test_requests_beyond_the_pool_return_all_clips():
 def test_herding_approaches_the_mean_of_each_class():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.standard_normal((35, 6)), jnp.float32)
-    rows = clips_lib.herding_rows(features, LABELS, NAMES, 5)
+    rows = clips_lib.class_by_class("herding", features, LABELS, NAMES, 5)
     assert len(set(rows.tolist())) == 15
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 5))
 
@@ -54,7 +58,7 @@ def test_herding_approaches_the_mean_of_each_class():
     want = [row for c in range(3) for row in greedy(np.flatnonzero(c == LABELS))]
     np.testing.assert_array_equal(rows, want)
     with pytest.raises(UserError, match="samples_per_class=6"):
-        clips_lib.herding_rows(features, LABELS, NAMES, 6)
+        clips_lib.class_by_class("herding", features, LABELS, NAMES, 6)
 
 
 def test_embeddings_have_unit_length_and_depend_on_the_key():
@@ -72,7 +76,7 @@ def test_embeddings_have_unit_length_and_depend_on_the_key():
 def test_k_center_covers_each_class_from_its_centre():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(LABELS.size, 6)).astype(np.float32)
-    rows = clips_lib.k_center_rows(jnp.asarray(features), LABELS, NAMES, 4)
+    rows = clips_lib.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 4)
     labels = np.asarray(LABELS)
     for label, own in enumerate(rows.reshape(len(NAMES), 4)):
         mine = np.flatnonzero(labels == label)
@@ -83,4 +87,4 @@ def test_k_center_covers_each_class_from_its_centre():
             chosen.append(int(mine[gaps.min(1).argmax()]))
         assert own.tolist() == chosen
     with pytest.raises(UserError, match="training clips"):
-        clips_lib.k_center_rows(jnp.asarray(features), LABELS, NAMES, 99)
+        clips_lib.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 99)

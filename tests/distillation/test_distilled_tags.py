@@ -34,6 +34,10 @@ TAGS = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 0, 1], [1, 0, 1]], np.int8
 NAMES = ("a", "b", "c")
 
 
+def at_random(key, labels, names, per_class):
+    return clips_lib.select("random", key, Clips(None, labels), names, per_class, None)
+
+
 def settings(**changes):
     return presets.for_dataset("tones_tagged", **{**SMALL, **changes})
 
@@ -54,9 +58,9 @@ def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice(
     features = jnp.asarray(rng.standard_normal((80, 4)), jnp.float32)
     few = int(labels.sum(0).min())
     for rows in (
-        clips_lib.random_rows(jax.random.key(0), labels, NAMES, few),
-        clips_lib.herding_rows(features, labels, NAMES, few),
-        clips_lib.k_center_rows(features, labels, NAMES, few),
+        at_random(jax.random.key(0), labels, NAMES, few),
+        clips_lib.class_by_class("herding", features, labels, NAMES, few),
+        clips_lib.class_by_class("k_center", features, labels, NAMES, few),
     ):
         # The rarest tag has all of its clips, although they have other tags too.
         assert np.unique(rows).size == rows.size == 3 * few
@@ -68,11 +72,11 @@ def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice(
 
 def test_too_few_clips_are_refused_in_one_sentence():
     with pytest.raises(UserError, match="class 'b' has 1 training clips"):
-        clips_lib.random_rows(jax.random.key(0), jnp.asarray(TAGS), NAMES, 2)
+        at_random(jax.random.key(0), jnp.asarray(TAGS), NAMES, 2)
     # Both clips of c have b, of which there are no others.
     labels = jnp.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]], jnp.int8)
     with pytest.raises(UserError, match="0 clips with the tag 'c' are left after"):
-        clips_lib.random_rows(jax.random.key(0), labels, NAMES, 2)
+        at_random(jax.random.key(0), labels, NAMES, 2)
 
 
 def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
