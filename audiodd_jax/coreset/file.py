@@ -62,7 +62,7 @@ class Coreset(Artefact):
 
     @property
     def factor(self) -> int:
-        """Spectrograms per image along time (see ``coreset.packing``)."""
+        """Spectrograms per image along time (see ``coreset.arrays``)."""
         settings = self.metadata.get("settings", {})
         return settings.get("coreset", {}).get("factor", 1)
 

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import CoresetConfig
-from audiodd_jax.coreset import packing, selection
-from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset import selection
+from audiodd_jax.coreset.arrays import CoresetArrays, check_factor, pack
 from audiodd_jax.coreset.selection import Embedding
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -32,7 +32,7 @@ def start(
     if config.init in ("herding", "k_center"):
         return selected(config.init, key, train, class_names, config, embedding)
     if config.init == "noise":
-        packing.check(train.image_shape[1], config.factor)
+        check_factor(train.image_shape[1], config.factor)
         images = len(class_names) * config.samples_per_class
         shape = (images, *train.image_shape, 1)
         return _labelled(jax.random.normal(key, shape, jnp.float32), len(class_names))
@@ -50,7 +50,7 @@ def random_clips(
     Raises:
       UserError: a class has too few clips, or ``factor`` does not divide the frames.
     """
-    packing.check(train.image_shape[1], config.factor)
+    check_factor(train.image_shape[1], config.factor)
     try:
         return selected("random", key, train, class_names, config)
     except UserError as error:
@@ -75,10 +75,10 @@ def selected(
     Raises:
       UserError: a class has too few clips, or ``factor`` does not divide the frames.
     """
-    packing.check(train.image_shape[1], config.factor)
+    check_factor(train.image_shape[1], config.factor)
     per_class = config.samples_per_class * config.factor
     rows = selection.select(method, key, train, class_names, per_class, embedding)
-    images = packing.pack(train.take(rows), config.factor)
+    images = pack(train.take(rows), config.factor)
     if not tags.are_tags(train.labels):
         return _labelled(images, len(class_names))
     # A clip keeps all of its tags; the clips of one stored image share their mean.

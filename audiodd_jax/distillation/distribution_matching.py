@@ -2,7 +2,7 @@
 
 Each step draws a random ConvNet psi and matches the mean features of the coreset to
 those of real clips, class by class: with real clips B and synthetic clips S, both under
-the same augmentation (``features.siamese_augment``),
+the same augmentation (``features.augment``),
 
     D = || mean_B psi(x) - mean_S psi(x) ||^2,
 

@@ -35,7 +35,8 @@ from audiodd_jax.config import Config, MatchingConfig
 from audiodd_jax.distillation import matching_methods
 from audiodd_jax.distillation.matching_methods import Matched
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.features import batches, siamese_augment
+from audiodd_jax.features import batches
+from audiodd_jax.features.augment import siamese_each
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 
@@ -153,7 +154,7 @@ def make(config: Config, context: Context) -> Method:
         return matching_loss(params, model, real, synthetic, label)
 
     def augment(key: Array, images: Array) -> Array:
-        return siamese_augment.change_each(key, images, config.siamese, stats)
+        return siamese_each(key, images, config.siamese, stats)
 
     def after(params: Any, step: Array, key: Array, images: Array) -> Any:
         if outer == 1:

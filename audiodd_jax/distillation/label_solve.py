@@ -24,8 +24,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import CoresetConfig
-from audiodd_jax.coreset import packing
-from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.arrays import CoresetArrays, repeat_labels
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets
@@ -59,7 +58,7 @@ def solve(
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
     products = _products(scoring, mesh)
-    fixed = devices.replicate((key, images, packing.repeat(eye, factor)), mesh)
+    fixed = devices.replicate((key, images, repeat_labels(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
     for first in range(0, len(clips.labels), _CLIPS):
         rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))

@@ -20,10 +20,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import MatchingConfig, SiameseConfig
-from audiodd_jax.coreset import packing
-from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.arrays import CoresetArrays, unpack
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.features import batches, siamese_augment
+from audiodd_jax.features import augment, batches
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
@@ -103,7 +102,7 @@ def augmented(
     stats: Normalization,
 ) -> tuple[Float[Array, "r f t 1"], Float[Array, "k f t 1"]]:
     """Returns real and synthetic clips under the same augmentation."""
-    change = siamese_augment.change
+    change = augment.siamese
     return change(key, real, config, stats), change(key, synthetic, config, stats)
 
 
@@ -121,7 +120,7 @@ def class_gradients(
     def class_loss(
         images: Array, network: Any, label: Array, real: Array
     ) -> Float[Array, ""]:
-        synthetic = packing.unpack(images, factor)
+        synthetic = unpack(images, factor)
         class_key = jax.random.fold_in(key, label)
         return matched.loss(network, class_key, real, synthetic, label)
 
@@ -166,7 +165,7 @@ def make(
         grads = grads.reshape(state.images.shape)
         updates, opt_state = tx.update(grads, state.opt_state)
         images = optax.apply_updates(state.images, updates)
-        synthetic = packing.unpack(images, factor)
+        synthetic = unpack(images, factor)
         network = matched.after(network, state.step, train_key, synthetic)
         metrics = {"loss": losses.mean(), "gradient_norm": optax.global_norm(grads)}
         state = state._replace(

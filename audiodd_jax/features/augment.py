@@ -1,20 +1,29 @@
-"""Random augmentation of real spectrograms, as pure functions of a key.
+"""Random augmentation of spectrograms, as pure functions of a key.
+
+``augment`` draws for each clip. ``siamese`` changes all clips in the same way: matching
+compares real and synthetic clips under one key, and differentiates through the change,
+which is piecewise linear in the images.
 
 All functions act on standardised spectrograms, so that settings in dB are divided by
 the standard deviation. The silence of a clip is its lowest level in dB.
 
 References:
-  Park et al., *SpecAugment*, Interspeech 2019 (the masks).
+  Park et al., *SpecAugment*, Interspeech 2019 (the masks). Zhao and Bilen, *Dataset
+  Condensation with Differentiable Siamese Augmentation*, ICML 2021, whose augmentations
+  are for images.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, Num
+from jax import lax
+from jaxtyping import Array, Float, Int, Key, Num
 
-from audiodd_jax.config import AugmentConfig
+from audiodd_jax.config import AugmentConfig, SiameseConfig
 from audiodd_jax.features.normalization import Normalization, apply, invert
 
 # Natural logarithm of power per dB.
@@ -51,15 +60,18 @@ def mask(
 ) -> Float[Array, "b f t 1"]:
     """Silences a band of mel bins (axis 1) or frames (axis 2) of each clip.
 
-    Args:
-      key: draws the bands.
-      images: standardised spectrograms.
-      share: largest share of the axis that a band covers.
-      stats: statistics that standardised the images.
-      axis: 1 or 2.
-      bands: number of bands: ``b``, or 1 that all clips share.
+    It covers at most a ``share`` of the axis. ``bands`` is ``b``, or 1 for one band
+    that all clips share.
     """
-    band = random_band(key, bands, images.shape[axis], share)
+    size = images.shape[axis]
+    width_key, position_key = jax.random.split(key)
+    width: Int[Array, "bands 1"] = jax.random.randint(
+        width_key, (bands, 1), 0, int(share * size) + 1
+    )
+    room = size - width + 1
+    start = (jax.random.uniform(position_key, (bands, 1)) * room).astype(jnp.int32)
+    position = jnp.arange(size)[None]
+    band = (position >= start) & (position < start + width)
     band = band[:, :, None, None] if axis == 1 else band[:, None, :, None]
     return jnp.where(band, silence(images, stats), images)
 
@@ -163,15 +175,98 @@ def silence(
     return (floor - mean) / std
 
 
-def random_band(
-    key: Key[Array, ""], count: int, size: int, share: float
-) -> Bool[Array, "b size"]:
-    """Draws bands of uniform width up to ``share * size`` and uniform position."""
-    width_key, position_key = jax.random.split(key)
-    width: Int[Array, "b 1"] = jax.random.randint(
-        width_key, (count, 1), 0, int(share * size) + 1
-    )
-    room = size - width + 1
-    start = (jax.random.uniform(position_key, (count, 1)) * room).astype(jnp.int32)
-    position = jnp.arange(size)[None]
-    return (position >= start) & (position < start + width)
+# ``(key, images, strength, stats)`` to images.
+Change = Callable[[Key[Array, ""], Array, float, Normalization], Array]
+
+
+def _resample(
+    images: Float[Array, "b f t 1"],
+    source: Float[Array, " size"],
+    axis: int,
+    stats: Normalization,
+) -> Float[Array, "b f t 1"]:
+    """Interpolates an axis linearly at positions ``source``, with silence outside.
+
+    As a matrix product, its gradient is the product with the transpose.
+    """
+    size = images.shape[axis]
+    gap = jnp.abs(source[:, None] - jnp.arange(size))
+    weights = jnp.maximum(1 - gap, 0).astype(images.dtype)
+    spec = "gf,bftk->bgtk" if axis == 1 else "ut,bftk->bfuk"
+    moved = jnp.einsum(spec, weights, images, precision=lax.Precision.HIGHEST)
+    shape = [1, 1, 1, 1]
+    shape[axis] = size
+    outside = 1 - weights.sum(1).reshape(shape)
+    return moved + outside * silence(images, stats)
+
+
+def _draw_symmetric(key: Key[Array, ""], largest: float) -> Float[Array, ""]:
+    return jax.random.uniform(key, (), minval=-largest, maxval=largest)
+
+
+def _shift(
+    key: Array, images: Array, share: float, stats: Normalization, axis: int
+) -> Array:
+    size = images.shape[axis]
+    by = _draw_symmetric(key, share * size)
+    return _resample(images, jnp.arange(size) - by, axis, stats)
+
+
+def _stretch(key: Array, images: Array, share: float, stats: Normalization) -> Array:
+    size = images.shape[2]
+    rate = jnp.exp(_draw_symmetric(key, 1.0) * jnp.log1p(share))
+    middle = (size - 1) / 2
+    return _resample(images, middle + (jnp.arange(size) - middle) * rate, 2, stats)
+
+
+def _gain(key: Array, images: Array, decibel: float, stats: Normalization) -> Array:
+    gain = _draw_symmetric(key, decibel).astype(images.dtype)
+    return images + gain * per_decibel(images, stats)
+
+
+# Augmentations by the name of the setting of their strength.
+CHANGES: dict[str, Change] = {
+    "time_shift": functools.partial(_shift, axis=2),
+    "time_stretch": _stretch,
+    "frequency_shift": functools.partial(_shift, axis=1),
+    "gain_db": _gain,
+    "noise_db": functools.partial(add_noise, draws=1),
+    "time_mask": functools.partial(mask, axis=2, bands=1),
+    "frequency_mask": functools.partial(mask, axis=1, bands=1),
+}
+
+
+def siamese(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    config: SiameseConfig,
+    stats: Normalization,
+) -> Float[Array, "b f t 1"]:
+    """Augments all images in the same way; compared images need the same key."""
+    which_key, *keys = jax.random.split(key, 1 + len(CHANGES))
+    applied = [
+        lambda x, key=key, augment=augment, strength=strength: augment(
+            key, x, strength, stats
+        )
+        for key, (name, augment) in zip(keys, CHANGES.items(), strict=True)
+        if (strength := getattr(config, name))
+    ]
+    if not applied:
+        return images
+    if config.mode == "one":
+        which = jax.random.randint(which_key, (), 0, len(applied))
+        return lax.switch(which, applied, images)
+    for augment in applied:
+        images = augment(images)
+    return images
+
+
+def siamese_each(
+    key: Key[Array, ""],
+    images: Float[Array, "b f t 1"],
+    config: SiameseConfig,
+    stats: Normalization,
+) -> Float[Array, "b f t 1"]:
+    """Augments each image independently, for training."""
+    change_image = lambda key, image: siamese(key, image[None], config, stats)[0]
+    return jax.vmap(change_image)(jax.random.split(key, images.shape[0]), images)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import SELECTION
-from audiodd_jax.coreset import packing
+from audiodd_jax.coreset.arrays import check_factor
 from audiodd_jax.data import splits, tags
 from audiodd_jax.distillation import cost, registry
 from audiodd_jax.distillation.cost import Sizes
@@ -73,7 +73,7 @@ def measure(config: Config, target: Target | None = None) -> Workload:
         shape, classes = cached.features.shape[1:3], len(cached.class_names)
         has_tags = tags.are_tags(cached.labels)
     registry.check_labels(config.method, has_tags)
-    packing.check(shape[1], config.coreset.factor)
+    check_factor(shape[1], config.coreset.factor)
     sizes = cost.sizes_of(config, shape, classes, train, validation + tested)
     return Workload(config, sizes, validation)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import SiameseConfig
-from audiodd_jax.features import siamese_augment
+from audiodd_jax.features import augment
 from audiodd_jax.features.normalization import Normalization
 
 STATS = Normalization(np.zeros(6, np.float32), np.full(6, 10, np.float32))
@@ -32,17 +32,17 @@ def only(name, **more):
 
 def test_a_setting_for_every_change_and_a_change_for_every_setting():
     names = {field.name for field in dataclasses.fields(SiameseConfig)} - {"mode"}
-    assert names == set(siamese_augment.CHANGES) == set(LARGE)
+    assert names == set(augment.CHANGES) == set(LARGE)
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_each_change_has_its_own_switch(name):
     x, keys = images(), jax.random.split(jax.random.key(0), 8)
-    f = jax.jit(jax.vmap(lambda k: siamese_augment.change(k, x, only(name), STATS)))
+    f = jax.jit(jax.vmap(lambda k: augment.siamese(k, x, only(name), STATS)))
     found = f(keys)
     assert np.abs(found - x).max() > 1e-2
     assert np.abs(found[0] - found[1:]).max() > 1e-3  # another key, another change
-    np.testing.assert_array_equal(siamese_augment.change(keys[0], x, OFF, STATS), x)
+    np.testing.assert_array_equal(augment.siamese(keys[0], x, OFF, STATS), x)
 
 
 @pytest.mark.parametrize("mode", ["one", "all"])
@@ -53,8 +53,8 @@ def test_both_sides_are_augmented_in_the_same_way(mode):
     shared = synthetic.at[0].set(real[4])
     for seed in range(10):
         key = jax.random.key(seed)
-        one = siamese_augment.change(key, real, config, STATS)[4]
-        other = siamese_augment.change(key, shared, config, STATS)[0]
+        one = augment.siamese(key, real, config, STATS)[4]
+        other = augment.siamese(key, shared, config, STATS)[0]
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
@@ -67,9 +67,7 @@ def test_differentiable_by_finite_differences(name, x64):
         key = jax.random.key(seed)
 
         def value(x, key=key):
-            return jnp.sum(
-                weights * jnp.sin(siamese_augment.change(key, x, config, STATS))
-            )
+            return jnp.sum(weights * jnp.sin(augment.siamese(key, x, config, STATS)))
 
         step = 1e-6
         slope = (value(x + step * direction) - value(x - step * direction)) / 2 / step
@@ -79,16 +77,16 @@ def test_differentiable_by_finite_differences(name, x64):
 
 def test_shifts_by_whole_bins_move_and_let_silence_in():
     x = images()
-    moved = siamese_augment._resample(x, jnp.arange(10) - 3.0, 2, STATS)
+    moved = augment._resample(x, jnp.arange(10) - 3.0, 2, STATS)
     np.testing.assert_allclose(moved[:, :, 3:], x[:, :, :-3], atol=1e-6)
     lowest = x.min(axis=(1, 2), keepdims=True)
     np.testing.assert_allclose(moved[:, :, :3], np.broadcast_to(lowest, (3, 6, 3, 1)))
-    half = siamese_augment._resample(x, jnp.arange(6) + 0.5, 1, STATS)
+    half = augment._resample(x, jnp.arange(6) + 0.5, 1, STATS)
     np.testing.assert_allclose(half[:, :5], (x[:, :5] + x[:, 1:]) / 2, atol=1e-6)
 
 
 def test_gain_is_in_decibel():
-    found = siamese_augment.change(jax.random.key(0), images(), only("gain_db"), STATS)
+    found = augment.siamese(jax.random.key(0), images(), only("gain_db"), STATS)
     change = np.asarray(found - images())
     np.testing.assert_allclose(change, change[0, 0, 0, 0], atol=1e-6)
     assert abs(change[0, 0, 0, 0]) <= 6 / 10
@@ -98,11 +96,10 @@ def test_one_change_at_a_time_and_each_in_turn():
     config = SiameseConfig("one", **LARGE)
     x = images(1)
     alone = {
-        name: lambda k, n=name: siamese_augment.change(k, x, only(n), STATS)
-        for name in LARGE
+        name: lambda k, n=name: augment.siamese(k, x, only(n), STATS) for name in LARGE
     }
     seen = set()
-    change = jax.jit(lambda k: siamese_augment.change(k, x, config, STATS))
+    change = jax.jit(lambda k: augment.siamese(k, x, config, STATS))
     alone = {name: jax.jit(f) for name, f in alone.items()}
     for seed in range(40):
         key = jax.random.key(seed)
@@ -116,5 +113,5 @@ def test_one_change_at_a_time_and_each_in_turn():
 def test_training_changes_each_clip_differently():
     x = jnp.repeat(images(1), 4, axis=0)
     config = SiameseConfig("all", **LARGE)
-    found = siamese_augment.change_each(jax.random.key(0), x, config, STATS)
+    found = augment.siamese_each(jax.random.key(0), x, config, STATS)
     assert np.abs(found[0] - found[1:]).max(axis=(1, 2, 3)).min() > 1e-2

@@ -27,7 +27,7 @@ from audiodd_jax.distillation import (  # noqa: E402
 )
 from audiodd_jax.distillation.cost import Sizes  # noqa: E402
 from audiodd_jax.distillation.method import Context  # noqa: E402
-from audiodd_jax.features import batches, siamese_augment  # noqa: E402
+from audiodd_jax.features import augment, batches  # noqa: E402
 from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
@@ -195,7 +195,7 @@ def distilled(method, dtype=np.float32):
         "matching__outer_loop": 3,
         "matching__inner_loop": 2,
         # Two changes are enough to share, and the others take long to compile.
-        **{f"siamese__{name}": 0.0 for name in siamese_augment.CHANGES},
+        **{f"siamese__{name}": 0.0 for name in augment.CHANGES},
         "siamese__time_shift": 0.2,
         "siamese__gain_db": 6.0,
     }

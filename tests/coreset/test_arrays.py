@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.coreset import packing
+from audiodd_jax.coreset import arrays
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.errors import UserError
 
@@ -16,12 +16,12 @@ def images(s=3, f=4, t=12, seed=0):
 
 def test_by_hand():
     stored = jnp.array([[[0.0, 1.0, 4.0, 8.0]]])[..., None]
-    found = packing.unpack(stored, 2)[..., 0]
+    found = arrays.unpack(stored, 2)[..., 0]
     # Two pieces, each stretched about the centres of its frames.
     np.testing.assert_allclose(found[0, 0], [0, 0.25, 0.75, 1], atol=1e-6)
     np.testing.assert_allclose(found[1, 0], [4, 5, 7, 8], atol=1e-6)
     np.testing.assert_allclose(
-        packing.pack(found[..., None], 2)[0, 0, :, 0],
+        arrays.pack(found[..., None], 2)[0, 0, :, 0],
         [0.125, 0.875, 4.5, 7.5],
         atol=1e-6,
     )
@@ -35,29 +35,29 @@ def test_by_hand():
 @hypothesis.settings(deadline=None, max_examples=20)
 def test_packing_stores_more_spectrograms_in_the_same_bytes(factor, s, level):
     stored = images(s)
-    long = packing.unpack(stored, factor)
+    long = arrays.unpack(stored, factor)
     assert long.shape == (s * factor, 4, 12, 1)
-    assert packing.pack(long, factor).shape == stored.shape
+    assert arrays.pack(long, factor).shape == stored.shape
     # Values stay within the stored range, and constants stay constant.
     assert long.max() <= stored.max() + 1e-6
     flat = jnp.full_like(stored, level)
-    np.testing.assert_allclose(packing.unpack(flat, factor), level, atol=1e-5)
+    np.testing.assert_allclose(arrays.unpack(flat, factor), level, atol=1e-5)
     long_flat = jnp.full((s * factor, 4, 12, 1), level)
-    np.testing.assert_allclose(packing.pack(long_flat, factor), level, atol=1e-5)
+    np.testing.assert_allclose(arrays.pack(long_flat, factor), level, atol=1e-5)
 
 
 def test_pieces_stay_with_their_spectrogram_and_label():
     stored = jnp.arange(3.0)[:, None, None, None] * jnp.ones((3, 4, 12, 1))
-    arrays = CoresetArrays(stored, jnp.eye(3), jnp.float32(0.5)).unpack(4)
-    np.testing.assert_allclose(arrays.images[:, 0, 0, 0], np.repeat(np.arange(3), 4))
-    np.testing.assert_array_equal(arrays.labels.argmax(1), np.repeat(np.arange(3), 4))
-    assert arrays.log_scale == 0.5
+    coreset = CoresetArrays(stored, jnp.eye(3), jnp.float32(0.5)).unpack(4)
+    np.testing.assert_allclose(coreset.images[:, 0, 0, 0], np.repeat(np.arange(3), 4))
+    np.testing.assert_array_equal(coreset.labels.argmax(1), np.repeat(np.arange(3), 4))
+    assert coreset.log_scale == 0.5
 
 
 def test_gradient_by_transposition():
     """The stretch is linear: <stretch(x), y> = <x, grad>."""
     stored, other = images(2), images(8, seed=1)
-    inner = lambda x: jnp.vdot(packing.unpack(x, 4), other)
+    inner = lambda x: jnp.vdot(arrays.unpack(x, 4), other)
     np.testing.assert_allclose(
         jnp.vdot(jax.grad(inner)(stored), stored), inner(stored), rtol=1e-5
     )
@@ -68,10 +68,10 @@ def test_smooth_sounds_survive():
     smooth = jnp.asarray(np.sin(2 * np.pi * t + np.arange(4)[:, None]))[
         :, None, :, None
     ]
-    there_and_back = packing.unpack(packing.pack(smooth, 2), 2)
+    there_and_back = arrays.unpack(arrays.pack(smooth, 2), 2)
     assert np.abs(there_and_back - smooth).max() < 0.1
 
 
 def test_a_factor_that_does_not_divide_is_named():
     with pytest.raises(UserError, match="factor=5 does not divide the 64 frames"):
-        packing.check(64, 5)
+        arrays.check_factor(64, 5)
