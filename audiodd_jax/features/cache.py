@@ -31,6 +31,8 @@ from audiodd_jax.runtime.locks import exclusive
 
 # Raise it whenever the numbers of the same settings change.
 FORMAT = 3
+# Columns of the index that are those of the recordings.
+_COLUMNS = ("labels", "splits", "folds", "groups", "names")
 # Fraction of each noise recording that is used; the rest may belong to another split.
 _NOISE_SHARE = 0.8
 
@@ -39,14 +41,11 @@ _NOISE_SHARE = 0.8
 class FeatureSet:
     """Log-mel features of a dataset, and its index.
 
+    Arrays are those of the entry, and columns of the index as in ``Recordings``.
+
     Attributes:
-      features: ``[clips, f, t]`` float16, dB; memory-mapped.
-      moments: ``[2, clips, f]`` mean and mean square over each clip's frames.
-      noise: ``[pieces, f, t]`` float16, dB, or None.
-      labels: ``[clips]`` classes, or ``[clips, c]`` tags.
-      splits, folds, groups, names: ``[clips]``, as in ``Recordings``.
-      seconds: ``[clips]`` length of each recording.
-      rates: ``[clips]`` sample rate of each recording in Hz.
+      seconds: length of each recording.
+      rates: sample rate of each recording in Hz.
       config: resolved feature settings.
       skipped: recordings that could not be decoded, with reasons.
       left_out: ``(reason, count, example)`` of unused files.
@@ -85,7 +84,17 @@ def prepare(data: DataConfig, settings: FeaturesConfig) -> FeatureSet:
     """
     root = datasets.cache_root(data)
     source = datasets.open_source(data)
-    key = _key(source, settings, data.skip_bad_files)
+    parts = {
+        "format": FORMAT,
+        "name": source.name,
+        "version": source.version,
+        "fingerprint": source.fingerprint,
+        "features": dataclasses.asdict(settings),
+        "skip_bad_files": data.skip_bad_files,
+    }
+    # Entries have no statistics; these are computed after reading.
+    del parts["features"]["normalization"]
+    key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     entry = root / "features" / f"{source.name}-{key}"
     if not entry.is_dir():
         lock = root / "locks" / entry.name
@@ -100,58 +109,35 @@ def prepare(data: DataConfig, settings: FeaturesConfig) -> FeatureSet:
     return _open(entry)
 
 
-def _key(source: Source, settings: FeaturesConfig, skip_bad_files: bool) -> str:
-    parts = {
-        "format": FORMAT,
-        "name": source.name,
-        "version": source.version,
-        "fingerprint": source.fingerprint,
-        "features": dataclasses.asdict(settings),
-        "skip_bad_files": skip_bad_files,
-    }
-    # Entries have no statistics; these are computed after reading.
-    del parts["features"]["normalization"]
-    text = json.dumps(parts, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _open(entry: Path) -> FeatureSet:
-    """Reads an entry.
-
-    Raises:
-      UserError: the entry is damaged.
-    """
+    """Reads an entry, or raises UserError if it is damaged."""
     try:
-        return _read(entry)
+        meta = json.loads((entry / "meta.json").read_text())
+        index = files.load_npz(entry / "index.npz")
+        features = files.load_npy(entry / "features.npy", is_mapped=True)
+        moments = files.load_npy(entry / "moments.npy")
+        clips = len(index["labels"])
+        if features.shape[0] != clips or moments.shape[1] != clips:
+            raise ValueError("its arrays have different lengths")
+        noise = entry / "noise.npy"
+        return FeatureSet(
+            features=features,
+            moments=moments,
+            noise=files.load_npy(noise) if noise.exists() else None,
+            class_names=tuple(meta["class_names"]),
+            config=FeaturesConfig(**meta["config"]),
+            version=meta["version"],
+            licence=meta["licence"],
+            skipped=tuple(meta["skipped"]),
+            left_out=tuple(map(tuple, meta["left_out"])),
+            path=entry,
+            **index,
+        )
     except (*files.DAMAGE, OSError) as error:
         raise UserError(
             f"the features in {entry} are damaged ({error}); delete this folder to "
             "compute them again"
         ) from error
-
-
-def _read(entry: Path) -> FeatureSet:
-    meta = json.loads((entry / "meta.json").read_text())
-    index = files.load_npz(entry / "index.npz")
-    features = files.load_npy(entry / "features.npy", is_mapped=True)
-    moments = files.load_npy(entry / "moments.npy")
-    clips = len(index["labels"])
-    if features.shape[0] != clips or moments.shape[1] != clips:
-        raise ValueError("its arrays have different lengths")
-    noise = entry / "noise.npy"
-    return FeatureSet(
-        features=features,
-        moments=moments,
-        noise=files.load_npy(noise) if noise.exists() else None,
-        class_names=tuple(meta["class_names"]),
-        config=FeaturesConfig(**meta["config"]),
-        version=meta["version"],
-        licence=meta["licence"],
-        skipped=tuple(meta["skipped"]),
-        left_out=tuple(map(tuple, meta["left_out"])),
-        path=entry,
-        **index,
-    )
 
 
 def _compute(
@@ -173,19 +159,16 @@ def _compute(
         bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), data.skip_bad_files)
         rows = np.delete(np.arange(len(recordings)), list(bad))
-        classes = len(recordings.class_names)
-        counts = tags.counts(recordings.labels[rows], classes)
+        counts = tags.counts(recordings.labels[rows], len(recordings.class_names))
         if (counts == 0).any():
             empty = recordings.class_names[int(np.argmin(counts))]
             raise UserError(f"the class {empty!r} has no usable recording")
-        if bad:
-            _copy_rows(store, scratch / "features.npy", rows, settings)
-            store.unlink()
-        else:
-            os.replace(store, scratch / "features.npy")
-        _write_moments(scratch)
+        _write_arrays(scratch, rows, bool(bad), settings)
         _write_noise(scratch, recordings, settings)
-        _write_index(scratch, recordings, rows, seconds=seconds, rates=rates)
+        index = {name: getattr(recordings, name) for name in _COLUMNS}
+        index |= {"seconds": seconds, "rates": rates}
+        rows_of = {name: np.asarray(column)[rows] for name, column in index.items()}
+        np.savez(scratch / "index.npz", **rows_of)
         meta = {
             "class_names": recordings.class_names,
             "config": dataclasses.asdict(settings),
@@ -198,48 +181,39 @@ def _compute(
 
 
 def _make_store(path: Path, clips: int, settings: FeaturesConfig) -> None:
-    """Creates a float16 ``.npy`` of ``[clips, f, t]`` with its disk space reserved."""
+    """Creates a float16 ``.npy`` of ``[clips, f, t]`` with its disk space reserved.
+
+    Raises OSError on a full disk, where writing to a memory map would kill the process.
+    """
     shape = (clips, settings.n_mels, settings.frames)
     np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-    _reserve(path)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _write_index(
-    scratch: Path, recordings: Recordings, rows: np.ndarray, **columns: np.ndarray
+def _write_arrays(
+    scratch: Path, rows: np.ndarray, is_part: bool, settings: FeaturesConfig
 ) -> None:
-    """Writes the index of the recordings ``rows``."""
-    columns |= {
-        "labels": recordings.labels,
-        "splits": recordings.splits,
-        "folds": recordings.folds,
-        "groups": recordings.groups,
-        "names": np.array(recordings.names),
-    }
-    index = {name: column[rows] for name, column in columns.items()}
-    np.savez(scratch / "index.npz", **index)
-
-
-def _copy_rows(
-    source: Path, target: Path, rows: np.ndarray, settings: FeaturesConfig
-) -> None:
-    _make_store(target, rows.size, settings)
+    """Keeps some rows of ``all.npy``, and writes the moments of their clips."""
+    source, target = scratch / "all.npy", scratch / "features.npy"
+    if is_part:
+        _make_store(target, rows.size, settings)
+    else:
+        os.replace(source, target)
+    moments = []
     for start in range(0, rows.size, 1024):
         part = slice(start, start + 1024)
         # Reopened for each part, so that written pages leave the resident memory.
-        np.load(target, mmap_mode="r+")[part] = np.load(source, mmap_mode="r")[
-            rows[part]
-        ]
-
-
-def _write_moments(scratch: Path) -> None:
-    """Writes the moments of clips, which determine the statistics of any split."""
-    file = scratch / "features.npy"
-    clips = np.load(file, mmap_mode="r").shape[0]
-    parts = [
-        normalization.moments(np.load(file, mmap_mode="r")[start : start + 1024])
-        for start in range(0, clips, 1024)
-    ]
-    np.save(scratch / "moments.npy", np.concatenate(parts, axis=1))
+        features = np.load(target, mmap_mode="r+")
+        if is_part:
+            features[part] = np.load(source, mmap_mode="r")[rows[part]]
+        moments.append(normalization.moments(features[part]))
+    np.save(scratch / "moments.npy", np.concatenate(moments, axis=1))
+    source.unlink(missing_ok=True)
 
 
 def _write_noise(
@@ -259,19 +233,6 @@ def _write_noise(
     if sum(piece.size for piece in pieces):
         values = np.asarray(logmel.compute(np.concatenate(pieces), settings))
         np.save(scratch / "noise.npy", values.astype(np.float16))
-
-
-def _reserve(path: Path) -> None:
-    """Allocates the disk space of a sparse file.
-
-    Raises OSError on a full disk, where writing to a memory map would kill the process.
-    """
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _resolve(

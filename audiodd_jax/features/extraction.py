@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -48,30 +49,33 @@ def num_processes(seconds: float, requested: int) -> int:
     return max(1, min(worth, os.cpu_count() or 1, _MOST_PROCESSES))
 
 
-def fill(
-    load: Callable[[int], Decoded],
-    settings: FeaturesConfig,
-    path: Path,
-    indices: Sequence[int],
-    size: int,
-    done: Callable[[int], None],
-    threads: int,
-) -> dict[int, str]:
-    """Writes the features of the recordings ``indices`` to their rows of an array.
+class Part(NamedTuple):
+    """The part of an extraction that one process does.
 
-    Args:
+    Attributes:
       load: decodes a recording by its index.
       settings: resolved feature settings.
-      path: a float16 ``.npy`` of ``[clips, f, t]`` in dB; rows of recordings that
-        cannot be decoded do not change.
-      indices: indices of the recordings.
+      path: a float16 ``.npy`` of ``[clips, f, t]`` in dB.
+      indices: of the recordings, and so of the rows that are filled.
       size: clips per chunk.
-      done: called with the number of clips in each finished chunk.
-      threads: number of threads.
+    """
+
+    load: Callable[[int], Decoded]
+    settings: FeaturesConfig
+    path: Path
+    indices: Sequence[int]
+    size: int
+
+
+def fill(part: Part, done: Callable[[int], object], threads: int) -> dict[int, str]:
+    """Writes the features of recordings; rows of undecodable ones do not change.
+
+    ``done`` is called with the number of clips in each finished chunk.
 
     Returns:
       Error messages of the recordings that cannot be decoded, by index.
     """
+    settings = part.settings
     samples = logmel.frontend(settings).samples
     local = threading.local()
     # Each thread computes on another device, as far as there are enough.
@@ -79,12 +83,12 @@ def fill(
 
     def fill_chunk(chunk: Sequence[int]) -> dict[int, str]:
         if not hasattr(local, "buffer"):  # reused: allocating takes as long as decoding
-            local.buffer = np.zeros((size, samples), np.float32)
+            local.buffer = np.zeros((part.size, samples), np.float32)
             local.device = next(local_devices)
         rows, errors = [], {}
         for row, index in enumerate(chunk):
             try:
-                waveform, rate = load(index)
+                waveform, rate = part.load(index)
             except audio.BadAudioError as error:
                 errors[index] = str(error)
                 continue
@@ -94,17 +98,20 @@ def fill(
         with jax.default_device(local.device):
             values = np.asarray(logmel.compute(local.buffer, settings))
         # Reopened for each chunk, so that written pages leave the resident memory.
-        store = np.load(path, mmap_mode="r+")
+        store = np.load(part.path, mmap_mode="r+")
         store[np.asarray(chunk)[rows]] = values[rows]
         done(len(chunk))
         return errors
 
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        chunks = (indices[i : i + size] for i in range(0, len(indices), size))
-        for errors in pool.map(fill_chunk, chunks):
+        for errors in pool.map(fill_chunk, _split(part.indices, part.size)):
             bad |= errors
     return bad
+
+
+def _split(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [indices[i : i + size] for i in range(0, len(indices), size)]
 
 
 def extract(
@@ -125,35 +132,21 @@ def extract(
     Raises:
       UserError: a process died.
     """
-    bar = tqdm(total=len(indices), desc="features", unit="clip", disable=None)
-    with bar:
+    size = chunk_size(settings, math.ceil(len(indices) / processes))
+    # Each process takes a whole number of chunks, at least one.
+    share = size * math.ceil(len(indices) / processes / size)
+    with tqdm(total=len(indices), desc="features", unit="clip", disable=None) as bar:
         if processes == 1:
-            bad = fill(
-                recordings.load,
-                settings,
-                path,
-                indices,
-                chunk_size(settings, len(indices)),
-                bar.update,
-                audio.num_threads(),
-            )
+            part = Part(recordings.load, settings, path, indices, size)
+            bad = fill(part, bar.update, audio.num_threads())
         else:
-            bad = _by_processes(recordings, settings, path, indices, processes, bar)
+            shares = map(list, _split(indices, share))
+            parts = [Part(recordings.load, settings, path, i, size) for i in shares]
+            bad = _by_processes(parts, bar)
     return {index: audio.BadAudioError(bad[index]) for index in sorted(bad)}
 
 
-def _by_processes(
-    recordings: Recordings,
-    settings: FeaturesConfig,
-    path: Path,
-    indices: Sequence[int],
-    processes: int,
-    bar: tqdm,
-) -> dict[int, str]:
-    # Each process takes a whole number of chunks, at least one.
-    size = chunk_size(settings, math.ceil(len(indices) / processes))
-    share = size * math.ceil(len(indices) / processes / size)
-    parts = [indices[i : i + share] for i in range(0, len(indices), share)]
+def _by_processes(parts: list[Part], bar: tqdm) -> dict[int, str]:
     started: list[subprocess.Popen] = []
     bad: dict[int, str] = {}
     lock = threading.Lock()
@@ -169,8 +162,7 @@ def _by_processes(
 
     try:
         for part in parts:
-            task = (recordings.load, settings, path, list(part), size)
-            started.append(_start(task))
+            started.append(_start(part))
         with ThreadPoolExecutor(len(started)) as pool:
             list(pool.map(follow, started))
         for process in started:
@@ -188,7 +180,7 @@ def _by_processes(
     return bad
 
 
-def _start(task: tuple) -> subprocess.Popen:
+def _start(part: Part) -> subprocess.Popen:
     # multiprocessing would run the caller's script again.
     environment = {
         **os.environ,
@@ -196,14 +188,19 @@ def _start(task: tuple) -> subprocess.Popen:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "audiodd_jax.features.worker"],
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            f"import {__name__} as e; e.fill_part_of_parent()",
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
     )
     try:
         with process.stdin as stream:
-            pickle.dump(task, stream)
+            pickle.dump(part, stream)
     except BrokenPipeError as error:
         process.kill()
         raise UserError(
@@ -211,3 +208,10 @@ def _start(task: tuple) -> subprocess.Popen:
             "--config.data.processes=1 needs none"
         ) from error
     return process
+
+
+def fill_part_of_parent() -> None:
+    """Runs in a child process: reads its part on stdin, and prints JSON lines."""
+    tell = lambda **message: print(json.dumps(message), flush=True)
+    part = pickle.load(sys.stdin.buffer)
+    tell(bad=fill(part, lambda clips: tell(done=clips), threads=1))

@@ -94,8 +94,8 @@ def contenders(paths, settings, folder, pool):
 
     def ours():
         threads, size = audio.num_threads(), extraction.chunk_size(settings, len(paths))
-        load, done = _Decode(paths), lambda _: None
-        extraction.fill(load, settings, store, indices, size, done, threads)
+        part = extraction.Part(_Decode(paths), settings, store, indices, size)
+        extraction.fill(part, lambda _: None, threads)
 
     def librosa_loop():
         _chunk_by_librosa((paths, settings))
