@@ -61,10 +61,8 @@ def write(
 
     ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
     class with the label's value (one-hot if labels were not learnt). Tags are joined by
-    semicolons, as ``data.folder`` reads them.
-
-    Args:
-      rows: indices of the spectrograms; None: all.
+    semicolons, as ``data.folder`` reads them. ``rows`` are the indices of the
+    spectrograms; None: all.
 
     Returns:
       The names of the WAV files, relative to the folder.

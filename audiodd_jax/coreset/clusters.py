@@ -23,12 +23,7 @@ _MAX_ITERATIONS = 50
 
 
 class Clusters(NamedTuple):
-    """A partition of clips.
-
-    Attributes:
-      centres: ``[k, d]`` means.
-      assigned: ``[b]`` cluster of each clip.
-    """
+    """A partition of clips: the means, and the cluster of each clip."""
 
     centres: Float[Array, "k d"]
     assigned: Int[Array, " b"]

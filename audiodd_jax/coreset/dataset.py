@@ -7,13 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiodd_jax.config import (
-    Config,
-    CoresetConfig,
-    DataConfig,
-    FeaturesConfig,
-    fields,
-)
+from audiodd_jax.config import Config, CoresetConfig, DataConfig, FeaturesConfig, fields
 from audiodd_jax.coreset import initial
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -29,9 +23,8 @@ _LOCATION = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
 def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
     """Returns the configuration that a coreset was distilled with.
 
-    Args:
-      folder: its run directory, whose ``config.json`` locates the data; None: the paths
-        stay at their defaults.
+    The ``config.json`` in ``folder``, its run directory, locates the data; None: the
+    paths stay at their defaults.
 
     Raises:
       UserError: the coreset has no settings.
@@ -54,17 +47,12 @@ def load_data(
 ) -> Dataset:
     """Loads a coreset's dataset, standardised with the coreset's statistics.
 
-    Args:
-      coreset: the coreset.
-      data: the recordings and their splits.
-      features: the coreset's, or the unresolved settings that it was distilled with.
-      needs_train: False leaves the training clips in the cache.
+    Features are the coreset's, or the unresolved settings that it was distilled with.
 
     Raises:
-      UserError: the dataset has other classes, or the coreset was made from its test
-        clips.
+      UserError: as ``check_coreset``.
     """
-    if not needs_train:
+    if not needs_train:  # they stay in the cache
         data = dataclasses.replace(data, storage="host")
     loaded = dataset.load(data, features, coreset.normalization)
     check_coreset(coreset, loaded)
@@ -124,28 +112,6 @@ def warm_start(
         clips.
     """
     earlier = load_coreset(path)
-    _check_continues(earlier, path, config, data)
-    random = initial.random_clips(
-        jax.random.key(seed), data.train, data.class_names, config
-    )
-    decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
-    images = normalization.apply(decibel, data.normalization)
-    # Centred labels of more classes: the mean of each row stays zero.
-    count = len(earlier.class_names)
-    shift = 1 / count - 1 / data.num_classes
-    labels = np.full((len(images), data.num_classes), -1 / data.num_classes, np.float32)
-    columns = [data.class_names.index(name) for name in earlier.class_names]
-    labels[:, columns] = earlier.labels + shift
-    classes = labels.argmax(1)
-    if data.has_tags:  # labels do not tell the class; a file's order does
-        classes = np.repeat(columns, len(labels) // count)
-    return initial.filled(random, images, jnp.asarray(labels), classes)
-
-
-def _check_continues(
-    earlier: Coreset, path: Path, config: CoresetConfig, data: Dataset
-) -> None:
-    """Checks that a run on ``data`` can continue from an earlier coreset."""
     if earlier.features != data.features:
         old, new = map(dataclasses.asdict, (earlier.features, data.features))
         other = ", ".join(name for name in old if old[name] != new[name])
@@ -161,6 +127,20 @@ def _check_continues(
         raise UserError(f"{data.name} lacks classes of {path}: {_some(unknown)}")
     if earlier.metadata["dataset"] == data.name:
         _check_split(earlier, data)
+    key, real = jax.random.key(seed), dataclasses.replace(config, init="real")
+    random = initial.start(key, data.train, data.class_names, real)
+    decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
+    images = normalization.apply(decibel, data.normalization)
+    # Centred labels of more classes: the mean of each row stays zero.
+    count = len(earlier.class_names)
+    shift = 1 / count - 1 / data.num_classes
+    labels = np.full((len(images), data.num_classes), -1 / data.num_classes, np.float32)
+    columns = [data.class_names.index(name) for name in earlier.class_names]
+    labels[:, columns] = earlier.labels + shift
+    classes = labels.argmax(1)
+    if data.has_tags:  # labels do not tell the class; a file's order does
+        classes = np.repeat(columns, len(labels) // count)
+    return initial.filled(random, images, jnp.asarray(labels), classes)
 
 
 def _some(names: tuple[str, ...]) -> str:

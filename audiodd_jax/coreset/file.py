@@ -190,7 +190,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
 def _is_well_formed(coreset: Coreset) -> bool:
     """Returns whether a coreset's arrays match its metadata."""
     images, labels, size = coreset.images, coreset.labels, coreset.features
-    return bool(
+    is_well_formed = bool(
         images.dtype == labels.dtype == np.float32
         and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
         and labels.shape[1] == len(coreset.class_names)
@@ -200,20 +200,16 @@ def _is_well_formed(coreset: Coreset) -> bool:
         and coreset.normalization.mean.shape == (size.n_mels,)
         and np.isfinite(images).all()
         and np.isfinite(labels).all()
-        and (
-            coreset.teacher_labels is None
-            or _labels_views(coreset, coreset.teacher_labels)
-        )
     )
-
-
-def _labels_views(coreset: Coreset, labels: np.ndarray) -> bool:
-    """Returns whether the teacher's labels are probabilities, one row per view."""
+    probabilities = coreset.teacher_labels
+    if probabilities is None or not is_well_formed:
+        return is_well_formed
     recipe = coreset.metadata["views"]
-    views = max(1, recipe["count"]) * coreset.labels.shape[0] * coreset.factor
-    return (
-        labels.dtype == np.float16
-        and labels.shape == (views, len(coreset.class_names))
+    views = max(1, recipe["count"]) * labels.shape[0] * coreset.factor
+    return bool(
+        probabilities.dtype == np.float16
+        and probabilities.shape == (views, labels.shape[1])
         and isinstance(recipe["seed"], int)
-        and bool((labels >= 0).all() and (labels <= 1).all())
+        and (probabilities >= 0).all()
+        and (probabilities <= 1).all()
     )

@@ -31,26 +31,11 @@ def start(
     """
     if config.init in ("herding", "k_center"):
         return selected(config.init, key, train, class_names, config, embedding)
+    check_factor(train.image_shape[1], config.factor)
     if config.init == "noise":
-        check_factor(train.image_shape[1], config.factor)
         images = len(class_names) * config.samples_per_class
         shape = (images, *train.image_shape, 1)
         return _labelled(jax.random.normal(key, shape, jnp.float32), len(class_names))
-    return random_clips(key, train, class_names, config)
-
-
-def random_clips(
-    key: Key[Array, ""],
-    train: Clips,
-    class_names: tuple[str, ...],
-    config: CoresetConfig,
-) -> CoresetArrays:
-    """Makes an initial coreset of random clips, whatever ``config.init`` says.
-
-    Raises:
-      UserError: a class has too few clips, or ``factor`` does not divide the frames.
-    """
-    check_factor(train.image_shape[1], config.factor)
     try:
         return selected("random", key, train, class_names, config)
     except UserError as error:
@@ -65,12 +50,7 @@ def selected(
     config: CoresetConfig,
     embedding: Embedding | None = None,
 ) -> CoresetArrays:
-    """Selects real clips as a coreset.
-
-    Args:
-      method: ``random``, ``herding`` or ``k_center``.
-      config: ``samples_per_class`` images of ``factor`` clips each.
-      embedding: not used by ``random``.
+    """Selects real clips as a coreset, by a method of ``selection.CHOOSE``.
 
     Raises:
       UserError: a class has too few clips, or ``factor`` does not divide the frames.

@@ -40,11 +40,7 @@ class Subset(NamedTuple):
 
 
 def parse(text: str, per_class: int) -> Subset:
-    """Parses ``all``, ``random``, ``herding``, or a percentage such as ``20%``.
-
-    Raises:
-      UserError: an unknown name, or a percentage out of range.
-    """
+    """Parses ``all``, ``random``, ``herding``, or a percentage such as ``20%``."""
     if text in ("random", "herding"):
         return Subset(text, per_class=per_class)
     if text == "all":
@@ -58,22 +54,14 @@ def parse(text: str, per_class: int) -> Subset:
 
 
 def fraction_of(fraction: float) -> Subset:
-    """A random fraction of the training split.
-
-    Raises:
-      UserError: the fraction is not in (0, 1].
-    """
+    """A random fraction of the training split."""
     if not 0 < fraction <= 1:
         raise UserError(f"a fraction is above 0 and at most 1, not {fraction:g}")
     return Subset("fraction", fraction=fraction)
 
 
 def read_indices(path: Path) -> Subset:
-    """Reads the rows of clips from a ``.npy`` file, or from integers in a text file.
-
-    Raises:
-      UserError: the file holds something else.
-    """
+    """Reads the rows of clips from a ``.npy`` file, or from integers in a text file."""
     try:
         if path.suffix == ".npy":
             rows = np.load(path, allow_pickle=False)

@@ -28,12 +28,7 @@ _MIX = 1
 
 
 class Views(NamedTuple):
-    """Spectrograms and the probabilities that a teacher gives them.
-
-    Attributes:
-      images: ``[k, f, t, 1]`` standardised log-mel spectrograms.
-      labels: ``[k, c]`` probabilities.
-    """
+    """Standardised spectrograms, and the probabilities that a teacher gives them."""
 
     images: Float[Array | np.ndarray, "k f t 1"]
     labels: Float[Array | np.ndarray, "k c"]

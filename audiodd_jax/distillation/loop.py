@@ -228,7 +228,7 @@ def _batches(
     """Returns each chunk's data from ``step`` on: the split, or streamed batches."""
     if not train.is_on_host:
         return itertools.repeat(devices.replicate(train, mesh))
-    draw_rows = functools.partial(batches.draw_rows, data=train, draw=draw)
+    draw_rows = lambda root, step: draw(batches.step_keys(root, step)[0], train)
     span = (step, config.steps, config.log_every)
     return batches.stream(train, np.asarray(train.labels), draw_rows, root, *span)
 
@@ -291,7 +291,7 @@ def _select(
         if validate:
             _score(validate, chosen, row)
         log.record(row)
-        start = initial.random_clips(*train)
+        start = initial.selected("random", *train)
         return Distilled(start, chosen, 0, 0, log.history)
 
 

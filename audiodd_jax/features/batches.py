@@ -23,12 +23,9 @@ _AHEAD = 2
 
 
 class Streamed(NamedTuple):
-    """Batches of several steps, as stored in the cache.
+    """Batches of several steps, as stored in the cache: float16 in dB.
 
-    Attributes:
-      features: ``[steps, b, f, t]`` float16, dB.
-      labels: ``[steps, b]`` classes, ``[steps, b, c]`` tags, or the clips' rows of
-        another table.
+    Labels are classes, tags, or the clips' rows of another table.
     """
 
     features: Num[np.ndarray | Array, "steps *b f t"]
@@ -112,17 +109,6 @@ def balanced(num_classes: int, per_class: int) -> Draw:
     return draw
 
 
-def draw_rows(
-    root: Key[Array, ""],
-    step: Int[Array, ""] | int,
-    *,
-    data: Clips,
-    draw: Draw,
-) -> Int[Array, " b"]:
-    """Draws the indices of a step's batch."""
-    return draw(step_keys(root, step)[0], data)
-
-
 def gather(key: Key[Array, ""], data: Clips, draw: Draw) -> Clips:
     """Draws a batch of clips that are on the device."""
     indices = draw(key, data)
@@ -135,23 +121,12 @@ def standardized(batch: Streamed, stats: normalization.Normalization) -> Clips:
 
 
 def epoch_rows(
-    key: Key[Array, ""],
-    clips: int,
-    size: int,
-    first: Int[Array, ""] | int,
-    length: int,
+    key: Key[Array, ""], clips: int, size: int, first: Int[Array, ""] | int, length: int
 ) -> Int[Array, "steps b"]:
     """Returns the indices of the batches of ``length`` steps from step ``first``.
 
     Epoch ``e`` is shuffled by ``fold_in(key, e)``. A batch may end one epoch and begin
     the next, so that all batches have ``size`` clips (or all clips, if fewer).
-
-    Args:
-      key: key of all epochs.
-      clips: number of clips to draw from.
-      size: clips per batch.
-      first: index of the first step.
-      length: number of steps.
     """
     b = min(size, clips)
     epoch, offset = first * b // clips, first * b % clips
@@ -177,11 +152,8 @@ def stream(
     Args:
       split: clips to draw from, in the cache.
       table: one row per clip, such as its label.
-      draw: maps ``(root, step)`` to the indices of a step's clips.
-      root: key or keys of the batches.
-      first: first step.
-      last: end of the steps, exclusive.
-      together: steps per chunk.
+      draw: maps ``(root, step)`` to the indices of a step's clips; ``root`` may be
+        several keys.
     """
     import grain  # takes a second, and only streaming runs need it
 

@@ -68,28 +68,15 @@ class Clips(NamedTuple):
 
     def take(self, rows: Int[Array | np.ndarray, " b"]) -> Float[Array, "b f t 1"]:
         """Returns the standardised spectrograms of some clips, on the device."""
-        features = self.read(rows)
-        if self.normalization is None:
-            return features
-        return standardize(features, self.normalization)
+        return self._replace(features=self.read(rows), rows=None).images
 
     def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "Clips":
         """Returns some of the clips; features in the cache stay there."""
+        chosen = self._replace(labels=self.labels[rows])
+        if self.recordings is not None:  # numbered from 0, below ``b``
+            numbers = np.asarray(self.recordings[rows])
+            numbers = np.unique(numbers, return_inverse=True)[1]
+            chosen = chosen._replace(recordings=jnp.asarray(numbers, jnp.int32))
         if self.is_on_host:
-            rows = np.asarray(rows)
-            chosen = self._replace(rows=self.rows[rows])
-        else:
-            chosen = self._replace(features=self.features[rows])
-        return chosen._replace(
-            labels=self.labels[rows], recordings=_renumbered(self.recordings, rows)
-        )
-
-
-def _renumbered(
-    recordings: Int[Array, " clips"] | None, rows: Int[Array | np.ndarray, " b"]
-) -> Int[Array, " b"] | None:
-    """Numbers the recordings of some clips from 0, below ``b``."""
-    if recordings is None:
-        return None
-    numbers = np.unique(np.asarray(recordings[rows]), return_inverse=True)[1]
-    return jnp.asarray(numbers, jnp.int32)
+            return chosen._replace(rows=self.rows[np.asarray(rows)])
+        return chosen._replace(features=self.features[rows])

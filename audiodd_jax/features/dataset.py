@@ -33,7 +33,6 @@ class Dataset:
     Attributes:
       train: training clips, on the host if they do not fit the device.
       validation: clips held out of the training split; may be empty.
-      test: test clips.
       normalization: statistics of ``train``, or those given to ``load``.
       features: resolved feature settings.
       noise: background noise in dB, or None.
@@ -128,11 +127,8 @@ def load(
 ) -> Dataset:
     """Prepares a dataset, from the cache if possible, and loads it to the device.
 
-    Args:
-      data: settings of the recordings and their splits.
-      settings: settings of the features.
-      normalization: statistics, such as those of a coreset; None: fitted to the
-        training clips.
+    Statistics may be given, such as those of a coreset; None: fitted to the training
+    clips.
 
     Raises:
       UserError: the dataset cannot be prepared or split.
@@ -141,19 +137,12 @@ def load(
     indices = data_splits.assign(
         stored.labels, stored.splits, stored.folds, stored.groups, data
     )
-    kind = settings.normalization
-    stats = normalization or normalization_lib.fit(
-        stored.moments[:, indices.train], kind
-    )
+    rows, kind = indices.train, settings.normalization
+    stats = normalization or normalization_lib.fit(stored.moments[:, rows], kind)
     label_type = jnp.int8 if tags.are_tags(stored.labels) else jnp.int32
     labels = lambda rows: jnp.asarray(stored.labels[rows], label_type)
     recordings = lambda rows: _recordings(stored.groups[rows], stored.labels[rows])
-
-    def standardized(rows: np.ndarray) -> Clips:
-        images = standardize(_rows(stored.features, rows), stats)
-        return Clips(images, labels(rows))
-
-    rows = indices.train
+    images = lambda rows: standardize(_rows(stored.features, rows), stats)
     train = Clips(stored.features, labels(rows), stats, recordings(rows), rows)
     if not _stays_on_host(data.storage, rows.size * stored.features[0].nbytes):
         train = train._replace(
@@ -163,14 +152,15 @@ def load(
         )
     is_drawn = not stored.folds.any() and not (stored.splits == data_splits.TEST).any()
     is_published = data.name != "folder" and not is_drawn
-    is_official = bool((stored.splits[indices.validation] == VALIDATION).any())
-    counted = rows if is_official else np.concatenate([rows, indices.validation])
+    held_out = indices.validation
+    is_official = bool((stored.splits[held_out] == VALIDATION).any())
+    counted = rows if is_official else np.concatenate([rows, held_out])
     return Dataset(
         train=train,
-        validation=standardized(indices.validation)._replace(
-            recordings=recordings(indices.validation)
+        validation=Clips(
+            images(held_out), labels(held_out), recordings=recordings(held_out)
         ),
-        test=standardized(indices.test),
+        test=Clips(images(indices.test), labels(indices.test)),
         class_names=stored.class_names,
         normalization=stats,
         features=dataclasses.replace(stored.config, normalization=kind),

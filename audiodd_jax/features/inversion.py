@@ -50,12 +50,7 @@ _PEAK = 0.9
 
 
 class Inverted(NamedTuple):
-    """Sounds of log-mel spectrograms.
-
-    Attributes:
-      waveforms: ``[b, samples]``, peak 0.9; zeros for silence.
-      convergence: ``[b]`` spectral convergence after the last iteration.
-    """
+    """Sounds, of peak 0.9 or zeros for silence, and their spectral convergence."""
 
     waveforms: Float[Array | np.ndarray, "b samples"]
     convergence: Float[Array | np.ndarray, " b"]
@@ -191,11 +186,9 @@ def invert(
     key: Key[Array, ""],
     iterations: int = 64,
 ) -> Inverted:
-    """Inverts log-mel spectrograms by steps 1 to 3.
+    """Inverts log-mel spectrograms in dB by steps 1 to 3.
 
     Args:
-      log_mel: in dB, from ``logmel.log_mel`` or ``normalization.invert``.
-      config: feature settings of the spectrograms.
       key: draws the initial phases.
       iterations: iterations of Griffin-Lim; 0 keeps the initial phases.
 
@@ -225,12 +218,8 @@ def invert_many(
     padded = jnp.pad(log_mel, ((0, -count % size), (0, 0), (0, 0)), "edge")
     parts = []
     for first in range(0, count, size):
-        inverted = invert(
-            padded[first : first + size],
-            config,
-            key=jax.random.fold_in(key, first),
-            iterations=iterations,
-        )
+        rows, own_key = padded[first : first + size], jax.random.fold_in(key, first)
+        inverted = invert(rows, config, key=own_key, iterations=iterations)
         parts.append(jax.tree.map(np.asarray, inverted))
         done(min(size, count - first))
     joined = (np.concatenate(arrays)[:count] for arrays in zip(*parts, strict=True))

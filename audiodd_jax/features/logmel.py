@@ -32,25 +32,15 @@ _BLOCK_BYTES = 2 << 20
 
 
 class Frontend(NamedTuple):
-    """Sizes of the front end in samples, derived from the feature settings.
+    """Sizes of the front end in samples, derived from the feature settings."""
 
-    Attributes:
-      sample_rate: in Hz.
-      samples: length of a clip.
-      hop: distance of frames.
-      window: length of the Hann window.
-      n_fft: length of the Fourier transform.
-      frames: number of frames ``t``.
-      f_max: highest mel frequency in Hz.
-    """
-
-    sample_rate: int
-    samples: int
+    sample_rate: int  # in Hz
+    samples: int  # of a clip
     hop: int
     window: int
     n_fft: int
-    frames: int
-    f_max: float
+    frames: int  # number of frames ``t``
+    f_max: float  # highest mel frequency in Hz
 
 
 def frontend(config: FeaturesConfig) -> Frontend:
@@ -89,7 +79,7 @@ _LOG_STEP = math.log(6.4) / 27
 
 
 def hz_to_mel(hz: np.ndarray, scale: str) -> np.ndarray:
-    """Converts a frequency in Hz to mel, on the ``slaney`` or ``htk`` scale."""
+    """Converts Hz to mel, on the ``slaney`` or ``htk`` scale."""
     hz = np.asarray(hz, np.float64)
     if scale == "htk":
         return 2595.0 * np.log10(1.0 + hz / 700.0)
@@ -98,7 +88,7 @@ def hz_to_mel(hz: np.ndarray, scale: str) -> np.ndarray:
 
 
 def mel_to_hz(mel: np.ndarray, scale: str) -> np.ndarray:
-    """Converts mel to a frequency in Hz: the inverse of ``hz_to_mel``."""
+    """Converts mel to Hz: the inverse of ``hz_to_mel``."""
     mel = np.asarray(mel, np.float64)
     if scale == "htk":
         return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
@@ -138,11 +128,6 @@ def hann_window(size: Frontend) -> Float[np.ndarray, " n_fft"]:
     return np.pad(0.5 - 0.5 * np.cos(phase), (left, right)).astype(np.float32)
 
 
-def _check_length(waveforms: Array | np.ndarray, size: Frontend) -> None:
-    if waveforms.shape[1] != size.samples:
-        raise ValueError(f"clips have {waveforms.shape[1]} samples, not {size.samples}")
-
-
 def stft(
     waveforms: Float[Array | np.ndarray, "b samples"], size: Frontend
 ) -> Complex[Array, "b t bins"]:
@@ -157,13 +142,10 @@ def stft(
 def mel_power(
     waveforms: Float[Array | np.ndarray, "b samples"], config: FeaturesConfig
 ) -> Float[Array, "b f t"]:
-    """Computes mel power spectrograms of ``frontend(config).samples`` samples each.
-
-    Raises:
-      ValueError: the waveforms have another length.
-    """
+    """Computes mel power spectrograms of ``frontend(config).samples`` samples each."""
     size = frontend(config)
-    _check_length(waveforms, size)
+    if waveforms.shape[1] != size.samples:
+        raise ValueError(f"clips have {waveforms.shape[1]} samples, not {size.samples}")
     spectrum = stft(waveforms, size)
     power = spectrum.real**2 + spectrum.imag**2
     # Most of the filter bank is zero, so each band of filters reads only its own bins.
@@ -201,6 +183,11 @@ def block_size(config: FeaturesConfig) -> int:
     return max(1, _BLOCK_BYTES // (4 * size.frames * size.n_fft))
 
 
+def program(config: FeaturesConfig, blocked: bool) -> jax.stages.Wrapped:
+    """Returns the program of ``compute``, for all waveforms at once or in blocks."""
+    return _compiled(dataclasses.astuple(config), blocked)
+
+
 @functools.cache
 def _compiled(settings: tuple, blocked: bool) -> jax.stages.Wrapped:
     config = FeaturesConfig(*settings)
@@ -210,10 +197,9 @@ def _compiled(settings: tuple, blocked: bool) -> jax.stages.Wrapped:
 
     @jax.jit
     def by_blocks(waveforms: Array) -> Array:
-        clips = waveforms.shape[0]
-        _check_length(waveforms, size)
+        clips, samples = waveforms.shape
         rows = jnp.pad(waveforms, ((0, -clips % block), (0, 0)))
-        blocks = rows.reshape(-1, block, size.samples)
+        blocks = rows.reshape(-1, block, samples)
         values = lax.map(lambda waveforms: log_mel(waveforms, config), blocks)
         return values.reshape(-1, config.n_mels, size.frames)[:clips]
 
@@ -228,8 +214,3 @@ def compute(
     On CPU the batch is transformed in blocks of ``block_size``.
     """
     return program(config, jax.default_backend() == "cpu")(waveforms)
-
-
-def program(config: FeaturesConfig, blocked: bool) -> jax.stages.Wrapped:
-    """Returns the program of ``compute``, for all waveforms at once or in blocks."""
-    return _compiled(dataclasses.astuple(config), blocked)

@@ -12,6 +12,7 @@ distinct score, so that the order of clips with equal scores has no effect. Ther
 interpolation. The mean over tags (mAP) leaves out tags that no clip has.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,12 +29,7 @@ _DRAWS, _KEY = 64, 0xB007
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error.
-
-    Attributes:
-      mean: mean over groups.
-      error: standard error of the mean; 0 for a single group.
-    """
+    """A mean over groups and its standard error, which is 0 for a single group."""
 
     mean: Float[Array, ""]
     error: Float[Array, ""]
@@ -51,10 +47,8 @@ def estimate(
 ) -> Estimate:
     """Estimates the metric; all recordings have the same weight.
 
-    Args:
-      outputs: higher for more likely classes or tags.
-      labels: ``[b]`` classes, or ``[b, c]`` tags.
-      recordings: number of each clip's recording; None: one clip per recording.
+    Outputs are higher for more likely classes or tags. ``recordings`` are the groups of
+    ``grouped_mean``.
     """
     if are_tags(labels):
         return mean_average_precision(outputs, labels, recordings)
@@ -76,9 +70,7 @@ def grouped_mean(
 ) -> Estimate:
     """Estimates the mean of the groups' means, with each group as one observation.
 
-    Args:
-      values: one value per clip.
-      groups: group of each clip, from 0 and below ``b``; None: one clip per group.
+    Groups of clips are numbers below ``b``; None: one clip per group.
     """
     if groups is None:
         count = values.shape[0]
@@ -96,22 +88,10 @@ def grouped_mean(
     return Estimate(mean, jnp.sqrt(variance / count))
 
 
-class _Ranked(NamedTuple):
-    """The clips in order of descending score, for each tag.
-
-    Attributes:
-      order: ``[c, b]`` clips.
-      has_tag: ``[c, b]`` whether they have the tag, in that order.
-      last: ``[c, b]`` last position with the same score.
-    """
-
-    order: Int[Array, "c b"]
-    has_tag: Float[Array, "c b"]
-    last: Int[Array, "c b"]
-
-
-def _rank(scores: Float[Array, "b c"], tags: Int[Array, "b c"]) -> _Ranked:
-    """Sorts the clips by the scores of each tag."""
+def _of_weights(
+    scores: Float[Array, "b c"], tags: Int[Array, "b c"]
+) -> Callable[[Float[Array, " b"]], Float[Array, " c"]]:
+    """Returns each tag's average precision as a function of the clips' weights."""
     count = scores.shape[0]
     order = jnp.argsort(-scores.T, axis=1)
     along = lambda values: jnp.take_along_axis(values.T, order, axis=1)
@@ -119,23 +99,27 @@ def _rank(scores: Float[Array, "b c"], tags: Int[Array, "b c"]) -> _Ranked:
     is_last = jnp.concatenate(
         [ranked[:, 1:] != ranked[:, :-1], jnp.ones((ranked.shape[0], 1), bool)], axis=1
     )
+    # The last position with the same score.
     positions = jnp.where(is_last, jnp.arange(count), count)
     last = lax.cummin(positions, axis=1, reverse=True)
-    # Sums over many clips need float32, whatever the precision of the scores.
-    precision = jnp.promote_types(scores.dtype, jnp.float32)
-    return _Ranked(order, along(tags).astype(precision), last)
-
-
-def _from_ranked(ranked: _Ranked, weights: Float[Array, " b"]) -> Float[Array, " c"]:
-    """Computes the average precision of each tag with weighted clips."""
-    in_order = weights[ranked.order]
-    hits = in_order * ranked.has_tag
+    has_tag = along(tags).astype(_precision(scores))
     at_last = lambda values: jnp.take_along_axis(
-        jnp.cumsum(values, axis=1), ranked.last, axis=1
+        jnp.cumsum(values, axis=1), last, axis=1
     )
-    total = at_last(in_order)
-    precision = at_last(hits) / jnp.where(total > 0, total, 1)
-    return jnp.sum(hits * precision, axis=1) / jnp.sum(hits, axis=1)
+
+    def of_weights(weights: Float[Array, " b"]) -> Float[Array, " c"]:
+        in_order = weights[order]
+        hits = in_order * has_tag
+        total = at_last(in_order)
+        precision = at_last(hits) / jnp.where(total > 0, total, 1)
+        return jnp.sum(hits * precision, axis=1) / jnp.sum(hits, axis=1)
+
+    return of_weights
+
+
+def _precision(scores: Float[Array, "b c"]) -> jnp.dtype:
+    """Sums over many clips need float32, whatever the precision of the scores."""
+    return jnp.promote_types(scores.dtype, jnp.float32)
 
 
 def average_precision(
@@ -145,15 +129,11 @@ def average_precision(
 ) -> Float[Array, " c"]:
     """Computes the average precision of each tag; NaN for a tag that no clip has.
 
-    Args:
-      scores: higher for more likely tags.
-      tags: 1 where a clip has a tag, else 0.
-      weights: weights of the clips, not negative; None: all the same.
+    Weights of the clips are not negative; None: all the same.
     """
-    ranked = _rank(scores, tags)
     if weights is None:
-        weights = jnp.ones(scores.shape[0], ranked.has_tag.dtype)
-    return _from_ranked(ranked, weights)
+        weights = jnp.ones(scores.shape[0], _precision(scores))
+    return _of_weights(scores, tags)(weights)
 
 
 def mean_average_precision(
@@ -165,22 +145,18 @@ def mean_average_precision(
 
     All groups of clips have the same weight. The error is the deviation over draws of
     the Bayesian bootstrap: exponential weights of the groups, always the same draws.
-
-    Args:
-      scores: higher for more likely tags.
-      tags: 1 where a clip has a tag, else 0.
-      groups: group of each clip, from 0 and below ``b``; None: one clip per group.
+    ``groups`` are as in ``grouped_mean``.
 
     References:
       Rubin, *The Bayesian Bootstrap*, Annals of Statistics 1981.
     """
-    ranked, count = _rank(scores, tags), scores.shape[0]
-    share = jnp.ones(count, ranked.has_tag.dtype)
+    of_weights, count = _of_weights(scores, tags), scores.shape[0]
+    share = jnp.ones(count, _precision(scores))
     if groups is not None:
         share /= jnp.bincount(groups, length=count)[groups]
     is_used = tags.any(0)
     mean = lambda weights: (
-        jnp.sum(jnp.where(is_used, _from_ranked(ranked, weights), 0))
+        jnp.sum(jnp.where(is_used, of_weights(weights), 0))
         / jnp.maximum(is_used.sum(), 1)
     )
 

@@ -13,12 +13,7 @@ _LEAST_STD = 1e-3
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation in dB, global or per bin.
-
-    Attributes:
-      mean: ``[f]``.
-      std: ``[f]``.
-    """
+    """Mean and standard deviation of each bin in dB, global or per bin."""
 
     mean: Float[np.ndarray | Array, " f"]
     std: Float[np.ndarray | Array, " f"]
@@ -31,11 +26,7 @@ def moments(log_mel: Num[np.ndarray, "b f t"]) -> Float[np.ndarray, "2 b f"]:
 
 
 def fit(clip_moments: Float[np.ndarray, "2 b f"], kind: str) -> Normalization:
-    """Fits statistics of kind ``global`` or ``per_bin`` to ``moments`` of clips.
-
-    Raises:
-      UserError: the kind is unknown.
-    """
+    """Fits statistics of kind ``global`` or ``per_bin`` to ``moments`` of clips."""
     if kind not in ("global", "per_bin"):
         raise UserError(f"normalization is global or per_bin, not {kind!r}")
     mean, square = clip_moments.mean(axis=1)

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +22,8 @@ def splits():
 
 
 def stream(host, first, last=10, size=8, together=2):
-    draw = functools.partial(batches.draw_rows, data=host, draw=batches.uniform(size))
+    uniform = batches.uniform(size)
+    draw = lambda root, step: uniform(batches.step_keys(root, step)[0], host)
     table = np.asarray(host.labels)
     return batches.stream(host, table, draw, ROOT, first, last, together)
 
