@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiodd_jax.config import Config, CoresetConfig, DataConfig, FeaturesConfig, fields
-from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.errors import UserError
@@ -128,7 +128,7 @@ def warm_start(
     if earlier.metadata["dataset"] == data.name:
         _check_split(earlier, data)
     key, real = jax.random.key(seed), dataclasses.replace(config, init="real")
-    random = initial.start(key, data.train, data.class_names, real)
+    random = selection.start(key, data.train, data.class_names, real)
     decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
     images = normalization.apply(decibel, data.normalization)
     # Centred labels of more classes: the mean of each row stays zero.
@@ -140,7 +140,7 @@ def warm_start(
     classes = labels.argmax(1)
     if data.has_tags:  # labels do not tell the class; a file's order does
         classes = np.repeat(columns, len(labels) // count)
-    return initial.filled(random, images, jnp.asarray(labels), classes)
+    return selection.filled(random, images, jnp.asarray(labels), classes)
 
 
 def _some(names: tuple[str, ...]) -> str:

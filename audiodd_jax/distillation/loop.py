@@ -19,8 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import AugmentConfig, Config, CoresetConfig, LoopConfig
 from audiodd_jax.config.names import SELECTION
-from audiodd_jax.coreset import initial
-from audiodd_jax.coreset import selection as clips
+from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import cost, label_solve, memory_plan, registry
 from audiodd_jax.distillation.cost import Problem
@@ -122,7 +121,7 @@ def distill(
     keys, coreset, loop = Keys.from_seed(config.seed), config.coreset, config.loop
     classes = data.num_classes
     mesh = mesh or registry.make_mesh(config.method, classes, config.rfad.networks)
-    embedding = clips.Embedding(config.network, config.evaluation.networks)
+    embedding = selection.Embedding(config.network, config.evaluation.networks)
     scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
     validate = make_validate(
         keys.validation, data.validation, scoring, coreset.factor, mesh
@@ -133,7 +132,7 @@ def distill(
         )
     if start is None:
         with progress.waiting(f"choosing the start ({coreset.init})"):
-            start = initial.start(
+            start = selection.start(
                 keys.initial, data.train, data.class_names, coreset, embedding
             )
     first = start
@@ -210,7 +209,7 @@ def _draw(method: Method, config: LoopConfig, data: Dataset) -> Draw:
       UserError: the method draws clips of every class, and a class has too few.
     """
     if method.draw:
-        clips.check_counts(data.train.labels, data.class_names)
+        selection.check_counts(data.train.labels, data.class_names)
         return method.draw
     if config.draw == "recordings":
         return batches.by_recording(data.num_classes, config.batch_size)
@@ -276,7 +275,7 @@ def _select(
     key: Key[Array, ""],
     data: Dataset,
     config: CoresetConfig,
-    embedding: clips.Embedding,
+    embedding: selection.Embedding,
     validate: Validate | None,
     run: RunDirectory | None,
 ) -> Distilled:
@@ -286,12 +285,12 @@ def _select(
         if run:
             run.start_from(-1)
         train = (key, data.train, data.class_names, config)
-        chosen = initial.selected(method, *train, embedding)
+        chosen = selection.selected(method, *train, embedding)
         row = {"step": 0, "best": True}
         if validate:
             _score(validate, chosen, row)
         log.record(row)
-        start = initial.selected("random", *train)
+        start = selection.selected("random", *train)
         return Distilled(start, chosen, 0, 0, log.history)
 
 

@@ -22,7 +22,7 @@ from audiodd_jax.distillation.method import Context, Make, Method
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import devices
 
-# Methods that take steps; those that select real clips are in ``coreset.initial``.
+# Methods that take steps; those that select real clips are in ``coreset.selection``.
 METHODS: dict[str, Make] = {
     "rfad": rfad.make,
     "kip": kip.make,

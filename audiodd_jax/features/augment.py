@@ -15,7 +15,6 @@ References:
 
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -175,10 +174,6 @@ def silence(
     return (floor - mean) / std
 
 
-# ``(key, images, strength, stats)`` to images.
-Change = Callable[[Key[Array, ""], Array, float, Normalization], Array]
-
-
 def _resample(
     images: Float[Array, "b f t 1"],
     source: Float[Array, " size"],
@@ -224,8 +219,8 @@ def _gain(key: Array, images: Array, decibel: float, stats: Normalization) -> Ar
     return images + gain * per_decibel(images, stats)
 
 
-# Augmentations by the name of the setting of their strength.
-CHANGES: dict[str, Change] = {
+# Augmentations by the setting of their strength: ``(key, images, strength, stats)``.
+CHANGES = {
     "time_shift": functools.partial(_shift, axis=2),
     "time_stretch": _stretch,
     "frequency_shift": functools.partial(_shift, axis=1),

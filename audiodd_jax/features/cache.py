@@ -155,7 +155,8 @@ def _compute(
         readable = [i for i in range(len(recordings)) if i not in bad]
         work = float(np.minimum(seconds, settings.clip_seconds).sum())
         processes = extraction.num_processes(work, data.processes)
-        bad |= extraction.extract(recordings, settings, store, readable, processes)
+        whole = extraction.Part(recordings.load, settings, store, readable)
+        bad |= extraction.extract(whole, processes)
         bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), data.skip_bad_files)
         rows = np.delete(np.arange(len(recordings)), list(bad))

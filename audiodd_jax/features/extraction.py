@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.data import audio
-from audiodd_jax.data.recordings import Decoded, Recordings
+from audiodd_jax.data.recordings import Decoded
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime import devices
@@ -57,14 +57,17 @@ class Part(NamedTuple):
       settings: resolved feature settings.
       path: a float16 ``.npy`` of ``[clips, f, t]`` in dB.
       indices: of the recordings, and so of the rows that are filled.
-      size: clips per chunk.
     """
 
     load: Callable[[int], Decoded]
     settings: FeaturesConfig
     path: Path
     indices: Sequence[int]
-    size: int
+
+    def split(self, size: int) -> list["Part"]:
+        """Splits the part into parts of ``size`` clips; the last may be smaller."""
+        starts = range(0, len(self.indices), size)
+        return [self._replace(indices=self.indices[i : i + size]) for i in starts]
 
 
 def fill(part: Part, done: Callable[[int], object], threads: int) -> dict[int, str]:
@@ -75,20 +78,20 @@ def fill(part: Part, done: Callable[[int], object], threads: int) -> dict[int, s
     Returns:
       Error messages of the recordings that cannot be decoded, by index.
     """
-    settings = part.settings
+    settings, size = part.settings, chunk_size(part.settings, len(part.indices))
     samples = logmel.frontend(settings).samples
     local = threading.local()
     # Each thread computes on another device, as far as there are enough.
     local_devices = itertools.cycle(devices.make_mesh().local_mesh.devices.flat)
 
-    def fill_chunk(chunk: Sequence[int]) -> dict[int, str]:
+    def fill_chunk(chunk: Part) -> dict[int, str]:
         if not hasattr(local, "buffer"):  # reused: allocating takes as long as decoding
-            local.buffer = np.zeros((part.size, samples), np.float32)
+            local.buffer = np.zeros((size, samples), np.float32)
             local.device = next(local_devices)
         rows, errors = [], {}
-        for row, index in enumerate(chunk):
+        for row, index in enumerate(chunk.indices):
             try:
-                waveform, rate = part.load(index)
+                waveform, rate = chunk.load(index)
             except audio.BadAudioError as error:
                 errors[index] = str(error)
                 continue
@@ -98,30 +101,20 @@ def fill(part: Part, done: Callable[[int], object], threads: int) -> dict[int, s
         with jax.default_device(local.device):
             values = np.asarray(logmel.compute(local.buffer, settings))
         # Reopened for each chunk, so that written pages leave the resident memory.
-        store = np.load(part.path, mmap_mode="r+")
-        store[np.asarray(chunk)[rows]] = values[rows]
-        done(len(chunk))
+        store = np.load(chunk.path, mmap_mode="r+")
+        store[np.asarray(chunk.indices)[rows]] = values[rows]
+        done(len(chunk.indices))
         return errors
 
     bad: dict[int, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for errors in pool.map(fill_chunk, _split(part.indices, part.size)):
+        for errors in pool.map(fill_chunk, part.split(size)):
             bad |= errors
     return bad
 
 
-def _split(indices: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [indices[i : i + size] for i in range(0, len(indices), size)]
-
-
-def extract(
-    recordings: Recordings,
-    settings: FeaturesConfig,
-    path: Path,
-    indices: Sequence[int],
-    processes: int,
-) -> dict[int, audio.BadAudioError]:
-    """Fills the rows ``indices`` of the memory-mapped array at ``path``.
+def extract(whole: Part, processes: int) -> dict[int, audio.BadAudioError]:
+    """Fills rows of a memory-mapped array.
 
     With one process, this process computes on its devices; with more, child processes
     compute on the CPU.
@@ -132,17 +125,15 @@ def extract(
     Raises:
       UserError: a process died.
     """
-    size = chunk_size(settings, math.ceil(len(indices) / processes))
-    # Each process takes a whole number of chunks, at least one.
-    share = size * math.ceil(len(indices) / processes / size)
-    with tqdm(total=len(indices), desc="features", unit="clip", disable=None) as bar:
+    clips = len(whole.indices)
+    with tqdm(total=clips, desc="features", unit="clip", disable=None) as bar:
         if processes == 1:
-            part = Part(recordings.load, settings, path, indices, size)
-            bad = fill(part, bar.update, audio.num_threads())
+            bad = fill(whole, bar.update, audio.num_threads())
         else:
-            shares = map(list, _split(indices, share))
-            parts = [Part(recordings.load, settings, path, i, size) for i in shares]
-            bad = _by_processes(parts, bar)
+            # Each process takes a whole number of chunks, at least one.
+            size = chunk_size(whole.settings, math.ceil(clips / processes))
+            share = size * math.ceil(clips / processes / size)
+            bad = _by_processes(whole.split(share), bar)
     return {index: audio.BadAudioError(bad[index]) for index in sorted(bad)}
 
 

@@ -93,9 +93,8 @@ def contenders(paths, settings, folder, pool):
     indices = list(range(len(paths)))
 
     def ours():
-        threads, size = audio.num_threads(), extraction.chunk_size(settings, len(paths))
-        part = extraction.Part(_Decode(paths), settings, store, indices, size)
-        extraction.fill(part, lambda _: None, threads)
+        part = extraction.Part(_Decode(paths), settings, store, indices)
+        extraction.fill(part, lambda _: None, audio.num_threads())
 
     def librosa_loop():
         _chunk_by_librosa((paths, settings))

@@ -9,7 +9,7 @@ import pytest
 import audiodd_jax
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
 from audiodd_jax.coreset import file as coreset_file
-from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.features.clips import Clips
@@ -28,7 +28,7 @@ def train(counts=(5, 3, 4)):
 
 def start(seed=0, data=None, **config):
     config = CoresetConfig(**{"samples_per_class": 3, **config})
-    return initial.start(jax.random.key(seed), data or train(), NAMES, config)
+    return selection.start(jax.random.key(seed), data or train(), NAMES, config)
 
 
 def test_real_clips_are_balanced_distinct_and_of_their_class():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.coreset import selection as clips_lib
+from audiodd_jax.coreset import selection
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 
@@ -14,7 +14,7 @@ KEY = jax.random.key(0)
 
 
 def at_random(key, labels, names, per_class):
-    return clips_lib.select("random", key, Clips(None, labels), names, per_class, None)
+    return selection.select("random", key, Clips(None, labels), names, per_class, None)
 
 
 def test_random_rows_have_the_requested_count_per_class_without_repetition():
@@ -29,19 +29,19 @@ def test_random_rows_have_the_requested_count_per_class_without_repetition():
 
 @pytest.mark.parametrize(("clips", "counts"), [(7, (4, 2, 1)), (35, (20, 10, 5))])
 def test_a_fraction_keeps_the_class_proportions(clips, counts):
-    rows = clips_lib.random_fraction(KEY, LABELS, clips)
+    rows = selection.random_fraction(KEY, LABELS, clips)
     assert len(set(rows.tolist())) == clips
     np.testing.assert_array_equal(np.bincount(np.asarray(LABELS)[rows]), counts)
 
 
 def test_requests_beyond_the_pool_return_all_clips():
-    assert clips_lib.random_fraction(KEY, LABELS, 99).size == 35
+    assert selection.random_fraction(KEY, LABELS, 99).size == 35
 
 
 def test_herding_approaches_the_mean_of_each_class():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.standard_normal((35, 6)), jnp.float32)
-    rows = clips_lib.class_by_class("herding", features, LABELS, NAMES, 5)
+    rows = selection.class_by_class("herding", features, LABELS, NAMES, 5)
     assert len(set(rows.tolist())) == 15
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 5))
 
@@ -58,25 +58,25 @@ def test_herding_approaches_the_mean_of_each_class():
     want = [row for c in range(3) for row in greedy(np.flatnonzero(c == LABELS))]
     np.testing.assert_array_equal(rows, want)
     with pytest.raises(UserError, match="samples_per_class=6"):
-        clips_lib.class_by_class("herding", features, LABELS, NAMES, 6)
+        selection.class_by_class("herding", features, LABELS, NAMES, 6)
 
 
 def test_embeddings_have_unit_length_and_depend_on_the_key():
     images = jax.random.normal(KEY, (35, 8, 8, 1))
     config = RandomNetworkConfig(depth=2, width=4, readout="time_mean")
-    embedding = clips_lib.Embedding(config, 3)
+    embedding = selection.Embedding(config, 3)
     clips = Clips(images, LABELS)
-    features = clips_lib.embed(KEY, clips, embedding)
+    features = selection.embed(KEY, clips, embedding)
     assert features.shape == (35, 3 * 4 * 2)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    other = clips_lib.embed(jax.random.key(1), clips, embedding)
+    other = selection.embed(jax.random.key(1), clips, embedding)
     assert np.abs(features - other).max() > 1e-3
 
 
 def test_k_center_covers_each_class_from_its_centre():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(LABELS.size, 6)).astype(np.float32)
-    rows = clips_lib.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 4)
+    rows = selection.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 4)
     labels = np.asarray(LABELS)
     for label, own in enumerate(rows.reshape(len(NAMES), 4)):
         mine = np.flatnonzero(labels == label)
@@ -87,4 +87,4 @@ def test_k_center_covers_each_class_from_its_centre():
             chosen.append(int(mine[gaps.min(1).argmax()]))
         assert own.tolist() == chosen
     with pytest.raises(UserError, match="training clips"):
-        clips_lib.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 99)
+        selection.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 99)

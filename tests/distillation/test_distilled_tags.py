@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RFADConfig, presets
-from audiodd_jax.coreset import initial
-from audiodd_jax.coreset import selection as clips_lib
+from audiodd_jax.coreset import selection
 from audiodd_jax.distillation import kernel_methods, label_solve, loop, registry, rfad
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
@@ -35,7 +34,7 @@ NAMES = ("a", "b", "c")
 
 
 def at_random(key, labels, names, per_class):
-    return clips_lib.select("random", key, Clips(None, labels), names, per_class, None)
+    return selection.select("random", key, Clips(None, labels), names, per_class, None)
 
 
 def settings(**changes):
@@ -59,14 +58,14 @@ def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice(
     few = int(labels.sum(0).min())
     for rows in (
         at_random(jax.random.key(0), labels, NAMES, few),
-        clips_lib.class_by_class("herding", features, labels, NAMES, few),
-        clips_lib.class_by_class("k_center", features, labels, NAMES, few),
+        selection.class_by_class("herding", features, labels, NAMES, few),
+        selection.class_by_class("k_center", features, labels, NAMES, few),
     ):
         # The rarest tag has all of its clips, although they have other tags too.
         assert np.unique(rows).size == rows.size == 3 * few
         for tag, own in enumerate(rows.reshape(3, few)):
             assert (np.asarray(labels)[own, tag] == 1).all()
-    rows = clips_lib.random_fraction(jax.random.key(0), labels, 20)
+    rows = selection.random_fraction(jax.random.key(0), labels, 20)
     assert np.unique(rows).size == 20
 
 
@@ -83,7 +82,7 @@ def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
     own = checks.tagged()
     for factor in (1, 2):
         config = settings(coreset__factor=factor)
-        found = initial.start(jax.random.key(1), own.train, NAMES, config.coreset)
+        found = selection.start(jax.random.key(1), own.train, NAMES, config.coreset)
         tags = np.asarray(found.labels) + 1 / 3
         assert found.labels.shape == (6, 3)
         np.testing.assert_allclose(tags[np.arange(6), np.arange(6) // 2], 1, atol=1e-6)
@@ -112,7 +111,7 @@ def test_the_platt_loss_is_binary_cross_entropy_around_one_half():
 
 def test_solved_labels_lower_the_loss_on_the_training_clips():
     own, config = checks.tagged(), settings(coreset__label_prior=1e-3)
-    start = initial.start(jax.random.key(1), own.train, NAMES, config.coreset)
+    start = selection.start(jax.random.key(1), own.train, NAMES, config.coreset)
     mesh = devices.make_mesh()
     scoring = ridge_scoring.Scoring(
         config.network, 2, chunk=64, regularizer=config.rfad.regularizer

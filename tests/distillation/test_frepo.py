@@ -8,7 +8,7 @@ import optax
 import pytest
 from test_loop import assert_same, data, run, settings
 
-from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import (
     frepo,
@@ -206,7 +206,7 @@ def test_the_loss_falls_and_more_clips_are_recognised():
     prepared = data(noise=2.0)
     context = Context(SIZES, prepared.normalization, plan=Plan(8, 4))
     method = frepo.make(config, context)
-    start = initial.start(
+    start = selection.start(
         jax.random.key(0), prepared.train, prepared.class_names, config.coreset
     )
     state = method.init(jax.random.key(0), start)

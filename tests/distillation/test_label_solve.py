@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_loop import data, on_host, settings
 
-from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection
 from audiodd_jax.distillation import label_solve, loop
 from audiodd_jax.features import batches
 from audiodd_jax.features.labels import centred_targets
@@ -21,7 +21,7 @@ KEY = jax.random.key(4)
 def problem(**changes):
     config = settings(coreset__solve_labels=True, **changes)
     prepared = data()
-    start = initial.start(KEY, prepared.train, prepared.class_names, config.coreset)
+    start = selection.start(KEY, prepared.train, prepared.class_names, config.coreset)
     return config, prepared, start
 
 

@@ -10,7 +10,7 @@ from test_loop import assert_same, data, on_host, run, settings
 
 from audiodd_jax.config import fields, presets
 from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
-from audiodd_jax.coreset import initial
+from audiodd_jax.coreset import selection
 from audiodd_jax.distillation import loop, registry, steps
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context
@@ -141,7 +141,9 @@ def test_all_seeds_share_a_program():
         built = method(config, Context(Sizes(8, 8, 3, 6, 16, 30, 0), stats))
         key = jax.random.key(seed)
         chunk = steps.make_chunk(built, built.draw, config.augment, stats)
-        start = initial.start(key, prepared.train, prepared.class_names, config.coreset)
+        start = selection.start(
+            key, prepared.train, prepared.class_names, config.coreset
+        )
         state = built.init(key, start)
         lowered = chunk.lower(state, prepared.train, 2, key)
         texts.append(lowered.as_text())

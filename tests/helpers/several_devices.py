@@ -17,7 +17,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
 from audiodd_jax.config import Config, fields, presets  # noqa: E402
-from audiodd_jax.coreset import initial  # noqa: E402
+from audiodd_jax.coreset import selection  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import (  # noqa: E402
     cost,
@@ -204,7 +204,7 @@ def distilled(method, dtype=np.float32):
     images = rng.standard_normal((40, *SHAPE, 1)).astype(dtype)
     data = Clips(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
-    start = initial.start(jax.random.key(0), data, names, config.coreset)
+    start = selection.start(jax.random.key(0), data, names, config.coreset)
     sizes = cost.sizes_of(config, SHAPE, CLASSES, 40, 0)
     found = []
     for count in (1, 8):
