@@ -62,10 +62,7 @@ def write(
     ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
     class with the label's value (one-hot if labels were not learnt). Tags are joined by
     semicolons, as ``data.folder`` reads them. ``rows`` are the indices of the
-    spectrograms; None: all.
-
-    Returns:
-      The names of the WAV files, relative to the folder.
+    spectrograms; None: all. Returns the names of the WAV files within the folder.
     """
     labels = np.asarray(coreset.unpack().labels)
     names = files(labels, coreset.class_names)

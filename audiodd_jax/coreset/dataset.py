@@ -48,9 +48,6 @@ def load_data(
     """Loads a coreset's dataset, standardised with the coreset's statistics.
 
     Features are the coreset's, or the unresolved settings that it was distilled with.
-
-    Raises:
-      UserError: as ``check_coreset``.
     """
     if not needs_train:  # they stay in the cache
         data = dataclasses.replace(data, storage="host")
@@ -60,12 +57,7 @@ def load_data(
 
 
 def check_coreset(coreset: Coreset, data: Dataset) -> None:
-    """Checks that a coreset was made from a dataset's training clips.
-
-    Raises:
-      UserError: the dataset has other classes, tags instead of classes or classes
-        instead of tags, or the coreset was made from its test clips.
-    """
+    """Refuses a dataset with other classes, or whose test clips made the coreset."""
     name = coreset.metadata["dataset"]
     if data.class_names != coreset.class_names:
         raise UserError(
@@ -107,9 +99,7 @@ def warm_start(
     filled with random training clips.
 
     Raises:
-      UserError: the file is not a coreset, was made with other features, has classes
-        that the data lacks, more samples or another factor, or was made from test
-        clips.
+      UserError: the file is not a coreset that these data and settings can continue.
     """
     earlier = load_coreset(path)
     if earlier.features != data.features:

@@ -69,11 +69,7 @@ def selected(
     config: CoresetConfig,
     embedding: Embedding | None = None,
 ) -> CoresetArrays:
-    """Selects real clips as a coreset, by a method of ``CHOOSE``.
-
-    Raises:
-      UserError: a class has too few clips, or ``factor`` does not divide the frames.
-    """
+    """Selects real clips as a coreset, by a method of ``CHOOSE``."""
     check_factor(train.image_shape[1], config.factor)
     per_class = config.samples_per_class * config.factor
     rows = select(method, key, train, class_names, per_class, embedding)
@@ -134,9 +130,6 @@ def select(
     """Selects ``per_class`` clips of each class by a method of ``CHOOSE``.
 
     The embedding is not used by ``random``.
-
-    Raises:
-      UserError: a class has fewer than ``per_class`` clips.
     """
     if method == "random":
         given = np.asarray(jax.random.permutation(key, len(clips.labels)))
@@ -156,9 +149,6 @@ def class_by_class(
 
     A clip with several tags can be chosen for any one of them, so rare tags choose
     first. ``given`` is what the method chooses by: a random order, or features.
-
-    Raises:
-      UserError: a class has fewer than ``per_class`` clips.
     """
     counts = check_counts(labels, class_names, per_class)
     labels = np.asarray(labels)

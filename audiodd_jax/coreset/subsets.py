@@ -77,11 +77,7 @@ def read_indices(path: Path) -> Subset:
 def choose(
     subset: Subset, data: Dataset, embedding: Embedding, seed: int
 ) -> Int[np.ndarray, " b"]:
-    """Chooses the rows of ``data.train`` that belong to a subset.
-
-    Raises:
-      UserError: a class has too few clips, or an index is out of range.
-    """
+    """Chooses the rows of ``data.train`` that belong to a subset."""
     train, count = data.train, len(data.train.labels)
     key = jax.random.fold_in(jax.random.key(_DRAW), seed)
     if subset.name == "all":

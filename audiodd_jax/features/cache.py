@@ -42,14 +42,6 @@ class FeatureSet:
     """Log-mel features of a dataset, and its index.
 
     Arrays are those of the entry, and columns of the index as in ``Recordings``.
-
-    Attributes:
-      seconds: length of each recording.
-      rates: sample rate of each recording in Hz.
-      config: resolved feature settings.
-      skipped: recordings that could not be decoded, with reasons.
-      left_out: ``(reason, count, example)`` of unused files.
-      path: the cache entry.
     """
 
     features: Num[np.ndarray, "clips f t"]
@@ -61,14 +53,14 @@ class FeatureSet:
     groups: Shaped[np.ndarray, " clips"]
     names: Shaped[np.ndarray, " clips"]
     seconds: Float[np.ndarray, " clips"]
-    rates: Int[np.ndarray, " clips"]
+    rates: Int[np.ndarray, " clips"]  # in Hz
     class_names: tuple[str, ...]
-    config: FeaturesConfig
+    config: FeaturesConfig  # resolved
     version: str
     licence: str
-    skipped: tuple[str, ...]
-    left_out: tuple[tuple[str, int, str], ...]
-    path: Path
+    skipped: tuple[str, ...]  # recordings that could not be decoded, with reasons
+    left_out: tuple[tuple[str, int, str], ...]  # as in ``Recordings``
+    path: Path  # the entry
 
     @property
     def raw_bytes(self) -> Float[np.ndarray, " clips"]:
@@ -77,11 +69,7 @@ class FeatureSet:
 
 
 def prepare(data: DataConfig, settings: FeaturesConfig) -> FeatureSet:
-    """Returns the features of a dataset, from the cache or computed now.
-
-    Raises:
-      UserError: the dataset or its recordings cannot be used.
-    """
+    """Returns the features of a dataset, from the cache or computed now."""
     root = datasets.cache_root(data)
     source = datasets.open_source(data)
     parts = {

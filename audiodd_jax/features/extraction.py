@@ -50,19 +50,12 @@ def num_processes(seconds: float, requested: int) -> int:
 
 
 class Part(NamedTuple):
-    """The part of an extraction that one process does.
+    """Recordings to extract features from, and where to write them."""
 
-    Attributes:
-      load: decodes a recording by its index.
-      settings: resolved feature settings.
-      path: a float16 ``.npy`` of ``[clips, f, t]`` in dB.
-      indices: of the recordings, and so of the rows that are filled.
-    """
-
-    load: Callable[[int], Decoded]
-    settings: FeaturesConfig
-    path: Path
-    indices: Sequence[int]
+    load: Callable[[int], Decoded]  # decodes a recording by its index
+    settings: FeaturesConfig  # resolved
+    path: Path  # a float16 ``.npy`` of ``[clips, f, t]`` in dB
+    indices: Sequence[int]  # of the recordings, and so of the rows that are filled
 
     def split(self, size: int) -> list["Part"]:
         """Splits the part into parts of ``size`` clips; the last may be smaller."""

@@ -140,12 +140,9 @@ def griffin_lim(
     ``momentum=0`` it is the original Griffin-Lim algorithm.
     """
 
-    def projected(phases: Array) -> Array:
-        return logmel.stft(inverse_stft(magnitude * phases, size), size)
-
     def body(_: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         phases, previous = carry
-        current = projected(phases)
+        current = logmel.stft(inverse_stft(magnitude * phases, size), size)
         ahead = current + momentum * (current - previous)
         return ahead / jnp.maximum(jnp.abs(ahead), _SMALL), current
 

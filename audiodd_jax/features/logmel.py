@@ -97,11 +97,7 @@ def mel_to_hz(mel: np.ndarray, scale: str) -> np.ndarray:
 
 
 def mel_filter_bank(config: FeaturesConfig) -> Float[np.ndarray, "f bins"]:
-    """Computes triangular filters of unit area in Hz, ``[n_mels, n_fft // 2 + 1]``.
-
-    Raises:
-      UserError: a filter is narrower than the Fourier bins and would be empty.
-    """
+    """Computes triangular filters of unit area in Hz, ``[n_mels, n_fft // 2 + 1]``."""
     size = frontend(config)
     bins = np.fft.rfftfreq(size.n_fft, 1.0 / size.sample_rate)
     scale = config.mel_scale
@@ -191,17 +187,17 @@ def program(config: FeaturesConfig, blocked: bool) -> jax.stages.Wrapped:
 @functools.cache
 def _compiled(settings: tuple, blocked: bool) -> jax.stages.Wrapped:
     config = FeaturesConfig(*settings)
+    transform = lambda waveforms: log_mel(waveforms, config)
     if not blocked:
-        return jax.jit(lambda waveforms: log_mel(waveforms, config))
-    size, block = frontend(config), block_size(config)
+        return jax.jit(transform)
+    block = block_size(config)
 
     @jax.jit
     def by_blocks(waveforms: Array) -> Array:
         clips, samples = waveforms.shape
         rows = jnp.pad(waveforms, ((0, -clips % block), (0, 0)))
-        blocks = rows.reshape(-1, block, samples)
-        values = lax.map(lambda waveforms: log_mel(waveforms, config), blocks)
-        return values.reshape(-1, config.n_mels, size.frames)[:clips]
+        values = lax.map(transform, rows.reshape(-1, block, samples))
+        return values.reshape(-1, *values.shape[2:])[:clips]
 
     return by_blocks
 
