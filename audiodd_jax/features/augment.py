@@ -240,10 +240,10 @@ def siamese(
     """Augments all images in the same way; compared images need the same key."""
     which_key, *keys = jax.random.split(key, 1 + len(CHANGES))
     applied = [
-        lambda x, key=key, augment=augment, strength=strength: augment(
+        lambda x, key=key, change=change, strength=strength: change(
             key, x, strength, stats
         )
-        for key, (name, augment) in zip(keys, CHANGES.items(), strict=True)
+        for key, (name, change) in zip(keys, CHANGES.items(), strict=True)
         if (strength := getattr(config, name))
     ]
     if not applied:
@@ -251,8 +251,8 @@ def siamese(
     if config.mode == "one":
         which = jax.random.randint(which_key, (), 0, len(applied))
         return lax.switch(which, applied, images)
-    for augment in applied:
-        images = augment(images)
+    for change in applied:
+        images = change(images)
     return images
 
 
