@@ -230,7 +230,7 @@ def farthest_first(
     return lax.scan(choose, gaps, None, count)[1]
 
 
-# The functions below take masks of the clips of a class, and of those that are free.
+# The functions below take two masks: the clips of a class, and the free ones among them.
 
 
 def _random(

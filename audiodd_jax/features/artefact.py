@@ -1,4 +1,4 @@
-"""What coresets and trained networks share: preprocessing, and their files' header."""
+"""Preprocessing and file headers that coresets and trained networks share."""
 
 import contextlib
 import json
