@@ -230,7 +230,7 @@ def farthest_first(
     return lax.scan(choose, gaps, None, count)[1]
 
 
-# The functions below take two masks: the clips of a class, and the free ones among them.
+# The functions below take masks of a class's clips, and of its free clips.
 
 
 def _random(
