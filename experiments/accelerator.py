@@ -177,7 +177,7 @@ def unpack(path):
         jnp.asarray(arrays[f"{name}_images"], jnp.float32),
         jnp.asarray(arrays[f"{name}_labels"]),
     )
-    features = fields.build(FeaturesConfig, info["features"])
+    features = fields.from_dict(info["features"], FeaturesConfig)
     labels = jnp.asarray(arrays["train_labels"])
     return Dataset(
         train=Clips(jnp.asarray(arrays["train"]), labels, jax.device_put(stats)),

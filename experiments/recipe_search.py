@@ -16,7 +16,6 @@ from absl import app, flags, logging
 import audiodd_jax
 from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields
-from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset import subsets
 from audiodd_jax.features import dataset
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -78,7 +77,7 @@ TRIALS = {
 
 def trial(config, data, source, folder):
     """Returns the validation scores of a recipe on a source; reads no test clips."""
-    record = fields.record(config, TRAINING)
+    record = fields.record(config, fields.TRAINING)
     with RunDirectory(folder, {**record, "learns_from": source.record}) as run:
         result = run.result()
         if result is None:

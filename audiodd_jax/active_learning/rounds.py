@@ -24,7 +24,6 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import budgets, query
 from audiodd_jax.config import ActiveConfig, Config, fields, presets
-from audiodd_jax.config.names import TRAINING
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
@@ -122,8 +121,8 @@ def label_rounds(
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        record = fields.record(config, TRAINING)
-        options = presets.run_options(config, TRAINING)
+        record = fields.record(config, fields.TRAINING)
+        options = presets.run_options(config, fields.TRAINING)
         open_run = functools.partial(_open_run, run, record, options)
         compiled = programs.make(config.model, config.training, data)
         choose = query.make_choose(

@@ -20,7 +20,7 @@ from audiodd_jax.config import (
     fields,
     presets,
 )
-from audiodd_jax.config.names import ACQUISITIONS, ACTIVE, file_stem
+from audiodd_jax.config.names import ACQUISITIONS, file_stem
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.errors import UserError
@@ -178,8 +178,8 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
         write_atomically(run.path / "README.md", card)
         return result
 
-    record = fields.record(config, ACTIVE)
-    options = presets.run_options(config, ACTIVE)
+    record = fields.record(config, fields.ACTIVE)
+    options = presets.run_options(config, fields.ACTIVE)
     return run_once(workdir, record, work, **options).result
 
 

@@ -11,7 +11,6 @@ from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.distillation import loop, registry
@@ -102,8 +101,8 @@ def distill(
         coreset, result = _finish(outcome, data, config, run.path, mesh)
         return result
 
-    record = fields.record(config, DISTILLATION)
-    options = presets.run_options(config, DISTILLATION)
+    record = fields.record(config, fields.DISTILLATION)
+    options = presets.run_options(config, fields.DISTILLATION)
     result, path = run_once(workdir, record, work, **options)
     return Run(coreset or load_coreset(path / "coreset.npz"), result, path)
 
@@ -144,8 +143,8 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
             write_atomically(workdir / "README.md", cards.folds(result))
         return result
 
-    record = {**fields.record(config, DISTILLATION), "folds": "all"}
-    options = presets.run_options(config, DISTILLATION)
+    record = {**fields.record(config, fields.DISTILLATION), "folds": "all"}
+    options = presets.run_options(config, fields.DISTILLATION)
     return run_once(workdir, record, work, **options).result
 
 

@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import TRAINING, file_stem
+from audiodd_jax.config.names import file_stem
 from audiodd_jax.coreset import subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -188,11 +188,11 @@ def train_source(
     if workdir is None:
         result = work(None)
         return Trained(scores_lib.from_summary(result), result, None)
-    record = fields.record(config, TRAINING)
+    record = fields.record(config, fields.TRAINING)
     record["learns_from"] = source.record
     if model is not None:
         record["module"] = " ".join(repr(model).split())
-    options = presets.run_options(config, TRAINING)
+    options = presets.run_options(config, fields.TRAINING)
     result, path = run_once(workdir, record, work, **options)
     return Trained(scores_lib.from_summary(result), result, path)
 

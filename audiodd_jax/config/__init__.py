@@ -3,12 +3,6 @@
 import dataclasses
 
 from audiodd_jax.config import extensions
-from audiodd_jax.config.clip_settings import (
-    AugmentConfig,
-    DataConfig,
-    FeaturesConfig,
-)
-from audiodd_jax.config.constraints import SEED, installed_or, setting
 from audiodd_jax.config.distillation_settings import (
     CoresetConfig,
     EvaluationConfig,
@@ -25,10 +19,16 @@ from audiodd_jax.config.distillation_settings import (
     ViewsConfig,
 )
 from audiodd_jax.config.names import METHODS
-from audiodd_jax.config.training_settings import (
+from audiodd_jax.config.settings import (
+    SEED,
     ActiveConfig,
+    AugmentConfig,
+    DataConfig,
+    FeaturesConfig,
     ModelConfig,
     TrainingConfig,
+    installed_or,
+    setting,
 )
 
 

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from audiodd_jax.config.clip_settings import AugmentConfig, strong
-from audiodd_jax.config.constraints import (
+from audiodd_jax.config.settings import (
     AT_LEAST_ONE,
     BELOW_ONE,
     INITIAL,
@@ -11,8 +10,10 @@ from audiodd_jax.config.constraints import (
     POSITIVE,
     SEED,
     SHARE,
+    AugmentConfig,
     one_of,
     setting,
+    strong,
 )
 
 

@@ -1,7 +1,4 @@
-"""Settings by dotted name: listing, changing and checking them.
-
-Like ``config``, it imports neither JAX nor NumPy.
-"""
+"""Settings by dotted name: listing, changing and checking them."""
 
 import dataclasses
 import os
@@ -9,9 +6,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from audiodd_jax.config import Config, LabelsConfig
-from audiodd_jax.config.constraints import constraint_of
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
 from audiodd_jax.errors import UserError
+
+# The settings that each kind of run depends on and records.
+TRAINING = ("seed", "data", "features", "model", "training")
+ACTIVE = (*TRAINING, "active")
+_OTHERS = ("model", "training", "active")
+DISTILLATION = tuple(
+    field.name for field in dataclasses.fields(Config) if field.name not in _OTHERS
+)
 
 
 def names(config: Any) -> Iterator[str]:
@@ -69,19 +73,14 @@ def with_cache(config: Config, cache_dir: str | os.PathLike | None) -> Config:
     return replace(config, {"data.cache_dir": os.fspath(cache_dir)})
 
 
-def from_dict(values: dict[str, Any]) -> Config:
+def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     """Inverts ``dataclasses.asdict``, ignoring fields of other versions."""
-    return build(Config, values)
-
-
-def build(kind: type, values: dict[str, Any]) -> Any:
-    """Builds a group of settings, ignoring fields of other versions."""
     arguments = {}
     for field in dataclasses.fields(kind):
         if field.name in values:
             value = values[field.name]
             if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
-                value = build(field.type, value)
+                value = from_dict(value, field.type)
             arguments[field.name] = value
     return kind(**arguments)
 
@@ -93,7 +92,7 @@ def validate(config: Config) -> None:
       UserError: the first setting whose constraint does not hold.
     """
     for name, field in _leaves(config):
-        constraint = constraint_of(field)
+        constraint = field.metadata.get("constraint")
         value = get(config, name)
         if constraint and not constraint.holds(value):
             raise UserError(f"{name} must be {constraint.text}, not {value!r}")
@@ -116,15 +115,11 @@ def validate(config: Config) -> None:
         )
     _check_labels(config.labels, bool(config.teacher.networks))
     if config.method in (*MATCHING, *SELECTION):
-        for name in (
-            "coreset.learn_labels",
-            "coreset.solve_labels",
-            "coreset.preconditioner",
-        ):
-            if get(config, name):
+        for name in ("learn_labels", "solve_labels", "preconditioner"):
+            if getattr(config.coreset, name):
                 raise UserError(
-                    f"{config.method} has fixed labels and learns images only: {name} "
-                    f"is for {', '.join(REGRESSION)}"
+                    f"{config.method} has fixed labels and learns images only: "
+                    f"coreset.{name} is for {', '.join(REGRESSION)}"
                 )
 
 

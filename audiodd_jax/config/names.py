@@ -1,52 +1,11 @@
-"""Names of methods, acquisition functions and formats; settings of each kind of run."""
+"""Names of methods, acquisition functions and formats."""
 
-# The settings that each kind of run depends on and records.
-DISTILLATION = (
-    "method",
-    "seed",
-    "data",
-    "features",
-    "network",
-    "coreset",
-    "rfad",
-    "kip",
-    "frepo",
-    "matching",
-    "siamese",
-    "optimizer",
-    "augment",
-    "teacher",
-    "views",
-    "labels",
-    "loop",
-    "evaluation",
-)
-TRAINING = ("seed", "data", "features", "model", "training")
-ACTIVE = (*TRAINING, "active")
+# Acquisition functions: by predictions, by features and by the pool's embedding.
+SCORING = ("random", "max_entropy", "variation_ratios", "bald", "margin")
+DIVERSE = ("k_center", "badge")
+COVERING = ("typiclust", "probcover", "medoids")
+ACQUISITIONS = (*SCORING, *DIVERSE, *COVERING)
 
-# Settings that do not affect a run's numbers: it may be resumed with other values.
-MAY_CHANGE = (
-    "data.data_dir",
-    "data.processes",
-    "data.storage",
-    "network.chunk",
-    "evaluation.seeds",
-    "evaluation.width",
-    "evaluation.batch_size",
-)
-
-ACQUISITIONS = (
-    "random",
-    "max_entropy",
-    "variation_ratios",
-    "bald",
-    "margin",
-    "k_center",
-    "badge",
-    "typiclust",
-    "probcover",
-    "medoids",
-)
 # Distillation methods: by kernel regression, by matching gradients or features class by
 # class, and by selecting real clips.
 REGRESSION = ("rfad", "kip", "frepo")

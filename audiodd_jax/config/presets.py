@@ -1,15 +1,11 @@
-"""Defaults by dataset, method and network, and named presets.
-
-Like ``config``, it imports neither JAX nor NumPy.
-"""
+"""Defaults by dataset, method and network, and named presets."""
 
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.config.clip_settings import strong
-from audiodd_jax.config.names import MAY_CHANGE
+from audiodd_jax.config.settings import strong
 from audiodd_jax.errors import UserError
 
 # Settings of a dataset that differ from the defaults, by dotted field name, chosen on
@@ -41,6 +37,12 @@ _SCENES = {
     # Hundreds of clips, not thousands, and four times the pixels.
     "teacher.steps": 400,
 }
+_ESC = {
+    **_SCENES,
+    "features.sample_rate": 44_100,
+    "features.clip_seconds": 5.0,
+    "coreset.samples_per_class": 5,
+}
 _TONES = {**_CLIPS, "features.sample_rate": 8_000, "loop.steps": 200}
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "tones": _TONES,
@@ -64,18 +66,8 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
         "loop.steps": 100,
         "optimizer.learning_rate": 3e-4,
     },
-    "esc50": {
-        **_SCENES,
-        "features.sample_rate": 44_100,
-        "features.clip_seconds": 5.0,
-        "coreset.samples_per_class": 5,
-    },
-    "esc10": {
-        **_SCENES,
-        "features.sample_rate": 44_100,
-        "features.clip_seconds": 5.0,
-        "coreset.samples_per_class": 5,
-    },
+    "esc50": _ESC,
+    "esc10": _ESC,
     "folder": {**_SCENES, "features.sample_rate": 0, "features.clip_seconds": 0.0},
 }
 
@@ -160,7 +152,6 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {"training.steps": 300, "training.augment.time_shift": 0.1},
 }
 
-
 # Changes to a network's recipe for active learning: one network per round, with dropout
 # for Monte Carlo passes. With batch normalisation, dropout in every block costs the
 # ConvNet five points on validation clips; before the last layer it costs nothing.
@@ -171,11 +162,41 @@ ACTIVE_DEFAULTS: dict[str, Any] = {
 }
 
 
+# Settings that do not affect a run's numbers: it may be resumed with other values.
+MAY_CHANGE = (
+    "data.data_dir",
+    "data.processes",
+    "data.storage",
+    "network.chunk",
+    "evaluation.seeds",
+    "evaluation.width",
+    "evaluation.batch_size",
+)
+
+
+def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
+    """Returns a dataset's defaults, with those of a method and a preset on top.
+
+    Args:
+      preset: one of ``PRESETS``.
+      **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
+        ``method`` also applies the method's defaults.
+
+    Raises:
+      UserError: an unknown preset or field.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
+    method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
+    key = "folder" if name.startswith("tfds:") else name
+    defaults = {**DATASET_DEFAULTS.get(key, {}), **method, **PRESETS[preset]}
+    return fields.replace(Config(), {"data.name": name, **defaults, **_dotted(changes)})
+
+
 def for_model(config: Config, model: str, **changes: Any) -> Config:
     """Returns a configuration with the recipe of a network.
 
     Args:
-      config: all other settings.
       model: one of ``MODEL_DEFAULTS``, or ``package.module:factory``, whose recipe is
         the ConvNet's.
       **changes: fields by name, with ``__`` for the dot: ``training__steps=100``.
@@ -189,23 +210,22 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
             "name the factory of your own as package.module:factory"
         )
     recipe = MODEL_DEFAULTS.get(model, MODEL_DEFAULTS["convnet"])
-    settings = {"model.name": model, **recipe, **_dotted(changes)}
-    return fields.replace(config, settings)
+    return fields.replace(config, {"model.name": model, **recipe, **_dotted(changes)})
+
+
+def for_active(config: Config, model: str, **changes: Any) -> Config:
+    """Returns a configuration for active learning; as ``for_model`` otherwise."""
+    config = for_model(config, model)
+    return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
+
+
+def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
+    return {name.replace("__", "."): value for name, value in changes.items()}
 
 
 def is_network(name: str) -> bool:
     """Returns whether a name is a network of this package or a factory's path."""
     return name in MODEL_DEFAULTS or ":" in name
-
-
-def for_active(config: Config, model: str, **changes: Any) -> Config:
-    """Returns a configuration for active learning; takes ``for_model``'s arguments.
-
-    Raises:
-      UserError: an unknown model or field.
-    """
-    config = for_model(config, model)
-    return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
 
 
 def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
@@ -215,28 +235,3 @@ def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     """
     defaults = for_dataset(config.data.name, method=config.method)
     return {"defaults": fields.record(defaults, groups), "may_change": MAY_CHANGE}
-
-
-def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
-    return {name.replace("__", "."): value for name, value in changes.items()}
-
-
-def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
-    """Returns a dataset's defaults, with those of a method and a preset on top.
-
-    Args:
-      name: name of the dataset.
-      preset: one of ``PRESETS``.
-      **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
-        ``method`` also applies the method's defaults.
-
-    Raises:
-      UserError: an unknown preset or field.
-    """
-    if preset not in PRESETS:
-        raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-    method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
-    key = "folder" if name.startswith("tfds:") else name
-    base = {**DATASET_DEFAULTS.get(key, {}), **method, **PRESETS[preset]}
-    settings = {**base, **_dotted(changes)}
-    return fields.replace(Config(), {"data.name": name, **settings})

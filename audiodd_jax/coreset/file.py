@@ -53,7 +53,7 @@ class Coreset(Artefact):
     @property
     def features(self) -> FeaturesConfig:
         """Feature settings of the images; settings of later versions are ignored."""
-        return fields.build(FeaturesConfig, self.metadata["features"])
+        return fields.from_dict(self.metadata["features"], FeaturesConfig)
 
     @property
     def normalization(self) -> normalization_lib.Normalization:
@@ -109,7 +109,7 @@ class Coreset(Artefact):
         images = views_lib.make(
             self.unpack().images,
             recipe["count"],
-            fields.build(ViewsConfig, recipe["settings"]),
+            fields.from_dict(recipe["settings"], ViewsConfig),
             self.normalization,
             recipe["seed"],
         )

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from audiodd_jax.config import Config, LabelsConfig, fields
-from audiodd_jax.config.names import DISTILLATION, SELECTION
+from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.dataset import coreset_config
@@ -26,7 +26,7 @@ from audiodd_jax.version import __version__
 
 def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     """Returns a distilled coreset with its metadata, ready to be saved."""
-    settings = fields.record(config, DISTILLATION)
+    settings = fields.record(config, fields.DISTILLATION)
     # Coresets are shared; local paths are private.
     settings["data"]["data_dir"] = ""
     settings["coreset"]["init"] = Path(config.coreset.init).name

@@ -130,9 +130,9 @@ def load_networks(
     with opened(Path(path), "networks file", FORMAT) as (arrays, metadata):
         return TrainedNetworks(
             _network(arrays),
-            fields.build(ModelConfig, metadata["model"]),
+            fields.from_dict(metadata["model"], ModelConfig),
             tuple(metadata["class_names"]),
-            fields.build(FeaturesConfig, metadata["features"]),
+            fields.from_dict(metadata["features"], FeaturesConfig),
             statistics(metadata),
             model and user_network.wrapped(model, len(metadata["class_names"])),
             metadata.get("has_tags", False),

@@ -16,7 +16,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from audiodd_jax.config import Config, ModelConfig, TrainingConfig, fields, presets
-from audiodd_jax.config.names import TRAINING
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.coreset.views import Views
@@ -130,7 +129,7 @@ def _predict(
 def _trained(config: Config, data: Dataset) -> Path:
     """Returns the teacher's folder in the cache, after training it if necessary."""
     recipe = _recipe(config)
-    record = fields.record(recipe, TRAINING)
+    record = fields.record(recipe, fields.TRAINING)
     # Everything that the numbers depend on, wherever the data lies.
     record["data"] = {"name": data.name, "clips": data.clips_digest}
     record["features"] = dataclasses.asdict(data.features)

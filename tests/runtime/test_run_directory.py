@@ -4,7 +4,6 @@ import shutil
 import pytest
 
 from audiodd_jax.config import fields, presets
-from audiodd_jax.config.names import DISTILLATION
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 
@@ -188,13 +187,13 @@ def test_a_finished_run_is_read_instead_of_run_again(tmp_path):
     assert renewed.result == done.result
 
 
-OPTIONS = presets.run_options(presets.for_dataset("tones"), DISTILLATION)
+OPTIONS = presets.run_options(presets.for_dataset("tones"), fields.DISTILLATION)
 
 
 def record(**changes):
     dotted = {name.replace("__", "."): value for name, value in changes.items()}
     return fields.record(
-        fields.replace(presets.for_dataset("tones"), dotted), DISTILLATION
+        fields.replace(presets.for_dataset("tones"), dotted), fields.DISTILLATION
     )
 
 
