@@ -12,7 +12,7 @@ import numpy as np
 import published_results
 
 import audiodd_jax
-from audiodd_jax.active_learning import budgets
+from audiodd_jax.active_learning import rounds
 from audiodd_jax.commands import active, distill
 from audiodd_jax.commands import train as train_lib
 from audiodd_jax.config import fields, presets
@@ -125,7 +125,7 @@ class Contenders:
 
     def count(self, text):
         """Converts a budget to a number of clips."""
-        return budgets.clips(text, self.data.num_train, self.data.num_classes)
+        return rounds.clips_in(text, self.data.num_train, self.data.num_classes)
 
     @functools.cached_property
     def ladder(self):

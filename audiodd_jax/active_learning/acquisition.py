@@ -2,7 +2,8 @@
 
 Uncertainty functions score each clip by Monte Carlo predictions, and ``top`` takes the
 highest scores. ``k_center`` and ``badge`` choose a diverse batch. Ties are broken by
-noise from a key and the clip's index, so the order of the pool does not matter.
+noise from ``key`` and the clips' indices in the pool, ``ids``, so that its order does
+not matter.
 
 Each tag of a clip is a binary question, and the clip's score is the mean over tags:
 ``max_entropy`` is the mean binary entropy, and so on.
@@ -108,16 +109,8 @@ def over_tags(score: Callable[[Array], Array]) -> Callable[[Array], Array]:
     return mean
 
 
-# Functions that choose a diverse batch by features instead.
-DIVERSE = ("k_center", "badge")
-
-
 def score_of(name: str) -> Callable[[Array], Array]:
-    """Returns the score of this name, from this package or an installed entry point.
-
-    Raises:
-      UserError: no package has it, or it cannot be imported or used.
-    """
+    """Returns the score of this name, from this package or an installed entry point."""
     if name in SCORES:
         return SCORES[name]
     function = extensions.load(extensions.ACQUISITIONS, name)
@@ -140,11 +133,7 @@ def tie_break(key: Key[Array, ""], ids: Int[Array, " b"]) -> Float[Array, " b"]:
 
 
 def check_count(count: int, pool: int) -> None:
-    """Checks that a query batch has at least one clip and at most the pool.
-
-    Raises:
-      UserError: it does not.
-    """
+    """Checks that a query batch has at least one clip and at most the pool."""
     if count < 1:
         raise UserError(f"a query batch has at least one clip, not {count}")
     if count > pool:
@@ -156,13 +145,7 @@ def check_count(count: int, pool: int) -> None:
 def top(
     scores: Float[Array, " b"], count: int, ids: Int[Array, " b"], key: Key[Array, ""]
 ) -> Int[Array, " count"]:
-    """Positions of the ``count`` highest scores, the highest first.
-
-    Ties are broken by ``key`` and ``ids``, the indices of the clips.
-
-    Raises:
-      UserError: the pool has fewer clips, or ``count`` is below 1.
-    """
+    """Positions of the ``count`` highest scores, the highest first."""
     check_count(count, ids.size)
     return jnp.lexsort((-tie_break(key, ids), -scores))[:count]
 
@@ -174,14 +157,10 @@ def k_center(
     ids: Int[Array, " b"],
     key: Key[Array, ""],
 ) -> Int[Array, " count"]:
-    """Returns clips that cover the pool, each the farthest from all earlier ones.
+    """Positions of clips that cover the pool, each the farthest from all earlier ones.
 
     Labelled clips count as earlier ones. The greedy choice is within twice the smallest
-    radius that ``count`` more centres allow (the core-set of Sener and
-    Savarese). Ties are broken by ``key`` and ``ids``, the indices of the clips.
-
-    Raises:
-      UserError: the pool has fewer clips, or ``count`` is below 1.
+    radius that ``count`` more centres allow (the core-set of Sener and Savarese).
     """
     check_count(count, ids.size)
     gaps = jnp.full(ids.size, jnp.inf)
@@ -191,6 +170,7 @@ def k_center(
     return farthest_first(features, gaps, tie_break(key, ids), count)
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def badge(
     features: Float[Array, "b d"],
     log_probs: Float[Array, "b c *two"],
@@ -201,35 +181,17 @@ def badge(
     """Positions of clips with large and diverse gradients, by k-means++ seeding.
 
     The last layer's gradient under the predicted label is ``(p - e_y) h^T`` with the
-    layer's input ``h``. The first clip has the longest gradient; each further one is
-    drawn with probability proportional to the squared distance to the nearest before
-    it. Outer products are not formed: ``<r h, r' h'> = <r, r'> <h, h'>``.
-
-    Args:
-      features: ``h`` of the pool.
-      log_probs: log-probabilities of the pool; both answers of each tag.
-
-    Raises:
-      UserError: the pool has fewer clips, or ``count`` is below 1.
+    layer's input ``h``, the features; tags have two answers each. The first clip has
+    the longest gradient; each further one is drawn with probability proportional to the
+    squared distance to the nearest before it. Outer products are not formed:
+    ``<r h, r' h'> = <r, r'> <h, h'>``.
     """
     check_count(count, ids.size)
-    return _seeding(features, log_probs, ids, key, count)
-
-
-@functools.partial(jax.jit, static_argnums=4)
-def _seeding(
-    features: Array, log_probs: Array, ids: Array, key: Array, count: int
-) -> Int[Array, " count"]:
-    """k-means++ seeding among the gradients of the last layer."""
     answers = log_probs.shape[-1]
     residual = jnp.exp(log_probs) - jax.nn.one_hot(log_probs.argmax(-1), answers)
     residual = residual.reshape(len(ids), -1)
     norms = jnp.sum(residual**2, 1) * jnp.sum(features**2, 1)
     dot = lambda a, b: jnp.dot(a, b, precision=lax.Precision.HIGHEST)
-
-    def squared(row: Array) -> Array:
-        inner = dot(residual, residual[row]) * dot(features, features[row])
-        return jnp.maximum(norms + norms[row] - 2 * inner, 0.0)
 
     def choose(state: tuple[Array, Array], i: Array) -> tuple[tuple, Array]:
         gaps, free = state
@@ -241,7 +203,9 @@ def _seeding(
         # If no weight is left, any free clip.
         drawn = jnp.where(drawn.max() > -jnp.inf, drawn, 0.0)
         row = highest(jnp.where(free, drawn, -jnp.inf), uniform)
-        return (jnp.minimum(gaps, squared(row)), free.at[row].set(False)), row
+        inner = dot(residual, residual[row]) * dot(features, features[row])
+        squared = jnp.maximum(norms + norms[row] - 2 * inner, 0.0)
+        return (jnp.minimum(gaps, squared), free.at[row].set(False)), row
 
     start = (jnp.full(ids.size, jnp.inf), jnp.ones(ids.size, bool))
     return lax.scan(choose, start, jnp.arange(count))[1]

@@ -49,10 +49,9 @@ class Query(NamedTuple):
     """The arguments of an acquisition function.
 
     Attributes:
-      features: ``[b, d]`` embedding of the pool.
-      labelled: ``[l]`` rows of the labelled clips.
+      features: embedding of the pool.
+      labelled: rows of the labelled clips.
       count: clips to choose, at least one and at most the unlabelled ones.
-      num_classes: ``c``.
       key: key of clusters and ties.
     """
 
@@ -69,19 +68,10 @@ class Query(NamedTuple):
         mask[self.labelled] = False
         return mask
 
-    @property
-    def free(self) -> Int[np.ndarray, " u"]:
-        """Rows of the clips without a label."""
-        return np.flatnonzero(self.is_free)
-
 
 def choose(name: str, query: Query) -> Int[np.ndarray, " count"]:
-    """Chooses clips by a function of ``COVERS``; returns their rows.
-
-    Raises:
-      UserError: the pool has fewer unlabelled clips, or ``count`` is below 1.
-    """
-    check_count(query.count, query.free.size)
+    """Chooses clips by a function of ``COVERS``; returns their rows."""
+    check_count(query.count, int(query.is_free.sum()))
     return COVERS[name](query)
 
 
@@ -170,9 +160,8 @@ def ball_radius(
 ) -> Float[Array, ""]:
     """The largest radius for which 95 % of all open balls have one pseudo-label.
 
-    A clip's ball is pure up to the nearest clip with another pseudo-label, so the
-    radius is the 5 % quantile of these distances. It is infinite if all clips have the
-    same pseudo-label.
+    A clip's ball is pure up to the nearest clip with another pseudo-label, so it is the
+    5 % quantile of these distances; infinite if all clips have the same pseudo-label.
     """
 
     def to_others(rows: Int[Array, " rows"]) -> Float[Array, " rows"]:
@@ -193,8 +182,7 @@ def _counts(
         block = rows[start : start + _CHUNK]
         # Padded to one of two shapes: a single clip, or a chunk.
         size = 1 if block.size == 1 else _CHUNK
-        padded = np.full(size, -1)
-        padded[: block.size] = block
+        padded = np.pad(block, (0, size - block.size), constant_values=-1)
         total += np.asarray(_counts_of_block(features, padded, radius))
     return total
 
@@ -207,7 +195,7 @@ def _counts_of_block(features: Array, rows: Array, radius: Array) -> Array:
 
 def medoids(query: Query) -> Int[np.ndarray, " count"]:
     """Chooses the medoids of ``count`` clusters of the unlabelled clips."""
-    free = query.free
+    free = np.flatnonzero(query.is_free)
     rows = clusters.k_medoids(query.key, query.features[free], query.count)
     return free[np.asarray(rows)]
 

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from audiodd_jax.active_learning import budgets
+from audiodd_jax.active_learning import rounds
 from audiodd_jax.config import Config
-from audiodd_jax.config.distillation_settings import LabelsConfig
 from audiodd_jax.coreset import subsets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
@@ -28,79 +27,53 @@ def restrict(config: Config, data: Dataset) -> Dataset:
     subset. Validation clips are left out too, since their labels are unknown. Returns
     the data itself if all labels are used.
 
-    Args:
-      config: names the subset, and the teacher of the other clips.
-
     Raises:
       UserError: the labels cannot be found, or belong to other data.
       Interrupted: on SIGTERM or SIGINT, while the teacher is trained.
     """
-    settings = config.labels
+    settings, train = config.labels, data.train
     if not settings.is_part:
         return data
-    embedding = subsets.Embedding(config.network, config.evaluation.networks)
-    rows = np.sort(_rows(settings, data, embedding, config.seed))
+    if settings.run:
+        rows = _rows_of_run(Path(settings.run), settings.budget, data)
+    elif settings.indices:
+        subset = subsets.read_indices(Path(settings.indices))
+        rows = subsets.choose(subset, data, None, config.seed)
+    else:
+        subset = subsets.fraction_of(settings.fraction)
+        rows = subsets.choose(subset, data, None, config.seed)
+    rows = np.sort(rows)
     digest = hashlib.sha256(f"{data.clips_digest} {rows.tolist()}".encode())
     labelled = dataclasses.replace(
         data,
-        train=data.train.subset(rows),
+        train=train.subset(rows),
         validation=data.validation.subset(np.zeros(0, int)),
         num_unlabelled=data.num_train - rows.size,
         clips_digest=digest.hexdigest()[:16],
     )
     if not settings.pseudo:
         return labelled
-    others = np.setdiff1d(np.arange(len(data.train.labels)), rows)
-    probabilities = teacher.probabilities(data.train.subset(others), config, labelled)
-    is_sure = _certainty(probabilities, data.has_tags) >= settings.confidence
+    others = np.setdiff1d(np.arange(len(train.labels)), rows)
+    probabilities = teacher.probabilities(train.subset(others), config, labelled)
+    certainty = probabilities.max(1)
+    if data.has_tags:  # the least certain answer to a tag
+        certainty = np.maximum(probabilities, 1 - probabilities).min(1)
+    is_sure = certainty >= settings.confidence
     _log.info("%d of %d other clips have pseudo-labels", is_sure.sum(), others.size)
     sure = probabilities[is_sure]
     pseudo = (sure > 0.5).astype(np.int8) if data.has_tags else sure.argmax(1)
-    return _with_pseudo_labels(data, labelled, rows, others[is_sure], pseudo)
-
-
-def _certainty(
-    probabilities: Float[np.ndarray, "b c"], has_tags: bool
-) -> Float[np.ndarray, " b"]:
-    """Probability of the likeliest class, or of the least certain answer to a tag."""
-    if has_tags:
-        return np.maximum(probabilities, 1 - probabilities).min(1)
-    return probabilities.max(1)
-
-
-def _with_pseudo_labels(
-    data: Dataset,
-    labelled: Dataset,
-    rows: Int[np.ndarray, " b"],
-    others: Int[np.ndarray, " p"],
-    pseudo: Int[np.ndarray, "p *c"],
-) -> Dataset:
-    """Adds clips with a teacher's labels to the labelled subset."""
-    both = np.concatenate([rows, others])
     labels = labelled.train.labels
     labels = jnp.concatenate([labels, jnp.asarray(pseudo, labels.dtype)])
+    both = np.concatenate([rows, others[is_sure]])
     order = np.argsort(both)
-    train = data.train.subset(both[order])
-    # Recordings are numbered by class, and the true classes are unknown here.
+    train = train.subset(both[order])
     return dataclasses.replace(
         labelled,
+        # Recordings are numbered by class, and the true classes are unknown here.
         train=train._replace(labels=labels[order], recordings=None),
         num_unlabelled=data.num_train - both.size,
-        num_pseudo=others.size,
+        num_pseudo=len(sure),
     )
-
-
-def _rows(
-    settings: LabelsConfig, data: Dataset, embedding: subsets.Embedding, seed: int
-) -> Int[np.ndarray, " b"]:
-    """Rows of ``data.train`` in the labelled subset."""
-    if settings.run:
-        return _rows_of_run(Path(settings.run), settings.budget, data)
-    if settings.indices:
-        subset = subsets.read_indices(Path(settings.indices))
-    else:
-        subset = subsets.fraction_of(settings.fraction)
-    return subsets.choose(subset, data, embedding, seed)
 
 
 def _rows_of_run(path: Path, budget: str, data: Dataset) -> Int[np.ndarray, " b"]:
@@ -114,9 +87,9 @@ def _rows_of_run(path: Path, budget: str, data: Dataset) -> Int[np.ndarray, " b"
             f"{path} chose among other clips: its dataset, fold or validation split "
             "differs"
         )
-    rounds = read_json(path / "result.json")["rounds"]
-    count = budgets.clips(budget, data.num_train, data.num_classes)
-    sizes = {row["counted"]: row["labelled"] for row in rounds}
+    rows = read_json(path / "result.json")["rounds"]
+    sizes = {row["counted"]: row["labelled"] for row in rows}
+    count = rounds.clips_in(budget, data.num_train, data.num_classes)
     if count not in sizes:
         available = ", ".join(f"{clips:,}" for clips in sorted(sizes))
         raise UserError(

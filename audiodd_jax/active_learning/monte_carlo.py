@@ -20,7 +20,6 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Network
@@ -41,21 +40,11 @@ def dropout_passes(
     passes: int,
     has_tags: bool = False,
 ) -> Float[Array, "p b c *two"]:
-    """Log-probabilities of ``passes`` stochastic forward passes, one after the other.
+    """Log-probabilities of stochastic forward passes, computed one after the other.
 
-    Args:
-      ids: indices of the clips in the pool, folded into the keys of their masks.
-      has_tags: True if each output is a tag, with two answers.
-
-    Raises:
-      UserError: ``passes`` is below 1, or the network has no dropout.
+    ``ids`` are the indices of the clips in the pool, folded into the keys of their
+    masks. Tags have two answers each.
     """
-    if passes < 1:
-        raise UserError(f"passes must be at least 1, not {passes}")
-    if not model.dropout:
-        raise UserError(
-            "MC-dropout needs a network with dropout: set --config.model.dropout"
-        )
     part = functools.partial(models.apply, model, network.variables)
     stem = part("stem", images, train=False)
     # Linear networks and dropout_place=head drop before the last layer only.
@@ -66,14 +55,14 @@ def dropout_passes(
     if network.start is not None:
         baseline = models.logits(model, network.start, images)
 
-    def run_pass(key: Key[Array, ""]) -> Float[Array, "b c *two"]:
-        drop = jax.vmap(functools.partial(jax.random.fold_in, key))(ids)
+    def run_pass(index: Int[Array, ""]) -> Float[Array, "b c *two"]:
+        pass_key = jax.random.fold_in(key, index)
+        drop = jax.vmap(functools.partial(jax.random.fold_in, pass_key))(ids)
         features = features_of(drop=drop) if same is None else same
         out = part("logits", features, drop=drop)
         return log_probabilities(out - baseline, has_tags)
 
-    index = jnp.arange(passes)
-    return lax.map(lambda i: run_pass(jax.random.fold_in(key, i)), index)
+    return lax.map(run_pass, jnp.arange(passes))
 
 
 def log_probabilities(
@@ -98,81 +87,68 @@ def embed(
     return features, log_probabilities(out, has_tags)
 
 
-class Pool:
-    """Maps a function over the clips of a pool, in chunks of one shape, on all devices.
+def over_pool(
+    function: OfClips,
+    clips: Clips,
+    chunk: int,
+    devices: list[jax.Device] | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> Callable[[Network, Int[np.ndarray, " b"], Key[Array, ""]], Any]:
+    """Makes ``values(network, rows, key)`` of a function of clips, for rows of a pool.
 
-    A clip's index is its row. The last chunk is padded; the padding's values are
-    dropped.
+    They are computed in chunks of one shape, on all devices. A clip's index is its row.
+    The last chunk is padded; the padding's values are dropped.
+
+    Args:
+      chunk: clips at once on a device, which bounds the memory.
+      devices: None: all, of all processes.
+      between: called after each chunk; may raise.
     """
+    mesh, is_streamed = devices_lib.make_mesh(devices=devices), clips.is_on_host
+    program = pool_program(function, chunk, mesh, is_streamed)
+    together = chunk * mesh.size
+    in_chunk = np.tile(np.arange(chunk), mesh.size)
+    if not is_streamed:
+        clips = devices_lib.replicate(clips, mesh)
 
-    def __init__(
-        self,
-        function: OfClips,
-        clips: Clips,
-        chunk: int,
-        devices: list[jax.Device] | None = None,
-        between: Callable[[], None] = lambda: None,
-    ):
-        """Puts the pool where the function reads it.
-
-        Args:
-          chunk: clips at once on a device, which bounds the memory.
-          devices: None: all, of all processes.
-          between: called after each chunk; may raise.
-        """
-        self._mesh = devices_lib.make_mesh(devices=devices)
-        self._chunk, self._between = chunk, between
-        self._is_streamed = clips.is_on_host
-        self._clips = (
-            clips if self._is_streamed else devices_lib.replicate(clips, self._mesh)
-        )
-        self._program = pool_program(function, chunk, self._mesh, self._is_streamed)
-
-    def map(
-        self, network: Network, rows: Int[np.ndarray, " b"], key: Key[Array, ""]
-    ) -> Any:
-        """Returns the function's values at some rows."""
-        together = self._chunk * self._mesh.size
+    def values(network: Network, rows: np.ndarray, key: Key[Array, ""]) -> Any:
         pending, parts = None, []
         for start in range(0, rows.size, together):
             ids = rows[start : start + together]
             count = ids.size
             ids = np.concatenate([ids, np.full(together - count, ids[0])])
-            values = self._map_chunk(network, ids, key)
-            values = jax.tree.map(lambda x, n=count: x[:n], values)
+            if is_streamed:
+                part = Clips(clips.take(ids), jnp.zeros(ids.size, jnp.int32))
+                found = program(part, network, in_chunk, ids, key)
+            else:
+                found = program(clips, network, ids, ids, key)
+            found = jax.tree.map(lambda x, n=count: x[:n], found)
             # One chunk is computed while the one before is fetched, never more.
             if pending is not None:
                 parts.append(jax.tree.map(np.asarray, pending))
-            pending = values
-            self._between()
+            pending = found
+            between()
         parts.append(jax.tree.map(np.asarray, pending))
         return jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
 
-    def _map_chunk(self, network: Network, ids: np.ndarray, key: Key[Array, ""]) -> Any:
-        if not self._is_streamed:
-            return self._program(self._clips, network, ids, ids, key)
-        clips = Clips(self._clips.take(ids), jnp.zeros(ids.size, jnp.int32))
-        local = np.tile(np.arange(self._chunk), self._mesh.size)
-        return self._program(clips, network, local, ids, key)
+    return values
 
 
 def pool_program(
-    function: OfClips, chunk: int, mesh: Mesh, streamed: bool
+    function: OfClips, chunk: int, mesh: Mesh, is_streamed: bool
 ) -> jax.stages.Wrapped:
-    """The program of ``Pool.map`` for one chunk: ``(clips, network, rows, ids, key)``.
+    """The program of ``over_pool`` for one chunk: ``(clips, network, rows, ids, key)``.
 
-    Args:
-      streamed: True if ``clips`` are those of the chunk instead of the pool.
+    ``clips`` are the pool, or if they are streamed those of the chunk.
     """
-    grid = devices_lib.grid_of(mesh)
+    grid, together = devices_lib.grid_of(mesh), chunk * mesh.size
     everywhere, divided = PartitionSpec(), PartitionSpec(BATCH)
-    together = chunk * mesh.size
 
     def map_rows(clips: Any, network: Network, rows: Array, ids: Array, key: Array):
         values = function(network, clips.take(rows), ids, key)
         return jax.tree.map(lambda x: grid.gather(x, BATCH, together), values)
 
-    clips_spec = divided if streamed else everywhere
+    clips_spec = divided if is_streamed else everywhere
     mapped = jax.shard_map(
         map_rows,
         mesh=mesh,

@@ -12,10 +12,11 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
+from audiodd_jax.config.names import COVERING, DIVERSE
 from audiodd_jax.coreset.selection import ranks_in_class
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks.models import Network
 
 
@@ -38,56 +39,40 @@ def seed_set(
     order = np.asarray(jax.random.permutation(key, len(labels)))
     if draw == "uniform":
         return order[:count]
+
+    def too_few(label: int, available: int) -> UserError:
+        return UserError(
+            f"a balanced seed set of {count} clips needs {count // len(class_names)} "
+            f"per class, but {class_names[label]!r} has {available} in the pool; lower "
+            "--config.active.initial, or pass --config.active.initial_draw=uniform"
+        )
+
     labels = np.asarray(labels)
-    if tags.are_tags(labels):
-        return _in_turn(order, labels, count, class_names)
     sizes = tags.counts(labels, len(class_names))
-    fewest = int(sizes.argmin())
-    if sizes[fewest] < count // len(class_names):
-        raise _too_few(count, class_names, fewest, int(sizes[fewest]))
-    # The first clip of every class in random order, then the second, and so on.
-    ranks = ranks_in_class(labels[order])
-    return order[np.argsort(ranks, kind="stable")[:count]]
-
-
-def _too_few(
-    count: int, class_names: tuple[str, ...], fewest: int, available: int
-) -> UserError:
-    """The error of a class without enough clips for a balanced seed set."""
-    return UserError(
-        f"a balanced seed set of {count} clips needs {count // len(class_names)} per "
-        f"class, but {class_names[fewest]!r} has {available} in the pool; lower "
-        "--config.active.initial, or pass --config.active.initial_draw=uniform"
-    )
-
-
-def _in_turn(
-    order: Int[np.ndarray, " b"],
-    labels: Int[np.ndarray, "b c"],
-    count: int,
-    class_names: tuple[str, ...],
-) -> Int[np.ndarray, " l"]:
-    """Draws a balanced set of clips with tags: each tag in turn takes its next clip.
-
-    The rarest tag comes first, since it loses the clips that other tags take.
-    """
-    turns = np.argsort(tags.counts(labels, len(class_names)), kind="stable").tolist()
+    if not tags.are_tags(labels):
+        fewest = int(sizes.argmin())
+        if sizes[fewest] < count // sizes.size:
+            raise too_few(fewest, int(sizes[fewest]))
+        # The first clip of every class in random order, then the second, and so on.
+        ranks = ranks_in_class(labels[order])
+        return order[np.argsort(ranks, kind="stable")[:count]]
+    # Each tag in turn takes its next clip. The rarest comes first, since it loses the
+    # clips that other tags take.
+    turns = np.argsort(sizes, kind="stable").tolist()
     waiting = {tag: iter(order[labels[order, tag] > 0].tolist()) for tag in turns}
     taken: dict[int, None] = {}
     while len(taken) < count:
-        number = len(taken) // len(turns)
         for tag in turns[: count - len(taken)]:
             row = next((row for row in waiting[tag] if row not in taken), None)
             if row is None:
-                raise _too_few(count, class_names, tag, number)
+                raise too_few(tag, len(taken) // len(turns))
             taken[row] = None
     return np.array(list(taken))
 
 
 def uses_passes(acquisition_function: str) -> bool:
     """Returns whether an acquisition function scores clips by Monte Carlo passes."""
-    others = ("random", *acquisition.DIVERSE, *coverage.COVERS)
-    return acquisition_function not in others
+    return acquisition_function not in ("random", *DIVERSE, *COVERING)
 
 
 def clip_function(
@@ -95,16 +80,24 @@ def clip_function(
 ) -> monte_carlo.OfClips:
     """Maps clips to the inputs of a choice: scores, or features and log-probabilities.
 
-    Features are for ``acquisition.DIVERSE``, scores for the other functions.
+    Features are for ``names.DIVERSE``, scores for the other functions.
+
+    Raises:
+      UserError: the function needs dropout, which the network does not have.
     """
-    name = config.acquisition
+    if uses_passes(config.acquisition) and not model.dropout:
+        raise UserError(
+            f"{config.acquisition} scores clips by MC-dropout, which needs "
+            "--config.model.dropout above 0, or for your own network a call method "
+            "that takes drop"
+        )
 
     def embed(network: Network, images: Array, *_: Array) -> Any:
         return monte_carlo.embed(model, network, images, has_tags)
 
-    if name in acquisition.DIVERSE:
+    if config.acquisition in DIVERSE:
         return embed
-    score = acquisition.score_of(name)
+    score = acquisition.score_of(config.acquisition)
     if has_tags:
         score = acquisition.over_tags(score)
 
@@ -120,33 +113,28 @@ def clip_function(
 def make_choose(
     config: ActiveConfig,
     model: nn.Module,
-    clips: Clips,
+    data: Dataset,
     between: Callable[[], None],
-    num_classes: int,
     key: Key[Array, ""],
-) -> Callable[..., Int[np.ndarray, " k"]]:
+) -> Callable[..., Int[np.ndarray, " count"]]:
     """Makes ``choose(networks, labelled, count, passes_key, key)``.
 
-    It returns the rows of the clips to label, so that ``count`` clips are labelled in
-    total; ``networks`` are stacked, and the first is used. The pool is put on the
-    devices, or embedded, once.
+    It returns the rows of ``count`` training clips to label next; ``networks`` are
+    stacked, and the first is used. The clips are put on the devices, or embedded, once.
 
     Args:
       between: called after each chunk; may raise.
       key: key of the embedding.
     """
-    name = config.acquisition
-    if name in coverage.COVERS:
+    name, clips = config.acquisition, data.train
+    if name in COVERING:
         embedding = functools.cache(lambda: coverage.embed(key, clips))
         return lambda _, labelled, count, passes_key, key: coverage.choose(
             name,
-            coverage.Query(
-                embedding(), labelled, count - labelled.size, num_classes, key
-            ),
+            coverage.Query(embedding(), labelled, count, data.num_classes, key),
         )
-    function = clip_function(config, model, tags.are_tags(clips.labels))
-    pool = monte_carlo.Pool(function, clips, config.chunk, between=between)
-    everything = np.arange(len(clips.labels))
+    function = clip_function(config, model, data.has_tags)
+    values_of = monte_carlo.over_pool(function, clips, config.chunk, between=between)
 
     def choose(
         networks: Network,
@@ -154,11 +142,11 @@ def make_choose(
         count: int,
         passes_key: Key[Array, ""],
         key: Key[Array, ""],
-    ) -> Int[np.ndarray, " k"]:
+    ) -> Int[np.ndarray, " count"]:
         network = jax.tree.map(lambda x: x[0], networks)
-        free = np.setdiff1d(everything, labelled)
-        values = lambda rows: pool.map(network, rows, passes_key)
-        query = (count - labelled.size, jnp.asarray(free, jnp.int32), key)
+        free = np.setdiff1d(np.arange(len(clips.labels)), labelled)
+        values = lambda rows: values_of(network, rows, passes_key)
+        query = (count, jnp.asarray(free, jnp.int32), key)
         if name == "random":
             chosen = acquisition.top(jnp.zeros(free.size), *query)
         elif name == "k_center":

@@ -7,27 +7,24 @@ networks, and a resumed run equals an uninterrupted one.
 """
 
 import contextlib
-import functools
 import hashlib
 import logging
+import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
 
-from audiodd_jax.active_learning import budgets, query
+from audiodd_jax.active_learning import query
 from audiodd_jax.config import ActiveConfig, Config, fields, presets
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -45,10 +42,10 @@ class State(NamedTuple):
     """Everything that a resumed run needs.
 
     Attributes:
-      round: ``[]`` finished rounds.
+      round: finished rounds.
       key: the run's root key.
-      order: ``[b]`` rows of the pool in the order of labelling, padded with -1.
-      count: ``[]`` number of labelled clips.
+      order: rows of the pool in the order of labelling, padded with -1.
+      count: number of labelled clips.
       network: network of the last round if the next one starts from it, else None.
     """
 
@@ -62,6 +59,12 @@ class State(NamedTuple):
     def labelled(self) -> Int[np.ndarray, " l"]:
         """Rows of the labelled clips, in the order of labelling."""
         return np.asarray(self.order[: int(self.count)])
+
+    def with_labels(self, rows: Int[np.ndarray, " k"]) -> "State":
+        """The state once these clips are labelled too."""
+        count = int(self.count) + rows.size
+        order = self.order.at[int(self.count) : count].set(rows)
+        return self._replace(order=order, count=jnp.int32(count))
 
     def key_of(self, stream: int) -> Key[Array, ""]:
         """The key of a stream of randomness in this round."""
@@ -86,56 +89,39 @@ def label_rounds(
     """Labels clips of ``data.train`` round by round, up to the last budget.
 
     Args:
-      data: the dataset; its training clips are the pool.
       run: the run directory; None: memory only.
 
     Raises:
       UserError: settings that the data does not allow.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    settings, labels = config.active, data.train.labels
+    settings = config.active
+    if config.training.seeds != 1:
+        raise UserError(
+            "active learning trains one network per round: --config.training.seeds=1; "
+            "use --num_seeds for more runs"
+        )
+    compiled = programs.make(config.model, config.training, data)
     counted = len(data.validation.labels) if settings.count_validation else 0
-    model = models.make(
-        config.model, data.num_classes, jnp.dtype(config.training.precision)
-    )
-    _check(settings.acquisition, model, config.training.seeds)
-    plan = budgets.plan(
-        settings.budgets,
-        settings.initial,
-        settings.batch,
-        num_train=data.num_train,
-        num_classes=data.num_classes,
-        pool=len(labels),
-        counted=counted,
-    )
+    pool = len(data.train.labels)
+    counts = plan(settings, data.num_train, data.num_classes, pool, counted)
     key = jax.random.key(config.seed)
-    state = _first_state(key, plan[0], config.active, data)
-    if settings.warm_start:
-        blank = _blank(model, data.image_shape, config.training.centre_outputs)
-        state = state._replace(network=blank)
+    state = _first_state(key, counts[0], settings, data, compiled)
     log = RunLog(run)
     with deferred_signals() as stop_signal:
-        done, state = log.resume(state)
 
         def stop_if_asked() -> None:
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        record = fields.record(config, fields.TRAINING)
-        options = presets.run_options(config, fields.TRAINING)
-        open_run = functools.partial(_open_run, run, record, options)
-        compiled = programs.make(config.model, config.training, data)
+        embedding_key = jax.random.fold_in(key, _EMBEDDING)
         choose = query.make_choose(
-            settings,
-            model,
-            data.train,
-            stop_if_asked,
-            data.num_classes,
-            jax.random.fold_in(key, _EMBEDDING),
+            settings, compiled.model, data, stop_if_asked, embedding_key
         )
-        while done < len(plan):
-            start = state.network if settings.warm_start and done else None
-            fitted, row = _round(data, compiled, state, start, open_run)
+        done, state = log.resume(state)
+        while done < len(counts):
+            folder = run.path / "rounds" / f"{done + 1:02d}" if run else None
+            fitted, row = _round(config, data, compiled, state, folder)
             if run:
                 networks_file.save(
                     run.path / "networks.npz", fitted.networks, data, config.model
@@ -143,8 +129,12 @@ def label_rounds(
             row["counted"] = row["labelled"] + counted
             row["fraction"] = row["counted"] / data.num_train
             began = time.perf_counter()
-            if done + 1 < len(plan):
-                state = _label(state, choose, fitted, plan[done + 1])
+            if done + 1 < len(counts):
+                number = counts[done + 1] - counts[done]
+                keys = state.key_of(_PASSES), state.key_of(_CHOICE)
+                with progress.waiting("choosing clips to label"):
+                    chosen = choose(fitted.networks, state.labelled, number, *keys)
+                state = state.with_labels(chosen)
             row["scoring_seconds"] = round(time.perf_counter() - began, 3)
             network = fitted.networks if settings.warm_start else None
             state = state._replace(round=state.round + 1, network=network)
@@ -152,93 +142,124 @@ def label_rounds(
             _log.info(
                 "round %d of %d: %s clips, test %s %.1f %%",
                 done,
-                len(plan),
+                len(counts),
                 f"{row['labelled']:,}",
                 data.metric,
                 100 * row["test_accuracy"],
             )
             log.record({"step": done, **row})
             log.save(state, done)
-            if run:
+            if folder:
                 # The checkpoints only serve to resume the round's training.
-                shutil.rmtree(_folder(run, done) / "checkpoints", True)
+                shutil.rmtree(folder / "checkpoints", True)
             stop_if_asked()
         return Learnt(state.labelled, log.history)
 
 
+def clips_in(budget: str, num_train: int, num_classes: int) -> int:
+    """Returns the number of clips in a budget.
+
+    Args:
+      budget: ``10/class``, or a fraction of the training split as ``0.2`` or ``20%``.
+      num_train: clips of the training split, as ``Dataset.num_train``.
+
+    Raises:
+      UserError: another format, or a fraction outside (0, 1].
+    """
+    if match := re.fullmatch(r"([1-9]\d*)/class", budget):
+        return int(match[1]) * num_classes
+    match = re.fullmatch(r"(\d*\.?\d+)(%?)", budget)
+    share = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < share <= 1:
+        raise UserError(
+            f"a budget is a fraction above 0 and at most 1, such as 0.2 or 20%, or "
+            f"clips per class, such as 10/class, not {budget!r}"
+        )
+    return max(1, round(share * num_train))
+
+
+def plan(
+    settings: ActiveConfig, num_train: int, num_classes: int, pool: int, counted: int
+) -> tuple[int, ...]:
+    """Returns the number of labelled clips in each round, starting with the seed set.
+
+    ``counted`` validation clips count towards the budgets; a round ends at each budget.
+
+    Raises:
+      UserError: no budgets, or budgets that do not increase or exceed the pool.
+    """
+    if not settings.budgets:
+        raise UserError("active learning needs at least one budget")
+    size = lambda text: clips_in(text, num_train, num_classes)
+    initial, budgets = settings.initial, settings.budgets
+    counts = [size(initial), *(size(text) - counted for text in budgets)]
+    names = [f"the seed set {initial}", *(f"the budget {text}" for text in budgets)]
+    for i, (name, count) in enumerate(zip(names, counts, strict=True)):
+        before = counts[i - 1] if i else 0
+        # The first budget may be the seed set itself.
+        if count < before or (i > 1 and count == before):
+            less = f" (less {counted:,} validation clips)" if counted else ""
+            raise UserError(
+                f"budgets must increase: {name} is {max(count, 0):,} clips{less}, "
+                f"after {before:,} of {names[i - 1]}"
+            )
+        if count > pool:
+            held_out = f", {num_train - pool:,} for validation" * (pool < num_train)
+            raise UserError(
+                f"{name} is {count:,} clips, but the pool has {pool:,} (the training "
+                f"split has {num_train:,}{held_out})"
+            )
+    rounds = [counts[0]]
+    for count in counts[1:]:
+        while rounds[-1] < count:
+            rounds.append(min(rounds[-1] + (settings.batch or count), count))
+    return tuple(rounds)
+
+
 def _first_state(
-    key: Key[Array, ""], count: int, config: ActiveConfig, data: Dataset
+    key: Key[Array, ""],
+    count: int,
+    settings: ActiveConfig,
+    data: Dataset,
+    compiled: programs.Programs,
 ) -> State:
     """The state with the labelled seed set."""
-    labels = data.train.labels
-    first = query.seed_set(
-        jax.random.fold_in(key, _SEED_SET),
-        labels,
-        count,
-        data.class_names,
-        config.initial_draw,
-    )
-    order = jnp.full(len(labels), -1, jnp.int32).at[:count].set(first)
-    return State(jnp.int32(0), key, order, jnp.int32(count), None)
-
-
-def _label(
-    state: State, choose: Callable[..., Array], fitted: fit.Fitted, count: int
-) -> State:
-    """Labels clips of the pool until ``count`` are labelled."""
-    keys = state.key_of(_PASSES), state.key_of(_CHOICE)
-    with progress.waiting("choosing clips to label"):
-        chosen = choose(fitted.networks, state.labelled, count, *keys)
-    order = state.order.at[int(state.count) : count].set(chosen)
-    return state._replace(order=order, count=jnp.int32(count))
-
-
-def _check(acquisition: str, model: nn.Module, seeds: int) -> None:
-    """Checks settings that do not depend on the data."""
-    if seeds != 1:
-        raise UserError(
-            "active learning trains one network per round: --config.training.seeds=1; "
-            "use --num_seeds for more runs"
-        )
-    if query.uses_passes(acquisition) and not model.dropout:
-        raise UserError(
-            f"{acquisition} scores clips by MC-dropout, which needs "
-            "--config.model.dropout above 0, or for your own network a call method "
-            "that takes drop"
-        )
-
-
-def _blank(model: nn.Module, image_shape: tuple[int, int], is_centred: bool) -> Network:
-    """A placeholder for the network of the last round."""
-    init = functools.partial(models.init, model=model, image_shape=image_shape)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    zeros = jax.tree.map(lambda x: jnp.zeros((1, *x.shape), x.dtype), shapes)
-    return Network(zeros, zeros if is_centred else None)
-
-
-def _folder(run: RunDirectory, number: int) -> Path:
-    """The run directory of a round's training; rounds are numbered from 1."""
-    return run.path / "rounds" / f"{number:02d}"
+    labels, names = data.train.labels, data.class_names
+    seed_key = jax.random.fold_in(key, _SEED_SET)
+    first = query.seed_set(seed_key, labels, count, names, settings.initial_draw)
+    blank = None
+    if settings.warm_start:
+        shapes = jax.eval_shape(compiled.initial, key[None]).final
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    order = jnp.full(len(labels), -1, jnp.int32)
+    return State(jnp.int32(0), key, order, jnp.int32(0), blank).with_labels(first)
 
 
 def _round(
+    config: Config,
     data: Dataset,
     compiled: programs.Programs,
     state: State,
-    start: Network | None,
-    open_run: Callable[..., contextlib.AbstractContextManager[RunDirectory | None]],
+    folder: Path | None,
 ) -> tuple[fit.Fitted, dict[str, Any]]:
-    """Trains on the labelled clips and tests; returns the networks and a row.
+    """Trains on the labelled clips in ``folder`` and tests; returns networks and a row.
 
-    ``open_run(number, seed, rows)`` opens the run directory of the round's training.
+    A warm start continues from the state's network after the first round.
     """
-    rows, number = state.labelled, int(state.round) + 1
+    rows = state.labelled
     seed = int(jax.random.bits(state.key_of(_NETWORK), dtype=jnp.uint32))
-    settings, name = compiled.settings, compiled.name
-    training_set = fit.real_set(data.train, data.num_classes, settings, rows)
-    with open_run(number, seed, rows) as run:
+    training_set = fit.real_set(data.train, data.num_classes, compiled.settings, rows)
+    opened = contextlib.nullcontext()
+    if folder:
+        digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
+        record = fields.record(config, fields.TRAINING)
+        record |= {"seed": seed, "rows": digest}
+        options = presets.run_options(config, fields.TRAINING)
+        opened = RunDirectory(folder, record, **options)
+    start = state.network if int(state.round) else None
+    with opened as run:
         fitted = fit.fit(compiled, training_set, seed, run, start=start)
-    scores = evaluation.networks(fitted, data.test, name, data.num_classes)
+    scores = evaluation.networks(fitted, data.test, compiled.name, data.num_classes)
     counts = tags.counts(np.asarray(data.train.labels)[rows], data.num_classes)
     metric = "average_precision" if data.has_tags else "accuracy"
     last = fitted.history[-1]
@@ -253,19 +274,3 @@ def _round(
         "training_steps": fitted.steps,
         "training_seconds": last["seconds"],
     }
-
-
-def _open_run(
-    run: RunDirectory | None,
-    record: dict[str, Any],
-    options: dict[str, Any],
-    number: int,
-    seed: int,
-    rows: Int[np.ndarray, " l"],
-) -> contextlib.AbstractContextManager[RunDirectory | None]:
-    """Opens the run directory of a round's training, in the directory of the run."""
-    if run is None:
-        return contextlib.nullcontext()
-    digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
-    record = {**record, "seed": seed, "rows": digest}
-    return RunDirectory(_folder(run, number), record, **options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from audiodd_jax.active_learning import budgets, query, rounds
+from audiodd_jax.active_learning import query, rounds
 from audiodd_jax.command_line import CommandLine, names, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.commands.train import train_source
@@ -151,7 +151,7 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
             "acquisition": active.acquisition,
             "class_names": data.class_names,
             "budgets": {
-                text: budgets.clips(text, data.num_train, data.num_classes)
+                text: rounds.clips_in(text, data.num_train, data.num_classes)
                 for text in active.budgets
             },
             "passes": active.passes if has_passes else 0,

@@ -75,7 +75,7 @@ def read_indices(path: Path) -> Subset:
 
 
 def choose(
-    subset: Subset, data: Dataset, embedding: Embedding, seed: int
+    subset: Subset, data: Dataset, embedding: Embedding | None, seed: int
 ) -> Int[np.ndarray, " b"]:
     """Chooses the rows of ``data.train`` that belong to a subset."""
     train, count = data.train, len(data.train.labels)

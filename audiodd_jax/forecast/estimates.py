@@ -9,7 +9,7 @@ program slower.
 from collections.abc import Sequence
 from typing import Any
 
-from audiodd_jax.active_learning import budgets
+from audiodd_jax.active_learning import rounds
 from audiodd_jax.config import presets
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.subsets import Subset
@@ -72,7 +72,7 @@ def training(work: Workload, target: Target, learns_from: Subset | Coreset) -> R
 def active(work: Workload, target: Target) -> Rows:
     """Returns the rows of ``audiodd active --dry_run --target``: its largest round."""
     train = work.train
-    labelled = budgets.clips(
+    labelled = rounds.clips_in(
         work.config.active.budgets[-1], train + work.validation, work.sizes.c
     )
     work = work._replace(learns_from=min(labelled, train), pool=train)

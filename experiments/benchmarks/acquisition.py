@@ -90,8 +90,8 @@ def ours(pool):
             monte_carlo.dropout_passes(model, network, images, ids, key, _PASSES.value)
         )
 
-    scorer = monte_carlo.Pool(of_clips, split, settings.active.chunk)
-    return lambda rows: scorer.map(network, rows, KEY).block_until_ready()
+    values = monte_carlo.over_pool(of_clips, split, settings.active.chunk)
+    return lambda rows: values(network, rows, KEY).block_until_ready()
 
 
 def pytorch(pool, *, channels_last):

@@ -6,20 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiodd_jax.active_learning import budgets
+from audiodd_jax.active_learning import rounds
+from audiodd_jax.config import ActiveConfig
 from audiodd_jax.errors import UserError
 
 
 def plan(*texts, initial="1/class", batch=0, pool=180, counted=0):
-    return budgets.plan(
-        texts,
-        initial,
-        batch,
-        num_train=200,
-        num_classes=10,
-        pool=pool,
-        counted=counted,
-    )
+    settings = ActiveConfig(budgets=texts, initial=initial, batch=batch)
+    return rounds.plan(settings, 200, 10, pool, counted)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +22,7 @@ def plan(*texts, initial="1/class", batch=0, pool=180, counted=0):
      ("1", 200), ("100%", 200), (".5", 100), ("0.001", 1)],
 )  # fmt: skip
 def test_budgets_are_parsed(text, expected):
-    assert budgets.clips(text, 200, 10) == expected
+    assert rounds.clips_in(text, 200, 10) == expected
 
 
 @pytest.mark.parametrize(
@@ -36,7 +30,7 @@ def test_budgets_are_parsed(text, expected):
 )
 def test_malformed_budgets_are_refused(text):
     with pytest.raises(UserError, match="a budget is a fraction"):
-        budgets.clips(text, 200, 10)
+        rounds.clips_in(text, 200, 10)
 
 
 def test_rounds_end_on_budgets():
@@ -83,8 +77,8 @@ def test_budgets_that_shrink_or_exceed_the_pool(texts, options, message):
 def test_rounds_rise_by_at_most_the_batch(per_class, batch):
     per_class = sorted(per_class)
     texts = [f"{n}/class" for n in per_class]
-    rounds = plan(*texts, batch=batch)
-    steps = [b - a for a, b in itertools.pairwise(rounds)]
+    counts = plan(*texts, batch=batch)
+    steps = [b - a for a, b in itertools.pairwise(counts)]
     assert all(0 < step <= (batch or 200) for step in steps)
-    assert {10 * n for n in per_class} <= set(rounds)
-    assert rounds[-1] == 10 * per_class[-1]
+    assert {10 * n for n in per_class} <= set(counts)
+    assert counts[-1] == 10 * per_class[-1]

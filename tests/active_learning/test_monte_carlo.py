@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.active_learning import monte_carlo
+from audiodd_jax.active_learning import monte_carlo, query
 from audiodd_jax.config import presets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
@@ -138,11 +138,11 @@ def test_layers_before_the_first_dropout_run_once(place):
     assert any(" convolution(" in body for body in bodies) == (place == "everywhere")
 
 
-def test_no_passes_and_no_dropout_are_refused():
-    with pytest.raises(UserError, match="at least 1"):
-        passes(count=0)
-    with pytest.raises(UserError, match="needs a network with dropout"):
-        passes(dropout=0.0)
+def test_a_network_without_dropout_is_refused():
+    settings = presets.for_active(presets.for_dataset("tones"), "convnet").active
+    model, _ = network(dropout=0.0)
+    with pytest.raises(UserError, match=r"needs --config\.model\.dropout above 0"):
+        query.clip_function(settings, model)
 
 
 def splits(b=11):
@@ -174,9 +174,9 @@ def test_chunked_scores_match_those_of_the_whole_pool(kind, chunk):
 
     split = splits()[kind]
     one_device = jax.local_devices()[:1]
-    pool = monte_carlo.Pool(of_clips, split, chunk, devices=one_device)
+    values_of = monte_carlo.over_pool(of_clips, split, chunk, devices=one_device)
     rows = np.array([10, 3, 4, 0, 7])
-    values, ids = pool.map(net, rows, KEY)
+    values, ids = values_of(net, rows, KEY)
     assert ids.tolist() == rows.tolist()
     # One program, of one shape, traced once.
     assert seen == [chunk]
@@ -198,10 +198,10 @@ def test_every_chunk_can_stop_the_scoring():
             raise Enough
 
     clips = splits()["split"]
-    pool = monte_carlo.Pool(lambda n, x, i, k: i, clips, 2, between=between)
+    values_of = monte_carlo.over_pool(lambda n, x, i, k: i, clips, 2, between=between)
     _, net = network()
     with pytest.raises(Enough):
-        pool.map(net, np.arange(11), KEY)
+        values_of(net, np.arange(11), KEY)
 
 
 MANY = """
@@ -217,8 +217,8 @@ def of_clips(network, images, ids, key):
 for split in t.splits().values():
     found = []
     for devices in (jax.devices()[:1], jax.devices()):
-        pool = monte_carlo.Pool(of_clips, split, 8 // len(devices), devices)
-        found.append(pool.map(net, np.arange(11), t.KEY))
+        values_of = monte_carlo.over_pool(of_clips, split, 8 // len(devices), devices)
+        found.append(values_of(net, np.arange(11), t.KEY))
     assert len(jax.devices()) == 4
     np.testing.assert_allclose(*found, atol=2e-5)
 print("same")

@@ -44,6 +44,7 @@ def test_replace_leaves_the_original():
         ("seed", -1, "at least 0"),
         ("seed", 2**32, "below 2"),
         ("data.split_seed", -1, "at least 0"),
+        ("active.passes", 0, "active.passes must be at least 1, not 0"),
     ],
 )
 def test_bad_settings_are_named(name, value, words):
