@@ -22,9 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.active_learning.acquisition import check_count, tie_break
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.coreset import clusters
-from audiodd_jax.coreset import selection as clips
-from audiodd_jax.features.clips import Clips
+from audiodd_jax.coreset import clusters, selection
 from audiodd_jax.runtime.chunked_map import in_chunks
 
 # TypiClust: most clusters, fewest clips of a queried cluster, neighbours.
@@ -35,14 +33,9 @@ _PURITY = 0.95
 _CHUNK = 256
 
 # The embedding: the networks that RFAD distils clips with by default.
-_EMBEDDING = clips.Embedding(
+EMBEDDING = selection.Embedding(
     RandomNetworkConfig(width=32, readout="time_mean"), count=8
 )
-
-
-def embed(key: Key[Array, ""], pool: Clips) -> Float[Array, "b d"]:
-    """Features of the pool under random networks, scaled to unit length."""
-    return clips.embed(key, pool, _EMBEDDING)
 
 
 class Query(NamedTuple):
@@ -88,10 +81,19 @@ def typiclust(query: Query) -> Int[np.ndarray, " count"]:
     features, is_free = np.asarray(query.features), query.is_free
     labels = np.bincount(assigned[query.labelled], minlength=k)
     sizes = np.bincount(assigned, minlength=k)
-    queues = [
-        _by_typicality(features, np.flatnonzero(assigned == c), is_free)
-        for c in range(k)
-    ]
+    queues = []
+    for c in range(k):
+        rows = np.flatnonzero(assigned == c)
+        if rows.size > 1:
+            members = features[rows]
+            squares = np.sum(members**2, 1)
+            products = 2 * members @ members.T
+            distances = np.sqrt(np.maximum(squares[:, None] + squares - products, 0.0))
+            np.fill_diagonal(distances, np.inf)
+            neighbours = min(_NEIGHBOURS, rows.size - 1)
+            nearest = np.partition(distances, neighbours - 1, 1)[:, :neighbours]
+            rows = rows[np.argsort(nearest.mean(1), kind="stable")]
+        queues.append(rows[is_free[rows]].tolist())
     chosen = []
     # Small clusters are outliers, which are queried when there are no other clips.
     for is_queried in (sizes >= _MIN_CLUSTER, np.ones(k, bool)):
@@ -103,25 +105,6 @@ def typiclust(query: Query) -> Int[np.ndarray, " count"]:
             chosen.append(queues[cluster].pop(0))
             labels[cluster] += 1
     return np.array(chosen)
-
-
-def _by_typicality(
-    features: Float[np.ndarray, "b d"],
-    rows: Int[np.ndarray, " m"],
-    is_free: Bool[np.ndarray, " b"],
-) -> list[int]:
-    """Sorts the unlabelled clips of a cluster, the most typical first."""
-    if rows.size < 2:
-        return rows[is_free[rows]].tolist()
-    members = features[rows]
-    squares = np.sum(members**2, 1)
-    products = 2 * members @ members.T
-    distances = np.sqrt(np.maximum(squares[:, None] + squares - products, 0.0))
-    np.fill_diagonal(distances, np.inf)
-    neighbours = min(_NEIGHBOURS, rows.size - 1)
-    nearest = np.partition(distances, neighbours - 1, 1)[:, :neighbours]
-    order = rows[np.argsort(nearest.mean(1), kind="stable")]
-    return order[is_free[order]].tolist()
 
 
 def probcover(query: Query) -> Int[np.ndarray, " count"]:
@@ -165,7 +148,7 @@ def ball_radius(
     """
 
     def to_others(rows: Int[Array, " rows"]) -> Float[Array, " rows"]:
-        distances = jnp.sqrt(clips.squared_distances(features[rows], features))
+        distances = jnp.sqrt(selection.squared_distances(features[rows], features))
         is_other = pseudo[rows][:, None] != pseudo
         return jnp.min(jnp.where(is_other, distances, jnp.inf), 1)
 
@@ -189,7 +172,7 @@ def _counts(
 
 @jax.jit
 def _counts_of_block(features: Array, rows: Array, radius: Array) -> Array:
-    near = jnp.sqrt(clips.squared_distances(features, features[rows])) < radius
+    near = jnp.sqrt(selection.squared_distances(features, features[rows])) < radius
     return jnp.sum(near & (rows >= 0), 1)
 
 

@@ -112,7 +112,7 @@ def over_pool(
         clips = devices_lib.replicate(clips, mesh)
 
     def values(network: Network, rows: np.ndarray, key: Key[Array, ""]) -> Any:
-        pending, parts = None, []
+        parts = []
         for start in range(0, rows.size, together):
             ids = rows[start : start + together]
             count = ids.size
@@ -122,13 +122,11 @@ def over_pool(
                 found = program(part, network, in_chunk, ids, key)
             else:
                 found = program(clips, network, ids, ids, key)
-            found = jax.tree.map(lambda x, n=count: x[:n], found)
+            parts.append(jax.tree.map(lambda x, n=count: x[:n], found))
             # One chunk is computed while the one before is fetched, never more.
-            if pending is not None:
-                parts.append(jax.tree.map(np.asarray, pending))
-            pending = found
+            if len(parts) > 1:
+                parts[-2] = jax.tree.map(np.asarray, parts[-2])
             between()
-        parts.append(jax.tree.map(np.asarray, pending))
         return jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
 
     return values

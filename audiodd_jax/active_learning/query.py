@@ -13,7 +13,7 @@ from jaxtyping import Array, Int, Key
 from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
 from audiodd_jax.config.names import COVERING, DIVERSE
-from audiodd_jax.coreset.selection import ranks_in_class
+from audiodd_jax.coreset import selection
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
@@ -54,7 +54,7 @@ def seed_set(
         if sizes[fewest] < count // sizes.size:
             raise too_few(fewest, int(sizes[fewest]))
         # The first clip of every class in random order, then the second, and so on.
-        ranks = ranks_in_class(labels[order])
+        ranks = selection.ranks_in_class(labels[order])
         return order[np.argsort(ranks, kind="stable")[:count]]
     # Each tag in turn takes its next clip. The rarest comes first, since it loses the
     # clips that other tags take.
@@ -128,7 +128,9 @@ def make_choose(
     """
     name, clips = config.acquisition, data.train
     if name in COVERING:
-        embedding = functools.cache(lambda: coverage.embed(key, clips))
+        embedding = functools.cache(
+            lambda: selection.embed(key, clips, coverage.EMBEDDING)
+        )
         return lambda _, labelled, count, passes_key, key: coverage.choose(
             name,
             coverage.Query(embedding(), labelled, count, data.num_classes, key),

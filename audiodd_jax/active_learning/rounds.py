@@ -123,9 +123,8 @@ def label_rounds(
             folder = run.path / "rounds" / f"{done + 1:02d}" if run else None
             fitted, row = _round(config, data, compiled, state, folder)
             if run:
-                networks_file.save(
-                    run.path / "networks.npz", fitted.networks, data, config.model
-                )
+                path = run.path / "networks.npz"
+                networks_file.save(path, fitted.networks, data, config.model)
             row["counted"] = row["labelled"] + counted
             row["fraction"] = row["counted"] / data.num_train
             began = time.perf_counter()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.active_learning import coverage
+from audiodd_jax.coreset import selection
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 
@@ -132,7 +133,7 @@ def test_a_pool_of_copies_runs_out_without_repeating_a_clip(name):
 def test_embeddings_have_unit_length_and_differ_between_clips():
     images = jax.random.normal(KEY, (5, 16, 16, 1)).at[4].set(0)
     images = images.at[4].set(images[0])
-    found = coverage.embed(KEY, Clips(images, jnp.arange(5)))
+    found = selection.embed(KEY, Clips(images, jnp.arange(5)), coverage.EMBEDDING)
     np.testing.assert_allclose(jnp.linalg.norm(found, axis=1), 1, rtol=1e-5)
     gaps = jnp.linalg.norm(found[0] - found[1:], axis=1)
     assert gaps[3] < 1e-3 < gaps[:3].min()
