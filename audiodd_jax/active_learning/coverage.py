@@ -81,6 +81,7 @@ def typiclust(query: Query) -> Int[np.ndarray, " count"]:
     features, is_free = np.asarray(query.features), query.is_free
     labels = np.bincount(assigned[query.labelled], minlength=k)
     sizes = np.bincount(assigned, minlength=k)
+    # Unlabelled clips of each cluster, the most typical first.
     queues = []
     for c in range(k):
         rows = np.flatnonzero(assigned == c)

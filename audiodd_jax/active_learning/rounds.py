@@ -72,12 +72,7 @@ class State(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """A finished run.
-
-    Attributes:
-      labelled: rows of the labelled clips, in the order of labelling.
-      rounds: one row per round: labelled clips, scores, seconds.
-    """
+    """A finished run: the labelled clips in order, and a row of scores per round."""
 
     labelled: Int[np.ndarray, " l"]
     rounds: list[dict[str, Any]]
@@ -227,7 +222,7 @@ def _first_state(
     seed_key = jax.random.fold_in(key, _SEED_SET)
     first = query.seed_set(seed_key, labels, count, names, settings.initial_draw)
     blank = None
-    if settings.warm_start:
+    if settings.warm_start:  # stands for the network of the last round
         shapes = jax.eval_shape(compiled.initial, key[None]).final
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     order = jnp.full(len(labels), -1, jnp.int32)
