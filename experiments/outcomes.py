@@ -9,8 +9,7 @@ from contenders import Outcome
 
 from audiodd_jax.errors import InUseError, UserError
 from audiodd_jax.runtime import multiprocess
-from audiodd_jax.runtime.files import read_json, write_json
-from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.runtime.files import exclusive, read_json, write_json
 
 
 class Outcomes:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from audiodd_jax.active_learning.acquisition import check_count, tie_break
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.coreset import clusters, selection
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 # TypiClust: most clusters, fewest clips of a queried cluster, neighbours.
 _MAX_CLUSTERS, _MIN_CLUSTER, _NEIGHBOURS = 500, 5, 20

@@ -28,8 +28,8 @@ from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
+from audiodd_jax.runtime.train_loop import RunLog
 from audiodd_jax.training import evaluation, fit, networks_file, programs
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import targets
 from audiodd_jax.forecast.targets import Target
-from audiodd_jax.runtime import devices, environment, multiprocess, supervisor
+from audiodd_jax.runtime import devices, environment, multiprocess, signals
 from audiodd_jax.runtime.files import is_writable
 from audiodd_jax.runtime.signals import Interrupted
 
@@ -39,12 +39,12 @@ def start(
     # Numbers must not depend on the environment's settings of JAX.
     environment.set_numerics(jax_enable_x64=float64)
     keep_compiled(data)
-    is_supervised = not supervisor.is_needed()
-    supervisor.follow()
+    signals.follow()
     if joins:
         address = flags.coordinator_address
-        if (address or multiprocess.in_cluster()) and not is_supervised:
-            raise SystemExit(supervisor.supervise(sys.argv[1:]))
+        is_one_of_several = address or multiprocess.in_cluster()
+        if is_one_of_several and not signals.is_supervised():
+            raise SystemExit(signals.supervise(sys.argv[1:]))
         multiprocess.join(address, flags.num_processes, flags.process_id)
     try:
         jax.devices()

@@ -11,14 +11,15 @@ from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.distillation import loop, registry
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.forecast import dry_run, estimates
-from audiodd_jax.forecast.workload import check_steps, measure
+from audiodd_jax.forecast import estimates
+from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.report import cards, distilled, tables
 from audiodd_jax.runtime import multiprocess, progress
@@ -34,9 +35,12 @@ def run(line: CommandLine) -> None:
     chips = target(flags, "distill")
     start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
     if flags.dry_run:
-        check_steps(config.method)
+        if config.method in SELECTION:
+            raise UserError(
+                f"{config.method} selects clips: there is no step to forecast"
+            )
         work = measure(config, chips)
-        table(estimates.distillation(work, chips) if chips else dry_run.rows(work))
+        table(estimates.distillation(work, chips) if chips else estimates.local(work))
         return
     data_name = "-".join(filter(None, (config.data.name, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""

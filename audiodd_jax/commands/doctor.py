@@ -10,8 +10,7 @@ from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
-from audiodd_jax.runtime import machine
-from audiodd_jax.runtime.environment import PACKAGES, installed_version
+from audiodd_jax.runtime.environment import PACKAGES, examine, installed_version
 from audiodd_jax.version import __version__
 
 
@@ -46,7 +45,7 @@ def run(line: CommandLine) -> None:
     except UserError as error:
         table([*rows, ("cache", str(error))])
         return
-    rows += machine.examine(cache, backend)
+    rows += examine(cache, backend)
     rows += [(f"dataset {n}", _dataset(n, data)) for n in datasets.DATASETS]
     if importlib.util.find_spec("neural_tangents") is None:
         advice = "not installed; pip install 'audiodd_jax[exact]' adds them"

@@ -59,7 +59,7 @@ def _explain(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if "jax" in sys.modules:
-        from audiodd_jax.runtime import multiprocess
+        from audiodd_jax.runtime import multiprocess, signals
 
         if multiprocess.is_out_of_memory(error):
             return (
@@ -67,9 +67,7 @@ def _explain(error: Exception) -> str | None:
                 "or --config.evaluation.batch_size, or see audiodd distill --dry_run"
             )
         if multiprocess.lost(error):
-            from audiodd_jax.runtime import supervisor
-
-            return supervisor.LOST
+            return signals.LOST
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "the run or the cache"
         return (

@@ -11,8 +11,7 @@ from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
 from audiodd_jax.report.gallery import Gallery, Options
 from audiodd_jax.report.runs import Run, find
-from audiodd_jax.runtime.files import remove_unfinished
-from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.runtime.files import exclusive, remove_unfinished
 
 
 def run(line: CommandLine) -> None:

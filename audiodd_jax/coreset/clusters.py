@@ -15,7 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.coreset.selection import squared_distances
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 # Clips whose distances to all others are held at once.
 _CHUNK = 256

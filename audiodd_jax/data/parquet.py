@@ -21,7 +21,7 @@ from audiodd_jax.data.tree import METADATA, is_hidden_below
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.runtime import files as files_lib
 from audiodd_jax.runtime import progress
-from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.runtime.files import exclusive
 
 _log = logging.getLogger(__name__)
 

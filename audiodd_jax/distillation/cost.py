@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv, winograd
-from audiodd_jax.runtime.chunked_map import balanced
 from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.memory import balanced
 
 
 class _Constants(NamedTuple):

@@ -59,7 +59,7 @@ from audiodd_jax.networks import models
 from audiodd_jax.networks.classifier import ConvNet
 from audiodd_jax.networks.models import Variables
 from audiodd_jax.runtime import devices
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 _PLAN = Plan()
 # Folded into a step's key: for the choice of a network, and for its training.

@@ -34,8 +34,7 @@ from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.kernels.ridge_scoring import Score, Scoring
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.runtime.run_log import RunLog
-from audiodd_jax.runtime.train_loop import Schedule, Task, train_loop
+from audiodd_jax.runtime.train_loop import RunLog, Task, train_loop
 
 # Scores a coreset on the validation clips.
 Validate = Callable[[CoresetArrays], Score]
@@ -167,9 +166,8 @@ def distill(
         advice=registry.advice(config.method),
         metric=data.metric,
     )
-    schedule = Schedule(*(getattr(loop, name) for name in Schedule._fields))
     state = devices.replicate(_first_state(method, keys.method, first), mesh)
-    outcome = train_loop(task, state, schedule, run)
+    outcome = train_loop(task, state, loop, run)
     # On this process's own device: from here on each process works alone.
     best = jax.tree.map(jnp.asarray, jax.device_get(outcome.state.best))
     best_step = int(outcome.state.best_step)

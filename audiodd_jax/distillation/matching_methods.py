@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
@@ -124,12 +125,15 @@ def class_gradients(
         class_key = jax.random.fold_in(key, label)
         return matched.loss(network, class_key, real, synthetic, label)
 
-    def one_class(slot: tuple[Array, Array, Array], network: Any) -> tuple:
-        label, real, images = slot
-        return jax.value_and_grad(class_loss)(images, network, label, real)
+    def own_classes(slots: tuple[Array, Array, Array], network: Any) -> tuple:
+        def one_class(slot: tuple[Array, Array, Array]) -> tuple:
+            label, real, images = slot
+            return jax.value_and_grad(class_loss)(images, network, label, real)
 
-    labels = jnp.arange(real.shape[0])
-    return devices.map_slots(one_class, mesh)((labels, real, stored), network)
+        return lax.map(one_class, slots)
+
+    slots = (jnp.arange(real.shape[0]), real, stored)
+    return devices.shard_rows(own_classes, mesh, devices.NETWORKS)(slots, network)
 
 
 def make(

@@ -30,7 +30,7 @@ from audiodd_jax.distillation import matching_methods
 from audiodd_jax.features import batches
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 
 class Member(NamedTuple):

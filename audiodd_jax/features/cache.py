@@ -27,7 +27,7 @@ from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.features import extraction, logmel, normalization
 from audiodd_jax.runtime import files
-from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.runtime.files import exclusive
 
 # Raise it whenever the numbers of the same settings change.
 FORMAT = 3

@@ -33,7 +33,7 @@ from audiodd_jax.config import FeaturesConfig
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.features.logmel import Frontend
-from audiodd_jax.runtime.chunked_map import balanced
+from audiodd_jax.runtime.memory import balanced
 
 # Largest number of spectrograms that are inverted at once.
 _MOST_AT_ONCE = 32

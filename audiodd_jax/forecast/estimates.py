@@ -1,71 +1,113 @@
-"""Compiler-based cost estimates for accelerators you don't have.
+"""The predicted cost of runs, before they start: rows that ``--dry_run`` prints.
 
-The functions return the rows that ``--dry_run --target`` prints. The time of a step is
-a lower bound: its arithmetic at the chip's peak, or its bytes at the bandwidth of the
-chip's memory, whichever takes longer. Latency, small operands and communication make a
-program slower.
+``local`` forecasts a distillation here; the other functions a command on an accelerator
+(``--target``), from its compiler's accounts. The time of a step is then a lower bound:
+its arithmetic at the chip's peak, or its bytes at the bandwidth of the chip's memory.
+Latency, small operands and communication make a program slower.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from audiodd_jax.active_learning import rounds
 from audiodd_jax.config import presets
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.subsets import Subset
-from audiodd_jax.distillation import cost, memory_plan
+from audiodd_jax.distillation import cost, memory_plan, registry
 from audiodd_jax.distillation.cost import Cost
 from audiodd_jax.errors import UserError
-from audiodd_jax.forecast import compilers, dry_run
-from audiodd_jax.forecast.dry_run import Rows
+from audiodd_jax.forecast import compilers, programs
 from audiodd_jax.forecast.targets import Target
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.kernels.infinite_width import KERNELS
+from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.devices import Grid
+from audiodd_jax.runtime.memory import memory_of
 
-_MODULE = "audiodd_jax.forecast.compile_worker"
-# For the programs of a command; the longest took four minutes on two CPU cores.
-_SECONDS = 1800.0
+Rows = list[tuple[str, str]]
+
+_READOUTS = {
+    "flatten": "the whole last feature map",
+    "time_mean": "its mean over time",
+    "dense": "a random head",
+}
+_KEEPS = {"features": "kept for the backward pass", "nothing": "recomputed"}
 
 
-def compile_programs(
-    target: Target, command: str, work: Workload, only: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """Returns the compiler's account of each program of a command.
+def local(work: Workload, mesh: Mesh | None = None) -> Rows:
+    """Returns the rows of ``audiodd distill --dry_run``.
 
-    ``only`` names some of the programs of ``programs.of_command``.
-
-    Raises:
-      UserError: the compiler is not installed, or does not know the target.
+    For methods other than RFAD, only the compiler's figure of the memory. ``mesh`` is
+    the devices that would share the work; None: all.
     """
-    request = {
-        "target": str(target),
-        "command": command,
-        "work": work.to_json(),
-        "only": list(only),
-    }
-    return compilers.ask(target, request, _MODULE, _SECONDS)
+    config, sizes = work.config, work.sizes
+    networks = config.rfad.networks
+    mesh = mesh or registry.make_mesh(config.method, sizes.c, networks)
+    grid, device = devices.grid_of(mesh), mesh.local_mesh.devices.flat[0]
+    problem = cost.problem_of(config, sizes)
+    plan = memory_plan.for_device(problem, grid, device)
+    # The compiler knows better than the estimate that chose the plan.
+    step = programs.compiled_bytes(work, mesh, plan)
+    memory = memory_of(device)
+    machine = f"{mesh.size} x {device.device_kind}"
+    if config.method != "rfad":
+        return [
+            _coreset(work),
+            ("devices", machine),
+            ("memory", f"{step / 1e9:,.2f} GB per step, without the data, of "
+             f"{memory / 1e9:,.1f} GB per device"),
+        ]  # fmt: skip
+    predicted = cost.predict(problem, grid, plan, device.platform)
+    peak = predicted.peak_bytes(step)
+    network = config.network
+    fits = "" if peak <= memory else "; that is MORE than available"
+    return [
+        _coreset(work),
+        ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} clips"),
+        ("random network", f"{network.depth} blocks of {network.width} channels, "
+         f"{predicted.parameters:,} parameters, {network.precision}"),
+        ("features", f"{predicted.features:,} per clip and network "
+         f"({_READOUTS[network.readout]}), {_KEEPS[plan.keeps]}"),
+        ("kernels", f"{sizes.b:,} x {sizes.s:,} and {sizes.s:,} x {sizes.s:,}, "
+         f"{config.rfad.kernel_precision}"),
+        ("devices", f"{machine}: {_shared(networks, grid)}"),
+        ("at once", _at_once(plan)),
+        ("arithmetic", f"{predicted.flops / 1e9:,.1f} GFLOP per step"),
+        ("memory", f"{step / 1e9:,.2f} GB per step, {peak / 1e9:,.2f} GB at the peak, "
+         f"of {memory / 1e9:,.1f} GB per device{fits}"),
+        ("communication",
+         f"{predicted.exchanged_bytes / 1e6:,.2f} MB per step and device"),
+    ]  # fmt: skip
 
 
 def distillation(work: Workload, target: Target) -> Rows:
     """Returns the rows of ``audiodd distill --dry_run --target``."""
-    accounts = compile_programs(target, "distill", work)
-    rows = [_heading(target), dry_run.coreset_row(work)]
-    predicted = None
+    accounts = programs.accounts(target, "distill", work)
+    rows, predicted = [_coreset(work)], None
     if work.config.method in ("rfad", "frepo"):
         chip, problem = target.chip, cost.problem_of(work.config, work.sizes)
         grid = devices.choose_grid(target.size, problem.networks)
         plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
         predicted = cost.predict(problem, grid, plan, chip.kind)
-        shared = dry_run.shared(problem.networks, grid)
-        text = f"{shared}; at once {dry_run.at_once(plan)}"
+        text = f"{_shared(problem.networks, grid)}; at once {_at_once(plan)}"
         rows.append(("devices", f"{target.size} x {target.name}: {text}"))
-    return rows + _compiled(target, accounts, predicted)
+    return _compiled(target, rows, accounts, predicted)
 
 
 def training(work: Workload, target: Target, learns_from: Subset | Coreset) -> Rows:
     """Returns the rows of ``audiodd train --dry_run --target``."""
-    count = _spectrograms(learns_from, work)
+    if isinstance(learns_from, Coreset):
+        count = learns_from.labels.shape[0] * learns_from.factor
+        if learns_from.teacher_labels is not None:
+            count = learns_from.teacher_labels.shape[0]
+    elif learns_from.per_class:
+        count = learns_from.per_class * work.sizes.c
+    else:
+        fraction = max(1, round(learns_from.fraction * work.train))
+        count = len(learns_from.indices) or fraction
     return _networks("train", work._replace(learns_from=count), target)
 
 
@@ -103,8 +145,7 @@ def evaluation(
                 "program to forecast"
             )
         if protocol == "krr":
-            accounts = compile_programs(target, "evaluate", work)
-            rows += [_heading(target), *_compiled(target, accounts)]
+            rows += _compiled(target, [], programs.accounts(target, "evaluate", work))
         else:
             recipe = presets.for_model(work.config, protocol, **changes)
             rows += training(work._replace(config=recipe), target, coreset)
@@ -113,47 +154,60 @@ def evaluation(
 
 def _networks(command: str, work: Workload, target: Target) -> Rows:
     """Returns the rows of the training of networks."""
-    accounts = compile_programs(target, command, work)
     settings, sizes = work.config.training, work.sizes
-    name = work.config.model.name
-    rows = [
-        _heading(target),
-        ("network", f"{name}, {settings.precision}, {settings.seeds} of them on "
-         f"{work.learns_from:,} spectrograms of {sizes.f} x {sizes.t}"),
-    ]  # fmt: skip
-    return rows + _compiled(target, accounts)
+    text = (
+        f"{work.config.model.name}, {settings.precision}, {settings.seeds} of them on "
+        f"{work.learns_from:,} spectrograms of {sizes.f} x {sizes.t}"
+    )
+    accounts = programs.accounts(target, command, work)
+    return _compiled(target, [("network", text)], accounts)
 
 
-def _spectrograms(learns_from: Subset | Coreset, work: Workload) -> int:
-    """Returns the number of spectrograms of a training set."""
-    if isinstance(learns_from, Coreset):
-        if learns_from.teacher_labels is not None:
-            return learns_from.teacher_labels.shape[0]
-        return learns_from.labels.shape[0] * learns_from.factor
-    if learns_from.per_class:
-        return learns_from.per_class * work.sizes.c
-    fraction = max(1, round(learns_from.fraction * work.train))
-    return len(learns_from.indices) or fraction
+def _coreset(work: Workload) -> tuple[str, str]:
+    sizes = work.sizes
+    shape = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
+    return "coreset", shape
 
 
-def _heading(target: Target) -> tuple[str, str]:
-    chip = target.chip
-    versions = compilers.versions(chip.kind).items()
-    chips = f"{target.size} x {target.name}" if target.size > 1 else target.name
-    by = ", ".join(f"{name} {version}" for name, version in versions)
-    return "target", f"{chips} of {chip.memory / 1e9:,.1f} GB, compiled by {by}"
+def _shared(networks: int, grid: Grid) -> str:
+    return f"{grid.networks} share {networks} networks, {grid.batch} the batch"
+
+
+def _at_once(plan: Plan) -> str:
+    """Returns how much a step computes at once, in words."""
+    text = f"{plan.chunk:,} clips" if plan.chunk else "the whole batch"
+    if plan.coreset_chunk:
+        text += f", {plan.coreset_chunk:,} coreset spectrograms"
+    return text
 
 
 def _compiled(
-    target: Target, accounts: list[dict[str, Any]], predicted: Cost | None = None
+    target: Target,
+    rows: Rows,
+    accounts: list[dict[str, Any]],
+    predicted: Cost | None = None,
 ) -> Rows:
-    """Returns the rows of the compiler's accounts, the first of which is a step."""
-    step, errors = accounts[0], [each for each in accounts if "error" in each]
-    rows: Rows = [("programs", "; ".join(map(_program, accounts)))]
-    rows += [(f"no {each['program']}", each["error"]) for each in errors]
+    """Returns the rows of a target: those given, and those of the compiler's accounts.
+
+    The first account is that of a step.
+    """
+    chip, step = target.chip, accounts[0]
+    versions = compilers.versions(chip.kind).items()
+    chips = f"{target.size} x {target.name}" if target.size > 1 else target.name
+    by = ", ".join(f"{name} {version}" for name, version in versions)
+    of_target = f"{chips} of {chip.memory / 1e9:,.1f} GB, compiled by {by}"
+    ends = [
+        f"{each['program']} failed"
+        if "error" in each
+        else f"{each['program']} in {each['seconds']:.0f} s"
+        for each in accounts
+    ]
+    rows = [("target", of_target), *rows, ("programs", "; ".join(ends))]
+    failed = [each for each in accounts if "error" in each]
+    rows += [(f"no {each['program']}", each["error"]) for each in failed]
     if "error" in step:
         return rows
-    chip, steps = target.chip, step["steps"]
+    steps = step["steps"]
     most = max(each["memory"] for each in accounts if "error" not in each)
     fits = "" if most <= chip.memory else "; that is MORE than available"
     needs = f"{_size(step['step_bytes'])} per step"
@@ -180,12 +234,6 @@ def _compiled(
          f"{_time(traffic)} at {chip.bandwidth / 1e9:,.0f} GB/s"),
         ("lower bound", f"{_time(max(arithmetic, traffic))} per step, by {longer}"),
     ]  # fmt: skip
-
-
-def _program(account: dict[str, Any]) -> str:
-    if "error" in account:
-        return f"{account['program']} failed"
-    return f"{account['program']} in {account['seconds']:.0f} s"
 
 
 def _time(seconds: float) -> str:

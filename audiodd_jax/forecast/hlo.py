@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_BITS = {"pred": 8, "token": 0, "opaque": 0, "bf16": 16}
 _COLLECTIVES = (
     *("all-reduce", "all-gather", "reduce-scatter", "all-to-all"),
     *("collective-permute", "collective-broadcast"),
@@ -27,43 +26,27 @@ _FREE = {
 # cuDNN's convolutions, and cuBLAS's products.
 _CUDNN, _CUBLAS = "__cudnn$conv", "__cublas"
 _HOST = ("infeed", "outfeed", "send", "recv")
+_ROWS = 40
 _SLICES = ("dynamic-slice", "gather", "slice")
 
 
 class Array(NamedTuple):
-    """The type and size of an array.
+    """The element type, shape and size of an array.
 
-    Attributes:
-      kind: element type.
-      shape: lengths of the axes.
-      bytes: in the device's memory, with padding; 0 in a chip's own memory.
+    ``bytes`` are those in the device's memory, with padding; 0 in a chip's own memory.
     """
 
     kind: str
     shape: tuple[int, ...]
+    unpadded: int
     bytes: int
-
-    @property
-    def elements(self) -> int:
-        """Number of elements, without padding."""
-        return math.prod(self.shape)
-
-    @property
-    def unpadded(self) -> int:
-        """Bytes without padding."""
-        return self.elements * (_bits(self.kind) // 8)
 
 
 class Instruction(NamedTuple):
-    """An instruction of a computation.
+    """An instruction of a computation, whose result is that of the root.
 
-    Attributes:
-      name: unique in its computation.
-      opcode: operation.
-      arrays: results.
-      operands: names of other instructions.
-      attributes: text after the opcode.
-      is_root: True if it is the computation's result.
+    ``arrays`` are its results, ``operands`` names of other instructions, ``attributes``
+    the text after the opcode, and ``fused`` the computation of a fusion.
     """
 
     name: str
@@ -72,6 +55,7 @@ class Instruction(NamedTuple):
     operands: tuple[str, ...]
     attributes: str
     is_root: bool
+    fused: dict[str, "Instruction"]
 
     @property
     def bytes(self) -> int:
@@ -95,7 +79,6 @@ class Account(NamedTuple):
       bytes: bytes read and written.
       collectives: number of calls and bytes sent, by instruction.
       products: number of convolutions and products, by type and requested precision.
-      calls: number of custom calls, by target.
       kinds: element types of all arrays.
       host: instructions that exchange data with the host.
       functions: functions of the source that instructions come from.
@@ -107,35 +90,52 @@ class Account(NamedTuple):
     bytes: int
     collectives: dict[str, list[int]]
     products: dict[str, int]
-    calls: dict[str, int]
     kinds: list[str]
     host: list[str]
     functions: list[str]
     rows: list[list[Any]]
 
 
-def account(text: str, most: int = 40) -> Account:
-    """Reads a program from ``Compiled.as_text``, and keeps ``most`` rows."""
-    program = _Program(text)
-    program.visit(program.entry, 1)
+def account(text: str) -> Account:
+    """Reads a program from ``Compiled.as_text``."""
+    computations, entry = _parse(text)
+    rows: list[list[Any]] = []
+    collectives: dict[str, list[int]] = {}
+    products: Counter[str] = Counter()
+    host: set[str] = set()
+    for instruction, computation, times in _executed(computations, entry, 1):
+        parts = [(instruction, computation), *_inner(instruction)]
+        flops = times * sum(_flops(part, where) for part, where in parts)
+        size = times * _bytes(instruction, computation)
+        if size or flops:
+            origin = instruction.find(r'op_name="([^"]*)"')
+            rows.append([size, flops, times, instruction.name, origin])
+        for part, where in parts:
+            opcode = part.opcode.removesuffix("-start")
+            if opcode in _COLLECTIVES:
+                arrays = [a for name in part.operands for a in where[name].arrays]
+                count = collectives.setdefault(opcode, [0, 0])
+                count[0] += times
+                count[1] += times * sum(array.unpadded for array in arrays)
+            if opcode in ("convolution", "dot") or _CUDNN in part.attributes:
+                kind = where[part.operands[0]].arrays[0].kind
+                precision = part.find(r"operand_precision=\{(\w+)") or "default"
+                products[f"{kind} {precision}"] += 1
+            if opcode in _HOST or "is_host_transfer=true" in part.attributes:
+                host.add(opcode)
+            if "callback" in (target := part.find(r'custom_call_target="([^"]*)"')):
+                host.add(target)
     table = re.search(r"^FunctionNames\n((?:\d+ .*\n)*)", text, re.MULTILINE)
     return Account(
-        sum(row[1] for row in program.rows),
-        sum(row[0] for row in program.rows),
-        program.collectives,
-        dict(program.products),
-        dict(program.calls),
+        sum(row[1] for row in rows),
+        sum(row[0] for row in rows),
+        collectives,
+        dict(products),
         sorted(set(re.findall(r"\b([a-z]+\d+\w*|pred)\[", text))),
-        sorted(program.host),
+        sorted(host),
         re.findall(r'"(.*)"', table[1]) if table else [],
-        sorted(program.rows, key=lambda row: -row[0])[:most],
+        sorted(rows, key=lambda row: -row[0])[:_ROWS],
     )
-
-
-def _bits(kind: str) -> int:
-    """Returns the bits of an element."""
-    digits = re.search(r"\d+", kind)
-    return _BITS.get(kind, int(digits[0]) if digits else 0)
 
 
 def _arrays(text: str) -> tuple[Array, ...]:
@@ -143,207 +143,141 @@ def _arrays(text: str) -> tuple[Array, ...]:
     arrays = []
     for kind, sizes, layout in re.findall(r"(\w+)\[([\d,<=]*)\](\{[^}]*\})?", text):
         shape = tuple(int(n.strip("<=")) for n in sizes.split(",") if n)
-        arrays.append(Array(kind, shape, _bytes(kind, shape, layout)))
+        digits = re.search(r"\d+", kind)  # none in pred, token and opaque
+        bits = int(digits[0]) if digits else 8 * (kind == "pred")
+        padded = list(shape)
+        order, _, tiles = layout.strip("{}").partition(":")
+        if match := re.search(r"T\(([\d,]+)\)", tiles):
+            minor = [int(n) for n in order.split(",") if n]
+            tile = [int(n) for n in match[1].split(",")][::-1]
+            for axis, size in zip(minor, tile, strict=False):
+                padded[axis] = -(-padded[axis] // size) * size
+        is_near = re.search(r"S\([1-9]", layout)
+        size = 0 if is_near else math.prod(padded) * bits // 8
+        arrays.append(Array(kind, shape, math.prod(shape) * (bits // 8), size))
     return tuple(arrays)
 
 
-def _bytes(kind: str, shape: tuple[int, ...], layout: str) -> int:
-    """Returns an array's size with padding; 0 outside the main memory."""
-    if re.search(r"S\([1-9]", layout):
+def _parse(text: str) -> tuple[dict[str, Computation], str]:
+    """Returns the computations by name, and the name of the one that runs first."""
+    computations: dict[str, Computation] = {}
+    entry, current = "", {}
+    for line in text.splitlines():
+        head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
+        if head and not line.startswith("HloModule"):
+            current = computations[head[2]] = {}
+            entry = head[2] if head[1] else entry
+            continue
+        match = re.match(r"\s+(ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)(\(.*)", line)
+        if not match:
+            continue
+        root, name, kind, opcode, rest = match.groups()
+        depth, end = 1, 1
+        while depth and end < len(rest):
+            depth += (rest[end] == "(") - (rest[end] == ")")
+            end += 1
+        operands = tuple(re.findall(r"%([\w.\-]+)", rest[:end]))
+        called = re.search(r"calls=%([\w.\-]+)", rest) if opcode == "fusion" else None
+        fused = computations.get(called[1], {}) if called else {}
+        current[name] = Instruction(
+            name, opcode, _arrays(kind), operands, rest, bool(root), fused
+        )
+    return computations, entry
+
+
+def _executed(
+    computations: dict[str, Computation], name: str, times: int
+) -> Iterator[tuple[Instruction, Computation, int]]:
+    """Yields the instructions that run, where, and how often."""
+    for instruction in computations[name].values():
+        yield instruction, computations[name], times
+        called, trips = _called(instruction, computations)
+        for inner in called:
+            yield from _executed(computations, inner, times * trips)
+
+
+def _called(
+    instruction: Instruction, computations: dict[str, Computation]
+) -> tuple[list[str], int]:
+    """Returns what an instruction runs, unless as one kernel, and how often."""
+    text, opcode = instruction.attributes, instruction.opcode
+    if opcode in ("call", "async-start"):
+        return re.findall(r"(?:to_apply|calls)=%([\w.\-]+)", text), 1
+    if opcode == "conditional":
+        branches = instruction.find(r"branch_computations=\{([^}]*)\}")
+        names = re.findall(r"%([\w.\-]+)", branches)
+        names += re.findall(r"(?:true|false)_computation=%([\w.\-]+)", text)
+        # One branch runs: the longest represents it.
+        return [max(names, key=lambda name: len(computations[name]))], 1
+    if opcode != "while":
+        return [], 1
+    body = [instruction.find(r"body=%([\w.\-]+)")]
+    if noted := instruction.find(r"known_trip_count\D+(\d+)"):
+        return body, int(noted)
+    condition = computations[instruction.find(r"condition=%([\w.\-]+)")]
+    root = next(i for i in condition.values() if i.is_root)
+    if root.opcode == "compare" and "direction=LT" in root.attributes:
+        for operand in root.operands:
+            limit = re.match(r"\((\d+)\)", condition[operand].attributes)
+            if condition[operand].opcode == "constant" and limit:
+                return body, int(limit[1])
+    return body, 1
+
+
+def _inner(instruction: Instruction) -> Iterator[tuple[Instruction, Computation]]:
+    """Yields the instructions of a fusion, and of the fusions in it."""
+    for inner in instruction.fused.values():
+        yield inner, instruction.fused
+        yield from _inner(inner)
+
+
+def _bytes(instruction: Instruction, where: Computation) -> int:
+    """Returns the bytes that an instruction reads and writes."""
+    opcode, names = instruction.opcode, instruction.operands
+    if opcode in _FREE or opcode.endswith("-done"):
         return 0
-    sizes = list(shape)
-    order, _, tiles = layout.strip("{}").partition(":")
-    if match := re.search(r"T\(([\d,]+)\)", tiles):
-        minor = [int(n) for n in order.split(",") if n]
-        tile = [int(n) for n in match[1].split(",")][::-1]
-        for axis, size in zip(minor, tile, strict=False):
-            sizes[axis] = -(-sizes[axis] // size) * size
-    return math.prod(sizes) * _bits(kind) // 8
+    operands = [where[name].bytes for name in names if name in where]
+    if opcode in _SLICES:
+        return 2 * instruction.bytes
+    if opcode in ("dynamic-update-slice", "scatter"):
+        return 2 * where[names[1]].bytes
+    if opcode.endswith("-start"):
+        # The results are the operands again, and the output.
+        return sum(operands) + max((a.bytes for a in instruction.arrays), default=0)
+    if opcode == "fusion":
+        return _fusion_bytes(instruction, operands)
+    return sum(operands) + instruction.bytes
 
 
-def _closing(text: str, start: int) -> int:
-    """Returns the position after the parenthesis that closes the one at ``start``."""
-    depth = 0
-    for i in range(start, len(text)):
-        depth += (text[i] == "(") - (text[i] == ")")
-        if depth == 0:
-            return i + 1
-    return len(text)
-
-
-def _instruction(line: str) -> Instruction | None:
-    """Reads a line; None if it holds no instruction."""
-    match = re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line)
-    if not match:
-        return None
-    rest = line[match.end() :]
-    cut = _closing(rest, 0) if rest[0] == "(" else rest.find(" ")
-    kind, rest = rest[:cut], rest[cut:].lstrip()
-    opening = rest.find("(")
-    operands = re.findall(r"%([\w.\-]+)", rest[opening : _closing(rest, opening)])
-    return Instruction(
-        match[2],
-        rest[:opening],
-        _arrays(kind),
-        tuple(operands),
-        rest[opening:],
-        bool(match[1]),
-    )
-
-
-class _Program:
-    """The computations of a program, and the counts so far."""
-
-    def __init__(self, text: str):
-        self.entry = ""
-        self.computations: dict[str, Computation] = {}
-        self.rows: list[list[Any]] = []
-        self.collectives: dict[str, list[int]] = {}
-        self.products: Counter[str] = Counter()
-        self.calls: Counter[str] = Counter()
-        self.host: set[str] = set()
-        current: Computation = {}
-        for line in text.splitlines():
-            head = re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{$", line)
-            if head and not line.startswith("HloModule"):
-                current = self.computations[head[2]] = {}
-                self.entry = head[2] if head[1] else self.entry
-            elif instruction := _instruction(line):
-                current[instruction.name] = instruction
-
-    def visit(self, name: str, times: int) -> None:
-        """Counts the instructions of a computation that runs ``times`` times."""
-        computation = self.computations[name]
-        for instruction in computation.values():
-            parts = [(instruction, computation), *self._inner(instruction)]
-            for part, where in parts:
-                self._note(part, where, times)
-            flops = times * sum(_products(part, where) for part, where in parts)
-            size = times * self._bytes(instruction, computation)
-            if size or flops:
-                origin = instruction.find(r'op_name="([^"]*)"')
-                self.rows.append([size, flops, times, instruction.name, origin])
-            for called in self._called(instruction):
-                self.visit(called, times * self._trips(instruction))
-
-    def _called(self, instruction: Instruction) -> list[str]:
-        """Returns the computations that an instruction runs, unless as one kernel."""
-        text, opcode = instruction.attributes, instruction.opcode
-        if opcode == "while":
-            return re.findall(r"body=%([\w.\-]+)", text)
-        if opcode in ("call", "async-start"):
-            return re.findall(r"(?:to_apply|calls)=%([\w.\-]+)", text)
-        if opcode == "conditional":
-            branches = instruction.find(r"branch_computations=\{([^}]*)\}")
-            names = re.findall(r"%([\w.\-]+)", branches)
-            names += re.findall(r"(?:true|false)_computation=%([\w.\-]+)", text)
-            # One branch runs: the longest represents it.
-            return [max(names, key=lambda name: len(self.computations[name]))]
-        return []
-
-    def _trips(self, instruction: Instruction) -> int:
-        """Returns how often a loop runs: as noted, or the limit of its counter."""
-        if noted := instruction.find(r"known_trip_count\D+(\d+)"):
-            return int(noted)
-        name = instruction.find(r"condition=%([\w.\-]+)")
-        condition = self.computations.get(name, {})
-        root = next((i for i in condition.values() if i.is_root), None)
-        if root and root.opcode == "compare" and "direction=LT" in root.attributes:
-            for operand in root.operands:
-                limit = re.match(r"\((\d+)\)", condition[operand].attributes)
-                if condition[operand].opcode == "constant" and limit:
-                    return int(limit[1])
-        return 1
-
-    def _fused(self, instruction: Instruction) -> Computation:
-        """Returns the computation of a fusion; empty for other instructions."""
-        if instruction.opcode != "fusion":
-            return {}
-        return self.computations.get(instruction.find(r"calls=%([\w.\-]+)"), {})
-
-    def _inner(self, instruction: Instruction) -> Iterator[tuple[Instruction, dict]]:
-        """Yields the instructions of a fusion, and of the fusions in it."""
-        fused = self._fused(instruction)
-        for inner in fused.values():
-            yield inner, fused
-            yield from self._inner(inner)
-
-    def _note(self, part: Instruction, where: Computation, times: int) -> None:
-        """Counts collectives, custom calls, precisions and exchanges with the host."""
-        opcode, text = part.opcode, part.attributes
-        collective = opcode.removesuffix("-start")
-        if collective in _COLLECTIVES:
-            sent = sum(a.unpadded for name in part.operands for a in where[name].arrays)
-            entry = self.collectives.setdefault(collective, [0, 0])
-            entry[0] += times
-            entry[1] += times * sent
-        if opcode in ("convolution", "dot") or _CUDNN in text:
-            kind = where[part.operands[0]].arrays[0].kind
-            precision = part.find(r"operand_precision=\{(\w+)") or "default"
-            self.products[f"{kind} {precision}"] += 1
-        if collective in _HOST or "is_host_transfer=true" in text:
-            self.host.add(collective)
-        if opcode == "custom-call":
-            target = part.find(r'custom_call_target="([^"]*)"')
-            self.calls[target] += 1
-            if "callback" in target:
-                self.host.add(target)
-
-    def _bytes(self, instruction: Instruction, where: Computation) -> int:
-        """Returns the bytes that an instruction reads and writes."""
-        opcode, names = instruction.opcode, instruction.operands
-        if opcode in _FREE or opcode.endswith("-done"):
-            return 0
-        operands = [where[name].bytes for name in names if name in where]
-        if opcode in _SLICES:
-            return 2 * instruction.bytes
-        if opcode in ("dynamic-update-slice", "scatter"):
-            return 2 * where[names[1]].bytes
-        if opcode.endswith("-start"):
-            # The results are the operands again, and the output.
-            return sum(operands) + max((a.bytes for a in instruction.arrays), default=0)
-        if opcode == "fusion":
-            return _fusion_bytes(self._fused(instruction), operands, instruction)
-        return sum(operands) + instruction.bytes
-
-
-def _fusion_bytes(fused: Computation, operands: list[int], whole: Instruction) -> int:
+def _fusion_bytes(fusion: Instruction, operands: list[int]) -> int:
     """Returns the bytes of a fusion, which may use only slices of its arrays."""
-    users: dict[str, list[Instruction]] = {}
+    fused, users = fusion.fused, {}
     for instruction in fused.values():
         for name in instruction.operands:
             users.setdefault(name, []).append(instruction)
-    size, written = 0, whole.bytes
+    read, written = 0, fusion.bytes
     parameters = [i for i in fused.values() if i.opcode == "parameter"]
     parameters.sort(key=lambda i: int(i.find(r"(\d+)") or 0))
     for parameter, full in zip(parameters, operands, strict=False):
-        readers = users.get(parameter.name, [])
-        parts = [_slice_bytes(reader, parameter.name) for reader in readers]
-        if full and parts and None not in parts:
-            size += min(full, sum(parts))
-        else:
-            size += full
+        part = 0 if parameter.name in users else full
+        for reader in users.get(parameter.name, []):
+            is_first = reader.operands[0] == parameter.name
+            if is_first and reader.opcode in _SLICES:
+                part += sum(array.unpadded for array in reader.arrays)
+            elif not is_first or reader.opcode != "dynamic-update-slice":  # in place
+                part = full
+                break
+        read += min(full, part)
     for instruction in fused.values():
         readers = users.get(instruction.name, [instruction])
         is_result = instruction.is_root or all(reader.is_root for reader in readers)
         if instruction.opcode == "dynamic-update-slice" and is_result:
             part = fused[instruction.operands[1]].bytes or instruction.bytes
             written -= max(0, min(instruction.bytes, written) - part)
-    return size + max(0, written)
+    return read + max(0, written)
 
 
-def _slice_bytes(reader: Instruction, name: str) -> int | None:
-    """Returns the bytes that a slice reads of an array; None if it reads all of it."""
-    if reader.operands[0] != name:
-        return None
-    if reader.opcode == "dynamic-update-slice":
-        return 0  # in place
-    if reader.opcode in _SLICES:
-        return sum(array.unpadded for array in reader.arrays)
-    return None
-
-
-def _products(instruction: Instruction, where: Computation) -> int:
+def _flops(instruction: Instruction, where: Computation) -> int:
     """Returns the operations of a convolution or a matrix product, otherwise 0."""
     text, opcode = instruction.attributes, instruction.opcode
     if opcode not in ("convolution", "dot", "custom-call"):
@@ -353,7 +287,7 @@ def _products(instruction: Instruction, where: Computation) -> int:
     if opcode == "dot" or _CUBLAS in text:
         axes = instruction.find(r'lhs_contracting_dim\w*(?:=\{|":\[)([^\]}]*)')
         lengths = [arrays[0].shape[int(n)] for n in re.findall(r"\d+", axes)]
-        return 2 * out.elements * math.prod(lengths)
+        return 2 * math.prod([*out.shape, *lengths])
     labels = instruction.find(r"dim_labels=\w+_(\w+)->")
     if opcode == "custom-call" and not (_CUDNN in text and labels):
         return 0
@@ -363,7 +297,7 @@ def _products(instruction: Instruction, where: Computation) -> int:
         output, kernel = arrays[1], out
     elif "BackwardInput" in text:
         output = arrays[0]
-    taps = kernel.elements // max(1, kernel.shape[labels.index("o")])
+    taps = math.prod(kernel.shape) // max(1, kernel.shape[labels.index("o")])
     spaced = instruction.find(r"lhs_dilate=([\dx]+)")
     holes = math.prod(int(n) for n in spaced.split("x")) if spaced else 1
-    return 2 * output.elements * taps // holes
+    return 2 * math.prod(output.shape) * taps // holes

@@ -1,12 +1,15 @@
-"""The programs that the commands run on devices, with abstract arguments.
+"""The programs that the commands run on devices, and what compilers say of them.
 
-They are the jitted functions that the commands call. Their arguments are
-``jax.ShapeDtypeStruct``s on a mesh of devices that you need not have, so
-``program.lower().compile()`` runs the compiler and allocates nothing.
+They are the commands' jitted functions. Their arguments are ``jax.ShapeDtypeStruct``s
+on a mesh of devices that you need not have, so ``program.lower().compile()`` runs the
+compiler and allocates nothing. ``python -m`` of this module answers ``accounts``.
 """
 
 import functools
-from collections.abc import Callable
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -19,48 +22,55 @@ from audiodd_jax.active_learning import coverage, monte_carlo, query
 from audiodd_jax.config import AugmentConfig, FeaturesConfig
 from audiodd_jax.config.names import MATCHING
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import registry, steps
+from audiodd_jax.distillation import cost, memory_plan, registry, steps
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches, logmel
 from audiodd_jax.features.batches import Streamed
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
+from audiodd_jax.forecast import compilers, hlo, targets
+from audiodd_jax.forecast.targets import Chip, Target
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.kernels.ridge_scoring import Scoring
 from audiodd_jax.networks import models
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, environment, signals
 from audiodd_jax.runtime.devices import BATCH, NETWORKS
 from audiodd_jax.training import evaluation, programs, trainer
 from audiodd_jax.training.trainer import Drawn, TrainingSet
 
 
 class Program(NamedTuple):
-    """A jitted function and the shapes of its arguments.
+    """A jitted function, and abstract arrays and static values for it.
 
-    Attributes:
-      function: the jitted function.
-      arguments: abstract arrays on the mesh, and static values.
-      steps: number of steps that one call takes.
-      precision: name in ``random_conv.PRECISIONS`` of most of its products.
+    The mesh has a copy of every array that has no sharding of its own. One call takes
+    ``steps`` steps. Most products have a ``precision`` of ``random_conv.PRECISIONS``.
     """
 
     function: jax.stages.Wrapped
     arguments: tuple[Any, ...]
-    steps: int
-    precision: str
+    mesh: Mesh
+    precision: str = "float32"
+    steps: int = 1
 
     def lower(self) -> jax.stages.Lowered:
         """Returns the program before it is compiled."""
-        return self.function.lower(*self.arguments)
+        replicated = devices.replicated(self.mesh)
+
+        def place(x: Any) -> Any:
+            if getattr(x, "sharding", replicated) is None:
+                return x.update(sharding=replicated)
+            return x
+
+        return self.function.lower(*jax.tree.map(place, self.arguments))
 
 
-def on_mesh(tree: Any, mesh: Mesh, spec: PartitionSpec | None = None) -> Any:
-    """Returns abstract arrays like those of ``tree``, by default replicated."""
-    sharding = NamedSharding(mesh, spec or PartitionSpec())
-    like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return jax.tree.map(like, tree)
+def _sharded(tree: Any, mesh: Mesh, axis: str) -> Any:
+    """Divides the first axis of abstract arrays along an axis of the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec(axis))
+    return jax.tree.map(lambda x: x.update(sharding=sharding), tree)
 
 
 def _array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -107,9 +117,12 @@ def _chunk(
     return function, jax.eval_shape(method.init, _key(), start)
 
 
-def distillation_step(work: Workload, mesh: Mesh, plan: Plan) -> Program:
+def distillation_step(work: Workload, mesh: Mesh, chip: Chip | None) -> Program:
     """The chunk of steps of ``audiodd distill``."""
-    config, sizes = work.config, work.sizes
+    config, sizes, plan = work.config, work.sizes, Plan()
+    if chip:
+        problem, grid = cost.problem_of(config, sizes), devices.grid_of(mesh)
+        plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
     chunk, state = _chunk(work, mesh, plan, config.augment)
     length = min(config.loop.log_every, config.loop.steps)
     if sizes.train:
@@ -118,17 +131,15 @@ def distillation_step(work: Workload, mesh: Mesh, plan: Plan) -> Program:
         batch = (length, sizes.b)
         features = _array(*batch, sizes.f, sizes.t, dtype=jnp.float16)
         data = Streamed(features, _array(*batch, dtype=jnp.int32))
-    state, data, key = on_mesh((state, data, _key()), mesh)
     is_rounded = config.method not in (*MATCHING, "kip", "frepo")
     precision = config.network.precision if is_rounded else "float32"
-    return Program(chunk, (state, data, length, key), length, precision)
+    return Program(chunk, (state, data, length, _key()), mesh, precision, length)
 
 
 def compiled_bytes(work: Workload, mesh: Mesh, plan: Plan) -> int:
     """Returns the memory of a step on each device, by the compiler's analysis.
 
-    It is that of a step without augmentation, on a split of one batch. Compiling takes
-    seconds; nothing is allocated.
+    The step has no augmentation, and a split of one batch. Compiling takes seconds.
     """
     chunk, state = _chunk(work, mesh, plan, AugmentConfig())
     key = devices.replicate(jax.random.key(0), mesh)
@@ -142,20 +153,19 @@ def coreset_validation(work: Workload, mesh: Mesh) -> Program:
     config, factor = work.config, work.config.coreset.factor
     scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
     function = steps.validation_program(scoring, factor, mesh)
+    coreset = _coreset(work.sizes, factor)
     clips = _clips(work.sizes, work.validation)
-    arguments = on_mesh((_coreset(work.sizes, factor), clips, _key()), mesh)
-    precision = config.network.precision
-    return Program(function, (*arguments, scoring.regularizer), 1, precision)
+    arguments = (coreset, clips, _key(), scoring.regularizer)
+    return Program(function, arguments, mesh, config.network.precision)
 
 
 def coreset_scoring(work: Workload, mesh: Mesh) -> Program:
     """The test of a coreset by kernel regression."""
-    config = work.config
+    config, sizes = work.config, work.sizes
     scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+    seed, clips = _array(dtype=jnp.int32), _clips(sizes, work.tested)
     function = evaluation.regression_program(scoring, mesh)
-    seed = _array(dtype=jnp.int32)
-    arguments = on_mesh((seed, _coreset(work.sizes), _test(work)), mesh)
-    return Program(function, arguments, 1, "float32")
+    return Program(function, (seed, _coreset(sizes), clips), mesh)
 
 
 def training_step(work: Workload, mesh: Mesh) -> Program:
@@ -167,18 +177,13 @@ def training_step(work: Workload, mesh: Mesh) -> Program:
     length = min(settings.log_every, settings.steps)
     batch = min(settings.batch_size, work.learns_from)
     rows = _array(settings.seeds, length, batch, dtype=jnp.int32)
+    stats, loss = _stats(work.sizes), settings.loss
     step = functools.partial(
-        trainer.step,
-        model=model,
-        config=settings,
-        stats=_stats(work.sizes),
-        noise=None,
-        loss=settings.loss,
+        trainer.step, model=model, config=settings, stats=stats, noise=None, loss=loss
     )
     chunk = trainer.make_chunk(step, settings.parallel or 1, mesh)
-    states = on_mesh(states, mesh, PartitionSpec(NETWORKS))
-    drawn = on_mesh(Drawn(data, rows), mesh)
-    return Program(chunk, (states, drawn), length, settings.precision)
+    arguments = (_sharded(states, mesh, NETWORKS), Drawn(data, rows))
+    return Program(chunk, arguments, mesh, settings.precision, length)
 
 
 def network_validation(work: Workload, mesh: Mesh) -> Program:
@@ -186,22 +191,16 @@ def network_validation(work: Workload, mesh: Mesh) -> Program:
     settings = work.config.training
     model, states = _states(work)
     function = programs.validation_program(model, settings)
-    clips = _clips(work.sizes, work.validation)
-    arguments = on_mesh((states.final, clips), mesh)
-    return Program(function, arguments, 1, settings.precision)
+    arguments = (states.final, _clips(work.sizes, work.validation))
+    return Program(function, arguments, mesh, settings.precision)
 
 
 def network_scoring(work: Workload, mesh: Mesh) -> Program:
     """The test of trained networks."""
     model, states = _states(work)
     function = evaluation.prediction_program(model)
-    arguments = on_mesh((states.final, _test(work).features), mesh)
-    return Program(function, arguments, 1, work.config.training.precision)
-
-
-def _test(work: Workload) -> Clips:
-    """Returns the test split."""
-    return _clips(work.sizes, max(1, work.sizes.scored - work.validation))
+    arguments = (states.final, _clips(work.sizes, work.tested).features)
+    return Program(function, arguments, mesh, work.config.training.precision)
 
 
 def _states(work: Workload) -> tuple[nn.Module, trainer.State]:
@@ -216,36 +215,31 @@ def _states(work: Workload) -> tuple[nn.Module, trainer.State]:
 
 def acquisition(work: Workload, mesh: Mesh) -> Program:
     """One chunk of a pool's scores for ``audiodd active``."""
-    config, settings = work.config, work.config.active
+    settings = work.config.active
     model, states = _states(work)
     function = query.clip_function(settings, model)
     program = monte_carlo.pool_program(function, settings.chunk, mesh, False)
     network = jax.tree.map(lambda x: _array(*x.shape[1:], dtype=x.dtype), states.final)
-    clips = on_mesh(_stored(work.sizes, work.pool), mesh)
     rows = _array(settings.chunk * mesh.size, dtype=jnp.int32)
-    rows = on_mesh(rows, mesh, PartitionSpec(BATCH))
-    key, network = on_mesh((_key(), network), mesh)
-    arguments = (clips, network, rows, rows, key)
-    return Program(program, arguments, 1, config.training.precision)
+    rows = _sharded(rows, mesh, BATCH)
+    arguments = (_stored(work.sizes, work.pool), network, rows, rows, _key())
+    return Program(program, arguments, mesh, work.config.training.precision)
 
 
 def features(config: FeaturesConfig, mesh: Mesh, clips: int) -> Program:
     """Log-mel spectrograms of ``clips`` waveforms."""
-    function = logmel.program(config, False)
-    waveforms = on_mesh(_array(clips, logmel.frontend(config).samples), mesh)
-    return Program(function, (waveforms,), 1, "float32")
+    waveforms = _array(clips, logmel.frontend(config).samples)
+    return Program(logmel.program(config, False), (waveforms,), mesh)
 
 
 def of_command(
-    command: str,
-    work: Workload,
-    chips: list[jax.Device],
-    plan_for: Callable[[Mesh], Plan],
+    command: str, work: Workload, chips: list[jax.Device], chip: Chip | None = None
 ) -> dict[str, Callable[[], Program]]:
     """Returns the programs of a command by name, each built when it is called.
 
     ``command`` is ``distill``, ``train``, ``active`` or ``evaluate``, whose program is
-    kernel regression.
+    kernel regression. The memory of ``chip`` decides how much a step of ``distill``
+    computes at once; None: everything.
     """
     config = work.config
     scoring_mesh = devices.make_mesh(config.evaluation.networks, chips)
@@ -256,7 +250,7 @@ def of_command(
         classes, networks = work.sizes.c, config.rfad.networks
         mesh = registry.make_mesh(config.method, classes, networks, chips)
         makers = {
-            "step": lambda: distillation_step(work, mesh, plan_for(mesh)),
+            "step": functools.partial(distillation_step, work, mesh, chip),
             "validation": functools.partial(coreset_validation, work, mesh),
             "scoring": scoring,
         }
@@ -275,3 +269,61 @@ def of_command(
         everywhere = devices.make_mesh(devices=chips)
         makers["acquisition"] = functools.partial(acquisition, work, everywhere)
     return makers
+
+
+def accounts(
+    target: Target, command: str, work: Workload, only: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """Returns the account of a command's programs, or ``only`` some (see ``ask``)."""
+    request = {"target": str(target), "command": command, "only": list(only)}
+    request["work"] = work.to_json()
+    return compilers.ask(target, request, "audiodd_jax.forecast.programs")
+
+
+def main() -> None:
+    """Answers a request of ``accounts`` on standard input."""
+    signals.follow()
+    request = json.load(sys.stdin)
+    target = targets.parse(request["target"])
+    work = Workload.from_json(request["work"])
+    is_wide = work.config.rfad.kernel_precision == "float64"
+    environment.set_numerics(jax_enable_x64=is_wide)
+    try:
+        chips = compilers.devices_of(target)
+    except UserError as error:
+        compilers.answer({"error": str(error)})
+        return
+    makers = of_command(request["command"], work, chips, target.chip)
+    names = request["only"] or list(makers)
+    compilers.answer({"programs": names})
+    for name in names[request["skip"] :]:
+        compilers.answer(compiled(makers[name], target))
+
+
+def compiled(make: Callable[[], Program], target: Target) -> dict[str, Any]:
+    """Returns the compiler's account of the program that ``make`` returns, as JSON."""
+    began = time.perf_counter()
+    try:
+        program = make()
+        executable = program.lower().compile()
+    except UserError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        return {"error": f"the {target.name} compiler: {compilers.first_line(error)}"}
+    seconds = time.perf_counter() - began
+    memory = executable.memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    held -= memory.alias_size_in_bytes
+    return {
+        "seconds": seconds,
+        "steps": program.steps,
+        "precision": program.precision,
+        "step_bytes": memory.temp_size_in_bytes,
+        "memory": held + memory.temp_size_in_bytes,
+        "aliased": memory.alias_size_in_bytes,
+        **hlo.account(executable.as_text())._asdict(),
+    }
+
+
+if __name__ == "__main__":
+    main()

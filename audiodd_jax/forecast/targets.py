@@ -15,14 +15,12 @@ from audiodd_jax.errors import UserError
 
 
 class Chip(NamedTuple):
-    """An accelerator, by its data sheet.
+    """An accelerator of kind ``tpu`` or ``gpu``, by its data sheet (``source``).
 
     Attributes:
-      kind: ``tpu`` or ``gpu``.
       memory: bytes.
       bandwidth: bytes per second to and from the memory.
       peak: operations per second by precision; a multiply-add counts as two.
-      source: where the figures are published.
       axes: number of axes of a slice's topology; 1 for GPUs, which are only counted.
     """
 
@@ -35,12 +33,7 @@ class Chip(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Chips of one kind.
-
-    Attributes:
-      name: key of ``CHIPS``.
-      shape: shape of the slice, or the number of GPUs.
-    """
+    """Chips of the kind ``CHIPS[name]``: the shape of a slice, or a number of GPUs."""
 
     name: str
     shape: tuple[int, ...]
@@ -71,8 +64,8 @@ def _tpu(gib: int, gigabytes: int, teraflops: int, axes: int, page: str) -> Chip
 def _gpu(
     gigabytes: int, bandwidth: float, teraflops: tuple[int | float, ...], page: str
 ) -> Chip:
-    peak = dict(zip(("float32", "tf32", "bfloat16"), teraflops, strict=True))
-    peak = {name: value * 1e12 for name, value in peak.items()}
+    names = ("float32", "tf32", "bfloat16")
+    peak = {name: 1e12 * value for name, value in zip(names, teraflops, strict=True)}
     source = f"nvidia.com/en-us/data-center/{page}"
     return Chip("gpu", gigabytes * 10**9, bandwidth * 1e12, peak, source)
 
@@ -110,30 +103,22 @@ def parse(text: str) -> Target:
     sides = shape.split("x")
     if not all(re.fullmatch(r"[1-9]\d{0,3}", side) for side in sides):
         sides = []
-    target = Target(name, tuple(map(int, sides)))
-    if not _exists(target):
-        raise UserError(f"{name} has no topology {shape!r}; {_choices(chip)}")
-    return target
-
-
-def _exists(target: Target) -> bool:
-    """Returns whether a slice of this shape is available."""
-    shape, axes = target.shape, target.chip.axes
-    if len(shape) != axes:
-        return False
-    if axes == 1:
-        return shape[0] <= _GPUS_A_HOST or shape[0] % _GPUS_A_HOST == 0
-    if axes == 2:
-        return "x".join(map(str, shape)) in _PLANES
-    # Whole trays of 2 x 2 x 1, or cubes of them.
-    if shape in ((1, 1, 1), (2, 2, 1)):
-        return True
-    return all(s == 2 or s % 4 == 0 for s in shape) and list(shape) == sorted(shape)
-
-
-def _choices(chip: Chip) -> str:
+    lengths = tuple(map(int, sides))
     if chip.axes == 1:
-        return f"give a number up to {_GPUS_A_HOST}, or a multiple of {_GPUS_A_HOST}"
-    if chip.axes == 2:
-        return f"choose from {', '.join(_PLANES)}"
-    return "three increasing sides, such as 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8"
+        count = math.prod(lengths)
+        exists = count <= _GPUS_A_HOST or count % _GPUS_A_HOST == 0
+        hint = f"give a number up to {_GPUS_A_HOST}, or a multiple of {_GPUS_A_HOST}"
+    elif chip.axes == 2:
+        exists = shape in _PLANES
+        hint = f"choose from {', '.join(_PLANES)}"
+    else:
+        # Whole trays of 2 x 2 x 1, or cubes of them.
+        is_cubes = all(n == 2 or n % 4 == 0 for n in lengths)
+        is_sorted = lengths == tuple(sorted(lengths))
+        exists = lengths in ((1, 1, 1), (2, 2, 1)) or (is_cubes and is_sorted)
+        hint = (
+            "three increasing sides, such as 2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8"
+        )
+    if len(lengths) != chip.axes or not exists:
+        raise UserError(f"{name} has no topology {shape!r}; {hint}")
+    return Target(name, lengths)

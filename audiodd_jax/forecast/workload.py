@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.config import Config, fields
-from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset.arrays import check_factor
 from audiodd_jax.data import splits, tags
 from audiodd_jax.distillation import cost, registry
 from audiodd_jax.distillation.cost import Sizes
-from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, dataset
 from audiodd_jax.forecast import compilers
 from audiodd_jax.forecast.targets import Target
@@ -19,12 +17,8 @@ from audiodd_jax.forecast.targets import Target
 class Workload(NamedTuple):
     """The settings and sizes that the programs of a command depend on.
 
-    Attributes:
-      config: settings of the run.
-      sizes: sizes of data and coreset.
-      validation: validation clips; ``sizes.scored`` counts these and the test clips.
-      learns_from: clips or spectrograms that a network trains on.
-      pool: clips that are scored for labelling.
+    A network trains on ``learns_from`` clips or spectrograms; ``pool`` clips are scored
+    for labelling. ``sizes.scored`` counts the ``validation`` clips and the test clips.
     """
 
     config: Config
@@ -32,6 +26,16 @@ class Workload(NamedTuple):
     validation: int
     learns_from: int = 0
     pool: int = 0
+
+    @property
+    def train(self) -> int:
+        """Number of training clips; those of a batch if clips are streamed."""
+        return self.sizes.train or self.sizes.b
+
+    @property
+    def tested(self) -> int:
+        """Number of test clips, at least one."""
+        return max(1, self.sizes.scored - self.validation)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the workload as JSON values."""
@@ -42,11 +46,6 @@ class Workload(NamedTuple):
         """Reads the workload from JSON values."""
         config, sizes = fields.from_dict(values["config"]), Sizes(*values["sizes"])
         return cls(**{**values, "config": config, "sizes": sizes})
-
-    @property
-    def train(self) -> int:
-        """Number of training clips; those of a batch if clips are streamed."""
-        return self.sizes.train or self.sizes.b
 
 
 def measure(config: Config, target: Target | None = None) -> Workload:
@@ -76,13 +75,3 @@ def measure(config: Config, target: Target | None = None) -> Workload:
     check_factor(shape[1], config.coreset.factor)
     sizes = cost.sizes_of(config, shape, classes, train, validation + tested)
     return Workload(config, sizes, validation)
-
-
-def check_steps(method: str) -> None:
-    """Checks that a method takes steps.
-
-    Raises:
-      UserError: it selects real clips instead.
-    """
-    if method in SELECTION:
-        raise UserError(f"{method} selects clips: there is no step to forecast")

@@ -29,8 +29,7 @@ from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks import random_conv
 from audiodd_jax.networks.pooling import POOL
-from audiodd_jax.runtime.chunked_map import balanced, in_chunks
-from audiodd_jax.runtime.memory import memory_of, memory_share
+from audiodd_jax.runtime.memory import balanced, in_chunks, memory_of, memory_share
 
 KERNELS = ("nngp", "ntk")
 VERSION = "0.6.5"

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.networks import random_conv
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 
 def network_keys(key: Key[Array, ""], num_networks: int) -> Key[Array, "n"]:

@@ -19,8 +19,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
-from audiodd_jax.runtime.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import BATCH, NETWORKS, Grid, grid_of, padded_rows
+from audiodd_jax.runtime.memory import in_chunks
 
 
 class Plan(NamedTuple):

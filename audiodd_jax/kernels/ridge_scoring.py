@@ -15,8 +15,8 @@ from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import random_features, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, add_kernels, sum_over_devices
 from audiodd_jax.networks import random_conv
-from audiodd_jax.runtime.chunked_map import in_chunks
 from audiodd_jax.runtime.devices import NETWORKS, Grid
+from audiodd_jax.runtime.memory import in_chunks
 
 
 class Scoring(NamedTuple):

@@ -14,7 +14,7 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.networks import user_network
 from audiodd_jax.networks.classifier import ConvNet, Linear, ResNet18
 from audiodd_jax.networks.layers import Features, Images, Logits
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 # Clips scored at once.
 _CLIPS_AT_ONCE = 256

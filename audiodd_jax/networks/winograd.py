@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from audiodd_jax.runtime.chunked_map import in_chunks
+from audiodd_jax.runtime.memory import in_chunks
 
 # With fewer channels the transforms cost more than the products save.
 CHANNELS = 64

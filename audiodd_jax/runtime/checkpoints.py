@@ -1,7 +1,6 @@
 """Checkpoints of array pytrees by orbax: atomic, and restored bit for bit.
 
-In a run of several processes only process 0 writes and reads; the arrays are the same
-in all of them.
+Of several processes only process 0 writes and reads; all have the same arrays.
 """
 
 import errno
@@ -16,13 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.runtime import devices, multiprocess
-from audiodd_jax.runtime.files import (
-    atomic_folder,
-    read_json,
-    remove_unfinished,
-    write_json,
-)
+from audiodd_jax.runtime import devices, files, multiprocess
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +55,7 @@ class Checkpoints:
         self._keep = keep
         if multiprocess.is_process_zero():
             self.folder.mkdir(parents=True, exist_ok=True)
-            remove_unfinished(self.folder)
+            files.remove_unfinished(self.folder)
             # Leftovers of older versions.
             for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(path, ignore_errors=True)
@@ -90,9 +83,9 @@ class Checkpoints:
             return
         arrays = ocp.args.StandardSave(devices.host_words(state))
         try:
-            with atomic_folder(self.path(step)) as scratch, _checkpointer() as writer:
-                writer.save(scratch / _ARRAYS, arrays)
-                write_json(scratch / _DIGESTS, _digests(scratch))
+            with files.atomic_folder(self.path(step)) as new, _checkpointer() as writer:
+                writer.save(new / _ARRAYS, arrays)
+                files.write_json(new / _DIGESTS, _digests(new))
         except ValueError as error:
             # The storage below orbax reports a full disk as a ValueError.
             full = os.strerror(errno.ENOSPC)
@@ -106,54 +99,44 @@ class Checkpoints:
         """Returns the newest intact checkpoint as step and state, or None.
 
         Damaged checkpoints are removed, so that the resumed run can write them again.
-
-        Args:
-          like: a state with the same structure, shapes, types and shardings.
+        ``like`` is a state with the same structure, shapes, types and shardings.
 
         Raises:
           UserError: there are checkpoints, but all of them are damaged.
         """
         blank = devices.host_words(like)
-        newest: tuple[int, Any] | None = None
+        found: list[Any] = []
 
-        def read() -> int | None:
-            nonlocal newest
-            newest = self._read_newest(blank)
-            return newest[0] if newest else None
+        def read_newest() -> int | None:
+            steps = self._steps()
+            for step in reversed(steps):
+                try:
+                    found.append(self._read(step, blank))
+                    return step
+                except Exception as error:  # orbax raises errors of several libraries
+                    # Their messages are long and quote the file's bytes.
+                    is_ours = isinstance(error, UserError)
+                    why = str(error) if is_ours else type(error).__name__
+                    _log.warning("the checkpoint of step %d is damaged: %s", step, why)
+                    shutil.rmtree(self.path(step), ignore_errors=True)
+            if steps:
+                raise UserError(
+                    f"all checkpoints in {self.folder} are damaged; delete the run's "
+                    "folder to start again"
+                )
+            return None
 
-        step = multiprocess.from_process_zero(read)
+        step = multiprocess.from_process_zero(read_newest)
         if step is None:
             return None
-        arrays = newest[1] if newest else blank
-        arrays = multiprocess.arrays_from_process_zero(arrays)
-        place = lambda x, like: devices.from_host(x, like.sharding)
-        placed = jax.tree.map(place, arrays, devices.key_words(like))
-        return step, devices.with_keys(placed, like)
-
-    def _read_newest(self, like: Any) -> tuple[int, Any] | None:
-        """Reads the newest intact checkpoint; removes the damaged ones after it."""
-        steps = self._steps()
-        for step in reversed(steps):
-            try:
-                return step, self._read(step, like)
-            except Exception as error:  # orbax raises errors of several libraries
-                # Their messages are long and quote the file's bytes.
-                is_ours = isinstance(error, UserError)
-                why = str(error) if is_ours else type(error).__name__
-                _log.warning("the checkpoint of step %d is damaged: %s", step, why)
-                shutil.rmtree(self.path(step), ignore_errors=True)
-        if steps:
-            raise UserError(
-                f"all checkpoints in {self.folder} are damaged; delete the run's "
-                "folder to start again"
-            )
-        return None
+        arrays = multiprocess.arrays_from_process_zero(found[0] if found else blank)
+        return step, devices.from_host(arrays, like)
 
     def _read(self, step: int, like: Any) -> Any:
         """Returns the arrays of a checkpoint; raises an error if it is damaged."""
         folder = self.path(step)
         digests = folder / _DIGESTS  # older versions wrote none
-        if digests.exists() and read_json(digests) != _digests(folder):
+        if digests.exists() and files.read_json(digests) != _digests(folder):
             raise UserError("its bytes are not those that were written")
         with _checkpointer() as reader:
             arguments = ocp.args.StandardRestore(like)

@@ -2,8 +2,8 @@
 
 Its axes are ``networks`` and ``batch``. Programs are jitted as for one device, with
 replicated arrays; only functions that share work (``kernels.random_kernels``,
-``shard_rows``, ``map_slots``, ``map_networks``) are mapped over the mesh. On one device
-they contain no collectives.
+``shard_rows``, ``map_networks``) are mapped over the mesh. On one device they contain
+no collectives.
 """
 
 import contextlib
@@ -27,9 +27,7 @@ NETWORKS, BATCH = "networks", "batch"
 _BUSY = 0.6
 
 # The number of devices in use; None: all.
-_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
-    "limit", default=None
-)
+_limit = contextvars.ContextVar("limit", default=None)
 
 
 def limit(count: int) -> None:
@@ -52,11 +50,9 @@ def limit(count: int) -> None:
 
 
 class Share(NamedTuple):
-    """This device's shard of the indices ``0 .. count - 1``.
+    """This device's shard of the indices ``0 .. count - 1``, as many on every device.
 
-    Attributes:
-      numbers: the indices; the same number on every device.
-      is_own: False for padding; None: no padding.
+    ``is_own`` is False for padding; None: no padding.
     """
 
     numbers: Int[Array, " share"]
@@ -108,10 +104,8 @@ def make_mesh(
 ) -> Mesh:
     """Makes the mesh on which devices share networks and batches.
 
-    Args:
-      networks: number of networks to share; 1: all devices share the batch.
-      devices: None: those of all processes, up to ``limit``.
-      grid: None: chosen by ``choose_grid``.
+    ``devices`` None: those of all processes, up to ``limit``. ``grid`` None: that of
+    ``choose_grid`` for a number of ``networks``.
 
     Raises:
       UserError: the grid has another number of devices.
@@ -123,15 +117,12 @@ def make_mesh(
             f"a grid of {grid.networks} x {grid.batch} does not fit {len(devices)} "
             "devices"
         )
-    return Mesh(_arranged(devices, grid), (NETWORKS, BATCH))
-
-
-def _arranged(devices: Sequence[jax.Device], grid: Grid) -> np.ndarray:
-    """Arranges devices so that neighbours on a TPU's torus are next to each other."""
+    arranged = np.array(devices).reshape(grid)
     if len(devices) > 1 and devices[0].platform == "tpu":
+        # Neighbours on the torus are next to each other.
         with contextlib.suppress(ValueError, NotImplementedError):
-            return mesh_utils.create_device_mesh(tuple(grid), devices=devices)
-    return np.array(devices).reshape(grid)
+            arranged = mesh_utils.create_device_mesh(tuple(grid), devices=devices)
+    return Mesh(arranged, (NETWORKS, BATCH))
 
 
 def grid_of(mesh: Mesh) -> Grid:
@@ -147,43 +138,12 @@ def padded_rows(x: Shaped[Array, "rows *rest"], size: int) -> Shaped[Array, "...
 
 
 def shard_rows(
-    function: Callable[[Array, Any], Array], mesh: Mesh | None
-) -> Callable[[Array, Any], Array]:
-    """Maps a row-wise ``function(x, y)`` over a mesh.
-
-    Devices along the batch axis share the rows of ``x``; each has all of ``y``.
-
-    Args:
-      function: takes an array and a pytree; each row of its result depends on one row
-        of ``x``.
-      mesh: None: one device.
-    """
-    return _share_rows(function, mesh, BATCH)
-
-
-def map_slots(
-    function: Callable[[Any, Any], Any], mesh: Mesh | None
+    function: Callable[[Any, Any], Any], mesh: Mesh | None, axis: str = BATCH
 ) -> Callable[[Any, Any], Any]:
-    """Maps ``function(slot, shared)`` over the rows of stacked arrays and a mesh.
+    """Maps ``function(x, y)``, whose rows each depend on one row of ``x``, over a mesh.
 
-    Devices along the networks axis share the rows; each device processes its rows one
-    by one.
-
-    Args:
-      function: takes one row of the stacked arrays, and shared arrays.
-      mesh: None: one device.
+    Devices along an axis share the rows; each has all of ``y``. None: one device.
     """
-
-    def map_own(stacked: Any, shared: Any) -> Any:
-        return lax.map(lambda slot: function(slot, shared), stacked)
-
-    return _share_rows(map_own, mesh, NETWORKS)
-
-
-def _share_rows(
-    function: Callable[[Any, Any], Any], mesh: Mesh | None, axis: str
-) -> Callable[[Any, Any], Any]:
-    """Divides the rows of ``function``'s first argument along an axis of the mesh."""
     if mesh is None or mesh.size == 1:
         return function
     mapped = jax.shard_map(
@@ -193,12 +153,11 @@ def _share_rows(
         out_specs=PartitionSpec(axis),
         check_vma=False,
     )
-    size = mesh.shape[axis]
 
-    def map_padded(stacked: Any, shared: Any) -> Any:
-        count = jax.tree.leaves(stacked)[0].shape[0]
-        rows = jax.tree.map(lambda x: padded_rows(x, size), stacked)
-        return jax.tree.map(lambda y: y[:count], mapped(rows, shared))
+    def map_padded(x: Any, y: Any) -> Any:
+        count = jax.tree.leaves(x)[0].shape[0]
+        rows = jax.tree.map(lambda x: padded_rows(x, mesh.shape[axis]), x)
+        return jax.tree.map(lambda x: x[:count], mapped(rows, y))
 
     return map_padded
 
@@ -206,11 +165,8 @@ def _share_rows(
 def map_networks(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """Maps ``function(stacked, shared)`` over the networks axis: a shard per device.
 
-    Sharding along the batch axis is left to the compiler (``constrain_batch``).
-
-    Args:
-      mesh: its networks axis divides the length of the stacked arrays.
-      function: returns stacked arrays.
+    That axis divides the length of the stacked arrays, also of the results. Sharding
+    along the batch axis is left to the compiler (``constrain_batch``).
     """
     if mesh.size == 1:
         return function
@@ -226,13 +182,11 @@ def map_networks(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]
 
 def constrain_batch(mesh: Mesh, tree: Any) -> Any:
     """Constrains rows to be sharded along the batch axis, if they divide evenly."""
-    size = mesh.shape[BATCH]
+    size, sharding = mesh.shape[BATCH], NamedSharding(mesh, PartitionSpec(BATCH))
 
     def constrain(x: Array) -> Array:
-        if size == 1 or x.shape[0] % size:
-            return x
-        sharding = NamedSharding(mesh, PartitionSpec(BATCH))
-        return lax.with_sharding_constraint(x, sharding)
+        is_shared = size > 1 and x.shape[0] % size == 0
+        return lax.with_sharding_constraint(x, sharding) if is_shared else x
 
     return jax.tree.map(constrain, tree)
 
@@ -247,36 +201,31 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
     sharding = replicated(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, sharding)
-    copies = jax.tree.map(lambda x: from_host(x, sharding), host_words(tree))
-    return with_keys(copies, tree)
-
-
-def from_host(x: np.ndarray, sharding: Sharding) -> Array:
-    """Puts an array that all processes have on the devices of a sharding."""
-    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-
-
-def is_key(x: Any) -> bool:
-    """Returns whether this is an array of typed keys."""
-    return isinstance(x, Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def key_words(tree: Any) -> Any:
-    """Replaces typed keys by their raw words."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+    return from_host(host_words(tree), tree, sharding)
 
 
 def host_words(tree: Any) -> Any:
     """Copies arrays to NumPy, typed keys as their raw words."""
-    return jax.tree.map(np.asarray, jax.device_get(key_words(tree)))
+    words = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    return jax.tree.map(np.asarray, jax.device_get(words))
 
 
-def with_keys(words: Any, like: Any) -> Any:
-    """Turns raw words back into typed keys where ``like`` has them."""
+def from_host(words: Any, like: Any, sharding: Sharding | None = None) -> Any:
+    """Puts ``host_words`` of ``like``, which all processes have, on devices.
 
-    def wrap(x: Array, like: Any) -> Array:
-        if not is_key(like):
-            return x
-        return jax.random.wrap_key_data(x, impl=jax.random.key_impl(like))
+    ``sharding`` None: that of each array in ``like``.
+    """
 
-    return jax.tree.map(wrap, words, like)
+    def place(x: np.ndarray, like: Any) -> Array:
+        is_key = _is_key(like)
+        where = sharding or (jax.random.key_data(like) if is_key else like).sharding
+        placed = jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+        if is_key:
+            return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(like))
+        return placed
+
+    return jax.tree.map(place, words, like)
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)

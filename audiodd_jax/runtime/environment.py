@@ -1,7 +1,11 @@
-"""Versions, devices and revision of a run."""
+"""Software and machine of a run.
+
+Versions, devices and revision are recorded. ``examine`` finds problems of the machine.
+"""
 
 import contextlib
 import importlib.metadata
+import locale
 import os
 import platform
 import subprocess
@@ -11,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import psutil
 
+from audiodd_jax.runtime import files, memory, multiprocess
 from audiodd_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
@@ -23,13 +29,25 @@ _NUMERICS = {
     # Without jit the numbers differ, and a run takes hours.
     "jax_disable_jit": False,
 }
+# Bytes of memory or free space that are too few for some runs.
+_LITTLE = 2 << 30
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def describe() -> dict[str, Any]:
     """Returns the versions, devices and revision that a run's numbers depend on."""
+    checkout, revision = Path(__file__).parents[2], None
+    if (checkout / ".git").exists():
+        git = ["git", "-C", checkout, "describe", "--always", "--dirty", "--abbrev=12"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(
+                git, capture_output=True, text=True, timeout=10, check=True
+            )
+            revision = done.stdout.strip()
     return {
         "audiodd_jax": __version__,
-        "revision": _git_revision(),
+        "revision": revision,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: installed_version(name) for name in PACKAGES},
@@ -68,22 +86,86 @@ def default_numerics() -> Iterator[None]:
 
 def installed_version(name: str) -> str | None:
     """Returns the version of an installed package, or None."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    found = importlib.metadata.distributions(name=name)
+    return next((package.version for package in found), None)
 
 
-def _git_revision() -> str | None:
-    """Returns the revision of the checkout that this package runs from, if any."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", checkout, "describe", "--always", "--dirty", "--abbrev=12"]
+def examine(cache: Path, backend: str | None) -> list[tuple[str, str]]:
+    """Returns rows of name and finding: memory and cache, and any problems.
+
+    ``backend`` is JAX's platform, or None if it cannot start.
+    """
+    machine, limit = psutil.virtual_memory(), memory.host_memory()
+    text = f"{_gib(machine.available)} of {_gib(machine.total)} available"
+    if limit < machine.total:
+        text += f"; this job is limited to {_gib(limit)}"
+    if min(limit, machine.available) < _LITTLE:
+        text += "; low: see audiodd distill --dry_run before a run"
+    found = {"memory": text, "cache": _cache(cache)}
+    if not files.is_writable(Path("runs")):
+        found["current folder"] = "not writable: pass --workdir with a writable folder"
+    with contextlib.suppress(OSError):
+        interfaces = psutil.net_if_stats().items()
+        # Without using any of them.
+        if all(name.startswith("lo") for name, state in interfaces if state.isup):
+            found["network"] = (
+                "no connection: datasets cannot be downloaded; pass --data_dir with a "
+                "copy, or put the archives into the cache's folder downloads"
+            )
+    encoding = getattr(sys.stdout, "encoding", None) or locale.getencoding()
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=10, check=True
+        "±".encode(encoding)
+    except (UnicodeError, LookupError):
+        found["output"] = (
+            f"its encoding is {encoding}: other characters are escaped; "
+            "PYTHONIOENCODING=utf-8 prints them"
         )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    return list((found | _variables(backend)).items())
+
+
+def _variables(backend: str | None) -> dict[str, str]:
+    """Returns findings about environment variables that change how runs behave."""
+    found = {}
+    if multiprocess.in_cluster():
+        found["several processes"] = (
+            "a cluster started this process as one of several: audiodd distill joins "
+            "them as one run, other commands run in each"
+        )
+    # Runs set them by themselves.
+    if names := [name.upper() for name in _NUMERICS if os.environ.get(name.upper())]:
+        found["JAX's settings"] = (
+            f"{', '.join(names)}: ignored, so that a run's numbers are the same "
+            "everywhere"
+        )
+    limits = [f"{name}={os.environ[name]}" for name in _VISIBLE if name in os.environ]
+    if limits:
+        found["devices' limits"] = (
+            f"{', '.join(limits)}: runs and sweeps use these devices only"
+        )
+    is_gpu = backend in ("gpu", "cuda", "rocm")
+    if is_gpu and _DETERMINISTIC not in os.environ.get("XLA_FLAGS", ""):
+        found["same bits"] = (
+            "resumed runs may differ in the last bits on a GPU; for identical bits set "
+            f"XLA_FLAGS={_DETERMINISTIC}"
+        )
+    return found
+
+
+def _cache(cache: Path) -> str:
+    """Describes the cache: free space, whether it can be written and locked."""
+    free = psutil.disk_usage(str(files.existing(cache))).free
+    text = f"{cache}, {_gib(free)} free"
+    if not files.is_writable(cache):
+        return (
+            f"{text}; not writable: set AUDIODD_CACHE, or pass --cache_dir, to a "
+            "writable folder"
+        )
+    if free < _LITTLE:
+        text += "; free some space before preparing data"
+    if not files.has_locks(files.existing(cache)):
+        text += "; its file system has no locks: start one process at a time"
+    return text
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"

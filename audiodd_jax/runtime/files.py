@@ -1,9 +1,10 @@
-"""Files and folders that are never seen half-written: text, JSON, arrays."""
+"""Files that are never seen half-written (text, JSON, arrays), and locks."""
 
 import contextlib
 import errno
 import glob
 import json
+import logging
 import math
 import os
 import shutil
@@ -17,13 +18,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
+import filelock
 import numpy as np
+from numpy.lib import format as npy
 
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import UserError, writable
+
+_log = logging.getLogger(__name__)
 
 # Exceptions of reading a file that is truncated, of another format, or lacks an array.
 DAMAGE = (ValueError, KeyError, TypeError, EOFError, BadZipFile)
-
 # Further exceptions that zipfile and NumPy's header parser raise for damaged files.
 _PARSER_ERRORS = (
     *(zlib.error, struct.error, tokenize.TokenError, SyntaxError, IndexError),
@@ -65,12 +69,9 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path, name: str | None = None) -> None:
-    """Removes atomic files and folders that killed processes left unfinished.
+    """Removes what killed processes left unfinished of a file or folder; None: of all.
 
     The caller holds a lock, so that no other process is writing them.
-
-    Args:
-      name: a single file or folder in ``folder``; None: all.
     """
     pattern = "*" if name is None else glob.escape(name)
     for leftover in folder.glob(f"{pattern}{_PART}*"):
@@ -105,18 +106,26 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
       One of ``DAMAGE``, or OSError: the file cannot be read.
     """
     with _as_damage(path):
-        _check_npz(path)
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.file_size > _MAX_EXPANSION * (info.compress_size + 1):
+                    raise ValueError(f"{info.filename} claims {info.file_size} bytes")
+                with archive.open(info) as member:
+                    is_first = npy.read_magic(member) == (1, 0)
+                    first, later = npy.read_array_header_1_0, npy.read_array_header_2_0
+                    shape, _, dtype = (first if is_first else later)(member)
+                    size = math.prod(shape) * dtype.itemsize
+                    if dtype.hasobject or size != info.file_size - member.tell():
+                        raise ValueError(
+                            f"the size of {info.filename} does not match its shape"
+                        )
         # Opened here: NumPy does not close a file that turns out to be no archive.
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
 
 
 def load_npy(path: Path, *, is_mapped: bool = False) -> np.ndarray:
-    """Reads or memory-maps the array of a ``.npy``, without pickles.
-
-    Raises:
-      One of ``DAMAGE``, or OSError: the file cannot be read.
-    """
+    """Reads or memory-maps the array of a ``.npy``; raises errors like ``load_npz``."""
     with _as_damage(path):
         mode = "r" if is_mapped else None
         return np.load(path, mmap_mode=mode, allow_pickle=False)
@@ -133,27 +142,6 @@ def _as_damage(path: Path) -> Iterator[None]:
         raise ValueError(f"{path.name} is damaged") from error
     except _PARSER_ERRORS as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
-
-
-def _check_npz(path: Path) -> None:
-    """Raises a ValueError if an array's size differs from its header's claim."""
-    with zipfile.ZipFile(path) as file:
-        for info in file.infolist():
-            if info.file_size > _MAX_EXPANSION * (info.compress_size + 1):
-                raise ValueError(f"{info.filename} claims {info.file_size} bytes")
-            with file.open(info) as member:
-                version = np.lib.format.read_magic(member)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                shape, _, dtype = read(member)
-                size = math.prod(shape) * dtype.itemsize
-                if dtype.hasobject or size != info.file_size - member.tell():
-                    raise ValueError(
-                        f"the size of {info.filename} does not match its shape"
-                    )
 
 
 def save_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -189,11 +177,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-      UserError: the file is damaged.
-    """
+    """Reads a JSON file; a damaged one is a UserError."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -201,12 +185,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_rows(path: Path, *required: str, skip: bool = False) -> list[dict[str, Any]]:
-    """Reads the rows of a JSON-lines file up to an incomplete or damaged one.
+    """Reads the rows of a JSON-lines file, if it exists, up to a damaged one.
 
-    Args:
-      path: a file that does not exist has no rows.
-      required: keys that every row has.
-      skip: skip damaged rows instead of stopping at them.
+    A row is damaged if it is incomplete or lacks a ``required`` key. ``skip`` skips it
+    instead.
     """
     rows = []
     text = path.read_text(errors="replace") if path.exists() else ""
@@ -220,3 +202,62 @@ def read_rows(path: Path, *required: str, skip: bool = False) -> list[dict[str, 
         elif not skip:
             break
     return rows
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, doing: str) -> Iterator[None]:
+    """Holds a lock file, left in place; waits for a process that is ``doing`` it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = hold(path)
+    if lock is None:
+        _log.info("waiting for another process that is %s", doing)
+        lock = filelock.FileLock(path, thread_local=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def hold(path: Path) -> filelock.BaseFileLock | None:
+    """Takes a lock file, for the caller to release; returns None if it is held."""
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return None
+    except OSError as error:
+        # Some file systems (NFS, FUSE) have no locks.
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        _log.warning(
+            "the file system of %s has no locks: run one process at a time there", path
+        )
+    return lock
+
+
+def hold_folder(folder: Path, name: str, what: str) -> filelock.BaseFileLock | None:
+    """Creates a folder and takes its lock file ``name``; returns None if it is held.
+
+    Raises:
+      UserError: the path is a file, or cannot be written. The message calls the folder
+        ``what``, such as ``the run directory``.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    with writable(folder, what, "choose another --workdir"):
+        folder.mkdir(parents=True, exist_ok=True)
+        return hold(folder / name)
+
+
+def has_locks(folder: Path) -> bool:
+    """Returns whether the file system of a folder has locks."""
+    lock = filelock.FileLock(folder / f".doctor-{os.getpid()}")
+    try:
+        lock.acquire(blocking=False)
+    except (OSError, filelock.Timeout):
+        return False
+    finally:
+        lock.release()
+        Path(lock.lock_file).unlink(missing_ok=True)
+    return True

@@ -51,8 +51,7 @@ def join(
 ) -> None:
     """Joins the other processes of the run; does nothing for a run of one process.
 
-    Args:
-      coordinator_address: host and port of process 0; None: set by the cluster.
+    The address is that of process 0; a cluster sets it and the numbers by itself.
 
     Raises:
       UserError: they cannot be joined, or the arguments do not fit each other.
@@ -126,8 +125,7 @@ def any_of(value: int) -> int:
 def from_process_zero(function: Callable[[], Any]) -> Any:
     """Calls ``function`` in process 0; returns its JSON value in every process.
 
-    Raises:
-      UserError: in every process, if ``function`` raises one.
+    A UserError is raised in every process, too.
     """
     if jax.process_count() == 1:
         return function()

@@ -8,29 +8,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
+
 from audiodd_jax.errors import InUseError, UserError, named
-from audiodd_jax.runtime import multiprocess
+from audiodd_jax.runtime import files, multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
-from audiodd_jax.runtime.files import (
-    read_json,
-    read_rows,
-    remove_unfinished,
-    to_json,
-    write_atomically,
-    write_json,
-)
-from audiodd_jax.runtime.locks import hold_folder
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested settings by their dotted names."""
-    values = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            values |= _flat(value, f"{prefix}{name}.")
-        else:
-            values[prefix + name] = value
-    return values
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -46,11 +28,19 @@ class RunDirectory:
     """A run's folder, locked by one process at a time.
 
     In a run of several processes only process 0 reads and writes it; the others receive
-    what it reads. Use it as a context manager:
+    what it reads. It is a context manager:
 
         with RunDirectory(path, config) as run:
             run.start_from(0)
             run.log({"step": 10, "loss": 0.1})
+
+    ``config`` identifies the run and is kept in ``config.json``; ``defaults`` are
+    values of settings that older versions lack. A resumed run records new values of
+    the settings (dotted names) that ``may_change``: they do not affect the numbers.
+
+    Raises:
+      UserError: on entry: the folder holds something else or a run with another
+        configuration, or another process is writing it.
     """
 
     def __init__(
@@ -61,18 +51,6 @@ class RunDirectory:
         defaults: dict[str, Any] | None = None,
         may_change: Iterable[str] = (),
     ):
-        """Prepares a run directory, which ``with`` opens or creates.
-
-        Args:
-          config: the settings that identify the run, kept in ``config.json``.
-          defaults: values of settings that a configuration of an older version lacks.
-          may_change: dotted names of settings that do not affect the numbers; a resumed
-            run records the new values.
-
-        Raises:
-          UserError: on entry: the folder holds something else or a run with another
-            configuration, or another process is writing it.
-        """
         self.path = Path(path)
         self._config = config
         self._defaults, self._may_change = defaults or {}, frozenset(may_change)
@@ -92,11 +70,11 @@ class RunDirectory:
                 f"{path} is not empty and holds no run; choose another folder"
             )
         self._is_new = not path.exists()
-        self._lock = hold_folder(path, ".lock", "the run directory")
+        self._lock = files.hold_folder(path, ".lock", "the run directory")
         if self._lock is None:
             raise InUseError(f"another process is writing {path}")
         try:
-            remove_unfinished(path)
+            files.remove_unfinished(path)
             self._check_config()
         except BaseException:
             self._lock.release()
@@ -108,18 +86,18 @@ class RunDirectory:
             return
         environment = self.path / "environment.json"
         if environment.exists():
-            before, now = read_json(environment).get("numerics") or {}, numerics()
+            before, now = files.read_json(environment).get("numerics") or {}, numerics()
             now = {name: now.get(name) for name in before}
             if changes := _changes(before, now):
                 raise UserError(
                     f"{self.path} was run with other settings of JAX: {changes[0]}"
                 )
         # Through JSON, which turns tuples into lists.
-        now = _flat(json.loads(json.dumps(self._config)))
-        recorded = read_json(file)
+        now = flatten_dict(json.loads(json.dumps(self._config)), sep=".")
+        recorded = files.read_json(file)
         if not isinstance(recorded, dict):
             raise UserError(f"{file} is damaged: it holds no settings")
-        before = _flat(self._defaults) | _flat(recorded)
+        before = flatten_dict(self._defaults, sep=".") | flatten_dict(recorded, sep=".")
         for name in self._may_change:
             before[name] = now.get(name)
         if changes := _changes(before, now):
@@ -139,35 +117,32 @@ class RunDirectory:
         finally:
             if self._lock is not None:
                 if error is not None and self._is_new:
-                    self._remove_if_empty()
+                    # Nothing was written to it. If it is already gone, or in use after
+                    # all, the run's own error matters more.
+                    with contextlib.suppress(OSError):
+                        if os.listdir(self.path) == [".lock"]:
+                            (self.path / ".lock").unlink()
+                            self.path.rmdir()
                 self._lock.release()
-
-    def _remove_if_empty(self) -> None:
-        """Removes a new folder in which nothing was written."""
-        # If it is already gone, or in use after all, the run's own error matters more.
-        with contextlib.suppress(OSError):
-            if [file.name for file in self.path.iterdir()] == [".lock"]:
-                (self.path / ".lock").unlink()
-                self.path.rmdir()
 
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or None."""
         file = self.path / "result.json"
         return multiprocess.from_process_zero(
-            lambda: read_json(file) if file.exists() else None
+            lambda: files.read_json(file) if file.exists() else None
         )
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes ``result.json``, which marks the run as finished."""
         if multiprocess.is_process_zero():
-            write_json(self.path / "result.json", result)
+            files.write_json(self.path / "result.json", result)
 
     def history(self) -> list[dict[str, Any]]:
         """Returns the rows of ``metrics.jsonl``, without an incomplete last line."""
         return multiprocess.from_process_zero(self._read_history)
 
     def _read_history(self) -> list[dict[str, Any]]:
-        rows = read_rows(self.path / "metrics.jsonl", "step")
+        rows = files.read_rows(self.path / "metrics.jsonl", "step")
         return list(itertools.takewhile(lambda row: isinstance(row["step"], int), rows))
 
     def use_data(self, digest: str) -> None:
@@ -177,15 +152,16 @@ class RunDirectory:
           UserError: the run was started with other data or another split.
         """
         self._data = digest
-        multiprocess.from_process_zero(self._check_data)
 
-    def _check_data(self) -> None:
-        file = self.path / "data.json"
-        if file.exists() and read_json(file).get("digest") != self._data:
-            raise UserError(
-                f"the data of {self.path} or its split has changed since the run was "
-                "started; restore it, or choose another --workdir"
-            )
+        def check() -> None:
+            file = self.path / "data.json"
+            if file.exists() and files.read_json(file).get("digest") != digest:
+                raise UserError(
+                    f"the data of {self.path} or its split has changed since the run "
+                    "was started; restore it, or choose another --workdir"
+                )
+
+        multiprocess.from_process_zero(check)
 
     def start_from(self, step: int) -> None:
         """Writes configuration and environment, and drops rows after ``step``.
@@ -195,13 +171,13 @@ class RunDirectory:
         """
         if not multiprocess.is_process_zero():
             return
-        write_json(self.path / "config.json", self._config)
-        write_json(self.path / "environment.json", describe())
+        files.write_json(self.path / "config.json", self._config)
+        files.write_json(self.path / "environment.json", describe())
         if self._data:
-            write_json(self.path / "data.json", {"digest": self._data})
+            files.write_json(self.path / "data.json", {"digest": self._data})
         rows = [row for row in self._read_history() if row["step"] <= step]
-        text = "".join(to_json(row) + "\n" for row in rows)
-        write_atomically(self.path / "metrics.jsonl", text)
+        text = "".join(files.to_json(row) + "\n" for row in rows)
+        files.write_atomically(self.path / "metrics.jsonl", text)
         # Imported here because it takes a second.
         from tensorboardX import SummaryWriter
 
@@ -212,7 +188,7 @@ class RunDirectory:
         if not multiprocess.is_process_zero():
             return
         with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(to_json(row) + "\n")
+            file.write(files.to_json(row) + "\n")
         for name, value in row.items():
             # TensorBoard takes scalars only.
             if name != "step" and isinstance(value, int | float):
@@ -220,12 +196,7 @@ class RunDirectory:
 
 
 class RunResult(NamedTuple):
-    """A finished run.
-
-    Attributes:
-      result: the contents of ``result.json``.
-      path: the run directory.
-    """
+    """The contents of ``result.json`` of a finished run, and its directory."""
 
     result: dict[str, Any]
     path: Path
@@ -235,23 +206,14 @@ def run_once(
     workdir: str | os.PathLike,
     record: dict[str, Any],
     work: Callable[[RunDirectory], dict[str, Any]],
-    *,
-    defaults: dict[str, Any] | None = None,
-    may_change: Iterable[str] = (),
+    **options: Any,
 ) -> RunResult:
     """Does the work of a run in its directory, unless the run is already finished.
 
-    Args:
-      record: the settings that identify the run; see ``RunDirectory`` for these and
-        the optional arguments.
-      work: returns the result; it calls ``use_data`` and ``start_from`` (which
-        ``train_loop`` calls). It is not called for a finished run.
-
-    Raises:
-      UserError: the folder holds something else or a run with other settings, or
-        another process is writing it.
+    ``work`` returns the result; it calls ``use_data`` and ``start_from`` (which
+    ``train_loop`` calls). See ``RunDirectory`` for ``record``, ``options`` and errors.
     """
-    with RunDirectory(workdir, record, defaults=defaults, may_change=may_change) as run:
+    with RunDirectory(workdir, record, **options) as run:
         result = run.result()
         if not result:
             result = work(run)

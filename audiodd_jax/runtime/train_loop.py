@@ -2,29 +2,69 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array
 from tqdm import tqdm
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import multiprocess, progress
+from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.runtime.run_log import RunLog
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 
 _log = logging.getLogger(__name__)
 
 
-class Schedule(NamedTuple):
-    """The length of a run and the intervals between its events, in steps.
+class RunLog:
+    """Metrics and checkpoints of a run; only in memory if it has no directory."""
 
-    Attributes:
-      steps: total number of steps.
-      log_every: steps per compiled chunk.
-      eval_every: steps between validations; 0: only at the end.
-      checkpoint_every: steps between checkpoints.
+    def __init__(self, run: RunDirectory | None):
+        self._run = run
+        self._checkpoints = Checkpoints(run.path / "checkpoints") if run else None
+        self._began = time.perf_counter()
+        self.history: list[dict[str, Any]] = []
+
+    def resume(self, state: Any) -> tuple[int, Any]:
+        """Returns the step and state of the last checkpoint, else 0 and ``state``."""
+        if not self._run:
+            return 0, state
+        step, state = self._checkpoints.restore_latest(state) or (-1, state)
+        if step >= 0 and multiprocess.is_process_zero():
+            _log.info("resuming %s from step %d", self._run.path, step)
+        self._run.start_from(step)
+        self.history = self._run.history()
+        if self.history:
+            self._began -= self.history[-1]["seconds"]
+        return max(0, step), state
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Records a row of metrics and the seconds that the run has taken so far."""
+        row = {**row, "seconds": round(time.perf_counter() - self._began, 3)}
+        self.history.append(row)
+        if self._run:
+            self._run.log(row)
+
+    def save(self, state: Any, step: int) -> None:
+        """Writes a checkpoint."""
+        if self._checkpoints:
+            self._checkpoints.save(step, state)
+
+    def last_good(self) -> str:
+        """Names the last saved state, as the end of a sentence."""
+        if not self._checkpoints:
+            return ""
+        path = self._checkpoints.path(self._checkpoints.latest() or 0)
+        return f"; the last good state is {path}"
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """The length of a run, a compiled chunk, and intervals between events, in steps.
+
+    ``eval_every`` 0 validates only at the end.
     """
 
     steps: int
@@ -32,20 +72,14 @@ class Schedule(NamedTuple):
     eval_every: int
     checkpoint_every: int
 
-    def is_due(self, every: int, before: int, step: int) -> bool:
-        """True at the end, and if ``every`` has a multiple in ``(before, step]``."""
-        is_crossed = every > 0 and step // every > before // every
-        return is_crossed or step == self.steps
-
 
 class Task(NamedTuple):
     """The work of a run, chunk by chunk.
 
     Attributes:
       name: shown next to the progress bar.
-      start: ``step -> advance``, where ``advance(state, length)`` takes ``length``
-        steps and returns the new state and its metrics; ``step`` is the number of
-        steps taken so far.
+      start: ``step -> advance``, after ``step`` steps; ``advance(state, length)`` takes
+        ``length`` steps and returns the new state and its metrics.
       validate: ``(state, row) -> state``; writes its scores into ``row`` and keeps the
         best state.
       is_done: ``(state, step) -> bool``; True stops early.
@@ -75,15 +109,18 @@ def train_loop(
     """Runs a task to its end, from its last checkpoint if it was interrupted.
 
     Chunks end on multiples of ``log_every``, so that a resumed run has the same ones.
-
-    Args:
-      state: the initial pytree of arrays.
-      run: where to record, checkpoint and resume; None: memory only.
+    Without ``run``, nothing is recorded or saved on disk.
 
     Raises:
       UserError: the loss is not finite.
       Interrupted: SIGTERM or SIGINT arrived; the state is saved.
     """
+
+    def is_due(every: int) -> bool:
+        """At the end, and if ``every`` has a multiple in ``(before, step]``."""
+        is_crossed = every > 0 and step // every > before // every
+        return is_crossed or step == schedule.steps
+
     log = RunLog(run)
     with deferred_signals() as stop_signal:
         step, state = log.resume(state)
@@ -103,28 +140,28 @@ def train_loop(
                 step = min(before + schedule.log_every, schedule.steps)
                 state, metrics = advance(state, step - before)
                 row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
-                _check_finite(row, log, task.advice)
-                is_validated = schedule.is_due(schedule.eval_every, before, step)
+                if not all(map(math.isfinite, row.values())):
+                    raise UserError(
+                        "the loss or its gradient is not a finite number at step "
+                        f"{step}{log.last_good()}; {task.advice}"
+                    )
+                is_validated = is_due(schedule.eval_every)
                 if is_validated:
                     state = task.validate(state, row)
                 log.record(row)
                 _show(bar, shown, row, step - before)
                 if is_validated and bar.disable and multiprocess.is_process_zero():
-                    _log.info(_line(row, schedule.steps, task.metric))
+                    text = f"step {step} of {schedule.steps}, loss {row['loss']:.4f}"
+                    if "validation_accuracy" in row:
+                        percent = 100 * row["validation_accuracy"]
+                        text += f", validation {task.metric} {percent:.1f} %"
+                    _log.info(text)
                 stopping = multiprocess.any_of(stop_signal())
-                if stopping or schedule.is_due(schedule.checkpoint_every, before, step):
+                if stopping or is_due(schedule.checkpoint_every):
                     log.save(state, step)
                 if stopping:
                     raise Interrupted(stopping, step)
     return Outcome(state, step, log.history)
-
-
-def _check_finite(row: dict[str, Any], log: RunLog, advice: str) -> None:
-    if not all(map(math.isfinite, row.values())):
-        raise UserError(
-            "the loss or its gradient is not a finite number at step "
-            f"{row['step']}{log.last_good()}; {advice}"
-        )
 
 
 def _show(bar: tqdm, shown: dict[str, str], row: dict[str, Any], length: int) -> None:
@@ -134,11 +171,3 @@ def _show(bar: tqdm, shown: dict[str, str], row: dict[str, Any], length: int) ->
         shown["validation"] = f"{row['validation_accuracy']:.3f}"
     bar.update(length)
     bar.set_postfix(shown)
-
-
-def _line(row: dict[str, Any], steps: int, metric: str) -> str:
-    """A log line, for where the output is not a terminal."""
-    text = f"step {row['step']} of {steps}, loss {row['loss']:.4f}"
-    if "validation_accuracy" in row:
-        text += f", validation {metric} {100 * row['validation_accuracy']:.1f} %"
-    return text

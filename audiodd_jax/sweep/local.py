@@ -15,8 +15,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
 
-from audiodd_jax.runtime import multiprocess, signals, supervisor
-from audiodd_jax.runtime.locks import hold
+from audiodd_jax.runtime import multiprocess, signals
+from audiodd_jax.runtime.files import hold
 from audiodd_jax.sweep import status
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.sweep.status import Sweep
@@ -157,11 +157,11 @@ def _attempt(
     with log.open("a") as file:
         begin = file.tell()
         process = subprocess.Popen(
-            supervisor.child_command([plan.command, *plan.flags, workdir]),
+            signals.child_command([plan.command, *plan.flags, workdir]),
             cwd=sweep.folder,
             env={
                 **multiprocess.without_cluster(os.environ),
-                **supervisor.child_variables(),
+                **signals.child_variables(),
                 **environment,
             },
             stdin=subprocess.DEVNULL,

@@ -17,12 +17,12 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.report import tables
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime.files import (
+    hold_folder,
     read_json,
     read_rows,
     remove_unfinished,
     write_atomically,
 )
-from audiodd_jax.runtime.locks import hold_folder
 from audiodd_jax.sweep.plan import Planned
 
 RECORD = "sweep.jsonl"

@@ -18,7 +18,7 @@ from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.runtime.train_loop import Schedule, Task, train_loop
+from audiodd_jax.runtime.train_loop import Task, train_loop
 from audiodd_jax.training import losses, trainer
 from audiodd_jax.training.programs import Programs
 from audiodd_jax.training.trainer import Drawn, State, TrainingSet
@@ -148,9 +148,8 @@ def fit(
         advice="lower --config.training.learning_rate",
         metric=programs.metric,
     )
-    schedule = Schedule(*(getattr(settings, name) for name in Schedule._fields))
     state = devices.replicate(_before_first_step(states, settings), mesh)
-    outcome = train_loop(task, state, schedule, run)
+    outcome = train_loop(task, state, settings, run)
     networks = outcome.state.states.final
     best_steps = (outcome.step,) * settings.seeds
     if outcome.state.best is not None:

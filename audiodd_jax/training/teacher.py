@@ -23,8 +23,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime import multiprocess, progress
-from audiodd_jax.runtime.files import read_json
-from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.runtime.files import exclusive, read_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import networks_file
 from audiodd_jax.training import source as source_lib

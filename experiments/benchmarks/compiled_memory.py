@@ -16,7 +16,7 @@ from absl import app, flags
 from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import cost, memory_plan
 from audiodd_jax.distillation.cost import Sizes
-from audiodd_jax.forecast import estimates, targets
+from audiodd_jax.forecast import programs, targets
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.runtime import devices
 
@@ -69,7 +69,7 @@ def measure(name, text):
     plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
     predicted = cost.predict(problem, grid, plan, chip.kind)
     work = Workload(config, sizes, 300)
-    (found,) = estimates.compile_programs(target, "distill", work, ["step"])
+    (found,) = programs.accounts(target, "distill", work, ["step"])
     kept = ("seconds", "steps", "step_bytes", "memory", "flops", "bytes", "error")
     return {
         "target": name,

@@ -21,7 +21,6 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.forecast import programs
 from audiodd_jax.forecast.workload import Workload
-from audiodd_jax.kernels.random_kernels import Plan
 
 PACKAGE = '''
     from typing import Any, NamedTuple
@@ -180,7 +179,7 @@ def test_the_programs_of_a_method_are_found_for_a_target():
     config = fields.replace(Config(), changes)
     work = Workload(config, Sizes(16, 16, 10, 20, 8, 40, 20), 10)
     chips = jax.devices()[:1]
-    found = programs.of_command("distill", work, chips, lambda mesh: Plan())
+    found = programs.of_command("distill", work, chips)
     program = found["step"]()
     assert program.steps == 4
     assert "func.func public @main" in program.lower().as_text()

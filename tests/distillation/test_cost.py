@@ -4,7 +4,7 @@ import pytest
 from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import cost, memory_plan
 from audiodd_jax.distillation.cost import Sizes, problem_of
-from audiodd_jax.forecast import dry_run, programs
+from audiodd_jax.forecast import estimates, programs
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv
@@ -26,7 +26,7 @@ def memory(monkeypatch):
     """``memory(size)`` sets the bytes of memory of the device."""
 
     def set_memory(size):
-        for module in (memory_plan, dry_run):
+        for module in (memory_plan, estimates):
             monkeypatch.setattr(module, "memory_of", lambda _: size)
 
     return set_memory
@@ -105,7 +105,7 @@ def test_the_forecast_covers_every_quantity(memory, monkeypatch):
     memory(4 * GIGABYTE)
     sizes = Sizes(16, 16, 2, 8, 32, 64, 10)
     work = Workload(settings(network__width=8, rfad__networks=2), sizes, 0)
-    rows = dict(dry_run.rows(work, devices.make_mesh(2)))
+    rows = dict(estimates.local(work, devices.make_mesh(2)))
     assert rows["coreset"] == "8 spectrograms of 16 x 16, 2 classes"
     assert rows["batch"] == "32 of 64 clips"
     assert rows["kernels"] == "32 x 8 and 8 x 8, float32"
@@ -114,7 +114,7 @@ def test_the_forecast_covers_every_quantity(memory, monkeypatch):
     assert rows["memory"].startswith("1.00 GB per step, 1.7")
     assert rows["communication"].startswith("0.00 MB")
     memory(1000)
-    rows = dict(dry_run.rows(work, devices.make_mesh(2)))
+    rows = dict(estimates.local(work, devices.make_mesh(2)))
     assert "MORE than available" in rows["memory"]
 
 

@@ -19,7 +19,7 @@ from audiodd_jax.config import Config, fields
 from audiodd_jax.distillation import cost, memory_plan
 from audiodd_jax.distillation.cost import Sizes, problem_of
 from audiodd_jax.errors import UserError
-from audiodd_jax.forecast import compilers, estimates, targets
+from audiodd_jax.forecast import compilers, programs, targets
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.runtime.devices import Grid
 
@@ -154,7 +154,7 @@ def test_memory_is_as_predicted_and_fits(compiled):
     plan = memory_plan.choose(problem, Grid(), "gpu", target.chip.memory)
     predicted = cost.predict(problem, Grid(), plan, "gpu")
     work = Workload(config, sizes, 300)
-    (found,) = estimates.compile_programs(target, "distill", work, ["step"])
+    (found,) = programs.accounts(target, "distill", work, ["step"])
     assert 0.8 < predicted.step_bytes / found["step_bytes"] < 1.25
     assert predicted.flops == pytest.approx(found["flops"] / found["steps"], rel=0.1)
     assert found["memory"] < target.chip.memory

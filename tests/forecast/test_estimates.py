@@ -10,7 +10,6 @@ from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import compilers, estimates, programs, targets
 from audiodd_jax.forecast.workload import Workload
-from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.runtime import devices
 
 SIZES = Sizes(16, 16, 2, 8, 32, 64, 30)
@@ -35,7 +34,7 @@ def compiler(monkeypatch):
     requests = []
 
     def answer(*accounts):
-        def ask(target, request, module, seconds):
+        def ask(target, request, module):
             requests.append(request)
             return list(accounts)
 
@@ -124,8 +123,7 @@ def test_forecast_programs_match_those_that_run():
         "active": ["step", "validation", "scoring", "acquisition"],
         "evaluate": ["scoring"],
     }.items():
-        plan = lambda mesh: Plan()
-        found = programs.of_command(command, work, chips, plan)
+        found = programs.of_command(command, work, chips)
         assert list(found) == names
         for name, make in found.items():
             text = make().lower().as_text()

@@ -1,6 +1,6 @@
 """Compiles small forms of every device program for a target; run by ``python -m``.
 
-What it answers is in ``audiodd_jax.forecast.compile_worker``; test_accelerators asks.
+What it answers is in ``audiodd_jax.forecast.programs``; test_accelerators asks.
 """
 
 import functools
@@ -9,19 +9,10 @@ import sys
 
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.distillation.cost import Sizes
-from audiodd_jax.forecast import (
-    compilers,
-    programs,
-    targets,
-)
-from audiodd_jax.forecast.compile_worker import compiled
+from audiodd_jax.forecast import compilers, programs, targets
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.kernels.random_kernels import Plan
-from audiodd_jax.runtime import (
-    devices,
-    environment,
-    supervisor,
-)
+from audiodd_jax.runtime import devices, environment, signals
 
 SIZES = Sizes(16, 16, 4, 8, 16, 32, 24)
 PLAN = Plan()
@@ -107,12 +98,12 @@ def make(name, chips):
         mesh = devices.make_mesh(devices=chips)
         return programs.features(config.features, mesh, 4)
     work = Workload(config, SIZES, 12, 24, 32)
-    made = programs.of_command(command, work, chips, lambda mesh: PLAN)
+    made = programs.of_command(command, work, chips)
     return made[part]()
 
 
 def main():
-    supervisor.follow()
+    signals.follow()
     request = json.load(sys.stdin)
     target = targets.parse(request["target"])
     chips = compilers.devices_of(target)
@@ -121,7 +112,7 @@ def main():
     for name in request["names"][request["skip"] :]:
         wide = "wide" in name
         environment.set_numerics(jax_enable_x64=wide)
-        found = compiled(functools.partial(make, name, chips), target)
+        found = programs.compiled(functools.partial(make, name, chips), target)
         compilers.answer(found)
 
 

@@ -18,7 +18,7 @@ from command_line import FEATURES, FEW, NETWORK, TINY, fails
 from audiodd_jax.commands import main
 from audiodd_jax.report.groups import grouped
 from audiodd_jax.report.runs import find
-from audiodd_jax.runtime import locks
+from audiodd_jax.runtime import files
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _MODULES = Path(__file__).parents[2] / "node_modules"
@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_sentence(runs, capsys, small_disk):
 
 
 def test_two_reports_into_one_folder_take_turns(runs, tmp_path):
-    with locks.exclusive(tmp_path / "out" / ".report", "here"):
+    with files.exclusive(tmp_path / "out" / ".report", "here"):
         command = [sys.executable, "-m", "audiodd_jax", "report", str(runs / "rfad0")]
         command += [f"--out={tmp_path / 'out'}", "--galleries=0"]
         second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

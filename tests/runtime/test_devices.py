@@ -1,6 +1,6 @@
 """The mesh: how work is divided; ``test_several_devices`` runs it on several."""
 
-import types
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import lax
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import devices
@@ -46,7 +47,8 @@ def test_one_device_has_no_collectives():
     assert Grid().gather(x, "batch", 3) is x
     one = devices.make_mesh(grid=Grid(), devices=jax.devices()[:1])
     rows = devices.shard_rows(lambda x, y: x + y, one)
-    slots = devices.map_slots(lambda slot, shared: slot + shared, one)
+    each = lambda rows, shared: lax.map(lambda row: row + shared, rows)
+    slots = devices.shard_rows(each, one, devices.NETWORKS)
     for mapped in (rows, slots):
         text = jax.jit(mapped).lower(x, jnp.ones(())).compile().as_text()
         assert "all-" not in text
@@ -59,10 +61,16 @@ def test_a_grid_that_does_not_fit_the_devices_is_refused():
         devices.limit(len(jax.devices()) + 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    id: int
+    platform: str = "tpu"
+
+
 def test_a_mesh_follows_the_torus_of_a_tpu(monkeypatch):
     # Without the checks of types: these are no devices of JAX.
-    arranged = getattr(devices._arranged, "__wrapped__", devices._arranged)
-    chips = [types.SimpleNamespace(platform="tpu", id=i) for i in range(4)]
+    make_mesh = getattr(devices.make_mesh, "__wrapped__", devices.make_mesh)
+    chips = [Chip(i) for i in range(4)]
     asked = []
 
     def ring(shape, devices):
@@ -70,7 +78,7 @@ def test_a_mesh_follows_the_torus_of_a_tpu(monkeypatch):
         return np.array([devices[i] for i in (0, 1, 3, 2)]).reshape(shape)
 
     monkeypatch.setattr(devices.mesh_utils, "create_device_mesh", ring)
-    placed = arranged(chips, devices.Grid(2, 2))
+    placed = make_mesh(devices=chips, grid=Grid(2, 2)).devices
     assert [[chip.id for chip in row] for row in placed] == [[0, 1], [3, 2]]
     assert asked == [(2, 2)]
 
@@ -78,5 +86,5 @@ def test_a_mesh_follows_the_torus_of_a_tpu(monkeypatch):
         raise NotImplementedError("a shape that the torus does not have")
 
     monkeypatch.setattr(devices.mesh_utils, "create_device_mesh", unknown)
-    placed = arranged(chips, devices.Grid(4, 1))
+    placed = make_mesh(devices=chips, grid=Grid(4, 1)).devices
     assert [chip.id for chip in placed[:, 0]] == [0, 1, 2, 3]

@@ -1,10 +1,12 @@
-"""Atomic files, JSON without NaN, and archives that claim too much."""
+"""Atomic files, JSON without NaN, archives that claim too much, and locks."""
 
+import errno
 import io
 import json
 import os
 import zipfile
 
+import filelock
 import numpy as np
 import pytest
 
@@ -59,3 +61,14 @@ def test_failed_atomic_writes_leave_no_scratch_files(tmp_path):
         files.write_json(tmp_path / "a.json", {"x": object()})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+    def no_locks(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
+    with files.exclusive(tmp_path / "lock", "testing"):
+        pass
+    assert files.hold(tmp_path / "lock") is not None
+    assert "has no locks" in caplog.text

@@ -117,7 +117,7 @@ def test_a_run_stopped_by_a_signal_is_cut_and_not_failed(tmp_path):
 @pytest.mark.parametrize("retries", [0, 2])
 def test_a_killed_run_is_retried_in_its_turn(tmp_path, monkeypatch, retries):
     monkeypatch.setattr(
-        local.supervisor, "child_command", lambda _: ["bash", "-c", "kill -9 $$"]
+        local.signals, "child_command", lambda _: ["bash", "-c", "kill -9 $$"]
     )
     sweep = status.Sweep(tmp_path, tmp_path, retries)
     local.run(PLANS, sweep, [{}], lambda: None, lambda: 0)
@@ -127,7 +127,7 @@ def test_a_killed_run_is_retried_in_its_turn(tmp_path, monkeypatch, retries):
 
 
 def test_a_fault_of_the_sweep_stops_its_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(local.supervisor, "child_command", lambda _: ["sleep", "60"])
+    monkeypatch.setattr(local.signals, "child_command", lambda _: ["sleep", "60"])
     sweep = status.Sweep(tmp_path, tmp_path, 0)
 
     def update():

@@ -13,7 +13,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.data import archives, audio, datasets, download, recordings, tree
 from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.errors import UserError
-from audiodd_jax.runtime.locks import exclusive
+from audiodd_jax.runtime.files import exclusive
 
 _log = logging.getLogger(__name__)
 

@@ -1,23 +1,25 @@
 """The doctor's checks of a machine."""
 
 import errno
+import types
 
 import filelock
 import pytest
 
-from audiodd_jax.runtime import machine
+from audiodd_jax.runtime import environment
 
 
 @pytest.fixture
 def examined(tmp_path):
     """Returns ``examined(backend)``: the doctor's findings by name."""
-    return lambda backend="cpu": dict(machine.examine(tmp_path / "cache", backend))
+    return lambda backend="cpu": dict(environment.examine(tmp_path / "cache", backend))
 
 
 def test_a_sound_machine_has_no_problems(examined, monkeypatch, tmp_path):
     for name in ("CUDA_VISIBLE_DEVICES", "JAX_ENABLE_X64", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(machine, "_has_network", lambda: True)
+    up = types.SimpleNamespace(isup=True)
+    monkeypatch.setattr(environment.psutil, "net_if_stats", lambda: {"eth0": up})
     found = examined()
     assert set(found) <= {"memory", "cache", "output"}
     assert "no locks" not in found["cache"]
@@ -25,9 +27,9 @@ def test_a_sound_machine_has_no_problems(examined, monkeypatch, tmp_path):
 
 
 def test_problems_are_named_with_advice(examined, monkeypatch):
-    monkeypatch.setattr(machine.memory, "host_memory", lambda: 1 << 30)
-    monkeypatch.setattr(machine, "is_writable", lambda _: False)
-    monkeypatch.setattr(machine.psutil, "net_if_stats", dict)
+    monkeypatch.setattr(environment.memory, "host_memory", lambda: 1 << 30)
+    monkeypatch.setattr(environment.files, "is_writable", lambda _: False)
+    monkeypatch.setattr(environment.psutil, "net_if_stats", dict)
     monkeypatch.setenv("JAX_DISABLE_JIT", "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b")
