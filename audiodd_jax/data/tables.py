@@ -130,7 +130,7 @@ def label_names(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def label_cell(label: Any, names: Sequence[str]) -> str:
-    """The cell that ``Row.labels`` reads as this label or list of tags."""
+    """The cell for ``Row.labels`` of this label or list; numbers become names."""
     if isinstance(label, list):
         tags = [f"{label_cell(tag, names)}{TAG_SEPARATOR}" for tag in label]
         return "".join(tags) or TAG_SEPARATOR
