@@ -42,6 +42,7 @@ def test_tones_are_hard_with_one_clip_and_easy_with_all(tmp_path):
             "tones",
             coreset__samples_per_class=samples,
             data__validation_fraction=0.0,
+            evaluation__seeds=1,
             loop__steps=1,
             loop__batch_size=1,
             optimizer__learning_rate=1e-30,

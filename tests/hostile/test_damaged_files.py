@@ -1,4 +1,4 @@
-"""Ten thousand damaged copies of each kind of file that users may exchange.
+"""Thousands of damaged copies of each kind of file that users may exchange.
 
 Each copy is either read correctly or refused in one sentence, without more memory or
 time than an intact file takes.
@@ -29,7 +29,7 @@ from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import networks_file
 
 pytestmark = pytest.mark.slow
-COPIES = 10_000
+COPIES = int(os.environ.get("AUDIODD_TEST_COPIES", "10000"))
 # A checkpoint takes a hundred times as long to read as the other files.
 CHECKPOINTS = int(os.environ.get("AUDIODD_TEST_CHECKPOINTS", "300"))
 MOST_SECONDS, MOST_BYTES = 10.0, 1 << 30
