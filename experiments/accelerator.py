@@ -41,14 +41,14 @@ from step import SETTINGS, Case  # noqa: E402
 import audiodd_jax  # noqa: E402
 from audiodd_jax.commands.main import explained  # noqa: E402
 from audiodd_jax.config import FeaturesConfig, fields  # noqa: E402
-from audiodd_jax.distillation import cost, loop, memory_plan  # noqa: E402
+from audiodd_jax.distillation import cost, loop  # noqa: E402
 from audiodd_jax.features import dataset  # noqa: E402
 from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.dataset import Dataset  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.forecast import programs  # noqa: E402
 from audiodd_jax.forecast.workload import Workload  # noqa: E402
-from audiodd_jax.kernels.ridge_scoring import Scoring  # noqa: E402
+from audiodd_jax.kernels.ridge import Scoring  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime import memory as memory_lib  # noqa: E402
 from audiodd_jax.training import evaluation  # noqa: E402
@@ -120,7 +120,7 @@ def one_step(text, precision, peak):
     medians = {name: statistics.median(s) for name, s in times.items()}
     mesh = devices.make_mesh(devices=jax.devices()[:1])
     grid, device = devices.grid_of(mesh), jax.devices()[0]
-    plan = memory_plan.for_device(case.problem(), grid, device)
+    plan = cost.plan_for_device(case.problem(), grid, device)
     predicted = cost.predict(case.problem(), grid, plan, device.platform)
     work = Workload(case.config(), case.sizes(), 0)
     compiled = programs.compiled_bytes(work, mesh, plan)
@@ -218,7 +218,7 @@ def distillation(precision, data):
     began = time.perf_counter()
     distilled = loop.distill(config, data)
     seconds = time.perf_counter() - began
-    scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+    scoring = Scoring.from_config(config, is_test=True)
     seeds = range(config.evaluation.seeds)
     (scores,) = evaluation.kernel_regression(
         [distilled.best], data.test, scoring, seeds

@@ -20,7 +20,7 @@ from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
-from audiodd_jax.kernels.ridge_scoring import Scoring
+from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import cards, distilled, tables
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import write_atomically
@@ -185,7 +185,7 @@ def _finish(
         arrays.unpack(config.coreset.factor) for arrays in (outcome.best, outcome.start)
     )
     with progress.waiting("scoring on the test split"):
-        scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+        scoring = Scoring.from_config(config, is_test=True)
         seeds = range(config.evaluation.seeds)
         scores = evaluation.kernel_regression(
             [final, initial], data.test, scoring, seeds, mesh

@@ -29,7 +29,7 @@ from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.infinite_width import KERNELS
-from audiodd_jax.kernels.ridge_scoring import Scoring
+from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
 from audiodd_jax.runtime import progress
@@ -270,7 +270,7 @@ class Protocol(NamedTuple):
         began = time.perf_counter()
         config, test = self.config, self.data.test
         support = source.support(self.data.num_classes)
-        scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+        scoring = Scoring.from_config(config, is_test=True)
         if self.name in KERNELS:
             scores = evaluation.exact_regression(
                 support, test, self.name, scoring, folder

@@ -21,7 +21,7 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels import random_features
+from audiodd_jax.kernels import random_kernels
 
 # Clips embedded at once.
 _CHUNK = 512
@@ -281,13 +281,13 @@ def embed(
 ) -> Float[Array, "b d"]:
     """Features of clips under random networks, scaled to unit length."""
     config = embedding.network
-    networks = random_features.sample_networks(
-        key, embedding.count, clips.image_shape, config, jnp.float32
+    networks = random_kernels.sample_networks(
+        key, embedding.count, clips.image_shape, config
     )
 
     @jax.jit
     def part(images: Array) -> Array:
-        phi = random_features.features(networks, images, config)
+        phi = random_kernels.features(networks, images, config)
         phi = jnp.moveaxis(phi, 0, 1).reshape(len(images), -1)
         return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
 

@@ -1,7 +1,7 @@
-"""Memory, arithmetic and communication volume of a run, by arithmetic.
+"""Memory, arithmetic and communication volume of a run, and its memory plan.
 
-A plan is chosen by these figures, before anything is compiled: asking the compiler
-instead (``forecast``) would take seconds at every start. The constants are fitted to
+A plan is chosen by arithmetic, before anything is compiled: asking the compiler instead
+(``forecast``) would take seconds at every start. The constants are fitted to
 the compilers' memory analysis of steps for CPUs, TPUs (v5e) and GPUs (H100;
 experiments/RESULTS.md). On CPU a block's convolution and pooling are one loop, while
 accelerators write the convolution's output to memory.
@@ -11,13 +11,14 @@ import dataclasses
 import math
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv, winograd
 from audiodd_jax.runtime.devices import Grid
-from audiodd_jax.runtime.memory import balanced
+from audiodd_jax.runtime.memory import balanced, memory_of, memory_share
 
 
 class _Constants(NamedTuple):
@@ -25,15 +26,13 @@ class _Constants(NamedTuple):
 
     Attributes:
       forward: memory of a row's forward pass, in multiples of the first block's
-        activations.
-      backward: memory of its forward and backward pass, in the same unit.
+        activations; ``backward`` is that of both passes.
       split: extra memory of that in float32, whose products a TPU computes from several
         arrays in bfloat16.
       masks: bytes per activation of the first block that the backward pass keeps.
       features: copies of the features that the backward pass reads.
-      batch: copies of the batch's images.
-      coreset: copies of the coreset's images, in addition to the state.
-      kernels: copies of the kernels.
+      batch: copies of the batch's images; ``coreset``, of the coreset's, in addition to
+        the state; ``kernels``, of the kernels.
       near: bytes of activations that stay in a chip's own memory.
     """
 
@@ -66,6 +65,7 @@ _STATE_COPIES = 5
 _PROCESS_BYTES = 680 << 20
 # Memory of a block with normalisation, in multiples of one without.
 _NORMALISED = 1.6
+_LEAST_CHUNK = 8
 
 
 class Sizes(NamedTuple):
@@ -112,12 +112,8 @@ def sizes_of(
 class Problem(NamedTuple):
     """Sizes and settings that the cost of a run depends on.
 
-    Attributes:
-      sizes: sizes of data and coreset.
-      network: settings of the random networks.
-      networks: number of networks per step.
-      scoring_width: width of the networks that score a coreset.
-      scoring_chunk: clips that are scored at once.
+    ``networks`` are those of a step. To score a coreset, networks of ``scoring_width``
+    process ``scoring_chunk`` clips at once.
     """
 
     sizes: Sizes
@@ -157,7 +153,6 @@ class Cost(NamedTuple):
       features: number of features per clip and network.
       flops: operations of a step on all devices, counted as direct convolutions and
         products.
-      step_bytes: memory of a step.
       base_bytes: memory outside of steps: data, state, and on CPU the process itself.
       scoring_bytes: memory of scoring, between steps.
       exchanged_bytes: communication volume of a device per step.
@@ -177,16 +172,52 @@ class Cost(NamedTuple):
         return self.base_bytes + max(step, self.scoring_bytes)
 
 
+def choose_plan(problem: Problem, grid: Grid, platform: str, memory: int) -> Plan:
+    """Returns the plan with the largest chunks that fit devices of ``memory`` bytes.
+
+    The smallest plan if none fits. ``network.chunk`` sets the chunks.
+    """
+    budget = memory_share(platform) * memory
+    b, s, chunk = problem.sizes.b, problem.sizes.s, problem.network.chunk
+    chunks = [(chunk, chunk)]
+    if not chunk:
+        chunks, chunk = [(0, 0)], b
+        while chunk // 2 >= _LEAST_CHUNK:
+            chunk //= 2
+            chunks.append((chunk, 0))
+            # A row of the coreset takes several times the memory of a row of the batch.
+            if chunk // 4 < s:
+                chunks.append((chunk, chunk // 4))
+    plans = [Plan(*each, keeps) for keeps in ("features", "nothing") for each in chunks]
+    for plan in plans:
+        if predict(problem, grid, plan, platform).peak_bytes() <= budget:
+            return plan
+    return plans[-1]
+
+
+def plan_for_device(
+    problem: Problem, grid: Grid, device: jax.Device | None = None
+) -> Plan:
+    """Returns the plan for a device; None: the first local one."""
+    device = device or jax.local_devices()[0]
+    return choose_plan(problem, grid, device.platform, memory_of(device))
+
+
 def predict(problem: Problem, grid: Grid, plan: Plan, platform: str = "cpu") -> Cost:
     """Predicts the cost of a run on a grid of devices of a platform."""
-    share = _Share(problem, grid, plan, platform)
+    share, sizes = _Share(problem, grid, plan, platform), problem.sizes
+    data = share.pixels * (2 * sizes.train + 4 * sizes.scored)
+    state = 4 * share.pixels * sizes.s * _STATE_COPIES
+    wider = problem.scoring_width / problem.network.width
+    scored = 4 * sizes.s * (sizes.scored + share.num_features * wider)
+    scoring = wider * share.forward(sizes.scored, problem.scoring_chunk) + scored
     return Cost(
-        _parameters(problem.sizes.shape, problem.network),
+        _parameters(sizes.shape, problem.network),
         share.num_features,
         _flops(problem, share.num_features, plan),
         math.ceil(share.step_bytes()),
-        math.ceil(share.base_bytes()),
-        math.ceil(share.scoring_bytes()),
+        math.ceil((_PROCESS_BYTES if share.is_cpu else 0) + data + state),
+        math.ceil(scoring),
         _exchanged(share, grid),
     )
 
@@ -201,6 +232,7 @@ class _Share:
         self.problem, self.sizes, self.plan = problem, problem.sizes, plan
         self.platform = platform if platform in _PLATFORMS else "gpu"
         self.constants = _PLATFORMS[self.platform]
+        self.is_cpu = self.platform == "cpu"
         network, sizes = problem.network, problem.sizes
         self.num_features = random_conv.num_features(sizes.shape, network)
         self.pixels = sizes.f * sizes.t
@@ -214,11 +246,8 @@ class _Share:
         # CPUs compute in float32 in every precision.
         compared = 1 if self.is_cpu else itemsize / 4
         self.row_bytes = 4 * self.pixels * network.width * compared
-
-    @property
-    def is_cpu(self) -> bool:
-        """Returns whether the devices are CPUs."""
-        return self.platform == "cpu"
+        # The features of a coreset in chunks, and their gradient.
+        self.gathered_bytes = 2 * self.coreset * self.num_features * 4
 
     def at_once(self, rows: int, chunk: int) -> int:
         """Returns how many of ``rows`` a chunk holds; 0: all."""
@@ -238,21 +267,11 @@ class _Share:
         row = copies * self.row_bytes + constants.masks * activations
         total = row * self.at_once(self.coreset, plan.coreset_chunk)
         if plan.coreset_chunk and self.is_cpu:
-            total += self.gathered()
+            total += self.gathered_bytes
         if self.is_cpu and plan.keeps == "nothing" and self.networks == 1:
             rows = min(self.batch, plan.chunk or self.batch)
             total += _SINGLE * self.row_bytes * rows
         return total
-
-    def has_overlap(self) -> bool:
-        """Returns whether the passes of batch and coreset are in memory together."""
-        in_chunks = 0 < self.plan.coreset_chunk < self.coreset
-        is_few = self.networks <= _FEW_NETWORKS
-        return self.platform == "tpu" and in_chunks and is_few
-
-    def gathered(self) -> int:
-        """Memory of the features of a coreset in chunks, and of their gradient."""
-        return 2 * self.coreset * self.num_features * 4
 
     def features(self) -> int | float:
         """Memory of the features that are stored for the backward pass."""
@@ -267,35 +286,24 @@ class _Share:
 
     def step_bytes(self) -> int | float:
         """Memory of a step."""
-        sizes, network = self.sizes, self.problem.network
+        sizes, network, plan = self.sizes, self.problem.network, self.plan
         constants = self.constants
         kernels = constants.kernels * 4 * sizes.s * (self.batch + sizes.s)
         copies = constants.batch * sizes.b + constants.coreset * sizes.s
         parameters = 8 * _parameters(sizes.shape, network)
         step = self.features() + kernels + 4 * self.pixels * copies + parameters
-        passes = self.backward(), self.forward(self.batch, self.plan.chunk)
-        total = sum(passes) if self.has_overlap() else max(passes)
-        step += max(0, total - constants.near)
-        if not self.is_cpu and self.plan.coreset_chunk:
+        passes = self.backward(), self.forward(self.batch, plan.chunk)
+        in_chunks = 0 < plan.coreset_chunk < self.coreset
+        is_few = self.networks <= _FEW_NETWORKS
+        has_overlap = self.platform == "tpu" and in_chunks and is_few
+        activations = sum(passes) if has_overlap else max(passes)
+        step += max(0, activations - constants.near)
+        if not self.is_cpu and plan.coreset_chunk:
             # Accelerators hold them during the batch's forward pass too.
-            step += self.gathered()
+            step += self.gathered_bytes
         if self.is_cpu and network.width >= winograd.CHANNELS:
             step += _TILES * winograd.TILES * network.width * 4
         return step
-
-    def base_bytes(self) -> int | float:
-        """Memory of data, state, and on CPU of the process itself."""
-        sizes = self.sizes
-        data = self.pixels * (2 * sizes.train + 4 * sizes.scored)
-        state = 4 * self.pixels * sizes.s * _STATE_COPIES
-        return (_PROCESS_BYTES if self.is_cpu else 0) + data + state
-
-    def scoring_bytes(self) -> int | float:
-        """Memory of validation and test scores."""
-        sizes, problem = self.sizes, self.problem
-        wider = problem.scoring_width / problem.network.width
-        features = 4 * sizes.s * (sizes.scored + self.num_features * wider)
-        return wider * self.forward(sizes.scored, problem.scoring_chunk) + features
 
 
 def _parameters(shape: tuple[int, int], network: RandomNetworkConfig) -> int:

@@ -14,7 +14,6 @@ References:
   Zhao and Bilen, *Dataset Condensation with Distribution Matching*, WACV 2023.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +25,7 @@ from audiodd_jax.config import Config
 from audiodd_jax.distillation import matching_methods
 from audiodd_jax.distillation.matching_methods import Matched
 from audiodd_jax.distillation.method import Context, Method
+from audiodd_jax.features import augment
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 
@@ -46,23 +46,14 @@ def matching_loss(
 
 def make(config: Config, context: Context) -> Method:
     """Returns DM on the context's devices."""
-    model = matching_methods.make_model(config.matching, context.sizes.c, context.dtype)
-
-    def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
-        return draw()
-
-    def loss(
-        params: Any, key: Array, real: Array, synthetic: Array, label: Array
-    ) -> Array:
-        real, synthetic = matching_methods.augmented(
-            key, real, synthetic, config.siamese, context.normalization
-        )
-        return matching_loss(params, model, real, synthetic)
-
-    def after(params: Any, step: Array, key: Array, images: Array) -> Any:
-        return params
-
-    matched = Matched(model, network, loss, after)
-    return matching_methods.make(
-        config.matching, config.coreset.factor, context, matched
+    settings, stats = config.matching, context.normalization
+    model = matching_methods.make_model(settings, context.sizes.c, context.dtype)
+    matched = Matched(
+        model,
+        loss=lambda params, real, synthetic, label: matching_loss(
+            params, model, real, synthetic
+        ),
+        augment=lambda key, images: augment.siamese(key, images, config.siamese, stats),
+        network=lambda params, step, draw: draw(),
     )
+    return matching_methods.make(settings, config.coreset.factor, context, matched)

@@ -2,8 +2,7 @@ r"""FRePo: neural feature regression with a pool of networks, on one page.
 
 Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 
-1. draws one of the pool's networks, which are trained on the coreset
-   (``distillation.network_pool``);
+1. draws one of the pool's networks, which are trained on the coreset;
 2. forms its conjugate kernels, from the input phi of its last layer,
        k_bs = phi(x_B) phi(x_S)^T,   k_ss = phi(x_S) phi(x_S)^T;
 3. predicts the batch by kernel ridge regression from the coreset,
@@ -18,8 +17,16 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
    life.
 
 A step costs as much as a step of RFAD with a single network, plus a training step on
-the coreset. The first pool is trained before the first step, and again when a run
-resumes; the seconds that a run reports do not include this.
+the coreset. The age of a network is the number of its training steps, each an Adam step
+on
+
+    1/2 mean_i sum_c (f(x_i)_c - y_ic)^2
+
+over a batch of the coreset. At the start network i of p has age ``i * max_age // p``,
+so that the networks expire one by one: a network that would reach ``max_age`` is
+replaced by a fresh one. (In the authors' program the first networks have these ages,
+but are untrained.) The first pool is trained before the first step, and again when a
+run resumes; the seconds that a run reports do not include this.
 
 Networks of all ages represent the whole training that a coreset is made for. Kernel
 regression with random networks does not predict how well they learn from it, so the
@@ -39,6 +46,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -47,13 +55,13 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import Config, FRePoConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
-from audiodd_jax.distillation import kernel_methods, network_pool
+from audiodd_jax.distillation import kernel_methods, matching_methods
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.distillation.network_pool import Member
+from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels import random_features, ridge
+from audiodd_jax.kernels import random_kernels, ridge
 from audiodd_jax.kernels.random_kernels import Kernels, Plan
 from audiodd_jax.networks import models
 from audiodd_jax.networks.classifier import ConvNet
@@ -71,13 +79,28 @@ ConjugateKernels = Callable[
 ]
 
 
-class State(NamedTuple):
-    """State between steps: arrays only.
+class Member(NamedTuple):
+    """A network, its optimiser's state and age, or all ``p``, stacked along an axis."""
+
+    params: Any
+    opt_state: optax.OptState
+    age: Int[Array, "*p"]
+
+
+class Pool(NamedTuple):
+    """Functions on the networks of a pool.
 
     Attributes:
-      learnt: the coreset's parameters, with step, root key and optimiser.
-      pool: the networks.
+      init: ``(key, coreset) -> members``, of staggered ages.
+      advance: ``(member, key, coreset) -> member``, a step older or renewed.
     """
+
+    init: Callable[[Key[Array, ""], CoresetArrays], Member]
+    advance: Callable[[Member, Key[Array, ""], CoresetArrays], Member]
+
+
+class State(NamedTuple):
+    """State between steps: the learnt parameters, and the networks of the pool."""
 
     learnt: kernel_methods.State
     pool: Member
@@ -127,7 +150,7 @@ def make_kernels(
 
         def part(rows: Array) -> Array:
             phi_b = lax.stop_gradient(phi(params, rows))
-            return random_features.accumulate(phi_b, phi_s)
+            return random_kernels.accumulate(phi_b, phi_s)
 
         return in_chunks(part, images, plan.chunk)
 
@@ -137,7 +160,7 @@ def make_kernels(
     def kernels(params: Any, x_b: Array, x_s: Array) -> Kernels:
         phi_s = coreset_features(x_s, params)
         k_bs = batch_rows(x_b, (params, phi_s))
-        k_ss = random_features.accumulate(phi_s, phi_s)
+        k_ss = random_kernels.accumulate(phi_s, phi_s)
         wide = jnp.promote_types(k_ss.dtype, precision)
         return Kernels(k_bs.astype(wide), k_ss.astype(wide))
 
@@ -173,11 +196,71 @@ def loss(
     return error - settings.margin_weight * jnp.mean(margin(params.labels)), y_hat
 
 
+def training_loss(
+    params: Any,
+    model: nn.Module,
+    images: Float[Array, "k f t 1"],
+    labels: Float[Array, "k c"],
+    chunk: int = 0,
+) -> Float[Array, ""]:
+    """Returns half the squared error of a network, averaged over spectrograms.
+
+    At most ``chunk`` spectrograms are processed at once; 0: all.
+    """
+
+    def outputs(rows: Array) -> Array:
+        return models.logits(model, Variables(params, {}), rows)
+
+    out = in_chunks(jax.checkpoint(outputs) if chunk else outputs, images, chunk)
+    return 0.5 * jnp.mean(jnp.sum((out - labels) ** 2, axis=1))
+
+
+def make_pool(model: nn.Module, config: FRePoConfig, chunk: int = 0) -> Pool:
+    """Step 6: training processes at most ``chunk`` spectrograms at once; 0: all."""
+    tx = optax.adam(config.network_learning_rate)
+    draw = batches.uniform(config.network_batch)
+
+    def fresh(key: Key[Array, ""], images: Array) -> Member:
+        params = matching_methods.fresh(key, model, images)
+        return Member(params, tx.init(params), jnp.zeros((), jnp.int32))
+
+    def train(member: Member, key: Key[Array, ""], coreset: CoresetArrays) -> Member:
+        rows = draw(key, coreset)
+        grads = jax.grad(training_loss)(
+            member.params, model, coreset.images[rows], coreset.labels[rows], chunk
+        )
+        updates, opt_state = tx.update(grads, member.opt_state)
+        params = optax.apply_updates(member.params, updates)
+        return Member(params, opt_state, member.age + 1)
+
+    @jax.jit
+    def init(key: Key[Array, ""], coreset: CoresetArrays) -> Member:
+        def aged(number: Int[Array, ""]) -> Member:
+            network_key = jax.random.fold_in(key, number)
+            age = number * config.max_age // config.networks
+
+            def step(i: Int[Array, ""], member: Member) -> Member:
+                return train(member, jax.random.fold_in(network_key, i), coreset)
+
+            return lax.fori_loop(0, age, step, fresh(network_key, coreset.images))
+
+        return lax.map(aged, jnp.arange(config.networks))
+
+    def advance(member: Member, key: Key[Array, ""], coreset: CoresetArrays) -> Member:
+        return lax.cond(
+            member.age + 1 >= config.max_age,
+            lambda: fresh(key, coreset.images),
+            lambda: train(member, key, coreset),
+        )
+
+    return Pool(init, advance)
+
+
 def make(config: Config, context: Context) -> Method:
     """Returns FRePo on the context's devices, computing by its memory plan."""
     settings, factor = config.frepo, config.coreset.factor
     model = make_model(settings, context.sizes.c, context.dtype)
-    pool = network_pool.make(model, settings, context.plan.coreset_chunk)
+    pool = make_pool(model, settings, context.plan.coreset_chunk)
     precision = jnp.dtype(config.rfad.kernel_precision)
     kernels = make_kernels(model, precision, context.plan, context.mesh)
     learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
@@ -193,7 +276,7 @@ def make(config: Config, context: Context) -> Method:
             jax.random.fold_in(key, use) for use in (_CHOICE, _TRAIN)
         )
         index = jax.random.randint(choice_key, (), 0, settings.networks)
-        member = network_pool.take(state.pool, index)
+        member = jax.tree.map(lambda x: x[index], state.pool)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:
             return loss(params, member.params, batch, kernels, settings, factor)
@@ -201,7 +284,8 @@ def make(config: Config, context: Context) -> Method:
         learnt, metrics = learner.update(state.learnt, batch_loss, batch.labels)
         stored = kernel_methods.stored(learnt.params)
         member = pool.advance(member, train_key, stored.unpack(factor))
-        return State(learnt, network_pool.put(state.pool, index, member)), metrics
+        put = lambda x, new: x.at[index].set(new)
+        return State(learnt, jax.tree.map(put, state.pool, member)), metrics
 
     def coreset(state: State) -> CoresetArrays:
         return kernel_methods.stored(state.learnt.params)

@@ -35,8 +35,7 @@ from audiodd_jax.config import Config, MatchingConfig
 from audiodd_jax.distillation import matching_methods
 from audiodd_jax.distillation.matching_methods import Matched
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.features import batches
-from audiodd_jax.features.augment import siamese_each
+from audiodd_jax.features import augment, batches
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Variables
 
@@ -70,15 +69,14 @@ def cross_entropy(
 
 def distance(ours: Any, theirs: Any) -> Float[Array, ""]:
     """Step 3: the distance of two gradients of the same parameters."""
+
+    def layer(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
+        a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
+        norms = _norm(a) * _norm(b)
+        return jnp.sum(1 - jnp.sum(a * b, 0) / (norms + _SMALL))
+
     pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    return sum(_layer(a, b) for a, b in pairs if a.ndim > 1)
-
-
-def _layer(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, ""]:
-    """Distance of one layer's weights, whose last axis is the outputs."""
-    a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
-    norms = _norm(a) * _norm(b)
-    return jnp.sum(1 - jnp.sum(a * b, 0) / (norms + _SMALL))
+    return sum(layer(a, b) for a, b in pairs if a.ndim > 1)
 
 
 def _norm(x: Float[Array, "rows w"]) -> Float[Array, " w"]:
@@ -104,67 +102,48 @@ def matching_loss(
     return distance(gradient(synthetic), lax.stop_gradient(gradient(real)))
 
 
-def train(
-    params: Any,
-    key: Key[Array, ""],
-    images: Float[Array, "k f t 1"],
-    model: nn.Module,
-    config: MatchingConfig,
-    epochs: int,
-    augment: Callable[[Key[Array, ""], Array], Array] | None = None,
-) -> Any:
-    """Step 5: trains a network on the coreset, whose images are in class order.
-
-    ``key`` draws the order of the images and their augmentation.
-    """
-    c, batch = model.num_classes, config.network_batch
-    labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
-    steps = epochs * math.ceil(images.shape[0] / batch)
-    rows = batches.epoch_rows(key, images.shape[0], batch, 0, steps)
-
-    def body(params: Any, drawn: tuple[Array, Array]) -> tuple[Any, None]:
-        number, rows = drawn
-        clips = images[rows]
-        if augment:
-            clips = augment(jax.random.fold_in(key, number), clips)
-        grads = jax.grad(cross_entropy)(params, model, clips, labels[rows])
-        rate = config.network_learning_rate
-        return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
-
-    return lax.scan(body, params, (jnp.arange(steps), rows))[0]
-
-
 def make(config: Config, context: Context) -> Method:
     """Returns DC or DSA (``config.method``) on the context's devices."""
-    settings, stats = config.matching, context.normalization
-    model = matching_methods.make_model(settings, context.sizes.c, context.dtype)
+    settings, stats, c = config.matching, context.normalization, context.sizes.c
+    model = matching_methods.make_model(settings, c, context.dtype)
     outer, epochs = loops(config.coreset.samples_per_class, settings)
     is_dsa = config.method == "dsa"
+
+    def loss(params: Any, real: Array, synthetic: Array, label: Array) -> Array:
+        return matching_loss(params, model, real, synthetic, label)
+
+    def change(key: Array, images: Array) -> Array:
+        return augment.siamese(key, images, config.siamese, stats)
 
     def network(params: Any, step: Array, draw: Callable[[], Any]) -> Any:
         return lax.cond(step % outer == 0, draw, lambda: params)
 
-    def loss(
-        params: Any, key: Array, real: Array, synthetic: Array, label: Array
-    ) -> Array:
-        if is_dsa:
-            real, synthetic = matching_methods.augmented(
-                key, real, synthetic, config.siamese, stats
-            )
-        return matching_loss(params, model, real, synthetic, label)
+    def train(params: Any, key: Key[Array, ""], images: Array) -> Any:
+        """Step 5: the key draws the order of the images, and their augmentation."""
+        labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
+        steps = epochs * math.ceil(images.shape[0] / settings.network_batch)
+        rows = batches.epoch_rows(
+            key, images.shape[0], settings.network_batch, 0, steps
+        )
 
-    def augment(key: Array, images: Array) -> Array:
-        return siamese_each(key, images, config.siamese, stats)
+        def body(params: Any, drawn: tuple[Array, Array]) -> tuple[Any, None]:
+            number, rows = drawn
+            clips = images[rows]
+            if is_dsa:
+                clips = augment.siamese_each(
+                    jax.random.fold_in(key, number), clips, config.siamese, stats
+                )
+            grads = jax.grad(cross_entropy)(params, model, clips, labels[rows])
+            rate = settings.network_learning_rate
+            return jax.tree.map(lambda p, g: p - rate * g, params, grads), None
+
+        return lax.scan(body, params, (jnp.arange(steps), rows))[0]
 
     def after(params: Any, step: Array, key: Array, images: Array) -> Any:
-        if outer == 1:
-            return params
+        is_last = (step + 1) % outer == 0
+        return lax.cond(is_last, lambda: params, lambda: train(params, key, images))
 
-        def trained() -> Any:
-            change = augment if is_dsa else None
-            return train(params, key, images, model, settings, epochs, change)
-
-        return lax.cond((step + 1) % outer == 0, lambda: params, trained)
-
-    matched = Matched(model, network, loss, after)
+    matched = Matched(
+        model, loss, change if is_dsa else None, network, after if outer > 1 else None
+    )
     return matching_methods.make(settings, config.coreset.factor, context, matched)

@@ -22,11 +22,11 @@ class Params(NamedTuple):
     """The learnt parameters.
 
     Attributes:
-      images: ``[s, f, t, 1]``, before the preconditioner is applied.
-      labels: ``[s, c]`` soft labels, centred.
-      log_scale: ``[]`` logarithm of the Platt scale.
-      mel_map: ``[f, f]`` or None, the preconditioner along mel bins.
-      time_map: ``[t, t]`` or None, the preconditioner along frames.
+      images: before the preconditioner is applied.
+      labels: soft labels, centred.
+      log_scale: logarithm of the Platt scale.
+      mel_map: the preconditioner along mel bins; None: images are stored as learnt.
+      time_map: the preconditioner along frames.
     """
 
     images: Float[Array, "s f t 1"]
@@ -37,14 +37,7 @@ class Params(NamedTuple):
 
 
 class State(NamedTuple):
-    """State between steps: arrays only.
-
-    Attributes:
-      step: ``[]`` number of steps taken.
-      key: root key; step i uses ``fold_in(key, i)``.
-      params: learnt parameters.
-      opt_state: optimiser state.
-    """
+    """State between steps: arrays only. Step i uses ``fold_in(key, i)``."""
 
     step: Int[Array, ""]
     key: Key[Array, ""]
@@ -120,19 +113,15 @@ def make(coreset: CoresetConfig, config: OptimizerConfig, steps: int) -> Learner
     return Learner(init, update)
 
 
-def decode(params: Params) -> Float[Array, "s f t 1"]:
-    """Returns the stored images: ``mel_map @ image @ time_map^T``."""
-    if params.mel_map is None:
-        return params.images
-    return jnp.einsum(
-        "gf,sftk,ut->sguk",
-        params.mel_map,
-        params.images,
-        params.time_map,
-        precision="highest",
-    )
-
-
 def stored(params: Params) -> CoresetArrays:
-    """Returns the coreset of the learnt parameters, as stored."""
-    return CoresetArrays(decode(params), params.labels, params.log_scale)
+    """Returns the coreset as stored: images are ``mel_map @ image @ time_map^T``."""
+    images = params.images
+    if params.mel_map is not None:
+        images = jnp.einsum(
+            "gf,sftk,ut->sguk",
+            params.mel_map,
+            images,
+            params.time_map,
+            precision="highest",
+        )
+    return CoresetArrays(images, params.labels, params.log_scale)

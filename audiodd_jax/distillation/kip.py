@@ -78,8 +78,7 @@ def make(config: Config, context: Context) -> Method:
             f"{config.network.precision} is for random networks"
         )
     kernel = infinite_width.make_kernel(config.network, config.kip.kernel)
-    shape = (context.sizes.f, context.sizes.t)
-    at_most = infinite_width.pairs_at_once(shape, is_differentiated=True)
+    at_most = infinite_width.pairs_at_once(context.sizes.shape, is_differentiated=True)
     pairs = config.kip.pairs or at_most
     precision = jnp.dtype(config.rfad.kernel_precision)
     kernels = make_kernels(kernel, pairs, precision, context.mesh)

@@ -15,7 +15,6 @@ References:
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays, repeat_labels
 from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.kernels import ridge
 from audiodd_jax.runtime import devices
 
 # Training clips at once.
@@ -40,7 +39,7 @@ def solve(
     start: CoresetArrays,
     data: Dataset,
     coreset: CoresetConfig,
-    scoring: ridge_scoring.Scoring,
+    scoring: ridge.Scoring,
     mesh: Mesh,
     *,
     by_recording: bool = False,
@@ -57,7 +56,22 @@ def solve(
     if by_recording:
         weights = batches.recording_weights(clips, c)
     weights /= weights.mean()
-    products = _products(scoring, mesh)
+
+    @functools.partial(jax.jit, out_shardings=devices.replicated(mesh))
+    def products(
+        key: Key[Array, ""],
+        images: Float[Array, "k f t 1"],
+        shared: Float[Array, "k s"],
+        clips: Float[Array, "b f t 1"],
+        targets: Float[Array, "b c"],
+        weights: Float[Array, " b"],
+    ) -> tuple[Float[Array, "s s"], Float[Array, "s c"]]:
+        """The sums over clips ``A^T W A`` and ``A^T W Y``."""
+        a = ridge.predict_images(key, clips, images, shared, scoring, mesh)
+        weighted = a.T * weights
+        dot = functools.partial(jnp.dot, precision="highest")
+        return dot(weighted, a), dot(weighted, targets)
+
     fixed = devices.replicate((key, images, repeat_labels(eye, factor)), mesh)
     total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
     for first in range(0, len(clips.labels), _CLIPS):
@@ -72,25 +86,3 @@ def solve(
             total[0] + prior * eye, total[1] + prior * start.labels, assume_a="pos"
         )
     return start._replace(labels=labels)
-
-
-def _products(
-    scoring: ridge_scoring.Scoring, mesh: Mesh
-) -> Callable[..., tuple[Array, Array]]:
-    """Returns a compiled program of the sums over clips ``A^T W A`` and ``A^T W Y``."""
-
-    @functools.partial(jax.jit, out_shardings=devices.replicated(mesh))
-    def products(
-        key: Key[Array, ""],
-        images: Float[Array, "k f t 1"],
-        shared: Float[Array, "k s"],
-        clips: Float[Array, "b f t 1"],
-        targets: Float[Array, "b c"],
-        weights: Float[Array, " b"],
-    ) -> tuple[Float[Array, "s s"], Float[Array, "s c"]]:
-        a = ridge_scoring.predict(key, clips, images, shared, scoring, mesh)
-        weighted = a.T * weights
-        dot = functools.partial(jnp.dot, precision="highest")
-        return dot(weighted, a), dot(weighted, targets)
-
-    return products

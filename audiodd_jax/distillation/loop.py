@@ -8,7 +8,7 @@ uninterrupted one.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,27 +17,24 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import AugmentConfig, Config, CoresetConfig, LoopConfig
+from audiodd_jax.config import Config, CoresetConfig
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import cost, label_solve, memory_plan, registry
-from audiodd_jax.distillation.cost import Problem
+from audiodd_jax.distillation import cost, label_solve, registry, steps
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.distillation.steps import make_chunk, make_validate
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
-from audiodd_jax.features.batches import Draw
-from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.kernels.random_kernels import Plan
-from audiodd_jax.kernels.ridge_scoring import Score, Scoring
+from audiodd_jax.kernels.ridge import Score, Scoring
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.runtime.train_loop import RunLog, Task, train_loop
+from audiodd_jax.runtime.train_loop import Outcome, RunLog, Task, train_loop
 
 # Scores a coreset on the validation clips.
 Validate = Callable[[CoresetArrays], Score]
+Metrics = dict[str, Array]
 
 
 class Keys(NamedTuple):
@@ -48,12 +45,6 @@ class Keys(NamedTuple):
     batch: Key[Array, ""]
     validation: Key[Array, ""]
     labels: Key[Array, ""]
-
-    @classmethod
-    def from_seed(cls, seed: int) -> "Keys":
-        """Returns the keys of a seed."""
-        root = jax.random.key(seed)
-        return cls(*(jax.random.fold_in(root, i) for i in range(len(cls._fields))))
 
 
 class LoopState(NamedTuple):
@@ -117,14 +108,18 @@ def distill(
             "--config.rfad.kernel_precision=float64 needs jax.config.jax_enable_x64, "
             "which the command line sets by itself"
         )
-    keys, coreset, loop = Keys.from_seed(config.seed), config.coreset, config.loop
-    classes = data.num_classes
-    mesh = mesh or registry.make_mesh(config.method, classes, config.rfad.networks)
+    root, coreset = jax.random.key(config.seed), config.coreset
+    keys = Keys(*(jax.random.fold_in(root, i) for i in range(len(Keys._fields))))
+    networks = config.rfad.networks
+    mesh = mesh or registry.make_mesh(config.method, data.num_classes, networks)
     embedding = selection.Embedding(config.network, config.evaluation.networks)
-    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
-    validate = make_validate(
-        keys.validation, data.validation, scoring, coreset.factor, mesh
-    )
+    scoring = Scoring.from_config(config)
+    validate = None
+    if len(data.validation.labels):
+        # Always with the same networks.
+        program = steps.validation_program(scoring, coreset.factor, mesh)
+        held_out, key = devices.replicate((data.validation, keys.validation), mesh)
+        validate = lambda arrays: program(arrays, held_out, key, scoring.regularizer)
     if config.method in SELECTION:
         return _select(
             config.method, keys.initial, data, coreset, embedding, validate, run
@@ -144,90 +139,82 @@ def distill(
                 coreset,
                 scoring,
                 mesh,
-                by_recording=loop.draw == "recordings",
+                by_recording=config.loop.draw == "recordings",
             )
-    _check(config.method, config.augment, data)
-    scored = len(data.validation.labels) + len(data.test.labels)
-    count = len(data.train.labels)
-    sizes = cost.sizes_of(config, data.image_shape, classes, count, scored)
-    plan = _shared_plan(cost.problem_of(config, sizes), mesh)
-    context = Context(sizes, data.normalization, mesh, plan)
-    method = registry.get_method(config.method)(config, context)
-    draw = _draw(method, loop, data)
-    stats = data.normalization
-    chunk = make_chunk(method, draw, config.augment, stats, data.noise, mesh)
-    chunk = functools.partial(chunk, key=devices.replicate(keys.batch, mesh))
-    source = functools.partial(_batches, data.train, draw, keys.batch, loop, mesh)
-    task = Task(
-        name=config.method,
-        start=functools.partial(_start_at, chunk, source),
-        validate=functools.partial(_validate, method, validate, loop.keep),
-        is_done=functools.partial(_is_patience_over, loop.patience * loop.eval_every),
-        advice=registry.advice(config.method),
-        metric=data.metric,
-    )
-    state = devices.replicate(_first_state(method, keys.method, first), mesh)
-    outcome = train_loop(task, state, loop, run)
+    if config.augment.background and data.noise is None:
+        raise UserError(
+            "--config.augment.background needs background noise, which "
+            f"{data.name} does not have"
+        )
+    registry.check_labels(config.method, data.has_tags)
+    outcome = _learn(config, data, keys, first, validate, mesh, run)
     # On this process's own device: from here on each process works alone.
     best = jax.tree.map(jnp.asarray, jax.device_get(outcome.state.best))
     best_step = int(outcome.state.best_step)
     return Distilled(start, best, best_step, outcome.step, outcome.history)
 
 
-def _check(method: str, config: AugmentConfig, data: Dataset) -> None:
-    """Checks that the data has what the method and the augmentation need.
-
-    Raises:
-      UserError: it does not.
-    """
-    if config.background and data.noise is None:
-        raise UserError(
-            "--config.augment.background needs background noise, which "
-            f"{data.name} does not have"
-        )
-    registry.check_labels(method, data.has_tags)
-
-
-def _shared_plan(problem: Problem, mesh: Mesh) -> Plan:
-    """Returns one plan for all processes.
-
-    Hosts may have different memory, and must run the same program.
-    """
-
-    def choose() -> list[Any]:
-        return list(memory_plan.for_device(problem, devices.grid_of(mesh)))
-
-    return Plan(*multiprocess.from_process_zero(choose))
-
-
-def _draw(method: Method, config: LoopConfig, data: Dataset) -> Draw:
-    """Returns what draws the clips of a batch.
+def _learn(
+    config: Config,
+    data: Dataset,
+    keys: Keys,
+    first: CoresetArrays,
+    validate: Validate | None,
+    mesh: Mesh,
+    run: RunDirectory | None,
+) -> Outcome:
+    """Takes the steps of a method.
 
     Raises:
       UserError: the method draws clips of every class, and a class has too few.
     """
+    train, classes, loop = data.train, data.num_classes, config.loop
+    scored = len(data.validation.labels) + len(data.test.labels)
+    sizes = cost.sizes_of(config, data.image_shape, classes, len(train.labels), scored)
+    problem, grid = cost.problem_of(config, sizes), devices.grid_of(mesh)
+    # Hosts may have different memory, and must run the same program.
+    plan = multiprocess.from_process_zero(
+        lambda: list(cost.plan_for_device(problem, grid))
+    )
+    stats = data.normalization
+    context = Context(sizes, stats, mesh, Plan(*plan))
+    method = registry.get_method(config.method)(config, context)
     if method.draw:
-        selection.check_counts(data.train.labels, data.class_names)
-        return method.draw
-    if config.draw == "recordings":
-        return batches.by_recording(data.num_classes, config.batch_size)
-    return batches.uniform(config.batch_size)
+        selection.check_counts(train.labels, data.class_names)
+        draw = method.draw
+    elif loop.draw == "recordings":
+        draw = batches.by_recording(classes, loop.batch_size)
+    else:
+        draw = batches.uniform(loop.batch_size)
+    chunk = steps.make_chunk(method, draw, config.augment, stats, data.noise, mesh)
+    key = devices.replicate(keys.batch, mesh)
 
+    def start_at(step: int) -> Callable[[LoopState, int], tuple[LoopState, Metrics]]:
+        """Returns what advances the state by a chunk, from ``step`` on."""
+        if train.is_on_host:
+            draw_rows = lambda root, step: draw(batches.step_keys(root, step)[0], train)
+            labels, span = np.asarray(train.labels), (step, loop.steps, loop.log_every)
+            drawn = batches.stream(train, labels, draw_rows, keys.batch, *span)
+        else:
+            drawn = itertools.repeat(devices.replicate(train, mesh))
 
-def _batches(
-    train: Clips,
-    draw: Draw,
-    root: Key[Array, ""],
-    config: LoopConfig,
-    mesh: Mesh,
-    step: int,
-) -> Iterator[Any]:
-    """Returns each chunk's data from ``step`` on: the split, or streamed batches."""
-    if not train.is_on_host:
-        return itertools.repeat(devices.replicate(train, mesh))
-    draw_rows = lambda root, step: draw(batches.step_keys(root, step)[0], train)
-    span = (step, config.steps, config.log_every)
-    return batches.stream(train, np.asarray(train.labels), draw_rows, root, *span)
+        def advance(state: LoopState, length: int) -> tuple[LoopState, Metrics]:
+            method_state, metrics = chunk(state.method, next(drawn), length, key)
+            return state._replace(method=method_state), metrics
+
+        return advance
+
+    patience = loop.patience * loop.eval_every
+    task = Task(
+        name=config.method,
+        start=start_at,
+        validate=functools.partial(_validate, method, validate, loop.keep),
+        is_done=lambda state, step: 0 < patience <= step - int(state.best_step),
+        advice=registry.advice(config.method),
+        metric=data.metric,
+    )
+    state = devices.replicate(_first_state(method, keys.method, first), mesh)
+    return train_loop(task, state, loop, run)
 
 
 def _first_state(
@@ -242,26 +229,6 @@ def _first_state(
         best_accuracy=jnp.float32(-1),
         best_loss=jnp.float32(jnp.inf),
     )
-
-
-def _start_at(
-    chunk: Callable[..., tuple[Any, dict[str, Array]]],
-    source: Callable[[int], Iterator[Any]],
-    step: int,
-) -> Callable[[LoopState, int], tuple[LoopState, dict[str, Array]]]:
-    """Returns what advances the state by a chunk, from ``step`` on."""
-    drawn = source(step)
-
-    def advance(state: LoopState, length: int) -> tuple[LoopState, dict[str, Array]]:
-        method_state, metrics = chunk(state.method, next(drawn), length)
-        return state._replace(method=method_state), metrics
-
-    return advance
-
-
-def _is_patience_over(patience: int, state: LoopState, step: int) -> bool:
-    """Returns whether ``patience`` steps, if any, have passed since the best."""
-    return 0 < patience <= step - int(state.best_step)
 
 
 def _copy(tree: Any) -> Any:

@@ -16,16 +16,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import MatchingConfig, SiameseConfig
+from audiodd_jax.config import MatchingConfig
 from audiodd_jax.coreset.arrays import CoresetArrays, unpack
 from audiodd_jax.distillation.method import Context, Method
-from audiodd_jax.features import augment, batches
+from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.classifier import ConvNet
 from audiodd_jax.runtime import devices
@@ -35,15 +33,10 @@ _CHANGE, _NETWORK, _TRAIN = range(3)
 
 
 class State(NamedTuple):
-    """State between steps: arrays only.
+    """State between steps: arrays only. Step i draws from ``fold_in(key, i)``.
 
-    Attributes:
-      step: ``[]`` steps taken.
-      key: root key; step i draws from ``fold_in(key, i)``.
-      images: ``[s, f, t, 1]`` stored images, in class order.
-      labels: ``[s, c]`` centred, constant.
-      opt_state: momentum of the images.
-      network: parameters of the current network.
+    Stored images are in class order, and their centred labels constant. ``network`` has
+    the parameters of the current network.
     """
 
     step: Int[Array, ""]
@@ -59,17 +52,20 @@ class Matched(NamedTuple):
 
     Attributes:
       model: the network.
+      loss: ``(network, real, synthetic, class) -> loss`` of one class's clips.
+      augment: ``(key, images) -> images``, by the same changes for the same key; None:
+        real and synthetic clips as they are.
       network: ``(network, step, draw) -> network`` before the step; ``draw()`` returns
         a fresh one.
-      loss: ``(network, key, real, synthetic, class) -> loss`` of one class's clips.
       after: ``(network, step, key, images) -> network`` after the step, from all
-        synthetic clips.
+        synthetic clips; None: the same network.
     """
 
     model: nn.Module
+    loss: Callable[[Any, Array, Array, Array], Array]
+    augment: Callable[[Key[Array, ""], Array], Array] | None
     network: Callable[[Any, Array, Callable[[], Any]], Any]
-    loss: Callable[[Any, Array, Array, Array, Array], Array]
-    after: Callable[[Any, Array, Array, Array], Any]
+    after: Callable[[Any, Array, Array, Array], Any] | None = None
 
 
 def make_model(
@@ -95,47 +91,6 @@ def fresh(
     return jax.tree.map(lambda p: p.astype(images.dtype), params)
 
 
-def augmented(
-    key: Key[Array, ""],
-    real: Float[Array, "r f t 1"],
-    synthetic: Float[Array, "k f t 1"],
-    config: SiameseConfig,
-    stats: Normalization,
-) -> tuple[Float[Array, "r f t 1"], Float[Array, "k f t 1"]]:
-    """Returns real and synthetic clips under the same augmentation."""
-    change = augment.siamese
-    return change(key, real, config, stats), change(key, synthetic, config, stats)
-
-
-def class_gradients(
-    matched: Matched,
-    key: Key[Array, ""],
-    network: Any,
-    real: Float[Array, "c r f t 1"],
-    stored: Float[Array, "c k f t 1"],
-    factor: int,
-    mesh: Mesh | None,
-) -> tuple[Float[Array, " c"], Float[Array, "c k f t 1"]]:
-    """Returns the loss of every class, and its gradient by the stored images."""
-
-    def class_loss(
-        images: Array, network: Any, label: Array, real: Array
-    ) -> Float[Array, ""]:
-        synthetic = unpack(images, factor)
-        class_key = jax.random.fold_in(key, label)
-        return matched.loss(network, class_key, real, synthetic, label)
-
-    def own_classes(slots: tuple[Array, Array, Array], network: Any) -> tuple:
-        def one_class(slot: tuple[Array, Array, Array]) -> tuple:
-            label, real, images = slot
-            return jax.value_and_grad(class_loss)(images, network, label, real)
-
-        return lax.map(one_class, slots)
-
-    slots = (jnp.arange(real.shape[0]), real, stored)
-    return devices.shard_rows(own_classes, mesh, devices.NETWORKS)(slots, network)
-
-
 def make(
     config: MatchingConfig, factor: int, context: Context, matched: Matched
 ) -> Method:
@@ -149,28 +104,48 @@ def make(
         network = fresh(key, model, start.images)
         return State(first, key, start.images, start.labels, opt_state, network)
 
+    def class_loss(
+        images: Float[Array, "k f t 1"],
+        network: Any,
+        key: Key[Array, ""],
+        label: Int[Array, ""],
+        real: Float[Array, "r f t 1"],
+    ) -> Float[Array, ""]:
+        clips = real, unpack(images, factor)
+        if matched.augment:
+            key = jax.random.fold_in(key, label)
+            clips = (matched.augment(key, x) for x in clips)
+        return matched.loss(network, *clips, label)
+
     def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         change_key, network_key, train_key = (
             jax.random.fold_in(key, use) for use in (_CHANGE, _NETWORK, _TRAIN)
         )
-
-        def draw() -> Any:
-            return fresh(network_key, model, state.images)
-
+        draw = lambda: fresh(network_key, model, state.images)
         network = matched.network(state.network, state.step, draw)
         real, stored = (
             x.reshape(num_classes, -1, *x.shape[1:])
             for x in (batch.images, state.images)
         )
-        losses, grads = class_gradients(
-            matched, change_key, network, real, stored, factor, context.mesh
-        )
+
+        def own_classes(slots: tuple[Array, Array, Array], network: Any) -> tuple:
+            def one_class(slot: tuple[Array, Array, Array]) -> tuple:
+                label, real, images = slot
+                gradient = jax.value_and_grad(class_loss)
+                return gradient(images, network, change_key, label, real)
+
+            return lax.map(one_class, slots)
+
+        by_class = devices.shard_rows(own_classes, context.mesh, devices.NETWORKS)
+        slots = jnp.arange(num_classes), real, stored
+        losses, grads = by_class(slots, network)
         grads = grads.reshape(state.images.shape)
         updates, opt_state = tx.update(grads, state.opt_state)
         images = optax.apply_updates(state.images, updates)
-        synthetic = unpack(images, factor)
-        network = matched.after(network, state.step, train_key, synthetic)
+        if matched.after:
+            synthetic = unpack(images, factor)
+            network = matched.after(network, state.step, train_key, synthetic)
         metrics = {"loss": losses.mean(), "gradient_norm": optax.global_norm(grads)}
         state = state._replace(
             step=state.step + 1, images=images, opt_state=opt_state, network=network

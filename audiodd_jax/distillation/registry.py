@@ -1,14 +1,13 @@
 """The distillation methods by name."""
 
-import functools
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import Mesh
 
-from audiodd_jax.config import Config, DataConfig, extensions
+from audiodd_jax.config import DataConfig, extensions
 from audiodd_jax.config.names import MATCHING
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import (
@@ -18,7 +17,7 @@ from audiodd_jax.distillation import (
     kip,
     rfad,
 )
-from audiodd_jax.distillation.method import Context, Make, Method
+from audiodd_jax.distillation.method import Make
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import devices
 
@@ -42,8 +41,13 @@ def get_method(name: str) -> Make:
     if name in METHODS:
         return METHODS[name]
     make = extensions.load(extensions.METHODS, name)
-    if not _takes_three(make):
+    try:
+        parameters = inspect.signature(make).parameters.values()
+    except (TypeError, ValueError):  # a callable without a signature
         return make
+    if len([p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]) <= 2:
+        return make
+    # As up to version 0.1.
     warnings.warn(
         f"the method {name!r} is built by make(config, sizes, normalization), which "
         "the next version will not call: make(config, context) has them as "
@@ -51,20 +55,7 @@ def get_method(name: str) -> Make:
         FutureWarning,
         stacklevel=2,
     )
-    return functools.partial(_make_by_three, make)
-
-
-def _takes_three(make: Callable) -> bool:
-    """Returns whether a function takes three arguments, as up to version 0.1."""
-    try:
-        parameters = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):  # a callable without a signature
-        return False
-    return len([p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]) > 2
-
-
-def _make_by_three(make: Callable, config: Config, context: Context) -> Method:
-    return make(config, context.sizes, context.normalization)
+    return lambda config, context: make(config, context.sizes, context.normalization)
 
 
 def check_labels(method: str, has_tags: bool) -> None:

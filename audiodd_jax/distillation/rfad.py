@@ -5,7 +5,7 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
 1. draws ``n`` fresh random convolutional networks phi_1..phi_n;
 2. forms the kernels, a Monte Carlo estimate of the NNGP kernel,
        k_bs = w/(n d) sum_i phi_i(x_B) phi_i(x_S)^T + b^2,   k_ss in the same way
-   (``kernels.random_features`` describes the readouts);
+   (``kernels.random_kernels`` describes the readouts);
 3. predicts the batch by kernel ridge regression from the coreset,
        y_hat_B = k_bs (k_ss + lambda tr(k_ss)/s I)^-1 y_S;
 4. computes the loss

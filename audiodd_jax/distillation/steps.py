@@ -1,14 +1,13 @@
 """Compiled programs of every method: chunks of steps, and validation."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Key, Num
+from jaxtyping import Array, Float, Num
 
 from audiodd_jax.config import AugmentConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -18,8 +17,8 @@ from audiodd_jax.features.augment import augment
 from audiodd_jax.features.batches import Draw, Streamed
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.kernels import ridge_scoring
-from audiodd_jax.kernels.ridge_scoring import Score, Scoring
+from audiodd_jax.kernels import ridge
+from audiodd_jax.kernels.ridge import Score, Scoring
 from audiodd_jax.runtime import devices
 
 
@@ -64,26 +63,8 @@ def make_chunk(
     return chunk
 
 
-def make_validate(
-    key: Key[Array, ""], data: Clips, scoring: Scoring, factor: int, mesh: Mesh
-) -> Callable[[CoresetArrays], Score] | None:
-    """Returns what scores a coreset on validation clips, always with the same networks.
-
-    None if there are no validation clips.
-    """
-    if not len(data.labels):
-        return None
-    program = validation_program(scoring, factor, mesh)
-    data, key = devices.replicate((data, key), mesh)
-
-    def validate(arrays: CoresetArrays) -> Score:
-        return program(arrays, data, key, scoring.regularizer)
-
-    return validate
-
-
 def validation_program(scoring: Scoring, factor: int, mesh: Mesh) -> jax.stages.Wrapped:
-    """The program of ``make_validate``: ``(arrays, data, key, regularizer)``."""
+    """Returns ``(arrays, data, key, regularizer) -> score`` of a coreset, compiled."""
 
     def score(
         arrays: CoresetArrays,
@@ -93,10 +74,10 @@ def validation_program(scoring: Scoring, factor: int, mesh: Mesh) -> jax.stages.
     ) -> Score:
         arrays = arrays.unpack(factor)
         settings = scoring._replace(regularizer=regularizer)
-        predictions = ridge_scoring.predict(
+        predictions = ridge.predict_images(
             key, data.images, arrays.images, arrays.labels, settings, mesh
         )
-        return ridge_scoring.score(predictions, data.labels, data.recordings)
+        return ridge.score(predictions, data.labels, data.recordings)
 
     # Key and regulariser are arguments: runs that differ in them share the program.
     return jax.jit(score, out_shardings=devices.replicated(mesh))

@@ -15,7 +15,7 @@ from audiodd_jax.active_learning import rounds
 from audiodd_jax.config import presets
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.subsets import Subset
-from audiodd_jax.distillation import cost, memory_plan, registry
+from audiodd_jax.distillation import cost, registry
 from audiodd_jax.distillation.cost import Cost
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import compilers, programs
@@ -48,7 +48,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
     mesh = mesh or registry.make_mesh(config.method, sizes.c, networks)
     grid, device = devices.grid_of(mesh), mesh.local_mesh.devices.flat[0]
     problem = cost.problem_of(config, sizes)
-    plan = memory_plan.for_device(problem, grid, device)
+    plan = cost.plan_for_device(problem, grid, device)
     # The compiler knows better than the estimate that chose the plan.
     step = programs.compiled_bytes(work, mesh, plan)
     memory = memory_of(device)
@@ -90,7 +90,7 @@ def distillation(work: Workload, target: Target) -> Rows:
     if work.config.method in ("rfad", "frepo"):
         chip, problem = target.chip, cost.problem_of(work.config, work.sizes)
         grid = devices.choose_grid(target.size, problem.networks)
-        plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
+        plan = cost.choose_plan(problem, grid, chip.kind, chip.memory)
         predicted = cost.predict(problem, grid, plan, chip.kind)
         text = f"{_shared(problem.networks, grid)}; at once {_at_once(plan)}"
         rows.append(("devices", f"{target.size} x {target.name}: {text}"))

@@ -22,7 +22,7 @@ from audiodd_jax.active_learning import coverage, monte_carlo, query
 from audiodd_jax.config import AugmentConfig, FeaturesConfig
 from audiodd_jax.config.names import MATCHING
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import cost, memory_plan, registry, steps
+from audiodd_jax.distillation import cost, registry, steps
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.errors import UserError
@@ -34,7 +34,7 @@ from audiodd_jax.forecast import compilers, hlo, targets
 from audiodd_jax.forecast.targets import Chip, Target
 from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.kernels.random_kernels import Plan
-from audiodd_jax.kernels.ridge_scoring import Scoring
+from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.networks import models
 from audiodd_jax.runtime import devices, environment, signals
 from audiodd_jax.runtime.devices import BATCH, NETWORKS
@@ -122,7 +122,7 @@ def distillation_step(work: Workload, mesh: Mesh, chip: Chip | None) -> Program:
     config, sizes, plan = work.config, work.sizes, Plan()
     if chip:
         problem, grid = cost.problem_of(config, sizes), devices.grid_of(mesh)
-        plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
+        plan = cost.choose_plan(problem, grid, chip.kind, chip.memory)
     chunk, state = _chunk(work, mesh, plan, config.augment)
     length = min(config.loop.log_every, config.loop.steps)
     if sizes.train:
@@ -151,7 +151,7 @@ def compiled_bytes(work: Workload, mesh: Mesh, plan: Plan) -> int:
 def coreset_validation(work: Workload, mesh: Mesh) -> Program:
     """The validation of a coreset between steps of ``audiodd distill``."""
     config, factor = work.config, work.config.coreset.factor
-    scoring = Scoring.from_config(config.network, config.evaluation, config.rfad)
+    scoring = Scoring.from_config(config)
     function = steps.validation_program(scoring, factor, mesh)
     coreset = _coreset(work.sizes, factor)
     clips = _clips(work.sizes, work.validation)
@@ -162,7 +162,7 @@ def coreset_validation(work: Workload, mesh: Mesh) -> Program:
 def coreset_scoring(work: Workload, mesh: Mesh) -> Program:
     """The test of a coreset by kernel regression."""
     config, sizes = work.config, work.sizes
-    scoring = Scoring.for_test(config.network, config.evaluation, config.rfad)
+    scoring = Scoring.from_config(config, is_test=True)
     seed, clips = _array(dtype=jnp.int32), _clips(sizes, work.tested)
     function = evaluation.regression_program(scoring, mesh)
     return Program(function, (seed, _coreset(sizes), clips), mesh)

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,32 +66,44 @@ def matrix(
     a, b = infinite_width.tile_shape(pairs, *shape)
     if is_gram:
         a = b = min(a, b)
-    mesh = devices.make_mesh() if mesh is None else mesh
-    mesh = devices.make_mesh(devices=list(mesh.devices.flat))
+    mesh = devices.make_mesh(devices=None if mesh is None else list(mesh.devices.flat))
     compute = _make_compute(config, kind, (a, b), mesh)
     inputs = devices.replicate((x1, x2), mesh)
-
     file = folder / f"{kind}-{_digest(config, kind, x1, x2)}.npz" if folder else None
-    store = _TileStore(file, shape, (a, b), is_gram)
-    missing, count = store.missing(), len(store.tiles)
-    done = count - len(missing)
+    values = _load(file, shape)
+    # Of a Gram matrix, only tiles on and above the diagonal.
+    tiles = [
+        (slice(i, i + a), slice(j, j + b))
+        for i in range(0, shape[0], a)
+        for j in range(i if is_gram else 0, shape[1], b)
+    ]
+    missing = [tile for tile in tiles if np.isnan(values[tile]).any()]
+    count, done = len(tiles), len(tiles) - len(missing)
     if done:
         _log.info("%d of %d tiles are already computed", done, count)
     bar = tqdm(total=count, initial=done, desc=kind, unit="tile", disable=None)
+    saved = time.monotonic()
     with deferred_signals() as stop_signal, bar:
         while missing:
             now, missing = missing[: mesh.size], missing[mesh.size :]
             # Devices without a tile repeat another one.
             padded = (now * mesh.size)[: mesh.size]
-            values = np.asarray(compute(np.array(padded, np.int32), *inputs))
-            for tile, value in zip(now, values[: len(now)], strict=True):
-                store.put(tile, value)
+            starts = [(i.start, j.start) for i, j in padded]
+            results = np.asarray(compute(np.array(starts, np.int32), *inputs))
+            for tile, result in zip(now, results[: len(now)], strict=True):
+                target = values[tile]
+                # Rows and columns beyond the matrix are dropped.
+                target[...] = result[: target.shape[0], : target.shape[1]]
             bar.update(len(now))
             stopping = stop_signal()
-            store.save(at_once=bool(stopping) or not missing)
+            is_due = time.monotonic() - saved > _SAVE_SECONDS
+            if file and (is_due or stopping or not missing):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_npz(file, kernel=values)
+                saved = time.monotonic()
             if stopping:
                 raise Interrupted(stopping, count - len(missing), "tile")
-    return store.matrix()
+    return np.triu(values) + np.triu(values, 1).T if is_gram else values
 
 
 def _make_compute(
@@ -128,68 +139,6 @@ def _digest(
     for x in (x1, x2):
         digest.update(np.ascontiguousarray(x).tobytes())
     return digest.hexdigest()[:16]
-
-
-class _Tile(NamedTuple):
-    """The first row and column of a rectangle of the matrix."""
-
-    row: int
-    column: int
-
-
-class _TileStore:
-    """A float32 matrix that is computed and saved in tiles; missing entries are NaN.
-
-    Args:
-      file: where finished tiles are saved and loaded from; None: memory only.
-      shape: shape of the matrix.
-      sides: shape of a tile; tiles at the end are cut off.
-      is_symmetric: compute only tiles on and above the diagonal.
-    """
-
-    def __init__(
-        self,
-        file: Path | None,
-        shape: tuple[int, int],
-        sides: tuple[int, int],
-        is_symmetric: bool,
-    ):
-        self._file, self._sides, self._is_symmetric = file, sides, is_symmetric
-        self._values = _load(file, shape)
-        self._saved = time.monotonic()
-        a, b = sides
-        self.tiles = [
-            _Tile(i, j)
-            for i in range(0, shape[0], a)
-            for j in range(i if is_symmetric else 0, shape[1], b)
-        ]
-
-    def _slices(self, tile: _Tile) -> tuple[slice, slice]:
-        a, b = self._sides
-        return slice(tile.row, tile.row + a), slice(tile.column, tile.column + b)
-
-    def missing(self) -> list[_Tile]:
-        """Returns the tiles that are not computed yet."""
-        return [t for t in self.tiles if np.isnan(self._values[self._slices(t)]).any()]
-
-    def put(self, tile: _Tile, values: Float[np.ndarray, "a b"]) -> None:
-        """Stores a tile; rows and columns beyond the matrix are dropped."""
-        target = self._values[self._slices(tile)]
-        target[...] = values[: target.shape[0], : target.shape[1]]
-
-    def save(self, *, at_once: bool) -> None:
-        """Writes the file if ``at_once``, or if the last write was a while ago."""
-        is_due = at_once or time.monotonic() - self._saved > _SAVE_SECONDS
-        if self._file and is_due:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            save_npz(self._file, kernel=self._values)
-            self._saved = time.monotonic()
-
-    def matrix(self) -> Float[np.ndarray, "a b"]:
-        """Returns the finished matrix."""
-        if not self._is_symmetric:
-            return self._values
-        return np.triu(self._values) + np.triu(self._values, 1).T
 
 
 def _load(file: Path | None, shape: tuple[int, int]) -> Float[np.ndarray, "a b"]:

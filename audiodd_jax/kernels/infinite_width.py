@@ -1,6 +1,6 @@
 """Exact kernels of the infinitely wide random networks, NNGP and NTK.
 
-``kernels.random_features`` estimates the NNGP kernel by drawing networks. As their
+``kernels.random_kernels`` estimates the NNGP kernel by drawing networks. As their
 width grows, the estimate converges to the kernel that neural-tangents computes here
 layer by layer. The readouts are those of the random networks: ``flatten``,
 ``time_mean``, and ``dense``, whose expected kernel is that of ``flatten``.

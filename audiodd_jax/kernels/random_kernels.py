@@ -1,8 +1,22 @@
-"""Kernels of a batch and a coreset under fresh random networks, over all devices.
+"""Monte Carlo estimate of the NNGP kernel from random convolutional networks.
+
+Each of ``n`` networks maps an input to features phi_n(x), ``d`` numbers. The analytic
+readouts (``flatten``, ``time_mean``) give
+
+    k(x, x') = weight_variance / (n d) * sum_n phi_n(x) . phi_n(x') + bias_std^2,
+
+the covariance of a dense layer on top with Gaussian weights and biases. The ``dense``
+readout draws that layer, with m outputs, and averages its products:
+
+    k(x, x') = 1 / (n m) * sum_n head_n(x) . head_n(x').
 
 ``make`` returns a plain function of arrays, ``kernels(key, x_b, x_s) -> (k_bs, k_ss)``,
 which can be differentiated in ``x_s``. Inside, devices share the networks and the rows
 of the batch: each draws its networks and sums their products, and the sums are added.
+
+References:
+  Loo et al., NeurIPS 2022, equation 5 and algorithm 1; Novak et al., *Bayesian Deep
+  Convolutional Networks with Many Channels are Gaussian Processes*, ICLR 2019.
 """
 
 from collections.abc import Callable
@@ -17,7 +31,6 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import random_features
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import BATCH, NETWORKS, Grid, grid_of, padded_rows
 from audiodd_jax.runtime.memory import in_chunks
@@ -46,13 +59,55 @@ class Kernels(NamedTuple):
     ss: Float[Array, "s s"]
 
 
-# Draws a network by its number.
-Draw = Callable[[Int[Array, ""]], random_conv.ConvParams]
 KernelFunction = Callable[
     [Key[Array, ""], Float[Array, "b f t 1"], Float[Array, "s f t 1"]], Kernels
 ]
 
 _ONE_DEVICE, _PLAN = Grid(), Plan()
+
+
+def sample_networks(
+    key: Key[Array, ""],
+    num_networks: int,
+    input_shape: tuple[int, int],
+    config: RandomNetworkConfig,
+) -> random_conv.ConvParams:
+    """Draws ``n`` networks, stacked along a leading axis.
+
+    Their keys are folded by index, so that they do not depend on ``n``.
+    """
+
+    def draw(number: Int[Array, ""]) -> random_conv.ConvParams:
+        return random_conv.init(jax.random.fold_in(key, number), input_shape, config)
+
+    return jax.vmap(draw)(jnp.arange(num_networks))
+
+
+def features(
+    networks: random_conv.ConvParams,
+    x: Float[Array, "b f t 1"],
+    config: RandomNetworkConfig,
+) -> Float[Array, "n b d"]:
+    """Computes features of ``x`` under every network, one network at a time."""
+    return lax.map(lambda params: random_conv.apply(params, x, config), networks)
+
+
+def accumulate(
+    phi_a: Float[Array, "a d"], phi_b: Float[Array, "b d"]
+) -> Float[Array, "a b"]:
+    """Computes a network's term of the kernel sum, in float32 or wider."""
+    wide = jnp.promote_types(phi_a.dtype, jnp.float32)
+    phi_a, phi_b = phi_a.astype(wide), phi_b.astype(wide)
+    return jnp.dot(phi_a, phi_b.T, precision=lax.Precision.HIGHEST)
+
+
+def scale_kernel(
+    total: Float[Array, "a b"], n: int, d: int, config: RandomNetworkConfig
+) -> Float[Array, "a b"]:
+    """Scales the sum over ``n`` networks of products of ``d`` features."""
+    if config.readout == "dense":
+        return total / (n * d)
+    return config.weight_variance / (n * d) * total + config.bias_std**2
 
 
 def make(
@@ -65,9 +120,8 @@ def make(
 ) -> KernelFunction:
     """Returns the kernel function of ``num_networks`` networks drawn from its key.
 
-    Args:
-      precision: least precision of the kernels.
-      mesh: devices that share the work; None: one device.
+    ``precision`` is the least precision of the kernels. The devices of ``mesh`` share
+    the work; None: one device.
     """
 
     def sums(key: Key[Array, ""], x_b: Array, x_s: Array, grid: Grid) -> Kernels:
@@ -79,49 +133,43 @@ def make(
         wide = jnp.promote_types(x_s.dtype, precision)
         return network_sums(draw, numbers, x_b, x_s, network, wide, plan, grid)
 
-    def kernels(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
-        total = sum_over_devices(sums, mesh)(key, x_b, x_s)
-        d = random_conv.num_features(x_b.shape[1:3], network)
-        scaled = (
-            random_features.scale_kernel(k, num_networks, d, network) for k in total
-        )
-        return Kernels(*scaled)
-
-    return kernels
+    return average(sums, network, num_networks, mesh)
 
 
-def sum_over_devices(
-    sums: Callable[[Key[Array, ""], Array, Array, Grid], Kernels], mesh: Mesh | None
+def average(
+    sums: Callable[[Key[Array, ""], Array, Array, Grid], Kernels],
+    network: RandomNetworkConfig,
+    num_networks: int,
+    mesh: Mesh | None,
 ) -> KernelFunction:
-    """Maps ``sums`` over a mesh and adds the results of the devices.
+    """Maps ``sums`` over a mesh, adds the results of the devices, and scales them.
 
-    The sum over devices is outside the mapped function: its transpose is then a
-    broadcast, and the backward pass exchanges only the coreset's gradient.
-
-    Args:
-      sums: maps ``(key, x_b, x_s, grid)`` to the sums over a device's share of the
-        networks, for its share of the batch.
+    ``sums(key, x_b, x_s, grid)`` are those over a device's share of the networks, for
+    its share of the batch. The sum over devices is outside the mapped function: its
+    transpose is then a broadcast, and the backward pass exchanges only the coreset's
+    gradient.
     """
-    if mesh is None or mesh.size == 1:
-        return lambda key, x_b, x_s: sums(key, x_b, x_s, _ONE_DEVICE)
-    grid = grid_of(mesh)
 
-    def device_sums(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
-        return jax.tree.map(lambda k: k[None], sums(key, x_b, x_s, grid))
-
-    mapped = jax.shard_map(
-        device_sums,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(BATCH), PartitionSpec()),
-        out_specs=Kernels(PartitionSpec(NETWORKS, BATCH), PartitionSpec(NETWORKS)),
-        check_vma=False,
-    )
-
-    def total(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
+    def on_devices(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
+        if mesh is None or mesh.size == 1:
+            return sums(key, x_b, x_s, _ONE_DEVICE)
+        grid = grid_of(mesh)
+        mapped = jax.shard_map(
+            lambda *shares: jax.tree.map(lambda k: k[None], sums(*shares, grid)),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(BATCH), PartitionSpec()),
+            out_specs=Kernels(PartitionSpec(NETWORKS, BATCH), PartitionSpec(NETWORKS)),
+            check_vma=False,
+        )
         bs, ss = (k.sum(0) for k in mapped(key, padded_rows(x_b, grid.batch), x_s))
         return Kernels(bs[: x_b.shape[0]], ss)
 
-    return total
+    def kernels(key: Key[Array, ""], x_b: Array, x_s: Array) -> Kernels:
+        total = on_devices(key, x_b, x_s)
+        d = random_conv.num_features(x_b.shape[1:3], network)
+        return Kernels(*(scale_kernel(k, num_networks, d, network) for k in total))
+
+    return kernels
 
 
 def add_kernels(
@@ -134,7 +182,7 @@ def add_kernels(
 
 
 def network_sums(
-    draw: Draw,
+    draw: Callable[[Int[Array, ""]], random_conv.ConvParams],
     numbers: Any,
     x_b: Float[Array, "b f t 1"],
     x_s: Float[Array, "s f t 1"],
@@ -148,10 +196,9 @@ def network_sums(
     The features of ``x_b`` carry no gradient.
 
     Args:
+      draw: draws a network by its number.
       numbers: the device's share of the networks' numbers (``Grid.share``).
-      x_b: this device's rows of the batch.
-      x_s: the whole coreset.
-      dtype: type of the sums.
+      x_b: this device's rows of the batch; ``x_s`` is the whole coreset.
       grid: devices that share the coreset's rows.
     """
     s = x_s.shape[0]
@@ -165,7 +212,7 @@ def network_sums(
         part = jax.checkpoint(phi) if plan.coreset_chunk else phi
         phi_s = grid.gather(in_chunks(part, shared_s, plan.coreset_chunk), BATCH, s)
         phi_b, phi_s = checkpoint_name(phi_b, "phi_b"), checkpoint_name(phi_s, "phi_s")
-        bs, ss = (random_features.accumulate(p, phi_s) for p in (phi_b, phi_s))
+        bs, ss = (accumulate(p, phi_s) for p in (phi_b, phi_s))
         return add_kernels(sums, Kernels(bs, ss), is_own), None
 
     # The backward pass recomputes the coreset's features, which costs little. In chunks

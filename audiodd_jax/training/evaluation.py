@@ -17,8 +17,8 @@ from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import tag_threshold
-from audiodd_jax.kernels import exact_matrix, infinite_width, ridge, ridge_scoring
-from audiodd_jax.kernels.ridge_scoring import Scoring
+from audiodd_jax.kernels import exact_matrix, infinite_width, ridge
+from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.networks.models import Network, network_logits
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.memory import memory_of, memory_share
@@ -65,7 +65,7 @@ def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
     """The program of ``kernel_regression``: ``(seed, coreset, test)`` to answers."""
 
     def predict(seed: jax.Array, coreset: CoresetArrays, test: Clips) -> jax.Array:
-        predictions = ridge_scoring.predict(
+        predictions = ridge.predict_images(
             jax.random.fold_in(jax.random.key(_EVALUATION), seed),
             test.images,
             coreset.images,

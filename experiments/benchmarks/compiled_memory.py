@@ -14,7 +14,7 @@ import numpy as np
 from absl import app, flags
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.distillation import cost, memory_plan
+from audiodd_jax.distillation import cost
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.forecast import programs, targets
 from audiodd_jax.forecast.workload import Workload
@@ -66,7 +66,7 @@ def measure(name, text):
     chip = target.chip
     grid = devices.choose_grid(target.size, config.rfad.networks)
     problem = cost.problem_of(config, sizes)
-    plan = memory_plan.choose(problem, grid, chip.kind, chip.memory)
+    plan = cost.choose_plan(problem, grid, chip.kind, chip.memory)
     predicted = cost.predict(problem, grid, plan, chip.kind)
     work = Workload(config, sizes, 300)
     (found,) = programs.accounts(target, "distill", work, ["step"])

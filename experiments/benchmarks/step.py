@@ -33,7 +33,7 @@ from alternate import measure
 
 import audiodd_jax
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import cost, memory_plan, registry, steps
+from audiodd_jax.distillation import cost, registry, steps
 from audiodd_jax.distillation.method import Context
 from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
@@ -119,7 +119,7 @@ class Case:
         return cost.problem_of(self.config(), self.sizes())
 
     def plan(self, grid):
-        return memory_plan.for_device(self.problem(), grid)
+        return cost.plan_for_device(self.problem(), grid)
 
     def cost(self, grid):
         return cost.predict(self.problem(), grid, self.plan(grid))

@@ -2,7 +2,7 @@ import jax
 import pytest
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.distillation import cost, memory_plan
+from audiodd_jax.distillation import cost
 from audiodd_jax.distillation.cost import Sizes, problem_of
 from audiodd_jax.forecast import estimates, programs
 from audiodd_jax.forecast.workload import Workload
@@ -26,7 +26,7 @@ def memory(monkeypatch):
     """``memory(size)`` sets the bytes of memory of the device."""
 
     def set_memory(size):
-        for module in (memory_plan, estimates):
+        for module in (cost, estimates):
             monkeypatch.setattr(module, "memory_of", lambda _: size)
 
     return set_memory
@@ -59,7 +59,7 @@ def test_the_published_size_fits_sixteen_gigabytes(memory):
     memory(16 * GIGABYTE)
     for precision in ("float32", "bfloat16"):
         problem = problem_of(settings(network__precision=precision), SOURCE)
-        plan = memory_plan.for_device(problem, Grid())
+        plan = cost.plan_for_device(problem, Grid())
         for platform in ("cpu", "gpu"):
             found = cost.predict(problem, Grid(), plan, platform)
             assert found.peak_bytes() < 16 * GIGABYTE
@@ -70,7 +70,7 @@ def test_less_memory_means_smaller_chunks_then_recomputed_features(memory):
     found = []
     for size in (400, 60, 16, 4, 2.5, 1):
         memory(int(size * GIGABYTE))
-        found.append(memory_plan.for_device(problem_of(settings(), SOURCE), Grid()))
+        found.append(cost.plan_for_device(problem_of(settings(), SOURCE), Grid()))
     assert found[0] == Plan(0, 0, "features")
     assert found[-1].keeps == "nothing"
     assert found[-1].chunk == 10
@@ -82,7 +82,7 @@ def test_less_memory_means_smaller_chunks_then_recomputed_features(memory):
 def test_a_requested_chunk_is_used(memory):
     memory(GIGABYTE)
     problem = problem_of(settings(network__chunk=7), SOURCE)
-    plan = memory_plan.for_device(problem, Grid())
+    plan = cost.plan_for_device(problem, Grid())
     assert plan == Plan(7, 7, "nothing")
 
 

@@ -13,7 +13,7 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
-from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.kernels import ridge
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.run_directory import RunDirectory
 
@@ -113,7 +113,7 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
     own, config = checks.tagged(), settings(coreset__label_prior=1e-3)
     start = selection.start(jax.random.key(1), own.train, NAMES, config.coreset)
     mesh = devices.make_mesh()
-    scoring = ridge_scoring.Scoring(
+    scoring = ridge.Scoring(
         config.network, 2, chunk=64, regularizer=config.rfad.regularizer
     )
     solved = label_solve.solve(
@@ -121,14 +121,14 @@ def test_solved_labels_lower_the_loss_on_the_training_clips():
     )
 
     def loss(arrays):
-        predictions = ridge_scoring.predict(
+        predictions = ridge.predict_images(
             jax.random.key(2),
             own.train.images,
             arrays.images,
             arrays.labels,
             scoring,
         )
-        return float(ridge_scoring.score(predictions, own.train.labels).loss)
+        return float(ridge.score(predictions, own.train.labels).loss)
 
     assert loss(solved) < loss(start)
 

@@ -10,12 +10,7 @@ from test_loop import assert_same, data, run, settings
 
 from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.distillation import (
-    frepo,
-    matching_methods,
-    network_pool,
-    registry,
-)
+from audiodd_jax.distillation import frepo, matching_methods, registry
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.method import Context
@@ -120,6 +115,11 @@ def test_chunks_change_rounding_only_and_kernels_may_be_wider(x64):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+def take(pool, index):
+    """Returns a network of the pool."""
+    return jax.tree.map(lambda x: x[index], pool)
+
+
 def advance(config, steps):
     """Returns the states of a run on one batch."""
     params, _ = problem()
@@ -144,9 +144,7 @@ def test_the_pool_has_all_ages_and_its_networks_are_trained_and_renewed():
     model = frepo.make_model(config.frepo, 3)
     coreset = lambda state: (state.learnt.params.images, state.learnt.params.labels)
     error = lambda state, i, by: float(
-        network_pool.training_loss(
-            network_pool.take(state.pool, i).params, model, *coreset(by)
-        )
+        frepo.training_loss(take(state.pool, i).params, model, *coreset(by))
     )
     changes, drawn, falls = np.diff(ages, axis=0), set(), []
     for before, after, change in zip(states, states[1:], changes, strict=False):
@@ -154,13 +152,13 @@ def test_the_pool_has_all_ages_and_its_networks_are_trained_and_renewed():
         drawn.add(own)
         others = [i for i in range(3) if i != own]
         for i in others:
-            assert_same(*(network_pool.take(s.pool, i) for s in (before, after)))
+            assert_same(*(take(s.pool, i) for s in (before, after)))
         if change[own] == 1:
             falls.append(error(before, own, after) - error(after, own, after))
         else:
             assert int(before.pool.age[own]) == 4
             assert int(after.pool.age[own]) == 0
-            moment = optax.tree.norm(network_pool.take(after.pool, own).opt_state[0].mu)
+            moment = optax.tree.norm(take(after.pool, own).opt_state[0].mu)
             assert float(moment) == 0
     # Labels do not change unless they are learnt.
     assert_same(*(states[i].learnt.params.labels for i in (0, -1)))
@@ -180,20 +178,18 @@ def test_networks_of_the_first_pool_were_trained_for_their_age():
     model = frepo.make_model(config.frepo, 3)
     params, _ = problem()
     coreset = CoresetArrays(*params[:3])
-    pool = network_pool.make(model, config.frepo)
+    pool = frepo.make_pool(model, config.frepo)
     key = jax.random.key(5)
     members = pool.init(key, coreset)
     own = jax.random.fold_in(key, 2)
     theta = matching_methods.fresh(own, model, coreset.images)
-    member = network_pool.Member(
-        theta, optax.adam(0.01).init(theta), jnp.zeros((), jnp.int32)
-    )
+    member = frepo.Member(theta, optax.adam(0.01).init(theta), jnp.zeros((), jnp.int32))
     step = jax.jit(pool.advance)
     for i in range(2):
         member = step(member, jax.random.fold_in(own, i), coreset)
     assert int(members.age[2]) == 2
     for a, b in zip(
-        jax.tree.leaves(network_pool.take(members, 2)),
+        jax.tree.leaves(take(members, 2)),
         jax.tree.leaves(member),
         strict=True,
     ):

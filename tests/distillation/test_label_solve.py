@@ -12,7 +12,7 @@ from audiodd_jax.coreset import selection
 from audiodd_jax.distillation import label_solve, loop
 from audiodd_jax.features import batches
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.kernels import ridge
 from audiodd_jax.runtime import devices
 
 KEY = jax.random.key(4)
@@ -26,9 +26,7 @@ def problem(**changes):
 
 
 def scoring(config):
-    return ridge_scoring.Scoring.from_config(
-        config.network, config.evaluation, config.rfad
-    )
+    return ridge.Scoring.from_config(config)
 
 
 def solved(config, prepared, start):
@@ -46,7 +44,7 @@ def solved(config, prepared, start):
 def objective(labels, config, prepared, start, weights):
     """The module's objective, without the matrix A."""
     full = start._replace(labels=labels).unpack(config.coreset.factor)
-    predictions = ridge_scoring.predict(
+    predictions = ridge.predict_images(
         KEY,
         prepared.train.images,
         full.images,

@@ -20,7 +20,7 @@ from audiodd_jax.features import batches, normalization
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.kernels import ridge
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -304,7 +304,7 @@ def test_the_last_coreset_within_a_standard_error_is_kept(keep, chosen):
     state = loop._first_state(method, jax.random.key(0), arrays(-1))
     for step, (accuracy, error, loss, is_kept) in enumerate(scores):
         method = Method(None, None, lambda _, step=step: arrays(step))
-        found = ridge_scoring.Score(*map(jnp.float32, (accuracy, error, loss)))
+        found = ridge.Score(*map(jnp.float32, (accuracy, error, loss)))
         row = {"step": step}
         state = loop._validate(method, lambda _, f=found: f, keep, state, row)
         assert row.get("best", False) is (is_kept or keep == "last")

@@ -1,5 +1,7 @@
 """One RFAD step against an independent implementation's numbers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from audiodd_jax.config import Config
 from audiodd_jax.distillation import kernel_methods, rfad
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.kernels import random_features, random_kernels
+from audiodd_jax.kernels import random_kernels
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import Grid
@@ -60,13 +62,28 @@ def step(golden, dtype):
     return networks, config, params, nhwc("x_batch_nchw"), labels, agree
 
 
-def test_kernels(step):
+def kernels_of(networks, config, dtype, plan):
+    """Returns the kernel function of two given networks."""
+    draw = lambda number: jax.tree.map(lambda p: p[number], networks)
+    network = dataclasses.replace(config, width=networks.biases[0].shape[-1])
+
+    def kernels(key, x_b, x_s):
+        sums = random_kernels.network_sums(
+            draw, Grid().share("networks", 2), x_b, x_s, network, dtype, plan
+        )
+        d = random_conv.num_features(x_b.shape[1:3], network)
+        scale = lambda k: random_kernels.scale_kernel(k, 2, d, network)
+        return jax.tree.map(scale, sums)
+
+    return kernels
+
+
+def test_kernels(step, dtype):
     networks, config, params, x_batch, _, agree = step
-    phi_b = random_features.features(networks, x_batch, config.network)
-    phi_s = random_features.features(networks, params.images, config.network)
-    kernel = lambda a, b: random_features.kernel(a, b, config.network)
-    agree(kernel(phi_s, phi_s), "k_coreset_coreset_unregularized")
-    agree(kernel(phi_b, phi_s), "k_batch_coreset")
+    kernels = kernels_of(networks, config.network, dtype, Plan())
+    bs, ss = kernels(None, x_batch, params.images)
+    agree(ss, "k_coreset_coreset_unregularized")
+    agree(bs, "k_batch_coreset")
 
 
 @pytest.mark.parametrize("loss", ["mse", "platt"])
@@ -74,18 +91,8 @@ def test_kernels(step):
 def test_loss_gradients_and_update(step, loss, plan, dtype):
     networks, config, params, x_batch, labels, agree = step
     config.rfad.loss = loss
-    config.rfad.networks, config.network.width = 2, networks.biases[0].shape[-1]
-    draw = lambda number: jax.tree.map(lambda p: p[number], networks)
+    kernels = kernels_of(networks, config.network, dtype, plan)
     batch = Clips(x_batch, labels)
-
-    def kernels(key, x_b, x_s):
-        sums = random_kernels.network_sums(
-            draw, Grid().share("networks", 2), x_b, x_s, config.network, dtype, plan
-        )
-        d = random_conv.num_features(x_b.shape[1:3], config.network)
-        scale = lambda k: random_features.scale_kernel(k, 2, d, config.network)
-        return jax.tree.map(scale, sums)
-
     found = jax.jit(
         jax.value_and_grad(
             lambda p: rfad.loss(p, jax.random.key(0), batch, kernels, config.rfad),

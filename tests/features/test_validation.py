@@ -9,7 +9,7 @@ import soundfile
 
 import audiodd_jax
 from audiodd_jax.features import dataset, metric
-from audiodd_jax.kernels import ridge_scoring
+from audiodd_jax.kernels import ridge
 
 
 def test_clips_of_one_recording_and_class_share_a_number():
@@ -35,8 +35,8 @@ def test_without_shared_recordings_there_are_no_numbers():
 def test_each_recording_weighs_the_same_in_a_score():
     predictions = jnp.array([[0.5, -0.5], [0.5, -0.5], [-0.5, 0.5], [0.5, -0.5]])
     labels, recordings = jnp.array([0, 1, 1, 1], jnp.int32), jnp.array([3, 0, 0, 0])
-    plain = ridge_scoring.score(predictions, labels)
-    grouped = ridge_scoring.score(predictions, labels, recordings)
+    plain = ridge.score(predictions, labels)
+    grouped = ridge.score(predictions, labels, recordings)
     assert np.isclose(plain.accuracy, 0.5)
     assert np.isclose(grouped.accuracy, (1 + 1 / 3) / 2)
     # The standard deviation of 0, 0, 1, 1 and of 1/3, 1, over the root of their number.

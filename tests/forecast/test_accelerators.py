@@ -16,7 +16,7 @@ import every_program
 import pytest
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.distillation import cost, memory_plan
+from audiodd_jax.distillation import cost
 from audiodd_jax.distillation.cost import Sizes, problem_of
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import compilers, programs, targets
@@ -151,7 +151,7 @@ def test_memory_is_as_predicted_and_fits(compiled):
     changes = {"network.width": 64, "rfad.networks": 2, "loop.batch_size": 512}
     config = fields.replace(Config(), changes)
     problem = problem_of(config, sizes)
-    plan = memory_plan.choose(problem, Grid(), "gpu", target.chip.memory)
+    plan = cost.choose_plan(problem, Grid(), "gpu", target.chip.memory)
     predicted = cost.predict(problem, Grid(), plan, "gpu")
     work = Workload(config, sizes, 300)
     (found,) = programs.accounts(target, "distill", work, ["step"])

@@ -31,7 +31,7 @@ from audiodd_jax.features import augment, batches  # noqa: E402
 from audiodd_jax.features.clips import Clips  # noqa: E402
 from audiodd_jax.features.labels import centred_targets  # noqa: E402
 from audiodd_jax.features.normalization import Normalization  # noqa: E402
-from audiodd_jax.kernels import ridge_scoring  # noqa: E402
+from audiodd_jax.kernels import ridge  # noqa: E402
 from audiodd_jax.kernels.random_kernels import Plan  # noqa: E402
 from audiodd_jax.networks import random_conv  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
@@ -154,14 +154,12 @@ def scored():
         mesh = devices.make_mesh(
             devices=jax.devices()[: grid.networks * grid.batch], grid=grid
         )
-        predict = lambda images: ridge_scoring.predict(
+        predict = lambda images: ridge.predict_images(
             jax.random.key(3),
             images,
             start.images,
             start.labels,
-            ridge_scoring.Scoring(
-                config.network, num_networks=5, chunk=4, regularizer=5e-3
-            ),
+            ridge.Scoring(config.network, num_networks=5, chunk=4, regularizer=5e-3),
             mesh,
         )
         images = devices.replicate(data.images, mesh)

@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels import ridge, ridge_scoring
+from audiodd_jax.kernels import ridge
 
 
 def problem(s, seed=0):
@@ -19,7 +19,8 @@ def problem(s, seed=0):
 
 def test_regularizer_is_relative_to_the_mean_diagonal():
     k = jnp.diag(jnp.array([1.0, 3.0]))
-    np.testing.assert_allclose(ridge.regularize(k, 0.5), np.diag([2.0, 4.0]))
+    found = ridge.predict(jnp.eye(2), k, jnp.eye(2), 0.5)
+    np.testing.assert_allclose(found, np.diag([1 / 2, 1 / 4]), rtol=1e-6)
 
 
 def test_prediction_agrees_with_a_plain_solve(x64):
@@ -33,7 +34,8 @@ def test_prediction_agrees_with_a_plain_solve(x64):
 def test_gradient(x64):
     k, y = problem(5)
     half = lambda k: jnp.asarray((k + k.T) / 2)
-    f = lambda k, y: (ridge.solve(half(k), jnp.asarray(y), 0.05) ** 2).sum()
+    predict = lambda k, y: ridge.predict(jnp.eye(5), half(k), jnp.asarray(y), 0.05)
+    f = lambda k, y: (predict(k, y) ** 2).sum()
     check_grads(
         f, (jnp.array(k), jnp.array(y)), order=1, modes=["rev"], eps=1e-6, rtol=1e-5
     )
@@ -64,7 +66,7 @@ def test_centred_targets():
 
 def test_score_by_hand():
     predictions = jnp.array([[0.5, -0.5], [0.5, -0.5]])
-    score = ridge_scoring.score(predictions, jnp.array([0, 1]))
+    score = ridge.score(predictions, jnp.array([0, 1]))
     assert float(score.accuracy) == 0.5
     assert float(score.loss) == pytest.approx(0.25)  # half the mean of 0, 0, 1, 1
 
@@ -72,12 +74,12 @@ def test_score_by_hand():
 def test_a_coreset_predicts_itself():
     x = jax.random.normal(jax.random.key(0), (6, 8, 8, 1))
     y = centred_targets(jnp.arange(6), 6)
-    predictions = ridge_scoring.predict(
+    predictions = ridge.predict_images(
         jax.random.key(1),
         x,
         x,
         y,
-        ridge_scoring.Scoring(
+        ridge.Scoring(
             RandomNetworkConfig(depth=2, width=16),
             num_networks=4,
             chunk=4,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import random_features
+from audiodd_jax.kernels import random_kernels
 from audiodd_jax.networks import random_conv
 from audiodd_jax.networks.random_conv import PRECISIONS
 
@@ -83,7 +83,7 @@ def test_accelerators_get_the_same_network(name, monkeypatch):
 
 def test_kernels_of_bfloat16_features_are_summed_in_float32():
     phi = jnp.full((1, 4096), 1 + 2.0**-7, jnp.bfloat16)
-    total = random_features.accumulate(phi, phi)
+    total = random_kernels.accumulate(phi, phi)
     assert total.dtype == jnp.float32
     assert float(total[0, 0]) == pytest.approx(4096 * (1 + 2.0**-7) ** 2, rel=1e-6)
 

@@ -8,7 +8,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels.ridge_scoring import Scoring
+from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.training import evaluation
 from audiodd_jax.training.scores import Evaluation
 
@@ -19,7 +19,7 @@ CONFIG = presets.for_dataset(
     evaluation__networks=2,
     evaluation__width=0,
 )
-SCORING = Scoring.for_test(CONFIG.network, CONFIG.evaluation, CONFIG.rfad)
+SCORING = Scoring.from_config(CONFIG, is_test=True)
 SEEDS = range(3)
 
 

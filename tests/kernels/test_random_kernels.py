@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import RandomNetworkConfig
-from audiodd_jax.kernels import random_features
+from audiodd_jax.kernels import random_kernels
+from audiodd_jax.kernels.random_kernels import Plan
 
 
-def networks(config, n=4, shape=(8, 8), seed=0):
-    return random_features.sample_networks(jax.random.key(seed), n, shape, config)
+def kernel(config, x, n=4):
+    return jax.jit(random_kernels.make(config, n))(jax.random.key(0), x, x).ss
 
 
 def inputs(b, seed=1):
@@ -16,18 +17,32 @@ def inputs(b, seed=1):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 8, 100])
-def test_features_do_not_depend_on_chunks(chunk):
-    config = RandomNetworkConfig(depth=2, width=4)
-    drawn, x = networks(config), inputs(7)
-    whole = random_features.features(drawn, x, config)
-    parts = random_features.features(drawn, x, config, chunk)
-    assert whole.shape == (4, 7, 16)
-    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+def test_kernels_do_not_depend_on_chunks(chunk):
+    config, x = RandomNetworkConfig(depth=2, width=4), (inputs(7), inputs(5, seed=2))
+    whole, parts = (
+        random_kernels.make(config, 4, plan=plan)(jax.random.key(0), *x)
+        for plan in (Plan(), Plan(chunk, chunk))
+    )
+    assert [k.shape for k in whole] == [(7, 5), (5, 5)]
+    for a, b in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_those_of_the_kernels():
+    config, x, key = RandomNetworkConfig(depth=2, width=4), inputs(7), jax.random.key(0)
+    drawn = random_kernels.sample_networks(key, 4, (8, 8), config)
+    phi = random_kernels.features(drawn, x, config)
+    assert phi.shape == (4, 7, 16)
+    expected = 2 / (4 * 16) * np.einsum("nad,nbd->ab", phi, phi) + 0.1**2
+    np.testing.assert_allclose(kernel(config, x), expected, rtol=1e-5)
 
 
 def test_the_first_networks_do_not_depend_on_their_number():
     config = RandomNetworkConfig(depth=2, width=4)
-    few, many = networks(config, 2), networks(config, 5)
+    few, many = (
+        random_kernels.sample_networks(jax.random.key(0), n, (8, 8), config)
+        for n in (2, 5)
+    )
     for a, b in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):
         np.testing.assert_array_equal(a, b[:2])
 
@@ -35,8 +50,7 @@ def test_the_first_networks_do_not_depend_on_their_number():
 @pytest.mark.parametrize("readout", ["flatten", "time_mean", "dense"])
 def test_kernel_is_symmetric_and_positive_semi_definite(readout):
     config = RandomNetworkConfig(depth=2, width=4, readout=readout, output_dim=5)
-    phi = random_features.features(networks(config), inputs(10), config)
-    k = np.asarray(random_features.kernel(phi, phi, config), np.float64)
+    k = np.asarray(kernel(config, inputs(10)), np.float64)
     np.testing.assert_allclose(k, k.T, rtol=1e-5)
     assert np.linalg.eigvalsh(k).min() > -1e-5 * np.trace(k)
 
@@ -46,7 +60,8 @@ def test_flatten_by_hand():
     phi_a = jnp.array([[[1.0, 2.0]], [[0.0, 1.0]]])  # two networks, one input
     phi_b = jnp.array([[[3.0, 1.0]], [[2.0, 2.0]]])
     # 2/(2 * 2) * ((3 + 2) + (0 + 2)) + 0.1^2
-    k = random_features.kernel(phi_a, phi_b, config)
+    total = sum(map(random_kernels.accumulate, phi_a, phi_b))
+    k = random_kernels.scale_kernel(total, 2, 2, config)
     assert float(k[0, 0]) == pytest.approx(3.5 + 0.01)
 
 
@@ -57,8 +72,7 @@ def test_dense_readout_has_the_analytic_kernel_in_expectation():
     x = inputs(4)
     estimates = {}
     for name, config in (("analytic", analytic), ("dense", dense)):
-        phi = random_features.features(networks(config, 48), x, config)
-        estimates[name] = np.asarray(random_features.kernel(phi, phi, config))
+        estimates[name] = np.asarray(kernel(config, x, 48))
     # The trunks are the same draws; only the head's sampling error remains.
     np.testing.assert_allclose(estimates["dense"], estimates["analytic"], rtol=0.03)
 
@@ -67,13 +81,11 @@ def test_monte_carlo_error_falls_with_networks():
     config = RandomNetworkConfig(depth=2, width=8)
     x = inputs(4)
 
-    def estimate(n, seed):
-        phi = random_features.features(networks(config, n, seed=seed), x, config)
-        return np.asarray(random_features.kernel(phi, phi, config))
+    def estimates(n, seeds):
+        kernels = jax.jit(random_kernels.make(config, n))
+        return np.array([kernels(jax.random.key(s), x, x).ss for s in seeds])
 
-    truth = estimate(2048, 99)
-    error = lambda n: np.mean(
-        [np.abs(estimate(n, s) - truth).mean() for s in range(12)]
-    )
+    (truth,) = estimates(2048, [99])
+    error = lambda n: np.abs(estimates(n, range(12)) - truth).mean()
     # 1/sqrt(n): from 4 to 64 networks, a quarter.
     assert error(64) / error(4) == pytest.approx(0.25, rel=0.5)
