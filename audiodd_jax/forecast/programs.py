@@ -181,7 +181,7 @@ def training_step(work: Workload, mesh: Mesh) -> Program:
     step = functools.partial(
         trainer.step, model=model, config=settings, stats=stats, noise=None, loss=loss
     )
-    chunk = trainer.make_chunk(step, settings.parallel or 1, mesh)
+    chunk = trainer.make_chunk(step, stats, settings.parallel or 1, mesh)
     arguments = (_sharded(states, mesh, NETWORKS), Drawn(data, rows))
     return Program(chunk, arguments, mesh, settings.precision, length)
 

@@ -48,15 +48,25 @@ def kernel_regression(
       UserError: the kernels do not fit the memory.
     """
     mesh = mesh or devices.make_mesh(scoring.num_networks)
-    _check_memory(max(len(c.labels) for c in coresets), len(test.labels))
+    device = jax.local_devices()[0]
+    s, b = max(len(c.labels) for c in coresets), len(test.labels)
+    # The sum, a network's term, the scaled kernel and its Cholesky factor.
+    needed = 4 * s * (4 * s + 2 * b)
+    available = memory_of(device) * memory_share(device.platform)
+    if needed > available:
+        raise UserError(
+            f"kernel regression on {s:,} spectrograms takes {needed / 1e9:.0f} GB, but "
+            f"{available / 1e9:.0f} GB are available; use fewer, such as --against=10%"
+        )
     predict = regression_program(scoring, mesh)
     test, *coresets = devices.replicate([test, *coresets], mesh)
     evaluations = []
     for coreset in coresets:
         answers = [predict(np.int32(seed), coreset, test) for seed in seeds]
         c = coreset.labels.shape[1]
+        answers = np.stack(answers)
         evaluations.append(
-            _evaluation("krr", np.stack(answers), test, c, tag_threshold(c))
+            scores.evaluate("krr", answers, test.labels, c, tag_threshold(c))
         )
     return evaluations
 
@@ -83,48 +93,18 @@ def _answers(outputs: Float[Array, "b c"], has_tags: bool) -> Array:
     return outputs if has_tags else outputs.argmax(1)
 
 
-def _evaluation(
-    protocol: str,
-    answers: Array | np.ndarray,
-    test: Clips,
-    num_classes: int,
-    threshold: float,
-) -> Evaluation:
-    """Evaluates answers of all seeds; ``threshold`` is that of a tag's output."""
-    if tags.are_tags(test.labels):
-        return scores.from_tag_outputs(protocol, answers, test.labels, threshold)
-    return scores.from_predictions(protocol, answers, test.labels, num_classes)
-
-
-def _check_memory(s: int, b: int) -> None:
-    """Checks that the kernels of a support set fit the memory of a device."""
-    device = jax.local_devices()[0]
-    # The sum, a network's term, the scaled kernel and its Cholesky factor.
-    needed = 4 * s * (4 * s + 2 * b)
-    available = memory_of(device) * memory_share(device.platform)
-    if needed > available:
-        raise UserError(
-            f"kernel regression on {s:,} spectrograms takes {needed / 1e9:.0f} GB, but "
-            f"{available / 1e9:.0f} GB are available; use fewer, such as --against=10%"
-        )
-
-
 def exact_regression(
     support: CoresetArrays,
     test: Clips,
     kind: str,
     scoring: Scoring,
     folder: Path | None = None,
-    mesh: Mesh | None = None,
 ) -> Evaluation:
     """Kernel ridge regression with an exact kernel (``--protocol=nngp`` or ``ntk``).
 
-    Nothing is random: there is one score. An interrupted call resumes.
-
-    Args:
-      scoring: settings; the width, number and precision of the networks and the chunk
-        have no effect.
-      folder: where finished tiles are saved; None: memory only.
+    Nothing is random: there is one score. Of ``scoring``, the width, number and
+    precision of the networks and the chunk have no effect. Finished tiles are saved in
+    ``folder``, if there is one, from which an interrupted call resumes.
 
     Raises:
       UserError: neural-tangents is not installed, or one pair exceeds the memory.
@@ -140,7 +120,7 @@ def exact_regression(
         *(kind, f"{pairs:,}", f"{at_once:,}"),
     )
     kernel = lambda *images: exact_matrix.matrix(
-        network, kind, *images, folder=folder, mesh=mesh, pairs=at_once
+        network, kind, *images, folder=folder, pairs=at_once
     )
     k_ss = kernel(support.images)
     k_bs = kernel(test.images, support.images)
@@ -150,7 +130,7 @@ def exact_regression(
     )
     answers = np.asarray(_answers(predictions, tags.are_tags(test.labels)))[None]
     c = support.labels.shape[1]
-    return _evaluation(kind, answers, test, c, tag_threshold(c))
+    return scores.evaluate(kind, answers, test.labels, c, tag_threshold(c))
 
 
 def networks(
@@ -160,7 +140,7 @@ def networks(
     predict = prediction_program(fitted.model, tags.are_tags(test.labels))
     answers = predict(fitted.networks, test.images)
     # A logit above 0 is a probability above one half.
-    return _evaluation(protocol, answers, test, num_classes, threshold=0.0)
+    return scores.evaluate(protocol, answers, test.labels, num_classes, threshold=0.0)
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import TrainingConfig
 from audiodd_jax.features import batches
@@ -28,11 +28,10 @@ class FitState(NamedTuple):
     """Everything that a resumed training needs, for ``k`` stacked seeds.
 
     Attributes:
-      states: states of the seeds.
       best: the best networks so far by validation, or None without early stopping.
-      best_step: ``[k]`` steps at which they were reached.
-      best_accuracy: ``[k]`` their accuracy on the validation clips.
-      best_loss: ``[k]`` their loss on the validation clips; breaks ties of accuracy.
+      best_step: steps at which they were reached.
+      best_accuracy: their accuracy on the validation clips.
+      best_loss: their loss on the validation clips; breaks ties of accuracy.
     """
 
     states: State
@@ -43,11 +42,9 @@ class FitState(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """Trained networks.
+    """Trained networks of all seeds, stacked.
 
     Attributes:
-      networks: networks of all seeds, stacked.
-      model: their module.
       best_steps: steps at which they were reached.
       steps: steps taken.
       history: one row per chunk.
@@ -78,29 +75,6 @@ def real_set(
     return TrainingSet(data, targets.at[rows].set(labelled), rows)
 
 
-def coreset_set(
-    images: Float[Array, "s f t 1"],
-    labels: Float[Array, "s c"],
-    config: TrainingConfig,
-    has_tags: bool = False,
-) -> TrainingSet:
-    """Makes a training set of a coreset with its learnt labels."""
-    targets = losses.soft_targets(labels, config, has_tags)
-    return _labelled_set(images, labels, targets)
-
-
-def views_set(
-    images: Float[Array, "k f t 1"], labels: Float[Array, "k c"]
-) -> TrainingSet:
-    """Makes a training set of spectrograms with a teacher's probabilities."""
-    return _labelled_set(images, labels, labels.astype(jnp.float32))
-
-
-def _labelled_set(images: Array, labels: Array, targets: Array) -> TrainingSet:
-    classes = labels.argmax(1).astype(jnp.int32)
-    return TrainingSet(Clips(images, classes), targets)
-
-
 def fit(
     programs: Programs,
     data: TrainingSet,
@@ -122,17 +96,15 @@ def fit(
     keys = jax.vmap(jax.random.key)(seed + np.arange(settings.seeds))
     states = programs.initial(keys)
     if start is not None:
-        states = states.starting_from(start)
+        average = start.variables if states.average is not None else None
+        states = states._replace(network=start, average=average)
     states = jax.tree.map(jnp.copy, states)  # no two leaves share a donated buffer
-    is_streamed = data.clips.is_on_host
-    chunk = programs.streamed_chunk if is_streamed else programs.chunk
 
     def start_at(first: int) -> Callable[[FitState, int], tuple[FitState, dict]]:
-        batches_of = _streamed if is_streamed else _drawn
-        parts = batches_of(data, keys, first, settings, mesh)
+        parts = _batches(data, keys, first, settings, mesh)
 
         def advance(state: FitState, _: int) -> tuple[FitState, dict]:
-            states, metrics = chunk(state.states, next(parts))
+            states, metrics = programs.chunk(state.states, next(parts))
             return state._replace(states=states), metrics
 
         return advance
@@ -148,8 +120,14 @@ def fit(
         advice="lower --config.training.learning_rate",
         metric=programs.metric,
     )
-    state = devices.replicate(_before_first_step(states, settings), mesh)
-    outcome = train_loop(task, state, settings, run)
+    state = FitState(
+        states,
+        jax.tree.map(jnp.copy, states.final) if settings.patience else None,
+        jnp.zeros(settings.seeds, jnp.int32),
+        -jnp.ones(settings.seeds),
+        jnp.full(settings.seeds, jnp.inf),
+    )
+    outcome = train_loop(task, devices.replicate(state, mesh), settings, run)
     networks = outcome.state.states.final
     best_steps = (outcome.step,) * settings.seeds
     if outcome.state.best is not None:
@@ -158,16 +136,6 @@ def fit(
     # On this process's own device: from here on each process works alone.
     networks = jax.tree.map(jnp.asarray, jax.device_get(networks))
     return Fitted(networks, programs.model, best_steps, outcome.step, outcome.history)
-
-
-def _before_first_step(states: State, settings: TrainingConfig) -> FitState:
-    return FitState(
-        states,
-        jax.tree.map(jnp.copy, states.final) if settings.patience else None,
-        jnp.zeros(settings.seeds, jnp.int32),
-        -jnp.ones(settings.seeds),
-        jnp.full(settings.seeds, jnp.inf),
-    )
 
 
 def _validate(
@@ -190,17 +158,7 @@ def _validate(
     is_better = (accuracy > state.best_accuracy) | (
         (accuracy == state.best_accuracy) & (loss <= state.best_loss)
     )
-    return _keep(state, is_alive & is_better, row["step"], accuracy, loss)
-
-
-def _keep(
-    state: FitState,
-    chosen: Bool[Array, " k"],
-    step: int,
-    accuracy: Float[Array, " k"],
-    loss: Float[Array, " k"],
-) -> FitState:
-    """Keeps the networks of the ``chosen`` seeds as their best."""
+    chosen = is_alive & is_better
 
     def pick(new: Array, old: Array) -> Array:
         return jnp.where(chosen.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
@@ -208,44 +166,30 @@ def _keep(
     return FitState(
         state.states,
         jax.tree.map(pick, state.states.final, state.best),
-        pick(jnp.full_like(state.best_step, step), state.best_step),
+        pick(jnp.full_like(state.best_step, row["step"]), state.best_step),
         pick(accuracy, state.best_accuracy),
         pick(loss, state.best_loss),
     )
 
 
-def _draw(data: TrainingSet, config: TrainingConfig) -> Callable[..., Array]:
-    """``trainer.draw`` from the clips of a training set."""
-    rows = data.rows if data.rows is not None else jnp.arange(data.targets.shape[0])
-    return functools.partial(trainer.draw, rows=rows, size=config.batch_size)
-
-
-def _drawn(
+def _batches(
     data: TrainingSet,
     keys: Key[Array, " k"],
     first: int,
     config: TrainingConfig,
     mesh: Mesh,
-) -> Iterator[Drawn]:
-    """The batches of each chunk of steps, as rows of a set on the device."""
-    draw = _draw(data, config)
+) -> Iterator[Drawn | Streamed]:
+    """Yields the batches of each chunk of steps, from the device or from the host."""
+    rows = data.rows if data.rows is not None else jnp.arange(data.targets.shape[0])
+    draw = functools.partial(trainer.draw, rows=rows, size=config.batch_size)
+    if data.clips.is_on_host:
+        draw_step = lambda roots, step: draw(roots, step, 1)[:, 0]
+        table = np.asarray(data.targets)
+        span = (first, config.steps, config.log_every)
+        yield from batches.stream(data.clips, table, draw_step, keys, *span)
+        return
     # Another number of rows would compile another program, so they stay out of it.
     data = devices.replicate(data._replace(rows=None), mesh)
     for start in range(first, config.steps, config.log_every):
         length = min(config.log_every, config.steps - start)
         yield Drawn(data, devices.replicate(draw(keys, start, length), mesh))
-
-
-def _streamed(
-    data: TrainingSet,
-    keys: Key[Array, " k"],
-    first: int,
-    config: TrainingConfig,
-    mesh: Mesh,
-) -> Iterator[Streamed]:
-    """The batches of each chunk of steps, as clips read from the host."""
-    draw = _draw(data, config)
-    draw_step = lambda roots, step: draw(roots, step, 1)[:, 0]
-    table = np.asarray(data.targets)
-    span = (first, config.steps, config.log_every)
-    yield from batches.stream(data.clips, table, draw_step, keys, *span)

@@ -21,7 +21,7 @@ BINARY = "binary_cross_entropy"
 
 
 def loss_name(config: TrainingConfig, has_tags: bool) -> str:
-    """Returns the name of a training's loss, as ``loss`` takes it.
+    """Returns the name of a training's loss, as ``per_clip`` takes it.
 
     Raises:
       UserError: tags are to be learnt by squared error.
@@ -67,13 +67,6 @@ def soft_targets(
         return hard_targets(labels.argmax(1), labels.shape[1], config)
     scaled = config.label_scale * labels
     return scaled if config.loss == "mse" else jax.nn.softmax(scaled)
-
-
-def loss(
-    logits: Float[Array, "b c"], targets: Float[Array, "b c"], name: str
-) -> Float[Array, ""]:
-    """The loss with a ``loss_name``, averaged over the batch."""
-    return jnp.mean(per_clip(logits, targets, name))
 
 
 def per_clip(

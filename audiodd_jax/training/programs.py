@@ -35,14 +35,9 @@ class Programs(NamedTuple):
 
     Attributes:
       name: name of the network.
-      settings: settings of the training.
-      model: module of the networks.
       initial: maps ``keys [k]`` to the seeds' states before the first step.
-      chunk: steps on a set on the device.
-      streamed_chunk: steps on clips that are streamed from the host.
       validate: metric and loss of stacked networks on the validation clips; None
         without such clips.
-      mesh: devices of the training.
       metric: name of the networks' scores.
     """
 
@@ -50,8 +45,7 @@ class Programs(NamedTuple):
     settings: TrainingConfig
     model: nn.Module
     initial: Callable[[Key[Array, " k"]], State]
-    chunk: Callable[[State, Drawn], tuple[State, Metrics]]
-    streamed_chunk: Callable[[State, Streamed], tuple[State, Metrics]]
+    chunk: Callable[[State, Drawn | Streamed], tuple[State, Metrics]]
     validate: Callable[[Network], tuple[Float[Array, " k"], Float[Array, " k"]]] | None
     mesh: Mesh
     metric: str
@@ -102,8 +96,7 @@ def make(
         settings,
         module,
         initial,
-        trainer.make_chunk(step, parallel, mesh),
-        trainer.make_streamed_chunk(step, data.normalization, parallel, mesh),
+        trainer.make_chunk(step, data.normalization, parallel, mesh),
         validate,
         mesh,
         data.metric,
@@ -111,7 +104,7 @@ def make(
 
 
 def _check(settings: TrainingConfig, data: Dataset) -> None:
-    """Checks settings that depend on the data."""
+    """Refuses settings that the data does not allow."""
     if settings.augment.background and data.noise is None:
         raise UserError(
             "--config.training.augment.background needs background noise, which this "

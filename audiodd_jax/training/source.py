@@ -18,7 +18,8 @@ from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets, hard_tags
 from audiodd_jax.runtime.run_directory import RunDirectory
-from audiodd_jax.training import fit, programs
+from audiodd_jax.training import fit, losses, programs
+from audiodd_jax.training.trainer import TrainingSet
 
 _NO_AUGMENTATION = {
     name: 0.0 for name in fields.names(AugmentConfig()) if name != "background_snr_db"
@@ -26,12 +27,7 @@ _NO_AUGMENTATION = {
 
 
 class Source(NamedTuple):
-    """A training set.
-
-    Attributes:
-      clips: a coreset, views of spectrograms with a teacher's labels, or real clips.
-      record: identifies the training set in ``config.json``.
-    """
+    """A training set, and what identifies it in ``config.json``."""
 
     clips: CoresetArrays | Views | Clips
     record: dict[str, Any]
@@ -85,11 +81,8 @@ def subset_source(
 ) -> Source:
     """Returns real clips as a training set.
 
-    Args:
-      subset: how the clips were chosen.
-      rows: rows of ``data.train``; ignored if the subset is ``all``.
-      data: the dataset.
-      draw: seed of the choice.
+    ``rows`` of ``data.train`` were chosen as ``subset`` says, with the seed ``draw``;
+    they are ignored if the subset is ``all``.
     """
     record = {**subset._asdict(), "indices": list(subset.indices), "draw": draw}
     clips = data.train if subset.name == "all" else data.train.subset(rows)
@@ -108,25 +101,24 @@ def fit_source(
     """Trains networks on a training set, without reading the test split.
 
     Args:
-      model: settings of the network.
-      training: settings of the training.
       seed: the first seed.
       data: the dataset, whose validation clips are used.
-      source: the training set.
       run: where to record the training; None: memory only.
       module: the module to train; None: the one that ``model`` describes.
     """
     clips = source.clips
-    if isinstance(clips, Views):
-        training_set = fit.views_set(*map(jnp.asarray, clips))
-        # Views are augmented already.
-        augment = dataclasses.replace(training.augment, **_NO_AUGMENTATION)
-        training = dataclasses.replace(training, augment=augment)
-    elif isinstance(clips, CoresetArrays):
-        training_set = fit.coreset_set(
-            clips.images, clips.labels, training, data.has_tags
-        )
-    else:
+    if isinstance(clips, Clips):
         training_set = fit.real_set(clips, data.num_classes, training)
+    else:
+        images, labels = map(jnp.asarray, clips[:2])
+        if isinstance(clips, Views):
+            targets = labels.astype(jnp.float32)
+            # Views are augmented already.
+            augment = dataclasses.replace(training.augment, **_NO_AUGMENTATION)
+            training = dataclasses.replace(training, augment=augment)
+        else:
+            targets = losses.soft_targets(labels, training, data.has_tags)
+        classes = labels.argmax(1).astype(jnp.int32)
+        training_set = TrainingSet(Clips(images, classes), targets)
     compiled = programs.make(model, training, data, module=module)
     return fit.fit(compiled, training_set, seed, run)

@@ -51,15 +51,10 @@ class Labelled(NamedTuple):
 def label(
     images: Float[Array | np.ndarray, "s f t 1"], config: Config, data: Dataset
 ) -> Labelled:
-    """Labels the views of a coreset's full-length spectrograms.
+    """Labels the views of a coreset's standardised, full-length spectrograms.
 
-    The teacher is read from the cache, or trained without reading the test split. The
-    same call resumes an interrupted training.
-
-    Args:
-      images: standardised spectrograms.
-      config: settings of the teacher and the views.
-      data: the clips that the teacher learns from.
+    The teacher is read from the cache, or trained on the clips of ``data`` without
+    reading the test split. The same call resumes an interrupted training.
 
     Raises:
       UserError: the cache is damaged, or the loss is not finite.
@@ -67,13 +62,8 @@ def label(
     """
     folder = _trained(config, data)
     began = time.perf_counter()
-    views = views_lib.make(
-        images,
-        config.coreset.views,
-        config.views,
-        data.normalization,
-        config.seed,
-    )
+    settings = (config.coreset.views, config.views, data.normalization, config.seed)
+    views = views_lib.make(images, *settings)
     labels = np.zeros((len(views), data.num_classes), np.float16)
     record: dict[str, Any] = {}
     if multiprocess.is_process_zero():  # other hosts may have other caches
@@ -94,12 +84,7 @@ def probabilities(
 ) -> Float[np.ndarray, "b c"]:
     """Predicts the probabilities of clips, averaged over the teacher's networks.
 
-    Trains the teacher or reads it from the cache, as ``label`` does.
-
-    Args:
-      clips: the clips to label; their own labels are not read.
-      config: settings of the teacher.
-      data: the clips that the teacher learns from.
+    The teacher is that of ``label``. The clips' own labels are not read.
 
     Raises:
       UserError: the cache is damaged, or the loss is not finite.
@@ -143,10 +128,9 @@ def _trained(config: Config, data: Dataset) -> Path:
     def train(run: RunDirectory) -> dict[str, Any]:
         _log.info("training the teacher: %d networks", recipe.training.seeds)
         clips = source_lib.subset_source(Subset(), np.array([], int), data, 0)
-        fitted = source_lib.fit_source(
-            recipe.model, recipe.training, recipe.seed, data, clips, run
-        )
-        path, model = run.path / "networks.npz", recipe.model
+        model, training, seed = recipe.model, recipe.training, recipe.seed
+        fitted = source_lib.fit_source(model, training, seed, data, clips, run)
+        path = run.path / "networks.npz"
         networks_file.save(path, fitted.networks, data, model)
         last = fitted.history[-1]
         return {
@@ -165,10 +149,13 @@ def _trained(config: Config, data: Dataset) -> Path:
 def _recipe(config: Config) -> Config:
     """Returns the training of the ensemble, by the recipe of its network."""
     teacher = config.teacher
-    training = {"steps": teacher.steps, "seeds": teacher.networks, "eval_every": 0}
-    changes = {f"training.{name}": value for name, value in training.items()}
     # Independent of the other networks that a command trains, so that every command
     # finds the same teacher.
     base = dataclasses.replace(config, model=ModelConfig(), training=TrainingConfig())
-    recipe = presets.for_model(base, teacher.model)
-    return fields.replace(recipe, {**changes, "seed": teacher.seed})
+    changes = {
+        "training.steps": teacher.steps,
+        "training.seeds": teacher.networks,
+        "training.eval_every": 0,
+        "seed": teacher.seed,
+    }
+    return fields.replace(presets.for_model(base, teacher.model), changes)

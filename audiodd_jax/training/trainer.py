@@ -52,12 +52,7 @@ class TrainingSet(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Batches of several steps of ``k`` seeds, from a set on the device.
-
-    Attributes:
-      data: the training set.
-      rows: ``[k, steps, b]`` clips of each batch.
-    """
+    """Batches of several steps of ``k`` seeds: rows of a set on the device."""
 
     data: TrainingSet
     rows: Int[Array, "k steps b"]
@@ -67,11 +62,9 @@ class State(NamedTuple):
     """State of one seed, or of ``k`` stacked along a leading axis.
 
     Attributes:
-      step: ``[]`` steps taken.
+      step: number of steps taken.
       key: the seed's root key.
-      network: the network, with its initial variables if they are subtracted.
-      average: moving average of its variables, or None.
-      opt_state: state of the optimiser.
+      average: moving average of the network's variables, or None.
     """
 
     step: Int[Array, "*k"]
@@ -84,11 +77,6 @@ class State(NamedTuple):
     def final(self) -> Network:
         """The network for inference, with averaged variables if they are computed."""
         return self.network._replace(variables=self.average or self.network.variables)
-
-    def starting_from(self, network: Network) -> "State":
-        """Returns this initial state with another network."""
-        average = network.variables if self.average is not None else None
-        return self._replace(network=network, average=average)
 
 
 def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
@@ -143,8 +131,7 @@ def step(
 ) -> tuple[State, Metrics]:
     """Takes one step of one seed on a batch; returns its loss and accuracy too.
 
-    Args:
-      loss: name of the loss, from ``losses.loss_name``.
+    ``loss`` is a name from ``losses.loss_name``.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     augment_key, mixup_key, dropout_key, start_key = jax.random.split(key, 4)
@@ -163,7 +150,8 @@ def step(
             model, network._replace(params=params), images, dropout_key
         )
         out = out - before
-        return losses.loss(out, targets, loss), (out, statistics)
+        value = jnp.mean(losses.per_clip(out, targets, loss))
+        return value, (out, statistics)
 
     (value, (out, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(
         network.params
@@ -204,76 +192,47 @@ def draw(
 
 
 def make_chunk(
-    step: Callable[..., tuple[State, Metrics]], parallel: int, mesh: Mesh | None = None
-) -> Callable[[State, Drawn], tuple[State, Metrics]]:
-    """Makes ``chunk(states, drawn)``: jitted steps of all seeds on a set on the device.
+    step: Callable[..., tuple[State, Metrics]],
+    stats: Normalization,
+    parallel: int = 1,
+    mesh: Mesh | None = None,
+) -> Callable[[State, Drawn | Streamed], tuple[State, Metrics]]:
+    """Makes ``chunk(states, batches)``: jitted steps of all seeds.
 
-    It donates the states, and averages the metrics over the chunk and the seeds.
+    The batches are rows of a set on the device, or clips that are streamed from the
+    host, in arrays whose second axis is the seed. The chunk donates the states, and
+    averages the metrics over the steps and the seeds.
 
     Args:
       step: the function ``step`` with all of its keyword arguments.
+      stats: standardise streamed clips.
+      parallel: number of seeds that advance at once.
       mesh: devices: seeds are shared along its networks axis, batches along the other;
         None: the first local device.
     """
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def chunk(states: State, drawn: Drawn) -> tuple[State, Metrics]:
-        def take(rows: Int[Array, " b"], data: TrainingSet) -> Clips:
-            return Clips(data.clips.take(rows), data.targets[rows])
-
-        return _advance(step, parallel, mesh, (states, drawn.rows), drawn.data, take)
-
-    return chunk
-
-
-def make_streamed_chunk(
-    step: Callable[..., tuple[State, Metrics]],
-    stats: Normalization,
-    parallel: int,
-    mesh: Mesh | None = None,
-) -> Callable[[State, Streamed], tuple[State, Metrics]]:
-    """Makes ``chunk(states, streamed)``: the steps of ``make_chunk`` on streamed clips.
-
-    The second axis of the streamed arrays is the seed. ``stats`` standardise the clips.
-    """
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def chunk(states: State, streamed: Streamed) -> tuple[State, Metrics]:
-        take = lambda batch, _: batches.standardized(batch, stats)
-        by_seed = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), streamed)
-        return _advance(step, parallel, mesh, (states, by_seed), None, take)
-
-    return chunk
-
-
-def _advance(
-    step: Callable[..., tuple[State, Metrics]],
-    parallel: int,
-    mesh: Mesh | None,
-    stacked: tuple[State, Any],
-    data: TrainingSet | None,
-    take: Callable[[Any, Any], Clips],
-) -> tuple[State, Metrics]:
-    """Scans steps of all seeds; ``stacked`` are their states and batches.
-
-    ``take(batch, data)`` returns the clips of a batch.
-    """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
 
-    def advance_seed(
-        state: State, drawn: Any, data: TrainingSet | None
-    ) -> tuple[State, Metrics]:
-        def body(state: State, drawn: Any) -> tuple[State, Metrics]:
-            batch = devices.constrain_batch(mesh, take(drawn, data))
-            return step(state, batch.images, batch.labels)
+    @functools.partial(jax.jit, donate_argnums=0)
+    def chunk(states: State, drawn: Drawn | Streamed) -> tuple[State, Metrics]:
+        if isinstance(drawn, Drawn):
+            data, by_seed = drawn
+            take = lambda rows, data: Clips(data.clips.take(rows), data.targets[rows])
+        else:
+            data, by_seed = None, jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), drawn)
+            take = lambda batch, _: batches.standardized(batch, stats)
 
-        return lax.scan(body, state, drawn)
+        def advance_shard(
+            stacked: tuple[State, Any], data: TrainingSet | None
+        ) -> tuple[State, Metrics]:
+            def advance(state: State, drawn: Any) -> tuple[State, Metrics]:
+                batch = devices.constrain_batch(mesh, take(drawn, data))
+                return step(state, batch.images, batch.labels)
 
-    def advance_shard(
-        stacked: tuple[State, Any], data: TrainingSet | None
-    ) -> tuple[State, Metrics]:
-        seed = lambda pair: advance_seed(*pair, data)
-        return lax.map(seed, stacked, batch_size=parallel if parallel > 1 else None)
+            seed = lambda pair: lax.scan(advance, *pair)
+            return lax.map(seed, stacked, batch_size=parallel if parallel > 1 else None)
 
-    states, metrics = devices.map_networks(mesh, advance_shard)(stacked, data)
-    return states, jax.tree.map(jnp.mean, metrics)
+        advance_all = devices.map_networks(mesh, advance_shard)
+        states, metrics = advance_all((states, by_seed), data)
+        return states, jax.tree.map(jnp.mean, metrics)
+
+    return chunk

@@ -99,7 +99,7 @@ def ours(name):
         noise=None,
         loss=settings.loss,
     )
-    chunk = trainer.make_chunk(step, parallel=1)
+    chunk = trainer.make_chunk(step, stats)
     rows = trainer.draw(keys, 0, _STEPS.value, jnp.arange(_BATCH.value), _BATCH.value)
 
     def turn():

@@ -67,7 +67,20 @@ def test_statistics():
 
 
 def test_kernels_that_do_not_fit_in_memory_are_refused(monkeypatch):
+    class FitsError(Exception):
+        """Raised instead of the program, which is made after the check."""
+
+    def regression_program(*_):
+        raise FitsError
+
+    def score(s, b):
+        coreset = CoresetArrays(None, np.broadcast_to(np.float32(0), (s, 3)), None)
+        test = Clips(None, np.broadcast_to(np.int32(0), (b,)))
+        evaluation.kernel_regression([coreset], test, SCORING, SEEDS)
+
     monkeypatch.setattr(evaluation, "memory_of", lambda _: 16 << 30)
-    evaluation._check_memory(5_000, 11_005)
+    monkeypatch.setattr(evaluation, "regression_program", regression_program)
+    with pytest.raises(FitsError):
+        score(5_000, 11_005)
     with pytest.raises(UserError, match=r"takes 123 GB, .* such as --against=10%"):
-        evaluation._check_memory(84_843, 11_005)
+        score(84_843, 11_005)

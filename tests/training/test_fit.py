@@ -20,7 +20,7 @@ from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.signals import Interrupted
-from audiodd_jax.training import fit, programs, trainer
+from audiodd_jax.training import fit, losses, programs, trainer
 
 STATS = Normalization(*(np.full(8, v, np.float32) for v in (0, 10)))
 SMALL = {
@@ -196,7 +196,8 @@ def test_a_coreset_smaller_than_a_batch_is_one_batch_without_padding():
     )
     few = clips(6)
     soft = jnp.eye(3)[few.labels] - 1 / 3
-    data = fit.coreset_set(few.images, soft, config.training)
+    targets = losses.soft_targets(soft, config.training)
+    data = trainer.TrainingSet(few, targets)
     found = fit.fit(made(config, NOTHING), data, config.seed)
     model = models.make(config.model, 3)
     state = trainer.init(jax.random.key(config.seed), model, (8, 8), config.training)
@@ -283,7 +284,7 @@ def test_a_chunk_is_traced_once_and_moves_nothing_to_the_host():
         noise=None,
         loss=config.training.loss,
     )
-    chunk = trainer.make_chunk(step, 1)
+    chunk = trainer.make_chunk(step, STATS)
     rows = jax.device_put(jnp.arange(12).reshape(1, 2, 6))
     state, _ = chunk(state, trainer.Drawn(data, rows))
     with jax.transfer_guard("disallow"):

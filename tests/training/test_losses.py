@@ -42,15 +42,17 @@ def test_losses_by_hand():
     logits = jnp.array([[1.0, 0.0, -1.0]])
     target = jnp.array([[0.5, 0.5, 0.0]])
     squared = 0.5 * (0.25 + 0.25 + 1.0)
-    np.testing.assert_allclose(losses.loss(logits, target, "mse"), squared, rtol=1e-6)
+    np.testing.assert_allclose(
+        losses.per_clip(logits, target, "mse"), squared, rtol=1e-6
+    )
     total = np.log(np.exp(1) + 1 + np.exp(-1))
     np.testing.assert_allclose(
-        losses.loss(logits, target, "cross_entropy"), total - 0.5, rtol=1e-6
+        losses.per_clip(logits, target, "cross_entropy"), total - 0.5, rtol=1e-6
     )
     hard = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array([0]))
     one_hot = jnp.array([[1.0, 0, 0]])
     np.testing.assert_allclose(
-        losses.loss(logits, one_hot, "cross_entropy"), hard[0], rtol=1e-6
+        losses.per_clip(logits, one_hot, "cross_entropy"), hard[0], rtol=1e-6
     )
 
 

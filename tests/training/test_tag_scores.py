@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from audiodd_jax.training import metrics, scores
+from audiodd_jax.training import scores
 
 
 def outputs(seeds=2, b=50, c=4):
@@ -15,7 +15,7 @@ def outputs(seeds=2, b=50, c=4):
 
 def test_scores_match_scikit_learn():
     found, tags = outputs()
-    own = scores.from_tag_outputs("krr", found, tags, 0.5)
+    own = scores.evaluate("krr", found, tags, 4, 0.5)
     maps = [average_precision_score(tags, each, average="macro") for each in found]
     np.testing.assert_allclose(own.accuracies, maps, rtol=1e-5)
     f1s = [f1_score(tags, each > 0.5, average="macro") for each in found]
@@ -26,19 +26,20 @@ def test_scores_match_scikit_learn():
 def test_tags_without_test_clips_do_not_count():
     found, tags = outputs()
     tags[:, 2] = 0
-    own = scores.from_tag_outputs("krr", found, tags, 9.0)
-    others = scores.from_tag_outputs(
-        "krr", np.delete(found, 2, 2), np.delete(tags, 2, 1), 9.0
+    own = scores.evaluate("krr", found, tags, 4, 9.0)
+    others = scores.evaluate(
+        "krr", np.delete(found, 2, 2), np.delete(tags, 2, 1), 3, 9.0
     )
     assert own.accuracies == pytest.approx(others.accuracies)
     assert np.isnan(own.per_class).tolist() == [False, False, True, False]
-    assert metrics.macro_f1_of_tags(np.zeros((3, 2), bool), np.zeros((3, 2), int)) == 0
+    nothing = np.zeros((3, 2), np.int8)
+    assert scores.evaluate("krr", nothing[None], nothing, 2, 0.5).macro_f1 == 0
 
 
 def test_a_summary_survives_json():
     found, tags = outputs()
     tags[:, 2] = 0
-    own = scores.from_tag_outputs("convnet", found, tags, 0.5)
+    own = scores.evaluate("convnet", found, tags, 4, 0.5)
     summary = json.loads(json.dumps(own.summary(("a", "b", "c", "d"))))
     assert summary["measure"] == "mean average precision"
     assert summary["per_class_average_precision"]["c"] is None

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audiodd_jax.training import metrics, scores
+from audiodd_jax.training import scores
+from audiodd_jax.training.scores import Evaluation
 
 # Three classes: 4, 2 and 0 clips.
 CONFUSION = np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]])
@@ -13,40 +14,36 @@ CONFUSION = np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 def test_confusion_matrix_counts_pairs():
     labels, predicted = np.array([0, 0, 1, 1, 0, 0]), np.array([0, 0, 1, 0, 1, 0])
-    np.testing.assert_array_equal(
-        metrics.confusion_matrix(predicted, labels, 3), CONFUSION
-    )
+    (found,) = scores.evaluate("krr", predicted[None], labels, 3).confusions
+    np.testing.assert_array_equal(found, CONFUSION)
 
 
 def test_per_class_accuracy_and_macro_f1_by_hand():
-    np.testing.assert_array_equal(
-        metrics.per_class_accuracy(CONFUSION), [0.75, 0.5, np.nan]
-    )
+    found = Evaluation("krr", (4 / 6,), CONFUSION[None])
+    np.testing.assert_array_equal(found.per_class, [0.75, 0.5, np.nan])
     # F1 of class 0: 2*3/(4+4), of class 1: 2*1/(2+2); class 2 does not occur.
-    assert metrics.macro_f1(CONFUSION) == pytest.approx((0.75 + 0.5) / 2)
+    assert found.macro_f1 == pytest.approx((0.75 + 0.5) / 2)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.randoms())
 def test_macro_f1_lies_between_zero_and_one(labels, random):
     labels = np.array(labels)
     predicted = np.array([random.randrange(4) for _ in labels])
-    score = metrics.macro_f1(metrics.confusion_matrix(predicted, labels, 4))
-    assert 0 <= score <= 1
-    assert metrics.macro_f1(metrics.confusion_matrix(labels, labels, 4)) == 1
+    assert 0 <= scores.evaluate("krr", predicted[None], labels, 4).macro_f1 <= 1
+    assert scores.evaluate("krr", labels[None], labels, 4).macro_f1 == 1
 
 
 def test_the_interval_is_that_of_students_t():
     # t(0.975, 2) = 4.303; values 1, 2, 3 have a standard deviation of 1.
-    assert metrics.interval95([1.0, 2.0, 3.0]) == pytest.approx(
-        4.3027 / 3**0.5, rel=1e-4
-    )
-    assert math.isnan(metrics.interval95([1.0]))
+    found = Evaluation("krr", (1.0, 2.0, 3.0)).interval
+    assert found == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert math.isnan(Evaluation("krr", (1.0,)).interval)
 
 
 def test_evaluation_over_seeds_and_its_summary():
     labels = np.array([0, 0, 1, 1])
     rows = np.array([[0, 0, 1, 1], [0, 1, 1, 0]])
-    found = scores.from_predictions("convnet", rows, labels, 2)
+    found = scores.evaluate("convnet", rows, labels, 2)
     assert found.accuracies == (1.0, 0.5)
     assert found.mean == 0.75
     np.testing.assert_allclose(found.per_class, [0.75, 0.75])
