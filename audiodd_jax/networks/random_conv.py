@@ -13,7 +13,6 @@ References:
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -230,13 +229,17 @@ def _block_backward(precision, residuals, ct):
     if (f, t) != (f3, t3):
         ct = jnp.pad(ct, ((0, 0), (0, f - f3), (0, t - t3), (0, 0)))
 
-    def gradient(operand: Callable, products: lax.Precision, on_cpu: bool) -> Callable:
-        return lambda ct, kernel: convolution.input_gradient(
-            operand(ct), operand(kernel), (f, t), precision=products, on_cpu=on_cpu
-        ).astype(like.dtype)
+    def on_cpu(ct: Array, kernel: Array) -> Array:
+        ct, kernel = precision.rounded(ct), precision.rounded(kernel)
+        grad = convolution.input_gradient(ct, kernel, (f, t), 1, _HIGHEST)
+        return grad.astype(like.dtype)
 
-    on_cpu = gradient(precision.rounded, _HIGHEST, True)
-    elsewhere = gradient(precision.operand, precision.products, False)
+    def elsewhere(ct: Array, kernel: Array) -> Array:
+        ct, kernel = precision.operand(ct), precision.operand(kernel)
+        products = precision.products
+        grad = convolution.input_gradient(ct, kernel, (f, t), 1, products, on_cpu=False)
+        return grad.astype(like.dtype)
+
     grad = lax.platform_dependent(ct, kernel, cpu=on_cpu, default=elsewhere)
     return grad, jnp.zeros_like(kernel), jnp.zeros_like(bias)
 
