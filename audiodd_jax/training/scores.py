@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from audiodd_jax.data import tags as tags_lib
 from audiodd_jax.features import metric
@@ -167,7 +167,7 @@ def from_summary(summary: dict[str, Any]) -> Evaluation:
 
 def evaluate(
     protocol: str,
-    answers: Float[Array | np.ndarray, "k b *c"],
+    answers: Num[Array | np.ndarray, "k b *c"],
     labels: Int[Array | np.ndarray, "b *c"],
     num_classes: int,
     threshold: float = 0.0,
