@@ -23,8 +23,7 @@ from audiodd_jax.config import presets
 from audiodd_jax.coreset import subsets
 from audiodd_jax.data import audio
 from audiodd_jax.features import inversion, logmel, normalization
-from audiodd_jax.report import summary
-from audiodd_jax.report.tables import mean_std
+from audiodd_jax.report.tables import mean_std, spread
 from audiodd_jax.training import evaluation
 from audiodd_jax.training import source as source_lib
 
@@ -105,7 +104,7 @@ def print_convergence(config):
             waveforms = jnp.asarray(method(seed))
             convergence = inversion.spectral_convergence(waveforms, target, size)
             errors.append(float(jnp.mean(convergence)))
-        print(f"| {name} | {summary.spread(errors)} |")
+        print(f"| {name} | {spread(errors)} |")
 
 
 def main(_):

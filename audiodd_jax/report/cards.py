@@ -230,10 +230,7 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
     return _render(
         "active.md",
         result,
-        initial=config.initial,
-        initial_draw=config.initial_draw,
-        warm_start=config.warm_start,
-        count_validation=config.count_validation,
+        config=config,
         metric=metric,
         rounds=tables.markdown(tables.from_records(rounds)),
     )

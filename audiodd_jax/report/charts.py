@@ -87,21 +87,15 @@ def draw(groups: Sequence[Group]) -> list[Chart]:
     has_start = any(series.start is not None for series in by_bytes)
     start = _START.format(metric) if has_start else ""
     examples = _EXAMPLES if by_bytes else ""
+    test, validation = f"test {metric} (%)", f"validation {metric} (%)"
     made = [
-        ("against bytes", "bytes", "test", by_bytes, start),
-        ("against labels", "labelled examples", "test", by_labels, examples),
-        ("during distillation", "steps", "validation", by_steps, ""),
+        ("against bytes", "bytes", test, by_bytes, start),
+        ("against labels", "labelled examples", test, by_labels, examples),
+        ("during distillation", "steps", validation, by_steps, ""),
     ]
     return [
-        chart(
-            f"{groups[0].dataset}: {metric} {subject}",
-            x_label,
-            f"{split} {metric} (%)",
-            series,
-            is_log=x_label != "steps",
-            note=note,
-        )
-        for subject, x_label, split, series, note in made
+        chart(f"{groups[0].dataset}: {metric} {name}", x_label, y_label, series, note)
+        for name, x_label, y_label, series, note in made
         if series
     ]
 
@@ -111,14 +105,13 @@ def chart(
     x_label: str,
     y_label: str,
     series: Sequence[Series],
-    *,
-    is_log: bool,
     note: str = "",
 ) -> Chart:
     """Lays out a chart of series that have at least one point each.
 
-    A logarithmic horizontal axis (``is_log``) needs positive values.
+    The horizontal axis is logarithmic except for steps, which begin at 0.
     """
+    is_log = x_label != "steps"
     values = [float(x) for run in series for x, _ in run.points]
     low, high = min(0.0, *values), max(values) or 1.0
     if is_log:

@@ -81,17 +81,21 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence per protocol: how much the coreset gains over random clips."""
+    """Returns a sentence per protocol: how much the coreset gains over random clips.
+
+    Random clips with labels of the same kind are preferred.
+    """
     sentences = []
     for protocol in dict.fromkeys(row.protocol for row in rows):
         means = _means(rows, protocol)
-        gain, closed = over_random(means), gap_closed(means)
-        if gain is None:
+        base, labels = "random" + RELABELLED, " with the same teacher's labels"
+        if base not in means:
+            base, labels = "random", ""
+        if not {base, "coreset"} <= means.keys():
             continue
-        has_same_labels = "random" + RELABELLED in means
-        labels = " with the same teacher's labels" if has_same_labels else ""
+        gain = means["coreset"] - means[base]
         text = f"{protocol}: {100 * gain:+.1f} points over random clips{labels}"
-        if closed is not None:
+        if (closed := gap_closed(means)) is not None:
             text += f"; {100 * closed:z.0f} % of the gap between random and all clips"
         sentences.append(text)
     return sentences
@@ -102,17 +106,6 @@ def _means(rows: Sequence[Row], protocol: str) -> dict[str, float]:
     return {
         row.learns_from: row.scores.mean for row in rows if row.protocol == protocol
     }
-
-
-def over_random(means: Mapping[str, float]) -> float | None:
-    """Improvement of the coreset over random clips with labels of the same kind.
-
-    Takes the mean accuracy by training set; returns None if a row is missing.
-    """
-    base = means.get("random" + RELABELLED, means.get("random"))
-    if base is None or "coreset" not in means:
-        return None
-    return means["coreset"] - base
 
 
 def gap_closed(means: Mapping[str, float], name: str = "coreset") -> float | None:

@@ -2,12 +2,11 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import soundfile
 from jaxtyping import Array, Float, Int
@@ -16,11 +15,12 @@ from audiodd_jax.config import fields
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.coreset.dataset import load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.coreset.selection import squared_distances
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion, normalization
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.report import summary, tables
+from audiodd_jax.report import tables
 from audiodd_jax.report.groups import Group
 from audiodd_jax.runtime import progress
 
@@ -38,8 +38,7 @@ class Options(NamedTuple):
     Attributes:
       galleries: most coresets, the best per dataset and method first.
       per_class: most spectrograms per class; 0: a hundred in total.
-      iterations: Griffin-Lim iterations.
-      seed: seed of the initial phases of Griffin-Lim.
+      iterations: of Griffin-Lim, which starts at random phases by ``seed``.
       all_sounds: also write WAV files of the spectrograms that are not shown.
       cache_dir: folder for downloads and features; empty: the default.
     """
@@ -58,17 +57,6 @@ class Sounds(NamedTuple):
     log_mel: Float[np.ndarray, "k f t"]
     waveforms: Float[np.ndarray, "k samples"]
     convergence: Float[np.ndarray, " k"]
-
-
-class Nearest(NamedTuple):
-    """Rows and labels of the training clip nearest to each spectrogram.
-
-    Distances are root mean squares, in standard deviations.
-    """
-
-    rows: Int[np.ndarray, " s"]
-    labels: Int[np.ndarray, "s *c"]
-    distances: Float[np.ndarray, " s"]
 
 
 class Side(NamedTuple):
@@ -124,18 +112,30 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
     notes, real = [], None
     total = len(written) + len(shown)
     with progress.bar(total, desc=title, unit="sound") as bar:
-        listen = lambda images: _listen(images, coreset, options, bar.update)
+
+        def listen(images: Float[Array, "k f t 1"]) -> Sounds:
+            log_mel = normalization.invert(images, coreset.normalization)
+            inverted = inversion.invert_many(
+                log_mel,
+                coreset.features,
+                key=jax.random.key(options.seed),
+                iterations=options.iterations,
+                done=bar.update,
+            )
+            return Sounds(np.asarray(log_mel), *inverted)
+
         sounds = listen(arrays.images[written])
         names = audio_folder.write(sounds.waveforms, coreset, folder, written)
         try:
             config = fields.from_dict(run.config)
             config = fields.with_cache(config, options.cache_dir)
             train = load_data(coreset, config.data, config.features, True).train
-            clips = nearest(arrays.images[shown], train)
-            real = listen(train.take(clips.rows)), clips
+            rows, distances = nearest(arrays.images[shown], train)
+            real_labels = np.asarray(train.labels)[rows]
+            real = listen(train.take(rows)), real_labels, distances
         except (UserError, OSError) as reason:
             notes.append(f"No real clips are shown next to {title}: {reason}")
-    spread = lambda heard: summary.spread(heard.convergence.tolist())
+    spread = lambda heard: tables.spread(heard.convergence.tolist())
     caption = f"Spectral convergence of the inversion: {spread(sounds)}"
     if real:
         caption += f"; for the nearest real clips {spread(real[0])}"
@@ -149,54 +149,30 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
     return Gallery(group.number, title, caption, cards, folder, notes)
 
 
-def _listen(
-    images: Float[Array, "k f t 1"],
-    coreset: Coreset,
-    options: Options,
-    done: Callable[[int], object],
-) -> Sounds:
-    """Reconstructs the sounds of images that are standardised like the coreset."""
-    log_mel = normalization.invert(images, coreset.normalization)
-    inverted = inversion.invert_many(
-        log_mel,
-        coreset.features,
-        key=jax.random.key(options.seed),
-        iterations=options.iterations,
-        done=done,
-    )
-    return Sounds(np.asarray(log_mel), *inverted)
+def nearest(
+    images: Float[Array, "s f t 1"], train: Clips
+) -> tuple[Int[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Finds the nearest training clips, of any class, with the same preprocessing.
 
-
-@jax.jit
-def _distances(
-    images: Float[Array, "s f t 1"], clips: Float[Array, "b f t 1"]
-) -> Float[Array, "s b"]:
-    a, b = (x.reshape(x.shape[0], -1) for x in (images, clips))
-    square = lambda x: jnp.sum(x * x, 1)
-    product = jnp.matmul(a, b.T, precision="highest")
-    return (square(a)[:, None] + square(b) - 2 * product) / a.shape[1]
-
-
-def nearest(images: Float[Array, "s f t 1"], train: Clips) -> Nearest:
-    """Finds the nearest training clips, of any class, with the same preprocessing."""
-    labels, parts = np.asarray(train.labels), []
-    for first in range(0, len(labels), _COMPARED_AT_ONCE):
-        rows = np.arange(first, min(first + _COMPARED_AT_ONCE, len(labels)))
-        distances = np.asarray(_distances(images, train.take(rows)))
-        best = distances.argmin(1)
-        parts.append((rows[best], distances[np.arange(best.size), best]))
+    Returns their rows and distances: root mean squares, in standard deviations.
+    """
+    flat = lambda x: x.reshape(x.shape[0], -1)
+    own, parts = flat(images), []
+    for first in range(0, len(train.labels), _COMPARED_AT_ONCE):
+        rows = np.arange(first, min(first + _COMPARED_AT_ONCE, len(train.labels)))
+        squares = np.asarray(squared_distances(own, flat(train.take(rows))))
+        best = squares.argmin(1)
+        parts.append((rows[best], squares[np.arange(best.size), best]))
     rows, squares = (np.stack(values) for values in zip(*parts, strict=True))
     best, columns = squares.argmin(0), np.arange(squares.shape[1])
-    rows = rows[best, columns]
-    distances = np.sqrt(np.maximum(squares[best, columns], 0.0))
-    return Nearest(rows, labels[rows], distances)
+    return rows[best, columns], np.sqrt(squares[best, columns] / own.shape[1])
 
 
 def _cards(
     sounds: Sounds,
     labels: Float[np.ndarray, "s c"],
     names: list[str],
-    real: tuple[Sounds, Nearest] | None,
+    real: tuple[Sounds, Int[np.ndarray, "s *c"], Float[np.ndarray, " s"]] | None,
     coreset: Coreset,
 ) -> list[list[Side]]:
     """Returns the sides of each card, all on the same scale in dB."""
@@ -216,9 +192,9 @@ def _cards(
         own = side(sounds, i, coreset.in_words(label), names[i])
         cards.append([own._replace(labels=[*strongest(label, coreset.class_names)])])
         if real:
-            heard, clips = real
-            words = tags.in_words(clips.labels[i], coreset.class_names)
-            distance = f"{clips.distances[i]:.2f} standard deviations per bin"
+            heard, real_labels, distances = real
+            words = tags.in_words(real_labels[i], coreset.class_names)
+            distance = f"{distances[i]:.2f} standard deviations per bin"
             cards[i].append(side(heard, i, f"real: {words}", f"nearest, {distance}"))
     return cards
 

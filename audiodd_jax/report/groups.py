@@ -8,13 +8,13 @@ import functools
 import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from audiodd_jax.coreset.file import load_coreset
-from audiodd_jax.report import class_scores, learning_curves
-from audiodd_jax.report.class_scores import ClassScores
+from audiodd_jax.report import learning_curves
 from audiodd_jax.report.learning_curves import Curve
-from audiodd_jax.report.runs import Run
+from audiodd_jax.report.runs import ClassScores, Run, pooled
 from audiodd_jax.training.source import coreset_source
 
 # Settings that differ between the seeds of one experiment, or between machines.
@@ -81,11 +81,6 @@ class Group:
         return ", ".join([self.source, *self.settings])
 
     @property
-    def title(self) -> str:
-        """The training set and the model."""
-        return f"{self.name}, by {self.first.learner}"
-
-    @property
     def accuracies(self) -> tuple[float, ...]:
         """Accuracies of all seeds."""
         return tuple(a for run in self.runs for a in run.accuracies)
@@ -131,7 +126,7 @@ class Group:
     @functools.cached_property
     def classes(self) -> ClassScores | None:
         """Scores by class or tag; None if unknown."""
-        return class_scores.pooled([row for run in self.runs for row in run.scores])
+        return pooled([row for run in self.runs for row in run.scores])
 
     def column(self, name: str) -> list[Any]:
         """Returns a value of each run's ``result.json``."""
@@ -173,7 +168,7 @@ def compare(runs: Sequence[Run]) -> list[Group]:
         *grouped(of_kind("train"), _by_digest(distilled)),
         *grouped(of_kind("active")),
     ]
-    by_dataset = by(groups, lambda group: group.dataset)
+    by_dataset = by(groups, attrgetter("dataset"))
     ordered = [group for same in by_dataset.values() for group in same]
     return [dataclasses.replace(g, number=i + 1) for i, g in enumerate(ordered)]
 
@@ -235,10 +230,11 @@ def grouped(
             key = json.dumps(settings, sort_keys=True)
             alike.setdefault(key, []).append(run)
             settings_of[key] = settings
+    shown = lambda settings: [settings.get(name) for name in _SHOWN]
     groups = []
     for key, members in alike.items():
         settings = settings_of[key]
-        similar = [s for s in settings_of.values() if _shown(s) == _shown(settings)]
+        similar = [s for s in settings_of.values() if shown(s) == shown(settings)]
         differing = tuple(
             f"{name}={value}"
             for name, value in sorted(settings.items())
@@ -271,10 +267,6 @@ def _settings(run: Run, coresets: Mapping[str, Group]) -> dict[str, Any]:
     return settings
 
 
-def _shown(settings: dict[str, Any]) -> list[Any]:
-    return [settings.get(name) for name in _SHOWN]
-
-
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat = {}
     for name, value in values.items():
@@ -288,11 +280,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def class_tables(groups: Sequence[Group]) -> list[list[Group]]:
     """Returns the groups of each table of scores by class."""
     scored = [group for group in groups if group.classes]
-    kind = lambda group: (
-        group.dataset,
-        group.classes.metric,
-        group.classes.class_names,
-    )
+    kind = attrgetter("dataset", "classes.metric", "classes.class_names")
     return list(by(scored, kind).values())
 
 

@@ -1,6 +1,7 @@
 """Writes a report: tables, figures, sounds and a page, from groups of runs."""
 
 import datetime
+import statistics
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -10,11 +11,11 @@ import jinja2
 
 from audiodd_jax.config.names import file_stem
 from audiodd_jax.report import (
+    cards,
     charts,
     figures,
     gallery,
     learning_curves,
-    summary,
     tables,
 )
 from audiodd_jax.report.gallery import Gallery, Options
@@ -29,7 +30,7 @@ from audiodd_jax.report.groups import (
 )
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.runs import Run
-from audiodd_jax.report.tables import Table
+from audiodd_jax.report.tables import Table, mean_std
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import read_json, write_atomically
 from audiodd_jax.version import __version__
@@ -49,14 +50,16 @@ _NETWORK = attrgetter("dataset", "first.learner")
 def write(runs: Sequence[Run], out: Path, options: Options) -> list[Gallery]:
     """Writes all parts of a report, the page last; returns the galleries on it."""
     groups = compare(runs)
-    of_kind = lambda kind: [group for group in groups if group.first.kind == kind]
-    distilled, trained, chosen = map(of_kind, ("distill", "train", "active"))
-    titled = _tables(distilled, trained, chosen, runs)
+    of_kind = {
+        kind: [group for group in groups if group.first.kind == kind]
+        for kind in ("distill", "train", "active")
+    }
+    distilled, titled = of_kind["distill"], _tables(of_kind, runs)
     for title, table in titled.items():
         tables.write(table, out / "tables" / tables.stem(title))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     with progress.waiting("drawing curves"):
-        _draw(distilled, trained, chosen, out / "figures")
+        _draw(of_kind, out / "figures")
     galleries = [
         gallery.make(group, out / "sounds", options)
         for group in _best(distilled, options.galleries)
@@ -65,7 +68,7 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Gallery]:
     unfinished = sum(not run.result for run in runs)
     made = f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
     made += f"{len(runs)} run{'s' * (len(runs) != 1)}"
-    sentences = [summary.sentence(group) for group in _best(distilled, _SENTENCES)]
+    sentences = [_sentence(group) for group in _best(distilled, _SENTENCES)]
     if more := len(distilled) - len(sentences):
         sentences.append(f"The tables list {more} more.")
     if not distilled:
@@ -99,7 +102,7 @@ def render(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["mean_std"] = tables.mean_std
+    environment.filters["mean_std"] = mean_std
     environment.filters["percent"] = _percent
     by_dataset, by_class = by(groups, _DATASET), class_tables(groups)
     # The classes that the page can be filtered by.
@@ -132,48 +135,149 @@ def _best(distilled: Sequence[Group], count: int) -> list[Group]:
     return sorted(ranked, key=lambda group: group is not best[method(group)])[:count]
 
 
+def _sentence(group: Group) -> str:
+    """Describes a coreset in a sentence: relative size, bytes, accuracy."""
+    result, count = group.first.result, len(group.runs)
+    ratio = result["train_bytes"] / result["bytes"]
+    real = tested = ""
+    if group.start is not None:
+        start = mean_std(group.column("start_test_accuracy"))
+        real = f"; the same number of real clips gives {start} %"
+    if missing := len(result.get("untested_classes", ())):
+        classes = result["num_classes"]
+        tested = f" (on {classes - missing} of {classes} classes; the others have no "
+        tested += "test clips)"
+    warnings = {cards.warning(run.result) for run in group.runs} - {""}
+    return (
+        f"{group.dataset}, {group.name}: {group.first.examples} spectrograms, "
+        f"{100 * result['fraction_of_train']:.2f} % of {result['num_train']:,} clips, "
+        f"{group.num_bytes:,} bytes (1/{ratio:.3g} of the raw audio). "
+        f"Test {group.first.metric} by {group.first.learner} "
+        f"{mean_std(group.accuracies)} % over {count} seed{'s' * (count > 1)}{real}"
+        f"{tested}." + " ".join(["", *warnings])
+    )
+
+
 def _tables(
-    distilled: Sequence[Group],
-    trained: Sequence[Group],
-    chosen: Sequence[Group],
-    runs: Sequence[Run],
+    groups: Mapping[str, Sequence[Group]], runs: Sequence[Run]
 ) -> dict[str, Table]:
-    """Returns the tables that have rows, by title."""
+    """Returns the tables that have rows, by title; ``groups`` are by kind."""
     titled = {
-        "Coresets": summary.coresets(distilled),
-        "Coresets, every fold": summary.folds(
+        "Coresets": _coresets(groups["distill"]),
+        "Coresets, every fold": _folds(
             grouped([run for run in runs if run.kind == "folds"])
         ),
-        "Networks": summary.trainings(trained),
+        "Networks": _trainings(groups["train"]),
     }
-    for (dataset, model), alike in by(chosen, _NETWORK).items():
+    for (dataset, model), alike in by(groups["active"], _NETWORK).items():
         result = alike[0].first.result
         counts = [result["rounds"][0]["counted"], *result["budgets"].values()]
         curves = [group.curve for group in alike]
         table = learning_curves.table(curves, (), counts, result["num_train"])
         titled[f"Active learning, {dataset}, {model}"] = table
-    titled["Unfinished runs"] = summary.unfinished(runs)
+    titled["Unfinished runs"] = _unfinished(runs)
     return {title: table for title, table in titled.items() if table.rows}
 
 
-def _draw(
-    distilled: Sequence[Group],
-    trained: Sequence[Group],
-    chosen: Sequence[Group],
-    folder: Path,
-) -> None:
+def _coresets(groups: Sequence[Group]) -> Table:
+    """Coresets: their sizes, and accuracies of kernel regression."""
+    records = []
+    for group in groups:
+        result, start = group.first.result, ""
+        per_class = str(result["samples_per_class"])
+        if (factor := result.get("factor", 1)) > 1:
+            per_class += f" x {factor}"
+        if result["start"] == "real":
+            start = mean_std(group.column("start_test_accuracy"))
+        record = {
+            "dataset": result["dataset"],
+            "method": result["method"],
+            "per class": per_class,
+            "settings": ", ".join(group.settings),
+            "share of train": f"{100 * result['fraction_of_train']:.2f} %",
+            "bytes": f"{result['bytes']:,}",
+            "raw audio / bytes": f"{result['train_bytes'] / result['bytes']:.3g}",
+            f"{metric_of(groups)} (%)": mean_std(group.accuracies),
+            "real clips (%)": start,
+            "protocol": result["protocol"],
+            "seeds": str(len(group.runs)),
+            "steps": str(result["steps"]),
+            "s": f"{group.seconds:.0f}",
+        }
+        records.append(record)
+    return tables.from_records(records).without_empty_columns()
+
+
+def _trainings(groups: Sequence[Group]) -> Table:
+    """Networks: their training sets and accuracies."""
+    records = [
+        {
+            "dataset": group.dataset,
+            "network": group.first.learner,
+            "learns from": group.source,
+            "settings": ", ".join(group.settings),
+            "clips": f"{group.first.examples:,}",
+            "share of train": f"{100 * group.first.result['fraction_of_train']:.2f} %",
+            f"{metric_of(groups)} (%)": mean_std(group.accuracies),
+            "macro F1": f"{statistics.fmean(group.column('macro_f1')):.3f}",
+            "seeds": str(len(group.accuracies)),
+            "s": f"{group.seconds:.0f}",
+        }
+        for group in groups
+    ]
+    return tables.from_records(records).without_empty_columns()
+
+
+def _folds(groups: Sequence[Group]) -> Table:
+    """Coresets of runs of every fold: accuracies over folds, one row per seed."""
+    records = [
+        {
+            "dataset": run.dataset,
+            "method": run.result["method"],
+            "per class": str(run.result["samples_per_class"]),
+            "settings": ", ".join((*group.settings, f"seed={run.seed}")),
+            "folds": str(len(run.accuracies)),
+            f"{metric_of(groups)} (%)": mean_std(run.accuracies),
+            "real clips (%)": mean_std(
+                [row["start_test_accuracy"] for row in run.result["folds"]]
+            ),
+            "s": f"{run.seconds:.0f}",
+        }
+        for group in groups
+        for run in group.runs
+    ]
+    return tables.from_records(records)
+
+
+def _unfinished(runs: Sequence[Run]) -> Table:
+    """Runs without a result, with their last steps."""
+    records = [
+        {
+            "run": run.path.name,
+            "kind": run.kind,
+            "dataset": run.config.get("data", {}).get("name", ""),
+            "seed": str(run.seed),
+            "last step": str(max((row["step"] for row in run.history), default=0)),
+        }
+        for run in runs
+        if not run.result
+    ]
+    return tables.from_records(records)
+
+
+def _draw(groups: Mapping[str, Sequence[Group]], folder: Path) -> None:
     """Draws each dataset's distillations, and its learning curves with coresets."""
-    for dataset, groups in by(distilled, _DATASET).items():
-        validated = {group.name: group.validated for group in groups if group.validated}
+    for dataset, alike in by(groups["distill"], _DATASET).items():
+        validated = {group.name: group.validated for group in alike if group.validated}
         if validated:
             title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
-            figures.progress(validated, title, path, metric_of(groups))
+            figures.progress(validated, title, path, metric_of(alike))
     on_coresets = [
         group
-        for group in trained
+        for group in groups["train"]
         if group.coreset and group.first.result["learns_from"] == "coreset"
     ]
-    for network, alike in by(chosen, _NETWORK).items():
+    for network, alike in by(groups["active"], _NETWORK).items():
         points = [
             Point(
                 group.first.examples,

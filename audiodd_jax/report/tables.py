@@ -81,6 +81,12 @@ def mean_std(accuracies: Sequence[float]) -> str:
     return f"{mean} ± {100 * statistics.stdev(accuracies):.1f}"
 
 
+def spread(values: Sequence[float]) -> str:
+    """Returns the mean and range of errors as text."""
+    mean = statistics.fmean(values)
+    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
 def stem(title: str) -> str:
     """Turns a title into a file name without suffix."""
     return re.sub(r"[^\w]+", "_", title.lower()).strip("_")

@@ -46,7 +46,7 @@ def test_numbers_are_short(value, text):
 def test_points_are_drawn_at_their_values():
     """Equal ratios are equal distances on a logarithmic axis."""
     series = [Series(i + 1, "x", [(10.0**i, 0.2 * i)]) for i in (1, 2, 3)]
-    found = charts.chart("t", "bytes", "%", series, is_log=True)
+    found = charts.chart("t", "bytes", "%", series)
     (x1, y1), (x2, y2), (x3, y3) = (mark.points[0] for mark in found.marks)
     assert x2 - x1 == pytest.approx(x3 - x2)
     assert y1 - y2 == pytest.approx(y2 - y3)
@@ -61,7 +61,7 @@ def test_points_are_drawn_at_their_values():
 @pytest.mark.parametrize("accuracy", [0.0, 0.005, 0.5, 0.999, 1.0])
 def test_a_single_point_is_inside_a_long_enough_axis(accuracy):
     series = [Series(1, "x", [(50.0, accuracy)], start=accuracy)]
-    found = charts.chart("t", "bytes", "%", series, is_log=True)
+    found = charts.chart("t", "bytes", "%", series)
     ((x, y),) = found.marks[0].points
     assert x == pytest.approx((LEFT + RIGHT) / 2)
     assert TOP <= y <= BOTTOM
@@ -73,15 +73,15 @@ def test_a_single_point_is_inside_a_long_enough_axis(accuracy):
 
 def test_the_axis_of_steps_starts_at_zero():
     series = [Series(1, "x", [(0.0, 0.1), (50.0, 0.4)])]
-    found = charts.chart("t", "steps", "%", series, is_log=False)
+    found = charts.chart("t", "steps", "%", series)
     assert [x for x, _ in found.marks[0].points] == [LEFT, RIGHT]
     only_start = [Series(1, "x", [(0.0, 0.1)])]
-    assert charts.chart("t", "steps", "%", only_start, is_log=False).marks
+    assert charts.chart("t", "steps", "%", only_start).marks
 
 
 def test_labels_of_close_points_do_not_overlap():
     series = [Series(i, "x", [(100 + i / 10, 0.5 + i / 1000)]) for i in range(12)]
-    found = charts.chart("t", "bytes", "%", series, is_log=True)
+    found = charts.chart("t", "bytes", "%", series)
     labels = [mark.label for mark in found.marks]
     for i, (x, y) in enumerate(labels):
         for other_x, other_y in labels[:i]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import run_rows
 
-from audiodd_jax.report import class_scores, groups, page
+from audiodd_jax.report import groups, page, runs
 from audiodd_jax.runtime.files import DAMAGE
 
 NAMES = ("a", "b", "c")
@@ -22,13 +22,13 @@ def group(number, *counts, names=NAMES):
 
 
 def test_seeds_and_runs_add_up():
-    found = class_scores.pooled([summary(ONE, ONE), summary(ONE)])
+    found = runs.pooled([summary(ONE, ONE), summary(ONE)])
     np.testing.assert_array_equal(found.counts, 3 * np.array(ONE))
     assert found.accuracies == [0.75, None, 0.5]
 
 
 def test_mistakes_come_most_frequent_first():
-    found = class_scores.pooled([summary([[3, 1, 0], [4, 0, 0], [0, 2, 2]])])
+    found = runs.pooled([summary([[3, 1, 0], [4, 0, 0], [0, 2, 2]])])
     assert list(found.mistakes()) == [
         "b, mistaken for a: 4 of 4",
         "c, mistaken for b: 2 of 4",
@@ -47,7 +47,7 @@ def test_mistakes_come_most_frequent_first():
     ],
 )
 def test_without_matrices_of_the_same_classes_there_are_no_scores(summaries):
-    assert class_scores.pooled(summaries) is None
+    assert runs.pooled(summaries) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_without_matrices_of_the_same_classes_there_are_no_scores(summaries):
 )
 def test_a_damaged_matrix_is_refused(damaged):
     with pytest.raises(DAMAGE):
-        class_scores.pooled([summary(damaged)])
+        runs.pooled([summary(damaged)])
 
 
 def test_other_classes_have_their_own_table():
@@ -68,7 +68,7 @@ def test_other_classes_have_their_own_table():
 
 def test_matrices_have_shares_and_mistakes():
     counts = [[999, 1, 0], [0, 0, 0], [0, 0, 1]]
-    found = class_scores.pooled([summary(counts)])
+    found = runs.pooled([summary(counts)])
     assert found.shares == [[0.999, 0.001, 0], [0, 0, 0], [0, 0, 1]]
     assert list(found.mistakes()) == ["a, mistaken for b: 1 of 1,000"]
 
@@ -106,7 +106,7 @@ def test_tags_have_mean_precisions_over_seeds_and_no_matrix():
 
 def test_tags_of_other_names_or_kinds_are_not_pooled():
     other = tagged(0.5, 0.5, "c")
-    assert class_scores.pooled([tagged(0.5, 0.5), other]) is None
-    assert class_scores.pooled([tagged(0.5, 0.5), summary(ONE)]) is None
+    assert runs.pooled([tagged(0.5, 0.5), other]) is None
+    assert runs.pooled([tagged(0.5, 0.5), summary(ONE)]) is None
     with pytest.raises(DAMAGE):
-        class_scores.pooled([tagged("x", 0.5)])
+        runs.pooled([tagged("x", 0.5)])

@@ -13,18 +13,23 @@ def test_the_gap_closed_is_a_share():
     assert evaluation_table.gap_closed({**MEANS, "all": 0.5}) is None
 
 
+def rows_of(means):
+    return [
+        Row("convnet", name, 10, 0.1, Evaluation("convnet", (mean,)), 1.0)
+        for name, mean in means.items()
+    ]
+
+
 def test_the_improvement_is_over_clips_with_the_same_labels():
-    assert abs(evaluation_table.over_random(MEANS) - 0.05) < 1e-12
-    hard = {"coreset": 0.8, "random": 0.5}
-    assert abs(evaluation_table.over_random(hard) - 0.3) < 1e-12
-    assert evaluation_table.over_random({"coreset": 0.8}) is None
+    (sentence,) = evaluation_table.summary(rows_of(MEANS))
+    assert sentence.startswith("convnet: +5.0 points over random clips with the same")
+    (hard,) = evaluation_table.summary(rows_of({"coreset": 0.8, "random": 0.5}))
+    assert hard == "convnet: +30.0 points over random clips"
+    assert evaluation_table.summary(rows_of({"coreset": 0.8})) == []
 
 
 def test_tables_show_both_gains():
-    rows = [
-        Row("convnet", name, 10, 0.1, Evaluation("convnet", (mean,)), 1.0)
-        for name, mean in MEANS.items()
-    ]
+    rows = rows_of(MEANS)
     table = evaluation_table.render(rows)
     assert "75 %" in table
     assert "62 %" in table
