@@ -3,13 +3,19 @@
 import time
 from pathlib import Path
 
+import numpy as np
+
 from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import start
 from audiodd_jax.config import Config, fields
-from audiodd_jax.data import splits
+from audiodd_jax.data import datasets, splits, tags
+from audiodd_jax.data.splits import SplitIndices
 from audiodd_jax.features import cache, dataset
+from audiodd_jax.features.cache import FeatureSet
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.report import dataset_summary
+
+# Most files that are listed because they cannot be decoded.
+_MAX_LISTED = 20
 
 
 def run(line: CommandLine) -> None:
@@ -21,11 +27,73 @@ def run(line: CommandLine) -> None:
     parts = splits.assign(
         features.labels, features.splits, features.folds, features.groups, config.data
     )
-    rows = dataset_summary.summary(config.data.name, features, parts)
+    rows = _rows(config.data.name, features, parts)
     table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
-    print("", *dataset_summary.class_counts(features, parts), sep="\n")
-    if lines := dataset_summary.left_out(features):
+    print("", *_class_counts(features, parts), sep="\n")
+    if lines := _left_out(features):
         print("", *lines, sep="\n")
+
+
+def _rows(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, str]]:
+    """Returns rows of name and value: clips, classes, folds, audio, features."""
+    entry, config = datasets.lookup(name), clips.config
+    seconds, size = float(clips.seconds.sum()), int(clips.raw_bytes.sum())
+    folds = np.unique(clips.folds[clips.folds > 0])
+    rates = ", ".join(map(str, np.unique(clips.rates)))
+    tagged = ""
+    if tags.are_tags(clips.labels):
+        counts = clips.labels.sum(1)
+        tagged = f"{counts.mean():.2f} per clip, at most {counts.max()}"
+        if untagged := int((counts == 0).sum()):
+            tagged += f"; {untagged:,} clips have none"
+    tests = f"; test fold {clips.folds[parts.test[0]]}" if folds.size else ""
+    rows = [
+        ("dataset", f"{entry.title}, {clips.version}"),
+        ("licence", clips.licence),
+        ("clips", f"{len(clips.labels):,}"),
+        ("classes", f"{len(clips.class_names)}"),
+        ("tags", tagged),
+        ("folds", f"{folds.size}{tests}" if folds.size else "none"),
+        ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
+        ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
+        ("noise", "" if clips.noise is None else f"{len(clips.noise)} pieces"),
+        ("skipped", f"{len(clips.skipped)}"),
+        (
+            "features",
+            f"{config.n_mels} mel bins x {config.frames} frames of "
+            f"{config.clip_seconds:g} s at {config.sample_rate} Hz",
+        ),
+        ("feature bytes", f"{clips.features.nbytes / 1e6:,.1f} MB"),
+        ("cache", str(clips.path)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _left_out(clips: FeatureSet) -> list[str]:
+    """Returns a line per reason for unused files, with their number and an example."""
+    rows = [(count, reason, example) for reason, count, example in clips.left_out]
+    rows += [(1, "cannot be decoded", text) for text in clips.skipped[:_MAX_LISTED]]
+    more = len(clips.skipped) - _MAX_LISTED
+    rows += [(more, "cannot be decoded", "")] * (more > 0)
+    lines = [f"  {count:>8,}  {reason}: {example}" for count, reason, example in rows]
+    return ["left out:", *lines] if rows else []
+
+
+def _class_counts(clips: FeatureSet, parts: SplitIndices) -> list[str]:
+    """Returns a line per class with its clips in each split and fold."""
+    count = lambda rows: tags.counts(clips.labels[rows], len(clips.class_names))
+    by_split = [count(part) for part in parts]
+    folds = np.unique(clips.folds[clips.folds > 0]).tolist()
+    by_fold = [count(clips.folds == fold) for fold in folds]
+    head = "clips per class (train / validation / test"
+    if folds:
+        head += f"; in folds {', '.join(map(str, folds))}"
+    lines = [f"{head}):"]
+    for label, name in enumerate(clips.class_names):
+        in_splits = " / ".join(str(part[label]) for part in by_split)
+        in_folds = " ".join(f"{part[label]:4d}" for part in by_fold)
+        lines.append(f"  {name:24s} {in_splits:16s}  {in_folds}".rstrip())
+    return lines
 
 
 def prepare(config: Config, cache_dir: Path | None = None) -> Dataset:

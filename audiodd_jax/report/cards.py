@@ -187,8 +187,9 @@ def training(
             ("each seed", seeds),
         ],
     )
+    has_tags = "per_class_average_precision" in result
     classes = Table(
-        ("class", f"{_name_per_class(result).replace('_', ' ')} (%)"),
+        ("class", "average precision (%)" if has_tags else "accuracy (%)"),
         [(name, share(a)) for name, a in per_class(result).items()],
     )
     return _render(
@@ -203,12 +204,8 @@ def training(
 
 def per_class(result: dict[str, Any]) -> dict[str, float | None]:
     """Returns a training's scores per class; None for classes without test clips."""
-    return result[f"per_class_{_name_per_class(result)}"]
-
-
-def _name_per_class(result: dict[str, Any]) -> str:
-    has_tags = "per_class_average_precision" in result
-    return "average_precision" if has_tags else "accuracy"
+    of_tags = result.get("per_class_average_precision")
+    return of_tags or result["per_class_accuracy"]
 
 
 def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:

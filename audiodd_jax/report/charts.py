@@ -54,10 +54,7 @@ class Mark(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart, ready to be drawn; ``note`` explains how to read it, or is empty.
-
-    A tick is its coordinate in the drawing, and its text.
-    """
+    """A chart in the drawing's coordinates; ``note`` says how to read it, if at all."""
 
     title: str
     x_label: str

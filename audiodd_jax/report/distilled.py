@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from audiodd_jax.config import Config, LabelsConfig, fields
+from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -93,6 +93,15 @@ def result(
         for row in outcome.history
         if row["step"] == outcome.best_step and "validation_accuracy" in row
     ]
+    labels = None  # all training labels were used
+    if config.labels.is_part:
+        chosen = "at random"
+        if config.labels.run:
+            chosen = f"by the run {config.labels.run} at {config.labels.budget}"
+        elif config.labels.indices:
+            chosen = f"by {config.labels.indices}"
+        used = len(data.train.labels) - data.num_pseudo
+        labels = {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
     values = {
         **data.origin,
         "method": config.method,
@@ -105,7 +114,7 @@ def result(
         "bytes": coreset.num_bytes,
         "train_bytes": data.train_bytes,
         "views": config.coreset.views,
-        "labels": _labels(data, config.labels),
+        "labels": labels,
         "solved_labels": config.coreset.solve_labels,
         "seed": config.seed,
         "steps": outcome.steps,
@@ -124,19 +133,6 @@ def result(
     if data.has_tags:
         values |= {"macro_f1": final.macro_f1, "start_macro_f1": initial.macro_f1}
     return values
-
-
-def _labels(data: Dataset, settings: LabelsConfig) -> dict[str, Any] | None:
-    """Describes the training labels that were used; None: all of them."""
-    if not settings.is_part:
-        return None
-    chosen = "at random"
-    if settings.run:
-        chosen = f"by the run {settings.run} at {settings.budget}"
-    elif settings.indices:
-        chosen = f"by {settings.indices}"
-    used = len(data.train.labels) - data.num_pseudo
-    return {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
 
 
 def draw(

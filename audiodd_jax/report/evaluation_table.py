@@ -3,7 +3,7 @@
 Two numbers say how much a coreset gains. Its improvement over random clips compares
 with clips that have the same labels and recipe, so it is due to the spectrograms. The
 share of the gap closed relates it to the gain that is possible: 0 is random clips with
-their own hard labels, 1 is all training clips.
+their own hard labels, 1 is all training clips; it is negative below random clips.
 """
 
 import math
@@ -81,10 +81,7 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def summary(rows: Sequence[Row]) -> list[str]:
-    """Returns a sentence per protocol: how much the coreset gains over random clips.
-
-    Random clips with labels of the same kind are preferred.
-    """
+    """Returns a sentence per protocol: how much the coreset gains over random clips."""
     sentences = []
     for protocol in dict.fromkeys(row.protocol for row in rows):
         means = _means(rows, protocol)
@@ -109,10 +106,7 @@ def _means(rows: Sequence[Row], protocol: str) -> dict[str, float]:
 
 
 def gap_closed(means: Mapping[str, float], name: str = "coreset") -> float | None:
-    """Share of the gap between random and all clips that a training set closes.
-
-    It is negative below random clips, and None if a row is missing or there is no gap.
-    """
+    """Share of the gap that a training set closes; None without a gap or a row."""
     if not {"random", "all", name} <= means.keys():
         return None
     gap = means["all"] - means["random"]

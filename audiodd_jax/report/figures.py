@@ -1,6 +1,6 @@
 """Figures of a run: curves, the coreset before and after, confusion matrices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +75,6 @@ def curves(
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
-    save(figure, title, path)
-
-
-def progress(
-    validated: Mapping[str, Sequence[tuple[int, float]]],
-    title: str,
-    path: Path,
-    metric: str = ACCURACY,
-) -> None:
-    """Draws validation accuracy against steps: ``(step, accuracy)`` by name."""
-    figure = blank(8.0, 4.5)
-    axes = figure.subplots()
-    for i, (name, points) in enumerate(validated.items()):
-        steps, accuracies = zip(*points, strict=True)
-        percent = [100 * accuracy for accuracy in accuracies]
-        marker = MARKERS[i % len(MARKERS)]
-        axes.plot(steps, percent, marker=marker, ms=4, label=plain(name))
-    axes.set(xlabel="step", ylabel=f"validation {metric} (%)")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
     save(figure, title, path)
 
 

@@ -73,13 +73,10 @@ class Side(NamedTuple):
 
 
 class Gallery(NamedTuple):
-    """A coreset on the page.
+    """A coreset on the page, with the number of its run and the folder of its sounds.
 
-    Attributes:
-      number: that of its run.
-      cards: spectrograms, each followed by the nearest real clip if available.
-      folder: with the sounds.
-      notes: what could not be shown.
+    ``cards`` are spectrograms, each followed by the nearest real clip if available;
+    ``notes`` say what could not be shown.
     """
 
     number: int
@@ -110,8 +107,7 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
     written = np.concatenate([shown, hidden]) if options.all_sounds else shown
     folder = sounds_folder / tables.stem(title)
     notes, real = [], None
-    total = len(written) + len(shown)
-    with progress.bar(total, desc=title, unit="sound") as bar:
+    with progress.bar(len(written) + len(shown), desc=title, unit="sound") as bar:
 
         def listen(images: Float[Array, "k f t 1"]) -> Sounds:
             log_mel = normalization.invert(images, coreset.normalization)

@@ -1,7 +1,4 @@
-"""Groups runs that differ only in their seeds, with their mean scores.
-
-Every table, chart and sentence of a report reads these groups.
-"""
+"""Groups of runs that differ only in their seeds, which all of a report reads."""
 
 import dataclasses
 import functools

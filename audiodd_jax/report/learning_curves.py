@@ -24,12 +24,9 @@ _OFFSET = 1.03
 
 
 class Curve(NamedTuple):
-    """The learning curve of an acquisition function.
+    """An acquisition function's labelled clips and test accuracies in each round.
 
-    Attributes:
-      counts: labelled clips in each round.
-      accuracies: on the test split, one row per seed.
-      seconds: mean duration of a run.
+    ``accuracies`` has a row per seed; ``seconds`` is the mean duration of a run.
     """
 
     name: str
@@ -39,11 +36,9 @@ class Curve(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Test accuracies of networks trained on coresets of one size.
+    """Test accuracies of networks trained on coresets of as many spectrograms.
 
-    Attributes:
-      clips: spectrograms per coreset.
-      seconds: mean duration of a training.
+    ``seconds`` is the mean duration of a training.
     """
 
     clips: int
@@ -145,16 +140,15 @@ def table(
     """
     counts = sorted({*counts, *(point.clips for point in points)})
     head = [f"{c:,} clips, {100 * c / num_train:.1f} %" for c in counts]
+    cells = lambda at: [mean_std(at[c]) if c in at else "" for c in counts]
     rows = []
     for curve in curves:
         at = dict(zip(curve.counts, curve.accuracies.T.tolist(), strict=True))
-        cells = [mean_std(at[c]) if c in at else "" for c in counts]
-        rows.append([curve.name, *cells, f"{curve.seconds:.0f}"])
+        rows.append([curve.name, *cells(at), f"{curve.seconds:.0f}"])
     if points:
         at = {point.clips: point.accuracies for point in points}
-        cells = [mean_std(at[c]) if c in at else "" for c in counts]
         seconds = ", ".join(f"{point.seconds:.0f}" for point in points)
-        rows.append(["distilled coreset", *cells, seconds])
+        rows.append(["distilled coreset", *cells(at), seconds])
     return Table(["labels chosen by", *head, "s"], rows)
 
 

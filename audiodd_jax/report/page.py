@@ -94,8 +94,7 @@ def render(
 ) -> str:
     """Renders the page as HTML with all text escaped; empty parts are left out.
 
-    ``texts`` are the ``title``, what the page was ``made`` with, a ``summary`` and the
-    ``origin`` of the runs.
+    ``texts``: the ``title``, what it was ``made`` with, ``summary``, ``origin``.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("audiodd_jax.report"),
@@ -269,9 +268,19 @@ def _draw(groups: Mapping[str, Sequence[Group]], folder: Path) -> None:
     """Draws each dataset's distillations, and its learning curves with coresets."""
     for dataset, alike in by(groups["distill"], _DATASET).items():
         validated = {group.name: group.validated for group in alike if group.validated}
-        if validated:
-            title, path = f"{dataset}: distillation", folder / f"{dataset}.png"
-            figures.progress(validated, title, path, metric_of(alike))
+        if not validated:
+            continue
+        figure = figures.blank(8.0, 4.5)
+        axes = figure.subplots()
+        for i, (name, points) in enumerate(validated.items()):
+            steps, accuracies = zip(*points, strict=True)
+            percent, label = [100 * a for a in accuracies], figures.plain(name)
+            marker = figures.MARKERS[i % len(figures.MARKERS)]
+            axes.plot(steps, percent, marker=marker, ms=4, label=label)
+        axes.set(xlabel="step", ylabel=f"validation {metric_of(alike)} (%)")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+        figures.save(figure, f"{dataset}: distillation", folder / f"{dataset}.png")
     on_coresets = [
         group
         for group in groups["train"]

@@ -16,6 +16,7 @@ from audiodd_jax.runtime.files import DAMAGE, read_json, read_rows
 from audiodd_jax.training import scores as scores_lib
 from audiodd_jax.training.scores import Evaluation
 
+# Protocols in words; networks keep their names.
 _LEARNERS = {
     "krr": "kernel regression",
     "nngp": "kernel regression, exact NNGP kernel",
@@ -153,7 +154,8 @@ def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
     name = f"{result['method']}, {result['samples_per_class']} per class"
     if (factor := result.get("factor", 1)) > 1:
         name += f", factor {factor}"
-    row |= {"learns_from": name, "learner": _learner(result["protocol"])}
+    learner = _LEARNERS.get(result["protocol"], result["protocol"])
+    row |= {"learns_from": name, "learner": learner}
     if kind == "folds":
         return row | {"accuracies": tuple(f["test_accuracy"] for f in result["folds"])}
     is_started = result["start"] == "real" and result["steps"]
@@ -163,11 +165,6 @@ def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "accuracies": (result["test_accuracy"],),
         "start": result["start_test_accuracy"] if is_started else None,
     }
-
-
-def _learner(protocol: str) -> str:
-    """Returns a protocol in words; networks keep their names."""
-    return _LEARNERS.get(protocol, protocol)
 
 
 def _evaluated(run: Run) -> Run:
@@ -193,7 +190,7 @@ def _evaluated(run: Run) -> Run:
                 result=row,
                 dataset=run.dataset,
                 learns_from=learned_from(name),
-                learner=_learner(protocol),
+                learner=_LEARNERS.get(protocol, protocol),
                 examples=row["num_samples"],
                 num_bytes=run.num_bytes if name == "coreset" else None,
                 accuracies=tuple(map(float, row["test_accuracies"])),

@@ -1,9 +1,8 @@
 """A coreset as a folder for Hugging Face ``datasets``: Parquet with an Audio feature.
 
-The configuration ``default`` has a row per spectrogram, with the sound reconstructed
-from it. Coresets with a teacher also have the configuration ``views``, with a row per
-view and its probabilities. As on the Hub, both the Parquet schema and the card's header
-list the features.
+The configuration ``default`` has a row per spectrogram, with its reconstructed sound;
+coresets with a teacher also have ``views``, with a row per view and its probabilities.
+As on the Hub, both the Parquet schema and the card's header list the features.
 """
 
 import json

@@ -106,11 +106,7 @@ def write(
 
 
 def check(recipe: Recipe, has_tags: bool) -> None:
-    """Checks that ``train.py`` supports a recipe and the kind of labels.
-
-    Raises:
-      UserError: it does not.
-    """
+    """Refuses recipes and labels that ``train.py`` does not support."""
     if has_tags:
         raise UserError(
             "the script for PyTorch learns one class per clip; export a coreset of "

@@ -20,9 +20,7 @@ SAMPLE_RATE, SAMPLES = int(FRONTEND["sample_rate"]), int(FRONTEND["samples"])
 def preprocess(waveform, sample_rate):
     """Returns a standardised log-mel spectrogram, ``[f, t]`` float32.
 
-    Args:
-      waveform: ``[samples]``, mono, in [-1, 1].
-      sample_rate: in Hz.
+    The waveform is mono, ``[samples]`` in [-1, 1], and the sample rate is in Hz.
     """
     waveform = np.asarray(waveform, np.float32)
     if waveform.ndim != 1 or not waveform.size:
