@@ -38,7 +38,7 @@ class Options(NamedTuple):
     Attributes:
       galleries: most coresets, the best per dataset and method first.
       per_class: most spectrograms per class; 0: a hundred in total.
-      iterations: of Griffin-Lim, which starts at random phases by ``seed``.
+      iterations: Griffin-Lim iterations; ``seed`` draws the initial phases.
       all_sounds: also write WAV files of the spectrograms that are not shown.
       cache_dir: folder for downloads and features; empty: the default.
     """
