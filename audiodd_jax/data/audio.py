@@ -1,5 +1,6 @@
 """Decodes recordings to mono waveforms, and resamples, pads and crops them."""
 
+import collections
 import contextlib
 import logging
 import os
@@ -23,8 +24,10 @@ SUFFIXES = (
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
 )
-# Longer recordings are damaged, or are not clips.
+# Longer clips are damaged, or are not clips. Recordings of any length hold excerpts.
 MAX_SECONDS = 600.0
+# Encoders and programs for labels round: an excerpt may end so many seconds late.
+_LATE = 0.1
 # Ten minutes in stereo at 48 kHz; 268 MB as float32.
 _MAX_SAMPLES = 1 << 26
 _RATES = (100, 1_000_000)
@@ -32,6 +35,11 @@ _RATES = (100, 1_000_000)
 _MAX_LEVEL = 1e6
 # Subtypes of at most 16 bits.
 _SHORT = frozenset(("PCM_16", "PCM_S8", "PCM_U8", "IMA_ADPCM", "MS_ADPCM"))
+# Samples in a page of Ogg Vorbis, at most. After a seek into the last page, libsndfile
+# reads from a place up to 1,024 samples late.
+_PAGE = 1 << 18
+# Samples of MP3 before a place on which its frames depend; a seek leaves them out.
+_RESERVOIR = 1 << 15
 # Samples read at once from files whose length is unknown.
 _BLOCK = 1 << 16
 # Bytes after the ID3 tag of an MP3 file that contain the header of the first frame, and
@@ -47,59 +55,105 @@ class BadAudioError(UserError):
 
 
 class Headers(NamedTuple):
-    """Lengths and sample rates of recordings."""
+    """Lengths and sample rates of recordings, or of excerpts of them."""
 
     seconds: Float[np.ndarray, " clips"]
     rates: Int[np.ndarray, " clips"]  # Hz; 0 for an unusable recording
     bad: dict[int, BadAudioError]  # by index
 
 
-def headers(sources: Sequence[str | os.PathLike]) -> Headers:
-    """Reads the headers of recordings; decodes those whose header has no length."""
+class Length(NamedTuple):
+    """What a recording's header says, or else its content."""
+
+    rate: int  # Hz
+    frames: int  # samples of each channel
+    channels: int
+
+
+# Where an excerpt starts and ends, in seconds; None is the end of the recording.
+Span = tuple[float, float | None]
+
+
+def headers(
+    sources: Sequence[str | os.PathLike], spans: Sequence[Span] = ()
+) -> Headers:
+    """Reads the headers of recordings, or of one excerpt (``spans``) of each.
+
+    Recordings whose header has no length are decoded.
+    """
     seconds = np.zeros(len(sources), np.float32)
     rates = np.zeros(len(sources), np.int32)
     bad = {}
+    excerpts = collections.defaultdict(list)  # each file is read once
+    for index, source in enumerate(sources):
+        excerpts[os.fspath(source)].append(index)
 
-    def read(index: int) -> None:
+    def read(source: str) -> None:
         try:
-            rate, frames = _rate_and_frames(sources[index])
-            seconds[index], rates[index] = frames / rate, rate
+            found = length(source)
         except BadAudioError as error:
-            bad[index] = error
+            bad.update(dict.fromkeys(excerpts[source], error))
+            return
+        for index in excerpts[source]:
+            start, end = spans[index] if spans else (0.0, None)
+            try:
+                _, frames = _excerpt(sources[index], found, start, end)
+                seconds[index], rates[index] = frames / found.rate, found.rate
+            except BadAudioError as error:
+                bad[index] = error
 
     with ThreadPoolExecutor(num_threads()) as pool:
-        list(pool.map(read, range(len(sources))))
+        list(pool.map(read, excerpts))
     return Headers(seconds, rates, dict(sorted(bad.items())))
 
 
-def _rate_and_frames(source: str | os.PathLike) -> tuple[int, int]:
-    if not is_mp3_without_length(source):
-        with _opened(source) as file:
-            if not _is_length_unknown(file):
-                return file.samplerate, file.frames
-    waveform, rate = decode(source)
-    return rate, waveform.size
+def length(source: str | os.PathLike) -> Length:
+    """Returns the length of a recording, however long, from its header if it is there.
+
+    Raises:
+      BadAudioError: missing, empty, or not audio.
+    """
+    if is_mp3_without_length(source):
+        return _mp3_length(source)
+    with _opened(source) as file:
+        is_unknown = _is_length_unknown(file)
+        blocks = _blocks(file, "int16") if is_unknown else ()
+        frames = sum(block.shape[0] for block in blocks) or file.frames
+        return Length(file.samplerate, frames, file.channels)
+
+
+def _excerpt(
+    source: str | os.PathLike, found: Length, start: float, end: float | None
+) -> tuple[int, int]:
+    """The first sample of an excerpt and the number of samples.
+
+    Refuses what the recording lacks, and too much, before memory is allocated.
+    """
+    rate, frames, channels = found
+    first = round(start * rate)
+    wanted = frames - first if end is None else round((end - start) * rate)
+    count = min(wanted, frames - first)
+    if first >= frames > 0 or wanted - count > _LATE * rate:
+        late = start if end is None else end
+        raise BadAudioError(f"{source} ends at {frames / rate:g} s, before {late:g} s")
+    if count > MAX_SECONDS * rate:
+        what = f"{source} claims" if count == frames else f"an excerpt of {source} has"
+        raise BadAudioError(f"{what} {count / rate:.0f} s, over {MAX_SECONDS:.0f} s")
+    if count * channels > _MAX_SAMPLES:
+        raise BadAudioError(
+            f"{source} claims {count} samples of {channels} channels, too many"
+        )
+    return first, count
 
 
 @contextlib.contextmanager
 def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """Opens a recording; refuses absurd headers before memory is allocated."""
+    """Opens a recording; refuses absurd sample rates."""
     try:
         # As bytes, since names need not be UTF-8.
         with soundfile.SoundFile(os.fsencode(source)) as file:
-            rate, frames, channels = file.samplerate, file.frames, file.channels
-            if not _RATES[0] <= rate <= _RATES[1]:
+            if not _RATES[0] <= (rate := file.samplerate) <= _RATES[1]:
                 raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
-            if _is_length_unknown(file):
-                frames = 0
-            if frames > MAX_SECONDS * rate:
-                raise BadAudioError(
-                    f"{source} claims {frames / rate:.0f} s, over {MAX_SECONDS:.0f} s"
-                )
-            if frames * channels > _MAX_SAMPLES:
-                raise BadAudioError(
-                    f"{source} claims {frames} samples of {channels} channels, too many"
-                )
             yield file
     except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
         raise _unreadable(source, error) from error
@@ -126,33 +180,48 @@ def _is_length_unknown(file: soundfile.SoundFile) -> bool:
     return file.frames > MAX_SECONDS * file.samplerate * 1000 or not file.seekable()
 
 
-def decode(source: str | os.PathLike) -> tuple[Float[np.ndarray, " samples"], int]:
+def decode(
+    source: str | os.PathLike, start: float = 0.0, end: float | None = None
+) -> tuple[Float[np.ndarray, " samples"], int]:
     """Decodes a recording to mono float32 in [-1, 1] and its sample rate in Hz.
 
-    Channels are averaged. Floating-point files may exceed 1.
+    With ``start`` or ``end``, in seconds, only this excerpt of it is decoded; then it
+    may have any length. Channels are averaged. Floating-point files may exceed 1.
 
     Raises:
-      BadAudioError: missing, empty, truncated, too long, or not audio.
+      BadAudioError: missing, empty, truncated, too long, not audio, or too short for
+        the excerpt.
     """
     if is_mp3_without_length(source):
-        return _decode_mp3(source)
+        return _decode_mp3(source, start, end)
     with _opened(source) as file:
-        rate, expected = file.samplerate, file.frames
+        rate = file.samplerate
         # Samples of at most 16 bits are read as integers: libsndfile's conversion to
         # floats gives the same values in four times the time.
-        is_short = file.subtype in _SHORT
-        dtype = "int16" if is_short else "float32"
+        dtype = "int16" if file.subtype in _SHORT else "float32"
         if _is_length_unknown(file):
-            samples = _read_blocks(source, file, dtype)
+            samples = _read_blocks(source, file, dtype, start, end)
             expected = samples.shape[0]
         else:
-            samples = file.read(dtype=dtype, always_2d=True)
+            found = Length(rate, file.frames, file.channels)
+            first, expected = _excerpt(source, found, start, end)
+            lead = min(first, _lead(file, first))
+            if first:
+                file.seek(first - lead)
+            samples = file.read(lead + expected, dtype=dtype, always_2d=True)[lead:]
     if missing := missing_bytes(source):
         raise BadAudioError(f"{source} is truncated: its last {missing} bytes are gone")
     frames = samples.shape[0]
     if frames < expected:
         raise BadAudioError(f"{source} is truncated: {frames} of {expected} samples")
     return _mono(source, samples), rate
+
+
+def _lead(file: soundfile.SoundFile, first: int) -> int:
+    """Samples to decode before an excerpt, in formats where seeks are inexact."""
+    if file.subtype == "VORBIS" and file.frames - first < _PAGE:
+        return _PAGE
+    return _RESERVOIR if file.subtype.startswith("MPEG") else 0
 
 
 def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
@@ -182,22 +251,39 @@ def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
     return mono
 
 
-def _read_blocks(
-    source: str | os.PathLike, file: soundfile.SoundFile, dtype: str
-) -> np.ndarray:
-    """Reads all samples of a file of unknown length."""
-    blocks, total = [np.zeros((0, file.channels), dtype)], 0
+def _blocks(file: soundfile.SoundFile, dtype: str) -> Iterator[np.ndarray]:
+    """Yields all samples of a file of unknown length."""
     # Every read would seek, which fails without a length.
     file.seekable = lambda: False
     while (block := file.read(_BLOCK, dtype=dtype, always_2d=True)).size:
-        blocks.append(block)
-        total += block.shape[0]
-        is_long = total > MAX_SECONDS * file.samplerate
-        if is_long or total * file.channels > _MAX_SAMPLES:
-            raise BadAudioError(f"{source} is over {MAX_SECONDS:.0f} s long")
+        yield block
         if block.shape[0] < _BLOCK:
             break
-    return np.concatenate(blocks)
+
+
+def _read_blocks(
+    source: str | os.PathLike,
+    file: soundfile.SoundFile,
+    dtype: str,
+    start: float,
+    end: float | None,
+) -> np.ndarray:
+    """Reads an excerpt of a file of unknown length from the beginning of the file."""
+    kept, position, total = [np.zeros((0, file.channels), dtype)], 0, 0
+    rate = file.samplerate
+    first = round(start * rate)
+    stop = None if end is None else first + round((end - start) * rate)
+    for block in _blocks(file, dtype):
+        within = slice(max(0, first - position), stop and max(0, stop - position))
+        kept.append(block[within])
+        position += block.shape[0]
+        total += kept[-1].shape[0]
+        if total > MAX_SECONDS * rate or total * file.channels > _MAX_SAMPLES:
+            raise BadAudioError(f"{source} is over {MAX_SECONDS:.0f} s long")
+        if stop and position >= stop:
+            break
+    _excerpt(source, Length(rate, position, file.channels), start, end)
+    return np.concatenate(kept)
 
 
 def is_mp3_without_length(source: str | os.PathLike) -> bool:
@@ -221,16 +307,26 @@ def is_mp3_without_length(source: str | os.PathLike) -> bool:
     return is_frame and not any(mark in head for mark in _MP3_LENGTHS)
 
 
-def _decode_mp3(source: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """Decodes with miniaudio, which reads all frames."""
+def _mp3_length(source: str | os.PathLike) -> Length:
     try:
-        decoded = miniaudio.mp3_read_file_s16(os.fspath(source))
+        info = miniaudio.mp3_get_file_info(os.fspath(source))
     except miniaudio.MiniaudioError as error:
         raise _unreadable(source, error) from error
-    samples = np.frombuffer(decoded.samples, np.int16).reshape(-1, decoded.nchannels)
-    if samples.shape[0] > MAX_SECONDS * decoded.sample_rate:
-        raise BadAudioError(f"{source} is over {MAX_SECONDS:.0f} s long")
-    return _mono(source, samples), decoded.sample_rate
+    return Length(info.sample_rate, info.num_frames, info.nchannels)
+
+
+def _decode_mp3(
+    source: str | os.PathLike, start: float, end: float | None
+) -> tuple[np.ndarray, int]:
+    """Decodes an excerpt with miniaudio, which reads all frames before it."""
+    found = _mp3_length(source)
+    first, count = _excerpt(source, found, start, end)
+    try:
+        decoded = next(miniaudio.mp3_stream_file(os.fspath(source), count, first), b"")
+    except miniaudio.MiniaudioError as error:
+        raise _unreadable(source, error) from error
+    samples = np.frombuffer(decoded, np.int16).reshape(-1, found.channels)
+    return _mono(source, samples), found.rate
 
 
 def missing_bytes(source: str | os.PathLike) -> int:
