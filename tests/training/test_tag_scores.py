@@ -33,7 +33,8 @@ def test_tags_without_test_clips_do_not_count():
     assert own.accuracies == pytest.approx(others.accuracies)
     assert np.isnan(own.per_class).tolist() == [False, False, True, False]
     nothing = np.zeros((3, 2), np.int8)
-    assert scores.evaluate("krr", nothing[None], nothing, 2, 0.5).macro_f1 == 0
+    zeros = np.zeros((1, 3, 2), np.float32)
+    assert scores.evaluate("krr", zeros, nothing, 2, 0.5).macro_f1 == 0
 
 
 def test_a_summary_survives_json():
