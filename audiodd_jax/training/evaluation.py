@@ -104,7 +104,7 @@ def exact_regression(
 
     Nothing is random: there is one score. Of ``scoring``, the width, number and
     precision of the networks and the chunk have no effect. Finished tiles are saved in
-    ``folder``, if there is one, from which an interrupted call resumes.
+    ``folder`` (None: memory only), from which an interrupted call resumes.
 
     Raises:
       UserError: neural-tangents is not installed, or one pair exceeds the memory.
