@@ -196,7 +196,8 @@ def _finish(
         coreset.save(folder / "coreset.npz")
         with progress.waiting("drawing"):
             pictures = folder / "figures"
-            distilled.draw(initial, final, outcome.history, data, result, pictures)
+            drawn = initial, final, coreset.unpacked_classes
+            distilled.draw(*drawn, outcome.history, data, result, pictures)
         card = cards.distillation(result, scores, coreset, data)
         write_atomically(folder / "README.md", card)
     return coreset, result

@@ -29,9 +29,9 @@ def encoded(
     return file.getvalue()
 
 
-def files(labels: Float[np.ndarray, "s c"], class_names: tuple[str, ...]) -> list[str]:
-    """Names a file per spectrogram, numbered in a folder per class or likeliest tag."""
-    folders, classes = folders_of(class_names), labels.argmax(1)
+def files(classes: Int[np.ndarray, " s"], class_names: tuple[str, ...]) -> list[str]:
+    """Names a file per spectrogram, numbered in a folder per class or tag."""
+    folders = folders_of(class_names)
     pairs = zip(classes, ranks_in_class(classes), strict=True)
     return [f"{folders[label]}/{number:04d}.wav" for label, number in pairs]
 
@@ -59,26 +59,29 @@ def write(
 ) -> list[str]:
     """Writes a coreset as an audio folder: WAV files by class, and a table.
 
-    ``metadata.csv`` has a row per file: ``file_name``, ``label``, and a column per
-    class with the label's value (one-hot if labels were not learnt). Tags are joined by
-    semicolons, as ``data.folder`` reads them. ``rows`` are the indices of the
-    spectrograms; None: all. Returns the names of the WAV files within the folder.
+    ``metadata.csv`` has a row per file: ``file_name``, ``label`` (the class that it was
+    made for), and a column per class with the label's value (one-hot if labels were not
+    learnt). Tags are joined by semicolons, as ``data.folder`` reads them. ``rows`` are
+    the indices of the spectrograms; None: all. Returns the names of the WAV files
+    within the folder.
     """
-    labels = np.asarray(coreset.unpack().labels)
-    names = files(labels, coreset.class_names)
+    labels, classes = np.asarray(coreset.unpack().labels), coreset.unpacked_classes
+    names = files(classes, coreset.class_names)
     if rows is not None:
-        labels, names = labels[rows], [names[row] for row in rows]
+        labels, classes = labels[rows], classes[rows]
+        names = [names[row] for row in rows]
     for name, waveform in zip(names, waveforms, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         # libsndfile would not report a full disk as such, so it does not write.
         (folder / name).write_bytes(encoded(waveform, coreset.features.sample_rate))
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    classes = [f"label_{name}" for name in coreset.class_names]
-    table.writerow(["file_name", "label", *classes])
-    for name, label in zip(names, labels, strict=True):
+    columns = [f"label_{name}" for name in coreset.class_names]
+    table.writerow(["file_name", "label", *columns])
+    for name, label, made_for in zip(names, labels, classes, strict=True):
         shares = label + 1 / label.size
-        words = coreset.in_words(label)
+        is_class = not coreset.has_tags
+        words = coreset.class_names[made_for] if is_class else coreset.in_words(label)
         table.writerow([name, words, *(f"{value:.6f}" for value in shares)])
     write_atomically(folder / "metadata.csv", text.getvalue())
     return names

@@ -125,11 +125,9 @@ def warm_start(
     count = len(earlier.class_names)
     shift = 1 / count - 1 / data.num_classes
     labels = np.full((len(images), data.num_classes), -1 / data.num_classes, np.float32)
-    columns = [data.class_names.index(name) for name in earlier.class_names]
+    columns = np.array([data.class_names.index(n) for n in earlier.class_names])
     labels[:, columns] = earlier.labels + shift
-    classes = labels.argmax(1)
-    if data.has_tags:  # labels do not tell the class; a file's order does
-        classes = np.repeat(columns, len(labels) // count)
+    classes = columns[earlier.classes]
     return selection.filled(random, images, jnp.asarray(labels), classes)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from audiodd_jax.config import FeaturesConfig, ViewsConfig, fields
 from audiodd_jax.coreset import views as views_lib
@@ -42,6 +42,8 @@ class Coreset(Artefact):
       teacher_labels: ``[k, c]`` float16, a teacher's probabilities of ``views``, for
         training networks; None: distilled without a teacher. Kernel regression reads
         ``labels``.
+      made_for: ``[s]`` indices of the classes or tags that the spectrograms were made
+        for, ``classes`` in the file; None: unknown.
     """
 
     images: Float[np.ndarray, "s f t 1"]
@@ -49,6 +51,7 @@ class Coreset(Artefact):
     class_names: tuple[str, ...]
     metadata: dict[str, Any]
     teacher_labels: Float[np.ndarray, "k c"] | None = None
+    made_for: Int[np.ndarray, " _"] | None = None
 
     @property
     def features(self) -> FeaturesConfig:
@@ -70,6 +73,26 @@ class Coreset(Artefact):
     def has_tags(self) -> bool:
         """True if spectrograms carry tags instead of a single class."""
         return self.metadata.get("has_tags", False)
+
+    @property
+    def classes(self) -> Int[np.ndarray, " s"]:
+        """The class or tag that each image was made for, whatever its learnt label.
+
+        Earlier versions did not record it, but wrote all images of a class one after
+        another. Where some were taken out, the largest value of the label decides.
+        """
+        count, num_classes = self.labels.shape
+        if self.made_for is not None and len(self.made_for) == count:
+            return self.made_for
+        settings = self.metadata.get("settings", {}).get("coreset", {})
+        if settings.get("samples_per_class", 0) * num_classes == count:
+            return np.arange(count) // settings["samples_per_class"]
+        return self.labels.argmax(1)
+
+    @property
+    def unpacked_classes(self) -> Int[np.ndarray, " k"]:
+        """The class or tag that each full-length spectrogram was made for."""
+        return np.repeat(self.classes, self.factor)
 
     def in_words(self, label: Float[np.ndarray, " c"]) -> str:
         """Names the class of a centred label, or its tags, joined by semicolons.
@@ -156,6 +179,7 @@ class Coreset(Artefact):
         save_npz(
             Path(path),
             **self._arrays,
+            classes=self.classes.astype(np.int32),
             class_names=np.array(self.class_names),
             metadata=np.array(json.dumps(self.metadata)),
         )
@@ -180,6 +204,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
             tuple(str(name) for name in arrays["class_names"]),
             metadata,
             arrays.get("teacher_labels"),
+            arrays.get("classes"),
         )
         is_well_formed = _is_well_formed(result)
     if not is_well_formed:
@@ -190,6 +215,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
 def _is_well_formed(coreset: Coreset) -> bool:
     """Returns whether a coreset's arrays match its metadata."""
     images, labels, size = coreset.images, coreset.labels, coreset.features
+    made_for = coreset.made_for
     is_well_formed = bool(
         images.dtype == labels.dtype == np.float32
         and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
@@ -200,6 +226,9 @@ def _is_well_formed(coreset: Coreset) -> bool:
         and coreset.normalization.mean.shape == (size.n_mels,)
         and np.isfinite(images).all()
         and np.isfinite(labels).all()
+        and (made_for is None or made_for.shape == labels.shape[:1])
+        and np.issubdtype(coreset.classes.dtype, np.integer)
+        and np.isin(coreset.classes, np.arange(labels.shape[1])).all()
     )
     probabilities = coreset.teacher_labels
     if probabilities is None or not is_well_formed:

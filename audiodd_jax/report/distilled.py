@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import SELECTION
@@ -59,7 +59,9 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
         **({"has_tags": True} if data.has_tags else {}),
     }
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
-    return Coreset(images, labels, data.class_names, metadata)
+    # In class order, as coreset.selection starts.
+    classes = np.repeat(np.arange(data.num_classes), config.coreset.samples_per_class)
+    return Coreset(images, labels, data.class_names, metadata, made_for=classes)
 
 
 def with_views(coreset: Coreset, labels: Float[np.ndarray, "k c"]) -> Coreset:
@@ -138,12 +140,16 @@ def result(
 def draw(
     initial: CoresetArrays,
     final: CoresetArrays,
+    classes: Int[np.ndarray, " k"],
     history: list[dict[str, Any]],
     data: Dataset,
     result: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Draws the metrics over steps, and the coreset next to its initial state."""
+    """Draws the metrics over steps, and the coreset next to its initial state.
+
+    ``classes`` are those that the spectrograms were made for.
+    """
     folder.mkdir(exist_ok=True)
     method, per_class = result["method"], result["samples_per_class"]
     title = f"{data.name}, {method}, {per_class} per class"
@@ -156,4 +162,6 @@ def draw(
     is_selection = method in SELECTION
     names = ("random clips", "selected") if is_selection else ("start", "distilled")
     path, seconds = folder / "coreset.png", data.features.clip_seconds
-    figures.coreset_grid(*decibels, data.class_names, seconds, title, path, names)
+    figures.coreset_grid(
+        *decibels, classes, data.class_names, seconds, title, path, names
+    )

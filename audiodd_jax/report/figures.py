@@ -1,5 +1,6 @@
 """Figures of a run: curves, the coreset before and after, confusion matrices."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from audiodd_jax.training.scores import Evaluation
 
 # Markers of lines, in order.
 MARKERS = "osv^DPX"
-# Most spectrograms per class in a figure of a coreset, in each of its halves.
-MAX_COLUMNS = 8
+# Most spectrograms per class in a figure of a coreset, in each of its panels.
+MAX_COLUMNS = 6
 # Most classes in a figure of a coreset.
 MAX_ROWS = 25
 # Most classes whose names are written at an axis.
@@ -81,56 +82,79 @@ def curves(
 def coreset_grid(
     before: Float[np.ndarray, "s f t"],
     after: Float[np.ndarray, "s f t"],
+    classes: Int[np.ndarray, " s"],
     class_names: Sequence[str],
     seconds: float,
     title: str,
     path: Path,
     names: tuple[str, str] = ("start", "distilled"),
 ) -> None:
-    """Draws a coreset as a grid of spectrograms in dB, one row per class.
+    """Draws a coreset in dB as three panels: before, after, and their difference.
 
-    The spectrograms are in class order, as many of each class. ``seconds`` is the
-    length of a clip, and ``names`` are titles of the left and right halves.
+    A row shows the spectrograms of one of the ``classes``. ``seconds`` is the length of
+    a clip, and ``names`` are titles of the first two panels.
     """
-    per_class = before.shape[0] // len(class_names)
+    most = int(np.bincount(classes).max())
     rows = min(len(class_names), MAX_ROWS)
-    columns = min(per_class, MAX_COLUMNS)
+    columns = min(most, MAX_COLUMNS)
+    shown = [np.flatnonzero(classes == row)[:columns] for row in range(rows)]
+    drawn = np.concatenate(shown)
     f, t = before.shape[1:]
     # Cells have the aspect ratio of a spectrogram, within limits.
-    width = 1.1 if columns > 1 else 2.2
+    width = 0.8 if columns > 1 else 1.6
     height = width * min(1.0, max(0.45, f / t))
-    figure = blank(max(4.5, 2 * columns * width + 2.2), rows * height + 1.0)
-    # Before, a gap, after: in one grid, so that all cells have the same size.
-    grid = figure.subplots(
-        rows,
-        2 * columns + 1,
-        squeeze=False,
-        gridspec_kw={"width_ratios": [1] * columns + [0.15] + [1] * columns},
-    )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-    drawn = np.concatenate([images[: rows * per_class] for images in (before, after)])
-    low, high = np.percentile(drawn, [1, 99.8])
-    style = {"origin": "lower", "aspect": "auto", "cmap": "magma"}
-    for row, axes in enumerate(grid):
-        first = row * per_class
-        left = before[first : first + columns]
-        right = after[first : first + columns]
-        for cell, image in zip(np.delete(axes, columns), [*left, *right], strict=True):
-            picture = cell.imshow(image, vmin=low, vmax=high, **style)
-            cell.set(xticks=[], yticks=[])
-        axes[columns].set_axis_off()
-        name = plain(class_names[row], _MAX_NAME)
-        axes[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-    shown = f" ({columns} of {per_class} per class)" if columns < per_class else ""
-    grid[0, 0].set_title(names[0] + shown, loc="left", fontsize=10)
-    grid[0, columns + 1].set_title(names[1], loc="left", fontsize=10)
-    bar = figure.colorbar(picture, ax=grid, shrink=0.5, pad=0.02)
-    bar.set_label("dB", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    figure = blank(max(6.5, 3 * columns * width + 2.6), rows * height + 1.3)
+    levels = np.percentile([before[drawn], after[drawn]], [1, 99.8])
+    change = after - before
+    most_change = np.percentile(np.abs(change[drawn]), 99.8)
+    part = f" ({columns} of {most} per class)" * (columns < most)
+    changed, unit = (-most_change, most_change), "difference (dB)"
+    panels = [
+        (names[0] + part, before, levels, "magma", "dB"),
+        (names[1], after, levels, "magma", "dB"),
+        (f"{names[1]} minus {names[0]}", change, changed, "RdBu_r", unit),
+    ]
+    gap = math.ceil(0.04 * f), math.ceil(0.04 * t)
+    pictures = figure.subplots(1, 3)
+    for axes, panel in zip(pictures, panels, strict=True):
+        name, images, (low, high), colours, unit = panel
+        tiles = _tiles([images[chosen] for chosen in shown], columns, gap)
+        style = {"vmin": low, "vmax": high, "cmap": colours, "aspect": "auto"}
+        picture = axes.imshow(tiles, interpolation="nearest", **style)
+        axes.set_title(name, loc="left", fontsize=10)
+        # The clips of the first column stand for all.
+        axes.set_xticks([-0.5, t - 0.5], ["0", f"{seconds:.3g}"], fontsize=7)
+        axes.set_xlabel("time (s)", fontsize=8, loc="left")
+        axes.set(yticks=[], frame_on=False)
+        if name != panels[0][0]:  # the first two panels share their levels
+            bar = figure.colorbar(picture, ax=axes, shrink=0.5, pad=0.02)
+            bar.set_label(unit, fontsize=8)
+            bar.ax.tick_params(labelsize=7)
+    labels = [plain(name, _MAX_NAME) for name in class_names[:rows]]
+    places = (f + gap[0]) * np.arange(rows) + (f - 1) / 2
+    pictures[0].set_yticks(places, labels, fontsize=8)
+    pictures[0].tick_params(axis="y", length=0)
     if rows < len(class_names):
         title = f"{title}, {rows} of {len(class_names)} classes"
     figure.suptitle(f"{plain(title)}: {f} mel bins x {seconds:.3g} s", fontsize=11)
-    figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.1)
+    figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.1)
+
+
+def _tiles(
+    by_row: Sequence[Float[np.ndarray, "_ f t"]], columns: int, gap: tuple[int, int]
+) -> Float[np.ndarray, "h w"]:
+    """Lays out rows of spectrograms as one image, low frequencies at the bottom.
+
+    Gaps, and places that a row has no spectrogram for, are NaN.
+    """
+    f, t = by_row[0].shape[1:]
+    high, wide = f + gap[0], t + gap[1]
+    tiles = np.full((len(by_row) * high, columns * wide), np.nan, np.float32)
+    for row, images in enumerate(by_row):
+        for column, image in enumerate(images):
+            top, left = row * high, column * wide
+            tiles[top : top + f, left : left + t] = image[::-1]
+    return tiles[: -gap[0], : -gap[1]]
 
 
 def by_class(

@@ -76,7 +76,7 @@ class Gallery(NamedTuple):
     """A coreset on the page, with the number of its run and the folder of its sounds.
 
     ``cards`` are spectrograms, each followed by the nearest real clip if available;
-    ``notes`` say what could not be shown.
+    ``notes`` say what could not be shown; ``class_names`` are all of the coreset's.
     """
 
     number: int
@@ -85,6 +85,7 @@ class Gallery(NamedTuple):
     cards: Sequence[Sequence[Side]]
     folder: Path
     notes: Sequence[str]
+    class_names: Sequence[str] = ()
 
 
 def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
@@ -100,7 +101,7 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
     labels = np.asarray(arrays.labels)
     # The page embeds everything that it shows, and a sound is a hundred times an image.
     per_class = options.per_class or max(1, _CARDS // len(coreset.class_names))
-    classes = labels.argmax(1)
+    classes = coreset.unpacked_classes
     rows = [np.flatnonzero(classes == c)[:per_class] for c in np.unique(classes)]
     shown = np.concatenate(rows)
     hidden = np.setdiff1d(np.arange(len(labels)), shown)
@@ -141,8 +142,10 @@ def make(group: Group, sounds_folder: Path, options: Options) -> Gallery:
             caption += ", but have WAV files"
     listing = folder.relative_to(sounds_folder.parent) / "metadata.csv"
     caption += f". {listing} lists the WAV files."
-    cards = _cards(sounds, labels[shown], names, real, coreset)
-    return Gallery(group.number, title, caption, cards, folder, notes)
+    titles = [coreset.class_names[c] for c in classes[shown]]
+    cards = _cards(sounds, titles, labels[shown], names, real, coreset)
+    names = coreset.class_names
+    return Gallery(group.number, title, caption, cards, folder, notes, names)
 
 
 def nearest(
@@ -166,30 +169,34 @@ def nearest(
 
 def _cards(
     sounds: Sounds,
+    titles: list[str],
     labels: Float[np.ndarray, "s c"],
     names: list[str],
     real: tuple[Sounds, Int[np.ndarray, "s *c"], Float[np.ndarray, " s"]] | None,
     coreset: Coreset,
 ) -> list[list[Side]]:
-    """Returns the sides of each card, all on the same scale in dB."""
+    """Returns the sides of each card, all on the same scale in dB.
+
+    ``titles`` are the classes that the spectrograms were made for.
+    """
     shown = [sounds.log_mel[: len(labels)]]
     if real:
         shown.append(real[0].log_mel)
     limits = tuple(np.percentile(np.concatenate(shown), [1, 99.8]).tolist())
 
     def side(heard: Sounds, row: int, title: str, caption: str) -> Side:
-        title = title.replace(";", ", ") if coreset.has_tags else title
         image = _data_url(picture(heard.log_mel[row], limits), "image/png")
         content = sound(heard.waveforms[row], coreset.features.sample_rate)
         return Side(title, caption, image, _data_url(*content))
 
     cards = []
     for i, label in enumerate(labels):
-        own = side(sounds, i, coreset.in_words(label), names[i])
+        own = side(sounds, i, titles[i], names[i])
         cards.append([own._replace(labels=[*strongest(label, coreset.class_names)])])
         if real:
             heard, real_labels, distances = real
             words = tags.in_words(real_labels[i], coreset.class_names)
+            words = words.replace(";", ", ") if coreset.has_tags else words
             distance = f"{distances[i]:.2f} standard deviations per bin"
             cards[i].append(side(heard, i, f"real: {words}", f"nearest, {distance}"))
     return cards

@@ -106,7 +106,7 @@ def render(
     by_dataset, by_class = by(groups, _DATASET), class_tables(groups)
     # The classes that the page can be filtered by.
     names = [name for same in by_class for name in same[0].classes.class_names]
-    names += [sides[0].title for item in galleries for sides in item.cards]
+    names += [name for item in galleries for name in item.class_names]
     return environment.get_template("page.html").render(
         note=_NOTE,
         comparison=by_dataset,

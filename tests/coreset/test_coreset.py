@@ -95,6 +95,51 @@ def test_save_and_load(artefact, tmp_path):
         assert json.loads(str(file["metadata"]))["dataset"] == "tones"
 
 
+@pytest.mark.parametrize(
+    ("per_class", "kept", "expected"),
+    [
+        # As an earlier version wrote it: in class order, whatever the labels say.
+        (2, range(6), [0, 0, 1, 1, 2, 2]),
+        # Some were taken out, or nobody knows the order: the largest value decides.
+        (2, [0, 4, 5], [1, 2, 0]),
+        (0, range(6), [1, 1, 1, 1, 2, 0]),
+    ],
+)
+def test_an_earlier_file_tells_its_classes(
+    artefact, tmp_path, per_class, kept, expected
+):
+    labels = np.eye(3, dtype=np.float32)[[1, 1, 1, 1, 2, 0]][kept]
+    settings = {"coreset": {"samples_per_class": per_class} if per_class else {}}
+    metadata = {**artefact.metadata, "settings": settings}
+    found = dataclasses.replace(
+        artefact, images=artefact.images[kept], labels=labels, metadata=metadata
+    )
+    found.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as file:
+        arrays = {name: file[name] for name in file.files if name != "classes"}
+    np.savez(tmp_path / "old.npz", **arrays)
+    for name in ("new.npz", "old.npz"):
+        classes = coreset_file.load_coreset(tmp_path / name).classes
+        assert classes.tolist() == expected
+
+
+def test_classes_are_stored_whatever_the_labels_say(artefact, tmp_path):
+    made = dataclasses.replace(artefact, made_for=np.array([0, 0, 0, 1, 2, 2]))
+    made.save(tmp_path / "c.npz")
+    found = coreset_file.load_coreset(tmp_path / "c.npz")
+    assert found.classes.tolist() == [0, 0, 0, 1, 2, 2]
+    # Whoever takes some out of the arrays need not know of the classes.
+    labels = np.eye(3, dtype=np.float32)[[2, 0]]
+    fewer = dataclasses.replace(found, images=found.images[:2], labels=labels)
+    assert fewer.classes.tolist() == [2, 0]
+    with np.load(tmp_path / "c.npz") as file:
+        arrays = dict(file)
+    for bad in (np.arange(2), np.full(6, 3), np.zeros(6)):
+        np.savez(tmp_path / "bad.npz", **{**arrays, "classes": bad})
+        with pytest.raises(UserError):
+            coreset_file.load_coreset(tmp_path / "bad.npz")
+
+
 def test_normalize_applies_the_preprocessing_of_the_coreset(artefact):
     size = logmel.frontend(artefact.features)
     wave = np.random.default_rng(1).uniform(-1, 1, size.samples).astype(np.float32)

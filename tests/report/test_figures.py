@@ -35,7 +35,8 @@ def test_coreset_grid(tmp_path, per_class, classes):
     before = rng.uniform(-60, 0, (per_class * classes, 8, 16)).astype(np.float32)
     names = [f"class {i}" for i in range(classes)]
     path = tmp_path / "grid.png"
-    figures.coreset_grid(before, before + 3, names, 1.0, "title", path)
+    of = np.repeat(np.arange(classes), per_class)
+    figures.coreset_grid(before, before + 3, of, names, 1.0, "title", path)
     assert ink(path) > 0.3
     height, width = matplotlib.image.imread(path).shape[:2]
     assert max(height, width) < 10_000
@@ -44,23 +45,55 @@ def test_coreset_grid(tmp_path, per_class, classes):
 @pytest.mark.parametrize("name", ["Ba$$in", "$5 - $10", "a\nb", "x" * 400, r"$\frac{"])
 def test_class_names_are_drawn_as_text(name, tmp_path):
     images = np.random.default_rng(0).standard_normal((2, 8, 8)) - 20
-    figures.coreset_grid(images, images, (name, "b"), 1.0, name, tmp_path / "a.png")
+    of, path = np.arange(2), tmp_path / "a.png"
+    figures.coreset_grid(images, images, of, (name, "b"), 1.0, name, path)
     figures.confusion(np.eye(2, dtype=int), (name, "b"), name, tmp_path / "b.png")
     assert (tmp_path / "b.png").stat().st_size > 1000
 
 
-def test_many_classes_are_drawn_in_part(tmp_path, monkeypatch):
-    drawn, blank = [], figures.blank
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that a test draws."""
+    found, blank = [], figures.blank
     monkeypatch.setattr(
-        figures, "blank", lambda *size: drawn.append(blank(*size)) or drawn[-1]
+        figures, "blank", lambda *size: found.append(blank(*size)) or found[-1]
     )
+    return found
+
+
+def test_a_coreset_has_three_panels_with_times_and_a_row_per_class(tmp_path, drawn):
+    before = np.arange(4.0).repeat(4 * 8).reshape(4, 4, 8)
+    of, names = np.array([0, 2, 2, 0]), ("a", "b", "c")
+    figures.coreset_grid(
+        before, before + of[:, None, None], of, names, 0.5, "t", tmp_path / "a.png"
+    )
+    panels = drawn[0].axes[:3]
+    titles = [axes.get_title(loc="left") for axes in panels]
+    assert titles == ["start", "distilled", "distilled minus start"]
+    for axes in panels:
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.5"]
+        assert axes.get_xlabel() or axes.xaxis.label.get_text() == "time (s)"
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == list(names)
+    # Rows of five bins and columns of nine frames, gaps included.
+    tiles = [axes.images[0].get_array().filled(-1) for axes in panels]
+    assert tiles[0][[0, 5, 10]][:, [0, 9]].tolist() == [[0, 3], [-1, -1], [1, 2]]
+    assert tiles[2][[0, 5, 10]][:, [0, 9]].tolist() == [[0, 0], [-1, -1], [2, 2]]
+
+
+def test_low_frequencies_are_at_the_bottom_of_a_tile():
+    image = np.arange(3.0)[:, None].repeat(2, 1)
+    assert figures._tiles([image[None]], 1, (1, 1))[:, 0].tolist() == [2, 1, 0]
+
+
+def test_many_classes_are_drawn_in_part(tmp_path, drawn):
     names = tuple(f"class {i}" for i in range(300))
     images = np.zeros((300, 8, 8)) + np.arange(8)
-    figures.coreset_grid(images, images, names, 1.0, "many", tmp_path / "a.png")
+    of, path = np.arange(300), tmp_path / "a.png"
+    figures.coreset_grid(images, images, of, names, 1.0, "many", path)
     figures.confusion(np.eye(300, dtype=int), names, "many", tmp_path / "b.png")
     grid, confusion = drawn
     # The grid shows the first classes, and its title gives their number.
-    shown = [axes.get_ylabel() for axes in grid.axes if "class" in axes.get_ylabel()]
+    shown = [label.get_text() for label in grid.axes[0].get_yticklabels()]
     assert shown == list(names[: figures.MAX_ROWS])
     assert f"many, {figures.MAX_ROWS} of 300 classes" in grid.get_suptitle()
     # The matrix has all classes, but no room for their names and shares.

@@ -51,8 +51,7 @@ def test_a_sound_reads_back(rate, media_type):
 
 
 def test_names_of_files_are_safe_and_numbered_within_a_class():
-    labels = np.eye(3)[[0, 1, 0, 2]]
-    found = audio_folder.files(labels, ("a/b", "..", "ü"))
+    found = audio_folder.files(np.array([0, 1, 0, 2]), ("a/b", "..", "ü"))
     assert found == ["a_b/0000.wav", "_/0000.wav", "a_b/0001.wav", "ü/0000.wav"]
 
 

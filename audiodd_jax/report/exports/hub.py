@@ -42,7 +42,11 @@ def write(
     arrays = coreset.unpack()
     labels = np.asarray(arrays.labels)
     rate = coreset.features.sample_rate
-    names = audio_folder.files(labels, coreset.class_names)
+    classes = coreset.unpacked_classes
+    names = audio_folder.files(classes, coreset.class_names)
+    label = pa.array(classes, pa.int64())
+    if coreset.has_tags:
+        label = _likeliest(labels, tag_threshold(labels.shape[1]), coreset)
     sounds = [
         {"bytes": audio_folder.encoded(waveform, rate), "path": name}
         for waveform, name in zip(waveforms, names, strict=True)
@@ -50,7 +54,7 @@ def write(
     audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     columns = {
         "audio": pa.array(sounds, audio),
-        "label": _classes(labels, tag_threshold(labels.shape[1]), coreset),
+        "label": label,
         "label_values": _floats(labels),
         "spectrogram": _floats(np.asarray(arrays.images)[..., 0]),
     }
@@ -58,17 +62,17 @@ def write(
     if coreset.teacher_labels is not None:
         views = coreset.views()
         columns = {
-            "label": _classes(views.labels, 0.5, coreset),
+            "label": _likeliest(views.labels, 0.5, coreset),
             "probabilities": _floats(views.labels),
             "spectrogram": _floats(views.images[..., 0]),
         }
         _save(folder / "views" / "train-00000-of-00001.parquet", columns, coreset)
 
 
-def _classes(
+def _likeliest(
     values: Float[np.ndarray, "k c"], threshold: float, coreset: Coreset
 ) -> pa.Array:
-    """Returns the class of each row, or the tags with values above the threshold."""
+    """Returns the likeliest class of each row, or its tags above the threshold."""
     if not coreset.has_tags:
         return pa.array(values.argmax(1), pa.int64())
     rows = [np.flatnonzero(row > threshold).tolist() for row in values]

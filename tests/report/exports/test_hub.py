@@ -1,5 +1,6 @@
 """Folders that the Hugging Face ``datasets`` library loads, with the same values."""
 
+import csv
 import inspect
 import io
 import json
@@ -15,6 +16,7 @@ from coresets import labelled
 import audiodd_jax
 from audiodd_jax.commands import export as job
 from audiodd_jax.config import DataConfig
+from audiodd_jax.coreset import audio_folder
 from audiodd_jax.errors import UserError
 from audiodd_jax.report.exports import hub
 
@@ -52,6 +54,22 @@ def test_parquet_loads_with_the_same_values(coreset, parquet, load):
     views, ours = load(parquet, "views").with_format("numpy"), coreset.views()
     np.testing.assert_array_equal(views["spectrogram"], ours.images[..., 0])
     np.testing.assert_array_equal(views["probabilities"], ours.labels)
+
+
+def test_a_class_is_what_a_spectrogram_was_made_for(tmp_path, load):
+    """Not what its learnt label says most."""
+    made = np.array([0, 0, 0, 0, 1, 1])
+    coreset = labelled(labels=LABELS, made_for=made)
+    hub.write(tmp_path / "hub", coreset, np.zeros((6, 4000), np.float32))
+    data = load(tmp_path / "hub" / "data")
+    assert data.remove_columns("audio")["label"] == made.tolist()
+    audio_folder.write(np.zeros((6, 4000), np.float32), coreset, tmp_path / "wav")
+    with (tmp_path / "wav" / "metadata.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == list("aaaabb")
+    assert [row["file_name"][:2] for row in rows] == ["a/"] * 4 + ["b/"] * 2
+    # The values of the label stand next to it.
+    assert [float(row["label_a"]) for row in rows] == pytest.approx([1, 0.2] * 3)
 
 
 def test_the_card_begins_with_the_header_of_the_hub(parquet):
