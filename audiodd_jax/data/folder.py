@@ -1,14 +1,12 @@
-"""Labelled sound files of a user: folders of classes, a CSV of paths, or Parquet.
+"""Labelled sound files of a user: folders of classes, tables of paths, or Parquet.
 
 Folders in the layouts of FSD50K and of HEAR's tasks are recognised by their tables.
-
-A table has tags if the label of any row has a semicolon: ``dog;siren``. In such a table
-``dog`` and ``dog;`` are the same tag, and an empty label is a clip without tags. In any
-other table an empty label is an error, since it is more likely to be a mistake.
+What the cells of tables mean is defined in ``data/tables.py``.
 """
 
 import collections
 import hashlib
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from audiodd_jax.data import (
     tree,
 )
 from audiodd_jax.data.recordings import Clip, Recordings, Source
+from audiodd_jax.data.tables import Row
 from audiodd_jax.data.tagged_layouts import Listing
 from audiodd_jax.errors import UserError
 
@@ -39,11 +38,11 @@ def open_source(config: DataConfig) -> Source:
       UserError: no recordings, or a table that cannot be understood.
     """
     root, left_out = Path(config.data_dir).expanduser(), tree.LeftOut()
-    if parquet.files(root):
-        root = parquet.unpacked(root, datasets.cache_root(config))
-    listing = _listing(root, left_out)
+    listing = _listing(root, left_out, datasets.cache_root(config))
     clips = _checked(listing.clips, root)
-    class_names = tuple(sorted({label for clip in clips for label in clip.labels}))
+    class_names = listing.class_names or tuple(
+        sorted({label for clip in clips for label in clip.labels})
+    )
     if len(class_names) < 2:
         raise UserError(
             f"{root} holds {len(class_names)} classes of sounds; at least two are "
@@ -75,41 +74,114 @@ def open_source(config: DataConfig) -> Source:
     )
 
 
-def _listing(root: Path, left_out: tree.LeftOut) -> Listing:
+def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
     """Lists the clips of a folder or table, as they are given."""
+    listed, others = parquet.find(root)
+    for table in others:
+        left_out.add("Parquet table without labelled recordings", table)
+    if listed:
+        found = parquet.unpacked(root, listed, cache)
+        if found.unlabelled:
+            left_out.add("row without a class", listed[0], found.unlabelled)
+        if any(row.sound for row in found.rows):
+            _leave_out_beside(root, listed[0], left_out)
+        return _of_rows(found.rows, listed, found.class_names)
     if root.is_dir():
         if listing := tagged_layouts.read(root, left_out):
             return listing
-        marks = {
-            table if (table := folder / tree.METADATA).is_file() else folder: mark
-            for folder, mark in tree.split_folders(root, left_out).items()
-        }
+        folders = tree.split_folders(root, left_out)
     elif root.is_file():
-        marks = {root: {}}
+        folders = {root: {}}
     else:
         raise UserError(
             f"--data_dir={root} is neither a folder nor a CSV; give a folder of "
             "class_name/*.wav, or a CSV with the columns path and label"
         )
-    rows = {
-        path: tables.read(path, ("path", "label"), ("label",), has_aliases=True)
-        for path in marks
-        if path.is_file()
+    files = {folder: tree.metadata(folder) for folder in folders}
+    read = {
+        folder: tables.read_any(file, folders[folder])
+        for folder, file in files.items()
+        if file
     }
-    has_tags = any(
-        tables.TAG_SEPARATOR in row["label"] for table in rows.values() for row in table
+    listing = _of_rows(
+        list(itertools.chain(*read.values())), list(filter(None, files.values())), ()
     )
-    clips = []
-    for path, mark in marks.items():
-        if path not in rows:
-            clips += tree.class_folders(path, mark, left_out)
-            continue
-        for row in rows[path]:
-            file = path.parent / Path(row["path"]).expanduser()
-            if "\\" in row["path"] and not file.exists():
-                file = path.parent / row["path"].replace("\\", "/")
-            clips.append(row.clip(file, has_tags)._replace(**mark))
-    return Listing(clips, list(rows), has_tags)
+    of_tables, clips = iter(listing.clips), []
+    for folder, place in folders.items():
+        if folder in read:
+            clips += itertools.islice(of_tables, len(read[folder]))
+        else:
+            clips += tree.class_folders(folder, place, left_out)
+    if not clips and others:
+        raise UserError(
+            f"{others[0]} cannot be used: it needs the columns audio and label"
+        )
+    names = listing.class_names if len(read) == len(folders) else ()
+    return listing._replace(clips=clips, class_names=names)
+
+
+def _leave_out_beside(root: Path, table: Path, left_out: tree.LeftOut) -> None:
+    """Counts recordings next to tables with recordings; refuses class folders."""
+    files = tree.sound_files(root, tree.LeftOut()) if root.is_dir() else []
+    if (
+        len({file.relative_to(root).parts[0] for file in files if file.parent != root})
+        > 1
+    ):
+        raise UserError(
+            f"{root} holds recordings in {table.name} and in class folders, such as "
+            f"{files[0]}: pass one of them as --data_dir"
+        )
+    if files:
+        left_out.add("recording next to Parquet tables", files[0], len(files))
+
+
+def _of_rows(rows: list[Row], read: list[Path], class_names: Sequence[str]) -> Listing:
+    """Lists the clips of the rows of tables."""
+    labels, has_tags = tables.labels_of(rows)
+    _check_places(rows)
+    pairs = zip(rows, labels, strict=True)
+    clips = [row.clip(_sound(row), names) for row, names in pairs]
+    order = tables.class_order(itertools.chain(*labels), rows, class_names)
+    return Listing(clips, read, has_tags, order)
+
+
+def _check_places(rows: list[Row]) -> None:
+    """Says if columns differ from one split or fold in the names of files.
+
+    Raises:
+      UserError: the names are of several, so that neither can be right.
+    """
+    for name in ("split", "fold"):
+        places = {row.place[name] for row in rows if name in row.place}
+        for row in rows:
+            place, given = row.place.get(name), getattr(row, name)
+            if given == place or place is None:
+                continue
+            if len(places) > 1:
+                raise row.error(
+                    f"its {name} is {given}, but the name of its file or folder says "
+                    f"{place}"
+                )
+            _log.warning(
+                "the column %s is used, not the name of the file or folder, which says "
+                "%s",
+                name,
+                place,
+            )
+            break
+
+
+def _sound(row: Row) -> Path:
+    """The recording of a row, whose path is relative to the table's folder."""
+    if row.sound:
+        return row.sound
+    folder, text = row.table.parent, row["path"]
+    if not text:  # decoding says that this does not exist
+        return folder / f"{row.table.name}, {row.unit} {row.line}"
+    file = folder / Path(text).expanduser()
+    if "\\" in text and not file.exists():
+        file = folder / text.replace("\\", "/")
+    return file
 
 
 def _checked(clips: list[Clip], root: Path) -> list[Clip]:
@@ -144,7 +216,8 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
         if path.is_relative_to(base):
             path = path.relative_to(base)
         fold = clip.fold + 1 if has_zero else clip.fold
-        result.append(clip._replace(name=tables.printable(str(path)), fold=fold))
+        name = clip.name or tables.printable(str(path))
+        result.append(clip._replace(name=name, fold=fold))
     return result
 
 

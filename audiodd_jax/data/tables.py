@@ -1,12 +1,16 @@
-"""CSV tables of recordings, and what their columns mean.
+"""Tables of recordings, and what their columns mean.
 
 The names and values of labels, splits, folds and groups are defined here for all
-readers: tables, Parquet files, names of folders and files, and TFDS.
+readers: CSV and JSON Lines, Parquet files, names of folders and files, and TFDS.
 """
 
+import ast
+import collections
 import csv
 import dataclasses
 import io
+import itertools
+import json
 import logging
 import re
 import unicodedata
@@ -19,14 +23,16 @@ from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-# Other names of the columns.
+# Other names of the columns, the preferred first.
 ALIASES = {
     "path": ("file_name", "filename", "file", "filepath", "file_path", "audio"),
-    "label": ("class", "category", "class_name"),
+    "label": ("class", "category", "class_name", "labels", "tags"),
     "split": ("subset", "partition"),
     "fold": (),
     "group": ("speaker", "speaker_id"),
 }
+# Names of columns of tags, which are read if there is no other column of labels.
+_PLURAL = ("labels", "tags")
 _SPLITS = {
     "train": TRAIN,
     "training": TRAIN,
@@ -37,68 +43,201 @@ _SPLITS = {
     "test": TEST,
     "testing": TEST,
     "eval": TEST,
+    "evaluation": TEST,
 }
-_FOLD = re.compile(r"fold[ _-]?(\d{1,4})", re.IGNORECASE)
+_FOLD = r"fold[ _-]?(\d{1,4})"
 MAX_FOLD = 9999
+# Suffixes of tables of JSON objects, one a line.
+JSON_LINES = (".jsonl", ".ndjson")
 # Between the tags of a clip, or after each of them.
 TAG_SEPARATOR = ";"
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+# What libraries write for a cell without a value. "none" may be a class.
+_NO_VALUE = frozenset(("nan", "<na>"))
+_UNKNOWN = _NO_VALUE | {"none", "null"}
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table, by canonical column name; errors name the table and line."""
+    """A row of a table, by canonical column name; errors name the table and row."""
 
     table: Path
     line: int
-    cells: Mapping[str, str | None]
+    cells: Mapping[str, Any]
+    unit: str = "line"  # that is counted
+    # Split and fold in the names of the file and its folders, for empty cells.
+    place: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sound: Path | None = None  # the recording, if the table holds it
+    name: str = ""  # of the recording, if the table holds it
 
     def __getitem__(self, column: str) -> str:
-        """The stripped value of a column; empty if the table lacks the column."""
-        return (self.cells.get(column) or "").strip()
+        """The value of a column as text; empty if there is none."""
+        value = plain(self.cells.get(column))
+        if column not in ("split", "fold", "group"):
+            return value
+        # Columns of numbers become decimal numbers where a cell is empty.
+        value = re.sub(r"(\d+)\.0+", r"\1", value) if _is_decimal(value) else value
+        return "" if value.lower() in _UNKNOWN else value
 
     @property
     def split(self) -> str:
         """The canonical name of the split, or an empty one; refuses other words."""
         word = self["split"].lower()
         if word and not split_name(word):
-            raise self._error(f"the split is train, validation or test, not {word}")
-        return split_name(word)
+            raise self.error(f"the split is train, validation or test, not {word}")
+        return split_name(word) or self.place.get("split", "")
 
     @property
     def fold(self) -> int | None:
         """The number of the fold, or None if none is given; refuses other words."""
-        text = self["fold"]
+        text = self["fold"].lower()
         if not text:
-            return None
-        if not (text.isascii() and text.isdecimal()) or int(text) > MAX_FOLD:
-            raise self._error(f"the fold is a number up to {MAX_FOLD}, not {text!r}")
-        return int(text)
+            return self.place.get("fold")
+        text = {"false": "0", "true": "1"}.get(text, text)
+        number = text.removeprefix("fold").lstrip(" _-") if text[0] == "f" else text
+        if not (number.isascii() and number.isdecimal()) or int(number) > MAX_FOLD:
+            raise self.error(f"the fold is a number up to {MAX_FOLD}, not {text!r}")
+        return int(number)
 
-    def labels(self, has_tags: bool) -> tuple[str, ...]:
-        """The tags, sorted and without repeats, or the class, which must be given."""
-        if has_tags:
-            return label_names(self["label"].split(TAG_SEPARATOR))
-        self.check("label")
-        return label_names([self["label"]])
+    @property
+    def label(self) -> str | list[str] | tuple[str]:
+        """The label as text, the tags of a list, or the exact name of a class."""
+        value = self.cells.get("label", self.cells.get("labels"))
+        if isinstance(value, Mapping):
+            return (plain(value.get("name")),)
+        if not isinstance(value, list):
+            text = plain(value)
+            return "" if text.lower() in _NO_VALUE else _listed(text)
+        if any(isinstance(item, Mapping | list) for item in value):
+            raise self.error("the items of its label are no names of tags")
+        return list(map(plain, value))
 
-    def clip(self, path: Path, has_tags: bool) -> Clip:
-        """The clip of a sound file with the row's label, split, fold and group."""
-        return Clip(
-            path=path,
-            labels=self.labels(has_tags),
-            split=self.split,
-            fold=self.fold,
-            group=self["group"],
-        )
+    def clip(self, path: Path, labels: tuple[str, ...]) -> Clip:
+        """The clip of a sound file with the row's split, fold and group."""
+        return Clip(path, labels, self.name, self.split, self.fold, self["group"])
 
     def check(self, column: str) -> None:
         """Refuses a row without a value in ``column``."""
-        if not self[column]:
-            raise UserError(f"{self.table}, line {self.line} lacks its {column}")
+        if not (self.label if column == "label" else self[column]):
+            raise UserError(f"{self.table}, {self.unit} {self.line} lacks its {column}")
 
-    def _error(self, reason: str) -> UserError:
-        return UserError(f"{self.table}, line {self.line}: {reason}")
+    def error(self, reason: str) -> UserError:
+        """The error of this row for a reason."""
+        return UserError(f"{self.table}, {self.unit} {self.line}: {reason}")
+
+
+def plain(value: Any) -> str:
+    """A value of any type as text: whole numbers without a point, no value as ""."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text.strip()
+
+
+def _is_decimal(text: str) -> bool:
+    return re.fullmatch(r"\d+\.0+", text, re.ASCII) is not None
+
+
+def _listed(text: str) -> str | list[str]:
+    """The items of a list as Python, NumPy or JSON write it, or the text itself.
+
+    A single word in brackets, such as ``[noise]``, is a name.
+    """
+    match = re.fullmatch(r"(?:array\()?([\[({])(.*)[\])}](?:, *dtype=\w+)?\)?", text)
+    if not match:
+        return text
+    bracket, inside = match[1], match[2].strip()
+    if re.fullmatch(rf"{_QUOTED}(?:[\s,]+{_QUOTED})*,?", inside):
+        return [ast.literal_eval(item) for item in re.findall(_QUOTED, inside)]
+    if bracket != "[":
+        return text
+    if re.fullmatch(r"[-\d.\s,]*", inside):
+        return re.findall(r"[^\s,]+", inside)
+    return inside.split(",") if "," in inside else text
+
+
+def labels_of(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], bool]:
+    """The labels of each row, and whether they are tags.
+
+    They are tags if any label is a list, has a semicolon, or has commas that separate
+    labels. Then an empty label is a clip without tags. Otherwise every row must have a
+    label.
+    """
+    cells = [row.label for row in rows]
+    has_lists = any(isinstance(cell, list) for cell in cells)
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    separator = TAG_SEPARATOR
+    has_tags = has_lists or any(separator in text for text in texts)
+    if not has_tags and _are_separated_by_commas(rows, cells):
+        separator, has_tags = ",", True
+
+    def read(row: Row, cell: str | list[str] | tuple[str]) -> tuple[str, ...]:
+        if not has_tags:
+            row.check("label")
+        if isinstance(cell, str):
+            # Next to [dog, siren], [dog] is a list too.
+            cell = cell.strip("[]" if has_lists else "")
+            cell = cell.split(separator) if has_tags else [cell]
+        return label_names(cell)
+
+    return [read(*pair) for pair in zip(rows, cells, strict=True)], has_tags
+
+
+def _are_separated_by_commas(rows: Sequence[Row], cells: Sequence[Any]) -> bool:
+    """Whether commas separate tags, instead of being part of the names of classes.
+
+    They do in a column ``labels`` or ``tags``, and if most parts are also labels by
+    themselves. They are part of names if no part is, and parts do not recombine.
+
+    Raises:
+      UserError: neither.
+    """
+    first: dict[str, Row] = {}
+    for row, cell in zip(rows, cells, strict=True):
+        if isinstance(cell, str) and "," in cell:
+            first.setdefault(cell, row)
+    if not first:
+        return False
+    parts = [[part.strip() for part in text.split(",")] for text in first]
+    counts = collections.Counter(itertools.chain(*parts))
+    alone = counts.keys() & {cell for cell in cells if isinstance(cell, str)}
+    example, row = next(iter(first.items()))
+    tags = TAG_SEPARATOR.join(parts[0])
+    if any("labels" in row.cells for row in rows) or 2 * len(alone) > len(counts):
+        _log.warning("commas separate tags, so %r is %s", example, tags)
+        return True
+    # "Speech, male" and "Speech, female", but not "dog,siren" and "dog,rain".
+    is_prose = all(text.count(", ") == text.count(",") for text in first)
+    later = itertools.chain(*(p[1:] if is_prose else p for p in parts))
+    if alone or max(counts[part] for part in later) > 1:
+        raise row.error(
+            f"the label {example!r} could be tags or one class: write {tags} for tags, "
+            "and the name of a class without commas"
+        )
+    _log.warning(
+        "%r is read as one class, since no part of it is a label by itself; write %s "
+        "for tags",
+        example,
+        tags,
+    )
+    return False
+
+
+def class_order(
+    names: Iterable[str], rows: Sequence[Row], given: Sequence[str]
+) -> tuple[str, ...]:
+    """Sorts classes as the data orders them: by ``given`` names, or by number."""
+    place = {label_name(name): i for i, name in enumerate(given)}
+    names = set(names)
+    is_number = all(map(str.isdecimal, names)) and not any(
+        isinstance(row.cells.get("label"), str) for row in rows
+    )
+    number = lambda name: int(name) if is_number else 0
+    key = lambda name: (place.get(name, len(place)), number(name), name)
+    return tuple(sorted(names, key=key))
 
 
 def split_name(text: str) -> str:
@@ -108,9 +247,25 @@ def split_name(text: str) -> str:
 
 def named_part(name: str) -> dict[str, Any]:
     """The ``split`` or ``fold`` that a folder or file is named after, if any."""
-    if fold := _FOLD.fullmatch(name):
+    if fold := re.fullmatch(_FOLD, name, re.IGNORECASE):
         return {"fold": int(fold[1])}
     return {"split": split} if (split := split_name(name)) else {}
+
+
+def part_in(name: str) -> dict[str, Any]:
+    """The split or fold in a name as on the Hub: ``NAME_train``, ``partial-train``.
+
+    Raises:
+      UserError: several splits.
+    """
+    found = {split_name(word) for word in re.split(r"[^A-Za-z]+", name)} - {""}
+    if len(found) > 1:
+        raise UserError(
+            f"the name {name!r} has the splits {' and '.join(sorted(found))}: rename it"
+        )
+    fold = re.search(rf"(?<![a-z]){_FOLD}(?!\d)", name, re.IGNORECASE)
+    part = {"fold": int(fold[1])} if fold else {}
+    return {"split": found.pop(), **part} if found else part
 
 
 def printable(name: str) -> str:
@@ -129,18 +284,73 @@ def label_names(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({label_name(text) for text in stripped if text}))
 
 
-def label_cell(label: Any, names: Sequence[str]) -> str:
-    """The cell for ``Row.labels`` of this label or list; numbers become names."""
-    if isinstance(label, list):
-        tags = [f"{label_cell(tag, names)}{TAG_SEPARATOR}" for tag in label]
-        return "".join(tags) or TAG_SEPARATOR
-    return names[label] if names and isinstance(label, int) else str(label)
+def columns_of(table: Path, header: Iterable[str]) -> dict[str, str]:
+    """Maps canonical names to a table's columns, whatever their case.
+
+    Raises:
+      UserError: two columns of one name, or two that could be meant by one.
+    """
+    named = collections.defaultdict(list)
+    for column in header:
+        named[re.sub(r"[\s-]+", "_", column.strip().lower())].append(column)
+    result, choices = {}, []
+    for canonical, aliases in ALIASES.items():
+        found = [name for name in (canonical, *aliases) if name in named]
+        if not found:
+            continue
+        if len(same := named[found[0]]) > 1:
+            raise UserError(
+                f"{table} has the columns {' and '.join(same)}, which are one name: "
+                f"rename all but one of them"
+            )
+        rivals = [name for name in found if name not in _PLURAL] or found
+        if len(rivals) > 1 and rivals[0] != canonical and canonical != "group":
+            raise UserError(
+                f"{table}: {' and '.join(rivals)} could both be the column "
+                f"{canonical}; rename one of them to {canonical}"
+            )
+        column = named[rivals[0]][0]
+        key = "labels" if rivals[0] in _PLURAL else canonical
+        result[key] = column
+        others = ", ".join(named[name][0] for name in found if name != rivals[0])
+        if others:
+            choices.append(f"{canonical} is {column}, not {others}")
+        elif column != canonical:
+            choices.append(f"{column} as {canonical}")
+    if choices:
+        _log.info("reading %s: %s", table.name, "; ".join(choices))
+    return result
 
 
-def columns_named(canonical: str, columns: Iterable[str]) -> list[str]:
-    """The columns that could be ``canonical``, the most likely first."""
-    columns = set(columns)
-    return [name for name in (canonical, *ALIASES[canonical]) if name in columns]
+def read_any(table: Path, place: Mapping[str, Any]) -> list[Row]:
+    """Reads a table of recordings: CSV, or JSON Lines by its suffix.
+
+    ``place`` is the split or fold that its folder is named after.
+    """
+    if table.suffix.lower() in JSON_LINES:
+        rows = _json_lines(table)
+    else:
+        rows = read(table, ("path", "label"), ("label",), has_aliases=True)
+    return [dataclasses.replace(row, place=place) for row in rows]
+
+
+def _json_lines(table: Path) -> list[Row]:
+    """Reads an object per line, by canonical column name."""
+    rows: list[Row] = []
+    columns: dict[tuple[str, ...], dict[str, str]] = {}
+    for line, text in enumerate(table.read_bytes().splitlines(), start=1):
+        if not text.strip():
+            continue
+        try:
+            values = json.loads(text)
+            keys = tuple(values.keys())
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{table}, line {line} is no JSON object") from error
+        names = columns.get(keys) or columns.setdefault(keys, columns_of(table, keys))
+        row = Row(table, line, {name: values[key] for name, key in names.items()})
+        row.check("path")
+        rows.append(row)
+    return rows
 
 
 def read(
@@ -158,42 +368,38 @@ def read(
         text = table.read_text(encoding="utf-8-sig")
         head = text.split("\n", 1)[0]
         separator = max(_SEPARATORS, key=head.count)
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator)
-        header = [name.strip() for name in reader.fieldnames or []]
-        renamed = _renamed(table, header) if has_aliases else {}
-        reader.fieldnames = [renamed.get(name, name) for name in header]
-        rows = [Row(table, line, cells) for line, cells in enumerate(reader, start=2)]
+        lines = csv.reader(
+            io.StringIO(text, newline=""),
+            delimiter=separator,
+            skipinitialspace=True,
+            strict=True,
+        )
+        header = [name.strip() for name in next(lines, [])]
+        found = columns_of(table, header) if has_aliases else {}
+        canonical = {column: name for name, column in found.items()}
+        names = [canonical.get(column, column) for column in header]
+        rows = []
+        for cells in lines:
+            row = Row(table, lines.line_num, dict(zip(names, cells, strict=False)))
+            if any(map(str.strip, cells[len(names) :])):
+                raise row.error(
+                    f"it has {len(cells)} cells, and the header {len(names)}; double "
+                    f"quotes enclose a cell with {_SEPARATORS[separator]}"
+                )
+            if cells:
+                rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
-    if lacking := [name for name in columns if name not in reader.fieldnames]:
+    have = {"label" if name == "labels" else name for name in names}
+    if lacking := [name for name in columns if name not in {*have, *names}]:
         raise UserError(
             f"{table} lacks the column {' and '.join(lacking)}; it has "
             f"{', '.join(header) or 'none'}"
         )
-    if renamed or separator != ",":
-        how = [f"{old} as {new}" for old, new in renamed.items()]
-        if separator != ",":
-            how.append(f"separated by {_SEPARATORS[separator]}")
-        _log.info("reading %s: %s", table.name, ", ".join(how))
+    if separator != ",":
+        _log.info("reading %s: separated by %s", table.name, _SEPARATORS[separator])
     for row in rows:
         for name in columns:
             if name not in may_be_empty:
                 row.check(name)
     return rows
-
-
-def _renamed(table: Path, header: Sequence[str]) -> dict[str, str]:
-    """Maps columns to canonical names; refuses several columns for one name."""
-    result = {}
-    lower = {name.lower(): name for name in header}
-    for canonical in ALIASES:
-        if canonical in header:
-            continue
-        matches = [lower[name] for name in columns_named(canonical, lower)]
-        if len(matches) > 1:
-            raise UserError(
-                f"{table}: {' and '.join(matches)} could both be the column "
-                f"{canonical}; rename one of them to {canonical}"
-            )
-        result |= dict.fromkeys(matches, canonical)
-    return result

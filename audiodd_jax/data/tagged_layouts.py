@@ -38,6 +38,7 @@ class Listing(NamedTuple):
     clips: list[Clip]
     tables: list[Path]  # that were read
     has_tags: bool  # tags instead of a single class per clip
+    class_names: tuple[str, ...] = ()  # in their order; empty: sorted
 
 
 def read(root: Path, left_out: LeftOut) -> Listing | None:

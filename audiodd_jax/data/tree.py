@@ -5,7 +5,8 @@ Layouts, by the names of the folders:
 - ``CLASS/**/file``;
 - ``train/CLASS/**/file``, ``test/CLASS/**/file``, and so on;
 - ``fold1/CLASS/**/file`` to ``fold10/CLASS/**/file``;
-- ``metadata.csv`` with file names and labels in the folder or in each split's folder.
+- ``metadata.csv`` or ``metadata.jsonl`` with file names and labels in the folder or in
+  each split's folder.
 
 Files that are not used are counted by reason.
 """
@@ -18,12 +19,12 @@ from typing import Any
 
 from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import Clip
-from audiodd_jax.data.tables import label_name, named_part, printable
+from audiodd_jax.data.tables import label_name, named_part, part_in, printable
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-METADATA = "metadata.csv"
+METADATA = ("metadata.csv", "metadata.jsonl")
 # Folders and files of operating systems and programs.
 _SYSTEM = frozenset(
     (
@@ -73,7 +74,23 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
             names = ", ".join(sorted(folder.name for folder in marks)[:4])
             _log.info("reading %s as %ss, with classes below", names, kind)
             return marks
+    # Classes could be called train_horn and so on, but hardly all of them.
+    marks = {folder: part_in(folder.name) for folder in folders}
+    if all(marks.values()) and len(set(map(str, marks.values()))) > 1:
+        words = [f"{folder.name} as {mark}" for folder, mark in marks.items()]
+        _log.info("reading %s", ", ".join(words))
+        return marks
     return {root: {}}
+
+
+def metadata(folder: Path) -> Path | None:
+    """The table of a folder, if it has one, or a table that was given instead."""
+    if folder.is_file():
+        return folder
+    found = [folder / name for name in METADATA if (folder / name).is_file()]
+    if len(found) > 1:
+        _log.warning("reading %s, not %s", found[0], found[1].name)
+    return found[0] if found else None
 
 
 def class_folders(root: Path, mark: dict[str, Any], left_out: LeftOut) -> list[Clip]:

@@ -30,7 +30,7 @@ from audiodd_jax.runtime import files
 from audiodd_jax.runtime.files import exclusive
 
 # Raise it whenever the numbers of the same settings change.
-FORMAT = 3
+FORMAT = 4
 # Columns of the index that are those of the recordings.
 _COLUMNS = ("labels", "splits", "folds", "groups", "names")
 # Fraction of each noise recording that is used; the rest may belong to another split.
