@@ -249,14 +249,12 @@ def _sound(cell: Any, where: str) -> tuple[bytes | None, str]:
 
 
 def _text(value: Any, names: list[str], what: str) -> str:
-    """A cell as text; a number of ``names``, if there are any, is replaced by it."""
+    """A cell as text; a number is replaced by its name if ``names`` are given."""
     text = plain(value)
     if not names or not text or isinstance(value, str):
         return text
     if not text.isdecimal() or int(text) >= len(names):
-        raise _NoTableError(
-            f"{what} is {text}, which is none of its {len(names)} names"
-        )
+        raise _NoTableError(f"{what} is {text}, but the schema has {len(names)} names")
     return names[int(text)]
 
 

@@ -72,7 +72,7 @@ class Row:
     name: str = ""  # of the recording, if the table holds it
 
     def __getitem__(self, column: str) -> str:
-        """The value of a column as text; empty if there is none."""
+        """The value of a column as text, which may be empty."""
         value = plain(self.cells.get(column))
         if column not in ("split", "fold", "group"):
             return value
@@ -187,7 +187,7 @@ def labels_of(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], bool]:
 
 
 def _are_separated_by_commas(rows: Sequence[Row], cells: Sequence[Any]) -> bool:
-    """Whether commas separate tags, instead of being part of the names of classes.
+    """Returns whether commas separate tags; otherwise they belong to names of classes.
 
     They do in a column ``labels`` or ``tags``, and if most parts are also labels by
     themselves. They are part of names if no part is, and parts do not recombine.
