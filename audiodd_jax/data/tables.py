@@ -146,7 +146,10 @@ def _listed(text: str) -> str | list[str]:
 
     A single word in brackets, such as ``[noise]``, is a name.
     """
-    match = re.fullmatch(r"(?:array\()?([\[({])(.*)[\])}](?:, *dtype=\w+)?\)?", text)
+    array = r"array\((.*?)(?:, *dtype=\w+)?\)"
+    found = re.fullmatch(array, text, re.DOTALL)
+    text = found[1] if found else text
+    match = re.fullmatch(r"([\[({])(.*)[\])}]", text, re.DOTALL)
     if not match:
         return text
     bracket, inside = match[1], match[2].strip()

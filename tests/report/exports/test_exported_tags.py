@@ -7,7 +7,6 @@ from coresets import labelled
 
 from audiodd_jax.config import DataConfig, ModelConfig, TrainingConfig
 from audiodd_jax.coreset import audio_folder
-from audiodd_jax.data import tables
 from audiodd_jax.errors import UserError
 from audiodd_jax.report.exports import hub, network_folder
 from audiodd_jax.report.exports.network_folder import Recipe
@@ -48,10 +47,6 @@ def test_parquet_has_the_list_of_tags(coreset, tmp_path, load):
     assert again.class_names == ("a", "b")
     assert again.labels.tolist() == [[1, 1], [1, 0], [0, 0]] * 2
     own = hub.header(coreset, is_parquet=True)["dataset_info"][0]["features"][1]
-    # Lists of one tag or none are tags all the same.
-    assert tables.label_cell([1], ["a", "b"]) == "b;"
-    assert tables.label_cell([], ["a", "b"]) == ";"
-    assert tables.label_cell(1, ["a", "b"]) == "b"
     assert own["sequence"]["class_label"]["names"] == {"0": "a", "1": "b"}
 
 
