@@ -30,6 +30,7 @@ from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.report import cards, learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import atomic, write_atomically, write_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import source as source_lib
@@ -88,6 +89,7 @@ def _acquisitions(text: str) -> list[str]:
     return functions
 
 
+@standard_numerics()
 def active(
     config: Config, workdir: str | Path, cache_dir: Path | None = None
 ) -> dict[str, Any]:

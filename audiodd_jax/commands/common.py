@@ -16,14 +16,12 @@ from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import targets
 from audiodd_jax.forecast.targets import Target
-from audiodd_jax.runtime import devices, environment, multiprocess, signals
+from audiodd_jax.runtime import devices, multiprocess, signals
 from audiodd_jax.runtime.files import is_writable
 from audiodd_jax.runtime.signals import Interrupted
 
 
-def start(
-    flags: absl_flags.FlagValues, data: DataConfig, *, float64: bool = False
-) -> None:
+def start(flags: absl_flags.FlagValues, data: DataConfig) -> None:
     """Starts JAX with the devices and processes of the flags, which must exist."""
     count = flags.num_devices
     if count is not None and count < 1:
@@ -36,8 +34,6 @@ def start(
         # Too late in a program that has used JAX already.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", per_process)
-    # Numbers must not depend on the environment's settings of JAX.
-    environment.set_numerics(jax_enable_x64=float64)
     keep_compiled(data)
     signals.follow()
     if joins:

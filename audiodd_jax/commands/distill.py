@@ -23,6 +23,7 @@ from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import cards, distilled, tables
 from audiodd_jax.runtime import multiprocess, progress
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import evaluation, teacher
@@ -33,14 +34,16 @@ def run(line: CommandLine) -> None:
     flags = line.flags
     config = line.configure_defaults()
     chips = target(flags, "distill")
-    start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
+    start(flags, config.data)
     if flags.dry_run:
         if config.method in SELECTION:
             raise UserError(
                 f"{config.method} selects clips: there is no step to forecast"
             )
-        work = measure(config, chips)
-        table(estimates.distillation(work, chips) if chips else estimates.local(work))
+        with standard_numerics(config.rfad.is_float64):
+            work = measure(config, chips)
+            local = estimates.local
+            table(estimates.distillation(work, chips) if chips else local(work))
         return
     data_name = "-".join(filter(None, (config.data.name, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""
@@ -107,7 +110,8 @@ def distill(
 
     record = fields.record(config, fields.DISTILLATION)
     options = presets.run_options(config, fields.DISTILLATION)
-    result, path = run_once(workdir, record, work, **options)
+    with standard_numerics(config.rfad.is_float64):
+        result, path = run_once(workdir, record, work, **options)
     return Run(coreset or load_coreset(path / "coreset.npz"), result, path)
 
 
@@ -149,7 +153,8 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
 
     record = {**fields.record(config, fields.DISTILLATION), "folds": "all"}
     options = presets.run_options(config, fields.DISTILLATION)
-    return run_once(workdir, record, work, **options).result
+    with standard_numerics(config.rfad.is_float64):
+        return run_once(workdir, record, work, **options).result
 
 
 def _over_folds(rows: list[dict[str, Any]]) -> dict[str, Any]:

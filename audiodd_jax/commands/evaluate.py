@@ -33,6 +33,7 @@ from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
 from audiodd_jax.runtime import progress
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import evaluation, teacher
 from audiodd_jax.training import scores as scores_lib
@@ -63,7 +64,7 @@ def run(line: CommandLine) -> None:
     names_of_recipe = line.changed("model", "training")
     recipe = {name: fields.get(config, name) for name in names_of_recipe}
     chips = target(flags, "evaluate")
-    start(flags, config.data, float64=config.rfad.kernel_precision == "float64")
+    start(flags, config.data)
     if chips:
         config = dataclasses.replace(config, features=coreset.features)
         work = measure(config, chips)
@@ -73,7 +74,8 @@ def run(line: CommandLine) -> None:
     # Kernel regression without baselines leaves no folder behind.
     if flags.workdir and not out and (protocols != ["krr"] or against):
         out = run_folder / "evaluation"
-    with resumable(out or run_folder):
+    wide = config.rfad.is_float64
+    with resumable(out or run_folder), standard_numerics(wide):
         if folds:
             rows = compare_folds(folds, protocols, against, config, recipe, out)
         else:
@@ -106,7 +108,8 @@ def evaluate(
       UserError: the dataset cannot be used, or has other classes.
     """
     config = fields.with_cache(config or coreset_config(coreset), cache_dir)
-    return compare(coreset, config=config)[0].scores
+    with standard_numerics(config.rfad.is_float64):
+        return compare(coreset, config=config)[0].scores
 
 
 def compare(

@@ -18,6 +18,7 @@ from audiodd_jax.features import cache, logmel
 from audiodd_jax.report import cards
 from audiodd_jax.report.exports import hub, network_folder
 from audiodd_jax.report.exports.network_folder import Clips, Recipe
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import atomic_folder, write_atomically
 
 # Formats that store plain arrays.
@@ -46,6 +47,7 @@ def run(line: CommandLine) -> None:
     table(rows)
 
 
+@standard_numerics()
 def export(
     coreset: Coreset,
     kind: str,

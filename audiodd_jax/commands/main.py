@@ -49,7 +49,11 @@ def main(argv: Sequence[str]) -> None:
     if COMMANDS[name].has_settings and not reads_coreset:
         line.configure_defaults()  # refuses bad settings before JAX is imported
     # Imported only now, since commands import JAX.
-    importlib.import_module(f"audiodd_jax.commands.{name}").run(line)
+    command = importlib.import_module(f"audiodd_jax.commands.{name}")
+    from audiodd_jax.runtime.environment import standard_numerics
+
+    with standard_numerics():
+        command.run(line)
 
 
 def _explain(error: Exception) -> str | None:

@@ -25,6 +25,7 @@ from audiodd_jax.forecast.workload import measure
 from audiodd_jax.networks import user_network
 from audiodd_jax.report import cards, figures
 from audiodd_jax.runtime import progress
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import evaluation, networks_file
@@ -89,6 +90,7 @@ class Trained(NamedTuple):
     path: Path | None
 
 
+@standard_numerics()
 def train(
     config: Config,
     workdir: str | Path,

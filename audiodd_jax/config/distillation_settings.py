@@ -93,6 +93,11 @@ class RFADConfig:
     regularizer: float = setting(5e-3, POSITIVE)
     kernel_precision: str = setting("float32", one_of("float32", "float64"))
 
+    @property
+    def is_float64(self) -> bool:
+        """Returns whether JAX needs float64, which it lacks by default."""
+        return self.kernel_precision == "float64"
+
 
 @dataclasses.dataclass
 class KIPConfig:

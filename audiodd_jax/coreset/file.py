@@ -22,6 +22,7 @@ from audiodd_jax.features import inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.artefact import Artefact, opened, statistics
 from audiodd_jax.features.labels import tag_threshold
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
 FORMAT = 1
@@ -105,6 +106,7 @@ class Coreset(Artefact):
         has_tag = label > tag_threshold(label.size)
         return tags.in_words(has_tag.astype(int), self.class_names)
 
+    @standard_numerics()
     def unpack(self) -> CoresetArrays:
         """Returns all spectrograms at full length and their labels, as JAX arrays."""
         log_scale = math.log(self.metadata.get("platt_scale", 1.0))
@@ -113,6 +115,7 @@ class Coreset(Artefact):
 
     unfolded = unpack  # the former name, kept for one version
 
+    @standard_numerics()
     def views(self) -> Views:
         """Returns spectrograms and soft labels to train networks on, as NumPy arrays.
 
@@ -156,6 +159,7 @@ class Coreset(Artefact):
             arrays["teacher_labels"] = self.teacher_labels
         return arrays
 
+    @standard_numerics()
     def sounds(
         self, *, seed: int = 0, iterations: int = 64
     ) -> Float[np.ndarray, "k samples"]:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Key
 from audiodd_jax.config import ViewsConfig
 from audiodd_jax.features.augment import augment
 from audiodd_jax.features.normalization import Normalization
-from audiodd_jax.runtime.environment import default_numerics
+from audiodd_jax.runtime.environment import standard_numerics
 
 # Folded into a view's key, to draw its mixing partner.
 _MIX = 1
@@ -52,7 +52,7 @@ def make(
     if not count:
         return images
     cpu = jax.local_devices(backend="cpu")[0]
-    with default_numerics(), jax.default_device(cpu):
+    with standard_numerics(float64=False), jax.default_device(cpu):
 
         @jax.jit
         def all_views(root: Key[Array, ""], images: Array) -> Array:

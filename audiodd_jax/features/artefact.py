@@ -12,12 +12,14 @@ from jaxtyping import Array, Float
 from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel, normalization
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import DAMAGE, load_npz
 
 
 class Artefact:
     """Base of what is used on new sounds: has ``features`` and ``normalization``."""
 
+    @standard_numerics()
     def normalize(
         self, waveform: Float[np.ndarray, "..."], sample_rate: int
     ) -> Float[Array, "b f t 1"]:

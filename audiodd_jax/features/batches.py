@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, Num
 from audiodd_jax.data import tags
 from audiodd_jax.features import normalization
 from audiodd_jax.features.clips import Clips
+from audiodd_jax.runtime.environment import standard_numerics
 
 _THREADS = 2
 # Chunks that are read ahead of the device.
@@ -159,6 +160,7 @@ def stream(
 
     cpu = jax.local_devices(backend="cpu")[0]
     root, draw = jax.device_put(root, cpu), jax.jit(draw)
+    is_wide = jax.config.jax_enable_x64
 
     class Steps:
         """Data source of grain: returns a step's batch by its index."""
@@ -167,7 +169,7 @@ def stream(
             return last
 
         def __getitem__(self, step: int) -> Streamed:
-            with jax.default_device(cpu):
+            with standard_numerics(is_wide), jax.default_device(cpu):
                 indices = np.asarray(draw(root, step))
             return Streamed(split.read(indices), table[indices])
 

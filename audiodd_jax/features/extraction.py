@@ -23,6 +23,7 @@ from audiodd_jax.data.recordings import Decoded
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.runtime import devices
+from audiodd_jax.runtime.environment import standard_numerics
 
 # Bytes of waveforms that a thread decodes and transforms at once, which fit its cache.
 _CHUNK_BYTES = 8 << 20
@@ -91,7 +92,8 @@ def fill(part: Part, done: Callable[[int], object], threads: int) -> dict[int, s
             waveform = audio.resample(waveform, rate, settings.sample_rate)
             audio.fit(waveform, samples, settings.align, out=local.buffer[row])
             rows.append(row)
-        with jax.default_device(local.device):
+        # The settings of the caller's thread do not hold in this one.
+        with standard_numerics(), jax.default_device(local.device):
             values = np.asarray(logmel.compute(local.buffer, settings))
         # Reopened for each chunk, so that written pages leave the resident memory.
         store = np.load(chunk.path, mmap_mode="r+")

@@ -284,10 +284,13 @@ def main() -> None:
     """Answers a request of ``accounts`` on standard input."""
     signals.follow()
     request = json.load(sys.stdin)
-    target = targets.parse(request["target"])
     work = Workload.from_json(request["work"])
-    is_wide = work.config.rfad.kernel_precision == "float64"
-    environment.set_numerics(jax_enable_x64=is_wide)
+    with environment.standard_numerics(work.config.rfad.is_float64):
+        _answer(request, work)
+
+
+def _answer(request: dict[str, Any], work: Workload) -> None:
+    target = targets.parse(request["target"])
     try:
         chips = compilers.devices_of(target)
     except UserError as error:

@@ -4,6 +4,7 @@ Versions, devices and revision are recorded. ``examine`` finds problems of the m
 """
 
 import contextlib
+import contextvars
 import importlib.metadata
 import locale
 import os
@@ -11,6 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,32 @@ from audiodd_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
 
+# JAX's settings that change numbers, and JAX's defaults for them. A run records them.
 _NUMERICS = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
-    "jax_enable_x64": False,
+    "jax_random_seed_offset": 0,
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_default_matmul_precision": None,
     # Without jit the numbers differ, and a run takes hours.
     "jax_disable_jit": False,
 }
+# Settings that refuse what this package does on purpose, such as masks of infinities.
+_STRICTNESS = {
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_numpy_rank_promotion": "allow",
+    "jax_legacy_prng_key": "allow",
+    "jax_debug_nans": False,
+    "jax_debug_infs": False,
+    "jax_debug_key_reuse": False,
+    "jax_check_tracer_leaks": False,
+    "jax_transfer_guard": "allow",
+    "jax_transfer_guard_host_to_device": "allow",
+    "jax_transfer_guard_device_to_device": "allow",
+    "jax_transfer_guard_device_to_host": "allow",
+}
+_OVERRIDDEN = ("jax_enable_x64", *_NUMERICS, *_STRICTNESS)
+_is_float64 = contextvars.ContextVar("_is_float64", default=False)
 # Bytes of memory or free space that are too few for some runs.
 _LITTLE = 2 << 30
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
@@ -62,26 +83,49 @@ def describe() -> dict[str, Any]:
 
 def numerics() -> dict[str, Any]:
     """Returns JAX's settings that change a run's numbers."""
-    return {name: getattr(jax.config, name, None) for name in _NUMERICS}
-
-
-def set_numerics(**values: Any) -> None:
-    """Sets ``numerics`` to these values and, for the others, to JAX's defaults."""
-    for name, value in {**_NUMERICS, **values}.items():
-        # Later versions of JAX drop settings that have only one value left.
-        with contextlib.suppress(AttributeError):
-            jax.config.update(name, value)
+    return {n: getattr(jax.config, n, None) for n in (*_NUMERICS, "jax_enable_x64")}
 
 
 @contextlib.contextmanager
-def default_numerics() -> Iterator[None]:
-    """Makes the block's numbers independent of the settings of JAX."""
-    before = numerics()
-    set_numerics()
+def standard_numerics(float64: bool | None = None) -> Iterator[None]:
+    """Makes a block or a function independent of the settings of JAX around it.
+
+    Every public function and every command runs in it. Other threads of the caller keep
+    their settings, and threads that compute enter it themselves.
+
+    Args:
+      float64: whether arrays are float64 by default; None: as in the enclosing block,
+        or False.
+    """
+    is_wide = _is_float64.get() if float64 is None else float64
+    token = _is_float64.set(is_wide)
+    wanted = {**_NUMERICS, **_STRICTNESS, "jax_enable_x64": is_wide}
+    try:
+        with contextlib.ExitStack() as stack:
+            for name, value in wanted.items():
+                # None is the default, or a setting that this version of JAX lacks.
+                if getattr(jax.config, name, None) not in (value, None):
+                    stack.enter_context(_setting(name, value))
+            yield
+    finally:
+        _is_float64.reset(token)
+
+
+def _setting(name: str, value: Any) -> contextlib.AbstractContextManager[Any]:
+    """Changes a setting of JAX for a block: in this thread only, where JAX can."""
+    in_thread = getattr(jax, name.removeprefix("jax_"), None)
+    set_value = partial(_for_all_threads, name) if in_thread is None else in_thread
+    return set_value(value)
+
+
+@contextlib.contextmanager
+def _for_all_threads(name: str, value: Any) -> Iterator[None]:
+    before = getattr(jax.config, name)
+    jax.config.update(name, value)
     try:
         yield
     finally:
-        set_numerics(**before)
+        jax.config.update(name, before)
 
 
 def installed_version(name: str) -> str | None:
@@ -132,7 +176,7 @@ def _variables(backend: str | None) -> dict[str, str]:
             "them as one run, other commands run in each"
         )
     # Runs set them by themselves.
-    if names := [name.upper() for name in _NUMERICS if os.environ.get(name.upper())]:
+    if names := [name.upper() for name in _OVERRIDDEN if os.environ.get(name.upper())]:
         found["JAX's settings"] = (
             f"{', '.join(names)}: ignored, so that a run's numbers are the same "
             "everywhere"

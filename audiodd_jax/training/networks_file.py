@@ -21,6 +21,7 @@ from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models, user_network
 from audiodd_jax.networks.models import Network, Variables
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
 FORMAT = 1
@@ -48,6 +49,7 @@ class TrainedNetworks(Artefact):
     module: nn.Module | None = None
     has_tags: bool = False
 
+    @standard_numerics()
     def predict(
         self, images: Float[Array | np.ndarray, "b f t 1"], temperature: float = 1.0
     ) -> Float[Array, "b c"]:
@@ -115,6 +117,7 @@ def _trees(networks: Network) -> dict[str, Any]:
     }
 
 
+@standard_numerics()
 def load_networks(
     path: str | os.PathLike, model: nn.Module | Callable[..., Any] | None = None
 ) -> TrainedNetworks:

@@ -111,8 +111,8 @@ def main():
     compilers.answer({"programs": request["names"]})
     for name in request["names"][request["skip"] :]:
         wide = "wide" in name
-        environment.set_numerics(jax_enable_x64=wide)
-        found = programs.compiled(functools.partial(make, name, chips), target)
+        with environment.standard_numerics(wide):
+            found = programs.compiled(functools.partial(make, name, chips), target)
         compilers.answer(found)
 
 
