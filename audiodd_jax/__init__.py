@@ -2,7 +2,7 @@
 
     import audiodd_jax
 
-    config = audiodd_jax.for_dataset("tones", coreset__samples_per_class=1)
+    config = audiodd_jax.for_dataset("tones", samples_per_class=1)
     run = audiodd_jax.distill(config, "runs/tones")
     run.coreset.images, run.result["test_accuracy"]
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from audiodd_jax.commands.prepare import prepare as prepare
     from audiodd_jax.commands.train import train as train
     from audiodd_jax.config import Config as Config
-    from audiodd_jax.config.presets import for_active as for_active
-    from audiodd_jax.config.presets import for_dataset as for_dataset
-    from audiodd_jax.config.presets import for_model as for_model
     from audiodd_jax.coreset.file import Coreset as Coreset
     from audiodd_jax.coreset.file import load_coreset as load_coreset
     from audiodd_jax.coreset.subsets import Subset as Subset
     from audiodd_jax.errors import UserError as UserError
+    from audiodd_jax.flags import for_active as for_active
+    from audiodd_jax.flags import for_dataset as for_dataset
+    from audiodd_jax.flags import for_model as for_model
     from audiodd_jax.training.networks_file import load_networks as load_networks
 
 # Resolved on first use, so that the command line answers before JAX is imported; type
@@ -47,9 +47,9 @@ _EXPORTS = {
     "distill": "commands.distill",
     "evaluate": "commands.evaluate",
     "export": "commands.export",
-    "for_active": "config.presets",
-    "for_dataset": "config.presets",
-    "for_model": "config.presets",
+    "for_active": "flags",
+    "for_dataset": "flags",
+    "for_model": "flags",
     "load_coreset": "coreset.file",
     "load_networks": "training.networks_file",
     "prepare": "commands.prepare",

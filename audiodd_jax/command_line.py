@@ -4,7 +4,6 @@ Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
 """
 
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -14,9 +13,9 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.data import datasets
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.errors import UserError
-from audiodd_jax.flags import COMMANDS
+from audiodd_jax.flags import COMMANDS, for_dataset, meant
 
 FlagsError = absl_flags.Error
 
@@ -107,11 +106,16 @@ def parse(command: str, argv: Sequence[str]) -> CommandLine:
             raise UserError(f"write {setting}=VALUE, with an equals sign")
         name = _setting_name(setting)
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = meant(name, [], known)
             hint = f"did you mean {near[0]}?" if near else f"see {command} --help"
             raise UserError(f"there is no setting config.{name}; {hint}")
     values.set_gnu_getopt(bool(entry.argument))
-    arguments = values([command, *(a for a in argv if a not in settings)])[1:]
+    try:
+        arguments = values([command, *(a for a in argv if a not in settings)])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        names = [f"config.{name}" for name in known if entry.has_settings]
+        near = meant(error.flagname, values, names)[:3]
+        raise absl_flags.UnrecognizedFlagError(error.flagname, "", near) from error
     if entry.argument and not arguments:
         raise UserError(f"usage: audiodd {command} {entry.argument} [flags]")
     most = len(arguments) if entry.argument.endswith("...") else bool(entry.argument)
@@ -151,8 +155,8 @@ def _local_path(flag: str, text: str) -> str:
     """Returns a path with ``~`` expanded, if it is not a URL."""
     if "://" in text:
         raise UserError(f"{flag}: {text} is not a local path; mount or copy it first")
-    path = os.path.expanduser(text)
-    if path.startswith("~"):
+    path = expanded(text)
+    if path.startswith("~") and not os.path.exists(path):
         raise UserError(f"{flag}: the home folder of {text} is not known")
     return path
 
@@ -160,20 +164,13 @@ def _local_path(flag: str, text: str) -> str:
 def dataset_config(values: absl_flags.FlagValues) -> Config:
     """Returns the defaults that --dataset, --method, --preset and --labelled choose."""
     name = values.dataset or Config().data.name
-    datasets.lookup(name)
     preset = values.preset if "preset" in values else None
     changes = {}
     if "method" in values and values.method:
         changes["method"] = values.method
     if "labelled" in values and values.labelled:
-        run, _, budget = values.labelled.rpartition("@")
-        if not run:
-            raise UserError(
-                "--labelled is a run of active learning and one of its budgets, "
-                f"RUN@20%, not {values.labelled!r}"
-            )
-        changes |= {"labels__run": run, "labels__budget": budget}
-    return presets.for_dataset(name, preset or "default", **changes)
+        changes["labelled"] = values.labelled
+    return for_dataset(name, preset or "default", **changes)
 
 
 def names(text: str) -> list[str]:

@@ -3,7 +3,9 @@
 Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
 """
 
-from collections.abc import Callable
+import difflib
+import re
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ from absl import flags as absl_flags
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import ACQUISITIONS, CHIPS, EXPORTS, METHODS
 from audiodd_jax.data import datasets
+from audiodd_jax.errors import UserError
 from audiodd_jax.networks import parameter_count
 
 
@@ -321,3 +324,86 @@ COMMANDS = {
         "Shows devices, versions, datasets and free space, with advice.", _DATA
     ),
 }
+
+# Names that other programs give to flags of this one.
+_ELSEWHERE = {
+    **dict.fromkeys(("ipc", "images_per_class"), "samples_per_class"),
+    **dict.fromkeys(("epochs", "iterations", "num_steps"), "steps"),
+    **dict.fromkeys(("output", "output_dir", "save_dir"), "workdir"),
+    **dict.fromkeys(("data", "data_path", "root"), "data_dir"),
+}
+
+
+def meant(name: str, flags: Iterable[str], settings: Iterable[str]) -> list[str]:
+    """Returns the flags and settings that someone may mean who writes ``name``."""
+    flags, settings = list(flags), list(settings)
+    if (flag := _ELSEWHERE.get(name)) in flags:
+        return [flag]
+    same = [one for one in settings if re.split(r"\.|__", one)[-1] == name]
+    return same or difflib.get_close_matches(name, [*flags, *settings], n=1)
+
+
+def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
+    """Returns a dataset's defaults, with those of a method and a preset on top.
+
+    Args:
+      preset: one of ``config.presets.PRESETS``.
+      **changes: plain flags of ``audiodd distill`` (``samples_per_class=1``), and
+        settings by name with ``__`` for the dot (``coreset__init="noise"``). ``method``
+        also applies the method's defaults.
+
+    Raises:
+      UserError: an unknown dataset, preset, flag or setting.
+    """
+    datasets.lookup(name)
+    return presets.for_dataset(name, preset, **_settings("distill", changes))
+
+
+def for_model(config: Config, model: str, **changes: Any) -> Config:
+    """Returns a configuration with the recipe of a network.
+
+    Args:
+      model: ``convnet``, ``resnet18``, ``linear``, or ``package.module:factory``, whose
+        recipe is the ConvNet's.
+      **changes: flags of ``audiodd train`` (``steps=100``) and settings
+        (``training__steps=100``), as in ``for_dataset``.
+
+    Raises:
+      UserError: an unknown model, flag or setting.
+    """
+    return presets.for_model(config, model, **_settings("train", changes))
+
+
+def for_active(config: Config, model: str, **changes: Any) -> Config:
+    """Returns a configuration for active learning; as ``for_model`` otherwise."""
+    return presets.for_active(config, model, **_settings("active", changes))
+
+
+def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings, by dotted name, of flags and settings by Python's names."""
+    flags = {flag.name: flag.sets for flag in COMMANDS[command].flags if flag.sets}
+    names = {name.replace(".", "__"): name for name in fields.names(Config())}
+    settings: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name == "labelled":
+            settings |= labels_at(value)
+        elif name in names:
+            settings[names[name]] = value
+        elif name in flags:
+            settings |= dict.fromkeys(flags[name], value)
+        else:
+            near = " or ".join(meant(name, flags, names)[:3])
+            hint = f"did you mean {near}?" if near else f"see audiodd {command} --help"
+            raise UserError(f"unknown setting {name!r}; {hint}")
+    return settings
+
+
+def labels_at(text: str) -> dict[str, str]:
+    """Returns the settings of ``--labelled=RUN@BUDGET``."""
+    run, _, budget = text.rpartition("@")
+    if not run:
+        raise UserError(
+            "--labelled is a run of active learning and one of its budgets, RUN@20%, "
+            f"not {text!r}"
+        )
+    return {"labels.run": run, "labels.budget": budget}

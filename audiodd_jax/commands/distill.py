@@ -86,6 +86,11 @@ def distill(
       mesh: devices of the run (``runtime.devices.make_mesh``); None: all devices of all
         processes. Results depend on it by rounding only.
 
+    Returns:
+      The finished run: ``coreset``, also in the file ``coreset.npz``; ``result``, the
+      contents of ``result.json``, such as ``result["test_accuracy"]``; and ``path``,
+      the run directory.
+
     Raises:
       UserError: bad settings or data, or a folder that holds something else.
       Interrupted: on SIGTERM or SIGINT; the state is saved.

@@ -16,6 +16,7 @@ from audiodd_jax.flags import COMMANDS
 from audiodd_jax.version import __version__
 
 _HELP = ("help", "-h", "--help", "-help", "--helpfull")
+_FULL = {errno.ENOSPC: "the disk", errno.EDQUOT: "your quota of the disk"}
 _ASCII = {"±": "+-", "…": "..."}
 
 
@@ -72,13 +73,13 @@ def _explain(error: Exception) -> str | None:
             )
         if multiprocess.lost(error):
             return signals.LOST
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "the run or the cache"
         return (
-            f"the disk that holds {where} is full; finished work is kept, and the "
-            "same command continues once there is space"
+            f"{_FULL[error.errno]} that holds {where} is full; finished work is kept, "
+            "and the same command continues once there is space"
         )
-    if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError):
+    if isinstance(error, OSError) and error.errno:
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from audiodd_jax.config import Config, LabelsConfig
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
+from audiodd_jax.config.user_paths import from_anywhere
 from audiodd_jax.errors import UserError
 
 # The settings that each kind of run depends on and records.
@@ -63,6 +64,7 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     del values["data"]["cache_dir"]
+    values["data"]["data_dir"] = from_anywhere(config.data.data_dir)
     return {name: values[name] for name in groups}
 
 

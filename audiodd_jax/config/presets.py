@@ -175,16 +175,7 @@ MAY_CHANGE = (
 
 
 def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
-    """Returns a dataset's defaults, with those of a method and a preset on top.
-
-    Args:
-      preset: one of ``PRESETS``.
-      **changes: fields by name, with ``__`` for the dot: ``coreset__init="noise"``.
-        ``method`` also applies the method's defaults.
-
-    Raises:
-      UserError: an unknown preset or field.
-    """
+    """As ``flags.for_dataset``, with settings only, by ``__`` or dotted name."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
@@ -194,16 +185,7 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
 
 
 def for_model(config: Config, model: str, **changes: Any) -> Config:
-    """Returns a configuration with the recipe of a network.
-
-    Args:
-      model: one of ``MODEL_DEFAULTS``, or ``package.module:factory``, whose recipe is
-        the ConvNet's.
-      **changes: fields by name, with ``__`` for the dot: ``training__steps=100``.
-
-    Raises:
-      UserError: an unknown model or field.
-    """
+    """As ``flags.for_model``, with settings only, by ``__`` or dotted name."""
     if not is_network(model):
         raise UserError(
             f"unknown model {model!r}; choose from {', '.join(MODEL_DEFAULTS)}, or "
@@ -214,7 +196,7 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
 
 
 def for_active(config: Config, model: str, **changes: Any) -> Config:
-    """Returns a configuration for active learning; as ``for_model`` otherwise."""
+    """As ``flags.for_active``, with settings only, by ``__`` or dotted name."""
     config = for_model(config, model)
     return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
 

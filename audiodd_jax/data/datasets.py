@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiodd_jax.config import DataConfig
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def cache_root(config: DataConfig | None = None) -> Path:
     """
     given = config.cache_dir if config else ""
     if folder := given or os.environ.get("AUDIODD_CACHE"):
-        return Path(folder).expanduser()
+        return Path(expanded(folder))
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "audiodd_jax"
     try:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from audiodd_jax.config import DataConfig
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import (
     audio,
     datasets,
@@ -37,7 +38,7 @@ def open_source(config: DataConfig) -> Source:
     Raises:
       UserError: no recordings, or a table that cannot be understood.
     """
-    root, left_out = Path(config.data_dir).expanduser(), tree.LeftOut()
+    root, left_out = Path(expanded(config.data_dir)), tree.LeftOut()
     listing = _listing(root, left_out, datasets.cache_root(config))
     clips = _checked(listing.clips, root)
     class_names = listing.class_names or tuple(
@@ -94,8 +95,8 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
         folders = {root: {}}
     else:
         raise UserError(
-            f"--data_dir={root} is neither a folder nor a CSV; give a folder of "
-            "class_name/*.wav, or a CSV with the columns path and label"
+            f"--data_dir={root.absolute()} is neither a folder nor a CSV; give a "
+            "folder of class_name/*.wav, or a CSV with the columns path and label"
         )
     files = {folder: tree.metadata(folder) for folder in folders}
     read = {
@@ -178,7 +179,9 @@ def _sound(row: Row) -> Path:
     folder, text = row.table.parent, row["path"]
     if not text:  # decoding says that this does not exist
         return folder / f"{row.table.name}, {row.unit} {row.line}"
-    file = folder / Path(text).expanduser()
+    file = folder / text
+    if not file.exists():
+        file = folder / expanded(text)
     if "\\" in text and not file.exists():
         file = folder / text.replace("\\", "/")
     return file

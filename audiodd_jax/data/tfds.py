@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from audiodd_jax.config import DataConfig
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import audio, datasets
 from audiodd_jax.data.recordings import Decoded, Recordings, Source, fingerprint_tree
 from audiodd_jax.data.tables import split_name
@@ -38,7 +39,7 @@ def open_source(config: DataConfig) -> Source:
     name = config.name.removeprefix(datasets.TFDS)
     full_name = f"{name}/{config.variant}" if config.variant else name
     root = config.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    root = os.path.expanduser(root)
+    root = expanded(root)
     try:
         builder = tfds.core.read_only_builder.builder_from_files(
             full_name, data_dir=root

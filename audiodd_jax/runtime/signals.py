@@ -37,23 +37,27 @@ class Interrupted(Exception):  # noqa: N818 (it is no error)
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Returns the stop signals that this process doesn't ignore (nohup: SIGHUP)."""
-    return [s for s in SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+    """Returns the stop signals that Python may handle.
+
+    They are not those that this process ignores (nohup: SIGHUP), nor those with a
+    handler that was not installed from Python, which Python could not put back.
+    """
+    foreign = (signal.SIG_IGN, None)
+    return [s for s in SIGNALS if signal.getsignal(s) not in foreign]
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Defers SIGTERM, SIGINT and SIGHUP, except those that this process ignores.
+    """Defers the stop signals, as far as Python may handle them here.
 
     Yields a function that returns the first signal that arrived, or 0.
     """
     received: list[int] = []
-    # Only the main thread receives signals.
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
     handle = lambda signum, frame: received.append(signum)
-    before = {signum: signal.signal(signum, handle) for signum in stop_signals()}
+    try:
+        before = {signum: signal.signal(signum, handle) for signum in stop_signals()}
+    except ValueError:  # only the main thread of the main interpreter may set handlers
+        before = {}
     try:
         yield lambda: received[0] if received else 0
     finally:

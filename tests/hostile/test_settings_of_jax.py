@@ -4,17 +4,13 @@ The environment sets the first values of what ``jax.config.update`` changes.
 """
 
 import contextlib
-import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_line import NETWORK, TINY, TINY_SETTINGS
+from command_line import TINY_SETTINGS
 
 import audiodd_jax
-from audiodd_jax.commands import main
-from audiodd_jax.runtime.environment import standard_numerics
 
 ODD = {
     "jax_numpy_dtype_promotion": "strict",

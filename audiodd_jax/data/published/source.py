@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.config import DataConfig
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import archives, audio, datasets, download, recordings, tree
 from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.errors import UserError
@@ -98,7 +99,7 @@ def _locate(layout: Layout, config: DataConfig) -> Location:
             f"{layout.advice}; then put {layout.archive} into {archive.parent}, "
             "or pass it or the unpacked folder with --data_dir"
         )
-    path = Path(config.data_dir).expanduser()
+    path = Path(expanded(config.data_dir)).absolute()
     what = f"{layout.holds}, or the archive {layout.archive}"
     if path.is_file():
         if not archives.is_archive(path):
