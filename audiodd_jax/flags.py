@@ -4,10 +4,11 @@ Imports neither JAX nor NumPy, so that ``audiodd help`` answers at once.
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 from absl import flags as absl_flags
 
@@ -325,6 +326,9 @@ COMMANDS = {
     ),
 }
 
+_P = ParamSpec("_P")
+# Parameters of the functions that make configurations.
+_OWN = ("name", "preset", "config", "model")
 # Names that other programs give to flags of this one.
 _ELSEWHERE = {
     **dict.fromkeys(("ipc", "images_per_class"), "samples_per_class"),
@@ -343,40 +347,20 @@ def meant(name: str, flags: Iterable[str], settings: Iterable[str]) -> list[str]
     return same or difflib.get_close_matches(name, [*flags, *settings], n=1)
 
 
-def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
-    """Returns a dataset's defaults, with those of a method and a preset on top.
+def _takes_flags(command: str, make: Callable[_P, Config]) -> Callable[_P, Config]:
+    """Lets a function of ``config.presets`` take the plain flags of a command too."""
 
-    Args:
-      preset: one of ``config.presets.PRESETS``.
-      **changes: plain flags of ``audiodd distill`` (``samples_per_class=1``), and
-        settings by name with ``__`` for the dot (``coreset__init="noise"``). ``method``
-        also applies the method's defaults.
+    @functools.wraps(make)
+    def made(*given: _P.args, **changes: _P.kwargs) -> Config:
+        own = {name: changes.pop(name) for name in _OWN if name in changes}
+        return make(*given, **own, **_settings(command, changes))
 
-    Raises:
-      UserError: an unknown dataset, preset, flag or setting.
-    """
-    datasets.lookup(name)
-    return presets.for_dataset(name, preset, **_settings("distill", changes))
+    return made
 
 
-def for_model(config: Config, model: str, **changes: Any) -> Config:
-    """Returns a configuration with the recipe of a network.
-
-    Args:
-      model: ``convnet``, ``resnet18``, ``linear``, or ``package.module:factory``, whose
-        recipe is the ConvNet's.
-      **changes: flags of ``audiodd train`` (``steps=100``) and settings
-        (``training__steps=100``), as in ``for_dataset``.
-
-    Raises:
-      UserError: an unknown model, flag or setting.
-    """
-    return presets.for_model(config, model, **_settings("train", changes))
-
-
-def for_active(config: Config, model: str, **changes: Any) -> Config:
-    """Returns a configuration for active learning; as ``for_model`` otherwise."""
-    return presets.for_active(config, model, **_settings("active", changes))
+for_dataset = _takes_flags("distill", presets.for_dataset)
+for_model = _takes_flags("train", presets.for_model)
+for_active = _takes_flags("active", presets.for_active)
 
 
 def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
 
     record = fields.record(config, fields.ACTIVE)
     options = presets.run_options(config, fields.ACTIVE)
-    return run_once(workdir, record, work, **options).result
+    digest = lambda: data.clips_digest
+    return run_once(workdir, record, work, digest, **options).result
 
 
 def compare(

@@ -32,7 +32,6 @@ from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
-from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import evaluation, teacher
@@ -279,9 +278,10 @@ class Protocol(NamedTuple):
                 support, test, self.name, scoring, folder
             )
         else:
-            with progress.waiting(f"krr on {source.record['name']}"):
-                results = evaluation.kernel_regression([support], test, scoring, seeds)
-            (scores,) = results
+            shown = f"krr on {source.record['name']}"
+            (scores,) = evaluation.kernel_regression(
+                [support], test, scoring, seeds, shown=shown
+            )
         return scores, time.perf_counter() - began
 
 

@@ -195,7 +195,8 @@ def train_source(
     if model is not None:
         record["module"] = " ".join(repr(model).split())
     options = presets.run_options(config, fields.TRAINING)
-    result, path = run_once(workdir, record, work, **options)
+    digest = lambda: data.clips_digest
+    result, path = run_once(workdir, record, work, digest, **options)
     return Trained(scores_lib.from_summary(result), result, path)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from audiodd_jax.config import Config, fields
+from audiodd_jax.config.names import METHODS, READ_BY
 from audiodd_jax.config.settings import strong
 from audiodd_jax.errors import UserError
 
@@ -175,7 +176,17 @@ MAY_CHANGE = (
 
 
 def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
-    """As ``flags.for_dataset``, with settings only, by ``__`` or dotted name."""
+    """Returns a dataset's defaults, with those of a method and a preset on top.
+
+    Args:
+      preset: one of ``PRESETS``.
+      **changes: settings by name, with ``__`` for the dot (``coreset__init="noise"``),
+        and plain flags of ``audiodd distill`` (``samples_per_class=1``). ``method``
+        also applies the method's defaults.
+
+    Raises:
+      UserError: an unknown preset, setting or flag.
+    """
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
@@ -185,7 +196,17 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
 
 
 def for_model(config: Config, model: str, **changes: Any) -> Config:
-    """As ``flags.for_model``, with settings only, by ``__`` or dotted name."""
+    """Returns a configuration with the recipe of a network.
+
+    Args:
+      model: one of ``MODEL_DEFAULTS``, or ``package.module:factory``, whose recipe is
+        the ConvNet's.
+      **changes: settings (``training__steps=100``) and plain flags of ``audiodd train``
+        (``steps=100``), as in ``for_dataset``.
+
+    Raises:
+      UserError: an unknown model, setting or flag.
+    """
     if not is_network(model):
         raise UserError(
             f"unknown model {model!r}; choose from {', '.join(MODEL_DEFAULTS)}, or "
@@ -196,7 +217,7 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
 
 
 def for_active(config: Config, model: str, **changes: Any) -> Config:
-    """As ``flags.for_active``, with settings only, by ``__`` or dotted name."""
+    """Returns a configuration for active learning; as ``for_model`` otherwise."""
     config = for_model(config, model)
     return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
 
@@ -216,4 +237,12 @@ def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     Settings that are missing from an older run take the dataset's defaults.
     """
     defaults = for_dataset(config.data.name, method=config.method)
-    return {"defaults": fields.record(defaults, groups), "may_change": MAY_CHANGE}
+    return {
+        "defaults": fields.record(defaults, groups),
+        "may_change": MAY_CHANGE,
+        "unused": [
+            group
+            for group, methods in READ_BY.items()
+            if config.method in METHODS and config.method not in methods
+        ],
+    }

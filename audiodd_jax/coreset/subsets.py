@@ -12,6 +12,7 @@ from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.selection import Embedding
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.runtime import progress
 
 # Folded into the key, so that draws of clips differ from draws of networks.
 _DRAW = 0xC11B
@@ -86,9 +87,9 @@ def choose(
         clips = max(1, round(subset.fraction * data.num_train))
         return selection.random_fraction(key, train.labels, clips)
     if subset.name != "indices":
-        return selection.select(
-            subset.name, key, train, data.class_names, subset.per_class, embedding
-        )
+        given = (key, train, data.class_names, subset.per_class, embedding)
+        with progress.waiting(f"choosing clips ({subset.name})"):
+            return selection.select(subset.name, *given)
     rows = np.array(subset.indices)
     if rows.min() < 0 or rows.max() >= count:
         raise UserError(

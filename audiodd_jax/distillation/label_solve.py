@@ -28,7 +28,7 @@ from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels import ridge
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, progress
 
 # Training clips at once.
 _CLIPS = 2048
@@ -73,14 +73,16 @@ def solve(
         return dot(weighted, a), dot(weighted, targets)
 
     fixed = devices.replicate((key, images, repeat_labels(eye, factor)), mesh)
-    total = (jnp.zeros((s, s)), jnp.zeros((s, c)))
-    for first in range(0, len(clips.labels), _CLIPS):
-        rows = np.arange(first, min(first + _CLIPS, len(clips.labels)))
-        targets = centred_targets(clips.labels[rows], c, images.dtype)
-        batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
-        sums = jax.device_get(products(*fixed, *batch))
-        total = jax.tree.map(jnp.add, total, sums)
-    prior = coreset.label_prior * len(clips.labels) / s
+    total, count = (jnp.zeros((s, s)), jnp.zeros((s, c))), len(clips.labels)
+    with progress.bar(count, desc="solving labels", unit="clip", leave=False) as bar:
+        for first in range(0, count, _CLIPS):
+            rows = np.arange(first, min(first + _CLIPS, count))
+            targets = centred_targets(clips.labels[rows], c, images.dtype)
+            batch = devices.replicate((clips.take(rows), targets, weights[rows]), mesh)
+            sums = jax.device_get(products(*fixed, *batch))
+            total = jax.tree.map(jnp.add, total, sums)
+            bar.update(len(rows))
+    prior = coreset.label_prior * count / s
     with jax.default_matmul_precision("highest"):
         labels = jax.scipy.linalg.solve(
             total[0] + prior * eye, total[1] + prior * start.labels, assume_a="pos"

@@ -131,16 +131,9 @@ def distill(
             )
     first = start
     if coreset.solve_labels:
-        with progress.waiting("solving the labels of the start"):
-            first = label_solve.solve(
-                keys.labels,
-                start,
-                data,
-                coreset,
-                scoring,
-                mesh,
-                by_recording=config.loop.draw == "recordings",
-            )
+        by_recording = config.loop.draw == "recordings"
+        given = (start, data, coreset, scoring, mesh)
+        first = label_solve.solve(keys.labels, *given, by_recording=by_recording)
     if config.augment.background and data.noise is None:
         raise UserError(
             "--config.augment.background needs background noise, which "

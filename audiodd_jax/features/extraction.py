@@ -22,7 +22,7 @@ from audiodd_jax.data import audio
 from audiodd_jax.data.recordings import Decoded
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, progress
 from audiodd_jax.runtime.environment import standard_numerics
 
 # Bytes of waveforms that a thread decodes and transforms at once, which fit its cache.
@@ -121,7 +121,7 @@ def extract(whole: Part, processes: int) -> dict[int, audio.BadAudioError]:
       UserError: a process died.
     """
     clips = len(whole.indices)
-    with tqdm(total=clips, desc="features", unit="clip", disable=None) as bar:
+    with progress.bar(clips, desc="features", unit="clip") as bar:
         if processes == 1:
             bad = fill(whole, bar.update, audio.num_threads())
         else:

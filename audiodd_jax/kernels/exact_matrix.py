@@ -11,11 +11,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
-from tqdm import tqdm
 
 from audiodd_jax.config import RandomNetworkConfig
 from audiodd_jax.kernels import infinite_width
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, progress
 from audiodd_jax.runtime.files import DAMAGE, load_npz, remove_unfinished, save_npz
 from audiodd_jax.runtime.signals import Interrupted, deferred_signals
 
@@ -81,9 +80,9 @@ def matrix(
     count, done = len(tiles), len(tiles) - len(missing)
     if done:
         _log.info("%d of %d tiles are already computed", done, count)
-    bar = tqdm(total=count, initial=done, desc=kind, unit="tile", disable=None)
+    bar = progress.bar(count, initial=done, desc=kind, unit="tile")
     saved = time.monotonic()
-    with deferred_signals() as stop_signal, bar:
+    with deferred_signals() as stop_signal, bar as shown:
         while missing:
             now, missing = missing[: mesh.size], missing[mesh.size :]
             # Devices without a tile repeat another one.
@@ -94,7 +93,7 @@ def matrix(
                 target = values[tile]
                 # Rows and columns beyond the matrix are dropped.
                 target[...] = result[: target.shape[0], : target.shape[1]]
-            bar.update(len(now))
+            shown.update(len(now))
             stopping = stop_signal()
             is_due = time.monotonic() - saved > _SAVE_SECONDS
             if file and (is_due or stopping or not missing):

@@ -14,14 +14,29 @@ from audiodd_jax.errors import InUseError, UserError, named
 from audiodd_jax.runtime import files, multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
 
+# What a run is about, in the order in which differences are named, by plain flag.
+_SUBJECT = {
+    "data.name": "--dataset",
+    "data.variant": "--variant",
+    "data.data_dir": "--data_dir",
+    "data.fold": "--fold",
+    "method": "--method",
+}
 
-def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Describes the settings that differ."""
-    return [
-        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-        for name in sorted({*before, *now})
-        if before.get(name) != now.get(name)
-    ]
+
+def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns the names of the settings that differ, the subject of the run first."""
+    names = list(_SUBJECT)
+    return sorted(
+        (name for name in {*before, *now} if before.get(name) != now.get(name)),
+        key=lambda name: (names.index(name) if name in names else len(names), name),
+    )
+
+
+def _change(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Describes how a setting differs."""
+    shown = _SUBJECT.get(name, name)
+    return f"{shown} was {before.get(name)!r} and is now {now.get(name)!r}"
 
 
 class RunDirectory:
@@ -37,6 +52,8 @@ class RunDirectory:
     ``config`` identifies the run and is kept in ``config.json``; ``defaults`` are
     values of settings that older versions lack. A resumed run records new values of
     the settings (dotted names) that ``may_change``: they do not affect the numbers.
+    Refusals do not name the groups of settings that are ``unused``, unless only they
+    differ.
 
     Raises:
       UserError: on entry: the folder holds something else or a run with another
@@ -50,10 +67,13 @@ class RunDirectory:
         *,
         defaults: dict[str, Any] | None = None,
         may_change: Iterable[str] = (),
+        unused: Iterable[str] = (),
     ):
         self.path = Path(path)
         self._config = config
         self._defaults, self._may_change = defaults or {}, frozenset(may_change)
+        self._unused = frozenset(unused)
+        self._data_dirs = ("", "")  # recorded, and now
         self._lock = None
         self._is_new = False
         self._events = None
@@ -88,9 +108,10 @@ class RunDirectory:
         if environment.exists():
             before, now = files.read_json(environment).get("numerics") or {}, numerics()
             now = {name: now.get(name) for name in before}
-            if changes := _changes(before, now):
+            if changed := _changed(before, now):
                 raise UserError(
-                    f"{self.path} was run with other settings of JAX: {changes[0]}"
+                    f"{self.path} was run with other settings of JAX: "
+                    f"{_change(changed[0], before, now)}"
                 )
         # Through JSON, which turns tuples into lists.
         now = flatten_dict(json.loads(json.dumps(self._config)), sep=".")
@@ -98,14 +119,25 @@ class RunDirectory:
         if not isinstance(recorded, dict):
             raise UserError(f"{file} is damaged: it holds no settings")
         before = flatten_dict(self._defaults, sep=".") | flatten_dict(recorded, sep=".")
-        for name in self._may_change:
-            before[name] = now.get(name)
-        if changes := _changes(before, now):
-            more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
-            raise UserError(
-                f"{self.path} holds a run with another configuration "
-                f"({'; '.join(changes[:3])}{more}); choose another --workdir"
-            )
+        changed = _changed(before, now)
+        if not self._may_change.issuperset(changed):
+            self._refuse(before, now, changed)
+        place = "data.data_dir"
+        self._data_dirs = (before.get(place) or "", now.get(place) or "")
+
+    def _refuse(self, before: dict, now: dict, changed: list[str]) -> None:
+        """Refuses another configuration than the recorded one."""
+        shown = [n for n in changed if n in _SUBJECT or n not in self._may_change]
+        # The defaults of everything depend on the dataset and the method.
+        if {"data.name", "method"} & set(shown):
+            shown = [name for name in shown if name in _SUBJECT]
+        shown = [n for n in shown if n.split(".")[0] not in self._unused] or shown
+        changes = [_change(name, before, now) for name in shown[:3]]
+        more = f", and {len(shown) - 3} more" if len(shown) > 3 else ""
+        raise UserError(
+            f"{self.path} holds a run with another configuration "
+            f"({'; '.join(changes)}{more}); choose another --workdir"
+        )
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         if isinstance(error, OSError) and error.filename is None:
@@ -124,6 +156,11 @@ class RunDirectory:
                             (self.path / ".lock").unlink()
                             self.path.rmdir()
                 self._lock.release()
+
+    def has_moved(self) -> bool:
+        """Returns whether the data has another place than that of the earlier run."""
+        before, now = multiprocess.from_process_zero(lambda: self._data_dirs)
+        return before != now
 
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or None."""
@@ -154,12 +191,18 @@ class RunDirectory:
         self._data = digest
 
         def check() -> None:
-            file = self.path / "data.json"
-            if file.exists() and files.read_json(file).get("digest") != digest:
+            file, (before, now) = self.path / "data.json", self._data_dirs
+            if not file.exists() or files.read_json(file).get("digest") == digest:
+                return
+            if before != now:
                 raise UserError(
-                    f"the data of {self.path} or its split has changed since the run "
-                    "was started; restore it, or choose another --workdir"
+                    f"{self.path} holds a run with other data: --data_dir was "
+                    f"{before!r} and is now {now!r}; choose another --workdir"
                 )
+            raise UserError(
+                f"the data of {self.path} or its split has changed since the run was "
+                "started; restore it, or choose another --workdir"
+            )
 
         multiprocess.from_process_zero(check)
 
@@ -206,16 +249,21 @@ def run_once(
     workdir: str | os.PathLike,
     record: dict[str, Any],
     work: Callable[[RunDirectory], dict[str, Any]],
+    digest: Callable[[], str] | None = None,
     **options: Any,
 ) -> RunResult:
     """Does the work of a run in its directory, unless the run is already finished.
 
     ``work`` returns the result; it calls ``use_data`` and ``start_from`` (which
-    ``train_loop`` calls). See ``RunDirectory`` for ``record``, ``options`` and errors.
+    ``train_loop`` calls). ``digest`` returns what ``use_data`` takes, by which data at
+    another place is recognised as that of a finished run. See ``RunDirectory`` for
+    ``record``, ``options`` and errors.
     """
     with RunDirectory(workdir, record, **options) as run:
         result = run.result()
         if not result:
             result = work(run)
             run.finish(result)
+        elif digest and run.has_moved():
+            run.use_data(digest())
         return RunResult(result, run.path)

@@ -125,6 +125,7 @@ def train_loop(
     with deferred_signals() as stop_signal:
         step, state = log.resume(state)
         options = {"initial": step, "desc": task.name, "unit": "step"}
+        is_logged = multiprocess.is_process_zero() and not progress.is_drawn()
         with progress.bar(schedule.steps, **options) as bar:
             bar.set_postfix_str("compiling")  # until the first chunk has ended
             shown: dict[str, str] = {}
@@ -150,7 +151,7 @@ def train_loop(
                     state = task.validate(state, row)
                 log.record(row)
                 _show(bar, shown, row, step - before)
-                if is_validated and bar.disable and multiprocess.is_process_zero():
+                if is_validated and is_logged:
                     text = f"step {step} of {schedule.steps}, loss {row['loss']:.4f}"
                     if "validation_accuracy" in row:
                         percent = 100 * row["validation_accuracy"]

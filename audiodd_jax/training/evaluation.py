@@ -20,7 +20,7 @@ from audiodd_jax.features.labels import tag_threshold
 from audiodd_jax.kernels import exact_matrix, infinite_width, ridge
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.networks.models import Network, network_logits
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, progress
 from audiodd_jax.runtime.memory import memory_of, memory_share
 from audiodd_jax.training import scores
 from audiodd_jax.training.fit import Fitted
@@ -38,11 +38,12 @@ def kernel_regression(
     scoring: Scoring,
     seeds: Sequence[int],
     mesh: Mesh | None = None,
+    shown: str = "scoring on the test split",
 ) -> list[Evaluation]:
     """Kernel ridge regression with fresh random networks (``--protocol=krr``).
 
     All coresets are scored with the same networks, and coresets of one shape by one
-    compiled program.
+    compiled program. Progress is ``shown`` seed by seed.
 
     Raises:
       UserError: the kernels do not fit the memory.
@@ -60,14 +61,17 @@ def kernel_regression(
         )
     predict = regression_program(scoring, mesh)
     test, *coresets = devices.replicate([test, *coresets], mesh)
-    evaluations = []
-    for coreset in coresets:
-        answers = [predict(np.int32(seed), coreset, test) for seed in seeds]
-        c = coreset.labels.shape[1]
-        answers = np.stack(answers)
-        evaluations.append(
-            scores.evaluate("krr", answers, test.labels, c, tag_threshold(c))
-        )
+    evaluations, count = [], len(coresets) * len(seeds)
+    with progress.bar(count, desc=shown, unit="seed", leave=False) as bar:
+        for coreset in coresets:
+            c, answers = coreset.labels.shape[1], []
+            for seed in seeds:
+                answers.append(np.asarray(predict(np.int32(seed), coreset, test)))
+                bar.update()
+            answers = np.stack(answers)
+            evaluations.append(
+                scores.evaluate("krr", answers, test.labels, c, tag_threshold(c))
+            )
     return evaluations
 
 

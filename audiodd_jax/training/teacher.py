@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
+from tqdm import tqdm
 
 from audiodd_jax.config import Config, ModelConfig, TrainingConfig, fields, presets
 from audiodd_jax.coreset import views as views_lib
@@ -63,13 +64,14 @@ def label(
     folder = _trained(config, data)
     began = time.perf_counter()
     settings = (config.coreset.views, config.views, data.normalization, config.seed)
-    views = views_lib.make(images, *settings)
+    with progress.waiting("making views"):
+        views = views_lib.make(images, *settings)
     labels = np.zeros((len(views), data.num_classes), np.float16)
     record: dict[str, Any] = {}
     if multiprocess.is_process_zero():  # other hosts may have other caches
         networks = networks_file.load_networks(folder / "networks.npz")
-        with progress.waiting("labelling views"):
-            labels[:] = _predict(networks, views, config.teacher.temperature)
+        with progress.bar(len(views), desc="labelling views", unit="view") as bar:
+            labels[:] = _predict(networks, views, config.teacher.temperature, bar)
         record = {
             **read_json(folder / "result.json"),
             "labelling_seconds": time.perf_counter() - began,
@@ -94,20 +96,24 @@ def probabilities(
     predicted = np.zeros((len(clips.labels), data.num_classes), np.float32)
     if multiprocess.is_process_zero():  # other hosts may have other caches
         networks = networks_file.load_networks(folder / "networks.npz")
-        for start in range(0, len(predicted), _BATCH):
-            rows = np.arange(start, min(start + _BATCH, len(predicted)))
-            predicted[rows] = _predict(networks, np.asarray(clips.take(rows)), 1.0)
+        count = len(predicted)
+        with progress.bar(count, desc="labelling clips", unit="clip") as bar:
+            for start in range(0, count, _BATCH):
+                rows = np.arange(start, min(start + _BATCH, count))
+                images = np.asarray(clips.take(rows))
+                predicted[rows] = _predict(networks, images, 1.0, bar)
     return multiprocess.arrays_from_process_zero(predicted)
 
 
 def _predict(
-    trained: TrainedNetworks, images: np.ndarray, temperature: float
+    trained: TrainedNetworks, images: np.ndarray, temperature: float, bar: tqdm
 ) -> Float[np.ndarray, "k c"]:
     """Returns the ensemble's probabilities of any number of spectrograms."""
-    parts = np.array_split(images, -(-len(images) // _BATCH))
-    return np.concatenate(
-        [np.asarray(trained.predict(part, temperature)) for part in parts]
-    )
+    predicted = []
+    for part in np.array_split(images, -(-len(images) // _BATCH)):
+        predicted.append(np.asarray(trained.predict(part, temperature)))
+        bar.update(len(part))
+    return np.concatenate(predicted)
 
 
 def _trained(config: Config, data: Dataset) -> Path:
