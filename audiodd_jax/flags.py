@@ -327,24 +327,21 @@ COMMANDS = {
 }
 
 _P = ParamSpec("_P")
-# Parameters of the functions that make configurations.
-_OWN = ("name", "preset", "config", "model")
 # Names that other programs give to flags of this one.
 _ELSEWHERE = {
-    **dict.fromkeys(("ipc", "images_per_class"), "samples_per_class"),
-    **dict.fromkeys(("epochs", "iterations", "num_steps"), "steps"),
-    **dict.fromkeys(("output", "output_dir", "save_dir"), "workdir"),
-    **dict.fromkeys(("data", "data_path", "root"), "data_dir"),
+    "samples_per_class": ("ipc", "images_per_class"),
+    "steps": ("epochs", "iterations", "num_steps"),
+    "workdir": ("output", "output_dir", "save_dir"),
+    "data_dir": ("data", "data_path", "root"),
 }
 
 
 def meant(name: str, flags: Iterable[str], settings: Iterable[str]) -> list[str]:
     """Returns the flags and settings that someone may mean who writes ``name``."""
-    flags, settings = list(flags), list(settings)
-    if (flag := _ELSEWHERE.get(name)) in flags:
-        return [flag]
-    same = [one for one in settings if re.split(r"\.|__", one)[-1] == name]
-    return same or difflib.get_close_matches(name, [*flags, *settings], n=1)
+    known = [*flags, *settings]
+    same = [flag for flag, others in _ELSEWHERE.items() if name in others]
+    same += [one for one in known if re.split(r"\.|__", one)[-1] == name]
+    return same or difflib.get_close_matches(name, known, n=1)
 
 
 def _takes_flags(command: str, make: Callable[_P, Config]) -> Callable[_P, Config]:
@@ -352,8 +349,7 @@ def _takes_flags(command: str, make: Callable[_P, Config]) -> Callable[_P, Confi
 
     @functools.wraps(make)
     def made(*given: _P.args, **changes: _P.kwargs) -> Config:
-        own = {name: changes.pop(name) for name in _OWN if name in changes}
-        return make(*given, **own, **_settings(command, changes))
+        return make(*given, **_settings(command, changes))
 
     return made
 
@@ -364,22 +360,22 @@ for_active = _takes_flags("active", presets.for_active)
 
 
 def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings, by dotted name, of flags and settings by Python's names."""
+    """Returns changes with flags replaced by the settings that they set."""
     flags = {flag.name: flag.sets for flag in COMMANDS[command].flags if flag.sets}
-    names = {name.replace(".", "__"): name for name in fields.names(Config())}
-    settings: dict[str, Any] = {}
+    settings = [name.replace(".", "__") for name in fields.names(Config())]
+    result: dict[str, Any] = {}
     for name, value in changes.items():
         if name == "labelled":
-            settings |= labels_at(value)
-        elif name in names:
-            settings[names[name]] = value
-        elif name in flags:
-            settings |= dict.fromkeys(flags[name], value)
+            result |= labels_at(value)
+        elif name in flags and name not in settings:
+            result |= dict.fromkeys(flags[name], value)
+        elif name in (*settings, "name", "preset", "config", "model"):
+            result[name] = value
         else:
-            near = " or ".join(meant(name, flags, names)[:3])
+            near = " or ".join(meant(name, flags, settings)[:3])
             hint = f"did you mean {near}?" if near else f"see audiodd {command} --help"
             raise UserError(f"unknown setting {name!r}; {hint}")
-    return settings
+    return result
 
 
 def labels_at(text: str) -> dict[str, str]:

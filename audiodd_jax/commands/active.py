@@ -182,8 +182,7 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
 
     record = fields.record(config, fields.ACTIVE)
     options = presets.run_options(config, fields.ACTIVE)
-    digest = lambda: data.clips_digest
-    return run_once(workdir, record, work, digest, **options).result
+    return run_once(workdir, record, work, **options).result
 
 
 def compare(

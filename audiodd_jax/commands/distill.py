@@ -1,6 +1,5 @@
 """``audiodd distill``: distils a dataset to a coreset, scores it and draws it."""
 
-import functools
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,18 +99,12 @@ def distill(
     fields.validate(config)
     coreset = None
 
-    @functools.cache
-    def load() -> Dataset:
-        registry.check_dataset(config.method, config.data)
-        data = dataset.load(config.data, config.features)
-        return labelled_subset.restrict(config, data)
-
-    digest = lambda: load().clips_digest
-
     def work(run: RunDirectory) -> dict[str, Any]:
         nonlocal coreset
-        data = load()
-        run.use_data(digest())
+        registry.check_dataset(config.method, config.data)
+        data = dataset.load(config.data, config.features)
+        data = labelled_subset.restrict(config, data)
+        run.use_data(data.clips_digest)
         initial = None
         if config.coreset.init.endswith(".npz"):
             path = Path(config.coreset.init)
@@ -123,7 +116,7 @@ def distill(
     record = fields.record(config, fields.DISTILLATION)
     options = presets.run_options(config, fields.DISTILLATION)
     with standard_numerics(config.rfad.is_float64):
-        result, path = run_once(workdir, record, work, digest, **options)
+        result, path = run_once(workdir, record, work, **options)
     return Run(coreset or load_coreset(path / "coreset.npz"), result, path)
 
 
@@ -141,10 +134,6 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
             "--fold its number"
         )
 
-    def digest() -> str:
-        first = fields.replace(config, {"data.fold": 1})
-        return dataset.load(first.data, config.features).clips_digest
-
     def work(run: RunDirectory) -> dict[str, Any]:
         registry.check_dataset(config.method, config.data)
         folds = np.unique(cache.prepare(config.data, config.features).folds)
@@ -154,7 +143,6 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
                 f"--fold=all needs data with folds; {config.data.name} has "
                 f"{len(folds) or 'none'} here"
             )
-        run.use_data(digest())
         run.start_from(-1)
         rows = []
         for fold in folds:
@@ -171,7 +159,7 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
     record = {**fields.record(config, fields.DISTILLATION), "folds": "all"}
     options = presets.run_options(config, fields.DISTILLATION)
     with standard_numerics(config.rfad.is_float64):
-        return run_once(workdir, record, work, digest, **options).result
+        return run_once(workdir, record, work, **options).result
 
 
 def _over_folds(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from audiodd_jax.flags import COMMANDS
 from audiodd_jax.version import __version__
 
 _HELP = ("help", "-h", "--help", "-help", "--helpfull")
-_FULL = {errno.ENOSPC: "the disk", errno.EDQUOT: "your quota of the disk"}
 _ASCII = {"±": "+-", "…": "..."}
 
 
@@ -73,11 +72,12 @@ def _explain(error: Exception) -> str | None:
             )
         if multiprocess.lost(error):
             return signals.LOST
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "the run or the cache"
+        why = "is full" if error.errno == errno.ENOSPC else "has no quota left for you"
         return (
-            f"{_FULL[error.errno]} that holds {where} is full; finished work is kept, "
-            "and the same command continues once there is space"
+            f"the disk that holds {where} {why}; finished work is kept, and the same "
+            "command continues once there is space"
         )
     if isinstance(error, OSError) and error.errno:
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)

@@ -16,7 +16,6 @@ from audiodd_jax.features.dataset import Dataset
 
 # Most files that are listed because they cannot be decoded.
 _MAX_LISTED = 20
-from audiodd_jax.runtime.environment import standard_numerics
 
 
 def run(line: CommandLine) -> None:
@@ -95,9 +94,6 @@ def _class_counts(clips: FeatureSet, parts: SplitIndices) -> list[str]:
         in_folds = " ".join(f"{part[label]:4d}" for part in by_fold)
         lines.append(f"  {name:24s} {in_splits:16s}  {in_folds}".rstrip())
     return lines
-
-
-from audiodd_jax.runtime.environment import standard_numerics
 
 
 def prepare(config: Config, cache_dir: Path | None = None) -> Dataset:

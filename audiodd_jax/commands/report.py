@@ -25,8 +25,10 @@ def run(line: CommandLine) -> None:
         print(f"{shown.title}: {shown.caption}")
     for note in (note for shown in written.shown for note in shown.notes):
         print(note)
-    count = sum(not run.result for run in written.runs)
-    unfinished = f", {count} of them unfinished" * (count > 0)
+    missing = [run for run in written.runs if not run.result]
+    for one in missing:
+        print(f"{one.path.name} is without a result: {one.state or 'unfinished'}")
+    unfinished = f", {len(missing)} of them unfinished" * bool(missing)
     rows = [
         ("runs", f"{len(written.runs)}{unfinished}"),
         ("page", str(written.out / "index.html")),

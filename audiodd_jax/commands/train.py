@@ -195,8 +195,7 @@ def train_source(
     if model is not None:
         record["module"] = " ".join(repr(model).split())
     options = presets.run_options(config, fields.TRAINING)
-    digest = lambda: data.clips_digest
-    result, path = run_once(workdir, record, work, digest, **options)
+    result, path = run_once(workdir, record, work, **options)
     return Trained(scores_lib.from_summary(result), result, path)
 
 

@@ -12,14 +12,6 @@ REGRESSION = ("rfad", "kip", "frepo")
 MATCHING = ("dc", "dsa", "dm")
 SELECTION = ("random", "herding", "k_center")
 METHODS = (*REGRESSION, *MATCHING, *SELECTION)
-# Groups of settings that only some methods read.
-READ_BY = {
-    "kip": ("kip",),
-    "frepo": ("frepo",),
-    "matching": MATCHING,
-    "siamese": ("dsa", "dm"),
-    "optimizer": REGRESSION,
-}
 
 
 def file_stem(network: str) -> str:

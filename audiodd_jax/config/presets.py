@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from audiodd_jax.config import Config, fields
-from audiodd_jax.config.names import METHODS, READ_BY
 from audiodd_jax.config.settings import strong
 from audiodd_jax.errors import UserError
 
@@ -237,12 +236,4 @@ def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     Settings that are missing from an older run take the dataset's defaults.
     """
     defaults = for_dataset(config.data.name, method=config.method)
-    return {
-        "defaults": fields.record(defaults, groups),
-        "may_change": MAY_CHANGE,
-        "unused": [
-            group
-            for group, methods in READ_BY.items()
-            if config.method in METHODS and config.method not in methods
-        ],
-    }
+    return {"defaults": fields.record(defaults, groups), "may_change": MAY_CHANGE}

@@ -30,6 +30,10 @@ _KEYS = (
 _DAMAGE = (*DAMAGE, AttributeError, IndexError, OverflowError)
 
 
+# The record of a sweep, in its folder.
+SWEEP_RECORD = "sweep.jsonl"
+
+
 class Run(NamedTuple):
     """A run as a flat row; an unfinished run has only the first four fields.
 
@@ -48,6 +52,7 @@ class Run(NamedTuple):
       metric: what the accuracies are, in words.
       scores: summaries of evaluations, which may include scores by class.
       evaluation: other kernel regressions of ``evaluation.json``.
+      state: how a run without a result ended in a sweep, perhaps before it began.
     """
 
     path: Path
@@ -66,6 +71,7 @@ class Run(NamedTuple):
     metric: str = ACCURACY
     scores: Sequence[Mapping[str, Any]] = ()
     evaluation: Sequence["Run"] = ()
+    state: str = ""
 
     @property
     def seed(self) -> int:
@@ -79,7 +85,7 @@ class Run(NamedTuple):
 
 
 def find(folders: Sequence[Path]) -> list[Run]:
-    """Returns the runs in these folders, at any depth, sorted by path.
+    """Returns the runs in these folders, at any depth, and the failed ones of sweeps.
 
     Raises:
       UserError: a folder does not exist or a file is damaged, or there is no run.
@@ -93,10 +99,25 @@ def find(folders: Sequence[Path]) -> list[Run]:
             run = _read(file.parent) if path not in runs else None
             if run is not None:
                 runs[path] = run
+        for path, state in sorted(_states(folder).items()):
+            blank = Run(path, "", {"data": {"name": ""}, "seed": ""})
+            run = runs.get(path.resolve(), blank)
+            if not run.result:
+                runs[path.resolve()] = run._replace(state=state)
     if not runs:
         names = ", ".join(map(str, folders))
         raise UserError(f"there is no run in {names}: a run has a config.json")
     return list(runs.values())
+
+
+def _states(folder: Path) -> dict[Path, str]:
+    """Returns the last event of each run of the sweeps in a folder, with its reason."""
+    states = {}
+    for record in folder.rglob(SWEEP_RECORD):
+        for row in read_rows(record, "run", "event", skip=True):
+            words = filter(None, (row["event"], row.get("reason")))
+            states[record.parent / row["run"]] = ": ".join(words)
+    return states
 
 
 def _read(path: Path) -> Run | None:

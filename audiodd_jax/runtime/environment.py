@@ -12,7 +12,6 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from audiodd_jax.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "soundfile")
 
-# JAX's settings that change numbers, and JAX's defaults for them. A run records them.
+# JAX's settings that change numbers, which a run records, and their defaults.
 _NUMERICS = {
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
@@ -111,16 +110,14 @@ def standard_numerics(float64: bool | None = None) -> Iterator[None]:
         _is_float64.reset(token)
 
 
-def _setting(name: str, value: Any) -> contextlib.AbstractContextManager[Any]:
-    """Changes a setting of JAX for a block: in this thread only, where JAX can."""
-    in_thread = getattr(jax, name.removeprefix("jax_"), None)
-    set_value = partial(_for_all_threads, name) if in_thread is None else in_thread
-    return set_value(value)
-
-
 @contextlib.contextmanager
-def _for_all_threads(name: str, value: Any) -> Iterator[None]:
-    before = getattr(jax.config, name)
+def _setting(name: str, value: Any) -> Iterator[None]:
+    """Changes a setting of JAX for a block: in this thread only, where JAX can."""
+    before, short = getattr(jax.config, name), name.removeprefix("jax_")
+    if hasattr(jax, short):
+        with getattr(jax, short)(value):
+            yield
+        return
     jax.config.update(name, value)
     try:
         yield

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,14 +20,6 @@ _TICK = 1.0
 _FIRST_LINE, _BETWEEN_LINES = 5.0, 60.0
 
 
-class _Nowhere(io.TextIOBase):
-    """Takes what tqdm draws where a bar would be of no use: it still counts."""
-
-    def write(self, text: str) -> int:
-        """Drops the text."""
-        return len(text)
-
-
 def is_drawn() -> bool:
     """Returns whether bars are drawn: on a terminal, and below a notebook's cell."""
     is_terminal = getattr(sys.stderr, "isatty", lambda: False)()
@@ -40,10 +33,10 @@ def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
     Its clock ticks also while a program compiles. Work of a few seconds logs no line;
     longer work logs fewer and fewer.
     """
-    is_bar = is_drawn()
-    file = sys.stderr if is_bar else _Nowhere()
-    is_hidden = not multiprocess.is_process_zero()
-    shown = tqdm(total=total, disable=is_hidden, file=file, **options)
+    is_bar, is_hidden = is_drawn(), not multiprocess.is_process_zero()
+    if not is_bar:  # it counts, and draws where nobody looks
+        options |= {"file": io.StringIO(), "mininterval": math.inf}
+    shown = tqdm(total=total, disable=is_hidden, **options)
     done = threading.Event()
 
     def tick() -> None:
@@ -70,23 +63,19 @@ def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
 def _line(shown: tqdm) -> str:
     """Returns what a bar shows, in words: what is done, the rate and the time left."""
     elapsed, total = shown.format_dict["elapsed"], shown.total
-    number = tqdm.format_sizeof if shown.unit_scale else "{:,}".format
-    unit = shown.unit if shown.unit_scale else f" {shown.unit}s"
-    parts = []
+    number = tqdm.format_sizeof if shown.unit_scale else "{:,.4g}".format
+    parts = [f"{elapsed:.0f} s so far"]
+    if speed := (shown.n - shown.initial) / elapsed:
+        parts = [
+            f"{number(speed)} per second" if speed > 1 else f"{1 / speed:.1f} s each"
+        ]
+        if total:
+            parts.append(f"{tqdm.format_interval((total - shown.n) / speed)} left")
     if total or shown.n:
         of_total = f" of {number(total)}" if total else ""
-        parts.append(f"{number(shown.n)}{of_total}{unit}")
-    if rate := (shown.n - shown.initial) / elapsed:
-        speed = number(rate) if shown.unit_scale else f"{rate:.3g}"
-        parts.append(f"{speed}{unit} per second")
-        if total:
-            left = tqdm.format_interval((total - shown.n) / rate)
-            parts.append(f"{left} left")
-    else:
-        parts.append(f"{tqdm.format_interval(elapsed)} so far")
-    if shown.postfix:
-        parts.append(shown.postfix)
-    return f"{shown.desc.removesuffix(': ')}: {', '.join(parts)}"
+        parts.insert(0, f"{number(shown.n)}{of_total} {shown.unit}s")
+    text = ", ".join(filter(None, [*parts, shown.postfix]))
+    return f"{shown.desc.removesuffix(': ')}: {text}"
 
 
 @contextlib.contextmanager

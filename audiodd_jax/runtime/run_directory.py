@@ -14,29 +14,32 @@ from audiodd_jax.errors import InUseError, UserError, named
 from audiodd_jax.runtime import files, multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
 
-# What a run is about, in the order in which differences are named, by plain flag.
-_SUBJECT = {
-    "data.name": "--dataset",
-    "data.variant": "--variant",
-    "data.data_dir": "--data_dir",
-    "data.fold": "--fold",
-    "method": "--method",
+# What a run is about, named first in a refusal; all defaults depend on it.
+_SUBJECT = ("data.name", "data.variant", "data.data_dir", "data.fold", "method")
+# Groups of settings that some methods do not read.
+_READ_BY = {
+    "kip": ("kip",),
+    "frepo": ("frepo",),
+    "matching": ("dc", "dsa", "dm"),
+    "siamese": ("dsa", "dm"),
 }
 
 
-def _changed(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns the names of the settings that differ, the subject of the run first."""
-    names = list(_SUBJECT)
-    return sorted(
-        (name for name in {*before, *now} if before.get(name) != now.get(name)),
-        key=lambda name: (names.index(name) if name in names else len(names), name),
-    )
-
-
-def _change(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Describes how a setting differs."""
-    shown = _SUBJECT.get(name, name)
-    return f"{shown} was {before.get(name)!r} and is now {now.get(name)!r}"
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Describes the first settings that differ and were given, in words."""
+    changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    method = now.get("method")
+    is_read = lambda name: method in _READ_BY.get(name.split(".")[0], (method,))
+    subject = [name for name in _SUBJECT if name in changed]
+    if not {"data.name", "method"} & set(subject):
+        others = [name for name in changed if name not in subject]
+        subject += list(filter(is_read, others)) or others
+    changes = [
+        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        for name in subject
+    ]
+    more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return "; ".join(changes[:3]) + more
 
 
 class RunDirectory:
@@ -52,8 +55,6 @@ class RunDirectory:
     ``config`` identifies the run and is kept in ``config.json``; ``defaults`` are
     values of settings that older versions lack. A resumed run records new values of
     the settings (dotted names) that ``may_change``: they do not affect the numbers.
-    Refusals do not name the groups of settings that are ``unused``, unless only they
-    differ.
 
     Raises:
       UserError: on entry: the folder holds something else or a run with another
@@ -67,13 +68,11 @@ class RunDirectory:
         *,
         defaults: dict[str, Any] | None = None,
         may_change: Iterable[str] = (),
-        unused: Iterable[str] = (),
     ):
         self.path = Path(path)
         self._config = config
         self._defaults, self._may_change = defaults or {}, frozenset(may_change)
-        self._unused = frozenset(unused)
-        self._data_dirs = ("", "")  # recorded, and now
+        self._has_moved = False
         self._lock = None
         self._is_new = False
         self._events = None
@@ -108,10 +107,10 @@ class RunDirectory:
         if environment.exists():
             before, now = files.read_json(environment).get("numerics") or {}, numerics()
             now = {name: now.get(name) for name in before}
-            if changed := _changed(before, now):
+            if before != now:
                 raise UserError(
                     f"{self.path} was run with other settings of JAX: "
-                    f"{_change(changed[0], before, now)}"
+                    f"{_changes(before, now)}"
                 )
         # Through JSON, which turns tuples into lists.
         now = flatten_dict(json.loads(json.dumps(self._config)), sep=".")
@@ -119,25 +118,13 @@ class RunDirectory:
         if not isinstance(recorded, dict):
             raise UserError(f"{file} is damaged: it holds no settings")
         before = flatten_dict(self._defaults, sep=".") | flatten_dict(recorded, sep=".")
-        changed = _changed(before, now)
-        if not self._may_change.issuperset(changed):
-            self._refuse(before, now, changed)
-        place = "data.data_dir"
-        self._data_dirs = (before.get(place) or "", now.get(place) or "")
-
-    def _refuse(self, before: dict, now: dict, changed: list[str]) -> None:
-        """Refuses another configuration than the recorded one."""
-        shown = [n for n in changed if n in _SUBJECT or n not in self._may_change]
-        # The defaults of everything depend on the dataset and the method.
-        if {"data.name", "method"} & set(shown):
-            shown = [name for name in shown if name in _SUBJECT]
-        shown = [n for n in shown if n.split(".")[0] not in self._unused] or shown
-        changes = [_change(name, before, now) for name in shown[:3]]
-        more = f", and {len(shown) - 3} more" if len(shown) > 3 else ""
-        raise UserError(
-            f"{self.path} holds a run with another configuration "
-            f"({'; '.join(changes)}{more}); choose another --workdir"
-        )
+        folders = [one.get("data.data_dir") or "" for one in (before, now)]
+        self._has_moved = os.path.abspath(folders[0]) != os.path.abspath(folders[1])
+        if any(before.get(n) != now.get(n) for n in {*before, *now} - self._may_change):
+            raise UserError(
+                f"{self.path} holds a run with another configuration "
+                f"({_changes(before, now)}); choose another --workdir"
+            )
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         if isinstance(error, OSError) and error.filename is None:
@@ -158,9 +145,8 @@ class RunDirectory:
                 self._lock.release()
 
     def has_moved(self) -> bool:
-        """Returns whether the data has another place than that of the earlier run."""
-        before, now = multiprocess.from_process_zero(lambda: self._data_dirs)
-        return before != now
+        """Returns whether an earlier run read its data at another place."""
+        return multiprocess.from_process_zero(lambda: self._has_moved)
 
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or None."""
@@ -191,18 +177,17 @@ class RunDirectory:
         self._data = digest
 
         def check() -> None:
-            file, (before, now) = self.path / "data.json", self._data_dirs
-            if not file.exists() or files.read_json(file).get("digest") == digest:
-                return
-            if before != now:
+            file = self.path / "data.json"
+            if file.exists() and files.read_json(file).get("digest") != digest:
+                change = "its data or its split has changed since it was started"
+                if self._has_moved:
+                    before = files.read_json(self.path / "config.json")["data"]
+                    place = self._config["data"]["data_dir"]
+                    change = f"--data_dir was {before['data_dir']!r}, not {place!r}"
                 raise UserError(
-                    f"{self.path} holds a run with other data: --data_dir was "
-                    f"{before!r} and is now {now!r}; choose another --workdir"
+                    f"{self.path} holds a run with other data: {change}; restore it, "
+                    "or choose another --workdir"
                 )
-            raise UserError(
-                f"the data of {self.path} or its split has changed since the run was "
-                "started; restore it, or choose another --workdir"
-            )
 
         multiprocess.from_process_zero(check)
 
@@ -249,21 +234,18 @@ def run_once(
     workdir: str | os.PathLike,
     record: dict[str, Any],
     work: Callable[[RunDirectory], dict[str, Any]],
-    digest: Callable[[], str] | None = None,
     **options: Any,
 ) -> RunResult:
     """Does the work of a run in its directory, unless the run is already finished.
 
     ``work`` returns the result; it calls ``use_data`` and ``start_from`` (which
-    ``train_loop`` calls). ``digest`` returns what ``use_data`` takes, by which data at
-    another place is recognised as that of a finished run. See ``RunDirectory`` for
-    ``record``, ``options`` and errors.
+    ``train_loop`` calls). A finished run repeats its last part if the data lies at
+    another place, since it could be other data. See ``RunDirectory`` for ``record``,
+    ``options`` and errors.
     """
     with RunDirectory(workdir, record, **options) as run:
         result = run.result()
-        if not result:
+        if not result or run.has_moved():
             result = work(run)
             run.finish(result)
-        elif digest and run.has_moved():
-            run.use_data(digest())
         return RunResult(result, run.path)

@@ -15,6 +15,7 @@ import rich.table
 
 from audiodd_jax.errors import UserError
 from audiodd_jax.report import tables
+from audiodd_jax.report.runs import SWEEP_RECORD
 from audiodd_jax.report.tables import Table
 from audiodd_jax.runtime.files import (
     hold_folder,
@@ -25,7 +26,6 @@ from audiodd_jax.runtime.files import (
 )
 from audiodd_jax.sweep.plan import Planned
 
-RECORD = "sweep.jsonl"
 LOGS = "logs"
 # Seconds between updates.
 _EVERY = 2.0
@@ -89,7 +89,7 @@ def is_finished(workdir: Path, plan: Planned) -> bool:
 def record(workdir: Path, run: str, event: str, **more: Any) -> None:
     """Appends an event of a run to the sweep's record."""
     row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
-    with (workdir / RECORD).open("a") as file:
+    with (workdir / SWEEP_RECORD).open("a") as file:
         file.write(json.dumps(row) + "\n")
 
 
@@ -137,7 +137,7 @@ def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
     """Returns the states of a sweep's runs, from its record."""
     states = {plan.name: State(plan.name) for plan in plans}
     # Full disks and kills leave incomplete lines.
-    for row in read_rows(workdir / RECORD, "run", "event", skip=True):
+    for row in read_rows(workdir / SWEEP_RECORD, "run", "event", skip=True):
         if row["run"] in states:
             states[row["run"]] = states[row["run"]].after(row)
     return list(states.values())

@@ -56,7 +56,7 @@ def test_a_run_accepts_only_its_configuration(tmp_path):
         pass
     other = {"seed": 1, "loop": {"steps": 6, "sizes": (1, 2)}}
     with (
-        pytest.raises(UserError, match=r"loop\.steps was 5 and is now 6; seed was 0"),
+        pytest.raises(UserError, match=r"seed was 0 and is now 1; loop\.steps was 5"),
         RunDirectory(tmp_path / "run", other),
     ):
         pass

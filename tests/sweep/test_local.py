@@ -39,7 +39,7 @@ def test_states_are_read_from_the_record(tmp_path):
     tell("a", "started", host="one", flags=["--seed=0"])
     tell("a", "started", host="two", flags=["--seed=0"])
     tell("other", "started", host="two", flags=[])
-    with (tmp_path / status.RECORD).open("a") as file:
+    with (tmp_path / status.SWEEP_RECORD).open("a") as file:
         file.write('{"run": "a", "ev\n')  # a line cut short
     a, b = status.read(PLANS, tmp_path)
     assert (a.what, a.attempts, a.host) == ("running", 2, "two")

@@ -16,7 +16,7 @@ import pytest
 from command_line import TINY, audiodd
 
 from audiodd_jax import load_coreset
-from audiodd_jax.sweep.status import RECORD
+from audiodd_jax.sweep.status import SWEEP_RECORD
 
 FIELDS = dict(flag.removeprefix("--").split("=") for flag in TINY)
 CLUSTER = Path(command_line.__file__).with_name("two_nodes.sh")
@@ -28,7 +28,9 @@ def sweep_file(path, runs):
 
 
 def events(workdir, event):
-    rows = [json.loads(line) for line in (workdir / RECORD).read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (workdir / SWEEP_RECORD).read_text().splitlines()
+    ]
     return sorted(row["run"] for row in rows if row["event"] == event)
 
 
