@@ -4,13 +4,17 @@ The environment sets the first values of what ``jax.config.update`` changes.
 """
 
 import contextlib
+import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from command_line import TINY_SETTINGS
+from command_line import TINY_SELECTION, TINY_SETTINGS
 
 import audiodd_jax
+from audiodd_jax.commands import main
+from audiodd_jax.runtime.environment import standard_numerics
 
 ODD = {
     "jax_numpy_dtype_promotion": "strict",
@@ -35,7 +39,7 @@ def settings():
 
 
 @contextlib.contextmanager
-def odd_settings():
+def of_program():
     """Sets all of them for the program, and checks that they are left alone."""
     before = settings()
     for name, value in ODD.items():
@@ -49,14 +53,68 @@ def odd_settings():
         assert settings() == before
 
 
-def in_one_thread():
-    """The settings of a ``with`` block, which hold in the calling thread only."""
-    stack = contextlib.ExitStack()
-    for name, value in ODD.items():
-        if change := getattr(jax, name.removeprefix("jax_"), None) is not None:
-            change = getattr(jax, name.removeprefix("jax_"))
-            stack.enter_context(change(value))
-    return stack
+@contextlib.contextmanager
+def of_thread():
+    """Sets those that JAX can set for the calling thread alone."""
+    before = settings()
+    with contextlib.ExitStack() as stack:
+        for name, value in ODD.items():
+            change = getattr(jax, name.removeprefix("jax_"), None)
+            if change is not None:
+                stack.enter_context(change(value))
+        inside = settings()
+        yield
+        assert settings() == inside != before
+    assert settings() == before
+
+
+WAYS = {"program": of_program, "thread": of_thread}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_block_has_the_defaults(way):
+    standard = settings()
+    with WAYS[way](), standard_numerics():
+        inside = settings()
+        (jnp.zeros((2, 3)) + jnp.arange(3)) / 0  # ranks, types and infinities
+        with standard_numerics(float64=True):
+            assert jnp.ones(1).dtype == jnp.float64
+            with standard_numerics():  # as around it
+                assert jnp.ones(1).dtype == jnp.float64
+            with standard_numerics(float64=False):
+                assert jnp.ones(1).dtype == jnp.float32
+        assert jnp.ones(1).dtype == jnp.float32
+    allowed = {"jax_transfer_guard": "allow"}
+    assert inside | allowed == standard | allowed
+
+
+def test_other_threads_of_the_caller_keep_their_settings():
+    seen = {}
+    with standard_numerics(float64=True):
+        thread = threading.Thread(target=lambda: seen.update(settings()))
+        thread.start()
+        thread.join()
+    assert seen == settings()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_coreset_and_a_command(way, tmp_path, capsys):
+    coreset = audiodd_jax.load_coreset("example")
+    wave = np.sin(np.arange(8000) / 9).astype(np.float32)
+    expected = [coreset.normalize(wave, 8000), coreset.unpack().images]
+    with WAYS[way]():
+        found = [coreset.normalize(wave, 8000), coreset.unpack().images]
+        found = [np.asarray(jax.device_get(values)) for values in found]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == np.float32
+    contents = []
+    for name in ("plain", "odd"):
+        context = WAYS[way] if name == "odd" else contextlib.nullcontext
+        with context():
+            main.main(["distill", *TINY_SELECTION, f"--workdir={tmp_path / name}"])
+        contents.append((tmp_path / name / "coreset.npz").read_bytes())
+    assert contents[0] == contents[1]
 
 
 def use_everything(folder):
@@ -74,7 +132,7 @@ def use_everything(folder):
     audiodd_jax.export(coreset, "numpy", folder / "export", training)
     wave = np.sin(np.arange(8000) / 9).astype(np.float32)
     images = coreset.normalize(wave, 8000)
-    return [
+    results = [
         coreset.images,
         coreset.labels,
         coreset.teacher_labels,
@@ -87,23 +145,21 @@ def use_everything(folder):
         audiodd_jax.evaluate(coreset).accuracies,
         trained.scores.accuracies,
         audiodd_jax.active(active, folder / "active")["test_accuracy"],
-        audiodd_jax.prepare(config).test.images.mean(),
+        audiodd_jax.prepare(config).train.labels,
     ]
+    return [np.asarray(jax.device_get(values)) for values in results]
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return [np.asarray(x) for x in use_everything(tmp_path_factory.mktemp("plain"))]
+    return use_everything(tmp_path_factory.mktemp("plain"))
 
 
-def same(results, expected):
-    for ours, theirs in zip(results, expected, strict=True):
-        ours = np.asarray(ours)
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_every_public_function(way, plain, tmp_path):
+    with WAYS[way]():
+        results = use_everything(tmp_path)
+    for ours, theirs in zip(results, plain, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
-
-
-def test_settings_of_the_whole_program(plain, tmp_path):
-    with odd_settings():
-        results = [np.asarray(x) for x in use_everything(tmp_path)]
-    same(results, plain)
