@@ -163,14 +163,9 @@ def _local_path(flag: str, text: str) -> str:
 
 def dataset_config(values: absl_flags.FlagValues) -> Config:
     """Returns the defaults that --dataset, --method, --preset and --labelled choose."""
-    name = values.dataset or Config().data.name
-    preset = values.preset if "preset" in values else None
-    changes = {}
-    if "method" in values and values.method:
-        changes["method"] = values.method
-    if "labelled" in values and values.labelled:
-        changes["labelled"] = values.labelled
-    return for_dataset(name, preset or "default", **changes)
+    names = [n for n in ("preset", "method", "labelled") if n in values]
+    given = {name: values[name].value for name in names if values[name].value}
+    return for_dataset(values.dataset or Config().data.name, **given)
 
 
 def names(text: str) -> list[str]:

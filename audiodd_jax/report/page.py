@@ -255,7 +255,7 @@ def _unfinished(runs: Sequence[Run]) -> Table:
             "run": run.path.name,
             "kind": run.kind,
             "dataset": run.config.get("data", {}).get("name", ""),
-            "seed": str(run.seed),
+            "seed": str(run.config["seed"]),
             "last step": str(max((row["step"] for row in run.history), default=0)),
             "state": run.state,
         }

@@ -15,7 +15,13 @@ from audiodd_jax.runtime import files, multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
 
 # What a run is about, named first in a refusal; all defaults depend on it.
-_SUBJECT = ("data.name", "data.variant", "data.data_dir", "data.fold", "method")
+_SUBJECT = {
+    "data.name": "--dataset",
+    "data.variant": "--variant",
+    "data.data_dir": "--data_dir",
+    "data.fold": "--fold",
+    "method": "--method",
+}
 # Groups of settings that some methods do not read.
 _READ_BY = {
     "kip": ("kip",),
@@ -35,7 +41,8 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
         others = [name for name in changed if name not in subject]
         subject += list(filter(is_read, others)) or others
     changes = [
-        f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+        f"{_SUBJECT.get(name, name)} was {before.get(name)!r} and is now "
+        f"{now.get(name)!r}"
         for name in subject
     ]
     more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
@@ -72,7 +79,7 @@ class RunDirectory:
         self.path = Path(path)
         self._config = config
         self._defaults, self._may_change = defaults or {}, frozenset(may_change)
-        self._has_moved = False
+        self._moved = ""  # how the place of the data differs
         self._lock = None
         self._is_new = False
         self._events = None
@@ -118,8 +125,10 @@ class RunDirectory:
         if not isinstance(recorded, dict):
             raise UserError(f"{file} is damaged: it holds no settings")
         before = flatten_dict(self._defaults, sep=".") | flatten_dict(recorded, sep=".")
-        folders = [one.get("data.data_dir") or "" for one in (before, now)]
-        self._has_moved = os.path.abspath(folders[0]) != os.path.abspath(folders[1])
+        name = "data.data_dir"
+        places = [{name: one.get(name, "")} for one in (before, now)]
+        if len({os.path.abspath(place[name]) for place in places}) > 1:
+            self._moved = _changes(*places)
         if any(before.get(n) != now.get(n) for n in {*before, *now} - self._may_change):
             raise UserError(
                 f"{self.path} holds a run with another configuration "
@@ -146,7 +155,7 @@ class RunDirectory:
 
     def has_moved(self) -> bool:
         """Returns whether an earlier run read its data at another place."""
-        return multiprocess.from_process_zero(lambda: self._has_moved)
+        return multiprocess.from_process_zero(lambda: bool(self._moved))
 
     def result(self) -> dict[str, Any] | None:
         """Returns the result of a finished run, or None."""
@@ -179,11 +188,9 @@ class RunDirectory:
         def check() -> None:
             file = self.path / "data.json"
             if file.exists() and files.read_json(file).get("digest") != digest:
-                change = "its data or its split has changed since it was started"
-                if self._has_moved:
-                    before = files.read_json(self.path / "config.json")["data"]
-                    place = self._config["data"]["data_dir"]
-                    change = f"--data_dir was {before['data_dir']!r}, not {place!r}"
+                change = (
+                    self._moved or "the data or its split has changed since the start"
+                )
                 raise UserError(
                     f"{self.path} holds a run with other data: {change}; restore it, "
                     "or choose another --workdir"
