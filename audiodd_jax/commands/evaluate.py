@@ -32,6 +32,7 @@ from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
+from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import evaluation, teacher
@@ -80,7 +81,8 @@ def run(line: CommandLine) -> None:
         else:
             rows = compare(coreset, protocols, against, config, recipe, out)
     if out:
-        evaluation_table.write(rows, coreset.class_names, out)
+        with progress.waiting("drawing"):
+            evaluation_table.write(rows, coreset.class_names, out)
     _show(rows, coreset, "fold" if folds else "seed", out)
 
 

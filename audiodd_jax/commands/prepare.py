@@ -13,6 +13,7 @@ from audiodd_jax.data.splits import SplitIndices
 from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.cache import FeatureSet
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.runtime.environment import standard_numerics
 
 # Most files that are listed because they cannot be decoded.
 _MAX_LISTED = 20
@@ -96,6 +97,7 @@ def _class_counts(clips: FeatureSet, parts: SplitIndices) -> list[str]:
     return lines
 
 
+@standard_numerics()
 def prepare(config: Config, cache_dir: Path | None = None) -> Dataset:
     """Finds or downloads the dataset, computes and caches features, loads the splits.
 

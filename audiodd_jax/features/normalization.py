@@ -42,7 +42,7 @@ def apply(
 ) -> Float[Array, "b f t 1"]:
     """Standardises spectrograms; returns float32 with a channel axis."""
     values = jnp.asarray(log_mel).astype(jnp.float32)
-    scaled = (values - stats.mean[:, None]) / stats.std[:, None]
+    scaled = (values - stats.mean[None, :, None]) / stats.std[None, :, None]
     return scaled[..., None]
 
 
@@ -50,4 +50,4 @@ def invert(
     images: Float[Array, "b f t 1"], stats: Normalization
 ) -> Float[Array, "b f t"]:
     """Returns log-mel in dB of standardised spectrograms: the inverse of ``apply``."""
-    return images[..., 0] * stats.std[:, None] + stats.mean[:, None]
+    return images[..., 0] * stats.std[None, :, None] + stats.mean[None, :, None]

@@ -117,6 +117,14 @@ def test_a_coreset_and_a_command(way, tmp_path, capsys):
     assert contents[0] == contents[1]
 
 
+def test_a_prepared_dataset_is_used_under_strict_settings():
+    config = audiodd_jax.for_dataset("tones", features__n_mels=8, features__frames=8)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        clips = audiodd_jax.prepare(config).test
+        assert clips.images.shape == (len(clips.labels), 8, 8, 1)
+        assert clips.take(np.arange(3)).shape == (3, 8, 8, 1)
+
+
 def use_everything(folder):
     """Calls every public function; returns arrays and numbers of their results."""
     changes = {**TINY_SETTINGS, "coreset__views": 2}
