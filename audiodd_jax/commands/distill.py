@@ -42,8 +42,8 @@ def run(line: CommandLine) -> None:
             )
         with standard_numerics(config.rfad.is_float64):
             work = measure(config, chips)
-            local = estimates.local
-            table(estimates.distillation(work, chips) if chips else local(work))
+            rows = estimates.distillation(work, chips) if chips else None
+            table(rows or estimates.local(work))
         return
     data_name = "-".join(filter(None, (config.data.name, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""

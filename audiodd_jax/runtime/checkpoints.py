@@ -88,10 +88,10 @@ class Checkpoints:
                 files.write_json(new / _DIGESTS, _digests(new))
         except ValueError as error:
             # The storage below orbax reports a full disk as a ValueError.
-            full = os.strerror(errno.ENOSPC)
-            if full not in str(error):
-                raise
-            raise OSError(errno.ENOSPC, full, str(self.folder)) from error
+            for number in (errno.ENOSPC, errno.EDQUOT):
+                if (full := os.strerror(number)) in str(error):
+                    raise OSError(number, full, str(self.folder)) from error
+            raise
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
 

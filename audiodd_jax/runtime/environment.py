@@ -47,7 +47,6 @@ _STRICTNESS = {
     "jax_transfer_guard_device_to_device": "allow",
     "jax_transfer_guard_device_to_host": "allow",
 }
-_OVERRIDDEN = ("jax_enable_x64", *_NUMERICS, *_STRICTNESS)
 _is_float64 = contextvars.ContextVar("_is_float64", default=False)
 # Bytes of memory or free space that are too few for some runs.
 _LITTLE = 2 << 30
@@ -97,32 +96,21 @@ def standard_numerics(float64: bool | None = None) -> Iterator[None]:
         or False.
     """
     is_wide = _is_float64.get() if float64 is None else float64
-    token = _is_float64.set(is_wide)
     wanted = {**_NUMERICS, **_STRICTNESS, "jax_enable_x64": is_wide}
-    try:
-        with contextlib.ExitStack() as stack:
-            for name, value in wanted.items():
-                # None is the default, or a setting that this version of JAX lacks.
-                if getattr(jax.config, name, None) not in (value, None):
-                    stack.enter_context(_setting(name, value))
-            yield
-    finally:
-        _is_float64.reset(token)
-
-
-@contextlib.contextmanager
-def _setting(name: str, value: Any) -> Iterator[None]:
-    """Changes a setting of JAX for a block: in this thread only, where JAX can."""
-    before, short = getattr(jax.config, name), name.removeprefix("jax_")
-    if hasattr(jax, short):
-        with getattr(jax, short)(value):
-            yield
-        return
-    jax.config.update(name, value)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_is_float64.reset, _is_float64.set(is_wide))
+        for name, value in wanted.items():
+            before = getattr(jax.config, name, None)
+            # None is the default, or a setting that this version of JAX lacks.
+            if before in (value, None):
+                continue
+            of_thread = getattr(jax, name.removeprefix("jax_"), None)
+            if of_thread is not None:
+                stack.enter_context(of_thread(value))
+            else:
+                jax.config.update(name, value)
+                stack.callback(jax.config.update, name, before)
         yield
-    finally:
-        jax.config.update(name, before)
 
 
 def installed_version(name: str) -> str | None:
@@ -173,7 +161,8 @@ def _variables(backend: str | None) -> dict[str, str]:
             "them as one run, other commands run in each"
         )
     # Runs set them by themselves.
-    if names := [name.upper() for name in _OVERRIDDEN if os.environ.get(name.upper())]:
+    settings = map(str.upper, ("jax_enable_x64", *_NUMERICS, *_STRICTNESS))
+    if names := list(filter(os.environ.get, settings)):
         found["JAX's settings"] = (
             f"{', '.join(names)}: ignored, so that a run's numbers are the same "
             "everywhere"
