@@ -349,7 +349,9 @@ def _takes_flags(command: str, make: Callable[_P, Config]) -> Callable[_P, Confi
 
     @functools.wraps(make)
     def made(*given: _P.args, **changes: _P.kwargs) -> Config:
-        return make(*given, **_settings(command, changes))
+        config = make(*given, **_settings(command, changes))
+        datasets.lookup(config.data.name)
+        return config
 
     return made
 
