@@ -103,6 +103,11 @@ def distill(
       UserError: settings that the data does not allow, or a loss that is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
+    if config.rfad.is_float64 and not jax.config.jax_enable_x64:
+        raise UserError(
+            "--config.rfad.kernel_precision=float64 needs jax_enable_x64, which the "
+            "command line and audiodd_jax.distill set by themselves"
+        )
     root, coreset = jax.random.key(config.seed), config.coreset
     keys = Keys(*(jax.random.fold_in(root, i) for i in range(len(Keys._fields))))
     networks = config.rfad.networks
