@@ -8,7 +8,7 @@ import jax
 
 from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import datasets
+from audiodd_jax.data import datasets, decoders
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.environment import PACKAGES, examine, installed_version
 from audiodd_jax.version import __version__
@@ -25,6 +25,7 @@ def run(line: CommandLine) -> None:
     rows = [
         ("audiodd_jax", f"{__version__}, Python {platform.python_version()}"),
         ("packages", ", ".join(versions)),
+        ("FFmpeg", decoders.ffmpeg() or decoders.ADVICE),
     ]
     backend = None
     try:

@@ -103,7 +103,7 @@ class FeaturesConfig:
     Attributes:
       sample_rate: sample rate in Hz; 0: the most common rate of the recordings.
       clip_seconds: length that every clip is padded or cropped to; 0: the 95th
-        percentile of the recordings' lengths.
+        percentile of the recordings' lengths, but at most eight times their median.
       frames: number of frames ``t``; the hop is ``ceil(clip / frames)`` samples.
       n_mels: number of mel bins ``f``.
       window_seconds: length of the Hann window.

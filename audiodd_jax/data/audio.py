@@ -1,10 +1,8 @@
 """Decodes recordings to mono waveforms, and resamples, pads and crops them."""
 
 import collections
-import contextlib
 import logging
 import os
-import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -15,14 +13,17 @@ import soundfile
 import soxr
 from jaxtyping import Float, Int
 
+from audiodd_jax.data import decoders
+from audiodd_jax.data.decoders import BadAudioError
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-# File names of recordings that can be decoded.
+# File names of recordings that can be decoded, the last ones by FFmpeg.
 SUFFIXES = (
     *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64"),
+    *(".m4a", ".aac", ".mp4", ".webm", ".amr", ".3gp", ".wma"),
 )
 # Longer clips are damaged, or are not clips. Recordings of any length hold excerpts.
 MAX_SECONDS = 600.0
@@ -30,7 +31,6 @@ MAX_SECONDS = 600.0
 _LATE = 0.1
 # Ten minutes in stereo at 48 kHz; 268 MB as float32.
 _MAX_SAMPLES = 1 << 26
-_RATES = (100, 1_000_000)
 # Full scale is 1; floating-point files far beyond are not sound.
 _MAX_LEVEL = 1e6
 # Subtypes of at most 16 bits.
@@ -42,16 +42,10 @@ _PAGE = 1 << 18
 _RESERVOIR = 1 << 15
 # Samples read at once from files whose length is unknown.
 _BLOCK = 1 << 16
-# Bytes after the ID3 tag of an MP3 file that contain the header of the first frame, and
-# the marks of a length in it.
-_MP3_HEADER = 4096
-_MP3_LENGTHS = (b"Xing", b"Info", b"VBRI")
-# Placeholders for the size of WAV files that encoders write to a pipe.
-_UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF)
-
-
-class BadAudioError(UserError):
-    """A recording that cannot be used; the message names the file and the reason."""
+# Channels cancel each other if their mean has less than this share of their power.
+_CANCELLED = 1e-3
+# Recordings whose channels do, for one message about all of them.
+_opposite: list[str] = []
 
 
 class Headers(NamedTuple):
@@ -115,7 +109,7 @@ def length(source: str | os.PathLike) -> Length:
     """
     if is_mp3_without_length(source):
         return _mp3_length(source)
-    with _opened(source) as file:
+    with decoders.opened(source) as file:
         is_unknown = _is_length_unknown(file)
         blocks = _blocks(file, "int16") if is_unknown else ()
         frames = sum(block.shape[0] for block in blocks) or file.frames
@@ -146,35 +140,6 @@ def _excerpt(
     return first, count
 
 
-@contextlib.contextmanager
-def _opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """Opens a recording; refuses absurd sample rates."""
-    try:
-        # As bytes, since names need not be UTF-8.
-        with soundfile.SoundFile(os.fsencode(source)) as file:
-            if not _RATES[0] <= (rate := file.samplerate) <= _RATES[1]:
-                raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")
-            yield file
-    except (soundfile.SoundFileError, RuntimeError, ValueError, OSError) as error:
-        raise _unreadable(source, error) from error
-
-
-def _unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
-    """Finds the reason why a recording cannot be read, from the library's error."""
-    name = str(source).encode(errors="backslashreplace").decode()
-    if os.path.isdir(source):
-        return BadAudioError(f"{name} is a folder")
-    if not os.path.isfile(source):
-        link = " (a broken link)" if os.path.islink(source) else ""
-        return BadAudioError(f"{name} does not exist{link}")
-    if os.path.getsize(source) == 0:
-        return BadAudioError(f"{name} is an empty file")
-    reason = str(error).rstrip(".").split(": ")[-1]
-    if "does not exist" in reason:  # libsndfile's MPEG reader, for other content
-        reason = "format not recognised"
-    return BadAudioError(f"{name} is not readable audio ({reason})")
-
-
 def _is_length_unknown(file: soundfile.SoundFile) -> bool:
     """True if the header has no length, as in FLAC that was written to a pipe."""
     return file.frames > MAX_SECONDS * file.samplerate * 1000 or not file.seekable()
@@ -194,7 +159,7 @@ def decode(
     """
     if is_mp3_without_length(source):
         return _decode_mp3(source, start, end)
-    with _opened(source) as file:
+    with decoders.opened(source) as file:
         rate = file.samplerate
         # Samples of at most 16 bits are read as integers: libsndfile's conversion to
         # floats gives the same values in four times the time.
@@ -209,12 +174,14 @@ def decode(
             if first:
                 file.seek(first - lead)
             samples = file.read(lead + expected, dtype=dtype, always_2d=True)[lead:]
-    if missing := missing_bytes(source):
-        raise BadAudioError(f"{source} is truncated: its last {missing} bytes are gone")
+        if missing := decoders.missing_bytes(file):
+            raise BadAudioError(
+                f"{source} is truncated: its last {missing} bytes are gone"
+            )
     frames = samples.shape[0]
     if frames < expected:
         raise BadAudioError(f"{source} is truncated: {frames} of {expected} samples")
-    return _mono(source, samples), rate
+    return mono(source, samples), rate
 
 
 def _lead(file: soundfile.SoundFile, first: int) -> int:
@@ -224,31 +191,40 @@ def _lead(file: soundfile.SoundFile, first: int) -> int:
     return _RESERVOIR if file.subtype.startswith("MPEG") else 0
 
 
-def _mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
-    """Averages the channels as float32; integers are scaled to [-1, 1]."""
+def mono(source: str | os.PathLike, samples: np.ndarray) -> np.ndarray:
+    """Averages the channels as float32; integers are scaled to [-1, 1].
+
+    If channels of opposite signs cancel each other, it returns the first loud one.
+    """
     frames, channels = samples.shape
     is_short = samples.dtype == np.int16
     if frames == 0:
         raise BadAudioError(f"{source} holds no samples")
     scale = np.float32(1 / 32768 if is_short else 1)
     if channels == 1:
-        mono = samples[:, 0]
+        mixed = samples[:, 0]
         if is_short:
-            mono = np.multiply(mono, scale, dtype=np.float32)
+            mixed = np.multiply(mixed, scale, dtype=np.float32)
     else:
         # NumPy's mean over a short axis takes ten times as long as a product.
         with np.errstate(all="ignore"):  # non-finite values are reported below
             share = np.full(channels, scale / channels, np.float32)
-            mono = samples.astype(np.float32, copy=False) @ share
+            wide = samples.astype(np.float32, copy=False)
+            mixed = wide @ share
+            power = np.vdot(wide, wide) * scale**2 / channels
+            if np.vdot(mixed, mixed) < _CANCELLED * power:
+                powers = np.square(wide).sum(0)
+                mixed = wide[:, (powers > powers.max() / 2).argmax()] * scale
+                _opposite.append(os.fspath(source))
     if not is_short:
-        peak = max(mono.max(), -mono.min())  # NaN if any sample is
+        peak = max(mixed.max(), -mixed.min())  # NaN if any sample is
         if not np.isfinite(peak):
             raise BadAudioError(f"{source} holds samples that are not finite numbers")
         if peak > _MAX_LEVEL:
             raise BadAudioError(
                 f"{source} holds samples of {peak:.0e} times full scale"
             )
-    return mono
+    return mixed
 
 
 def _blocks(file: soundfile.SoundFile, dtype: str) -> Iterator[np.ndarray]:
@@ -287,31 +263,20 @@ def _read_blocks(
 
 
 def is_mp3_without_length(source: str | os.PathLike) -> bool:
-    """True if ``source`` is an MP3 file without a length in its header.
+    """True if a file is MP3 without a length in its header, whatever its suffix.
 
     Encoders that write to a pipe leave it out. libsndfile then estimates the length
     from the first frames, and reads no further.
     """
-    if not os.fspath(source).lower().endswith(".mp3") or not os.path.isfile(source):
-        return False
-    with open(source, "rb") as file:
-        start = file.read(10)
-        if start[:3] == b"ID3" and len(start) == 10:
-            size = 0  # of the ID3v2 tag, in bytes of seven bits
-            for byte in start[6:]:
-                size = size << 7 | byte
-            file.seek(10 + size)
-            start = b""
-        head = start + file.read(_MP3_HEADER)
-    is_frame = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
-    return is_frame and not any(mark in head for mark in _MP3_LENGTHS)
+    content = decoders.content(source)
+    return len(content.starts) == len(content.streams) == 1
 
 
 def _mp3_length(source: str | os.PathLike) -> Length:
     try:
         info = miniaudio.mp3_get_file_info(os.fspath(source))
     except miniaudio.MiniaudioError as error:
-        raise _unreadable(source, error) from error
+        raise decoders.unreadable(source, error) from error
     return Length(info.sample_rate, info.num_frames, info.nchannels)
 
 
@@ -324,30 +289,9 @@ def _decode_mp3(
     try:
         decoded = next(miniaudio.mp3_stream_file(os.fspath(source), count, first), b"")
     except miniaudio.MiniaudioError as error:
-        raise _unreadable(source, error) from error
+        raise decoders.unreadable(source, error) from error
     samples = np.frombuffer(decoded, np.int16).reshape(-1, found.channels)
-    return _mono(source, samples), found.rate
-
-
-def missing_bytes(source: str | os.PathLike) -> int:
-    """Returns how many bytes of samples a WAV file lacks according to its header.
-
-    libsndfile reads the rest without an error.
-    """
-    with open(source, "rb") as file:
-        start = file.read(12)
-        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-            return 0
-        total = os.fstat(file.fileno()).st_size
-        while len(head := file.read(8)) == 8:
-            name, size = head[:4], struct.unpack("<I", head[4:])[0]
-            if name == b"data":
-                remaining = total - file.tell()
-                # The largest sizes are placeholders of streams too.
-                is_known = size not in _UNKNOWN_SIZES and size < 0x7FFFF000
-                return max(0, size - remaining) if is_known else 0
-            file.seek(size + size % 2, os.SEEK_CUR)
-    return 0
+    return mono(source, samples), found.rate
 
 
 def resample(
@@ -389,12 +333,27 @@ def num_threads() -> int:
     return min(32, os.cpu_count() or 1)
 
 
+def report_opposite() -> None:
+    """Logs once which recordings have channels that cancel each other."""
+    if names := sorted(set(_opposite)):
+        _opposite.clear()
+        more = f" and {len(names) - 3} more recordings" if len(names) > 3 else ""
+        _log.warning(
+            "channels of opposite sign cancel each other in %s%s; one channel is used "
+            "instead of their mean",
+            ", ".join(names[:3]),
+            more,
+        )
+
+
 def report_bad(bad: list[BadAudioError], skip: bool) -> None:
     """Logs unusable recordings if they are skipped, and refuses them otherwise."""
     if not bad:
         return
     shown = "; ".join(str(error) for error in bad[:5])
     more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+    if any(decoders.NEEDED in str(error) for error in bad):
+        more += f". {decoders.ADVICE}"
     if not skip:
         raise UserError(
             f"{len(bad)} recordings cannot be used: {shown}{more}; repair them or pass "

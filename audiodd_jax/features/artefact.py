@@ -15,6 +15,9 @@ from audiodd_jax.features import logmel, normalization
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import DAMAGE, load_npz
 
+# A longer axis of a waveform is that of the samples.
+_MOST_CHANNELS = 64
+
 
 class Artefact:
     """Base of what is used on new sounds: has ``features`` and ``normalization``."""
@@ -26,18 +29,39 @@ class Artefact:
         """Computes spectrograms of recordings, standardised as those of the file.
 
         Args:
-          waveform: ``[samples]`` or ``[b, samples]``, mono, in [-1, 1].
+          waveform: in [-1, 1]. ``[samples]``; ``[b, samples]``, if the last axis is
+            longer than 64; or else ``[samples, channels]``, as from ``soundfile.read``,
+            if the first axis is.
           sample_rate: sample rate in Hz.
+
+        Raises:
+          UserError: another shape, or values that are not finite.
         """
         config = self.features
         samples = logmel.frontend(config).samples
-        waveforms = np.atleast_2d(np.asarray(waveform, np.float32))
         rows = []
-        for row in waveforms:
+        for channels in _recordings(np.asarray(waveform, np.float32)):
+            row = audio.mono("the waveform", channels)
             row = audio.resample(row, sample_rate, config.sample_rate)
             rows.append(audio.fit(row, samples, config.align))
         log_mel = logmel.compute(np.stack(rows), config)
         return normalization.apply(log_mel, self.normalization)
+
+
+def _recordings(waveform: np.ndarray) -> list[np.ndarray]:
+    """Splits an array into recordings ``[samples, channels]``."""
+    match waveform.shape:
+        case (_,):
+            return [waveform[:, None]]
+        case (_, samples) if samples > _MOST_CHANNELS:
+            return [row[:, None] for row in waveform]
+        case (samples, _) if samples > _MOST_CHANNELS:
+            return [waveform]
+    raise UserError(
+        f"it is unclear what the axes of a waveform {list(waveform.shape)} are: give "
+        f"[samples], [recordings, samples] or [samples, channels], with more than "
+        f"{_MOST_CHANNELS} samples"
+    )
 
 
 @contextlib.contextmanager

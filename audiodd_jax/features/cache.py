@@ -15,6 +15,7 @@ import collections
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -29,12 +30,18 @@ from audiodd_jax.features import extraction, logmel, normalization
 from audiodd_jax.runtime import files
 from audiodd_jax.runtime.files import exclusive
 
+_log = logging.getLogger(__name__)
+
 # Raise it whenever the numbers of the same settings change.
 FORMAT = 4
 # Columns of the index that are those of the recordings.
 _COLUMNS = ("labels", "splits", "folds", "groups", "names")
 # Fraction of each noise recording that is used; the rest may belong to another split.
 _NOISE_SHARE = 0.8
+
+# Automatic clips are at most so much longer than the median: spectrograms have few
+# frames, of which a short clip in a long one would fill none.
+_MOST_MEDIANS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +152,7 @@ def _compute(
         processes = extraction.num_processes(work, data.processes)
         whole = extraction.Part(recordings.load, settings, store, readable)
         bad |= extraction.extract(whole, processes)
+        audio.report_opposite()
         bad = dict(sorted(bad.items()))
         audio.report_bad(list(bad.values()), data.skip_bad_files)
         rows = np.delete(np.arange(len(recordings)), list(bad))
@@ -224,6 +232,22 @@ def _write_noise(
         np.save(scratch / "noise.npy", values.astype(np.float16))
 
 
+def _length(seconds: np.ndarray) -> float:
+    """The 95th percentile, but no more than a few medians, which most clips fill."""
+    percentile = float(np.percentile(seconds, 95))
+    length = round(min(percentile, _MOST_MEDIANS * float(np.median(seconds))), 3)
+    if seconds.max() > 2 * length:
+        _log.warning(
+            "%d of %d clips are longer than clip_seconds=%g (up to %.4g s) and are cut "
+            "to it; --config.features.clip_seconds=N sets another length",
+            (seconds > length + 1e-3).sum(),
+            seconds.size,
+            length,
+            seconds.max(),
+        )
+    return length
+
+
 def _resolve(
     config: FeaturesConfig, seconds: np.ndarray, rates: np.ndarray
 ) -> FeaturesConfig:
@@ -233,7 +257,7 @@ def _resolve(
     if not rate:
         rate = collections.Counter(rates[is_readable].tolist()).most_common(1)[0][0]
     if not length:
-        length = round(float(np.percentile(seconds[is_readable], 95)), 3)
+        length = _length(seconds[is_readable])
     settings = dataclasses.replace(config, sample_rate=rate, clip_seconds=length)
     logmel.mel_filter_bank(settings)  # raises on bad settings before decoding
     return settings

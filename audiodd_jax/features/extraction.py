@@ -201,3 +201,4 @@ def fill_part_of_parent() -> None:
     tell = lambda **message: print(json.dumps(message), flush=True)
     part = pickle.load(sys.stdin.buffer)
     tell(bad=fill(part, lambda clips: tell(done=clips), threads=1))
+    audio.report_opposite()

@@ -1,0 +1,107 @@
+"""Finds out from its bytes, not its suffix, how the file of a recording is built.
+
+libsndfile reads what is left of a truncated Ogg file, and the first of joined files,
+without an error.
+"""
+
+import functools
+import mmap
+import os
+import re
+from typing import NamedTuple
+
+# Beginnings of files that only FFmpeg reads.
+_FOREIGN = {
+    rb"....ftyp": "M4A, MP4 or 3GP",
+    rb"\x1aE\xdf\xa3": "WebM or Matroska",
+    rb"#!AMR": "AMR",
+    rb"0&\xb2u": "WMA",
+    rb"\xff[\xf0\xf1\xf8\xf9]": "AAC",
+}
+_FIRST_PAGE = rb"OggS\0[\2\3\6\7]"
+_MP3_FRAME = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"
+# The first frame of a recording states the numbers of frames and of bytes.
+_MP3_LENGTH = _MP3_FRAME + rb".{10,35}?(?:VBRI|(?:Xing|Info)\0{3}([\0-\x0f])....(....))"
+# Longer than a frame, the end of which some encoders leave out of the number of bytes.
+_MP3_REST = 4096
+
+
+class Content(NamedTuple):
+    """How a file is built."""
+
+    starts: tuple[int, ...] = (0,)  # where joined recordings begin, in bytes
+    streams: frozenset[int] = frozenset()  # those that are MP3 without a stated length
+    is_cut: bool = False  # the end of a recording is missing
+    foreign: str = ""  # a format that only FFmpeg reads
+
+
+def examine(source: str | os.PathLike) -> Content:
+    """Returns how a file is built; raises OSError if it cannot be read."""
+    status = os.stat(source)
+    return _examine(os.fspath(source), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(256)  # many excerpts can come from one file
+def _examine(path: str, size: int, time: int) -> Content:
+    if not size:
+        return Content()
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        start = _after_tags(data, 0)
+        if re.match(_FIRST_PAGE, data[start : start + 6]):
+            return _ogg(data)
+        if data[start : start + 4] == b"fLaC":
+            found = re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)
+            return Content(tuple(match.start() for match in found) or (0,))
+        if re.match(_MP3_FRAME, data[start : start + 3]):
+            return _mp3(data, start)
+        for beginning, name in _FOREIGN.items():
+            if re.match(beginning, data[start : start + 8], re.DOTALL):
+                return Content(foreign=name)
+    return Content()
+
+
+def _after_tags(data: mmap.mmap, at: int) -> int:
+    """The first byte after ID3 tags; the sizes of those in front have 7-bit bytes."""
+    if data[at : at + 3] == b"TAG":
+        at += 128
+    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):
+        size = functools.reduce(lambda n, byte: n << 7 | byte, data[at + 6 : at + 10])
+        at += 10 + size
+        at = re.compile(rb"\0*").match(data, at).end()
+    return at
+
+
+def _ogg(data: mmap.mmap) -> Content:
+    """Pages, the last of which in each recording says that it is the last."""
+    starts, last, is_cut = [], 0, False
+    for match in (*re.finditer(_FIRST_PAGE, data, re.DOTALL), None):
+        start = match.start() if match else len(data)
+        last = data.rfind(b"OggS\0", 0, start)
+        if match and starts and last == starts[-1]:  # first page of a second stream
+            continue
+        if starts:
+            head = data[last : last + 27]
+            sizes = data[last + 27 : last + 27 + head[-1]]
+            end = last + 27 + head[-1] + sum(sizes)
+            is_cut |= len(head) < 27 or not head[5] & 4 or end > start
+        if match:
+            starts.append(start)
+    return Content(tuple(starts), is_cut=is_cut)
+
+
+def _mp3(data: mmap.mmap, start: int) -> Content:
+    """Frames of recordings, most of which begin with one that states their length."""
+    found = list(re.finditer(_MP3_LENGTH, data, re.DOTALL))
+    starts = [match.start() for match in found]
+    streams = [] if start in starts else [start]
+    for match, end in zip(found, (*starts, len(data))[1:], strict=True):
+        if match[1] and match[1][0] & 3 == 3:
+            rest = match.start() + int.from_bytes(match[2], "big")
+            rest = _after_tags(data, rest)
+            is_frame = re.match(_MP3_FRAME, data[rest : rest + 3])
+            if is_frame and end - rest > _MP3_REST:
+                streams.append(rest)
+    return Content(tuple(sorted((*starts, *streams))), frozenset(streams))
