@@ -15,8 +15,8 @@ import soundfile
 from audiodd_jax.data import containers
 from audiodd_jax.errors import UserError
 
-# Ends messages about files that need it; the advice is given once for all of them.
-NEEDED = "which FFmpeg decodes"
+# In messages about files that need it; the advice is given once for all of them.
+NEEDED = "is not readable audio without FFmpeg"
 ADVICE = (
     "FFmpeg, which decodes M4A, AAC, WebM, AMR and WMA, is not on the PATH: install it "
     "from https://ffmpeg.org, or convert such files: ffmpeg -i voice.m4a voice.wav"
@@ -67,7 +67,7 @@ def content(source: str | os.PathLike) -> containers.Content:
     except (OSError, ValueError) as error:
         raise unreadable(source, error) from error
     if built.foreign and not ffmpeg():
-        raise BadAudioError(f"{source} is {built.foreign} audio, {NEEDED}")
+        raise BadAudioError(f"{source} {NEEDED} ({built.foreign})")
     if built.is_cut:
         raise BadAudioError(f"{source} is truncated: the end of its stream is missing")
     return built

@@ -154,6 +154,27 @@ def test_normalize_applies_the_preprocessing_of_the_coreset(artefact):
     assert other.shape == (1, 8, 16, 1)
 
 
+def test_normalize_takes_channels_as_soundfile_reads_them(artefact):
+    rng = np.random.default_rng(1)
+    stereo = rng.uniform(-1, 1, (4000, 2)).astype(np.float32)
+    image = artefact.normalize(stereo, 8000)
+    assert image.shape == (1, 8, 16, 1)
+    mean = artefact.normalize(stereo.mean(1), 8000)
+    np.testing.assert_allclose(image, mean, atol=1e-4)
+    wired = artefact.normalize(np.stack([stereo[:, 0], -stereo[:, 0]], 1), 8000)
+    one = artefact.normalize(stereo[:, 0], 8000)
+    np.testing.assert_allclose(wired, one, atol=1e-4)
+    many = artefact.normalize(rng.uniform(-1, 1, (4000, 16)).astype(np.float32), 8000)
+    assert many.shape == (1, 8, 16, 1)
+    assert artefact.normalize(stereo.T, 8000).shape == (2, 8, 16, 1)
+
+
+@pytest.mark.parametrize("shape", [(), (20, 2), (2, 20), (2, 1000, 2), (64, 64)])
+def test_normalize_refuses_unclear_axes(artefact, shape):
+    with pytest.raises(UserError, match="unclear what the axes"):
+        artefact.normalize(np.zeros(shape, np.float32), 8000)
+
+
 @pytest.mark.parametrize("factor", [1, 2])
 def test_every_spectrogram_has_a_sound(artefact, factor):
     metadata = {

@@ -51,6 +51,24 @@ def test_values_are_those_of_each_file(sound_folder, tmp_path):
         assert found.seconds[i] == pytest.approx(soundfile.info(path).duration)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([1.0] * 40, 1.0),
+        ([1.0] * 98 + [3.0] * 2, 1.0),
+        (list(np.arange(1, 101) / 10), 9.505),  # the 95th percentile
+        ([1.0] * 40 + [480.0] * 4, 8.0),
+        ([0.5] * 20 + [2.0] * 21 + [500.0] * 19, 16.0),
+    ],
+)
+def test_automatic_clips_follow_most_clips(lengths, expected, caplog):
+    seconds = np.array(lengths, np.float32)
+    assert cache._length(seconds) == pytest.approx(expected)
+    longer = int((seconds > expected + 1e-3).sum())
+    is_far = max(lengths) > 2 * expected
+    assert (f"{longer} of {len(lengths)} clips are longer" in caplog.text) == is_far
+
+
 def test_a_second_call_reads_what_the_first_wrote(sound_folder, tmp_path, computations):
     first = checks.prepare(settings(sound_folder), tmp_path / "cache")
     second = checks.prepare(settings(sound_folder), tmp_path / "cache")
