@@ -57,7 +57,7 @@ class Headers(NamedTuple):
 
 
 class Length(NamedTuple):
-    """What a recording's header says, or else its content."""
+    """Size of a recording, from its header or else its content."""
 
     rate: int  # Hz
     frames: int  # samples of each channel
@@ -102,7 +102,7 @@ def headers(
 
 
 def length(source: str | os.PathLike) -> Length:
-    """Returns the length of a recording, however long, from its header if it is there.
+    """Returns the length of a recording, from its header if it states one.
 
     Raises:
       BadAudioError: missing, empty, or not audio.

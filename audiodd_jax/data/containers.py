@@ -64,7 +64,7 @@ def _examine(path: str, size: int, time: int) -> Content:
 
 
 def _after_tags(data: mmap.mmap, at: int) -> int:
-    """The first byte after ID3 tags; the sizes of those in front have 7-bit bytes."""
+    """The first byte after ID3 tags; ID3v2 has sizes with bytes of seven bits."""
     if data[at : at + 3] == b"TAG":
         at += 128
     while data[at : at + 3] == b"ID3" and at + 10 <= len(data):

@@ -26,8 +26,8 @@ _MOST_SECONDS, _TIMEOUT = 3600, 300
 _MOST_SAMPLES = _MOST_SECONDS * 48_000
 _TOO_LONG = "it joins recordings that are too long"
 _RATES = (100, 1_000_000)
-# Sizes of samples that are larger than the file, in the log of libsndfile, and the
-# smallest of those that encoders write to a pipe, which do not know it.
+# Sizes of samples that are larger than the file, in the log of libsndfile. Encoders
+# write sizes from 0x7FFFF000 to a pipe: they do not know the size.
 _SIZES = r"(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)"
 _UNKNOWN_SIZE = 0x7FFFF000
 # What a recording that cannot be read raises.
