@@ -18,6 +18,8 @@ _FOREIGN = {
     rb"0&\xb2u": "WMA",
     rb"\xff[\xf0\xf1\xf8\xf9]": "AAC",
 }
+# Beginnings of the other files that libsndfile reads.
+_OTHERS = rb"RIF[FX]|RF64|FORM|caff|riff|\.snd|dns\.|NIST|Crea"
 _FIRST_PAGE = rb"OggS\0[\2\3\6\7]"
 _MP3_FRAME = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"
 # The first frame of a recording states the numbers of frames and of bytes.
@@ -55,11 +57,16 @@ def _examine(path: str, size: int, time: int) -> Content:
         if data[start : start + 4] == b"fLaC":
             found = re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)
             return Content(tuple(match.start() for match in found) or (0,))
-        if re.match(_MP3_FRAME, data[start : start + 3]):
-            return _mp3(data, start)
         for beginning, name in _FOREIGN.items():
             if re.match(beginning, data[start : start + 8], re.DOTALL):
                 return Content(foreign=name)
+        # MP3 can begin within a frame; then libsndfile trusts the suffix.
+        is_mp3 = path.lower().endswith(".mp3") and not re.match(
+            _OTHERS, data[start : start + 4]
+        )
+        frame = re.compile(_MP3_FRAME).search(data, start, start + _MP3_REST)
+        if frame and (is_mp3 or frame.start() == start):
+            return _mp3(data, frame.start())
     return Content()
 
 

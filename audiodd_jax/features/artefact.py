@@ -44,6 +44,7 @@ class Artefact:
             row = audio.mono("the waveform", channels)
             row = audio.resample(row, sample_rate, config.sample_rate)
             rows.append(audio.fit(row, samples, config.align))
+        audio.report_opposite()
         log_mel = logmel.compute(np.stack(rows), config)
         return normalization.apply(log_mel, self.normalization)
 

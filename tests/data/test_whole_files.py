@@ -103,6 +103,14 @@ def test_joined_mp3_with_tags_and_without_lengths(tmp_path, tags):
         assert np.abs(tail).mean() > 0.03
 
 
+def test_an_mp3_that_begins_within_a_frame_is_read_to_its_end(tmp_path):
+    quiet = np.concatenate([sound(2), 0.01 * sound(4, 1)])
+    data = encoded("MP3", samples=quiet, bitrate_mode="VARIABLE", compression_level=0.2)
+    for first in (10, 500):
+        waveform, _ = audio.decode(written(tmp_path / "x.mp3", data[first:]))
+        assert waveform.size / RATE == pytest.approx(6, abs=0.2)
+
+
 def test_the_suffix_does_not_count(tmp_path):
     quiet = np.concatenate([sound(2), np.zeros(4 * RATE, np.float32)])
     data = without_length(
