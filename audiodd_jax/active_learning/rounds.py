@@ -100,6 +100,9 @@ def label_rounds(
     counted = len(data.validation.labels) if settings.count_validation else 0
     pool = len(data.train.labels)
     counts = plan(settings, data.num_train, data.num_classes, pool, counted)
+    first = clips_in(settings.budgets[0], data.num_train, data.num_classes)
+    # A seed set smaller than all budgets is a round before theirs.
+    before = int(counts[0] + counted < first)
     key = jax.random.key(config.seed)
     state = _first_state(key, counts[0], settings, data, compiled)
     log = RunLog(run)
@@ -120,6 +123,8 @@ def label_rounds(
             if run:
                 path = run.path / "networks.npz"
                 networks_file.save(path, fitted.networks, data, config.model)
+            name = f"round {done + 1 - before} of {len(counts) - before}"
+            row["round"] = name if done >= before else "seed set"
             row["counted"] = row["labelled"] + counted
             row["fraction"] = row["counted"] / data.num_train
             began = time.perf_counter()
@@ -134,9 +139,8 @@ def label_rounds(
             state = state._replace(round=state.round + 1, network=network)
             done += 1
             _log.info(
-                "round %d of %d: %s clips, test %s %.1f %%",
-                done,
-                len(counts),
+                "%s: %s clips, test %s %.1f %%",
+                row["round"],
                 f"{row['labelled']:,}",
                 data.metric,
                 100 * row["test_accuracy"],

@@ -285,11 +285,12 @@ def _write(
 def _show(result: dict[str, Any], path: Path) -> None:
     """Prints the rounds of one run, and the paths of its files."""
     metric = f"test {tables.metric_of([result])}"
-    print(f"labelled   of train   {metric}      s")
+    print(f"{'':14}labelled   of train   {metric}      s")
     for row in result["rounds"]:
         seconds = row["training_seconds"] + row["scoring_seconds"]
         print(
-            f"{row['labelled']:8,}   {100 * row['fraction']:6.2f} %   "
+            f"{row.get('round', ''):14}{row['labelled']:8,}   "
+            f"{100 * row['fraction']:6.2f} %   "
             f"{100 * row['test_accuracy']:{len(metric) - 2}.1f} % {seconds:6.0f}"
         )
     print()

@@ -231,12 +231,14 @@ def _show(result: dict[str, Any], path: Path) -> None:
     rows = [
         ("coreset", f"{result['num_samples']} spectrograms{packed}, "
          f"{result['samples_per_class']} per class: "
-         f"{percent(result['fraction_of_train'])} of {result['num_train']:,} clips"),
+         f"{percent(result['fraction_of_train'])} of the {result['num_train']:,} clips "
+         "in the training split"),
         ("labels", cards.labels_in_words(result)),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
         (f"test {metric}, {'distilled' if is_distilled else 'selected clips'}",
          f"{100 * result['test_accuracy']:.1f} "
-         f"± {100 * result['test_accuracy_std']:.1f} %"),
+         f"± {100 * result['test_accuracy_std']:.1f} % over "
+         f"{len(result['test_accuracies'])} draws of networks, on one split"),
         (f"test {metric}, {cards.initial_in_words(result)}",
          f"{100 * result['start_test_accuracy']:.1f} % (the {baseline})"),
         ("macro F1", macro_f1),

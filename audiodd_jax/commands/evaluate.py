@@ -293,9 +293,12 @@ def _show(rows: Sequence[Row], coreset: Coreset, each: str, out: Path | None) ->
     lines = [("coreset", f"{size}, {len(coreset.class_names)} classes")]
     if len(rows) == 1:
         scores = rows[0].scores
-        count = len(scores.accuracies)
+        count, split = len(scores.accuracies), " on one split" * (each == "seed")
         lines += [
-            ("protocol", f"{scores.protocol}, {count} {each}{'s' * (count > 1)}"),
+            (
+                "protocol",
+                f"{scores.protocol}, {count} {each}{'s' * (count > 1)}{split}",
+            ),
             (f"test {scores.metric}", str(scores)),
             (f"all {each}s", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
         ]

@@ -9,6 +9,7 @@ from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import start
 from audiodd_jax.config import Config, fields
 from audiodd_jax.data import datasets, splits, tags
+from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.data.splits import SplitIndices
 from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.cache import FeatureSet
@@ -47,6 +48,8 @@ def _rows(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, 
         tagged = f"{counts.mean():.2f} per clip, at most {counts.max()}"
         if untagged := int((counts == 0).sum()):
             tagged += f"; {untagged:,} clips have none"
+    is_drawn = not (clips.splits[parts.validation] == VALIDATION).any()
+    train = parts.train.size + parts.validation.size * is_drawn
     tests = f"; test fold {clips.folds[parts.test[0]]}" if folds.size else ""
     rows = [
         ("dataset", f"{entry.title}, {clips.version}"),
@@ -56,6 +59,7 @@ def _rows(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, 
         ("tags", tagged),
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
+        ("training split", f"{train:,} clips"),
         ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
         ("noise", "" if clips.noise is None else f"{len(clips.noise)} pieces"),
         ("skipped", f"{len(clips.skipped)}"),

@@ -211,7 +211,7 @@ def _show(trained: Trained, workdir: Path) -> None:
         ("network", f"{result['model']}, {result['parameters']:,} parameters"),
         ("trained on", f"{result['learns_from']}: {result['num_samples']:,} "
          f"spectrograms, {percent(result['fraction_of_train'])} of "
-         f"{result['num_train']:,} clips"),
+         f"the {result['num_train']:,} clips in the training split"),
         (f"test {scores.metric}", f"{scores}{interval}"),
         ("each seed", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
         ("macro F1", f"{result['macro_f1']:.3f}"),

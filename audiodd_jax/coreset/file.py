@@ -79,16 +79,17 @@ class Coreset(Artefact):
     def classes(self) -> Int[np.ndarray, " s"]:
         """The class or tag that each image was made for, whatever its learnt label.
 
-        Earlier versions did not record it, but wrote all images of a class one after
-        another. Where some were taken out, the largest value of the label decides.
+        Earlier versions did not record it, but wrote the images in class order. If
+        images are missing, the largest value of a label decides.
         """
         count, num_classes = self.labels.shape
         if self.made_for is not None and len(self.made_for) == count:
             return self.made_for
         settings = self.metadata.get("settings", {}).get("coreset", {})
-        if settings.get("samples_per_class", 0) * num_classes == count:
-            return np.arange(count) // settings["samples_per_class"]
-        return self.labels.argmax(1)
+        per_class = settings.get("samples_per_class", 0)
+        if per_class * num_classes != count:
+            return self.labels.argmax(1)
+        return np.arange(count) // per_class
 
     @property
     def unpacked_classes(self) -> Int[np.ndarray, " k"]:

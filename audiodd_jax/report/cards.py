@@ -56,8 +56,8 @@ def labels_in_words(result: dict[str, Any]) -> str:
     used, total, pseudo = labels["used"], result["num_train"], labels["pseudo"]
     others = f"; {pseudo:,} other clips with labels by the teacher" if pseudo else ""
     return (
-        f"{used:,} of {total:,} training clips ({100 * used / total:.1f} %), "
-        f"chosen {labels['chosen']}{others}"
+        f"{used:,} of {total:,} clips in the training split "
+        f"({100 * used / total:.1f} %), chosen {labels['chosen']}{others}"
     )
 
 
@@ -149,7 +149,7 @@ def folds(result: dict[str, Any]) -> str:
     by_fold = [
         {
             "test fold": str(row["fold"]),
-            "training clips": f"{row['num_train']:,}",
+            "training split": f"{row['num_train']:,} clips",
             "distilled (%)": percent(row["test_accuracy"]),
             "initial (%)": percent(row["start_test_accuracy"]),
         }
@@ -176,7 +176,7 @@ def training(
     settings |= {name: value for name, value in augment.items() if value}
     share = lambda value: "none" if value is None else f"{100 * value:.1f}"
     interval = result["test_accuracy_interval95"]
-    half_width = "one seed" if interval is None else f"± {100 * interval:.1f} %"
+    half_width = "too few seeds" if interval is None else f"± {100 * interval:.1f} %"
     seeds = ", ".join(f"{100 * a:.1f} %" for a in result["test_accuracies"])
     scores = Table(
         ("", "on the test split"),
@@ -213,6 +213,7 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
     metric = tables.metric_of([result])
     rounds = [
         {
+            "round": row.get("round", ""),
             "labelled": f"{row['labelled']:,}",
             "share of train": f"{100 * row['fraction']:.1f} %",
             f"test {metric} (%)": mean_std([row["test_accuracy"]]),
@@ -229,7 +230,7 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
         result,
         config=config,
         metric=metric,
-        rounds=tables.markdown(tables.from_records(rounds)),
+        rounds=tables.markdown(tables.from_records(rounds).without_empty_columns()),
     )
 
 

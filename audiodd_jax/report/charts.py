@@ -66,7 +66,7 @@ class Chart(NamedTuple):
 
 
 def draw(groups: Sequence[Group]) -> list[Chart]:
-    """Returns the charts of a dataset's groups, without those that have no points."""
+    """Returns the charts of a dataset's groups, without those of a single point."""
     by_bytes, by_labels, by_steps = [], [], []
     for group in groups:
         series = Series(group.number, f"{group.name}, {group.first.learner}", ())
@@ -93,7 +93,7 @@ def draw(groups: Sequence[Group]) -> list[Chart]:
     return [
         chart(f"{groups[0].dataset}: {metric} {name}", x_label, y_label, series, note)
         for name, x_label, y_label, series, note in made
-        if series
+        if sum(len(run.points) for run in series) > 1
     ]
 
 

@@ -146,10 +146,7 @@ def draw(
     result: dict[str, Any],
     folder: Path,
 ) -> None:
-    """Draws the metrics over steps, and the coreset next to its initial state.
-
-    ``classes`` are those that the spectrograms were made for.
-    """
+    """Draws the metrics over steps, and a coreset of some classes before and after."""
     folder.mkdir(exist_ok=True)
     method, per_class = result["method"], result["samples_per_class"]
     title = f"{data.name}, {method}, {per_class} per class"

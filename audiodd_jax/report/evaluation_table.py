@@ -139,10 +139,13 @@ def write(rows: Sequence[Row], class_names: tuple[str, ...], out: Path) -> None:
         figures.by_class(row.scores, class_names, title, out / name)
         pictures.append(f"![{title}]({name})")
     by_class = tables.markdown(Table(head, list(zip(*columns, strict=True))))
+    over = "seeds, which draw networks and random clips from one split of the data"
+    if not rows[0].scores.is_detailed:
+        over = "folds, each the test fold once"
     parts = [
         "# Evaluation",
         f"{rows[0].scores.metric.capitalize()} on the test split, mean ± standard "
-        "deviation over seeds.",
+        f"deviation over {over}.",
         render(rows),
         *summary(rows),
         *([by_class, *pictures] if pictures else []),

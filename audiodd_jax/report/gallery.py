@@ -175,10 +175,7 @@ def _cards(
     real: tuple[Sounds, Int[np.ndarray, "s *c"], Float[np.ndarray, " s"]] | None,
     coreset: Coreset,
 ) -> list[list[Side]]:
-    """Returns the sides of each card, all on the same scale in dB.
-
-    ``titles`` are the classes that the spectrograms were made for.
-    """
+    """Returns the sides of each card, titled by class, all on the same scale in dB."""
     shown = [sounds.log_mel[: len(labels)]]
     if real:
         shown.append(real[0].log_mel)

@@ -38,7 +38,8 @@ from audiodd_jax.version import __version__
 # Most coresets in the summary.
 _SENTENCES = 8
 _NOTE = (
-    "Scores are on the test split: mean ± sample standard deviation over seeds. "
+    "Scores are on the test split: mean ± sample standard deviation over seeds, which "
+    "draw clips and networks from one split of the data. "
     "Bytes count images and labels as 32-bit numbers; they are compared with the "
     "recordings as 16-bit mono audio."
 )
@@ -149,7 +150,8 @@ def _sentence(group: Group) -> str:
     warnings = {cards.warning(run.result) for run in group.runs} - {""}
     return (
         f"{group.dataset}, {group.name}: {group.first.examples} spectrograms, "
-        f"{100 * result['fraction_of_train']:.2f} % of {result['num_train']:,} clips, "
+        f"{100 * result['fraction_of_train']:.2f} % of the {result['num_train']:,} "
+        "clips in the training split, "
         f"{group.num_bytes:,} bytes (1/{ratio:.3g} of the raw audio). "
         f"Test {group.first.metric} by {group.first.learner} "
         f"{mean_std(group.accuracies)} % over {count} seed{'s' * (count > 1)}{real}"

@@ -89,6 +89,9 @@ def strip(rounds):
 def test_every_function_labels_new_clips_up_to_the_budgets(name):
     found = learn(settings(active__acquisition=name))
     assert [row["labelled"] for row in found.rounds] == [3, 6, 12]
+    # Two budgets are two rounds, after the seed set.
+    named = [row["round"] for row in found.rounds]
+    assert named == ["seed set", "round 1 of 2", "round 2 of 2"]
     assert len(set(found.labelled.tolist())) == 12
     labels = np.asarray(prepared().train.labels)
     for row in found.rounds:

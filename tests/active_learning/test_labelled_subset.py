@@ -107,7 +107,10 @@ def test_labels_of_other_clips_change_no_file(
     assert labels["chosen"] == "by the run bald at 4/class"
     assert seen["result.json"]["num_train"] == data.num_train
     card = (places[0] / "README.md").read_text()
-    assert "Labels used: 40 of 2,000 training clips (2.0 %), chosen by" in card
+    assert (
+        "Labels used: 40 of 2,000 clips in the training split (2.0 %), chosen by"
+        in card
+    )
     # The shared files name no local folder.
     metadata = audiodd_jax.load_coreset(places[0] / "coreset.npz").metadata
     assert metadata["settings"]["labels"]["run"] == "bald"

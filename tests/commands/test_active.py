@@ -75,7 +75,7 @@ def test_labelled_clips_train_and_distil(tmp_path, capsys):
     distill = ["distill", "--dataset=tones", *TINY, "--samples_per_class=1"]
     place = f"--workdir={tmp_path / 'bought'}"
     main.main([*distill, f"--labelled={run}@2/class", place])
-    assert "20 of 2,000 training clips (1.0 %), chosen by" in capsys.readouterr().out
+    assert "20 of 2,000 clips in the training split (1.0 %)" in capsys.readouterr().out
     sentence = fails(capsys, *distill, f"--labelled={run}", place)
     assert "RUN@20%" in sentence
     other = f"--workdir={tmp_path / 'other'}"

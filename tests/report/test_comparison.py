@@ -134,6 +134,7 @@ def test_a_damaged_evaluation_is_named(tmp_path, text):
 
 def test_charts_are_those_that_have_points(tmp_path, compared):
     distillation(tmp_path / "both" / "coreset")
+    distillation(tmp_path / "both" / "other", method="random", bytes=1600, steps=0)
     active(tmp_path / "both" / "active")
     active(tmp_path / "one" / "active")
     by_bytes, by_labels, by_steps = charts.draw(compared(tmp_path / "both"))
@@ -142,12 +143,17 @@ def test_charts_are_those_that_have_points(tmp_path, compared):
         "tones: accuracy against labels",
         "tones: accuracy during distillation",
     ]
-    assert [mark.number for mark in by_bytes.marks] == [1]
-    assert by_bytes.marks[0].start[1] > by_bytes.marks[0].points[0][1]
-    assert [len(mark.points) for mark in by_labels.marks] == [1, 2]
+    assert [mark.number for mark in by_bytes.marks] == [1, 2]
+    assert by_bytes.marks[1].start[1] > by_bytes.marks[1].points[0][1]
+    assert [len(mark.points) for mark in by_labels.marks] == [1, 1, 2]
     (alone,) = charts.draw(compared(tmp_path / "one"))
     assert (alone.title, alone.note) == ("tones: accuracy against labels", "")
     assert charts.draw([]) == []
+    # A single coreset is a single point, but has a curve.
+    distillation(tmp_path / "coreset")
+    (group,) = compared(tmp_path / "coreset")
+    (alone,) = charts.draw([group])
+    assert alone.title == "tones: accuracy during distillation"
 
 
 def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path, compared):
@@ -155,4 +161,4 @@ def test_a_choice_of_clips_has_no_start_and_no_steps(tmp_path, compared):
     (tmp_path / "x" / "metrics.jsonl").write_text("")
     (group,) = compared(tmp_path)
     assert group.start is None
-    assert len(charts.draw([group])) == 2
+    assert charts.draw([group]) == []

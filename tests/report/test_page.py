@@ -168,7 +168,6 @@ def test_missing_results_have_no_panel():
     assert [text for level, text in some.headings if level == 2] == [
         "Summary",
         "Runs side by side",
-        "Charts",
         "Glossary",
     ]
     assert len(some.of("figure")) == 1

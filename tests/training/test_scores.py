@@ -38,6 +38,7 @@ def test_the_interval_is_that_of_students_t():
     found = Evaluation("krr", (1.0, 2.0, 3.0)).interval
     assert found == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
     assert math.isnan(Evaluation("krr", (1.0,)).interval)
+    assert math.isnan(Evaluation("krr", (0.9, 0.95)).interval)
 
 
 def test_evaluation_over_seeds_and_its_summary():
