@@ -74,6 +74,10 @@ class DataConfig:
       split_seed: seed of the random splits.
       skip_bad_files: leave out files that cannot be decoded, instead of refusing them.
       allow_partial: accept an incomplete published dataset.
+      tags: ``overlapping``: segments of a recording that overlap have the tags of each
+        other; empty: such segments are refused.
+      background: length in seconds of windows that no segment covers, which become the
+        class ``background``; 0: none.
       processes: worker processes for decoding and features; 0: chosen by the amount of
         work.
       storage: where training features are kept: ``device``, ``host`` (batches are
@@ -91,6 +95,8 @@ class DataConfig:
     split_seed: int = setting(0, NOT_NEGATIVE)
     skip_bad_files: bool = False
     allow_partial: bool = False
+    tags: str = setting("", one_of("", "overlapping"))
+    background: float = setting(0.0, NOT_NEGATIVE)
     processes: int = setting(0, NOT_NEGATIVE)
     storage: str = setting("auto", one_of("auto", "device", "host"))
     cache_dir: str = ""

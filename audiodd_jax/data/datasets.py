@@ -169,4 +169,9 @@ def open_source(config: DataConfig) -> "Source":
         raise UserError(
             f"{config.name} has no variant {config.variant!r}; its variants: {variants}"
         )
+    if (config.tags or config.background) and config.name != "folder":
+        raise UserError(
+            "--config.data.tags and --config.data.background are for segments of "
+            f"--dataset=folder, and {config.name} has none"
+        )
     return importlib.import_module(entry.module).open_source(config)

@@ -20,6 +20,7 @@ from audiodd_jax.data import (
     datasets,
     parquet,
     recordings,
+    segments,
     tables,
     tagged_layouts,
     tree,
@@ -40,10 +41,13 @@ def open_source(config: DataConfig) -> Source:
     """
     root, left_out = Path(expanded(config.data_dir)), tree.LeftOut()
     listing = _listing(root, left_out, datasets.cache_root(config))
+    listing = _of_segments(listing, config)
     clips = _checked(listing.clips, root)
     class_names = listing.class_names or tuple(
         sorted({label for clip in clips for label in clip.labels})
     )
+    if config.background and segments.BACKGROUND not in class_names:
+        class_names = (*class_names, segments.BACKGROUND)
     if len(class_names) < 2:
         raise UserError(
             f"{root} holds {len(class_names)} classes of sounds; at least two are "
@@ -56,23 +60,44 @@ def open_source(config: DataConfig) -> Source:
         )
 
     def read() -> Recordings:
+        found = _grouped(clips)
+        if config.background:
+            found += segments.background(found, config.background)
         return recordings.index(
-            _grouped(clips), class_names, listing.has_tags, left_out=left_out.rows()
+            found, class_names, listing.has_tags, left_out=left_out.rows()
         )
 
-    paths = [clip.path for clip in clips]
+    paths = dict.fromkeys(clip.path for clip in clips)
     files = [path.resolve() if path.exists() else path.absolute() for path in paths]
     # A table may name files anywhere.
     base = Path("/") if listing.tables else root
     entry = datasets.lookup("folder")
+    marks = [recordings.fingerprint_files([*files, *listing.tables], base)]
+    marks += [config.tags] if config.tags else []
+    marks += [f"background{config.background!r}"] if config.background else []
     return Source(
         name="folder",
         version=entry.version,
         licence=entry.licence,
-        fingerprint=recordings.fingerprint_files([*files, *listing.tables], base),
+        fingerprint="-".join(marks),
         read=read,
         has_tags=listing.has_tags,
     )
+
+
+def _of_segments(listing: Listing, config: DataConfig) -> Listing:
+    """Follows the settings of segments, which need some."""
+    if not any(clip.seconds for clip in listing.clips):
+        if config.tags or config.background:
+            raise UserError(
+                "--config.data.tags and --config.data.background need segments: a "
+                "table with columns start and end, or label files beside recordings"
+            )
+        return listing
+    if listing.has_tags and not config.tags:
+        return listing  # rows of tags are complete
+    clips = segments.with_overlaps(listing.clips, bool(config.tags))
+    return listing._replace(clips=clips, has_tags=bool(config.tags))
 
 
 def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
@@ -98,15 +123,15 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
             f"--data_dir={root.absolute()} is neither a folder nor a CSV; give a "
             "folder of class_name/*.wav, or a CSV with the columns path and label"
         )
-    files = {folder: tree.metadata(folder) for folder in folders}
-    read = {
-        folder: tables.read_any(file, folders[folder])
-        for folder, file in files.items()
-        if file
-    }
-    listing = _of_rows(
-        list(itertools.chain(*read.values())), list(filter(None, files.values())), ()
-    )
+    read, files = {}, []
+    for folder, place in folders.items():
+        if file := tree.metadata(folder):
+            read[folder] = tables.read_any(file, place)
+            files.append(file)
+        elif rows := segments.beside(folder, place, left_out):
+            read[folder] = rows
+            files += dict.fromkeys(row.table for row in rows)
+    listing = _of_rows(list(itertools.chain(*read.values())), files, ())
     of_tables, clips = iter(listing.clips), []
     for folder, place in folders.items():
         if folder in read:
@@ -188,10 +213,11 @@ def _sound(row: Row) -> Path:
 
 
 def _checked(clips: list[Clip], root: Path) -> list[Clip]:
-    """Keeps each file once, counts folds from 1, and refuses contradictions."""
-    by_path: dict[str, Clip] = {}
+    """Keeps each clip once, counts folds from 1, and refuses contradictions."""
+    by_path: dict[tuple[str, float, float], Clip] = {}
     for clip in clips:
-        first = by_path.setdefault(os.path.normpath(clip.path), clip)
+        key = (os.path.normpath(clip.path), clip.start, clip.seconds)
+        first = by_path.setdefault(key, clip)
         for name in ("labels", "split", "fold", "group"):
             value, again = getattr(first, name), getattr(clip, name)
             if value == again:
@@ -220,7 +246,11 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
             path = path.relative_to(base)
         fold = clip.fold + 1 if has_zero else clip.fold
         name = clip.name or tables.printable(str(path))
-        result.append(clip._replace(name=name, fold=fold))
+        clip = clip._replace(name=name, fold=fold)
+        if clip.seconds:
+            # Random splits do not divide a recording.
+            clip = segments.named(clip._replace(group=clip.group or name), name)
+        result.append(clip)
     return result
 
 
@@ -235,7 +265,8 @@ def _grouped(clips: Sequence[Clip]) -> list[Clip]:
         return group
 
     for same in _identical([clip.path for clip in clips]):
-        if any(clips[i].labels != clips[same[0]].labels for i in same):
+        spans = {clips[i].span: clips[i].labels for i in same}
+        if any(clips[i].labels != spans[clips[i].span] for i in same):
             _log.warning(
                 "%d recordings have the same content and different labels: %s",
                 len(same),
@@ -254,16 +285,18 @@ def _grouped(clips: Sequence[Clip]) -> list[Clip]:
 
 
 def _identical(paths: Sequence[Path]) -> list[list[int]]:
-    """Returns the indices of files with identical content, for each such content."""
-    by_size = collections.defaultdict(list)
+    """Returns the indices of different files with identical content, by content."""
+    rows, by_size = collections.defaultdict(list), collections.defaultdict(list)
     for i, path in enumerate(paths):
+        rows[path].append(i)  # a file's segments
+    for path in rows:
         if path.is_file():
-            by_size[path.stat().st_size].append(i)
-    candidates = [i for same in by_size.values() if len(same) > 1 for i in same]
+            by_size[path.stat().st_size].append(path)
+    candidates = [path for same in by_size.values() if len(same) > 1 for path in same]
 
-    def digest(index: int) -> bytes:
+    def digest(path: Path) -> bytes:
         try:
-            with paths[index].open("rb") as file:
+            with path.open("rb") as file:
                 return hashlib.file_digest(file, "blake2b").digest()
         except OSError:
             return b""  # decoding names the error
@@ -271,7 +304,8 @@ def _identical(paths: Sequence[Path]) -> list[list[int]]:
     with ThreadPoolExecutor(audio.num_threads()) as pool:
         digests = list(pool.map(digest, candidates))
     by_content = collections.defaultdict(list)
-    for i, content in zip(candidates, digests, strict=True):
+    for path, content in zip(candidates, digests, strict=True):
         if content:
-            by_content[content].append(i)
-    return [same for same in by_content.values() if len(same) > 1]
+            by_content[content].append(rows[path])
+    groups = [same for same in by_content.values() if len(same) > 1]
+    return [list(itertools.chain(*same)) for same in groups]

@@ -124,7 +124,14 @@ def assign(
     )
     for name in (TRAIN, TEST):
         if not getattr(result, name).size:
-            raise UserError(f"no clip is left for the {name} split")
+            advice = ""
+            if groups.all():  # such as segments of one recording
+                advice = (
+                    ": a random split keeps the clips of a speaker and the segments "
+                    f"of a recording together, here {np.unique(groups).size} in all; "
+                    "add a column split, fold or group"
+                )
+            raise UserError(f"no clip is left for the {name} split{advice}")
     _warn(result, labels, groups)
     return result
 

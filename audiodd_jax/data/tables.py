@@ -12,6 +12,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,12 @@ ALIASES = {
     "split": ("subset", "partition"),
     "fold": (),
     "group": ("speaker", "speaker_id"),
+    "start": (
+        *("onset", "begin", "start_time", "begin_time", "start_seconds"),
+        *("begin_time_(s)", "start_(s)"),
+    ),
+    "end": (*("offset", "stop", "end_time", "end_seconds", "end_time_(s)", "end_(s)"),),
+    "duration": (),
 }
 # Names of columns of tags, which are read if there is no other column of labels.
 _PLURAL = ("labels", "tags")
@@ -115,16 +122,54 @@ class Row:
 
     def clip(self, path: Path, labels: tuple[str, ...]) -> Clip:
         """The clip of a sound file with the row's split, fold and group."""
-        return Clip(path, labels, self.name, self.split, self.fold, self["group"])
+        start, seconds = self.span
+        return Clip(
+            *(path, labels, self.name, self.split, self.fold, self["group"]),
+            start=start,
+            seconds=seconds,
+            row=self.where,
+        )
+
+    @property
+    def where(self) -> str:
+        """The table and row, in words."""
+        return f"{self.table}, {self.unit} {self.line}"
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The start and length of a segment in seconds; (0, 0) is a whole recording."""
+        start, end, duration = map(self._seconds, ("start", "end", "duration"))
+        if start is None and end is None:
+            return 0.0, 0.0
+        if start is not None and end is None and duration is not None:
+            end = start + duration
+        if start is None or end is None:
+            raise self.error("a segment has a start, and an end or a duration")
+        if end == start:
+            raise self.error(f"the label at {start:g} s is a point: give it an end")
+        if end < start:
+            raise self.error(f"the end {end:g} s is before the start {start:g} s")
+        return start, end - start
+
+    def _seconds(self, column: str) -> float | None:
+        """A time in seconds, or None if none is given; refuses other words."""
+        text = self[column]
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not 0 <= value < math.inf:
+            raise self.error(f"the {column} is a number of seconds, not {text!r}")
+        return value
 
     def check(self, column: str) -> None:
         """Refuses a row without a value in ``column``."""
         if not (self.label if column == "label" else self[column]):
-            raise UserError(f"{self.table}, {self.unit} {self.line} lacks its {column}")
+            raise UserError(f"{self.where} lacks its {column}")
 
     def error(self, reason: str) -> UserError:
         """The error of this row for a reason."""
-        return UserError(f"{self.table}, {self.unit} {self.line}: {reason}")
+        return UserError(f"{self.where}: {reason}")
 
 
 def plain(value: Any) -> str:
@@ -320,6 +365,10 @@ def columns_of(table: Path, header: Iterable[str]) -> dict[str, str]:
             choices.append(f"{canonical} is {column}, not {others}")
         elif column != canonical:
             choices.append(f"{column} as {canonical}")
+    has_duration = "duration" in result and "start" not in result
+    if has_duration and result.get("end", "").strip().lower() == "offset":
+        # An offset next to a duration is where the segment starts.
+        result["start"] = result.pop("end")
     if choices:
         _log.info("reading %s: %s", table.name, "; ".join(choices))
     return result
