@@ -44,7 +44,6 @@ def beside(folder: Path, place: Mapping[str, Any], left_out: tree.LeftOut) -> li
     files = [p for p in folder.rglob("*.txt") if not tree.is_hidden_below(folder, p)]
     sounds = tree.sound_files(folder, tree.LeftOut()) if files else []
     by_name = {path.with_suffix(""): path for path in sounds}
-    by_name |= {path: path for path in sounds}
     rows, labelled = [], set()
     for file in sorted(files):
         name = file.with_suffix("")
