@@ -91,7 +91,7 @@ def _of_segments(listing: Listing, config: DataConfig) -> Listing:
         if config.tags or config.background:
             raise UserError(
                 "--config.data.tags and --config.data.background need segments: a "
-                "table with columns start and end, or label files beside recordings"
+                "table with columns start and end, or label files next to recordings"
             )
         return listing
     if listing.has_tags and not config.tags:
@@ -128,7 +128,7 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
         if file := tree.metadata(folder):
             read[folder] = tables.read_any(file, place)
             files.append(file)
-        elif rows := segments.beside(folder, place, left_out):
+        elif rows := segments.next_to_sounds(folder, place, left_out):
             read[folder] = rows
             files += dict.fromkeys(row.table for row in rows)
     listing = _of_rows(list(itertools.chain(*read.values())), files, ())

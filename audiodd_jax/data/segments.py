@@ -1,6 +1,6 @@
-"""Segments of long recordings: label files beside sounds, overlaps, and background.
+"""Segments of long recordings: label files next to sounds, overlaps, and background.
 
-Label files are the tracks of labels that Audacity exports (``x.txt`` beside ``x.wav``:
+Label files are the tracks of labels that Audacity exports (``x.txt`` next to ``x.wav``:
 start, end and label, separated by tabs), and Raven's selection tables
 (``x.Table.1.selections.txt``). Columns of tables are read by ``data/tables.py``.
 """
@@ -35,8 +35,10 @@ _RAVEN_LABELS = ("Annotation", "Species", "Common Name", "Call Type", "Type")
 _TOUCH = 0.01
 
 
-def beside(folder: Path, place: Mapping[str, Any], left_out: tree.LeftOut) -> list[Row]:
-    """Reads the label files beside the sounds of a folder; there may be none.
+def next_to_sounds(
+    folder: Path, place: Mapping[str, Any], left_out: tree.LeftOut
+) -> list[Row]:
+    """Reads the label files next to the sounds of a folder, if it has some.
 
     ``place`` is the split or fold that the folder is named after. Sounds without a
     label file are counted.
@@ -54,10 +56,10 @@ def beside(folder: Path, place: Mapping[str, Any], left_out: tree.LeftOut) -> li
             labelled.add(by_name[name])
     if not labelled:
         return []
-    _log.info("reading the labels beside %d recordings", len(labelled))
+    _log.info("reading the labels next to %d recordings", len(labelled))
     for sound in sounds:
         if sound not in labelled:
-            left_out.add("recording without labels beside it", sound)
+            left_out.add("recording without a file of labels", sound)
     return rows
 
 
@@ -146,7 +148,7 @@ def background(clips: Sequence[Clip], seconds: float) -> list[Clip]:
     Each belongs to the split, fold and group of the segment before it.
 
     Raises:
-      UserError: there is none.
+      UserError: no window is free of segments.
     """
     windows = []
     for path, rows in _by_file(clips).items():

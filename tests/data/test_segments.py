@@ -182,7 +182,7 @@ def test_a_label_track_of_audacity(tmp_path, caplog):
         found = source(tmp_path).read()
     assert labels(found) == ["dog", "ø"]
     assert found.left_out == (
-        ("recording without labels beside it", 1, "unlabelled.wav"),
+        ("recording without a file of labels", 1, "unlabelled.wav"),
     )
     np.testing.assert_array_equal(found.load(0)[0], samples[12000:20000])
     assert "frequency are not used" in caplog.text
@@ -223,7 +223,7 @@ def test_selection_tables_of_raven_in_folders_of_splits(tmp_path, caplog):
     assert "frequency are not used" in caplog.text
 
 
-def test_texts_beside_sounds_may_be_transcripts(tmp_path):
+def test_texts_next_to_sounds_may_be_transcripts(tmp_path):
     for i, name in enumerate("xy"):
         record(tmp_path / name, seed=i)
         write(tmp_path / name / "day.txt", "0 46797 She had your dark suit")
