@@ -218,6 +218,8 @@ def _show(result: dict[str, Any], path: Path) -> None:
     is_distilled, factor = result["steps"] > 0, result.get("factor", 1)
     baseline = "initial coreset" if is_distilled else "same number of random clips"
     packed = f", {factor} in each" if factor > 1 else ""
+    draws = len(result["test_accuracies"])
+    drawn = f" over {draws} draws of networks, on one split" * (draws > 1)
     macro_f1 = teaching = ""
     if "macro_f1" in result:  # of tags
         macro_f1 = f"{result['macro_f1']:.3f}, before {result['start_macro_f1']:.3f}"
@@ -236,13 +238,11 @@ def _show(result: dict[str, Any], path: Path) -> None:
         ("labels", cards.labels_in_words(result)),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
         (f"test {metric}, {'distilled' if is_distilled else 'selected clips'}",
-         f"{100 * result['test_accuracy']:.1f} "
-         f"± {100 * result['test_accuracy_std']:.1f} % over "
-         f"{len(result['test_accuracies'])} draws of networks, on one split"),
+         f"{tables.mean_std(result['test_accuracies'])} %{drawn}"),
         (f"test {metric}, {cards.initial_in_words(result)}",
          f"{100 * result['start_test_accuracy']:.1f} % (the {baseline})"),
         ("macro F1", macro_f1),
-        ("protocol", f"{result['protocol']}, {len(result['test_accuracies'])} seeds"),
+        ("protocol", f"{result['protocol']}, {draws} seeds"),
         ("distillation", f"{result['method']}, {result['steps']} steps, "
          f"{result['wall_seconds']:.0f} s"),
         ("teacher", teaching),

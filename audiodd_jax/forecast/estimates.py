@@ -66,7 +66,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
     fits = "" if peak <= memory else "; that is MORE than available"
     return [
         _coreset(work),
-        ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} clips"),
+        ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} training clips"),
         ("random network", f"{network.depth} blocks of {network.width} channels, "
          f"{predicted.parameters:,} parameters, {network.precision}"),
         ("features", f"{predicted.features:,} per clip and network "
