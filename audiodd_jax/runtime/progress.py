@@ -18,6 +18,9 @@ _log = logging.getLogger(__name__)
 _TICK = 1.0
 # Seconds until the first line in a log, and the most between two.
 _FIRST_LINE, _BETWEEN_LINES = 5.0, 60.0
+# Of a total, and without one.
+_LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"
+_COUNT = "{desc}: {n_fmt} {unit}s, {rate_fmt}, {elapsed} so far"
 
 
 def is_drawn() -> bool:
@@ -37,6 +40,7 @@ def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
     if not is_bar:  # it counts, and draws where nobody looks
         options |= {"file": io.StringIO(), "mininterval": math.inf}
     shown = tqdm(total=total, disable=is_hidden, **options)
+    line = options.get("bar_format") or (_LINE if total else _COUNT)
     done = threading.Event()
 
     def tick() -> None:
@@ -44,9 +48,9 @@ def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
         while not done.wait(_TICK):
             if is_bar:
                 shown.refresh()
-            elif (elapsed := shown.format_dict["elapsed"]) >= due:
-                _log.info(_line(shown))
-                due = elapsed + min(elapsed, _BETWEEN_LINES)
+            elif (seen := shown.format_dict)["elapsed"] >= due:
+                _log.info(tqdm.format_meter(**seen | {"bar_format": line}))
+                due += min(due, _BETWEEN_LINES)
 
     thread = threading.Thread(target=tick, daemon=True)
     if not is_hidden:
@@ -58,24 +62,6 @@ def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
         if thread.ident:
             thread.join()
         shown.close()
-
-
-def _line(shown: tqdm) -> str:
-    """Returns what a bar shows, in words: what is done, the rate and the time left."""
-    elapsed, total = shown.format_dict["elapsed"], shown.total
-    number = tqdm.format_sizeof if shown.unit_scale else "{:,.4g}".format
-    parts = [f"{elapsed:.0f} s so far"]
-    if speed := (shown.n - shown.initial) / elapsed:
-        parts = [
-            f"{number(speed)} per second" if speed > 1 else f"{1 / speed:.1f} s each"
-        ]
-        if total:
-            parts.append(f"{tqdm.format_interval((total - shown.n) / speed)} left")
-    if total or shown.n:
-        of_total = f" of {number(total)}" if total else ""
-        parts.insert(0, f"{number(shown.n)}{of_total} {shown.unit}s")
-    text = ", ".join(filter(None, [*parts, shown.postfix]))
-    return f"{shown.desc.removesuffix(': ')}: {text}"
 
 
 @contextlib.contextmanager

@@ -15,36 +15,26 @@ from audiodd_jax.runtime import files, multiprocess
 from audiodd_jax.runtime.environment import describe, numerics
 
 # What a run is about, named first in a refusal; all defaults depend on it.
-_SUBJECT = {
-    "data.name": "--dataset",
-    "data.variant": "--variant",
-    "data.data_dir": "--data_dir",
-    "data.fold": "--fold",
-    "method": "--method",
-}
-# Groups of settings that some methods do not read.
-_READ_BY = {
-    "kip": ("kip",),
-    "frepo": ("frepo",),
-    "matching": ("dc", "dsa", "dm"),
-    "siamese": ("dsa", "dm"),
-}
+_SUBJECT = ("data.name", "data.variant", "data.data_dir", "data.fold", "method")
+# The methods that read a group of settings, if not all do.
+_READ_BY = {"kip": ["kip"], "frepo": ["frepo"], "siamese": ["dsa", "dm"]}
+_READ_BY["matching"] = ["dc", "dsa", "dm"]
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Describes the first settings that differ and were given, in words."""
     changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     method = now.get("method")
-    is_read = lambda name: method in _READ_BY.get(name.split(".")[0], (method,))
-    subject = [name for name in _SUBJECT if name in changed]
-    if not {"data.name", "method"} & set(subject):
-        others = [name for name in changed if name not in subject]
-        subject += list(filter(is_read, others)) or others
-    changes = [
-        f"{_SUBJECT.get(name, name)} was {before.get(name)!r} and is now "
-        f"{now.get(name)!r}"
-        for name in subject
-    ]
+    is_read = lambda name: method in _READ_BY.get(name.split(".")[0], [method])
+    shown = [name for name in _SUBJECT if name in changed]
+    if not {"data.name", "method"} & set(shown):
+        others = [name for name in changed if name not in shown]
+        shown += list(filter(is_read, others)) or others
+    changes = []
+    for name in shown:
+        flag = "--" + name.split(".")[-1].replace("name", "dataset")
+        title = flag if name in _SUBJECT else name
+        changes.append(f"{title} was {before.get(name)!r} and is now {now.get(name)!r}")
     more = f", and {len(changes) - 3} more" if len(changes) > 3 else ""
     return "; ".join(changes[:3]) + more
 

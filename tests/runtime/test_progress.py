@@ -49,10 +49,10 @@ def test_a_log_gets_lines_with_steps_rate_and_time_left(monkeypatch, caplog):
     with progress.waiting("choosing"):
         time.sleep(0.2)
     first, *_, last, wait = caplog.messages
-    assert first == "scoring: 0 of 4 seeds, 0 s so far"
+    assert first == "scoring: 0 of 4 seeds, ?seed/s, ? left"
     assert last.startswith("scoring: 3 of 4 seeds, ")
-    assert last.endswith(" per second, 00:00 left, loss=0.1")
-    assert wait == "choosing: 0 s so far"
+    assert last.endswith("seed/s, 00:00 left, loss=0.1")
+    assert wait == "choosing, 00:00"
 
 
 def test_a_short_wait_logs_nothing(monkeypatch, caplog):
