@@ -160,7 +160,11 @@ def use_everything(folder):
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
-    return use_everything(tmp_path_factory.mktemp("plain"))
+    """Results without odd settings, with a teacher of their own."""
+    place = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AUDIODD_CACHE", str(place / "cache"))
+        return use_everything(place)
 
 
 @pytest.mark.slow
