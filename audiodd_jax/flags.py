@@ -368,7 +368,7 @@ def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in changes.items():
         if name == "labelled":
-            result |= labels_at(value)
+            result["labels.run"], _, result["labels.budget"] = value.rpartition("@")
         elif name in flags and name not in settings:
             result |= dict.fromkeys(flags[name], value)
         elif name in (*settings, "name", "preset", "config", "model"):
@@ -378,14 +378,3 @@ def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
             hint = f"did you mean {near}?" if near else f"see audiodd {command} --help"
             raise UserError(f"unknown setting {name!r}; {hint}")
     return result
-
-
-def labels_at(text: str) -> dict[str, str]:
-    """Returns the settings of ``--labelled=RUN@BUDGET``."""
-    run, _, budget = text.rpartition("@")
-    if not run:
-        raise UserError(
-            "--labelled is a run of active learning and one of its budgets, RUN@20%, "
-            f"not {text!r}"
-        )
-    return {"labels.run": run, "labels.budget": budget}

@@ -7,7 +7,7 @@ from typing import Any
 
 from audiodd_jax.config import Config, LabelsConfig
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
-from audiodd_jax.config.user_paths import from_anywhere
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.errors import UserError
 
 # The settings that each kind of run depends on and records.
@@ -64,7 +64,9 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     del values["data"]["cache_dir"]
-    values["data"]["data_dir"] = from_anywhere(config.data.data_dir)
+    if (place := config.data.data_dir) and "://" not in place:
+        # So that the run can be used in any working folder.
+        values["data"]["data_dir"] = os.path.abspath(expanded(place))
     return {name: values[name] for name in groups}
 
 
@@ -137,7 +139,8 @@ def _check_labels(labels: LabelsConfig, has_teacher: bool) -> None:
         raise UserError(f"{given[0]} and {given[1]} exclude each other")
     if bool(labels.run) != bool(labels.budget):
         raise UserError(
-            "labels.run and labels.budget belong together: --labelled=RUN@20%"
+            "labels.run and labels.budget belong together, a run of active learning "
+            "and one of its budgets: --labelled=RUN@20%"
         )
     if labels.pseudo and not given:
         raise UserError(
