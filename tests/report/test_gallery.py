@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import soundfile
+from coresets import labelled
 from matplotlib import image
 
 from audiodd_jax.coreset import audio_folder
@@ -53,6 +54,17 @@ def test_a_sound_reads_back(rate, media_type):
 def test_names_of_files_are_safe_and_numbered_within_a_class():
     found = audio_folder.files(np.array([0, 1, 0, 2]), ("a/b", "..", "ü"))
     assert found == ["a_b/0000.wav", "_/0000.wav", "a_b/0001.wav", "ü/0000.wav"]
+
+
+def test_a_card_is_named_by_its_class_next_to_the_values_of_its_label():
+    labels = np.float32([[0.5, -0.5], [0.4, -0.2]])
+    heard = gallery.Sounds(
+        np.zeros((2, 8, 16), np.float32), np.zeros((2, 800), np.float32), np.zeros(2)
+    )
+    names = ["a/0000.wav", "b/0000.wav"]
+    found = gallery._cards(heard, ["a", "b"], labels, names, None, labelled())
+    assert [sides[0].title for sides in found] == ["a", "b"]
+    assert dict(found[1][0].labels) == pytest.approx({"a": 0.9, "b": 0.3})
 
 
 def test_the_largest_values_of_a_label():

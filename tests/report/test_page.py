@@ -148,6 +148,13 @@ def test_names_from_users_are_escaped(tree):
     assert cards == set(HOSTILE)
 
 
+def test_the_menu_has_every_class_of_a_coreset():
+    cards = [[Side("b", "b/0000.wav", "data:,", "data:,")]]
+    gallery = Gallery(1, "t", "caption", cards, Path(), [], ("a", "b", "c"))
+    options = Tree(rendered(galleries=[gallery])).of("option")
+    assert [option["value"] for option in options] == ["", "a", "b", "c"]
+
+
 def test_a_run_has_its_number_everywhere(tree):
     boxes = [box["data-shows"] for box in tree.of("input")]
     assert boxes == ["1", "2", "3"]
