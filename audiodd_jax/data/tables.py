@@ -31,13 +31,13 @@ ALIASES = {
     "split": ("subset", "partition"),
     "fold": (),
     "group": ("speaker", "speaker_id"),
-    "start": (
-        *("onset", "begin", "start_time", "begin_time", "start_seconds"),
-        *("begin_time_(s)", "start_(s)"),
-    ),
-    "end": (*("offset", "stop", "end_time", "end_seconds", "end_time_(s)", "end_(s)"),),
+    "start": ("onset", "begin", "start_time", "begin_time"),
+    "end": ("offset", "stop", "end_time", "stop_time"),
     "duration": (),
 }
+# Units in names of columns, such as "Begin Time (s)", and others than seconds.
+_SECONDS = re.compile(r"_[(\[]?(?:s|secs?|seconds?)[)\]]?$")
+_NOT_SECONDS = re.compile(r"_[(\[]?(?:ms|msecs?|milliseconds?|samples?|frames?)[)\]]?$")
 # Names of columns of tags, which are read if there is no other column of labels.
 _PLURAL = ("labels", "tags")
 _SPLITS = {
@@ -340,7 +340,11 @@ def columns_of(table: Path, header: Iterable[str]) -> dict[str, str]:
     """
     named = collections.defaultdict(list)
     for column in header:
-        named[re.sub(r"[\s-]+", "_", column.strip().lower())].append(column)
+        name = re.sub(r"[\s-]+", "_", column.strip().lower())
+        named[_SECONDS.sub("", name)].append(column)
+        times = ("start", *ALIASES["start"], "end", *ALIASES["end"])
+        if _NOT_SECONDS.search(name) and _NOT_SECONDS.sub("", name) in times:
+            _log.warning("%s: %s is not used; times are in seconds", table.name, column)
     result, choices = {}, []
     for canonical, aliases in ALIASES.items():
         found = [name for name in (canonical, *aliases) if name in named]

@@ -42,6 +42,8 @@ def labels(found):
     [
         ("path,start,end,label", "day.wav,2.5,3.75,dog"),
         ("filename,onset,offset,label", "day.wav,2.5,3.75,dog"),
+        ("path,start_s,end [sec],label", "day.wav,2.5,3.75,dog"),
+        ("path,Start (s),End (s),label", "day.wav,2.5,3.75,dog"),
         ("path,label,start,duration", "day.wav,dog,2.5,1.25"),
         ("path,label,offset,duration", "day.wav,dog,2.5,1.25"),
         ("path\tlabel\tBegin Time (s)\tEnd Time (s)", "day.wav\tdog\t2.5\t3.75"),
@@ -288,3 +290,10 @@ def test_offset_is_the_start_only_next_to_a_duration(tmp_path):
     columns = lambda *names: tables.columns_of(tmp_path, names)
     assert columns("offset", "duration") == {"start": "offset", "duration": "duration"}
     assert columns("onset", "offset", "duration")["end"] == "offset"
+
+
+def test_times_in_other_units_are_said_not_to_be_used(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert tables.columns_of(tmp_path, ["start_ms", "End (samples)"]) == {}
+    assert "start_ms is not used; times are in seconds" in caplog.text
+    assert "End (samples) is not used" in caplog.text
