@@ -45,28 +45,28 @@ def examine(source: str | os.PathLike) -> Content:
 
 @functools.lru_cache(256)  # many excerpts can come from one file
 def _examine(path: str, size: int, time: int) -> Content:
-    if not size:
-        return Content()
-    with (
-        open(path, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        start = _after_tags(data, 0)
-        if re.match(_FIRST_PAGE, data[start : start + 6]):
-            return _ogg(data)
-        if data[start : start + 4] == b"fLaC":
-            found = re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)
-            return Content(tuple(match.start() for match in found) or (0,))
-        for beginning, name in _FOREIGN.items():
-            if re.match(beginning, data[start : start + 8], re.DOTALL):
-                return Content(foreign=name)
-        # MP3 can begin within a frame; then libsndfile trusts the suffix.
-        is_mp3 = path.lower().endswith(".mp3") and not re.match(
-            _OTHERS, data[start : start + 4]
-        )
-        frame = re.compile(_MP3_FRAME).search(data, start, start + _MP3_REST)
-        if frame and (is_mp3 or frame.start() == start):
-            return _mp3(data, frame.start())
+    with open(path, "rb") as file:
+        if not size or re.match(_OTHERS, file.read(4)):
+            return Content()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _content(data, path.lower().endswith(".mp3"))
+
+
+def _content(data: mmap.mmap, is_called_mp3: bool) -> Content:
+    start = _after_tags(data, 0)
+    head = data[start : start + 8]
+    if re.match(_FIRST_PAGE, head):
+        return _ogg(data)
+    if head[:4] == b"fLaC":
+        found = re.finditer(rb"fLaC[\0\x80]\0\0\x22", data)
+        return Content(tuple(match.start() for match in found) or (0,))
+    for beginning, name in _FOREIGN.items():
+        if re.match(beginning, head, re.DOTALL):
+            return Content(foreign=name)
+    # MP3 can begin within a frame; then libsndfile trusts the suffix.
+    frame = re.compile(_MP3_FRAME).search(data, start, start + _MP3_REST)
+    if frame and (frame.start() == start or is_called_mp3):
+        return Content() if re.match(_OTHERS, head) else _mp3(data, frame.start())
     return Content()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import re
 import shutil
@@ -90,14 +91,16 @@ def unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
 
 
 def missing_bytes(file: soundfile.SoundFile) -> int:
-    """Returns how many bytes (NIST: samples) a file lacks according to its header.
+    """Returns how many bytes of samples a file lacks according to its header.
 
     libsndfile reads the rest without an error.
     """
     if file.format == "NIST":
         with open(file.name, "rb") as header:
-            count = re.search(rb"sample_count -i (\d+)", header.read(1024))
-        return max(0, int(count[1]) - file.frames) if count else 0
+            fields = dict(re.findall(rb"(\w+) -i (\d+)", header.read(1024)))
+        names = (b"sample_count", b"channel_count", b"sample_n_bytes")
+        size = 1024 + math.prod(int(fields.get(name, 0)) for name in names)
+        return max(0, size - os.path.getsize(file.name))
     sizes = [map(int, pair) for pair in re.findall(_SIZES, file.extra_info)]
     return max([0, *(size - rest for size, rest in sizes if size < _UNKNOWN_SIZE)])
 
