@@ -21,7 +21,8 @@ FlagsError = absl_flags.Error
 
 # Settings whose flags do more: apply the method's defaults, take several functions.
 _SAME_AS_FLAG = {"method": "method", "active.acquisition": "acquisition"}
-_PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled", "out")
+_PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled")
+_PATHS += ("out", "labels")
 
 
 @dataclasses.dataclass

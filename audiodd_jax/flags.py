@@ -73,6 +73,9 @@ _CACHE_DIR = _text(
     "data.cache_dir",
 )
 _DATA_DIR = _text("data_dir", "folder or archive with the recordings", "data.data_dir")
+_SKIP_BAD_FILES = _boolean(
+    "skip_bad_files", "leave out files that cannot be decoded", "data.skip_bad_files"
+)
 _DATA = (
     _text(
         "dataset",
@@ -86,11 +89,7 @@ _DATA = (
     _boolean(
         "allow_partial", "use an incomplete published dataset", "data.allow_partial"
     ),
-    _boolean(
-        "skip_bad_files",
-        "leave out files that cannot be decoded",
-        "data.skip_bad_files",
-    ),
+    _SKIP_BAD_FILES,
     _CACHE_DIR,
 )
 _PRESET = _text("preset", f"one of: {', '.join(presets.PRESETS)}")
@@ -258,6 +257,21 @@ _REPORT = (
     _integer("seed", "random seed of Griffin-Lim's phases", default=0),
     _CACHE_DIR,
 )
+_PREDICT = (
+    _text("out", "CSV file of the predictions (default: print them)"),
+    _text("labels", "folder for Audacity label tracks, one per recording"),
+    _integer("top", "most likely classes or tags in the CSV; 0: all", default=3),
+    _number(
+        "window",
+        "seconds of each window of a long recording (default: the model's clips); 0: "
+        "recordings are cropped to one clip",
+    ),
+    _number("hop", "seconds from window to window (default: the window's length)"),
+    _switch("overwrite", "replace existing files of --out and --labels"),
+    _SKIP_BAD_FILES,
+    _DEVICES,
+    _CACHE_DIR,
+)
 _EXPORT = (
     _text("format", f"one of: {', '.join(EXPORTS)}"),
     _text("out", "new folder of the export (default: export/FORMAT in RUN)"),
@@ -300,6 +314,12 @@ COMMANDS = {
     "evaluate": Command(
         "Scores a coreset on the test split of its dataset, with optional baselines.",
         _EVALUATE,
+    ),
+    "predict": Command(
+        "Predicts the classes of new sounds with trained networks or a coreset.",
+        _PREDICT,
+        argument="MODEL SOUNDS...",
+        has_settings=False,
     ),
     "active": Command(
         "Labels clips round by round, and scores a network trained on them.", _ACTIVE

@@ -1,18 +1,20 @@
 """Coreset files, which can be used without the run that made them."""
 
 import dataclasses
+import functools
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
-from audiodd_jax.config import FeaturesConfig, ViewsConfig, fields
+from audiodd_jax.config import Config, FeaturesConfig, ViewsConfig, fields
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.views import Views
@@ -21,7 +23,9 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.artefact import Artefact, opened, statistics
-from audiodd_jax.features.labels import tag_threshold
+from audiodd_jax.features.labels import probabilities, tag_threshold
+from audiodd_jax.kernels import ridge
+from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
@@ -67,8 +71,12 @@ class Coreset(Artefact):
     @property
     def factor(self) -> int:
         """Spectrograms per image along time (see ``coreset.arrays``)."""
-        settings = self.metadata.get("settings", {})
-        return settings.get("coreset", {}).get("factor", 1)
+        return self._config.coreset.factor
+
+    @property
+    def _config(self) -> Config:
+        """Settings of the run; those that the file lacks have their defaults."""
+        return fields.from_dict(self.metadata.get("settings", {}))
 
     @property
     def has_tags(self) -> bool:
@@ -115,6 +123,26 @@ class Coreset(Artefact):
         return CoresetArrays(*stored).unpack(self.factor)
 
     unfolded = unpack  # the former name, kept for one version
+
+    @standard_numerics()
+    def predict(
+        self, images: Float[Array | np.ndarray, "b f t 1"]
+    ) -> Float[Array, "b c"]:
+        """Predicts probabilities of standardised spectrograms by kernel regression.
+
+        Networks and seeds are those of the run's evaluation. Probabilities of classes
+        sum to one; each tag has its own.
+        """
+        config = self._config
+        is_scaled = (config.method, config.rfad.loss) == ("rfad", "platt")
+        scale = self.metadata["platt_scale"] if is_scaled else 0.0
+        return probabilities(self._regression(images), self.has_tags, scale)
+
+    @functools.cached_property
+    def _regression(self) -> Callable[[Array], Array]:
+        arrays, scoring = self.unpack(), Scoring.from_config(self._config, is_test=True)
+        seeds = range(self._config.evaluation.seeds)
+        return ridge.solved(arrays.images, arrays.labels, scoring, seeds)
 
     @standard_numerics()
     def views(self) -> Views:

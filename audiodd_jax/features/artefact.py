@@ -1,26 +1,96 @@
 """Preprocessing and file headers that coresets and trained networks share."""
 
 import contextlib
+import itertools
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import logmel, normalization
+from audiodd_jax.features import logmel, normalization, windows
+from audiodd_jax.features.clips import standardize
+from audiodd_jax.runtime import devices, progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import DAMAGE, load_npz
 
 # A longer axis of a waveform is that of the samples.
 _MOST_CHANNELS = 64
+# Windows that are predicted at once, and bytes of their waveforms.
+_MOST, _MOST_BYTES = 256, 64 << 20
+
+
+class Prediction(NamedTuple):
+    """A window, in seconds, and the probability of each class or tag, largest first."""
+
+    start: float
+    end: float
+    probabilities: dict[str, float]
 
 
 class Artefact:
-    """Base of what is used on new sounds: has ``features`` and ``normalization``."""
+    """Base of models, which have ``features``, ``normalization`` and ``predict``."""
+
+    def predict_file(
+        self, path: str | os.PathLike, top: int | None = None, **lengths: float | None
+    ) -> list[Prediction]:
+        """Predicts the ``top`` classes or tags of a recording, or all.
+
+        A long recording is predicted window by window; ``lengths`` are as in
+        ``predict_files``.
+
+        Raises:
+          UserError: the recording cannot be decoded, or a length is not possible.
+        """
+        (found,) = self.predict_files([os.fspath(path)], **lengths).values()
+        best = lambda row: dict(itertools.islice(row.items(), top))
+        return [Prediction(start, end, best(row)) for start, end, row in found]
+
+    @standard_numerics()
+    def predict_files(
+        self,
+        paths: Sequence[str],
+        window: float | None = None,
+        hop: float | None = None,
+        skip_bad_files: bool = False,
+    ) -> dict[str, list[Prediction]]:
+        """Predicts recordings window by window, in batches of one size.
+
+        Args:
+          window: seconds, at most a clip's (None); 0: recordings are cropped to a clip.
+          hop: seconds from window to window; None: windows do not overlap.
+        """
+        config = self.features
+        found, bad = windows.cut(paths, config.clip_seconds, window, hop)
+        if not skip_bad_files or not found:
+            audio.report_bad(list(bad.values()), skip=False)
+        most = max(1, _MOST_BYTES // (4 * logmel.frontend(config).samples))
+        size = min(_MOST, most, 1 << (len(found) - 1).bit_length())
+        result: dict[str, list[Prediction]] = {}
+        with progress.bar(len(found), desc="predictions", unit="window") as bar:
+            for first in range(0, len(found), size):
+                part = found[first : first + size]
+                waveforms = windows.read(part, config, size, bad)
+                if not skip_bad_files:
+                    audio.report_bad(list(bad.values()), skip=False)
+                # Rounded like the features of a dataset.
+                log_mel = logmel.compute(waveforms, config).astype(np.float16)
+                images = devices.spread(standardize(log_mel, self.normalization))
+                rows = np.asarray(self.predict(images))
+                for (path, start, end), row in zip(part, rows, strict=False):
+                    order = np.argsort(-row, kind="stable")
+                    named = {self.class_names[i]: float(row[i]) for i in order}
+                    predictions = result.setdefault(path, [])
+                    predictions.append(Prediction(start, end, named))
+                bar.update(len(part))
+        result = {path: rows for path, rows in result.items() if path not in bad}
+        audio.report_bad(list(bad.values()), skip=bool(result))
+        return result
 
     @standard_numerics()
     def normalize(

@@ -28,3 +28,16 @@ def tag_threshold(num_classes: int) -> float:
 def hard_tags(labels: Float[Array, "s c"]) -> Int[Array, "s c"]:
     """Returns the tags whose probability in centred soft labels is above one half."""
     return (labels > tag_threshold(labels.shape[1])).astype(jnp.int8)
+
+
+def probabilities(
+    outputs: Float[Array, "b c"], has_tags: bool, platt_scale: float = 0.0
+) -> Float[Array, "b c"]:
+    """Estimates probabilities from outputs; 0: no scale was learnt with them."""
+    if platt_scale:
+        return jax.nn.softmax(platt_scale * outputs)
+    estimates = outputs + 1.0 / outputs.shape[1]
+    if has_tags:
+        return jnp.clip(estimates, 0, 1)
+    positive = jnp.maximum(estimates, 1e-9)
+    return positive / positive.sum(1, keepdims=True)

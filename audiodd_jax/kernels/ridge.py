@@ -1,6 +1,7 @@
 """Kernel ridge regression in closed form, and its scores under random networks."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,9 @@ from audiodd_jax.kernels.random_kernels import Kernels
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import NETWORKS, Grid
 from audiodd_jax.runtime.memory import in_chunks
+
+# Folded into the key, so that evaluation never uses the networks of distillation.
+_EVALUATION = 0x7E57
 
 
 def predict(
@@ -112,6 +116,38 @@ def predict_images(
 
     kernels = random_kernels.average(sums, config, n, mesh)
     return predict(*kernels(key, images, x_support), y_support, scoring.regularizer)
+
+
+def evaluation_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
+    """Returns the key of an evaluation seed's networks."""
+    return jax.random.fold_in(jax.random.key(_EVALUATION), seed)
+
+
+def solved(
+    x_support: Float[Array, "s f t 1"],
+    y_support: Float[Array, "s c"],
+    scoring: Scoring,
+    seeds: Sequence[int],
+) -> Callable[[Array], Array]:
+    """Solves for the support set once; returns predictions as a function of images.
+
+    They are averaged over the evaluation seeds.
+    """
+    plan = random_kernels.Plan(scoring.chunk, scoring.chunk)
+    kernels = jax.jit(
+        random_kernels.make(scoring.network, scoring.num_networks, plan=plan)
+    )
+    weights = {}
+    for seed in seeds:
+        k_ss = kernels(evaluation_key(seed), x_support, x_support).ss
+        identity = jnp.eye(len(k_ss))
+        weights[seed] = predict(identity, k_ss, y_support, scoring.regularizer)
+
+    def outputs(images: Array, seed: int) -> Array:
+        k_bs = kernels(evaluation_key(seed), images, x_support).bs
+        return jnp.dot(k_bs, weights[seed], precision=lax.Precision.HIGHEST)
+
+    return lambda images: sum(outputs(images, seed) for seed in seeds) / len(seeds)
 
 
 def score(

@@ -191,6 +191,13 @@ def constrain_batch(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(constrain, tree)
 
 
+def spread(rows: Shaped[Array | np.ndarray, "b *rest"]) -> Shaped[Array, "b *rest"]:
+    """Divides rows between all devices, if they divide evenly."""
+    mesh = make_mesh()
+    axis = BATCH if rows.shape[0] % mesh.size == 0 else None
+    return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(axis)))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of replicated arrays."""
     return NamedSharding(mesh, PartitionSpec())

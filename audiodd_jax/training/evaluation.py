@@ -28,9 +28,6 @@ from audiodd_jax.training.scores import Evaluation
 
 _log = logging.getLogger(__name__)
 
-# Folded into the key, so that evaluation never uses the networks of distillation.
-_EVALUATION = 0x7E57
-
 
 def kernel_regression(
     coresets: list[CoresetArrays],
@@ -80,7 +77,7 @@ def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
 
     def predict(seed: jax.Array, coreset: CoresetArrays, test: Clips) -> jax.Array:
         predictions = ridge.predict_images(
-            jax.random.fold_in(jax.random.key(_EVALUATION), seed),
+            ridge.evaluation_key(seed),
             test.images,
             coreset.images,
             coreset.labels,

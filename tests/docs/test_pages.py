@@ -60,7 +60,7 @@ def test_python_blocks_of_the_usage_page_run_in_order(tmp_path, monkeypatch, cap
         "tones", "quick", coreset__samples_per_class=5, loop__steps=2
     )
     audiodd_jax.distill(config, "runs/quickstart")
-    assert len(blocks(USAGE, "python")) == 3
+    assert len(blocks(USAGE, "python")) == 4
     names = run_blocks(USAGE, {})
     assert names["images"].shape[0] == names["labels"].shape[0] == 50
     assert soundfile.info("first.wav").duration == 1.0
@@ -72,7 +72,7 @@ def test_every_python_block_is_run_or_compared_by_a_test():
         "BUILD_NOTES.md": 2,  # by test_build_notes.py
         "README.md": 1,
         "launch/sweeps.md": 1,
-        "launch/usage.md": 3,
+        "launch/usage.md": 4,
     }
     printed = {
         name_of(page): len(blocks(page, "python"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audiodd_jax.commands import main
@@ -32,11 +33,12 @@ def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lines = commands(README, "audiodd prepare --dataset=folder")
     words = [line.split()[1] for line in lines]
-    assert words == ["prepare", "distill", "evaluate", "report"]
+    assert words == ["prepare", "distill", "evaluate", "report", "predict"]
     export = commands(USAGE, "audiodd export runs/quickstart")
     lines += [line.replace("runs/quickstart", "runs/mine") for line in export]
     for line in lines:
-        line = line.replace("path/to/sounds", str(sound_folder))
+        for place in ("path/to/sounds", "path/to/new/sounds"):
+            line = line.replace(place, str(sound_folder))
         program, *arguments = shlex.split(line)
         if program == "audiodd":
             # Few steps: the sounds are two tones.
@@ -55,5 +57,9 @@ def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
     assert done.returncode == 0, done.stderr
     theirs = float(done.stdout.splitlines()[-1].split()[2])
     assert Path("runs/mine-report/index.html").exists()
+    table = Path("predictions.csv").read_text().splitlines()
+    assert len(table) == 1 + 24
+    right = [row.split(",")[0].split("/")[-2] == row.split(",")[3] for row in table[1:]]
+    assert np.mean(right) > 0.9
     assert float(ours) > 90
     assert theirs > 90
