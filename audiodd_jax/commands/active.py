@@ -23,6 +23,7 @@ from audiodd_jax.config import (
 from audiodd_jax.config.names import ACQUISITIONS, file_stem
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
@@ -59,7 +60,8 @@ def run(line: CommandLine) -> None:
     is_comparison = len(functions) > 1 or flags.num_seeds > 1 or bool(coresets)
     name = f"{'comparison' if is_comparison else functions[0]}-seed{config.seed}"
     network = file_stem(config.model.name)
-    default = Path("runs") / f"{config.data.name}-active-{network}-{name}"
+    title = datasets.title_of(config.data)
+    default = Path("runs") / f"{title}-active-{network}-{name}"
     workdir = Path(flags.workdir or default)
     with resumable(workdir, is_run=not is_comparison):
         data = load(config.data, config.features, coresets)
@@ -172,7 +174,7 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
             [learning_curves.curve(active.acquisition, [result])],
             [],
             data.num_train,
-            f"{data.name}, {config.model.name}",
+            f"{data.title}, {config.model.name}",
             folder / "learning_curve.png",
             metric=data.metric,
         )
@@ -255,12 +257,12 @@ def _write(
 ) -> None:
     """Writes ``comparison.json``, ``README.md`` and the figure."""
     workdir.mkdir(parents=True, exist_ok=True)
-    title, figure = f"{data.name}, {model}", workdir / "learning_curves.png"
+    title, figure = f"{data.title}, {model}", workdir / "learning_curves.png"
     learning_curves.draw(
         curves, points, data.num_train, title, figure, metric=data.metric
     )
     values = {
-        "dataset": data.name,
+        "dataset": data.title,
         "model": model,
         "num_train": data.num_train,
         "curves": [

@@ -14,6 +14,7 @@ from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop, registry
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, dataset
@@ -45,7 +46,8 @@ def run(line: CommandLine) -> None:
             rows = estimates.distillation(work, chips) if chips else None
             table(rows or estimates.local(work))
         return
-    data_name = "-".join(filter(None, (config.data.name, config.data.variant)))
+    title = datasets.title_of(config.data)
+    data_name = "-".join(filter(None, (title, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""
     default = (
         f"{data_name}{fold}-{config.method}-{config.coreset.samples_per_class}-"

@@ -7,7 +7,7 @@ import numpy as np
 
 from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import start
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, DataConfig, fields
 from audiodd_jax.data import datasets, splits, tags
 from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.data.splits import SplitIndices
@@ -29,16 +29,20 @@ def run(line: CommandLine) -> None:
     parts = splits.assign(
         features.labels, features.splits, features.folds, features.groups, config.data
     )
-    rows = _rows(config.data.name, features, parts)
+    rows = _rows(config.data, features, parts)
     table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
     print("", *_class_counts(features, parts), sep="\n")
     if lines := _left_out(features):
         print("", *lines, sep="\n")
 
 
-def _rows(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, str]]:
+def _rows(
+    data: DataConfig, clips: FeatureSet, parts: SplitIndices
+) -> list[tuple[str, str]]:
     """Returns rows of name and value: clips, classes, folds, audio, features."""
-    entry, config = datasets.lookup(name), clips.config
+    title, config = datasets.lookup(data.name).title, clips.config
+    if data.name == "folder":
+        title = datasets.title_of(data)
     seconds, size = float(clips.seconds.sum()), int(clips.raw_bytes.sum())
     folds = np.unique(clips.folds[clips.folds > 0])
     rates = ", ".join(map(str, np.unique(clips.rates)))
@@ -50,9 +54,10 @@ def _rows(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, 
             tagged += f"; {untagged:,} clips have none"
     is_drawn = not (clips.splits[parts.validation] == VALIDATION).any()
     train = parts.train.size + parts.validation.size * is_drawn
-    tests = f"; test fold {clips.folds[parts.test[0]]}" if folds.size else ""
+    has_fold = splits.decided_by_fold(clips.splits, clips.folds, data)
+    tests = f"; test fold {clips.folds[parts.test[0]]}" if has_fold else ""
     rows = [
-        ("dataset", f"{entry.title}, {clips.version}"),
+        ("dataset", f"{title}, {clips.version}"),
         ("licence", clips.licence),
         ("clips", f"{len(clips.labels):,}"),
         ("classes", f"{len(clips.class_names)}"),
@@ -60,6 +65,7 @@ def _rows(name: str, clips: FeatureSet, parts: SplitIndices) -> list[tuple[str, 
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
         ("training split", f"{train:,} clips"),
+        *splits.describe(clips, parts, data).items(),
         ("audio", f"{seconds:,.0f} s, {size / 1e6:,.1f} MB as 16-bit mono, {rates} Hz"),
         ("noise", "" if clips.noise is None else f"{len(clips.noise)} pieces"),
         ("skipped", f"{len(clips.skipped)}"),

@@ -17,6 +17,7 @@ from audiodd_jax.coreset import subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.coreset.subsets import Subset
+from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
@@ -53,7 +54,7 @@ def run(line: CommandLine) -> None:
         table(estimates.training(measure(config, chips), chips, coreset or subset))
         return
     network = file_stem(config.model.name)
-    default = f"{config.data.name}-{network}-{name}-seed{config.seed}"
+    default = f"{datasets.title_of(config.data)}-{network}-{name}-seed{config.seed}"
     workdir = Path(flags.workdir or Path("runs") / default)
     with resumable(workdir, is_run=True):
         trained = train(config, workdir, coreset or subset)
@@ -180,7 +181,7 @@ def train_source(
             save(run.path / "networks.npz", fitted.networks, data, config.model)
             card = cards.training(result, str(scores), config.model, config.training)
             write_atomically(run.path / "README.md", card)
-            title = f"{data.name}, {name}, {learns_from}"
+            title = f"{data.title}, {name}, {learns_from}"
             folder = run.path / "figures"
             folder.mkdir(exist_ok=True)
             figures.curves(fitted.history, title, folder / "curves.png", data.metric)

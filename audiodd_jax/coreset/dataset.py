@@ -62,12 +62,12 @@ def check_coreset(coreset: Coreset, data: Dataset) -> None:
     if data.class_names != coreset.class_names:
         raise UserError(
             f"this coreset of {name} has the classes {_some(coreset.class_names)}; "
-            f"{data.name} has {_some(data.class_names)}"
+            f"{data.title} has {_some(data.class_names)}"
         )
     if coreset.has_tags != data.has_tags:
         kinds = ("one class per clip", "tags")
         raise UserError(
-            f"this coreset of {name} has {kinds[coreset.has_tags]}; {data.name} has "
+            f"this coreset of {name} has {kinds[coreset.has_tags]}; {data.title} has "
             f"{kinds[data.has_tags]}"
         )
     _check_split(coreset, data)
@@ -85,7 +85,7 @@ def _check_split(coreset: Coreset, data: Dataset) -> None:
     if test and data.test_digest and test != data.test_digest:
         raise UserError(
             "the test clips differ from those of the coreset's run, so some may be "
-            f"clips it was distilled from: {data.name} has changed or is split "
+            f"clips it was distilled from: {data.title} has changed or is split "
             "differently; restore its files and the settings config.data"
         )
 
@@ -114,8 +114,8 @@ def warm_start(
             f"{path} has coreset.factor={earlier.factor}, not {config.factor}"
         )
     if unknown := tuple(n for n in earlier.class_names if n not in data.class_names):
-        raise UserError(f"{data.name} lacks classes of {path}: {_some(unknown)}")
-    if earlier.metadata["dataset"] == data.name:
+        raise UserError(f"{data.title} lacks classes of {path}: {_some(unknown)}")
+    if coreset_config(earlier).data.name == data.name:
         _check_split(earlier, data)
     key, real = jax.random.key(seed), dataclasses.replace(config, init="real")
     random = selection.start(key, data.train, data.class_names, real)

@@ -133,6 +133,16 @@ def lookup(name: str) -> Entry:
     raise UserError(f"unknown dataset {name!r}; {hint}")
 
 
+def title_of(config: DataConfig) -> str:
+    """Returns the name of a user's folder or table, or else that of the dataset."""
+    if config.name != "folder":
+        return config.name
+    path = Path(os.path.abspath(Path(config.data_dir).expanduser()))
+    if path.stem == "metadata":
+        path = path.parent
+    return (path.name if path.is_dir() else path.stem) or config.name
+
+
 def cache_root(config: DataConfig | None = None) -> Path:
     """Returns the folder for downloads and features.
 

@@ -2,7 +2,10 @@
 
 import collections
 import logging
-from typing import NamedTuple
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
@@ -69,8 +72,9 @@ def assign(
     groups: Shaped[np.ndarray, " clips"],
     config: DataConfig,
 ) -> SplitIndices:
-    """Splits the clips by fold, by the given split, or at random.
+    """Splits the clips by the given split, by fold, or at random.
 
+    Given test clips precede folds, unless ``config.fold`` asks for one.
     Validation clips are the given ones, or drawn from the training clips with
     ``split_seed``, stratified by class (or by the rarest tag of a clip), keeping groups
     (recordings, speakers) together.
@@ -86,7 +90,7 @@ def assign(
     clips, strata = np.arange(len(labels)), tags.strata(labels)
     if config.fold and not folds.any():
         raise UserError(f"--fold={config.fold} needs data with folds")
-    if folds.any():
+    if decided_by_fold(splits, folds, config):
         is_test = _of_fold(folds, config)
         if is_test.all():
             _log.warning(
@@ -133,6 +137,75 @@ def assign(
                 )
             raise UserError(f"no clip is left for the {name} split{advice}")
     _warn(result, labels, groups)
+    return result
+
+
+def decided_by_fold(
+    splits: Shaped[np.ndarray, " clips"],
+    folds: Int[np.ndarray, " clips"],
+    config: DataConfig,
+) -> bool:
+    """Returns whether the test clips are those of a fold."""
+    return bool(folds.any()) and (config.fold > 0 or not (splits == TEST).any())
+
+
+def describe(clips: Any, parts: SplitIndices, config: DataConfig) -> dict[str, str]:
+    """Describes how clips (``Recordings`` or features) were split, and their groups."""
+    given, folds = clips.splits, clips.folds
+    num_given, unnamed = int((given == TEST).sum()), int((given == "").sum())
+    others = []
+    if decided_by_fold(given, folds, config):
+        split = f"fold {folds[parts.test[0]]} is the test split"
+        if num_given:
+            others.append(f"--fold precedes the split of {num_given} test clips")
+    elif num_given:
+        split = "the given test split"
+        if unnamed:
+            others.append(f"{unnamed} clips that name no split are for training")
+        if folds.any():
+            others.append("folds are not used without --fold")
+    else:
+        split = f"{config.test_fraction:.0%} of each class at random for test"
+        if (given == TRAIN).any():
+            others.append("since only a training split is given")
+    groups = _groups(clips, parts)
+    if not groups:
+        groups = "none"
+        if config.name == "folder":
+            groups = "; ".join(_possible_groups(clips.names, clips.class_names))
+    return {"split": "; ".join((split, *others)), "groups": groups}
+
+
+def _groups(clips: Any, parts: SplitIndices) -> str:
+    """Describes the known groups of clips; empty without any."""
+    counts = collections.Counter[str]()
+    for part in parts:
+        counts.update(set(clips.groups[part].tolist()) - {""})
+    if all(name.startswith(IDENTICAL) for name in counts):
+        return ""
+    divided = sum(count > 1 for count in counts.values())
+    return f"{len(counts):,} groups, {divided or 'none'} divided"
+
+
+def _possible_groups(names: Iterable[Any], class_names: Sequence[str]) -> list[str]:
+    """Describes what names of files and classes tell about groups."""
+    result = [
+        "no groups: clips of one speaker or recording may be on both sides; name them "
+        "in a column group"
+    ]
+    stems = [PurePath(str(name)).stem for name in names]
+    starts = collections.Counter(re.sub(r"[ _.-]?[^ _.-]*$", "", s) for s in stems)
+    shared = [start for start, count in starts.items() if count > 1 and len(start) > 3]
+    if len(shared) > len(class_names):
+        result.append(
+            f"names of files share {len(shared)} beginnings, which may be recordings, "
+            f"such as {shared[0]}"
+        )
+    # Actor_01 to Actor_24, but not 0 to 9.
+    patterns = {re.sub(r"\d+", "0", name) for name in class_names}
+    if len(patterns) == 1 and re.search(r"[^\W\d_]", class_names[0]):
+        first, last = class_names[0], class_names[-1]
+        result.append(f"{first} to {last}: are these speakers rather than classes?")
     return result
 
 

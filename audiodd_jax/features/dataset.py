@@ -13,8 +13,8 @@ import psutil
 from jaxtyping import Array, Int, Num, Shaped
 
 from audiodd_jax.config import DataConfig, FeaturesConfig
+from audiodd_jax.data import datasets, tags
 from audiodd_jax.data import splits as data_splits
-from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.features import cache, metric
 from audiodd_jax.features import normalization as normalization_lib
@@ -44,6 +44,8 @@ class Dataset:
       num_pseudo: training clips that a teacher labelled.
       clips_digest: digest of all clips and their splits; identifies a run's data.
       test_digest: digest of the test clips; empty for a published test split.
+      own_name: that of a user's folder; empty: ``name``.
+      description: how the clips were split, and their groups, in words.
     """
 
     train: Clips
@@ -64,6 +66,13 @@ class Dataset:
     num_pseudo: int = 0
     clips_digest: str = ""
     test_digest: str = ""
+    own_name: str = ""
+    description: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The name for people."""
+        return self.own_name or self.name
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -109,7 +118,7 @@ class Dataset:
     def origin(self) -> dict[str, Any]:
         """Fields of a result that describe the dataset."""
         return {
-            "dataset": self.name,
+            "dataset": self.title,
             "dataset_version": self.version,
             "licence": self.licence,
             "fold": self.fold,
@@ -150,7 +159,10 @@ def load(
             normalization=jax.device_put(stats),
             rows=None,
         )
-    is_drawn = not stored.folds.any() and not (stored.splits == data_splits.TEST).any()
+    words = data_splits.describe(stored, indices, data)
+    _log.info("split: %(split)s; %(groups)s", words)
+    has_fold = data_splits.decided_by_fold(stored.splits, stored.folds, data)
+    is_drawn = not has_fold and not (stored.splits == data_splits.TEST).any()
     is_published = data.name != "folder" and not is_drawn
     held_out = indices.validation
     is_official = bool((stored.splits[held_out] == VALIDATION).any())
@@ -165,9 +177,11 @@ def load(
         normalization=stats,
         features=dataclasses.replace(stored.config, normalization=kind),
         noise=None if stored.noise is None else jnp.asarray(stored.noise),
-        fold=int(stored.folds[indices.test[0]]),
+        fold=int(stored.folds[indices.test[0]]) if has_fold else 0,
         is_partial=data.allow_partial,
         name=data.name,
+        own_name=datasets.title_of(data) if data.name == "folder" else "",
+        description=words,
         version=stored.version,
         licence=stored.licence,
         clips_digest=_digest(stored, *indices),

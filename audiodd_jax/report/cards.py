@@ -93,6 +93,9 @@ def distillation(
     rows = list(zip(names, map(str, scores), strict=True))
     entry, config = datasets.lookup(data.name), coreset_config(coreset)
     split = f"{entry.split}; here fold {data.fold}" if data.fold else entry.split
+    title = entry.title
+    if data.own_name:
+        title, split = data.own_name, data.description["split"]
     if data.is_partial:
         split += "; the data may be incomplete, so this is not the official protocol"
     program = Path(sys.argv[0]).name
@@ -112,7 +115,7 @@ def distillation(
         data=data,
         evaluation=config.evaluation,
         width=config.evaluation.width or config.network.width,
-        dataset_title=entry.title,
+        dataset_title=title,
         split=split,
         command=command,
     )

@@ -37,7 +37,7 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     metadata = {
         "format": coreset_file.FORMAT,
         "audiodd_jax": __version__,
-        "dataset": data.name,
+        "dataset": data.title,
         "dataset_version": data.version,
         "licence": data.licence,
         "split": {
@@ -149,7 +149,7 @@ def draw(
     """Draws the metrics over steps, and a coreset of some classes before and after."""
     folder.mkdir(exist_ok=True)
     method, per_class = result["method"], result["samples_per_class"]
-    title = f"{data.name}, {method}, {per_class} per class"
+    title = f"{data.title}, {method}, {per_class} per class"
     if len(history) > 1:
         figures.curves(history, title, folder / "curves.png", data.metric)
     decibels = [

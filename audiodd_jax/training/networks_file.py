@@ -89,7 +89,7 @@ def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> No
     stats = data.normalization
     metadata = {
         "format": FORMAT,
-        "dataset": data.name,
+        "dataset": data.title,
         "licence": data.licence,
         "class_names": data.class_names,
         "model": dataclasses.asdict(model),

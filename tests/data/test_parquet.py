@@ -64,6 +64,98 @@ def test_splits_classes_and_speakers_are_read(tmp_path):
         assert peak == pytest.approx(hz, abs=8)
 
 
+def test_columns_of_any_case_and_type(tmp_path, caplog):
+    """Speaker 0, folds 1.0, null: as in a CSV."""
+    write(
+        tmp_path / "one.parquet",
+        ["b", "a", "b", "a"],
+        names=False,
+        Fold=[1.0, 2.0, 1.0, 2.0],
+        Speaker_ID=[0, 0, 7, None],
+        filename=["x.wav", "y.wav", "z.wav", "w.wav"],
+    )
+    found = read(tmp_path, tmp_path / "cache")
+    assert found.folds.tolist() == [1, 2, 1, 2]
+    assert found.groups.tolist() == ["0", "0", "7", ""]
+    assert found.names[1] == "one.parquet/row 1"
+
+
+def test_lists_of_numbered_classes_and_exact_names(tmp_path):
+    info = {"info": {"features": {"tags": [{"names": ["b, c", "a;"]}]}}}
+    cells = [{"bytes": sound(200 + 50 * i), "path": f"{i}.wav"} for i in range(3)]
+    table = pa.table({"audio": cells, "tags": [[1, 0], [], [0]]})
+    table = table.replace_schema_metadata({"huggingface": json.dumps(info)})
+    pq.write_table(table, tmp_path / "one.parquet")
+    found = read(tmp_path, tmp_path / "cache")
+    assert found.class_names == ("b, c", "a;")
+    assert found.labels.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert found.names == tuple(f"one.parquet/{i}.wav" for i in range(3))
+    write(tmp_path / "d" / "x.parquet", [0, 2])
+    with pytest.raises(UserError, match="label of row 1 is 2, but the schema has 2"):
+        read(tmp_path / "d", tmp_path / "cache")
+
+
+def test_numbers_of_classes_are_in_order(tmp_path):
+    write(tmp_path / "one.parquet", [10, 2, 1], names=False)
+    assert read(tmp_path, tmp_path / "cache").class_names == ("1", "2", "10")
+
+
+def test_splits_in_names_of_files_and_folders(tmp_path):
+    for i, part in enumerate(("partial-train", "partial-test")):
+        write(
+            tmp_path / "d/default" / part / "0000.parquet", [0, 1], first=200 + 900 * i
+        )
+    found = read(tmp_path / "d", tmp_path / "cache")
+    assert found.splits.tolist() == ["test", "test", "train", "train"]
+    write(tmp_path / "e" / "esc_train.parquet", ["x", "y"], names=False)
+    write(tmp_path / "e" / "esc_val.parquet", ["x", "y"], names=False, first=900)
+    found = read(tmp_path / "e", tmp_path / "cache")
+    assert found.splits.tolist() == ["train", "train", "validation", "validation"]
+
+
+@pytest.mark.parametrize("part", ["train/", ""])
+def test_several_configurations_are_refused(tmp_path, part):
+    for version in ("v1", "v2"):
+        write(tmp_path / "d" / version / f"{part}0000.parquet", [0, 1])
+    with pytest.raises(UserError, match=r"v1 and v2: choose one, such as --data_dir"):
+        read(tmp_path / "d", tmp_path / "cache")
+    assert len(read(tmp_path / "d" / "v2", tmp_path / "cache")) == 2
+
+
+def test_a_stray_table_is_left_out(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        (tmp_path / "d" / name / "x.wav").write_bytes(sound(300))
+    pq.write_table(pa.table({"file": ["a/x.wav"]}), tmp_path / "d" / "other.parquet")
+    found = read(tmp_path / "d", tmp_path / "cache")
+    assert found.class_names == ("a", "b")
+    reason = "Parquet table without labelled recordings"
+    assert (reason, 1, "other.parquet") in found.left_out
+    write(tmp_path / "d" / "full.parquet", [0, 1])
+    with pytest.raises(UserError, match=r"full\.parquet and in class folders"):
+        read(tmp_path / "d", tmp_path / "cache")
+
+
+def test_recordings_as_paths_and_none(tmp_path):
+    (tmp_path / "x.wav").write_bytes(sound(300))
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    cells = [
+        {"bytes": None, "path": str(tmp_path / "x.wav")},
+        {"bytes": None, "path": "x.wav"},
+        {"bytes": sound(700), "path": "own.wav"},
+        None,
+        {"bytes": sound(800), "path": None},
+    ]
+    labels = ["a", "a", "b", "b", "b"]
+    table = pa.table({"audio": pa.array(cells, kind), "label": labels})
+    pq.write_table(table, tmp_path / "one.parquet")
+    found = read(tmp_path / "one.parquet", tmp_path / "cache")
+    assert len(found) == 4  # x.wav once
+    bad = found.read_headers().bad
+    assert str(bad[2]).endswith("one.parquet, row 3 does not exist")
+    assert found.load(0)[0].size == found.load(1)[0].size == 2000
+
+
 def test_files_are_unpacked_once_and_again_if_they_change(tmp_path):
     file, cache = tmp_path / "one.parquet", tmp_path / "cache"
     write(file, ["a", "b"], names=False)

@@ -1,3 +1,6 @@
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,3 +131,63 @@ def test_single_clips_are_held_out_as_groups_of_one(labels, fraction, seed):
     wanted = np.floor(fraction * sizes + 0.5)
     counts = np.bincount(labels[held], minlength=sizes.size)
     np.testing.assert_array_equal(counts, np.minimum(wanted, np.maximum(sizes - 1, 0)))
+
+
+def describe(names, class_names=("a", "b"), data="folder", **columns):
+    size = len(names)
+    clips = SimpleNamespace(
+        names=names,
+        class_names=class_names,
+        labels=np.arange(size) % len(class_names),
+        splits=np.array(columns.get("marks", [""] * size)),
+        folds=np.array(columns.get("folds", [0] * size)),
+        groups=np.array(columns.get("groups", [""] * size)),
+    )
+    config = DataConfig(data, fold=columns.get("fold", 0))
+    given = (clips.labels, clips.splits, clips.folds, clips.groups, config)
+    parts = splits.assign(*given)
+    return splits.describe(clips, parts, config), parts
+
+
+def test_a_given_test_split_precedes_folds_unless_one_is_asked_for():
+    marks, folds = ["test"] * 4 + ["train"] * 16, [1, 2] * 10
+    names = list("abcdefghijklmnopqrst")
+    words, parts = describe(names, marks=marks, folds=folds)
+    assert parts.test.tolist() == [0, 1, 2, 3]
+    assert words["split"] == "the given test split; folds are not used without --fold"
+    words, parts = describe(names, marks=marks, folds=folds, fold=2)
+    assert parts.test.tolist() == list(range(1, 20, 2))
+    expected = "fold 2 is the test split; --fold precedes the split of 4 test clips"
+    assert words["split"] == expected
+    words, _ = describe(names, marks=["test"] * 4 + [""] * 16)
+    assert words["split"].endswith("; 16 clips that name no split are for training")
+    words, _ = describe(names, marks=["train"] * 20)
+    expected = "20% of each class at random for test; since only a training split"
+    assert words["split"].startswith(expected)
+
+
+def test_groups_are_described():
+    names = [f"{i}.wav" for i in range(20)]
+    words, _ = describe(names, groups=[f"s{i // 2}" for i in range(20)])
+    assert words["groups"] == "10 groups, none divided"
+    groups, marks = ["s1", *[""] * 18, "s1"], ["train"] * 10 + ["test"] * 10
+    words, _ = describe(names, groups=groups, marks=marks)
+    assert words["groups"] == "1 groups, 1 divided"
+    words, _ = describe(names)
+    assert re.fullmatch("no groups: clips of one .* in a column group", words["groups"])
+    assert describe(names, data="tones")[0]["groups"] == "none"
+
+
+def test_names_that_may_be_recordings_or_speakers():
+    names = [f"d/rec{i // 4:03d}_{i % 4}.wav" for i in range(20)]
+    words, _ = describe(names)
+    assert (
+        "names of files share 5 beginnings, which may be recordings, such as rec000"
+        in (words["groups"])
+    )
+    actors = tuple(f"Actor_{i:02d}" for i in range(1, 5))
+    words, _ = describe([f"{i}.wav" for i in range(20)], actors)
+    assert words["groups"].endswith(
+        "; Actor_01 to Actor_04: are these speakers rather than classes?"
+    )
+    assert "speakers rather" not in describe([*"abcdefghij"], ("1", "2"))[0]["groups"]

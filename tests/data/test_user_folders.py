@@ -44,6 +44,21 @@ def table(folder, text, name="table.csv"):
     return folder / name
 
 
+def test_a_folder_is_called_by_its_own_name(tmp_path):
+    place = fill(tmp_path / "my birds", clips=10)
+    title = lambda path: datasets.title_of(DataConfig("folder", data_dir=str(path)))
+    assert title(place) == "my birds"
+    assert title(table(place, "", "calls.csv")) == "calls"
+    assert title(table(place, "", "metadata.csv")) == "my birds"
+    assert datasets.title_of(DataConfig("tones", data_dir="x")) == "tones"
+    (place / "metadata.csv").unlink()
+    config = presets.for_dataset("folder", data__data_dir=str(place))
+    data = checks.load(config, tmp_path / "cache")
+    assert data.name == "folder"
+    assert data.title == data.origin["dataset"] == "my birds"
+    assert data.description["groups"].startswith("no groups: clips of one speaker")
+
+
 def test_split_folders_without_a_test_folder(tmp_path):
     fill(tmp_path / "train", clips=10)
     fill(tmp_path / "validation", clips=2, seed=1)
