@@ -94,7 +94,7 @@ def test_a_run_from_files_to_a_scored_coreset(capsys, sound_folder, tmp_path):
 
     other = ["evaluate", f"--coreset={run / 'coreset.npz'}", "--dataset=tones"]
     sentence = fails(capsys, *other)
-    assert "this coreset of folder has the classes high, low" in sentence
+    assert f"this coreset of {sound_folder.name} has the classes high, low" in sentence
 
 
 @pytest.mark.parametrize(
