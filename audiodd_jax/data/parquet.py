@@ -9,6 +9,7 @@ unpacked to the cache once, next to a ``rows.json``.
 import collections
 import itertools
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,10 +24,13 @@ from audiodd_jax.runtime import files as files_lib
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import exclusive
 
+_log = logging.getLogger(__name__)
+
 SUFFIX = ".parquet"
 _BEGINNINGS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff"}
 # Rows in memory at once.
 _ROWS = 64
+_TIMES = ("start", "end", "duration")
 # Of the cache. Raise it whenever it holds something else.
 _FORMAT = 2
 
@@ -202,6 +206,11 @@ def _records(table: Any, path: Path, class_names: dict[str, None]) -> Iterator[_
         raise _NoTableError(
             "it needs the columns audio and label, and has " + ", ".join(header)
         )
+    if has_audio and (times := [columns[key] for key in _TIMES if key in columns]):
+        _log.info(
+            "%s: %s apply to rows that name a file, not to recordings in the table",
+            *(path.name, ", ".join(times)),
+        )
     metadata = table.schema_arrow.metadata or {}
     names = {key: _class_names(metadata, name) for key, name in columns.items()}
     class_names |= dict.fromkeys(names[label])
@@ -234,6 +243,9 @@ def _records(table: Any, path: Path, class_names: dict[str, None]) -> Iterator[_
             cells[label] = value
             if content is None:
                 cells["path"] = name
+            else:  # times next to a recording are where it was cut from
+                for key in _TIMES:
+                    cells.pop(key, None)
             yield _Record(cells, content, name)
 
 

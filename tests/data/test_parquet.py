@@ -64,6 +64,14 @@ def test_splits_classes_and_speakers_are_read(tmp_path):
         assert peak == pytest.approx(hz, abs=8)
 
 
+def test_times_next_to_recordings_do_not_cut_them(tmp_path):
+    """As in UrbanSound8K on the Hub: they tell where a clip was cut from."""
+    times = {"start": [70.0, 0.1], "end": [70.25, 0.2]}
+    write(tmp_path / "one.parquet", ["a", "b"], names=False, **times)
+    found = read(tmp_path, tmp_path / "cache")
+    assert [found.load(i)[0].size for i in range(2)] == [2000, 2000]
+
+
 def test_columns_of_any_case_and_type(tmp_path, caplog):
     """Speaker 0, folds 1.0, null: as in a CSV."""
     write(
