@@ -24,6 +24,7 @@ from audiodd_jax.active_learning import query
 from audiodd_jax.config import ActiveConfig, Config, fields, presets
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
+from audiodd_jax.features import batches, metric
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import progress
@@ -143,7 +144,7 @@ def label_rounds(
                 row["round"],
                 f"{row['labelled']:,}",
                 data.metric,
-                100 * row["test_accuracy"],
+                100 * metric.score_of(row),
             )
             log.record({"step": done, **row})
             log.save(state, done)
@@ -244,9 +245,11 @@ def _round(
 
     A warm start continues from the state's network after the first round.
     """
-    rows = state.labelled
+    rows = drawn = state.labelled
+    if data.is_balanced:
+        drawn = rows[batches.oversampled(data.train.labels[rows])]
     seed = int(jax.random.bits(state.key_of(_NETWORK), dtype=jnp.uint32))
-    training_set = fit.real_set(data.train, data.num_classes, compiled.settings, rows)
+    training_set = fit.real_set(data.train, data.num_classes, compiled.settings, drawn)
     opened = contextlib.nullcontext()
     if folder:
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
@@ -258,17 +261,19 @@ def _round(
     with opened as run:
         fitted = fit.fit(compiled, training_set, seed, run, start=start)
     scores = evaluation.networks(fitted, data.test, compiled.name, data.num_classes)
+    scores = scores._replace(metric=data.metric)
     counts = tags.counts(np.asarray(data.train.labels)[rows], data.num_classes)
-    metric = "average_precision" if data.has_tags else "accuracy"
+    of_class = "average_precision" if data.has_tags else "accuracy"
     last = fitted.history[-1]
     validation = ("validation_accuracy", "validation_loss")
     return fitted, {
         "labelled": int(rows.size),
-        "test_accuracy": scores.mean,
+        "measure": data.metric,
+        **{k: v for k, v in scores.fields().items() if k.endswith("accuracy")},
         "macro_f1": scores.macro_f1,
         **{name: last[name] for name in validation if name in last},
         "class_counts": counts.tolist(),
-        f"per_class_{metric}": [None if np.isnan(a) else a for a in scores.per_class],
+        f"per_class_{of_class}": [None if np.isnan(a) else a for a in scores.per_class],
         "training_steps": fitted.steps,
         "training_seconds": last["seconds"],
     }

@@ -12,14 +12,7 @@ from audiodd_jax.active_learning import query, rounds
 from audiodd_jax.command_line import CommandLine, names, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.commands.train import train_source
-from audiodd_jax.config import (
-    Config,
-    DataConfig,
-    FeaturesConfig,
-    extensions,
-    fields,
-    presets,
-)
+from audiodd_jax.config import Config, extensions, fields, presets
 from audiodd_jax.config.names import ACQUISITIONS, file_stem
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -27,6 +20,7 @@ from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.metric import score_of
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.report import cards, learning_curves, tables
@@ -64,7 +58,7 @@ def run(line: CommandLine) -> None:
     default = Path("runs") / f"{title}-active-{network}-{name}"
     workdir = Path(flags.workdir or default)
     with resumable(workdir, is_run=not is_comparison):
-        data = load(config.data, config.features, coresets)
+        data = load(config, coresets)
         if is_comparison:
             text = compare(config, functions, flags.num_seeds, coresets, data, workdir)
         else:
@@ -109,13 +103,11 @@ def active(
     """
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
-    data = load(config.data, config.features)
+    data = load(config)
     return learn(config, data, Path(workdir))
 
 
-def load(
-    data: DataConfig, features: FeaturesConfig, coresets: Sequence[Coreset] = ()
-) -> Dataset:
+def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
     """Loads the dataset, preprocessed like the coresets to compare with, if any.
 
     Raises:
@@ -123,9 +115,11 @@ def load(
         preprocessing than the first.
     """
     if not coresets:
-        return dataset.load(data, features)
+        scored_by = config.evaluation.metric
+        return dataset.load(config.data, config.features, None, scored_by)
     first = coresets[0]
-    loaded = load_data(first, data, first.features, True)
+    config = dataclasses.replace(config, features=first.features)
+    loaded = load_data(first, config, True)
     for other in coresets[1:]:
         pairs = zip(other.normalization, first.normalization, strict=True)
         check_coreset(other, loaded)
@@ -162,7 +156,7 @@ def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:
             "num_train": data.num_train,
             "num_validation": len(data.validation.labels),
             "num_samples": last["labelled"],
-            "test_accuracy": last["test_accuracy"],
+            **tables.means(last),
             "wall_seconds": last["seconds"],
             "rounds": learnt.rounds,
             "model": config.model.name,
@@ -293,9 +287,11 @@ def _show(result: dict[str, Any], path: Path) -> None:
         print(
             f"{row.get('round', ''):14}{row['labelled']:8,}   "
             f"{100 * row['fraction']:6.2f} %   "
-            f"{100 * row['test_accuracy']:{len(metric) - 2}.1f} % {seconds:6.0f}"
+            f"{100 * score_of(row):{len(metric) - 2}.1f} % {seconds:6.0f}"
         )
     print()
+    if warning := cards.constant_warning(result):
+        print(warning, end="\n\n")
     files = {
         "labelled clips": path / "labelled.npy",
         "weights": path / "networks.npz",

@@ -19,6 +19,7 @@ from audiodd_jax.distillation import loop, registry
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, dataset
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.metric import score_of
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.ridge import Scoring
@@ -104,7 +105,9 @@ def distill(
     def work(run: RunDirectory) -> dict[str, Any]:
         nonlocal coreset
         registry.check_dataset(config.method, config.data)
-        data = dataset.load(config.data, config.features)
+        data = dataset.load(
+            config.data, config.features, None, config.evaluation.metric
+        )
         data = labelled_subset.restrict(config, data)
         run.use_data(data.clips_digest)
         initial = None
@@ -151,8 +154,7 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
             one_fold = fields.replace(config, {"data.fold": fold})
             row = distill(one_fold, workdir / f"fold{fold}").result
             rows.append(row)
-            accuracies = ("test_accuracy", "start_test_accuracy")
-            run.log({"step": fold, **{name: row[name] for name in accuracies}})
+            run.log({"step": fold, **tables.means(row)})
         result = _over_folds(rows)
         if multiprocess.is_process_zero():
             write_atomically(workdir / "README.md", cards.folds(result))
@@ -167,10 +169,11 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
 def _over_folds(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Returns the means and deviations over the folds' results."""
     same = ("dataset", "dataset_version", "licence", "method", "samples_per_class")
-    own = ("fold", "num_samples", "num_train", "test_accuracy", "start_test_accuracy")
+    scores = tables.means(rows[0])
+    own = ("fold", "measure", "num_samples", "num_train", *scores)
     result = {name: rows[0][name] for name in (*same, "seed", "protocol", "start")}
-    result["measure"] = tables.metric_of(rows)
-    for name in ("test_accuracy", "start_test_accuracy"):
+    result["measure"] = result["metric"] = tables.metric_of(rows)
+    for name in scores:
         accuracies = [row[name] for row in rows]
         result[name] = statistics.fmean(accuracies)
         result[f"{name}_std"] = statistics.stdev(accuracies)
@@ -201,6 +204,7 @@ def _finish(
     scores = evaluation.kernel_regression(
         [final, initial], data.test, scoring, seeds, mesh
     )
+    scores = [one._replace(metric=data.metric) for one in scores]
     result = distilled.result(outcome, scores, coreset, data)
     result["teacher"] = labelling
     if multiprocess.is_process_zero():
@@ -222,9 +226,7 @@ def _show(result: dict[str, Any], path: Path) -> None:
     packed = f", {factor} in each" if factor > 1 else ""
     draws = len(result["test_accuracies"])
     drawn = f" over {draws} draws of networks, on one split" * (draws > 1)
-    macro_f1 = teaching = ""
-    if "macro_f1" in result:  # of tags
-        macro_f1 = f"{result['macro_f1']:.3f}, before {result['start_macro_f1']:.3f}"
+    before, teaching = tables.beside([result], "start_"), ""
     if record := result.get("teacher"):
         views = result["views"]
         images = f"{views} views of each spectrogram" if views else "each spectrogram"
@@ -240,10 +242,11 @@ def _show(result: dict[str, Any], path: Path) -> None:
         ("labels", cards.labels_in_words(result)),
         ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
         (f"test {metric}, {'distilled' if is_distilled else 'selected clips'}",
-         f"{tables.mean_std(result['test_accuracies'])} %{drawn}"),
+         f"{tables.mean_std(score_of(result, 'test_accuracies'))} %{drawn}"),
         (f"test {metric}, {cards.initial_in_words(result)}",
-         f"{100 * result['start_test_accuracy']:.1f} % (the {baseline})"),
-        ("macro F1", macro_f1),
+         f"{100 * score_of(result, 'start_test_accuracy'):.1f} % (the {baseline})"),
+        *((name, f"{text}, before {before.get(name)}")
+          for name, text in tables.beside([result]).items()),
         ("protocol", f"{result['protocol']}, {draws} seeds"),
         ("distillation", f"{result['method']}, {result['steps']} steps, "
          f"{result['wall_seconds']:.0f} s"),
@@ -262,15 +265,17 @@ def _show_folds(result: dict[str, Any], path: Path) -> None:
     metric, rows = tables.metric_of([result]), result["folds"]
 
     def spread(name: str) -> str:
-        return f"{100 * result[name]:.1f} ± {100 * result[name + '_std']:.1f} %"
+        mean, std = (score_of(result, one) for one in (name, name + "_std"))
+        return f"{100 * mean:.1f} ± {100 * std:.1f} %"
 
-    each = ", ".join(f"{100 * row['test_accuracy']:.1f}" for row in rows)
+    each = ", ".join(f"{100 * score_of(row):.1f}" for row in rows)
     before = f"test {metric}, {cards.initial_in_words(result)}"
     lines = [
         ("folds", f"{len(rows)}, each the test fold once"),
         (f"test {metric}, distilled", spread("test_accuracy")),
         ("each fold", f"{each} %"),
         (before, spread("start_test_accuracy")),
+        *tables.beside([result]).items(),
         ("protocol", result["protocol"]),
         ("distillation", f"{result['wall_seconds']:.0f} s"),
         ("each fold's run", f"{path / 'fold'}{rows[0]['fold']} and so on"),

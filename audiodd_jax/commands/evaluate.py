@@ -6,6 +6,7 @@ test split is read once, after training.
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,7 +147,7 @@ def compare(
     config = config or coreset_config(coreset)
     config = dataclasses.replace(config, features=coreset.features)
     fields.validate(config)
-    data = load_data(coreset, config.data, config.features, any(baselines.values()))
+    data = load_data(coreset, config, any(baselines.values()))
     rows = []
     for name in protocols:
         settings, training_sets = config, {"coreset": None, **baselines}
@@ -197,8 +198,13 @@ def compare_folds(
     joined = []
     for rows in zip(*by_fold, strict=True):
         first = rows[0].scores
-        means = tuple(row.scores.mean for row in rows)
-        scores = Evaluation(first.protocol, means, metric=first.metric)
+        scored = [row.scores for row in rows]
+        means = tuple(statistics.fmean(one.accuracies) for one in scored)
+        # None for tags.
+        balanced = [statistics.fmean(one.balanced) for one in scored if one.balanced]
+        scores = first._replace(
+            accuracies=means, balanced=tuple(balanced), confusions=None, tags=None
+        )
         seconds = sum(row.seconds for row in rows)
         joined.append(rows[0]._replace(scores=scores, seconds=seconds))
     return joined
@@ -230,7 +236,7 @@ class Protocol(NamedTuple):
             scored.append(scores)
             seconds += took
         share = clips / self.data.num_train
-        scores = scores_lib.joined(scored)
+        scores = scores_lib.joined(scored)._replace(metric=self.data.metric)
         return Row(self.name, learns_from, clips, share, scores, seconds)
 
     def _training_set(
@@ -300,7 +306,8 @@ def _show(rows: Sequence[Row], coreset: Coreset, each: str, out: Path | None) ->
                 f"{scores.protocol}, {count} {each}{'s' * (count > 1)}{split}",
             ),
             (f"test {scores.metric}", str(scores)),
-            (f"all {each}s", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
+            (f"all {each}s", ", ".join(f"{100 * a:.1f} %" for a in scores.values)),
+            *evaluation_table.beside(scores).items(),
         ]
     if out:
         lines.append(("tables and pictures", str(out)))

@@ -11,7 +11,7 @@ from audiodd_jax.config import Config, DataConfig, fields
 from audiodd_jax.data import datasets, splits, tags
 from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.data.splits import SplitIndices
-from audiodd_jax.features import cache, dataset
+from audiodd_jax.features import cache, dataset, metric
 from audiodd_jax.features.cache import FeatureSet
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime.environment import standard_numerics
@@ -29,7 +29,7 @@ def run(line: CommandLine) -> None:
     parts = splits.assign(
         features.labels, features.splits, features.folds, features.groups, config.data
     )
-    rows = _rows(config.data, features, parts)
+    rows = _rows(config.data, config.evaluation.metric, features, parts)
     table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
     print("", *_class_counts(features, parts), sep="\n")
     if lines := _left_out(features):
@@ -37,12 +37,14 @@ def run(line: CommandLine) -> None:
 
 
 def _rows(
-    data: DataConfig, clips: FeatureSet, parts: SplitIndices
+    data: DataConfig, scored_by: str, clips: FeatureSet, parts: SplitIndices
 ) -> list[tuple[str, str]]:
     """Returns rows of name and value: clips, classes, folds, audio, features."""
     title, config = datasets.lookup(data.name).title, clips.config
     if data.name == "folder":
         title = datasets.title_of(data)
+    train, test = clips.labels[parts.train], clips.labels[parts.test]
+    constant = metric.constant_answer(train, test, clips.class_names)
     seconds, size = float(clips.seconds.sum()), int(clips.raw_bytes.sum())
     folds = np.unique(clips.folds[clips.folds > 0])
     rates = ", ".join(map(str, np.unique(clips.rates)))
@@ -62,6 +64,8 @@ def _rows(
         ("clips", f"{len(clips.labels):,}"),
         ("classes", f"{len(clips.class_names)}"),
         ("tags", tagged),
+        ("largest class", metric.constant_in_words(constant)),
+        ("metric", metric.name_of(train, len(clips.class_names), scored_by)),
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
         ("training split", f"{train:,} clips"),
@@ -116,4 +120,4 @@ def prepare(config: Config, cache_dir: Path | None = None) -> Dataset:
     """
     fields.validate(config)
     config = fields.with_cache(config, cache_dir)
-    return dataset.load(config.data, config.features)
+    return dataset.load(config.data, config.features, None, config.evaluation.metric)

@@ -21,10 +21,11 @@ from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.metric import score_of
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.networks import user_network
-from audiodd_jax.report import cards, figures
+from audiodd_jax.report import cards, figures, tables
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import write_atomically
@@ -122,10 +123,12 @@ def train(
         config = fields.replace(config, {"model.name": user_network.name_of(model)})
     fields.validate(config)
     if isinstance(learns_from, Coreset):
-        data = load_data(learns_from, config.data, config.features, False)
+        data = load_data(learns_from, config, False)
         source = source_lib.network_source(learns_from, config.training)
     else:
-        data = dataset.load(config.data, config.features)
+        data = dataset.load(
+            config.data, config.features, None, config.evaluation.metric
+        )
         subset = learns_from or Subset()
         embedding = subsets.Embedding(config.network, config.evaluation.networks)
         rows = subsets.choose(subset, data, embedding, config.seed)
@@ -158,6 +161,7 @@ def train_source(
         with progress.waiting("scoring on the test split"):
             name = config.model.name
             scores = evaluation.networks(fitted, data.test, name, data.num_classes)
+            scores = scores._replace(metric=data.metric)
         leaves = jax.tree.leaves(fitted.networks.variables.params)
         clips, last = source.clips.labels.shape[0], fitted.history[-1]
         learns_from = source.record["name"]
@@ -204,7 +208,8 @@ def _show(trained: Trained, workdir: Path) -> None:
     """Prints the result of a training."""
     scores, result = trained.scores, trained.result
     interval = ""
-    if (half_width := result["test_accuracy_interval95"]) is not None:
+    half_width = score_of(result, "test_accuracy_interval95")
+    if half_width is not None:
         interval = f" (95 % interval ± {100 * half_width:.1f})"
     tested = {k: v for k, v in cards.per_class(result).items() if v is not None}
     hardest = min(tested, key=tested.__getitem__)
@@ -214,8 +219,8 @@ def _show(trained: Trained, workdir: Path) -> None:
          f"spectrograms, {percent(result['fraction_of_train'])} of "
          f"the {result['num_train']:,} clips in the training split"),
         (f"test {scores.metric}", f"{scores}{interval}"),
-        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in scores.accuracies)),
-        ("macro F1", f"{result['macro_f1']:.3f}"),
+        ("each seed", ", ".join(f"{100 * a:.1f} %" for a in scores.values)),
+        *tables.beside([result]).items(),
         ("hardest class", f"{hardest}, {100 * tested[hardest]:.1f} %"),
         ("training", f"{result['steps']} steps, {result['wall_seconds']:.0f} s"),
         ("weights", str(workdir / "networks.npz")),
@@ -223,3 +228,5 @@ def _show(trained: Trained, workdir: Path) -> None:
         ("card", str(workdir / "README.md")),
     ]  # fmt: skip
     table(rows)
+    if warning := cards.constant_warning(result):
+        print("", warning, sep="\n")

@@ -324,15 +324,20 @@ class LoopConfig:
 
 @dataclasses.dataclass
 class EvaluationConfig:
-    """Kernel regression with fresh random networks.
+    """What is reported, and kernel regression with fresh random networks.
 
     Attributes:
+      metric: what stops early, selects and is reported first: ``accuracy``,
+        ``balanced_accuracy`` (the mean over classes), or ``auto``: balanced accuracy
+        where the largest class has more than 1.5 times the training clips of the
+        smallest. Tags have mean average precision.
       networks: random networks per seed.
       width: width of those networks; 0: the same as ``network.width``.
       seeds: independent draws of the networks; the reported accuracy is the mean.
       batch_size: clips scored at once.
     """
 
+    metric: str = setting("auto", one_of("auto", "accuracy", "balanced_accuracy"))
     networks: int = setting(8, AT_LEAST_ONE)
     width: int = 0
     seeds: int = setting(3, AT_LEAST_ONE)

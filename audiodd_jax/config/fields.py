@@ -67,7 +67,10 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     if (place := config.data.data_dir) and "://" not in place:
         # So that the run can be used in any working folder.
         values["data"]["data_dir"] = os.path.abspath(expanded(place))
-    return {name: values[name] for name in groups}
+    found = {name: values[name] for name in groups}
+    if config.evaluation.metric != "auto":  # early stopping of networks depends on it
+        found.setdefault("evaluation", {"metric": config.evaluation.metric})
+    return found
 
 
 def with_cache(config: Config, cache_dir: str | os.PathLike | None) -> Config:

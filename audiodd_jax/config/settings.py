@@ -80,6 +80,9 @@ class DataConfig:
         class ``background``; 0: none.
       processes: worker processes for decoding and features; 0: chosen by the amount of
         work.
+      balance: batches, losses and solved labels weigh all ``classes`` the same, or all
+        clips (``none``); ``auto``: classes where the largest has more than 1.5 times
+        the training clips of the smallest.
       storage: where training features are kept: ``device``, ``host`` (batches are
         streamed from the cache), or ``auto`` (on the device if they fit).
       cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
@@ -98,6 +101,7 @@ class DataConfig:
     tags: str = setting("", one_of("", "overlapping"))
     background: float = setting(0.0, NOT_NEGATIVE)
     processes: int = setting(0, NOT_NEGATIVE)
+    balance: str = setting("auto", one_of("auto", "classes", "none"))
     storage: str = setting("auto", one_of("auto", "device", "host"))
     cache_dir: str = ""
 

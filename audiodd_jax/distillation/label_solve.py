@@ -24,9 +24,8 @@ from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import CoresetConfig
 from audiodd_jax.coreset.arrays import CoresetArrays, repeat_labels
-from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.features.labels import centred_targets
+from audiodd_jax.features.labels import centred_targets, clip_weights
 from audiodd_jax.kernels import ridge
 from audiodd_jax.runtime import devices, progress
 
@@ -46,15 +45,17 @@ def solve(
 ) -> CoresetArrays:
     """Returns the coreset with the labels that predict the training clips best.
 
-    ``by_recording`` gives all classes, and all recordings of a class, the same weight.
+    ``by_recording`` gives all classes, and all recordings of a class, the same weight;
+    data with balanced classes gives it to all clips of a class.
     """
     factor = coreset.factor
     images = start.unpack(factor).images
     s, c = start.labels.shape
     clips, eye = data.train, jnp.eye(s, dtype=images.dtype)
     weights = jnp.ones(len(clips.labels))
-    if by_recording:
-        weights = batches.recording_weights(clips, c)
+    if by_recording or data.is_balanced:
+        recordings = clips.recordings if by_recording else None
+        weights = clip_weights(clips.labels, c, recordings)
     weights /= weights.mean()
 
     @functools.partial(jax.jit, out_shardings=devices.replicated(mesh))

@@ -178,7 +178,8 @@ def _learn(
     elif loop.draw == "recordings":
         draw = batches.by_recording(classes, loop.batch_size)
     else:
-        draw = batches.uniform(loop.batch_size)
+        rows = batches.oversampled(train.labels) if data.is_balanced else None
+        draw = batches.uniform(loop.batch_size, rows)
     chunk = steps.make_chunk(method, draw, config.augment, stats, data.noise, mesh)
     key = devices.replicate(keys.batch, mesh)
 

@@ -77,7 +77,8 @@ def validation_program(scoring: Scoring, factor: int, mesh: Mesh) -> jax.stages.
         predictions = ridge.predict_images(
             key, data.images, arrays.images, arrays.labels, settings, mesh
         )
-        return ridge.score(predictions, data.labels, data.recordings)
+        clips = data.labels, data.recordings, data.weights
+        return ridge.score(predictions, *clips)
 
     # Key and regulariser are arguments: runs that differ in them share the program.
     return jax.jit(score, out_shardings=devices.replicated(mesh))

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key, Num
+from jaxtyping import Array, Int, Key, Num
 
-from audiodd_jax.data import tags
 from audiodd_jax.features import normalization
 from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.labels import clip_weights
 from audiodd_jax.runtime.environment import standard_numerics
 
 _THREADS = 2
@@ -45,17 +45,30 @@ def step_keys(
 Draw = Callable[[Key[Array, ""], Any], Int[Array, " b"]]
 
 
-def uniform(size: int) -> Draw:
+def uniform(size: int, rows: Int[np.ndarray, " n"] | None = None) -> Draw:
     """Draws ``size`` clips without replacement, or all if there are fewer.
 
-    It draws from anything with labels: clips, or a coreset's spectrograms.
+    It draws from anything with labels: clips, or a coreset's spectrograms. ``rows`` are
+    those to draw from, which may name a clip more than once; None: all.
     """
 
     def draw(key: Key[Array, ""], data: Any) -> Int[Array, " b"]:
         clips = data.labels.shape[0]
-        return jax.random.permutation(key, clips)[: min(size, clips)]
+        choices = clips if rows is None else jnp.asarray(rows)
+        return jax.random.permutation(key, choices)[: min(size, clips)]
 
     return draw
+
+
+def oversampled(labels: Int[np.ndarray | Array, " b"]) -> Int[np.ndarray, " n"]:
+    """Returns the rows of all clips, with every class as often as the largest.
+
+    The clips of smaller classes are repeated in turn.
+    """
+    labels = np.asarray(labels)
+    most = np.bincount(labels).max()
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.concatenate([np.resize(rows, most) for rows in members])
 
 
 def by_recording(num_classes: int, size: int) -> Draw:
@@ -66,29 +79,11 @@ def by_recording(num_classes: int, size: int) -> Draw:
     """
 
     def draw(key: Key[Array, ""], data: Clips) -> Int[Array, " b"]:
-        weights = jnp.log(recording_weights(data, num_classes))
+        weights = clip_weights(data.labels, num_classes, data.recordings)
         count = min(size, data.labels.shape[0])
-        return jax.random.categorical(key, weights, shape=(count,))
+        return jax.random.categorical(key, jnp.log(weights), shape=(count,))
 
     return draw
-
-
-def recording_weights(data: Clips, num_classes: int) -> Float[Array, " b"]:
-    """Weights clips so that classes, and recordings of a class, weigh the same.
-
-    The weight of a clip with tags is the sum of its weights for each tag; all clips
-    without tags together weigh as much as one tag.
-    """
-    labels, clips = data.labels, data.labels.shape[0]
-    share = jnp.ones(clips)
-    if data.recordings is not None:
-        share /= jnp.bincount(data.recordings, length=clips)[data.recordings]
-    if tags.are_tags(labels):
-        has_none = ~labels.any(1, keepdims=True)
-        shares = jnp.concatenate([labels, has_none], axis=1) * share[:, None]
-        return jnp.sum(shares / jnp.maximum(shares.sum(0), 1e-30), axis=1)
-    recordings = jax.ops.segment_sum(share, labels, num_classes)
-    return share / recordings[labels]
 
 
 def balanced(num_classes: int, per_class: int) -> Draw:

@@ -32,6 +32,8 @@ class Clips(NamedTuple):
         None: every clip is its own recording.
       rows: ``[b]`` rows of memory-mapped features that belong to the split; None: the
         features are on the device.
+      weights: ``[b]`` weights of the clips in scores, which sum to one; None: the same
+        for all recordings.
     """
 
     features: Num[Array | np.ndarray, "b f t *channels"]
@@ -39,6 +41,7 @@ class Clips(NamedTuple):
     normalization: Normalization | None = None
     recordings: Int[Array, " b"] | None = None
     rows: Int[np.ndarray, " b"] | None = None
+    weights: Float[Array, " b"] | None = None
 
     @property
     def is_on_host(self) -> bool:
@@ -72,7 +75,7 @@ class Clips(NamedTuple):
 
     def subset(self, rows: Int[Array | np.ndarray, " b"]) -> "Clips":
         """Returns some of the clips; features in the cache stay there."""
-        chosen = self._replace(labels=self.labels[rows])
+        chosen = self._replace(labels=self.labels[rows], weights=None)
         if self.recordings is not None:  # numbered from 0, below ``b``
             numbers = np.asarray(self.recordings[rows])
             numbers = np.unique(numbers, return_inverse=True)[1]

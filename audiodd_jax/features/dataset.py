@@ -16,9 +16,11 @@ from audiodd_jax.config import DataConfig, FeaturesConfig
 from audiodd_jax.data import datasets, tags
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.data.recordings import VALIDATION
+from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, metric
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.clips import Clips, standardize
+from audiodd_jax.features.labels import clip_weights
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class Dataset:
       test_digest: digest of the test clips; empty for a published test split.
       own_name: that of a user's folder; empty: ``name``.
       description: how the clips were split, and their groups, in words.
+      balance: the setting ``data.balance``.
+      scored_by: the setting ``evaluation.metric``.
     """
 
     train: Clips
@@ -66,6 +70,8 @@ class Dataset:
     num_pseudo: int = 0
     clips_digest: str = ""
     test_digest: str = ""
+    balance: str = "auto"
+    scored_by: str = "auto"
     own_name: str = ""
     description: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -96,8 +102,16 @@ class Dataset:
 
     @property
     def metric(self) -> str:
-        """Name of the scores: accuracy or mean average precision."""
-        return metric.name_of(self.train.labels)
+        """Name of the scores that select and are reported first."""
+        labels = np.asarray(self.train.labels)
+        return metric.name_of(labels, self.num_classes, self.scored_by)
+
+    @property
+    def is_balanced(self) -> bool:
+        """True if training weighs all classes the same, instead of all clips."""
+        if self.balance != "auto":
+            return self.balance == "classes"
+        return metric.is_unequal(np.asarray(self.train.labels), self.num_classes)
 
     @property
     def num_train(self) -> int:
@@ -125,6 +139,13 @@ class Dataset:
             "is_partial": self.is_partial,
             "num_classes": self.num_classes,
             "measure": self.metric,
+            "metric": self.metric,
+            "balance": "classes" if self.is_balanced else "none",
+            **metric.constant_answer(
+                np.asarray(self.train.labels),
+                np.asarray(self.test.labels),
+                self.class_names,
+            ),
             "untested_classes": self.untested_classes,
         }
 
@@ -133,16 +154,25 @@ def load(
     data: DataConfig,
     settings: FeaturesConfig,
     normalization: normalization_lib.Normalization | None = None,
+    scored_by: str = "auto",
 ) -> Dataset:
     """Prepares a dataset, from the cache if possible, and loads it to the device.
 
     Statistics may be given, such as those of a coreset; None: fitted to the training
-    clips.
+    clips. ``scored_by`` is the setting ``evaluation.metric``.
 
     Raises:
-      UserError: the dataset cannot be prepared or split.
+      UserError: the dataset cannot be prepared or split, or tags are to be weighed or
+        scored like classes.
     """
     stored = cache.prepare(data, settings)
+    if tags.are_tags(stored.labels) and (
+        data.balance == "classes" or scored_by != "auto"
+    ):
+        raise UserError(
+            "--config.data.balance=classes and --config.evaluation.metric are for one "
+            "class per clip; tags are scored by mean average precision"
+        )
     indices = data_splits.assign(
         stored.labels, stored.splits, stored.folds, stored.groups, data
     )
@@ -167,7 +197,7 @@ def load(
     held_out = indices.validation
     is_official = bool((stored.splits[held_out] == VALIDATION).any())
     counted = rows if is_official else np.concatenate([rows, held_out])
-    return Dataset(
+    loaded = Dataset(
         train=train,
         validation=Clips(
             images(held_out), labels(held_out), recordings=recordings(held_out)
@@ -188,7 +218,17 @@ def load(
         test_digest="" if is_published else _digest(stored, indices.test),
         train_bytes=int(stored.raw_bytes[counted].sum()),
         is_validation_official=is_official,
+        balance=data.balance,
+        scored_by=scored_by,
     )
+    _log.info("%s", metric.counts_in_words(loaded.origin))
+    validation = loaded.validation
+    if loaded.metric != metric.BALANCED_ACCURACY or not held_out.size:
+        return loaded
+    clips = validation.labels, loaded.num_classes, validation.recordings
+    weights = clip_weights(*clips)
+    validation = validation._replace(weights=weights / weights.sum())
+    return dataclasses.replace(loaded, validation=validation)
 
 
 def _recordings(

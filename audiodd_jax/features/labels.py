@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from audiodd_jax.data import tags
+
 
 def centred_targets(
     labels: Int[Array, "b *c"], num_classes: int, dtype: DTypeLike = jnp.float32
@@ -41,3 +43,26 @@ def probabilities(
         return jnp.clip(estimates, 0, 1)
     positive = jnp.maximum(estimates, 1e-9)
     return positive / positive.sum(1, keepdims=True)
+
+
+def clip_weights(
+    labels: Int[Array, "b *c"],
+    num_classes: int,
+    recordings: Int[Array, " b"] | None = None,
+) -> Float[Array, " b"]:
+    """Weights clips so that classes, and recordings of a class, weigh the same.
+
+    The weights of a class sum to one. The weight of a clip with tags is the sum of its
+    weights for each tag; all clips without tags together weigh as much as one tag.
+    ``recordings`` are as in ``Clips``.
+    """
+    clips = labels.shape[0]
+    share = jnp.ones(clips)
+    if recordings is not None:
+        share /= jnp.bincount(recordings, length=clips)[recordings]
+    if tags.are_tags(labels):
+        has_none = ~labels.any(1, keepdims=True)
+        shares = jnp.concatenate([labels, has_none], axis=1) * share[:, None]
+        return jnp.sum(shares / jnp.maximum(shares.sum(0), 1e-30), axis=1)
+    totals = jax.ops.segment_sum(share, labels, num_classes)
+    return share / totals[labels]

@@ -1,7 +1,8 @@
-r"""Metrics of predictions: accuracy of classes, mean average precision of tags.
+r"""Metrics of predictions: accuracies of classes, mean average precision of tags.
 
-The form of the labels decides which. Validation, selection and reports all use this
-module, so that a run has one metric.
+The form of the labels and the clips per class decide which. Validation, selection and
+reports all use this module, so that a run has one metric. Balanced accuracy is the mean
+over classes of the share of a class's clips that are recognised.
 
 For one tag, with the clips in order of descending score,
 
@@ -12,17 +13,22 @@ distinct score, so that the order of clips with equal scores has no effect. Ther
 interpolation. The mean over tags (mAP) leaves out tags that no clip has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from audiodd_jax.data.tags import are_tags
+from audiodd_jax.data.tags import are_tags, counts
 
-ACCURACY, MEAN_AVERAGE_PRECISION = "accuracy", "mean average precision"
+ACCURACY, BALANCED_ACCURACY = "accuracy", "balanced accuracy"
+MEAN_AVERAGE_PRECISION = "mean average precision"
+
+# Classes are unequal above this ratio of the largest to the smallest.
+_UNEQUAL = 1.5
 
 # Draws of the Bayesian bootstrap, and their key.
 _DRAWS, _KEY = 64, 0xB007
@@ -35,25 +41,83 @@ class Estimate(NamedTuple):
     error: Float[Array, ""]
 
 
-def name_of(labels: Int[Any, "b *c"]) -> str:
-    """Returns the name of the metric for these labels."""
-    return MEAN_AVERAGE_PRECISION if are_tags(labels) else ACCURACY
+def is_unequal(labels: Int[np.ndarray, "b *c"], num_classes: int) -> bool:
+    """Returns whether classes have so different numbers of clips that this matters."""
+    sizes = counts(labels, num_classes)
+    return not are_tags(labels) and bool(sizes.max() > _UNEQUAL * sizes.min())
+
+
+def name_of(
+    labels: Int[np.ndarray, "b *c"], num_classes: int, setting: str = "auto"
+) -> str:
+    """Returns the metric of a run on these training labels.
+
+    ``setting`` is ``evaluation.metric``.
+    """
+    if are_tags(labels):
+        return MEAN_AVERAGE_PRECISION
+    if setting != "auto":
+        return setting.replace("_", " ")
+    return BALANCED_ACCURACY if is_unequal(labels, num_classes) else ACCURACY
+
+
+def constant_answer(
+    train: Int[np.ndarray, "b *c"],
+    test: Int[np.ndarray, "v *c"],
+    class_names: tuple[str, ...],
+) -> dict[str, Any]:
+    """Returns a result's fields on the training clips of each class or tag.
+
+    For classes they include the largest one, and the accuracy of always answering it.
+    """
+    sizes = counts(train, len(class_names))
+    found = {"class_counts": dict(zip(class_names, sizes.tolist(), strict=True))}
+    if not are_tags(train):
+        largest = int(sizes.argmax())
+        found["majority_class"] = class_names[largest]
+        found["majority_accuracy"] = float(np.mean(test == largest))
+    return found
+
+
+def constant_in_words(result: Mapping[str, Any]) -> str:
+    """Describes what the largest class alone would score; empty if unknown."""
+    if "majority_class" not in result:
+        return ""
+    share = f"{100 * result['majority_accuracy']:.1f} %"
+    name = result["majority_class"]
+    return f"always answering {name!r} is right for {share} of the test clips"
+
+
+def counts_in_words(result: Mapping[str, Any]) -> str:
+    """Describes the fields of ``constant_answer``; empty if a result has none."""
+    sizes = sorted(result.get("class_counts", {}).items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{name} {size:,}" for name, size in sizes)
+    parts = [f"training clips: {listed}" * bool(sizes), constant_in_words(result)]
+    return "; ".join(filter(None, parts))
+
+
+def score_of(result: Mapping[str, Any], of_accuracy: str = "test_accuracy") -> Any:
+    """Returns a field of a result by its metric; takes the field for the accuracy."""
+    is_balanced = result.get("measure") == BALANCED_ACCURACY
+    kind = "balanced_accurac" if is_balanced else "accurac"
+    return result[of_accuracy.replace("accurac", kind)]
 
 
 def estimate(
     outputs: Float[Array, "b c"],
     labels: Int[Array, "b *c"],
     recordings: Int[Array, " b"] | None = None,
+    weights: Float[Array, " b"] | None = None,
 ) -> Estimate:
     """Estimates the metric; all recordings have the same weight.
 
     Outputs are higher for more likely classes or tags. ``recordings`` are the groups of
-    ``grouped_mean``.
+    ``grouped_mean``; ``weights`` are for classes alone.
     """
     if are_tags(labels):
         return mean_average_precision(outputs, labels, recordings)
     hits = jnp.argmax(outputs, axis=1) == labels
-    return grouped_mean(hits.astype(outputs.dtype), recordings)
+    return grouped_mean(hits.astype(outputs.dtype), recordings, weights)
 
 
 def of_batch(
@@ -66,12 +130,21 @@ def of_batch(
 
 
 def grouped_mean(
-    values: Float[Array, " b"], groups: Int[Array, " b"] | None = None
+    values: Float[Array, " b"],
+    groups: Int[Array, " b"] | None = None,
+    weights: Float[Array, " b"] | None = None,
 ) -> Estimate:
     """Estimates the mean of the groups' means, with each group as one observation.
 
-    Groups of clips are numbers below ``b``; None: one clip per group.
+    Groups of clips are numbers below ``b``; None: one clip per group. ``weights`` of
+    the clips, which sum to one, replace equal weights of the groups.
     """
+    if weights is not None:
+        mean = jnp.sum(weights * values)
+        gaps = weights * (values - mean)
+        if groups is not None:
+            gaps = jax.ops.segment_sum(gaps, groups, groups.shape[0])
+        return Estimate(mean, jnp.sqrt(jnp.sum(gaps**2)))
     if groups is None:
         count = values.shape[0]
         mean = jnp.mean(values)

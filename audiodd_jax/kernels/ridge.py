@@ -72,8 +72,8 @@ class Score(NamedTuple):
     """Scores of predictions.
 
     Attributes:
-      accuracy: fraction of clips whose largest prediction is correct; for tags, the
-        mean average precision.
+      accuracy: fraction of clips whose largest prediction is correct, or its mean over
+        classes; for tags, the mean average precision.
       error: standard error of ``accuracy``.
       loss: 1/2 mean squared error against the centred targets.
     """
@@ -154,15 +154,17 @@ def score(
     predictions: Float[Array, "b c"],
     labels: Int[Array, "b *c"],
     recordings: Int[Array, " b"] | None = None,
+    weights: Float[Array, " b"] | None = None,
 ) -> Score:
     """Scores predictions; all recordings have the same weight.
 
     Args:
       labels: ``[b]`` classes, or ``[b, c]`` tags.
       recordings: number of each clip's recording; None: one clip per recording.
+      weights: as in ``Clips``.
     """
     targets = centred_targets(labels, predictions.shape[1], predictions.dtype)
     losses = 0.5 * jnp.mean((targets - predictions) ** 2, axis=1)
-    accuracy = metric.estimate(predictions, labels, recordings)
-    loss = metric.grouped_mean(losses, recordings)
+    accuracy = metric.estimate(predictions, labels, recordings, weights)
+    loss = metric.grouped_mean(losses, recordings, weights)
     return Score(accuracy.mean, accuracy.error, loss.mean)

@@ -13,6 +13,7 @@ from audiodd_jax.coreset.dataset import coreset_config
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.data import datasets
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.metric import BALANCED_ACCURACY, counts_in_words, score_of
 from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.report.tables import Table, mean_std
@@ -61,14 +62,32 @@ def labels_in_words(result: dict[str, Any]) -> str:
     )
 
 
-def warning(result: dict[str, Any]) -> str:
-    """Returns a warning if a coreset is the start of its distillation; else empty."""
-    if not result["steps"] or result["best_step"]:
+def constant_warning(result: dict[str, Any]) -> str:
+    """Returns a sentence if a score is not above the constant answer's; else empty."""
+    name = result.get("majority_class")
+    if name is None:
         return ""
+    metric = tables.metric_of([result])
+    constant = result["majority_accuracy"]
+    if metric == BALANCED_ACCURACY:
+        constant = 1 / (result["num_classes"] - len(result["untested_classes"]))
+    if round(100 * score_of(result), 1) > round(100 * constant, 1):
+        return ""
+    return (
+        f"This is no better than always answering {name!r}, the largest class, whose "
+        f"{metric} is {100 * constant:.1f} %."
+    )
+
+
+def warning(result: dict[str, Any]) -> str:
+    """Returns warnings about a coreset: a useless score, an unchanged start."""
+    constant = constant_warning(result)
+    if not result["steps"] or result["best_step"]:
+        return constant
     start = initial_in_words(result)
     if result.get("solved_labels"):
         start += " with solved labels"
-    return (
+    return f"{constant} ".lstrip() + (
         f"Distillation did not improve on the initial {start} in validation, so the "
         "coreset is the unchanged start. Try another "
         "--config.optimizer.learning_rate, stronger --config.augment settings, or "
@@ -90,7 +109,11 @@ def distillation(
     if result["steps"]:
         names = "distilled coreset", f"initial {initial_in_words(result)}"
     metric = tables.metric_of([result])
-    rows = list(zip(names, map(str, scores), strict=True))
+    rows = [
+        {"": name, f"{metric} on the test split": str(one)}
+        | tables.beside([result], prefix)
+        for name, one, prefix in zip(names, scores, ("", "start_"), strict=True)
+    ]
     entry, config = datasets.lookup(data.name), coreset_config(coreset)
     split = f"{entry.split}; here fold {data.fold}" if data.fold else entry.split
     title = entry.title
@@ -106,7 +129,8 @@ def distillation(
     return _render(
         "distill.md",
         result,
-        scores=tables.markdown(Table(("", f"{metric} on the test split"), rows)),
+        scores=tables.markdown(tables.from_records(rows)),
+        classes=counts_in_words(result),
         kept=_KEPT[config.loop.keep].format(metric=metric),
         unimproved=warning(result),
         metric=metric,
@@ -141,20 +165,23 @@ def _without_folders(argument: str) -> str:
 def folds(result: dict[str, Any]) -> str:
     """Returns the card of a run of every fold from its ``result.json``."""
     percent = lambda share: f"{100 * share:.1f}"
-    spread = lambda name: f"{percent(result[name])} ± {percent(result[name + '_std'])}"
-    scores = Table(
-        ("", f"{tables.metric_of([result])} (%)"),
-        [
-            ("distilled coreset", spread("test_accuracy")),
-            (f"initial {initial_in_words(result)}", spread("start_test_accuracy")),
-        ],
+    spread = lambda name: (
+        f"{percent(score_of(result, name))} "
+        f"± {percent(score_of(result, name + '_std'))}"
     )
+    name = tables.metric_of([result])
+    starts = {"": "distilled coreset", "start_": f"initial {initial_in_words(result)}"}
+    scores = [
+        {"": text, f"{name} (%)": spread(f"{prefix}test_accuracy")}
+        | tables.beside([result], prefix)
+        for prefix, text in starts.items()
+    ]
     by_fold = [
         {
             "test fold": str(row["fold"]),
             "training split": f"{row['num_train']:,} clips",
-            "distilled (%)": percent(row["test_accuracy"]),
-            "initial (%)": percent(row["start_test_accuracy"]),
+            "distilled (%)": percent(score_of(row)),
+            "initial (%)": percent(score_of(row, "start_test_accuracy")),
         }
         for row in result["folds"]
     ]
@@ -162,7 +189,7 @@ def folds(result: dict[str, Any]) -> str:
         "folds.md",
         result,
         how=_method(result),
-        scores=tables.markdown(scores),
+        scores=tables.markdown(tables.from_records(scores)),
         by_fold=tables.markdown(tables.from_records(by_fold)),
     )
 
@@ -178,15 +205,15 @@ def training(
     augment = vars(settings.pop("augment"))
     settings |= {name: value for name, value in augment.items() if value}
     share = lambda value: "none" if value is None else f"{100 * value:.1f}"
-    interval = result["test_accuracy_interval95"]
+    interval = score_of(result, "test_accuracy_interval95")
     half_width = "too few seeds" if interval is None else f"± {100 * interval:.1f} %"
-    seeds = ", ".join(f"{100 * a:.1f} %" for a in result["test_accuracies"])
+    seeds = ", ".join(f"{100 * a:.1f} %" for a in score_of(result, "test_accuracies"))
     scores = Table(
         ("", "on the test split"),
         [
             (tables.metric_of([result]), accuracy),
             ("95 % interval of the mean", half_width),
-            ("macro F1", f"{result['macro_f1']:.3f}"),
+            *tables.beside([result]).items(),
             ("each seed", seeds),
         ],
     )
@@ -198,6 +225,8 @@ def training(
     return _render(
         "training.md",
         result,
+        counts=counts_in_words(result),
+        constant=constant_warning(result),
         training_set=learned_from(result["learns_from"]),
         scores=tables.markdown(scores),
         classes=tables.markdown(classes),
@@ -219,8 +248,8 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
             "round": row.get("round", ""),
             "labelled": f"{row['labelled']:,}",
             "share of train": f"{100 * row['fraction']:.1f} %",
-            f"test {metric} (%)": mean_std([row["test_accuracy"]]),
-            "macro F1": f"{row['macro_f1']:.3f}",
+            f"test {metric} (%)": mean_std([score_of(row)]),
+            **tables.beside([row]),
             "fewest and most per class": (
                 f"{min(row['class_counts'])}, {max(row['class_counts'])}"
             ),
@@ -231,6 +260,8 @@ def active_learning(result: dict[str, Any], config: ActiveConfig) -> str:
     return _render(
         "active.md",
         result,
+        counts=counts_in_words(result),
+        constant=constant_warning(result),
         config=config,
         metric=metric,
         rounds=tables.markdown(tables.from_records(rounds).without_empty_columns()),

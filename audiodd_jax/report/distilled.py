@@ -104,7 +104,7 @@ def result(
             chosen = f"by {config.labels.indices}"
         used = len(data.train.labels) - data.num_pseudo
         labels = {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
-    values = {
+    return {
         **data.origin,
         "method": config.method,
         "samples_per_class": config.coreset.samples_per_class,
@@ -125,16 +125,12 @@ def result(
         "peak_memory_bytes": peak_bytes(),
         "validation_accuracy": validation[-1] if validation else None,
         "protocol": final.protocol,
-        "test_accuracy": final.mean,
-        "test_accuracy_std": final.std,
-        "test_accuracies": final.accuracies,
+        **final.fields(),
         "start": config.coreset.init if outcome.steps else "real",
-        "start_test_accuracy": initial.mean,
-        "start_test_accuracies": initial.accuracies,
+        **initial.fields("start_test"),
+        "macro_f1": final.macro_f1,
+        "start_macro_f1": initial.macro_f1,
     }
-    if data.has_tags:
-        values |= {"macro_f1": final.macro_f1, "start_macro_f1": initial.macro_f1}
-    return values
 
 
 def draw(

@@ -71,13 +71,21 @@ def render(rows: Sequence[Row]) -> str:
             "share of train": f"{100 * row.fraction:.2f} %",
             f"{metric} (%)": str(scores).removesuffix(" %"),
             "95 % interval": "" if math.isnan(interval) else f"± {interval:.1f}",
-            "macro F1": f"{scores.macro_f1:.3f}" if scores.is_detailed else "",
-            "each seed": ", ".join(f"{100 * a:.1f}" for a in scores.accuracies),
+            **beside(scores),
+            "each seed": ", ".join(f"{100 * a:.1f}" for a in scores.values),
             "gap closed": "" if closed is None else f"{100 * closed:z.0f} %",
             "s": f"{row.seconds:.0f}",
         }
         records.append(record)
     return tables.markdown(tables.from_records(records).without_empty_columns())
+
+
+def beside(scores: Evaluation) -> dict[str, str]:
+    """Returns the scores that stand beside the metric, by name."""
+    result = {"measure": scores.metric, **scores.fields()}
+    if scores.is_detailed:
+        result["macro_f1"] = scores.macro_f1
+    return tables.beside([result])
 
 
 def summary(rows: Sequence[Row]) -> list[str]:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from audiodd_jax.coreset.file import load_coreset
+from audiodd_jax.features.metric import score_of
 from audiodd_jax.report import learning_curves
 from audiodd_jax.report.learning_curves import Curve
 from audiodd_jax.report.runs import ClassScores, Run, pooled
@@ -124,6 +125,10 @@ class Group:
     def classes(self) -> ClassScores | None:
         """Scores by class or tag; None if unknown."""
         return pooled([row for run in self.runs for row in run.scores])
+
+    def scores(self, of_accuracy: str) -> list[float]:
+        """Returns each run's score, as ``score_of``."""
+        return [score_of(run.result, of_accuracy) for run in self.runs]
 
     def column(self, name: str) -> list[Any]:
         """Returns a value of each run's ``result.json``."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from audiodd_jax.features.metric import ACCURACY
+from audiodd_jax.features.metric import ACCURACY, score_of
 from audiodd_jax.report import figures
 from audiodd_jax.report.figures import plain
 from audiodd_jax.report.tables import Table, mean_std
@@ -51,7 +51,7 @@ def curve(name: str, results: Sequence[dict[str, Any]]) -> Curve:
     """Returns the curve of an acquisition function from each seed's ``result.json``."""
     rounds = [result["rounds"] for result in results]
     counts = tuple(row["counted"] for row in rounds[0])
-    accuracies = np.array([[row["test_accuracy"] for row in rows] for rows in rounds])
+    accuracies = np.array([[score_of(row) for row in rows] for rows in rounds])
     seconds = statistics.fmean(result["wall_seconds"] for result in results)
     return Curve(name, counts, accuracies, seconds)
 

@@ -1,7 +1,6 @@
 """Writes a report: tables, figures, sounds and a page, from groups of runs."""
 
 import datetime
-import statistics
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import jinja2
 
 from audiodd_jax.config.names import file_stem
+from audiodd_jax.features.metric import counts_in_words, score_of
 from audiodd_jax.report import (
     cards,
     charts,
@@ -141,7 +141,7 @@ def _sentence(group: Group) -> str:
     ratio = result["train_bytes"] / result["bytes"]
     real = tested = ""
     if group.start is not None:
-        start = mean_std(group.column("start_test_accuracy"))
+        start = mean_std(group.scores("start_test_accuracy"))
         real = f"; the same number of real clips gives {start} %"
     if missing := len(result.get("untested_classes", ())):
         classes = result["num_classes"]
@@ -189,7 +189,7 @@ def _coresets(groups: Sequence[Group]) -> Table:
         if (factor := result.get("factor", 1)) > 1:
             per_class += f" x {factor}"
         if result["start"] == "real":
-            start = mean_std(group.column("start_test_accuracy"))
+            start = mean_std(group.scores("start_test_accuracy"))
         record = {
             "dataset": result["dataset"],
             "method": result["method"],
@@ -200,6 +200,7 @@ def _coresets(groups: Sequence[Group]) -> Table:
             "raw audio / bytes": f"{result['train_bytes'] / result['bytes']:.3g}",
             f"{metric_of(groups)} (%)": mean_std(group.accuracies),
             "real clips (%)": start,
+            **tables.beside([run.result for run in group.runs]),
             "protocol": result["protocol"],
             "seeds": str(len(group.runs)),
             "steps": str(result["steps"]),
@@ -220,7 +221,7 @@ def _trainings(groups: Sequence[Group]) -> Table:
             "clips": f"{group.first.examples:,}",
             "share of train": f"{100 * group.first.result['fraction_of_train']:.2f} %",
             f"{metric_of(groups)} (%)": mean_std(group.accuracies),
-            "macro F1": f"{statistics.fmean(group.column('macro_f1')):.3f}",
+            **tables.beside([run.result for run in group.runs]),
             "seeds": str(len(group.accuracies)),
             "s": f"{group.seconds:.0f}",
         }
@@ -240,7 +241,7 @@ def _folds(groups: Sequence[Group]) -> Table:
             "folds": str(len(run.accuracies)),
             f"{metric_of(groups)} (%)": mean_std(run.accuracies),
             "real clips (%)": mean_std(
-                [row["start_test_accuracy"] for row in run.result["folds"]]
+                [score_of(row, "start_test_accuracy") for row in run.result["folds"]]
             ),
             "s": f"{run.seconds:.0f}",
         }
@@ -317,7 +318,8 @@ def _origin(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if run.result:
             version, licence = run.result["dataset_version"], run.result["licence"]
-            data.append(f"Data: {run.dataset} {version}. Licence: {licence}")
+            counts = counts_in_words(run.result)
+            data.append(f"Data: {run.dataset} {version}. Licence: {licence}. {counts}")
         if (file := run.path / "environment.json").exists():
             environment = read_json(file)
             revision = environment.get("revision")

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from audiodd_jax.config import presets
 from audiodd_jax.errors import UserError
-from audiodd_jax.features.metric import ACCURACY
+from audiodd_jax.features.metric import ACCURACY, score_of
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.runtime.files import DAMAGE, read_json, read_rows
 from audiodd_jax.training import scores as scores_lib
@@ -162,14 +162,14 @@ def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
             "learns_from": f"labels chosen by {result['acquisition']}",
             "learner": result["model"],
             "examples": last["counted"],
-            "accuracies": (last["test_accuracy"],),
+            "accuracies": (score_of(last),),
         }
     if kind == "train":
         return row | {
             "learns_from": learned_from(result["learns_from"]),
             "learner": result["model"],
             "examples": result["num_samples"],
-            "accuracies": tuple(result["test_accuracies"]),
+            "accuracies": tuple(score_of(result, "test_accuracies")),
             "scores": [result],
         }
     name = f"{result['method']}, {result['samples_per_class']} per class"
@@ -178,13 +178,13 @@ def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
     learner = _LEARNERS.get(result["protocol"], result["protocol"])
     row |= {"learns_from": name, "learner": learner}
     if kind == "folds":
-        return row | {"accuracies": tuple(f["test_accuracy"] for f in result["folds"])}
+        return row | {"accuracies": tuple(map(score_of, result["folds"]))}
     is_started = result["start"] == "real" and result["steps"]
     return row | {
         "examples": result["num_samples"],
         "num_bytes": result["bytes"],
-        "accuracies": (result["test_accuracy"],),
-        "start": result["start_test_accuracy"] if is_started else None,
+        "accuracies": (score_of(result),),
+        "start": score_of(result, "start_test_accuracy") if is_started else None,
     }
 
 
@@ -214,7 +214,7 @@ def _evaluated(run: Run) -> Run:
                 learner=_LEARNERS.get(protocol, protocol),
                 examples=row["num_samples"],
                 num_bytes=run.num_bytes if name == "coreset" else None,
-                accuracies=tuple(map(float, row["test_accuracies"])),
+                accuracies=tuple(map(float, score_of(row, "test_accuracies"))),
                 seconds=row["seconds"],
                 metric=row.get("measure", ACCURACY),
                 scores=[row],

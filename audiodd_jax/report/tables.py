@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tabulate
 
-from audiodd_jax.features.metric import ACCURACY
+from audiodd_jax.features.metric import ACCURACY, BALANCED_ACCURACY
 from audiodd_jax.runtime.files import write_atomically
 
 
@@ -29,15 +29,37 @@ class Table(NamedTuple):
 
 
 def from_records(records: Sequence[Mapping[str, str]]) -> Table:
-    """Returns a table of rows that map the same headings to cells."""
-    columns = list(records[0]) if records else []
-    return Table(columns, [list(record.values()) for record in records])
+    """Returns a table of rows that map headings to cells."""
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    cells = lambda record: [record.get(name, "") for name in columns]
+    return Table(columns, list(map(cells, records)))
 
 
 def metric_of(results: Iterable[Mapping[str, Any]]) -> str:
     """Returns the metric of results in words; it is accuracy where none is named."""
     names = dict.fromkeys(result.get("measure", ACCURACY) for result in results)
     return " or ".join(names) or ACCURACY
+
+
+def means(result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the mean scores of a result on the test split, by field."""
+    names = [name for name in result if re.search("test_.*accuracy$|macro_f1$", name)]
+    return {name: result[name] for name in names}
+
+
+def beside(results: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, str]:
+    """Returns the mean scores that stand beside the metric of some results, by name."""
+    is_balanced = metric_of(results) == BALANCED_ACCURACY
+    name = ACCURACY if is_balanced else BALANCED_ACCURACY
+    has = lambda field: all(prefix + field in result for result in results)
+    mean = lambda field: statistics.fmean(row[prefix + field] for row in results)
+    found = {}
+    if has("test_balanced_accuracy"):  # not of tags, nor of an earlier version
+        field = f"test_{name.replace(' ', '_')}"
+        found[f"{name} (%)"] = f"{100 * mean(field):.1f}"
+    if has("macro_f1"):
+        found["macro F1"] = f"{mean('macro_f1'):.3f}"
+    return found
 
 
 def markdown(table: Table) -> str:

@@ -14,6 +14,7 @@ import rich.markup
 import rich.table
 
 from audiodd_jax.errors import UserError
+from audiodd_jax.features.metric import score_of
 from audiodd_jax.report import tables
 from audiodd_jax.report.runs import SWEEP_RECORD
 from audiodd_jax.report.tables import Table
@@ -153,7 +154,7 @@ def table(states: Sequence[State], workdir: Path) -> Table:
     accuracy = f"test {tables.metric_of(results)} (%)"
     records = []
     for state, result in zip(states, results, strict=True):
-        score = result.get("test_accuracy")
+        score = score_of(result) if result else None
         cells = {
             "run": state.name,
             "state": state.what,

@@ -154,8 +154,9 @@ def validation_program(model: nn.Module, config: TrainingConfig) -> jax.stages.W
             targets = losses.hard_targets(data.labels, out.shape[1], config)
             loss = losses.loss_name(config, tags.are_tags(data.labels))
             values = losses.per_clip(out, targets, loss).astype(out.dtype)
-            accuracy = metric.estimate(out, data.labels, data.recordings).mean
-            return accuracy, metric.grouped_mean(values, data.recordings).mean
+            groups = data.recordings, data.weights
+            accuracy = metric.estimate(out, data.labels, *groups).mean
+            return accuracy, metric.grouped_mean(values, *groups).mean
 
         return jax.lax.map(score, networks)
 

@@ -34,10 +34,11 @@ class Evaluation(NamedTuple):
     Attributes:
       protocol: name of the protocol.
       accuracies: one per seed or fold; mean average precisions for tags.
+      balanced: balanced accuracies, one per seed or fold; None for tags.
       confusions: ``[k, c, c]`` clips by class (rows) and prediction, per seed; None for
         tags, or if the accuracies are means.
       tags: scores of tags; None for classes, or if the accuracies are means.
-      metric: name of the accuracies in tables and messages.
+      metric: name of the ``values``, which tables and messages show first.
     """
 
     protocol: str
@@ -45,6 +46,7 @@ class Evaluation(NamedTuple):
     confusions: Int[np.ndarray, "k c c"] | None = None
     tags: TagScores | None = None
     metric: str = metric.ACCURACY
+    balanced: tuple[float, ...] | None = None
 
     @property
     def measure(self) -> str:
@@ -57,14 +59,20 @@ class Evaluation(NamedTuple):
         return self.confusions is not None or self.tags is not None
 
     @property
+    def values(self) -> tuple[float, ...]:
+        """Scores by the run's metric, one per seed or fold."""
+        is_balanced = self.metric == metric.BALANCED_ACCURACY
+        return self.balanced if is_balanced else self.accuracies
+
+    @property
     def mean(self) -> float:
         """Mean over seeds."""
-        return statistics.fmean(self.accuracies)
+        return statistics.fmean(self.values)
 
     @property
     def std(self) -> float:
         """Sample standard deviation over seeds; 0 for a single seed."""
-        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else 0.0
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     @property
     def interval(self) -> float:
@@ -72,7 +80,7 @@ class Evaluation(NamedTuple):
 
         NaN for fewer than three seeds: that of two is 13 times as wide as their error.
         """
-        count = len(self.accuracies)
+        count = len(self.values)
         if count < 3:
             return math.nan
         # scipy.stats has this quantile too, but takes half a second to import.
@@ -103,20 +111,26 @@ class Evaluation(NamedTuple):
         )
 
     def __str__(self) -> str:
-        seeds = len(self.accuracies)
+        seeds = len(self.values)
         deviation = f" ± {100 * self.std:.1f}" if seeds > 1 else ""
         return f"{100 * self.mean:.1f}{deviation} %"
 
+    def fields(self, prefix: str = "test") -> dict[str, Any]:
+        """Returns accuracies and balanced accuracies as fields of a result."""
+        found: dict[str, Any] = {}
+        for kind, values in (("", self.accuracies), ("balanced_", self.balanced)):
+            if values:
+                name = f"{prefix}_{kind}accurac"
+                scores = self._replace(accuracies=values, metric=metric.ACCURACY)
+                found[f"{name}y"], found[f"{name}y_std"] = scores.mean, scores.std
+                found[f"{name}y_interval95"] = _without_nan([scores.interval])[0]
+                found[f"{name}ies"] = values
+        return found
+
     def summary(self, class_names: tuple[str, ...]) -> dict[str, Any]:
         """Returns all scores as JSON values."""
-        result = {
-            "protocol": self.protocol,
-            "measure": self.metric,
-            "test_accuracy": self.mean,
-            "test_accuracy_std": self.std,
-            "test_accuracy_interval95": _without_nan([self.interval])[0],
-            "test_accuracies": self.accuracies,
-        }
+        result = {"protocol": self.protocol, "measure": self.metric}
+        result |= {"metric": self.metric, **self.fields()}
         if not self.is_detailed:
             return result
         result["macro_f1"] = self.macro_f1
@@ -159,10 +173,9 @@ def from_summary(summary: dict[str, Any]) -> Evaluation:
         precisions = np.array(summary["average_precisions"], float)  # None is NaN
         scores = TagScores(precisions, np.array(summary["macro_f1s"]))
         return _of_tags(summary["protocol"], scores)
-    confusions = np.array(summary["confusions"])
-    return Evaluation(
-        summary["protocol"], tuple(summary["test_accuracies"]), confusions
-    )
+    confusions, accuracies = summary["confusions"], tuple(summary["test_accuracies"])
+    scores = _of_confusions(summary["protocol"], np.array(confusions), accuracies)
+    return scores._replace(metric=summary.get("metric", scores.metric))
 
 
 def evaluate(
@@ -187,7 +200,7 @@ def evaluate(
         confusions = np.stack([count(row) for row in pairs])
         confusions = confusions.reshape(-1, num_classes, num_classes)
         hits = np.trace(confusions, axis1=1, axis2=2) / len(labels)
-        return Evaluation(protocol, tuple(hits.tolist()), confusions)
+        return _of_confusions(protocol, confusions, tuple(hits.tolist()))
     precisions, f1s = [], []
     for outputs in answers:
         precision = metric.average_precision(jnp.asarray(outputs), jnp.asarray(labels))
@@ -196,6 +209,17 @@ def evaluate(
         hits = (predicted & (labels > 0)).sum(0)
         f1s.append(_macro_f1(hits, predicted.sum(0) + labels.sum(0, dtype=np.int64)))
     return _of_tags(protocol, TagScores(np.stack(precisions), np.array(f1s)))
+
+
+def _of_confusions(
+    protocol: str, confusions: Int[np.ndarray, "k c c"], accuracies: tuple[float, ...]
+) -> Evaluation:
+    """The evaluation with balanced accuracies, over classes that have test clips."""
+    sizes = confusions.sum(2)
+    recalls = np.diagonal(confusions, axis1=1, axis2=2) / np.maximum(sizes, 1)
+    balanced = recalls.sum(1) / np.maximum((sizes > 0).sum(1), 1)
+    balanced = tuple(balanced.tolist())
+    return Evaluation(protocol, accuracies, confusions, balanced=balanced)
 
 
 def _of_tags(protocol: str, scores: TagScores) -> Evaluation:
@@ -212,8 +236,7 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     if parts[0].tags:
         fields = zip(*(part.tags for part in parts), strict=True)
         return _of_tags(parts[0].protocol, TagScores(*map(np.concatenate, fields)))
-    return Evaluation(
-        parts[0].protocol,
-        tuple(accuracy for part in parts for accuracy in part.accuracies),
-        np.concatenate([part.confusions for part in parts]),
-    )
+    accuracies = tuple(accuracy for part in parts for accuracy in part.accuracies)
+    confusions = np.concatenate([part.confusions for part in parts])
+    scores = _of_confusions(parts[0].protocol, confusions, accuracies)
+    return scores._replace(metric=parts[0].metric)

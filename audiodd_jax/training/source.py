@@ -14,6 +14,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.coreset.views import Views
+from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.labels import centred_targets, hard_tags
@@ -102,7 +103,8 @@ def fit_source(
 
     Args:
       seed: the first seed.
-      data: the dataset, whose validation clips are used.
+      data: the dataset, whose validation clips are used; it says whether batches have
+        balanced classes.
       run: where to record the training; None: memory only.
       module: the module to train; None: the one that ``model`` describes.
     """
@@ -120,5 +122,8 @@ def fit_source(
             targets = losses.soft_targets(labels, training, data.has_tags)
         classes = labels.argmax(1).astype(jnp.int32)
         training_set = TrainingSet(Clips(images, classes), targets)
+    if data.is_balanced:
+        rows = batches.oversampled(training_set.clips.labels)
+        training_set = training_set._replace(rows=jnp.asarray(rows))
     compiled = programs.make(model, training, data, module=module)
     return fit.fit(compiled, training_set, seed, run)

@@ -122,6 +122,8 @@ def _trained(config: Config, data: Dataset) -> Path:
     record = fields.record(recipe, fields.TRAINING)
     # Everything that the numbers depend on, wherever the data lies.
     record["data"] = {"name": data.name, "clips": data.clips_digest}
+    if data.is_balanced:
+        record["balance"] = "classes"
     record["features"] = dataclasses.asdict(data.features)
     record["normalization"] = [
         np.asarray(values).tolist() for values in data.normalization

@@ -10,9 +10,13 @@ from audiodd_jax.config import RFADConfig, presets
 from audiodd_jax.coreset import selection
 from audiodd_jax.distillation import kernel_methods, label_solve, loop, registry, rfad
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
-from audiodd_jax.features.labels import centred_targets, hard_tags, tag_threshold
+from audiodd_jax.features.labels import (
+    centred_targets,
+    clip_weights,
+    hard_tags,
+    tag_threshold,
+)
 from audiodd_jax.kernels import ridge
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -91,7 +95,7 @@ def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
 
 def test_tags_weigh_the_same_in_draws_by_recording():
     labels = jnp.asarray(TAGS)
-    weights = batches.recording_weights(Clips(jnp.zeros((5, 1, 1, 1)), labels), 3)
+    weights = clip_weights(labels, 3)
     # Of a: a quarter of each of four clips; b: one; c: a half of two; none: one.
     np.testing.assert_allclose(weights, [1.25, 0.25, 1, 0.75, 0.75], rtol=1e-6)
 
