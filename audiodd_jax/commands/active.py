@@ -114,12 +114,11 @@ def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
       UserError: the dataset cannot be used, or a coreset has another dataset or other
         preprocessing than the first.
     """
+    data, scored_by = config.data, config.evaluation.metric
     if not coresets:
-        scored_by = config.evaluation.metric
-        return dataset.load(config.data, config.features, None, scored_by)
+        return dataset.load(data, config.features, None, scored_by)
     first = coresets[0]
-    config = dataclasses.replace(config, features=first.features)
-    loaded = load_data(first, config, True)
+    loaded = load_data(first, data, first.features, True, scored_by)
     for other in coresets[1:]:
         pairs = zip(other.normalization, first.normalization, strict=True)
         check_coreset(other, loaded)

@@ -147,7 +147,8 @@ def compare(
     config = config or coreset_config(coreset)
     config = dataclasses.replace(config, features=coreset.features)
     fields.validate(config)
-    data = load_data(coreset, config, any(baselines.values()))
+    needs_train, scored_by = any(baselines.values()), config.evaluation.metric
+    data = load_data(coreset, config.data, config.features, needs_train, scored_by)
     rows = []
     for name in protocols:
         settings, training_sets = config, {"coreset": None, **baselines}

@@ -86,7 +86,7 @@ def export(
     test = None
     if test_clips:
         # Refuses test clips that were used for training.
-        load_data(coreset, config, False)
+        load_data(coreset, config.data, config.features, False)
         test = _test(coreset, config.data)
     recipe = Recipe(config.model, config.training)
     with atomic_folder(out) as folder:

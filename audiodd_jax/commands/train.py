@@ -123,7 +123,8 @@ def train(
         config = fields.replace(config, {"model.name": user_network.name_of(model)})
     fields.validate(config)
     if isinstance(learns_from, Coreset):
-        data = load_data(learns_from, config, False)
+        settings = (config.data, config.features, False, config.evaluation.metric)
+        data = load_data(learns_from, *settings)
         source = source_lib.network_source(learns_from, config.training)
     else:
         data = dataset.load(

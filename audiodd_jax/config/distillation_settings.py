@@ -324,7 +324,7 @@ class LoopConfig:
 
 @dataclasses.dataclass
 class EvaluationConfig:
-    """What is reported, and kernel regression with fresh random networks.
+    """Metric of a run, and kernel regression with fresh random networks.
 
     Attributes:
       metric: what stops early, selects and is reported first: ``accuracy``,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from audiodd_jax.config import Config, CoresetConfig, fields
+from audiodd_jax.config import Config, CoresetConfig, DataConfig, FeaturesConfig, fields
 from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -42,17 +42,21 @@ def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
     return fields.replace(config, {name: fields.get(saved, name) for name in _LOCATION})
 
 
-def load_data(coreset: Coreset, config: Config, needs_train: bool) -> Dataset:
+def load_data(
+    coreset: Coreset,
+    data: DataConfig,
+    features: FeaturesConfig,
+    needs_train: bool,
+    scored_by: str = "auto",
+) -> Dataset:
     """Loads a coreset's dataset, standardised with the coreset's statistics.
 
-    The configuration's features are the coreset's, or the unresolved settings that it
-    was distilled with.
+    Features are the coreset's, or the unresolved settings that it was distilled with.
+    ``scored_by`` is the setting ``evaluation.metric``.
     """
-    data, scored_by = config.data, config.evaluation.metric
     if not needs_train:  # they stay in the cache
         data = dataclasses.replace(data, storage="host")
-    stats = coreset.normalization
-    loaded = dataset.load(data, config.features, stats, scored_by)
+    loaded = dataset.load(data, features, coreset.normalization, scored_by)
     check_coreset(coreset, loaded)
     return loaded
 

@@ -81,7 +81,7 @@ def render(rows: Sequence[Row]) -> str:
 
 
 def beside(scores: Evaluation) -> dict[str, str]:
-    """Returns the scores that stand beside the metric, by name."""
+    """Returns the other scores, by name."""
     result = {"measure": scores.metric, **scores.fields()}
     if scores.is_detailed:
         result["macro_f1"] = scores.macro_f1

@@ -48,7 +48,7 @@ def means(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def beside(results: Sequence[Mapping[str, Any]], prefix: str = "") -> dict[str, str]:
-    """Returns the mean scores that stand beside the metric of some results, by name."""
+    """Returns the mean scores of results other than their metric, by name."""
     is_balanced = metric_of(results) == BALANCED_ACCURACY
     name = ACCURACY if is_balanced else BALANCED_ACCURACY
     has = lambda field: all(prefix + field in result for result in results)

@@ -18,6 +18,7 @@ BAD = {
     "methods_table": ("--case=nothing:5",),
     "recipe_search": ("--dataset=nothing",),
     "table": ("--dataset=nothing",),
+    "unequal_table": ("--data_dir=nowhere",),
 }
 
 
