@@ -318,8 +318,9 @@ def _origin(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         if run.result:
             version, licence = run.result["dataset_version"], run.result["licence"]
+            origin = f"Data: {run.dataset} {version}. Licence: {licence}"
             counts = counts_in_words(run.result)
-            data.append(f"Data: {run.dataset} {version}. Licence: {licence}. {counts}")
+            data.append(". ".join(filter(None, (origin, counts))))
         if (file := run.path / "environment.json").exists():
             environment = read_json(file)
             revision = environment.get("revision")

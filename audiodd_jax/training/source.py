@@ -103,14 +103,15 @@ def fit_source(
 
     Args:
       seed: the first seed.
-      data: the dataset, whose validation clips are used; it says whether batches have
-        balanced classes.
+      data: the dataset, whose validation clips are used; it says whether batches of
+        real clips have balanced classes.
       run: where to record the training; None: memory only.
       module: the module to train; None: the one that ``model`` describes.
     """
     clips = source.clips
     if isinstance(clips, Clips):
-        training_set = fit.real_set(clips, data.num_classes, training)
+        rows = batches.oversampled(clips.labels) if data.is_balanced else None
+        training_set = fit.real_set(clips, data.num_classes, training, rows)
     else:
         images, labels = map(jnp.asarray, clips[:2])
         if isinstance(clips, Views):
@@ -122,8 +123,5 @@ def fit_source(
             targets = losses.soft_targets(labels, training, data.has_tags)
         classes = labels.argmax(1).astype(jnp.int32)
         training_set = TrainingSet(Clips(images, classes), targets)
-    if data.is_balanced:
-        rows = batches.oversampled(training_set.clips.labels)
-        training_set = training_set._replace(rows=jnp.asarray(rows))
     compiled = programs.make(model, training, data, module=module)
     return fit.fit(compiled, training_set, seed, run)
