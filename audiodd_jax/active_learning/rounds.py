@@ -7,6 +7,7 @@ networks, and a resumed run equals an uninterrupted one.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import re
@@ -24,7 +25,7 @@ from audiodd_jax.active_learning import query
 from audiodd_jax.config import ActiveConfig, Config, fields, presets
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import batches, metric
+from audiodd_jax.features import batches, dataset, metric
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import progress
@@ -79,6 +80,24 @@ class Learnt(NamedTuple):
     rounds: list[dict[str, Any]]
 
 
+def by_known_labels(data: Dataset) -> Dataset:
+    """Decides by the validation clips whether classes are unequal.
+
+    The labels of the pool are not known. Of few clips, two more or less mean nothing.
+    """
+    if data.has_tags:
+        return data
+    counts = tags.counts(np.asarray(data.validation.labels), data.num_classes)
+    is_unequal = counts.max() > metric.UNEQUAL * (counts.min() + 2)
+    balance, scored_by = data.balance, data.scored_by
+    if balance == "auto":
+        balance = "classes" if is_unequal else "none"
+    if scored_by == "auto":
+        scored_by = "balanced_accuracy" if is_unequal else "accuracy"
+    decided = dataclasses.replace(data, balance=balance, scored_by=scored_by)
+    return dataset.with_weights(decided)
+
+
 def label_rounds(
     config: Config, data: Dataset, run: RunDirectory | None = None
 ) -> Learnt:
@@ -97,6 +116,7 @@ def label_rounds(
             "active learning trains one network per round: --config.training.seeds=1; "
             "use --num_seeds for more runs"
         )
+    data = by_known_labels(data)
     compiled = programs.make(config.model, config.training, data)
     counted = len(data.validation.labels) if settings.count_validation else 0
     pool = len(data.train.labels)

@@ -116,7 +116,8 @@ def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
     """
     data, scored_by = config.data, config.evaluation.metric
     if not coresets:
-        return dataset.load(data, config.features, None, scored_by)
+        loaded = dataset.load(data, config.features, None, scored_by)
+        return rounds.by_known_labels(loaded)
     first = coresets[0]
     loaded = load_data(first, data, first.features, True, scored_by)
     for other in coresets[1:]:
@@ -129,7 +130,7 @@ def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
                 "the coresets have different features or normalisations, so no pool "
                 "of clips can be compared with all of them"
             )
-    return loaded
+    return rounds.by_known_labels(loaded)
 
 
 def learn(config: Config, data: Dataset, workdir: Path) -> dict[str, Any]:

@@ -222,13 +222,16 @@ def load(
         scored_by=scored_by,
     )
     _log.info("%s", metric.counts_in_words(loaded.origin))
-    validation = loaded.validation
-    if loaded.metric != metric.BALANCED_ACCURACY or not held_out.size:
-        return loaded
-    clips = validation.labels, loaded.num_classes, validation.recordings
-    weights = clip_weights(*clips)
-    validation = validation._replace(weights=weights / weights.sum())
-    return dataclasses.replace(loaded, validation=validation)
+    return with_weights(loaded)
+
+
+def with_weights(data: Dataset) -> Dataset:
+    """Returns the data with validation clips weighted by its metric."""
+    clips, weights = data.validation, None
+    if data.metric == metric.BALANCED_ACCURACY and len(clips.labels):
+        weights = clip_weights(clips.labels, data.num_classes, clips.recordings)
+        weights /= weights.sum()
+    return dataclasses.replace(data, validation=clips._replace(weights=weights))
 
 
 def _recordings(

@@ -28,7 +28,7 @@ ACCURACY, BALANCED_ACCURACY = "accuracy", "balanced accuracy"
 MEAN_AVERAGE_PRECISION = "mean average precision"
 
 # Classes are unequal above this ratio of the largest to the smallest.
-_UNEQUAL = 1.5
+UNEQUAL = 1.5
 
 # Draws of the Bayesian bootstrap, and their key.
 _DRAWS, _KEY = 64, 0xB007
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
 def is_unequal(labels: Int[np.ndarray, "b *c"], num_classes: int) -> bool:
     """Returns whether classes have so different numbers of clips that this matters."""
     sizes = counts(labels, num_classes)
-    return not are_tags(labels) and bool(sizes.max() > _UNEQUAL * sizes.min())
+    return not are_tags(labels) and bool(sizes.max() > UNEQUAL * sizes.min())
 
 
 def name_of(
