@@ -43,8 +43,8 @@ def _rows(
     title, config = datasets.lookup(data.name).title, clips.config
     if data.name == "folder":
         title = datasets.title_of(data)
-    train, test = clips.labels[parts.train], clips.labels[parts.test]
-    constant = metric.constant_answer(train, test, clips.class_names)
+    labelled, test = clips.labels[parts.train], clips.labels[parts.test]
+    constant = metric.constant_answer(labelled, test, clips.class_names)
     seconds, size = float(clips.seconds.sum()), int(clips.raw_bytes.sum())
     folds = np.unique(clips.folds[clips.folds > 0])
     rates = ", ".join(map(str, np.unique(clips.rates)))
@@ -65,7 +65,7 @@ def _rows(
         ("classes", f"{len(clips.class_names)}"),
         ("tags", tagged),
         ("largest class", metric.constant_in_words(constant)),
-        ("metric", metric.name_of(train, len(clips.class_names), scored_by)),
+        ("metric", metric.name_of(labelled, len(clips.class_names), scored_by)),
         ("folds", f"{folds.size}{tests}" if folds.size else "none"),
         ("train / validation / test", " / ".join(f"{p.size:,}" for p in parts)),
         ("training split", f"{train:,} clips"),
