@@ -66,7 +66,7 @@ def main(_):
         active__budgets=tuple(_BUDGETS.value),
         **({"training__steps": _STEPS.value} if _STEPS.value else {}),
     )
-    data = active.load(config, coresets)
+    data = active.load(config.data, config.features, coresets)
     folder = Path(_WORKDIR.value) / f"{_DATASET.value}-{_MODEL.value}"
     table = active.compare(
         config, _ACQUISITIONS.value, _SEEDS.value, coresets, data, folder

@@ -12,7 +12,14 @@ from audiodd_jax.active_learning import query, rounds
 from audiodd_jax.command_line import CommandLine, names, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.commands.train import train_source
-from audiodd_jax.config import Config, extensions, fields, presets
+from audiodd_jax.config import (
+    Config,
+    DataConfig,
+    FeaturesConfig,
+    extensions,
+    fields,
+    presets,
+)
 from audiodd_jax.config.names import ACQUISITIONS, file_stem
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -58,7 +65,8 @@ def run(line: CommandLine) -> None:
     default = Path("runs") / f"{title}-active-{network}-{name}"
     workdir = Path(flags.workdir or default)
     with resumable(workdir, is_run=not is_comparison):
-        data = load(config, coresets)
+        metric = config.evaluation.metric
+        data = load(config.data, config.features, coresets, metric)
         if is_comparison:
             text = compare(config, functions, flags.num_seeds, coresets, data, workdir)
         else:
@@ -103,20 +111,26 @@ def active(
     """
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
-    data = load(config)
+    data = load(config.data, config.features, (), config.evaluation.metric)
     return learn(config, data, Path(workdir))
 
 
-def load(config: Config, coresets: Sequence[Coreset] = ()) -> Dataset:
+def load(
+    data: DataConfig,
+    features: FeaturesConfig,
+    coresets: Sequence[Coreset] = (),
+    scored_by: str = "auto",
+) -> Dataset:
     """Loads the dataset, preprocessed like the coresets to compare with, if any.
+
+    ``scored_by`` is the setting ``evaluation.metric``.
 
     Raises:
       UserError: the dataset cannot be used, or a coreset has another dataset or other
         preprocessing than the first.
     """
-    data, scored_by = config.data, config.evaluation.metric
     if not coresets:
-        loaded = dataset.load(data, config.features, None, scored_by)
+        loaded = dataset.load(data, features, None, scored_by)
         return rounds.by_known_labels(loaded)
     first = coresets[0]
     loaded = load_data(first, data, first.features, True, scored_by)
