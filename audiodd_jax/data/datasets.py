@@ -137,7 +137,7 @@ def title_of(config: DataConfig) -> str:
     """Returns the name of a user's folder or table, or else that of the dataset."""
     if config.name != "folder":
         return config.name
-    path = Path(os.path.abspath(Path(config.data_dir).expanduser()))
+    path = Path(os.path.abspath(expanded(config.data_dir)))
     if path.stem == "metadata":
         path = path.parent
     return (path.name if path.is_dir() else path.stem) or config.name

@@ -138,7 +138,12 @@ def test_a_pool_on_the_host_matches_one_on_the_device():
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     ("place", "warm"),
-    [("training", True), ("testing", False), ("row", True), ("saved", False)],
+    [
+        pytest.param("training", True, marks=pytest.mark.slow),
+        ("testing", False),
+        ("row", True),
+        ("saved", False),
+    ],
 )
 def test_a_resumed_run_matches_an_uninterrupted_one(tmp_path, monkeypatch, place, warm):
     config = settings(active__warm_start=warm, training__average=0.9)

@@ -90,6 +90,7 @@ def accuracy(table, answers):
     return np.mean([row["label"] == answers[row["path"]] for row in rows])
 
 
+@pytest.mark.slow
 def test_test_clips_of_tones_have_the_accuracy_of_evaluate(tmp_path):
     run = tmp_path / "run"
     main.main(["distill", *TINY_SELECTION, ONE_SEED, f"--workdir={run}"])

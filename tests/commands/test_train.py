@@ -112,6 +112,7 @@ def test_training_on_a_coreset_uses_its_preprocessing(distilled, tmp_path):
     np.testing.assert_array_equal(networks.normalization.mean, want.mean)
 
 
+@pytest.mark.slow
 def test_protocols_and_baselines_side_by_side(distilled, tmp_path, capsys):
     out = tmp_path / "evaluation"
     command = [

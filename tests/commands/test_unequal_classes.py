@@ -98,6 +98,7 @@ def test_settings_say_otherwise(folder, tmp_path, capsys):
     assert result["balance"] == "none"
 
 
+@pytest.mark.slow
 def test_networks_and_active_learning_use_the_same_measure(folder, tmp_path, capsys):
     recipe = {
         "model.depth": 2,

@@ -107,7 +107,7 @@ def test_the_forecast_covers_every_quantity(memory, monkeypatch):
     work = Workload(settings(network__width=8, rfad__networks=2), sizes, 0)
     rows = dict(estimates.local(work, devices.make_mesh(2)))
     assert rows["coreset"] == "8 spectrograms of 16 x 16, 2 classes"
-    assert rows["batch"] == "32 of 64 clips"
+    assert rows["batch"] == "32 of 64 training clips"
     assert rows["kernels"] == "32 x 8 and 8 x 8, float32"
     assert rows["devices"].endswith("1 share 2 networks, 1 the batch")
     assert rows["at once"] == "the whole batch"

@@ -54,6 +54,7 @@ def test_inverse_stft_is_the_inverse(window, samples, padding):
     np.testing.assert_allclose(again, x, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_stft_matches_librosa():
     size = inversion.synthesis(SMALL)
     x = np.random.default_rng(0).standard_normal(size.samples).astype(np.float32)

@@ -103,6 +103,7 @@ def test_a_folder_whose_name_begins_with_a_tilde(tmp_path, monkeypatch, capsys):
     assert "the home folder of ~nobody-1/x is not known" in sentence
 
 
+@pytest.mark.slow
 def test_a_run_is_used_from_another_folder(sound_folder, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(sound_folder.parent)
     main.main(["distill", *FOLDER, "--workdir=run"])

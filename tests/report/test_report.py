@@ -347,7 +347,8 @@ def test_dark_mode_follows_the_system_and_a_button(report):
             found[scheme] = page.evaluate(ground)
             page.locator("#theme").click()
             found[scheme, "switched"] = page.evaluate(ground)
-            # The choice survives a reload.
+            # The choice survives a reload, once the browser has stored it.
+            page.wait_for_timeout(500)
             page.reload()
             assert page.evaluate(ground) == found[scheme, "switched"]
     assert found["light"] == found["dark", "switched"] == "rgb(244, 246, 248)"
