@@ -25,6 +25,7 @@ from audiodd_jax.data import (
     tagged_layouts,
     tree,
 )
+from audiodd_jax.data.labels import class_order, labels_of
 from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.data.tables import Row
 from audiodd_jax.data.tagged_layouts import Listing
@@ -163,11 +164,11 @@ def _leave_out_beside(root: Path, table: Path, left_out: tree.LeftOut) -> None:
 
 def _of_rows(rows: list[Row], read: list[Path], class_names: Sequence[str]) -> Listing:
     """Lists the clips of the rows of tables."""
-    labels, has_tags = tables.labels_of(rows)
+    labels, has_tags = labels_of(rows)
     _check_places(rows)
     pairs = zip(rows, labels, strict=True)
     clips = [row.clip(_sound(row), names) for row, names in pairs]
-    order = tables.class_order(itertools.chain(*labels), rows, class_names)
+    order = class_order(itertools.chain(*labels), rows, class_names)
     return Listing(clips, read, has_tags, order)
 
 

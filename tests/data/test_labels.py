@@ -11,6 +11,7 @@ import soundfile
 
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import tables
+from audiodd_jax.data.labels import labels_of
 from audiodd_jax.data.tables import Row
 from audiodd_jax.errors import UserError
 
@@ -20,7 +21,7 @@ def rows(cells, column="label"):
 
 
 def labels(*cells, column="label"):
-    return tables.labels_of(rows(cells, column))
+    return labels_of(rows(cells, column))
 
 
 def sounds(folder, count):

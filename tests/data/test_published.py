@@ -1,4 +1,4 @@
-"""What is read of Speech Commands, UrbanSound8K and ESC-50, from miniatures."""
+"""Speech Commands, UrbanSound8K and ESC-50 as they are read, from miniatures."""
 
 import pickle
 import shutil
