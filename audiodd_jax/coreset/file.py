@@ -136,7 +136,8 @@ class Coreset(Artefact):
         config = self._config
         is_scaled = (config.method, config.rfad.loss) == ("rfad", "platt")
         scale = self.metadata["platt_scale"] if is_scaled else 0.0
-        return probabilities(self._regression(images), self.has_tags, scale)
+        outputs = self._regression(jnp.asarray(images))
+        return probabilities(outputs, self.has_tags, scale)
 
     @functools.cached_property
     def _regression(self) -> Callable[[Array], Array]:
