@@ -20,6 +20,7 @@ _TICK = 1.0
 _FIRST_LINE, _BETWEEN_LINES = 5.0, 60.0
 # Of a total, and without one.
 _LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {rate_fmt}, {remaining} left{postfix}"
+_NONE_YET = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} so far"
 _COUNT = "{desc}: {n_fmt} {unit}s, {rate_fmt}, {elapsed} so far"
 
 
@@ -49,7 +50,8 @@ def bar(total: int | None = None, **options: object) -> Iterator[tqdm]:
             if is_bar:
                 shown.refresh()
             elif (seen := shown.format_dict)["elapsed"] >= due:
-                _log.info(tqdm.format_meter(**seen | {"bar_format": line}))
+                form = line if seen["n"] or line != _LINE else _NONE_YET
+                _log.info(tqdm.format_meter(**seen | {"bar_format": form}))
                 due += min(due, _BETWEEN_LINES)
 
     thread = threading.Thread(target=tick, daemon=True)

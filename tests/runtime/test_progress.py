@@ -49,7 +49,7 @@ def test_a_log_gets_lines_with_steps_rate_and_time_left(monkeypatch, caplog):
     with progress.waiting("choosing"):
         time.sleep(0.2)
     first, *_, last, wait = caplog.messages
-    assert first == "scoring: 0 of 4 seeds, ?seed/s, ? left"
+    assert first == "scoring: 0 of 4 seeds, 00:00 so far"
     assert last.startswith("scoring: 3 of 4 seeds, ")
     assert last.endswith("seed/s, 00:00 left, loss=0.1")
     assert wait == "choosing, 00:00"
