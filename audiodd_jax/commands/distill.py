@@ -114,7 +114,11 @@ def distill(
         if config.coreset.init.endswith(".npz"):
             path = Path(config.coreset.init)
             initial = coreset_data.warm_start(path, config.coreset, data, config.seed)
-        outcome = loop.distill(config, data, run, mesh, initial)
+        ensemble = None
+        if config.is_aligned:
+            folder = teacher.trained(config, data)
+            ensemble = teacher.ensemble(folder, config.teacher.temperature)
+        outcome = loop.distill(config, data, run, mesh, initial, ensemble)
         coreset, result = _finish(outcome, data, config, run.path, mesh)
         return result
 

@@ -59,3 +59,8 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     active: ActiveConfig = dataclasses.field(default_factory=ActiveConfig)
+
+    @property
+    def is_aligned(self) -> bool:
+        """Returns whether RFAD's loss is of views that a teacher labels."""
+        return self.method == "rfad" and self.rfad.views > 0

@@ -86,12 +86,16 @@ class RFADConfig:
       regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
       kernel_precision: precision of kernels, solve and loss: ``float32``, or
         ``float64`` if the device supports it.
+      views: the loss is of this many random views of each spectrogram, drawn anew in
+        each step and labelled by the teacher; 0: of the spectrograms and their own
+        labels. For ``rfad``; the views are those of ``views``.
     """
 
     networks: int = setting(8, AT_LEAST_ONE)
     loss: str = setting("mse", one_of("mse", "platt"))
     regularizer: float = setting(5e-3, POSITIVE)
     kernel_precision: str = setting("float32", one_of("float32", "float64"))
+    views: int = setting(0, NOT_NEGATIVE)
 
     @property
     def is_float64(self) -> bool:

@@ -110,6 +110,16 @@ def validate(config: Config) -> None:
             "coreset.views are labelled by a teacher: set teacher.networks, to 2 for "
             "example"
         )
+    if config.is_aligned and not config.teacher.networks:
+        raise UserError(
+            "rfad.views are labelled by a teacher: set teacher.networks, to 2 for "
+            "example, or rfad.views to 0"
+        )
+    if config.is_aligned and config.coreset.learn_labels:
+        raise UserError(
+            "with rfad.views the loss is of the teacher's labels: set "
+            "coreset.learn_labels to false"
+        )
     if config.views.augment.background:
         raise UserError(
             "views.augment.background is not possible: views are made from the "

@@ -56,20 +56,20 @@ def make(
 
         @jax.jit
         def all_views(root: Key[Array, ""], images: Array) -> Array:
-            view = lambda i: _view(jax.random.fold_in(root, i), images, config, stats)
-            return lax.map(view, jnp.arange(count))
+            one = lambda i: view(jax.random.fold_in(root, i), images, config, stats)
+            return lax.map(one, jnp.arange(count))
 
         views = np.asarray(all_views(jax.random.key(seed), images))
     return views.reshape(-1, *images.shape[1:])
 
 
-def _view(
+def view(
     key: Key[Array, ""],
     images: Float[Array, "s f t 1"],
     config: ViewsConfig,
     stats: Normalization,
 ) -> Float[Array, "s f t 1"]:
-    """One view of each spectrogram."""
+    """Returns one view of each spectrogram; differentiable in ``images``."""
     images = augment(key, images, config.augment, stats)
     if not config.mixed:
         return images

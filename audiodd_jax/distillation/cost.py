@@ -126,10 +126,13 @@ class Problem(NamedTuple):
 def problem_of(config: Config, sizes: Sizes) -> Problem:
     """Returns the problem with random networks that cost what the method's cost.
 
-    FRePo trains one network per step. Its normalisation stores the convolutions'
+    Views count as spectrograms; what their teacher costs is not counted. FRePo trains
+    one network per step. Its normalisation stores the convolutions'
     outputs, so the width is that of random networks that take as much memory.
     """
     network, networks = config.network, config.rfad.networks
+    if config.is_aligned:
+        sizes = sizes._replace(s=sizes.s * config.rfad.views)
     scoring = config.evaluation
     if config.method == "frepo":
         trained, networks = config.frepo, 1

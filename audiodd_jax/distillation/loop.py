@@ -28,6 +28,7 @@ from audiodd_jax.features import batches
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.kernels.ridge import Score, Scoring
+from audiodd_jax.networks.models import Ensemble
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.train_loop import Outcome, RunLog, Task, train_loop
@@ -89,6 +90,7 @@ def distill(
     run: RunDirectory | None = None,
     mesh: Mesh | None = None,
     start: CoresetArrays | None = None,
+    teacher: Ensemble | None = None,
 ) -> Distilled:
     """Distils ``data`` to a coreset by ``config.method``.
 
@@ -98,6 +100,7 @@ def distill(
       run: the run directory; None: memory only.
       mesh: devices of the run; None: all, of all processes.
       start: the initial coreset, as stored; None: by ``config.coreset.init``.
+      teacher: labels the views of each step, if ``config.is_aligned``.
 
     Raises:
       UserError: settings that the data does not allow, or a loss that is not finite.
@@ -140,7 +143,7 @@ def distill(
             f"{data.name} does not have"
         )
     registry.check_labels(config.method, data.has_tags)
-    outcome = _learn(config, data, keys, first, validate, mesh, run)
+    outcome = _learn(config, data, keys, first, validate, mesh, run, teacher)
     # On this process's own device: from here on each process works alone.
     best = jax.tree.map(jnp.asarray, jax.device_get(outcome.state.best))
     best_step = int(outcome.state.best_step)
@@ -155,6 +158,7 @@ def _learn(
     validate: Validate | None,
     mesh: Mesh,
     run: RunDirectory | None,
+    teacher: Ensemble | None,
 ) -> Outcome:
     """Takes the steps of a method.
 
@@ -170,7 +174,7 @@ def _learn(
         lambda: list(cost.plan_for_device(problem, grid))
     )
     stats = data.normalization
-    context = Context(sizes, stats, mesh, Plan(*plan))
+    context = Context(sizes, stats, mesh, Plan(*plan), teacher=teacher)
     method = registry.get_method(config.method)(config, context)
     if method.draw:
         selection.check_counts(train.labels, data.class_names)

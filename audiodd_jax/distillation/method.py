@@ -15,6 +15,7 @@ from audiodd_jax.features.batches import Draw
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels.random_kernels import Plan
+from audiodd_jax.networks.models import Ensemble
 
 
 class Method(NamedTuple):
@@ -42,6 +43,7 @@ class Context(NamedTuple):
       mesh: devices that share the work; None: one device.
       plan: amount of a step that is computed at once.
       dtype: floating-point type in which trained networks compute.
+      teacher: labels views in the loss of ``aligned``; None elsewhere.
     """
 
     sizes: Sizes
@@ -49,6 +51,7 @@ class Context(NamedTuple):
     mesh: Mesh | None = None
     plan: Plan = Plan()
     dtype: DTypeLike = jnp.float32
+    teacher: Ensemble | None = None
 
 
 # What builds a method from its settings; other packages register theirs.

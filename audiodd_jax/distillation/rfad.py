@@ -16,13 +16,16 @@ Each step, with a batch B of real clips and the coreset S = (x_S, y_S),
    of B carry no gradient.
 
 ``kernels.random_kernels`` computes steps 1 and 2, on any number of devices. KIP uses
-an exact kernel instead, and shares the rest.
+an exact kernel instead, and shares the rest. If networks will learn from the coreset,
+``aligned`` puts views and a teacher's labels in the place of x_S and y_S.
 
 References:
   Loo, Hasani, Amini, Rus, *Efficient Dataset Distillation Using Random Feature
   Approximation*, NeurIPS 2022, algorithm 1. Platt, *Probabilistic outputs for support
   vector machines*, 1999.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +35,7 @@ from jaxtyping import Array, Float, Key
 from audiodd_jax.config import Config, RFADConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
-from audiodd_jax.distillation import kernel_methods
+from audiodd_jax.distillation import aligned, kernel_methods
 from audiodd_jax.distillation.kernel_methods import Learner, Params, State
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features.clips import Clips
@@ -54,6 +57,17 @@ def loss(
     ``key`` draws the networks; a stored image holds ``factor`` spectrograms.
     """
     coreset = kernel_methods.stored(params).unpack(factor)
+    return loss_from(coreset, key, batch, kernels, settings)
+
+
+def loss_from(
+    coreset: CoresetArrays,
+    key: Key[Array, ""],
+    batch: Clips,
+    kernels: KernelFunction,
+    settings: RFADConfig,
+) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
+    """As ``loss``, of spectrograms of full length."""
     k_bs, k_ss = kernels(key, batch.images, coreset.images)
     y_s = coreset.labels.astype(k_ss.dtype)
     y_hat = ridge.predict(k_bs, k_ss, y_s, settings.regularizer)
@@ -61,11 +75,11 @@ def loss(
         y_b = centred_targets(batch.labels, y_hat.shape[1], y_hat.dtype)
         losses = 0.5 * jnp.mean((y_b - y_hat) ** 2, axis=1)
     elif tags.are_tags(batch.labels):
-        logits = jnp.exp(params.log_scale) * (y_hat - tag_threshold(y_hat.shape[1]))
+        logits = jnp.exp(coreset.log_scale) * (y_hat - tag_threshold(y_hat.shape[1]))
         y_b = batch.labels.astype(y_hat.dtype)
         losses = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, y_b), axis=1)
     else:
-        logits = jnp.exp(params.log_scale) * y_hat
+        logits = jnp.exp(coreset.log_scale) * y_hat
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return jnp.mean(losses), y_hat
 
@@ -99,4 +113,9 @@ def make(config: Config, context: Context) -> Method:
         mesh=context.mesh,
     )
     learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
-    return learn(learner, kernels, config.rfad, config.coreset.factor)
+    factor = config.coreset.factor
+    if config.is_aligned:
+        views = aligned.make_views(config.rfad.views, config.views, context)
+        of_views = functools.partial(loss_from, kernels=kernels, settings=config.rfad)
+        return aligned.learn(learner, views, of_views, context.teacher, factor)
+    return learn(learner, kernels, config.rfad, factor)

@@ -64,6 +64,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
     peak = predicted.peak_bytes(step)
     network = config.network
     fits = "" if peak <= memory else "; that is MORE than available"
+    s = problem.sizes.s
     return [
         _coreset(work),
         ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} training clips"),
@@ -71,7 +72,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
          f"{predicted.parameters:,} parameters, {network.precision}"),
         ("features", f"{predicted.features:,} per clip and network "
          f"({_READOUTS[network.readout]}), {_KEEPS[plan.keeps]}"),
-        ("kernels", f"{sizes.b:,} x {sizes.s:,} and {sizes.s:,} x {sizes.s:,}, "
+        ("kernels", f"{sizes.b:,} x {s:,} and {s:,} x {s:,}, "
          f"{config.rfad.kernel_precision}"),
         ("devices", f"{machine}: {_shared(networks, grid)}"),
         ("at once", _at_once(plan)),

@@ -36,9 +36,10 @@ from audiodd_jax.forecast.workload import Workload
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Ensemble
 from audiodd_jax.runtime import devices, environment, signals
 from audiodd_jax.runtime.devices import BATCH, NETWORKS
-from audiodd_jax.training import evaluation, programs, trainer
+from audiodd_jax.training import evaluation, programs, teacher, trainer
 from audiodd_jax.training.trainer import Drawn, TrainingSet
 
 
@@ -109,12 +110,23 @@ def _chunk(
 ) -> tuple[jax.stages.Wrapped, Any]:
     """Returns the chunk of steps of a method, and its abstract state."""
     config, stats = work.config, _stats(work.sizes)
-    context = Context(work.sizes, stats, mesh, plan)
+    context = Context(work.sizes, stats, mesh, plan, teacher=_teacher(work))
     method = registry.get_method(config.method)(config, context)
     start = _coreset(work.sizes, config.coreset.factor)
     draw = method.draw or batches.uniform(config.loop.batch_size)
     function = steps.make_chunk(method, draw, augment, stats, mesh=mesh)
     return function, jax.eval_shape(method.init, _key(), start)
+
+
+def _teacher(work: Workload) -> Ensemble | None:
+    """Returns the teacher of the views of a step, with zeros in its networks."""
+    if not work.config.is_aligned:
+        return None
+    recipe = teacher.recipe_of(work.config)
+    model, states = _states(work._replace(config=recipe))
+    networks = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), states.final)
+    # Probabilities of tags cost as much as those of classes.
+    return models.ensemble(networks, model, work.config.teacher.temperature, False)
 
 
 def distillation_step(work: Workload, mesh: Mesh, chip: Chip | None) -> Program:

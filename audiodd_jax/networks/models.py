@@ -1,13 +1,14 @@
 """Creates the networks that are trained, and applies them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import ModelConfig, extensions
 from audiodd_jax.errors import UserError
@@ -41,6 +42,19 @@ class Network(NamedTuple):
 
     variables: Variables
     start: Variables | None
+
+
+class Ensemble(NamedTuple):
+    """Trained networks, and how they predict together.
+
+    Attributes:
+      networks: their variables, stacked.
+      predict: ``(networks, images [k, f, t, 1])`` to probabilities ``[k, c]``, a pure
+        function of arrays.
+    """
+
+    networks: Network
+    predict: Callable[[Network, Images], Logits]
 
 
 def make(
@@ -110,6 +124,34 @@ def network_logits(network: Network, images: Images, model: nn.Module) -> Logits
 def probabilities(logits: Logits, has_tags: bool) -> Logits:
     """Returns the softmax over classes, or the sigmoid of each tag."""
     return jax.nn.sigmoid(logits) if has_tags else jax.nn.softmax(logits)
+
+
+# Compiled once per model and number of clips.
+@functools.partial(jax.jit, static_argnames=("model", "has_tags"))
+def mean_probabilities(
+    networks: Network,
+    images: Images,
+    temperature: float | Float[Array, ""],
+    *,
+    model: nn.Module,
+    has_tags: bool,
+) -> Logits:
+    """Returns the probabilities averaged over stacked networks.
+
+    Logits are divided by ``temperature``.
+    """
+    predict = lambda network: probabilities(
+        network_logits(network, images, model) / temperature, has_tags
+    )
+    return jax.lax.map(predict, networks).mean(0)
+
+
+def ensemble(
+    networks: Network, model: nn.Module, temperature: float, has_tags: bool
+) -> Ensemble:
+    """Returns stacked networks as an ensemble at a temperature."""
+    settings = {"temperature": temperature, "model": model, "has_tags": has_tags}
+    return Ensemble(networks, functools.partial(mean_probabilities, **settings))
 
 
 def embed(

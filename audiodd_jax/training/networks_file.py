@@ -1,7 +1,6 @@
 """Files of trained networks, which can be used on new sounds."""
 
 import dataclasses
-import functools
 import json
 import os
 from collections.abc import Callable
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -59,29 +57,13 @@ class TrainedNetworks(Artefact):
         ``temperature``.
         """
         model = self.module or models.make(self.model, len(self.class_names))
-        return _mean_probabilities(
+        return models.mean_probabilities(
             self.networks,
             jnp.asarray(images),
             jnp.float32(temperature),
             model=model,
             has_tags=self.has_tags,
         )
-
-
-# Compiled once per model and number of clips.
-@functools.partial(jax.jit, static_argnames=("model", "has_tags"))
-def _mean_probabilities(
-    networks: Network,
-    images: Float[Array, "b f t 1"],
-    temperature: Float[Array, ""],
-    *,
-    model: nn.Module,
-    has_tags: bool,
-) -> Float[Array, "b c"]:
-    predict = lambda network: models.probabilities(
-        models.network_logits(network, images, model) / temperature, has_tags
-    )
-    return jax.lax.map(predict, networks).mean(0)
 
 
 def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> None:

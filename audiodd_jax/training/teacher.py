@@ -1,17 +1,21 @@
 """The teacher of a coreset: a cached ensemble trained on all training clips.
 
-It labels the views of a finished coreset, on which other networks are then trained.
+It labels the views of a finished coreset, on which other networks are then trained, and
+those of each step of the loss in ``distillation.aligned``.
 """
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 from tqdm import tqdm
@@ -23,6 +27,8 @@ from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Ensemble
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.files import exclusive, read_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
@@ -61,7 +67,7 @@ def label(
       UserError: the cache is damaged, or the loss is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    folder = _trained(config, data)
+    folder = trained(config, data)
     began = time.perf_counter()
     settings = (config.coreset.views, config.views, data.normalization, config.seed)
     with progress.waiting("making views"):
@@ -92,7 +98,7 @@ def probabilities(
       UserError: the cache is damaged, or the loss is not finite.
       Interrupted: on SIGTERM or SIGINT; the state is saved.
     """
-    folder = _trained(config, data)
+    folder = trained(config, data)
     predicted = np.zeros((len(clips.labels), data.num_classes), np.float32)
     if multiprocess.is_process_zero():  # other hosts may have other caches
         networks = networks_file.load_networks(folder / "networks.npz")
@@ -105,20 +111,44 @@ def probabilities(
     return multiprocess.arrays_from_process_zero(predicted)
 
 
+def ensemble(folder: Path, temperature: float) -> Ensemble:
+    """Returns the teacher in ``folder``, as arrays and a pure function of them.
+
+    Every process has the networks of process 0; other hosts may have other caches.
+    """
+    path = folder / "networks.npz"
+    if jax.process_count() == 1:
+        networks = networks_file.load_networks(path)
+    else:
+        encoded = lambda: base64.b64encode(path.read_bytes()).decode()
+        text = multiprocess.from_process_zero(encoded)
+        with tempfile.TemporaryDirectory() as own:
+            copy = Path(own) / path.name
+            copy.write_bytes(base64.b64decode(text))
+            networks = networks_file.load_networks(copy)
+    model = models.make(networks.model, len(networks.class_names))
+    return models.ensemble(networks.networks, model, temperature, networks.has_tags)
+
+
 def _predict(
-    trained: TrainedNetworks, images: np.ndarray, temperature: float, bar: tqdm
+    networks: TrainedNetworks, images: np.ndarray, temperature: float, bar: tqdm
 ) -> Float[np.ndarray, "k c"]:
     """Returns the ensemble's probabilities of any number of spectrograms."""
     predicted = []
     for part in np.array_split(images, -(-len(images) // _BATCH)):
-        predicted.append(np.asarray(trained.predict(part, temperature)))
+        predicted.append(np.asarray(networks.predict(part, temperature)))
         bar.update(len(part))
     return np.concatenate(predicted)
 
 
-def _trained(config: Config, data: Dataset) -> Path:
-    """Returns the teacher's folder in the cache, after training it if necessary."""
-    recipe = _recipe(config)
+def trained(config: Config, data: Dataset) -> Path:
+    """Returns the teacher's folder in the cache, after training it if necessary.
+
+    Raises:
+      UserError: the cache is damaged, or the loss is not finite.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
+    """
+    recipe = recipe_of(config)
     record = fields.record(recipe, fields.TRAINING)
     # Everything that the numbers depend on, wherever the data lies.
     record["data"] = {"name": data.name, "clips": data.clips_digest}
@@ -154,7 +184,7 @@ def _trained(config: Config, data: Dataset) -> Path:
     return folder
 
 
-def _recipe(config: Config) -> Config:
+def recipe_of(config: Config) -> Config:
     """Returns the training of the ensemble, by the recipe of its network."""
     teacher = config.teacher
     # Independent of the other networks that a command trains, so that every command

@@ -94,7 +94,7 @@ def test_an_interrupted_teacher_resumes_to_the_same_labels(run, root, monkeypatc
         raise Interrupted(signal.SIGTERM, 20)
 
     # The shorter schedule would change the rate: a constant one, for both.
-    monkeypatch.setattr(teacher, "_recipe", constant_rate(teacher._recipe))
+    monkeypatch.setattr(teacher, "recipe_of", constant_rate(teacher.recipe_of))
     monkeypatch.setattr(source_lib, "fit_source", real)
     cached = lambda name: fields.with_cache(config, root / name)
     whole = teacher.label(images, cached("whole"), data).views
