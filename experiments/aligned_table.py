@@ -32,6 +32,7 @@ _VALIDATION = flags.DEFINE_float("validation", 0.1, "fraction of training clips"
 _SAMPLES = flags.DEFINE_integer("samples_per_class", 1, "spectrograms per class")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "seeds of the coresets")
 _NETWORKS = flags.DEFINE_integer("networks", 2, "networks per coreset")
+_STEPS = flags.DEFINE_integer("training_steps", 500, "training steps of the networks")
 _ARMS = flags.DEFINE_list("arms", ["random clips", "own labels", "preset"], "arms")
 _CHANGES = flags.DEFINE_list("changes", [], "settings of all arms, as NAME=VALUE")
 _OUT = flags.DEFINE_string("out", "runs/aligned.jsonl", "file of finished arms")
@@ -85,7 +86,9 @@ def score(config, data):
     images = found.best.unpack(config.coreset.factor).images
     labelled = teacher.label(images, config, data)
     source = source_lib.views_source(labelled.views, "coreset")
-    recipe = audiodd_jax.for_model(config, "convnet", training__seeds=1)
+    recipe = audiodd_jax.for_model(
+        config, "convnet", training__seeds=1, training__steps=_STEPS.value
+    )
     scores = []
     for number in range(_NETWORKS.value):
         fitted = source_lib.fit_source(

@@ -38,10 +38,17 @@ _STATELESS = ("validation", "scoring", "passes", "features")
 # What a compiler takes ten seconds to two minutes for, each.
 _LONG = {
     "v5e": (
-        *("rfad wide kernels", "kip", "frepo", "dc", "dsa", "dm"),
+        *("rfad of views", "rfad wide kernels", "kip", "frepo", "dc", "dsa", "dm"),
         *("convnet float32", "resnet18 float32", "resnet18 bfloat16"),
     ),
-    "h100": ("dsa", "frepo", "rfad tf32", "convnet float32", "resnet18 float32"),
+    "h100": (
+        "rfad of views",
+        "dsa",
+        "frepo",
+        "rfad tf32",
+        "convnet float32",
+        "resnet18 float32",
+    ),
 }
 _ALL = os.environ.get("AUDIODD_TEST_COMPILES") == "all"
 EVERYTHING = list(every_program.PROGRAMS)

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import pytest
 
 from audiodd_jax.commands import main
@@ -128,3 +129,22 @@ def test_forecast_programs_match_those_that_run():
         for name, make in found.items():
             text = make().lower().as_text()
             assert "func.func public @main" in text, (command, name)
+
+
+def test_views_count_as_spectrograms():
+    """The kernels are of the views, which a teacher in the state labels."""
+    config = settings(
+        network__width=4,
+        network__depth=1,
+        rfad__networks=1,
+        rfad__views=3,
+        teacher__networks=2,
+        coreset__learn_labels=False,
+    )
+    work = Workload(config, SIZES, 10)
+    mesh = devices.make_mesh(1, jax.local_devices()[:1])
+    rows = dict(estimates.local(work, mesh))
+    assert rows["coreset"].startswith("8 spectrograms")
+    assert rows["kernels"] == "32 x 24 and 24 x 24, float32"
+    state = programs.distillation_step(work, mesh, None).arguments[0]
+    assert {len(leaf) for leaf in jax.tree.leaves(state.teacher)} == {2}

@@ -74,6 +74,12 @@ PROGRAMS = {
         network__depth=1,
         rfad__kernel_precision="float64",
     ),
+    "rfad of views": distillation(
+        network__depth=1,
+        rfad__views=2,
+        teacher__networks=2,
+        coreset__learn_labels=False,
+    ),
     "kip": distillation(method="kip", network__depth=1),
     "frepo": distillation(method="frepo"),
     "dc": distillation(method="dc"),

@@ -34,6 +34,7 @@ from audiodd_jax.features.normalization import Normalization  # noqa: E402
 from audiodd_jax.kernels import ridge  # noqa: E402
 from audiodd_jax.kernels.random_kernels import Plan  # noqa: E402
 from audiodd_jax.networks import random_conv  # noqa: E402
+from audiodd_jax.networks.models import Ensemble, Network, Variables  # noqa: E402
 from audiodd_jax.runtime import devices  # noqa: E402
 from audiodd_jax.runtime.devices import Grid  # noqa: E402
 from audiodd_jax.training import fit, programs  # noqa: E402
@@ -172,7 +173,19 @@ def scored():
     ]
 
 
-def distilled(method, dtype=np.float32):
+def linear_teacher(dtype):
+    """A teacher whose logits are linear."""
+    pixels = SHAPE[0] * SHAPE[1]
+    weights = jax.random.normal(jax.random.key(5), (pixels, CLASSES), dtype)
+
+    def predict(networks, images):
+        logits = images.reshape(len(images), -1) @ networks.variables.params
+        return jax.nn.softmax(logits / pixels**0.5)
+
+    return Ensemble(Network(Variables(weights, {}), None), predict)
+
+
+def distilled(method, dtype=np.float32, **more):
     """How far each number of a method's images is on eight devices from one.
 
     In float64: of FRePo, whose networks then compute in it.
@@ -196,6 +209,7 @@ def distilled(method, dtype=np.float32):
         **{f"siamese__{name}": 0.0 for name in augment.CHANGES},
         "siamese__time_shift": 0.2,
         "siamese__gain_db": 6.0,
+        **more,
     }
     config = presets.for_dataset("tones", **changes)
     rng = np.random.default_rng(0)
@@ -208,7 +222,8 @@ def distilled(method, dtype=np.float32):
     for count in (1, 8):
         grid = Grid(1, count) if method == "frepo" else None
         mesh = devices.make_mesh(CLASSES, jax.devices()[:count], grid)
-        own = Context(sizes, stats(), mesh, dtype=dtype)
+        teacher = linear_teacher(dtype)
+        own = Context(sizes, stats(), mesh, dtype=dtype, teacher=teacher)
         built = registry.get_method(method)(config, own)
         draw = built.draw or batches.uniform(config.loop.batch_size)
         chunk = steps.make_chunk(built, draw, config.augment, stats(), mesh=mesh)
@@ -272,4 +287,6 @@ if __name__ == "__main__":
         result["frepo"] = float(np.quantile(distilled("frepo"), 0.99))
     else:
         result["frepo"] = float(distilled("frepo", np.float64).max())
+        views = {"rfad__views": 3, "rfad__networks": 2, "network__width": 8}
+        result["views"] = float(distilled("rfad", np.float64, **views).max())
     print(json.dumps(result))

@@ -58,3 +58,7 @@ def test_networks_of_a_pool_regress_as_on_one_device(found):
     # all rounding, so is the step. In float64 there are no such places.
     assert found["float32"]["frepo"] < 1e-6
     assert found["float64"]["frepo"] < 1e-12
+
+
+def test_labelled_views_are_those_of_one_device(found):
+    assert found["float64"]["views"] < 1e-9
