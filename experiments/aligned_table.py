@@ -16,14 +16,15 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 from absl import app, flags, logging
 
 import audiodd_jax
 from audiodd_jax.config import fields
 from audiodd_jax.distillation import loop
 from audiodd_jax.features import dataset
+from audiodd_jax.training import programs, teacher
 from audiodd_jax.training import source as source_lib
-from audiodd_jax.training import teacher
 
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
@@ -87,14 +88,16 @@ def score(config, data):
     labelled = teacher.label(images, config, data)
     source = source_lib.views_source(labelled.views, "coreset")
     recipe = audiodd_jax.for_model(
-        config, "convnet", training__seeds=1, training__steps=_STEPS.value
+        config,
+        "convnet",
+        training__seeds=_NETWORKS.value,
+        training__steps=_STEPS.value,
+        training__eval_every=0,
     )
-    scores = []
-    for number in range(_NETWORKS.value):
-        fitted = source_lib.fit_source(
-            recipe.model, recipe.training, 100 + number, data, source, None
-        )
-        scores.append(fitted.history[-1]["validation_accuracy"])
+    trained = (recipe.model, recipe.training, config.seed, data, source, None)
+    fitted = source_lib.fit_source(*trained)
+    validate = programs.validation_program(fitted.model, recipe.training)
+    scores = np.asarray(validate(fitted.networks, data.validation)[0]).tolist()
     return {**row, "scores": scores, "teacher": labelled.record["validation_accuracy"]}
 
 
