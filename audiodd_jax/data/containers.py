@@ -1,6 +1,6 @@
 """Finds out from its bytes, not its suffix, how the file of a recording is built.
 
-libsndfile reads what is left of a truncated Ogg file, and the first of joined files,
+libsndfile reads what is left of some truncated files, and the first of joined files,
 without an error.
 """
 
@@ -9,6 +9,8 @@ import mmap
 import os
 import re
 from typing import NamedTuple
+
+from audiodd_jax.data import stated_sizes
 
 # Beginnings of files that only FFmpeg reads.
 _FOREIGN = {
@@ -26,6 +28,13 @@ _MP3_FRAME = rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb][\x10-\xef]"
 _MP3_LENGTH = _MP3_FRAME + rb".{10,35}?(?:VBRI|(?:Xing|Info)\0{3}([\0-\x0f])....(....))"
 # Longer than a frame, the end of which some encoders leave out of the number of bytes.
 _MP3_REST = 4096
+# kbit/s of layer III in MPEG 2 and 2.5, and in MPEG 1.
+_MP3_BITRATES = (
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+# Hz of MPEG 1, the last of which is reserved; MPEG 2 has half, and MPEG 2.5 a quarter.
+_MP3_RATES = (44100, 48000, 32000, 4)
 
 
 class Content(NamedTuple):
@@ -46,7 +55,7 @@ def examine(source: str | os.PathLike) -> Content:
 @functools.lru_cache(256)  # many excerpts can come from one file
 def _examine(path: str, size: int, time: int) -> Content:
     with open(path, "rb") as file:
-        if not size or re.match(_OTHERS, file.read(4)):
+        if not size:
             return Content()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _content(data, path.lower().endswith(".mp3"))
@@ -55,6 +64,9 @@ def _examine(path: str, size: int, time: int) -> Content:
 def _content(data: mmap.mmap, is_called_mp3: bool) -> Content:
     start = _after_tags(data, 0)
     head = data[start : start + 8]
+    if stated_sizes.is_stated(data, start):
+        starts, is_cut = stated_sizes.joined(data, start)
+        return Content(starts, is_cut=is_cut)
     if re.match(_FIRST_PAGE, head):
         return _ogg(data)
     if head[:4] == b"fLaC":
@@ -111,4 +123,34 @@ def _mp3(data: mmap.mmap, start: int) -> Content:
             is_frame = re.match(_MP3_FRAME, data[rest : rest + 3])
             if is_frame and end - rest > _MP3_REST:
                 streams.append(rest)
-    return Content(tuple(sorted((*starts, *streams))), frozenset(streams))
+    starts = sorted((*starts, *streams))
+    is_cut = starts[-1] in streams and _is_frame_cut(data, starts[-1])
+    return Content(tuple(starts), frozenset(streams), is_cut)
+
+
+def _is_frame_cut(data: mmap.mmap, start: int) -> bool:
+    """True if frames follow each other to the end of a file, and the last one is cut.
+
+    Anything else between or after them, such as tags, says nothing.
+    """
+    kind = _mp3_kind(data[start : start + 3])
+    last = at = start
+    while len(head := data[at : at + 3]) == 3:
+        if not re.match(_MP3_FRAME, head) or _mp3_kind(head) != kind:
+            return False
+        last, at = at, at + _mp3_frame_bytes(head)
+    return last > start and at > len(data)
+
+
+def _mp3_kind(head: bytes) -> tuple[int, int]:
+    """Version (3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5) and number of the sample rate."""
+    return head[1] >> 3 & 3, head[2] >> 2 & 3
+
+
+def _mp3_frame_bytes(head: bytes) -> int:
+    version, rate = _mp3_kind(head)
+    is_first = version == 3
+    hertz = _MP3_RATES[rate] >> (2, 0, 1, 0)[version]
+    bits_per_second = 1000 * _MP3_BITRATES[is_first][head[2] >> 4]
+    padding = head[2] >> 1 & 1
+    return (144 if is_first else 72) * bits_per_second // hertz + padding

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import math
 import os
 import re
 import shutil
@@ -87,6 +86,8 @@ def unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
     reason = str(error).rstrip(".").split(": ")[-1]
     if "does not exist" in reason:  # libsndfile's MPEG reader, for other content
         reason = "format not recognised"
+    if "lost sync" in reason:  # FLAC
+        return BadAudioError(f"{name} is truncated or damaged ({reason})")
     return BadAudioError(f"{name} is not readable audio ({reason})")
 
 
@@ -95,12 +96,6 @@ def missing_bytes(file: soundfile.SoundFile) -> int:
 
     libsndfile reads the rest without an error.
     """
-    if file.format == "NIST":
-        with open(file.name, "rb") as header:
-            fields = dict(re.findall(rb"(\w+) -i (\d+)", header.read(1024)))
-        names = (b"sample_count", b"channel_count", b"sample_n_bytes")
-        size = 1024 + math.prod(int(fields.get(name, 0)) for name in names)
-        return max(0, size - os.path.getsize(file.name))
     sizes = [map(int, pair) for pair in re.findall(_SIZES, file.extra_info)]
     return max([0, *(size - rest for size, rest in sizes if size < _UNKNOWN_SIZE)])
 
@@ -170,6 +165,6 @@ def _part(data: bytes, is_stream: bool) -> tuple[np.ndarray, int]:
         if file.frames * file.channels > _MOST_SAMPLES:
             raise ValueError(_TOO_LONG)
         samples = file.read(dtype="float32", always_2d=True)
-        if len(samples) < file.frames:
+        if len(samples) < file.frames or missing_bytes(file):
             raise ValueError("it joins recordings, one of which is truncated")
         return samples, file.samplerate

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
 
 from audiodd_jax.config import DataConfig, FeaturesConfig
-from audiodd_jax.data import audio, datasets, tags
+from audiodd_jax.data import audio, datasets, decoders, tags
 from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.features import extraction, logmel, normalization
@@ -91,6 +91,18 @@ def prepare(data: DataConfig, settings: FeaturesConfig) -> FeatureSet:
     del parts["features"]["normalization"]
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     entry = root / "features" / f"{source.name}-{key}"
+    found = _read_or_compute(source, data, settings, entry)
+    if decoders.ffmpeg() and any(decoders.NEEDED in error for error in found.skipped):
+        # Computed before FFmpeg was installed.
+        entry = entry.with_name(f"{entry.name}-ffmpeg")
+        found = _read_or_compute(source, data, settings, entry)
+    return found
+
+
+def _read_or_compute(
+    source: Source, data: DataConfig, settings: FeaturesConfig, entry: Path
+) -> FeatureSet:
+    root = entry.parent.parent
     if not entry.is_dir():
         lock = root / "locks" / entry.name
         advice = "set AUDIODD_CACHE, or pass --cache_dir, to a folder that can be"

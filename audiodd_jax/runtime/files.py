@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import logging
 import math
@@ -35,6 +36,9 @@ _PARSER_ERRORS = (
     *(RecursionError, UnicodeError),
 )
 _PART = ".part-"
+# Bytes of the longest name that an unfinished file can begin with; file systems allow
+# 255 for all of it.
+_LONGEST = 255 - len(_PART) - 12
 # The most bytes that deflate can expand one byte to.
 _MAX_EXPANSION = 1032
 
@@ -73,7 +77,7 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
 
     The caller holds a lock, so that no other process is writing them.
     """
-    pattern = "*" if name is None else glob.escape(name)
+    pattern = "*" if name is None else glob.escape(_beginning(name))
     for leftover in folder.glob(f"{pattern}{_PART}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -83,7 +87,15 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
 
 def _scratch(path: Path) -> Path:
     # Created by open and mkdir, which respect the umask; tempfile's are private.
-    return path.with_name(f"{path.name}{_PART}{uuid.uuid4().hex[:12]}")
+    return path.with_name(f"{_beginning(path.name)}{_PART}{uuid.uuid4().hex[:12]}")
+
+
+def _beginning(name: str) -> str:
+    """Begins the names of what is unfinished of a file or folder."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST:
+        return name
+    return hashlib.sha256(encoded).hexdigest()
 
 
 def existing(path: Path) -> Path:

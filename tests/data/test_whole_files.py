@@ -42,13 +42,11 @@ def test_truncated_files_are_named(tmp_path, format, subtype):
     assert audio.decode(written(tmp_path / "x.wav", data))[0].size == 4 * RATE
     for size in (len(data) // 2, len(data) * 9 // 10, len(data) - 100):
         path = written(tmp_path / f"{size}.wav", data[:size])
-        with pytest.raises(
-            audio.BadAudioError, match=r"is truncated|lost sync|malformed"
-        ):
+        with pytest.raises(audio.BadAudioError, match="is truncated"):
             audio.decode(path)
 
 
-@pytest.mark.parametrize(("format", "subtype"), FORMATS[-4:])
+@pytest.mark.parametrize(("format", "subtype"), FORMATS)
 def test_joined_files_are_whole(tmp_path, format, subtype):
     parts = [encoded(format, subtype, sound(1, seed)) for seed in range(3)]
     names = [written(tmp_path / f"{i}.bin", part) for i, part in enumerate(parts)]
@@ -60,7 +58,30 @@ def test_joined_files_are_whole(tmp_path, format, subtype):
     assert audio.headers([path]).seconds[0] == pytest.approx(3)
 
 
-@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC"])
+@pytest.mark.parametrize("format", ["WAV", "W64", "RF64", "AIFF", "CAF", "AU", "NIST"])
+@pytest.mark.parametrize(
+    "between", [b"", bytes(1), bytes(500), b"ID3\4\0\0\0\0\0\5abcde"]
+)
+def test_bytes_after_the_stated_end_are_no_joined_file(tmp_path, format, between):
+    data = encoded(format)
+    for more in (b"", b"LIST\4\0\0\0INFO", b"TAG" + bytes(125)):
+        path = written(tmp_path / "x.wav", data + between + more)
+        np.testing.assert_allclose(audio.decode(path)[0][:64000], sound(4), atol=1e-4)
+    waveform, _ = audio.decode(written(path, data + between + data))
+    assert waveform.size in (8 * RATE, 8 * RATE + len(between) // 2)
+    np.testing.assert_allclose(waveform[-64000:], sound(4), atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["WAV", "RF64", "AU"])
+def test_joined_streams_that_leave_their_size_open_are_whole(tmp_path, format):
+    data = bytearray(encoded(format))
+    size = {"WAV": 4, "RF64": 20, "AU": 8}[format]
+    data[size : size + 4] = b"\xff" * 4
+    waveform, _ = audio.decode(written(tmp_path / "x.wav", data + data))
+    np.testing.assert_allclose(waveform, np.tile(sound(4), 2), atol=1e-4)
+
+
+@pytest.mark.parametrize("format", ["OGG", "MP3", "FLAC", "WAV", "CAF"])
 def test_joined_files_of_different_kinds_are_refused(tmp_path, format):
     other = encoded(format, samples=sound(1), rate=8000)
     path = written(tmp_path / "x.ogg", encoded(format) + other)
@@ -78,10 +99,29 @@ def without_length(data):
     return data[data.index(b"\xff\xf3", first + 4) :]
 
 
+@pytest.mark.parametrize("rate", [8000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("mode", ["CONSTANT", "VARIABLE"])
+def test_a_cut_frame_ends_a_truncated_mp3_without_a_length(tmp_path, rate, mode):
+    data = encoded("MP3", samples=sound(2), rate=rate, bitrate_mode=mode)
+    frame = data[data.index(b"\xff") :][:2]
+    data = data[data.index(frame, data.index(frame) + 4) :]
+    for tags in (b"", b"TAG" + bytes(125), b"APETAGEX" + bytes(99), bytes(500)):
+        waveform, _ = audio.decode(written(tmp_path / "x.mp3", data + tags))
+        assert waveform.size > 2 * RATE
+    last = data.rindex(frame)
+    for size in (len(data) - 5, last + 5, data.rindex(frame, 0, last) + 40):
+        with pytest.raises(audio.BadAudioError, match="is truncated"):
+            audio.decode(written(tmp_path / "x.mp3", data[:size]))
+    # At the end of a frame, nothing shows that more should follow.
+    assert audio.decode(written(tmp_path / "x.mp3", data[:last]))[0].size > RATE
+
+
 def test_a_truncated_part_of_joined_files_is_named(tmp_path):
-    for format in ("OGG", "MP3"):
+    for format in ("OGG", "MP3", "WAV", "CAF", "NIST", "AIFF", "FLAC"):
         data = encoded(format)
-        path = written(tmp_path / "x.ogg", data[: len(data) // 2] + data)
+        half = data[: len(data) // 2]
+        joined = half + data if format in ("OGG", "MP3") else data + half
+        path = written(tmp_path / "x.ogg", joined)
         with pytest.raises(audio.BadAudioError, match="is truncated"):
             audio.decode(path)
 

@@ -144,6 +144,27 @@ def test_bad_files_are_named_and_refused_or_skipped(sound_folder, tmp_path):
     assert "low/03.wav" not in found.names
 
 
+def test_recordings_that_needed_ffmpeg_are_read_once_it_is_there(
+    sound_folder, tmp_path, monkeypatch
+):
+    voice = sound_folder / "low" / "03.m4a"
+    waveform, rate = audio.decode(sound_folder / "low" / "03.wav")
+    (sound_folder / "low" / "03.wav").unlink()
+    voice.write_bytes(b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42")
+    config = settings(sound_folder, data__skip_bad_files=True)
+    monkeypatch.setattr(decoders, "ffmpeg", lambda: None)
+    before = checks.prepare(config, tmp_path)
+    assert before.skipped[0].startswith(f"{voice} is not readable audio without FFmpeg")
+    monkeypatch.setattr(decoders, "ffmpeg", lambda: "ffmpeg")
+    raw = waveform.astype(np.float32).tobytes()
+    kind = {"format": "RAW", "subtype": "FLOAT", "endian": "CPU"}
+    opened = lambda _: soundfile.SoundFile(io.BytesIO(raw), "r", rate, 1, **kind)
+    monkeypatch.setattr(decoders, "_by_ffmpeg", opened)
+    after = checks.prepare(config, tmp_path)
+    assert (len(before.labels), len(after.labels), after.skipped) == (23, 24, ())
+    assert checks.prepare(config, tmp_path).path == after.path != before.path
+
+
 def test_a_class_whose_every_file_is_bad_is_named(sound_folder, tmp_path):
     for file in (sound_folder / "low").iterdir():
         file.write_bytes(b"x" * 100)

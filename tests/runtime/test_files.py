@@ -63,6 +63,20 @@ def test_failed_atomic_writes_leave_no_scratch_files(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "x" * 238])
+def test_names_as_long_as_the_file_system_allows(tmp_path, name):
+    files.write_json(tmp_path / name, {"x": 1})
+    assert files.read_json(tmp_path / name) == {"x": 1}
+    (tmp_path / name).unlink()
+    with files.atomic_folder(tmp_path / name) as scratch:
+        (tmp_path / "other.part-1").mkdir()
+        left = scratch.with_name(scratch.name[:-12] + "0" * 12)
+        left.mkdir()
+    with pytest.raises(KeyError), files.atomic_folder(tmp_path / name):
+        raise KeyError
+    assert {p.name for p in tmp_path.iterdir()} == {name, "other.part-1"}
+
+
 def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     def no_locks(*_, **__):
         raise OSError(errno.ENOLCK, "No locks available")
