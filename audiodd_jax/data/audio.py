@@ -174,10 +174,8 @@ def decode(
             if first:
                 file.seek(first - lead)
             samples = file.read(lead + expected, dtype=dtype, always_2d=True)[lead:]
-        if missing := decoders.missing_bytes(file):
-            raise BadAudioError(
-                f"{source} is truncated: its last {missing} bytes are gone"
-            )
+        if lacks := decoders.truncation(file):
+            raise BadAudioError(f"{source} is truncated: {lacks}")
     frames = samples.shape[0]
     if frames < expected:
         raise BadAudioError(f"{source} is truncated: {frames} of {expected} samples")

@@ -28,8 +28,15 @@ _TOO_LONG = "it joins recordings that are too long"
 _RATES = (100, 1_000_000)
 # Sizes of samples that are larger than the file, in the log of libsndfile. Encoders
 # write sizes from 0x7FFFF000 to a pipe: they do not know the size.
-_SIZES = r"(?:data|SSND|BODY|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)"
+_SIZES = (
+    r"(?:data|SSND|BODY|Data Size|riff|Riff size|Data length) *:? "
+    r"(\d+) \(?should be (\d+)"
+)
 _UNKNOWN_SIZE = 0x7FFFF000
+# Of MAT4 and VOC it says this, and of others only what the header states.
+_SAID = r"^(?:\*\*\* File seems to be|Seems to be a) truncated"
+_STATE_FRAMES = ("AVR", "MAT5", "MPC2K")
+_FRAMES = r"(?:Frames +|Cols ): (\d+)"
 # What a recording that cannot be read raises.
 _ERRORS = (
     *(soundfile.SoundFileError, miniaudio.MiniaudioError),
@@ -91,13 +98,22 @@ def unreadable(source: str | os.PathLike, error: Exception) -> BadAudioError:
     return BadAudioError(f"{name} is not readable audio ({reason})")
 
 
-def missing_bytes(file: soundfile.SoundFile) -> int:
-    """Returns how many bytes of samples a file lacks according to its header.
+def truncation(file: soundfile.SoundFile) -> str:
+    """Says what a file lacks according to its header; empty for a whole file.
 
     libsndfile reads the rest without an error.
     """
-    sizes = [map(int, pair) for pair in re.findall(_SIZES, file.extra_info)]
-    return max([0, *(size - rest for size, rest in sizes if size < _UNKNOWN_SIZE)])
+    log = file.extra_info
+    sizes = [map(int, pair) for pair in re.findall(_SIZES, log)]
+    missing = [size - rest for size, rest in sizes if size < _UNKNOWN_SIZE]
+    if max(missing, default=0) > 0:
+        return f"its last {max(missing)} bytes are gone"
+    stated = re.findall(_FRAMES, log) if file.format in _STATE_FRAMES else []
+    if re.search(_SAID, log, re.MULTILINE) or (
+        stated and int(stated[-1]) > file.frames
+    ):
+        return "the end of its samples is missing"
+    return ""
 
 
 def ffmpeg() -> str | None:
@@ -164,7 +180,8 @@ def _part(data: bytes, is_stream: bool) -> tuple[np.ndarray, int]:
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         if file.frames * file.channels > _MOST_SAMPLES:
             raise ValueError(_TOO_LONG)
-        samples = file.read(dtype="float32", always_2d=True)
-        if len(samples) < file.frames or missing_bytes(file):
+        # A number, since some subtypes cannot seek.
+        samples = file.read(file.frames, dtype="float32", always_2d=True)
+        if len(samples) < file.frames or truncation(file):
             raise ValueError("it joins recordings, one of which is truncated")
         return samples, file.samplerate

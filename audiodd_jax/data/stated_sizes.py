@@ -53,7 +53,7 @@ def _size(data: mmap.mmap, at: int) -> int:
         case b"caff":
             return _caf_size(data, at)
         case b"NIST":
-            fields = dict(re.findall(rb"(\w+) -i (\d+)", data[at : at + 1024]))
+            fields = dict(re.findall(rb"(\w+) -\w+ (\d+)", data[at : at + 1024]))
             sizes = [int(fields.get(name, 0)) for name in _NIST_FIELDS]
             return 1024 + math.prod(sizes) if all(sizes) else 0
         case b".snd" | b"dns.":

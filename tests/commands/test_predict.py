@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
-from command_line import TINY_SELECTION, fails
+from command_line import TINY_SELECTION, audiodd, fails
 from coresets import labelled
 
 import audiodd_jax
@@ -202,6 +202,40 @@ def test_tags_above_one_half_are_listed_and_merged(tmp_path):
     assert all(0 <= float(row["probability_2"]) <= 1 for row in rows)
     track = (tmp_path / "labels" / "sound.wav.txt").read_text()
     assert track == "0.000000\t2.000000\thigh\n0.500000\t1.500000\tlow\n"
+
+
+def test_probabilities_after_a_platt_loss_use_its_scale(tmp_path):
+    sounds = [tone(pitch, 0.5) for pitch in (2000, 400)]
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, sounds[0] + sounds[1], RATE, subtype="FLOAT")
+    platt = {**SMALL, "method": "rfad", "rfad": {"loss": "platt"}}
+    found = [
+        coreset_of(sounds, np.eye(2), **changes).predict_file(path)[0].probabilities
+        for changes in ({}, {"settings": platt, "platt_scale": 7.0})
+    ]
+    # Outputs of two classes are opposite, and an estimate is an output plus a half.
+    output = found[0]["high"] - 0.5
+    assert output != 0
+    expected = 1 / (1 + np.exp(-7.0 * 2 * output))
+    assert found[1]["high"] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_several_devices_predict_the_same(pitches, tmp_path):
+    """Batches of eight windows on four devices, and on three that do not divide it."""
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.concatenate([tone(400, 2.0), tone(2000, 1.7)]), RATE)
+    tables = []
+    for count in (1, 3, 4):
+        flags = [f"--out={tmp_path / f'{count}.csv'}", f"--num_devices={count}"]
+        done = audiodd("predict", pitches / "run", path, *flags)
+        assert done.returncode == 0, done.stderr
+        tables.append(rows_of(tmp_path / f"{count}.csv"))
+    for rows in tables[1:]:
+        for ours, theirs in zip(rows, tables[0], strict=True):
+            assert (ours["start"], ours["label"]) == (theirs["start"], theirs["label"])
+            found, expected = float(ours["probability"]), float(theirs["probability"])
+            assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_bad_files_are_named_or_left_out(

@@ -1,3 +1,5 @@
+import io
+
 import checks
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import pytest
 import soundfile
 
 from audiodd_jax.config import presets
-from audiodd_jax.data import audio, splits
+from audiodd_jax.data import audio, decoders, splits
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, dataset, logmel
 
