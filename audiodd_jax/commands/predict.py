@@ -30,7 +30,10 @@ def run(line: CommandLine) -> None:
     data, files = line.configure(Config()).data, _recordings(sounds)
     tracks = _tracks(files, Path(flags.labels)) if flags.labels else {}
     out = [Path(flags.out)] if flags.out else []
+    sources = set(map(os.path.realpath, (name, *files)))
     for file in (*out, *tracks.values()):
+        if os.path.realpath(file) in sources:
+            raise UserError(f"{file} is read here; choose another name for the output")
         if file.is_dir() or (file.exists() and not flags.overwrite):
             raise UserError(f"{file} exists; choose another name or pass --overwrite")
     start(flags, data)

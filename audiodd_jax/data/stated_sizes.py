@@ -14,6 +14,10 @@ _HEADER = re.compile(
 _UNCHECKED = re.compile(rb"caff|NIST")
 # Fields of NIST whose product is the size of its samples.
 _NIST_FIELDS = (b"sample_count", b"channel_count", b"sample_n_bytes")
+_CAF_CHUNK = re.compile(
+    rb"desc|data|kuki|strg|mark|regn|chan|inst|midi|ovvw|peak|edct|info|uuid|umid|free"
+    rb"|pakt"
+)
 # Some sizes are a few bytes too large, and padding or tags may follow the end.
 _BEFORE, _AFTER = 16, 4096
 
@@ -34,8 +38,9 @@ def joined(data: mmap.mmap, at: int) -> tuple[tuple[int, ...], bool]:
         size = _size(data, at)
         end = at + size
         is_beyond = end > len(data)
-        search = (at + 8,) if is_beyond or size <= 8 else (end - _BEFORE, end + _AFTER)
-        following = _HEADER.search(data, *search)
+        near = (max(at + 8, end - _BEFORE), end + _AFTER)
+        is_open = is_beyond or size <= 8
+        following = _HEADER.search(data, *((at + 8,) if is_open else near))
         if following is None:
             return tuple(starts), is_beyond and _UNCHECKED.match(data, at) is not None
         at = following.start()
@@ -68,7 +73,7 @@ def _size(data: mmap.mmap, at: int) -> int:
 def _caf_size(data: mmap.mmap, at: int) -> int:
     """CAF states the sizes of its chunks alone; the last may state none."""
     end = at + 8
-    while data[end : end + 4].isalnum() and not is_stated(data, end):
+    while _CAF_CHUNK.match(data, end):
         size = int.from_bytes(data[end + 4 : end + 12], "big", signed=True)
         if size < 0:
             return 0

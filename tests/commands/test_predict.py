@@ -275,6 +275,10 @@ def test_bad_files_are_named_or_left_out(
         (["run", "sounds", "--window=2"], "--window is at most 0.5 s"),
         (["run", "sounds", "--hop=0"], "--hop is above 0"),
         (["run", "sounds", "--out=empty"], "empty exists"),
+        (
+            ["run", "sounds", "--out=sounds/low.wav", "--overwrite"],
+            "sounds/low.wav is read here",
+        ),
     ],
 )
 def test_refusals(pitches, capsys, monkeypatch, arguments, words):

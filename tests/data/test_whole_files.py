@@ -17,6 +17,11 @@ FORMATS = [
     *(("SVX", "PCM_16"), ("WAV", "GSM610"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")),
     *(("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")),
 ]
+# Formats of which only truncation is noticed.
+OTHERS = [
+    *(("AVR", "PCM_16"), ("MAT4", "PCM_16"), ("MAT5", "PCM_16"), ("MPC2K", "PCM_16")),
+    *(("VOC", "PCM_16"), ("WVE", "ALAW"), ("NIST", "ULAW"), ("CAF", "ALAC_16")),
+]
 
 
 def sound(seconds, seed=0):
@@ -36,7 +41,7 @@ def written(path, data):
     return path
 
 
-@pytest.mark.parametrize(("format", "subtype"), FORMATS)
+@pytest.mark.parametrize(("format", "subtype"), [*FORMATS, *OTHERS])
 def test_truncated_files_are_named(tmp_path, format, subtype):
     data = encoded(format, subtype)
     assert audio.decode(written(tmp_path / "x.wav", data))[0].size == 4 * RATE
