@@ -16,10 +16,19 @@ from audiodd_jax.data import audio, tree
 from audiodd_jax.data.tables import TAG_SEPARATOR, printable
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.artefact import Prediction
-from audiodd_jax.runtime.files import DAMAGE, load_npz, write_atomically
+from audiodd_jax.runtime.files import (
+    DAMAGE,
+    LONGEST_NAME,
+    is_writable,
+    load_npz,
+    write_atomically,
+)
 from audiodd_jax.training.networks_file import TrainedNetworks, load_networks
 
 _log = logging.getLogger(__name__)
+
+# Files of a run directory, the first of which is used.
+_MODELS = ("networks.npz", "coreset.npz")
 
 
 def run(line: CommandLine) -> None:
@@ -30,12 +39,7 @@ def run(line: CommandLine) -> None:
     data, files = line.configure(Config()).data, _recordings(sounds)
     tracks = _tracks(files, Path(flags.labels)) if flags.labels else {}
     out = [Path(flags.out)] if flags.out else []
-    sources = set(map(os.path.realpath, (name, *files)))
-    for file in (*out, *tracks.values()):
-        if os.path.realpath(file) in sources:
-            raise UserError(f"{file} is read here; choose another name for the output")
-        if file.is_dir() or (file.exists() and not flags.overwrite):
-            raise UserError(f"{file} exists; choose another name or pass --overwrite")
+    _check_names(out, list(tracks.values()), {name, *files}, flags.overwrite)
     start(flags, data)
     model = load_model(Path(name))
     found = model.predict_files(files, flags.window, flags.hop, data.skip_bad_files)
@@ -53,6 +57,24 @@ def run(line: CommandLine) -> None:
     table([*rows, *([("label tracks", flags.labels)] if tracks else [])])
 
 
+def _check_names(
+    out: Sequence[Path], tracks: Sequence[Path], sources: set[str], overwrite: bool
+) -> None:
+    """Refuses files that cannot be written before hours of predictions."""
+    sources = set(map(os.path.realpath, sources))
+    for file in (*out, *tracks):
+        if os.path.realpath(file) in sources:
+            raise UserError(f"{file} is read here; choose another name for the output")
+        if len(os.fsencode(file.name)) > LONGEST_NAME:
+            raise UserError(f"the name {file.name} is too long; shorten it")
+        if file.is_dir() or (file.exists() and not overwrite):
+            raise UserError(f"{file} exists; choose another name or pass --overwrite")
+        if not is_writable(file.parent):
+            raise UserError(f"{file} cannot be written; choose another folder")
+    if set(out) & set(tracks):
+        raise UserError(f"{out[0]} is a label track too; choose another --out")
+
+
 def load_model(path: Path) -> Coreset | TrainedNetworks:
     """Loads trained networks or a coreset from a file or run directory.
 
@@ -60,7 +82,7 @@ def load_model(path: Path) -> Coreset | TrainedNetworks:
       UserError: there is neither, or the file is damaged.
     """
     if path.is_dir():
-        files = [path / name for name in ("networks.npz", "coreset.npz")]
+        files = [path / name for name in _MODELS]
         path = next(filter(Path.is_file, files), path)
         if path.is_dir():
             raise UserError(f"{path} holds neither networks.npz nor coreset.npz")
@@ -78,6 +100,9 @@ def _recordings(sounds: Iterable[str]) -> list[str]:
     files, left_out = [], tree.LeftOut()
     for sound in map(Path, sounds):
         found = tree.sound_files(sound, left_out) if sound.is_dir() else [sound]
+        has_model = not found and any((sound / name).is_file() for name in _MODELS)
+        if sound.suffix == ".npz" or has_model:
+            raise UserError(f"{sound} is a model; give one model, and then sounds")
         if not found:
             formats = ", ".join(suffix[1:] for suffix in audio.SUFFIXES)
             raise UserError(f"the folder {sound} holds no sound file ({formats})")

@@ -26,7 +26,6 @@ from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.networks import user_network
 from audiodd_jax.report import cards, figures, tables
-from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import write_atomically
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
@@ -159,10 +158,9 @@ def train_source(
         fitted = source_lib.fit_source(
             config.model, config.training, config.seed, data, source, run, model
         )
-        with progress.waiting("scoring on the test split"):
-            name = config.model.name
-            scores = evaluation.networks(fitted, data.test, name, data.num_classes)
-            scores = scores._replace(metric=data.metric)
+        name = config.model.name
+        scores = evaluation.networks(fitted, data.test, name, data.num_classes)
+        scores = scores._replace(metric=data.metric)
         leaves = jax.tree.leaves(fitted.networks.variables.params)
         clips, last = source.clips.labels.shape[0], fitted.history[-1]
         learns_from = source.record["name"]

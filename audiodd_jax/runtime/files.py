@@ -36,9 +36,9 @@ _PARSER_ERRORS = (
     *(RecursionError, UnicodeError),
 )
 _PART = ".part-"
-# Bytes of the longest name that an unfinished file can begin with; file systems allow
-# 255 for all of it.
-_LONGEST = 255 - len(_PART) - 12
+# Bytes that file systems allow for a name.
+LONGEST_NAME = 255
+_UNIQUE = 12
 # The most bytes that deflate can expand one byte to.
 _MAX_EXPANSION = 1032
 
@@ -51,6 +51,10 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         with scratch.open("wb") as file:
             yield file
         os.replace(scratch, path)
+    except OSError as error:
+        if error.filename == os.fspath(scratch):
+            error.filename = os.fspath(path)
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 
@@ -87,13 +91,13 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
 
 def _scratch(path: Path) -> Path:
     # Created by open and mkdir, which respect the umask; tempfile's are private.
-    return path.with_name(f"{_beginning(path.name)}{_PART}{uuid.uuid4().hex[:12]}")
+    return path.with_name(f"{_beginning(path.name)}{_PART}{uuid.uuid4().hex[:_UNIQUE]}")
 
 
 def _beginning(name: str) -> str:
     """Begins the names of what is unfinished of a file or folder."""
     encoded = os.fsencode(name)
-    if len(encoded) <= _LONGEST:
+    if len(encoded) <= LONGEST_NAME - len(_PART) - _UNIQUE:
         return name
     return hashlib.sha256(encoded).hexdigest()
 

@@ -28,6 +28,8 @@ from audiodd_jax.training.scores import Evaluation
 
 _log = logging.getLogger(__name__)
 
+_SCORING = "scoring on the test split"
+
 
 def kernel_regression(
     coresets: list[CoresetArrays],
@@ -35,7 +37,7 @@ def kernel_regression(
     scoring: Scoring,
     seeds: Sequence[int],
     mesh: Mesh | None = None,
-    shown: str = "scoring on the test split",
+    shown: str = _SCORING,
 ) -> list[Evaluation]:
     """Kernel ridge regression with fresh random networks (``--protocol=krr``).
 
@@ -139,7 +141,13 @@ def networks(
 ) -> Evaluation:
     """Scores trained networks on the test clips; ``protocol`` names their model."""
     predict = prediction_program(fitted.model, tags.are_tags(test.labels))
-    answers = predict(fitted.networks, test.images)
+    images, count, answers = test.images, len(fitted.best_steps), []
+    with progress.bar(count, desc=_SCORING, unit="network", leave=False) as bar:
+        for i in range(count):
+            one = jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], fitted.networks)
+            answers.append(np.asarray(predict(one, images)))
+            bar.update()
+    answers = np.concatenate(answers)
     # A logit above 0 is a probability above one half.
     return scores.evaluate(protocol, answers, test.labels, num_classes, threshold=0.0)
 

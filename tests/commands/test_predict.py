@@ -279,6 +279,14 @@ def test_bad_files_are_named_or_left_out(
             ["run", "sounds", "--out=sounds/low.wav", "--overwrite"],
             "sounds/low.wav is read here",
         ),
+        (["run", "run", "sounds"], "run is a model; give one model, and then sounds"),
+        (["run", "run/coreset.npz"], "run/coreset.npz is a model"),
+        (["run", "sounds", "--out=sounds/low.wav/x.csv"], "x.csv cannot be written"),
+        (["run", "sounds", "--out=" + "x" * 256], "is too long"),
+        (
+            ["run", "sounds", "--labels=new", "--out=new/low.wav.txt"],
+            "new/low.wav.txt is a label track too",
+        ),
     ],
 )
 def test_refusals(pitches, capsys, monkeypatch, arguments, words):
