@@ -3,13 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from audiodd_jax.config import presets
+from audiodd_jax.config import ModelConfig, presets
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.kernels.ridge import Scoring
+from audiodd_jax.networks import models
 from audiodd_jax.training import evaluation
+from audiodd_jax.training.fit import Fitted
 from audiodd_jax.training.scores import Evaluation
 
 CONFIG = presets.for_dataset(
@@ -56,6 +58,26 @@ def test_networks_depend_on_the_seed_only():
     )
     assert first.accuracies == again.accuracies
     assert len(set(first.accuracies)) > 1
+
+
+def test_networks_scored_one_by_one_have_the_scores_of_one_program(monkeypatch):
+    bars = []
+    bar = evaluation.progress.bar
+    monkeypatch.setattr(
+        evaluation.progress, "bar", lambda n, **has: bars.append(n) or bar(n, **has)
+    )
+    model = models.make(ModelConfig(depth=2, width=4), 3)
+    keys = jax.random.split(jax.random.key(0), 4)
+    init = lambda key: models.init(key, model, (8, 8))
+    stacked = models.Network(jax.lax.map(init, keys), None)
+    test = split(60, noise=2.0)
+    fitted = Fitted(stacked, model, (1,) * 4, 1, [])
+    scores = evaluation.networks(fitted, test, "convnet", 3)
+    predict = evaluation.prediction_program(model)
+    expected = predict(stacked, test.images) == test.labels
+    np.testing.assert_allclose(scores.accuracies, expected.mean(1), atol=1e-6)
+    assert len(set(scores.accuracies)) > 1
+    assert bars == [4]
 
 
 def test_statistics():
