@@ -57,8 +57,11 @@ def opened(source: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
             file = _by_ffmpeg(source)
         elif len(built.starts) > 1:
             file = _joined(source, built)
-        else:  # as bytes, since names need not be UTF-8
-            file = soundfile.SoundFile(os.fsencode(source))
+        else:
+            name = os.fsencode(source)  # names need not be UTF-8
+            # By this suffix, soundfile takes a file to have no header.
+            is_raw = name.lower().endswith(b".raw")
+            file = soundfile.SoundFile(os.open(name, os.O_RDONLY) if is_raw else name)
         with file:
             if not _RATES[0] <= (rate := file.samplerate) <= _RATES[1]:
                 raise BadAudioError(f"{source} claims a sample rate of {rate} Hz")

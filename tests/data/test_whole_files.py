@@ -164,8 +164,11 @@ def test_the_suffix_does_not_count(tmp_path):
     for suffix in ("mp3", "wav", "flac", "m4a"):
         waveform, _ = audio.decode(written(tmp_path / f"x.{suffix}", data))
         assert waveform.size / RATE == pytest.approx(6, abs=0.2)
-    path = written(tmp_path / "y.mp3", encoded("WAV"))
-    np.testing.assert_allclose(audio.decode(path)[0], sound(4), atol=1e-4)
+    for suffix in ("mp3", "raw", "RAW", "flac", "txt"):
+        path = written(tmp_path / f"y.{suffix}", encoded("WAV"))
+        np.testing.assert_allclose(audio.decode(path)[0], sound(4), atol=1e-4)
+    with pytest.raises(audio.BadAudioError, match="is not readable audio"):
+        audio.decode(written(tmp_path / "y.raw", bytes(1000)))
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
