@@ -60,23 +60,25 @@ def test_networks_depend_on_the_seed_only():
     assert len(set(first.accuracies)) > 1
 
 
-def test_networks_scored_one_by_one_have_the_scores_of_one_program(monkeypatch):
-    bars = []
-    bar = evaluation.progress.bar
+def test_networks_scored_one_by_one_answer_as_in_one_program(monkeypatch):
+    bars, bar = [], evaluation.progress.bar
     monkeypatch.setattr(
         evaluation.progress, "bar", lambda n, **has: bars.append(n) or bar(n, **has)
     )
+    monkeypatch.setattr(
+        evaluation.scores, "evaluate", lambda _, answers, *__, **___: answers
+    )
     model = models.make(ModelConfig(depth=2, width=4), 3)
-    keys = jax.random.split(jax.random.key(0), 4)
     init = lambda key: models.init(key, model, (8, 8))
-    stacked = models.Network(jax.lax.map(init, keys), None)
-    test = split(60, noise=2.0)
-    fitted = Fitted(stacked, model, (1,) * 4, 1, [])
-    scores = evaluation.networks(fitted, test, "convnet", 3)
-    predict = evaluation.prediction_program(model)
-    expected = predict(stacked, test.images) == test.labels
-    np.testing.assert_allclose(scores.accuracies, expected.mean(1), atol=1e-6)
-    assert len(set(scores.accuracies)) > 1
+    keys = jax.random.split(jax.random.key(0), 4)
+    networks = models.Network(jax.lax.map(init, keys), None)
+    test = split(60)
+    tagged = test._replace(labels=jax.nn.one_hot(test.labels, 3, dtype=jnp.int8))
+    fitted = Fitted(networks, model, (1,) * 4, 1, [])
+    answers = evaluation.networks(fitted, tagged, "convnet", 3)
+    predict = evaluation.prediction_program(model, has_tags=True)
+    np.testing.assert_array_equal(answers, predict(networks, test.images))
+    assert answers.std(0).min() > 0
     assert bars == [4]
 
 
