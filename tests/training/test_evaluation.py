@@ -62,23 +62,25 @@ def test_networks_depend_on_the_seed_only():
 
 def test_networks_scored_one_by_one_answer_as_in_one_program(monkeypatch):
     bars, bar = [], evaluation.progress.bar
-    monkeypatch.setattr(
-        evaluation.progress, "bar", lambda n, **has: bars.append(n) or bar(n, **has)
+    count = lambda total, **options: bars.append(total) or bar(total, **options)
+    monkeypatch.setattr(evaluation.progress, "bar", count)
+    seen, score = [], evaluation.scores.evaluate
+    keep = lambda name, answers, *rest, **options: (
+        seen.append(answers) or score(name, answers, *rest, **options)
     )
-    monkeypatch.setattr(
-        evaluation.scores, "evaluate", lambda _, answers, *__, **___: answers
-    )
+    monkeypatch.setattr(evaluation.scores, "evaluate", keep)
     model = models.make(ModelConfig(depth=2, width=4), 3)
-    init = lambda key: models.init(key, model, (8, 8))
-    keys = jax.random.split(jax.random.key(0), 4)
-    networks = models.Network(jax.lax.map(init, keys), None)
+    variables = models.init(jax.random.key(0), model, (8, 8))
+    rng = np.random.default_rng(0)
+    random = lambda leaf: jnp.float32(rng.uniform(0.5, 1.5, (4, *leaf.shape)))
+    networks = models.Network(jax.tree.map(random, variables), None)
     test = split(60)
     tagged = test._replace(labels=jax.nn.one_hot(test.labels, 3, dtype=jnp.int8))
     fitted = Fitted(networks, model, (1,) * 4, 1, [])
-    answers = evaluation.networks(fitted, tagged, "convnet", 3)
+    evaluation.networks(fitted, tagged, "convnet", 3)
     predict = evaluation.prediction_program(model, has_tags=True)
-    np.testing.assert_array_equal(answers, predict(networks, test.images))
-    assert answers.std(0).min() > 0
+    np.testing.assert_array_equal(seen[0], predict(networks, test.images))
+    assert seen[0].std(0).min() > 0
     assert bars == [4]
 
 
