@@ -143,7 +143,7 @@ def _decode(excerpts: Sequence[Any], is_int16: bool, index: int) -> Decoded:
 def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
     """Returns a digest of the sizes, times, and names below ``root`` of ``files``."""
     root = root.resolve()
-    digest = hashlib.sha256(str(root).encode())
+    digest = hashlib.sha256(os.fsencode(root))
     for file in sorted(map(os.fspath, files)):
         name = os.path.relpath(os.path.abspath(file), root)
         try:
@@ -161,7 +161,7 @@ def fingerprint_tree(root: Path) -> str:
     def refuse(error: OSError) -> None:
         raise error
 
-    digest = hashlib.sha256(str(root.resolve()).encode())
+    digest = hashlib.sha256(os.fsencode(root.resolve()))
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
         status = os.stat(folder)

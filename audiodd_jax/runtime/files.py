@@ -167,9 +167,9 @@ def save_npz(path: Path, **arrays: np.ndarray) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file atomically, in UTF-8."""
+    """Writes a text file atomically, in UTF-8; other bytes of names are escaped."""
     with atomic(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -51,3 +51,18 @@ def test_a_fingerprint_of_files_covers_only_those_files(tree):
     assert recordings.fingerprint_files(files, tree) == before
     _touch(tree)
     assert recordings.fingerprint_files(files, tree) != before
+
+
+def test_a_folder_whose_name_is_not_utf_8_has_a_fingerprint(tmp_path):
+    folder = tmp_path / os.fsdecode(b"latin\xe9")
+    folder.mkdir()
+    file = folder / "x.wav"
+    file.write_bytes(b"x")
+    for of in (
+        lambda: recordings.fingerprint_files([file], folder),
+        lambda: recordings.fingerprint_tree(folder),
+    ):
+        file.write_bytes(b"x")
+        before = of()
+        file.write_bytes(b"longer")
+        assert of() != before

@@ -41,6 +41,11 @@ def test_json_has_no_nan():
     assert json.loads(files.to_json(value)) == {"a": [1.0, None], "b": None}
 
 
+def test_names_that_are_not_utf_8_are_escaped_in_texts(tmp_path):
+    files.write_atomically(tmp_path / "card.md", os.fsdecode(b"# latin \xe9\n"))
+    assert (tmp_path / "card.md").read_text() == "# latin \\udce9\n"
+
+
 def test_new_files_respect_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
