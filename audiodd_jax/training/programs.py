@@ -138,7 +138,8 @@ def seed_grid(seeds: int, count: int | None = None) -> devices.Grid:
     ``count`` is the number of devices; None: all, of all processes.
     """
     count = count or devices.make_mesh().size
-    networks = math.gcd(seeds, count)
+    # A host reads only what its own devices hold, so each holds all networks.
+    networks = math.gcd(seeds, count) if jax.process_count() == 1 else 1
     return devices.Grid(networks, count // networks)
 
 
