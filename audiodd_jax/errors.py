@@ -18,6 +18,11 @@ class InUseError(UserError):
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number with the words for one or for several things: ``1 recording is``."""
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
+
+
 @contextlib.contextmanager
 def writable(folder: Path, what: str, advice: str) -> Iterator[None]:
     """Turns an OSError of the block, if ``folder`` is not writable, into a UserError.

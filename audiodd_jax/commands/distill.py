@@ -130,7 +130,7 @@ def distill(
 
 
 def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
-    """Distils once per official fold, the test fold of the run ``workdir/fold1`` etc.
+    """Distils once per fold, the test fold of the run ``workdir/fold1`` etc.
 
     The same call resumes an interrupted run; finished folds are not repeated. Returns
     the contents of ``result.json``: mean, deviation, and one row per fold. Raises what
@@ -148,8 +148,9 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
         folds = np.unique(cache.prepare(config.data, config.features).folds)
         folds = folds[folds > 0].tolist()
         if len(folds) < 2:
+            title = datasets.title_of(config.data)
             raise UserError(
-                f"--fold=all needs data with folds; {config.data.name} has "
+                f"--fold=all needs data with folds; {title} has "
                 f"{len(folds) or 'none'} here"
             )
         run.start_from(-1)
@@ -161,7 +162,9 @@ def distill_folds(config: Config, workdir: Path) -> dict[str, Any]:
             run.log({"step": fold, **tables.means(row)})
         result = _over_folds(rows)
         if multiprocess.is_process_zero():
-            write_atomically(workdir / "README.md", cards.folds(result))
+            are_official = datasets.lookup(config.data.name).folds > 0
+            card = cards.folds(result, are_official)
+            write_atomically(workdir / "README.md", card)
         return result
 
     record = {**fields.record(config, fields.DISTILLATION), "folds": "all"}
@@ -182,6 +185,7 @@ def _over_folds(rows: list[dict[str, Any]]) -> dict[str, Any]:
         result[name] = statistics.fmean(accuracies)
         result[f"{name}_std"] = statistics.stdev(accuracies)
     result["wall_seconds"] = sum(row["wall_seconds"] for row in rows)
+    result["groups"] = "; ".join(dict.fromkeys(row["groups"] for row in rows))
     result["folds"] = [{name: row[name] for name in own} for row in rows]
     return result
 

@@ -13,7 +13,8 @@ from audiodd_jax.commands.common import start
 from audiodd_jax.config import Config
 from audiodd_jax.coreset.file import EXAMPLE, Coreset, load_coreset
 from audiodd_jax.data import audio, tree
-from audiodd_jax.data.tables import TAG_SEPARATOR, printable
+from audiodd_jax.data.names import printable
+from audiodd_jax.data.tables import TAG_SEPARATOR
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.artefact import Prediction
 from audiodd_jax.runtime.files import (

@@ -11,6 +11,7 @@ from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
 from audiodd_jax.report.gallery import Gallery, Options
 from audiodd_jax.report.runs import Run, find
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import exclusive, remove_unfinished
 
 
@@ -47,6 +48,7 @@ class Report(NamedTuple):
     shown: list[Gallery]
 
 
+@standard_numerics()
 def report(
     folders: Sequence[str | Path], out: str | Path, options: Options | None = None
 ) -> Report:

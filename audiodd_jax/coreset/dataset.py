@@ -52,8 +52,11 @@ def load_data(
     """Loads a coreset's dataset, standardised with the coreset's statistics.
 
     Features are the coreset's, or the unresolved settings that it was distilled with.
-    ``scored_by`` is the setting ``evaluation.metric``.
+    ``scored_by`` is the setting ``evaluation.metric``; ``auto`` is the metric of the
+    coreset's run, which may have known a part of the labels only.
     """
+    if scored_by == "auto":
+        scored_by = coreset.metadata.get("metric", scored_by).replace(" ", "_")
     if not needs_train:  # they stay in the cache
         data = dataclasses.replace(data, storage="host")
     loaded = dataset.load(data, features, coreset.normalization, scored_by)

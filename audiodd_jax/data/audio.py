@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from audiodd_jax.data import decoders
 from audiodd_jax.data.decoders import BadAudioError
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
@@ -335,7 +335,7 @@ def report_opposite() -> None:
     """Logs once which recordings have channels that cancel each other."""
     if names := sorted(set(_opposite)):
         _opposite.clear()
-        more = f" and {len(names) - 3} more recordings" if len(names) > 3 else ""
+        more = f" and {counted(len(names) - 3, 'more recording')}" if names[3:] else ""
         _log.warning(
             "channels of opposite sign cancel each other in %s%s; one channel is used "
             "instead of their mean",
@@ -354,7 +354,7 @@ def report_bad(bad: list[BadAudioError], skip: bool) -> None:
         more += f". {decoders.ADVICE}"
     if not skip:
         raise UserError(
-            f"{len(bad)} recordings cannot be used: {shown}{more}; repair them or pass "
-            "--skip_bad_files"
+            f"{counted(len(bad), 'recording')} cannot be used: {shown}{more}; "
+            f"repair {'it' if len(bad) == 1 else 'them'} or pass --skip_bad_files"
         )
-    _log.warning("skipped %d recordings: %s%s", len(bad), shown, more)
+    _log.warning("skipped %s: %s%s", counted(len(bad), "recording"), shown, more)

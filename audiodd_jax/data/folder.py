@@ -18,6 +18,8 @@ from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import (
     audio,
     datasets,
+    folder_tables,
+    listed_files,
     parquet,
     recordings,
     segments,
@@ -25,11 +27,12 @@ from audiodd_jax.data import (
     tagged_layouts,
     tree,
 )
-from audiodd_jax.data.labels import class_order, labels_of
+from audiodd_jax.data.labels import class_order, labels_of, warn_of_similar
+from audiodd_jax.data.names import printable
 from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.data.tables import Row
 from audiodd_jax.data.tagged_layouts import Listing
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +44,8 @@ def open_source(config: DataConfig) -> Source:
       UserError: no recordings, or a table that cannot be understood.
     """
     root, left_out = Path(expanded(config.data_dir)), tree.LeftOut()
+    if root.name == tagged_layouts.TRUTH and root.is_dir():
+        root = root.absolute().parent
     listing = _listing(root, left_out, datasets.cache_root(config))
     listing = _of_segments(listing, config)
     clips = _checked(listing.clips, root)
@@ -49,14 +54,15 @@ def open_source(config: DataConfig) -> Source:
     )
     if config.background and segments.BACKGROUND not in class_names:
         class_names = (*class_names, segments.BACKGROUND)
+    warn_of_similar(class_names)
     if len(class_names) < 2:
         raise UserError(
-            f"{root} holds {len(class_names)} classes of sounds; at least two are "
-            "needed, as folders class_name/*.wav or labels of a CSV"
+            f"{root} holds {counted(len(class_names), 'class', 'classes')} of sounds; "
+            "at least two are needed, as folders class_name/*.wav or labels of a CSV"
         )
     if not any(clip.path.is_file() for clip in clips):
         raise UserError(
-            f"{root}: none of the {len(clips)} listed files exists, such as "
+            f"{root}: none of {counted(len(clips), 'listed file')} exists, such as "
             f"{clips[0].path}; paths are relative to the table's folder"
         )
 
@@ -74,6 +80,8 @@ def open_source(config: DataConfig) -> Source:
     base = Path("/") if listing.tables else root
     entry = datasets.lookup("folder")
     marks = [recordings.fingerprint_files([*files, *listing.tables], base)]
+    told = repr([(*clip[1:6], clip.span) for clip in clips]).encode(errors="replace")
+    marks += [hashlib.sha256(told).hexdigest()[:16]]
     marks += [config.tags] if config.tags else []
     marks += [f"background{config.background!r}"] if config.background else []
     return Source(
@@ -112,12 +120,19 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
             left_out.add("row without a class", listed[0], found.unlabelled)
         if any(row.sound for row in found.rows):
             _leave_out_beside(root, listed[0], left_out)
-        return _of_rows(found.rows, listed, found.class_names)
+        return _of_rows(found.rows, listed, root, found.class_names)
     if root.is_dir():
         if listing := tagged_layouts.read(root, left_out):
             return listing
+        root = tree.inner_folder(root)
+        if rows := folder_tables.read(root, left_out):
+            read = list(dict.fromkeys(row.table for row in rows))
+            listing = _of_rows(rows, read, root)
+            tree.count_unlisted(root, {clip.path for clip in listing.clips}, left_out)
+            return listing
         folders = tree.split_folders(root, left_out)
     elif root.is_file():
+        folder_tables.warn_of_others(root)
         folders = {root: {}}
     else:
         raise UserError(
@@ -132,7 +147,7 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
         elif rows := segments.next_to_sounds(folder, place, left_out):
             read[folder] = rows
             files += dict.fromkeys(row.table for row in rows)
-    listing = _of_rows(list(itertools.chain(*read.values())), files, ())
+    listing = _of_rows(list(itertools.chain(*read.values())), files, root)
     of_tables, clips = iter(listing.clips), []
     for folder, place in folders.items():
         if folder in read:
@@ -162,55 +177,17 @@ def _leave_out_beside(root: Path, table: Path, left_out: tree.LeftOut) -> None:
         left_out.add("recording next to Parquet tables", files[0], len(files))
 
 
-def _of_rows(rows: list[Row], read: list[Path], class_names: Sequence[str]) -> Listing:
+def _of_rows(
+    rows: list[Row], read: list[Path], root: Path, class_names: Sequence[str] = ()
+) -> Listing:
     """Lists the clips of the rows of tables."""
     labels, has_tags = labels_of(rows)
-    _check_places(rows)
-    pairs = zip(rows, labels, strict=True)
-    clips = [row.clip(_sound(row), names) for row, names in pairs]
+    rows, paths = listed_files.located(rows, root)
+    tables.check_places(rows)
+    listed = zip(rows, paths, labels, strict=True)
+    clips = [row.clip(path, names) for row, path, names in listed]
     order = class_order(itertools.chain(*labels), rows, class_names)
     return Listing(clips, read, has_tags, order)
-
-
-def _check_places(rows: list[Row]) -> None:
-    """Says if columns differ from one split or fold in the names of files.
-
-    Raises:
-      UserError: the names are of several, so that neither can be right.
-    """
-    for name in ("split", "fold"):
-        places = {row.place[name] for row in rows if name in row.place}
-        for row in rows:
-            place, given = row.place.get(name), getattr(row, name)
-            if given == place or place is None:
-                continue
-            if len(places) > 1:
-                raise row.error(
-                    f"its {name} is {given}, but the name of its file or folder says "
-                    f"{place}"
-                )
-            _log.warning(
-                "the column %s is used, not the name of the file or folder, which says "
-                "%s",
-                name,
-                place,
-            )
-            break
-
-
-def _sound(row: Row) -> Path:
-    """The recording of a row, whose path is relative to the table's folder."""
-    if row.sound:
-        return row.sound
-    folder, text = row.table.parent, row["path"]
-    if not text:  # decoding says that this does not exist
-        return folder / f"{row.table.name}, {row.unit} {row.line}"
-    file = folder / text
-    if not file.exists():
-        file = folder / expanded(text)
-    if "\\" in text and not file.exists():
-        file = folder / text.replace("\\", "/")
-    return file
 
 
 def _checked(clips: list[Clip], root: Path) -> list[Clip]:
@@ -231,22 +208,18 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
                 f"with the {name} {again}"
             )
     if repeats := len(clips) - len(by_path):
-        _log.warning("%s: %d rows repeat a file and are read once", root, repeats)
-    folds = [clip.fold for clip in by_path.values() if clip.fold is not None]
-    if folds and len(folds) < len(by_path):
-        raise UserError(f"{root}: {len(by_path) - len(folds)} rows lack their fold")
-    has_zero = bool(folds) and min(folds) == 0
-    if has_zero:
-        last = max(folds)
-        _log.info("folds 0 to %d of %s are numbered 1 to %d", last, root, last + 1)
+        words = counted(
+            repeats, "row repeats a file and is", "rows repeat a file and are"
+        )
+        _log.warning("%s: %s read once", root, words)
+    folds = tables.fold_numbers([clip.fold for clip in by_path.values()], root)
     base = root if root.is_dir() else root.parent
     result = []
-    for clip in by_path.values():
+    for clip, fold in zip(by_path.values(), folds, strict=True):
         path = clip.path
         if path.is_relative_to(base):
             path = path.relative_to(base)
-        fold = clip.fold + 1 if has_zero else clip.fold
-        name = clip.name or tables.printable(str(path))
+        name = clip.name or printable(str(path))
         clip = clip._replace(name=name, fold=fold)
         if clip.seconds:
             # Random splits do not divide a recording.

@@ -3,12 +3,17 @@
 import collections
 import itertools
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from audiodd_jax.data.tables import TAG_SEPARATOR, Row, label_name, label_names
+from audiodd_jax.data.names import label_name, label_names
+from audiodd_jax.data.tables import TAG_SEPARATOR, Row
 
 _log = logging.getLogger(__name__)
+
+# Marks that separate tags or belong to a name, besides the semicolon.
+_OTHER_SEPARATORS = {",": "commas", "|": "bars"}
 
 
 def labels_of(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], bool]:
@@ -23,8 +28,10 @@ def labels_of(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], bool]:
     texts = [cell for cell in cells if isinstance(cell, str)]
     separator = TAG_SEPARATOR
     has_tags = has_lists or any(separator in text for text in texts)
-    if not has_tags and _are_separated_by_commas(rows, cells):
-        separator, has_tags = ",", True
+    for other in () if has_tags else _OTHER_SEPARATORS:
+        if _are_separated(rows, cells, other):
+            separator, has_tags = other, True
+    _check_numbers(rows, cells)
 
     def read(row: Row, cell: str | list[str] | tuple[str]) -> tuple[str, ...]:
         if not has_tags:
@@ -38,36 +45,72 @@ def labels_of(rows: Sequence[Row]) -> tuple[list[tuple[str, ...]], bool]:
     return [read(*pair) for pair in zip(rows, cells, strict=True)], has_tags
 
 
-def _are_separated_by_commas(rows: Sequence[Row], cells: Sequence[Any]) -> bool:
+def _check_numbers(rows: Sequence[Row], cells: Sequence[Any]) -> None:
+    """Refuses -1 next to numbers of classes, and lists of zeros and ones."""
+    texts = {cell.removesuffix(".0") for cell in cells if isinstance(cell, str)}
+    are_numbers = all(re.fullmatch(r"-?\d+", text) for text in texts)
+    if are_numbers and "-1" in texts and not texts <= {"-1", "1"}:
+        row = next(row for row in rows if row.label in ("-1", "-1.0"))
+        raise row.error(
+            "the label -1 often means that the class is unknown: remove such rows, or "
+            "write the names of classes instead of numbers"
+        )
+    lists = [cell for cell in cells if isinstance(cell, list)]
+    if all({*cell} <= {"0", "1"} for cell in lists):
+        are_equally_long = len({*map(len, lists)}) == 1
+        if are_equally_long and any(len({*cell}) < len(cell) for cell in lists):
+            raise rows[0].error(
+                f"the label {lists[0]} looks like one number for each class: write the "
+                "names of the tags instead"
+            )
+
+
+def warn_of_similar(class_names: Iterable[str]) -> None:
+    """Warns of classes whose names differ in capital letters or spaces alone."""
+    alike = collections.defaultdict(list)
+    for name in class_names:
+        alike[re.sub(r"[\s_-]+", " ", name).casefold()].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            _log.warning(
+                "%s are different classes: give them one name if they are the same",
+                " and ".join(map(repr, names)),
+            )
+
+
+def _are_separated(rows: Sequence[Row], cells: Sequence[Any], separator: str) -> bool:
     """Returns whether commas separate tags; otherwise they belong to names of classes.
 
     They do in a column ``labels`` or ``tags``, and if most parts are also labels by
-    themselves. They are part of names if no part is, and parts do not recombine.
+    themselves. They are part of names if no part is, and parts do not recombine. The
+    ``separator`` is a comma, or a bar, for which the same holds.
 
     Raises:
       UserError: neither.
     """
     first: dict[str, Row] = {}
     for row, cell in zip(rows, cells, strict=True):
-        if isinstance(cell, str) and "," in cell:
+        if isinstance(cell, str) and separator in cell:
             first.setdefault(cell, row)
     if not first:
         return False
-    parts = [[part.strip() for part in text.split(",")] for text in first]
+    parts = [[part.strip() for part in text.split(separator)] for text in first]
     counts = collections.Counter(itertools.chain(*parts))
     alone = counts.keys() & {cell for cell in cells if isinstance(cell, str)}
     example, row = next(iter(first.items()))
     tags = TAG_SEPARATOR.join(parts[0])
     if any("labels" in row.cells for row in rows) or 2 * len(alone) > len(counts):
-        _log.warning("commas separate tags, so %r is %s", example, tags)
+        marks = _OTHER_SEPARATORS[separator]
+        _log.warning("%s separate tags, so %r is %s", marks, example, tags)
         return True
     # "Speech, male" and "Speech, female", but not "dog,siren" and "dog,rain".
-    is_prose = all(text.count(", ") == text.count(",") for text in first)
+    spaced = f"{separator} "
+    is_prose = all(text.count(spaced) == text.count(separator) for text in first)
     later = itertools.chain(*(p[1:] if is_prose else p for p in parts))
     if alone or max(counts[part] for part in later) > 1:
         raise row.error(
             f"the label {example!r} could be tags or one class: write {tags} for tags, "
-            "and the name of a class without commas"
+            f"and the name of a class without {_OTHER_SEPARATORS[separator]}"
         )
     _log.warning(
         "%r is read as one class, since no part of it is a label by itself; write %s "

@@ -15,9 +15,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audiodd_jax.data import audio
+from audiodd_jax.data import audio, hub_card
+from audiodd_jax.data.columns import ALIASES, columns_of, has_recordings
+from audiodd_jax.data.names import Place, development_is_training, part_in, plain
 from audiodd_jax.data.recordings import fingerprint_files
-from audiodd_jax.data.tables import ALIASES, Row, columns_of, part_in, plain
+from audiodd_jax.data.tables import Row
 from audiodd_jax.data.tree import is_hidden_below
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.runtime import files as files_lib
@@ -28,11 +30,13 @@ _log = logging.getLogger(__name__)
 
 SUFFIX = ".parquet"
 _BEGINNINGS = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg", b"FORM": ".aiff"}
+# Levels of folders with tables.
+_DEPTH = 5
 # Rows in memory at once.
 _ROWS = 64
 _TIMES = ("start", "end", "duration")
 # Of the cache. Raise it whenever it holds something else.
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Unpacked(NamedTuple):
@@ -46,7 +50,7 @@ class Unpacked(NamedTuple):
 def find(root: Path) -> tuple[list[Path], list[Path]]:
     """Returns the tables of labelled recordings in a file or folder, and the others.
 
-    A folder's tables are in it or up to two levels below. A table without a column
+    A folder's tables are in it or up to four levels below. A table without a column
     ``audio`` lists recordings if it is called ``metadata.parquet``.
     """
     import pyarrow as pa  # slow to import, and only Parquet needs it
@@ -54,7 +58,9 @@ def find(root: Path) -> tuple[list[Path], list[Path]]:
 
     if root.is_file():
         return ([root] if root.suffix.lower() == SUFFIX else []), []
-    paths = [p for depth in ("", "*/", "*/*/") for p in root.glob(f"{depth}*{SUFFIX}")]
+    paths = [
+        p for depth in range(_DEPTH) for p in root.glob("*/" * depth + f"*{SUFFIX}")
+    ]
     listed, others = [], []
     for path in sorted(paths):
         if is_hidden_below(root, path):
@@ -64,7 +70,7 @@ def find(root: Path) -> tuple[list[Path], list[Path]]:
         except pa.ArrowException:
             names = {"audio", "label"}  # reading it names the error
         has_sound = "audio" in names or path.stem == "metadata"
-        has_label = not names.isdisjoint(("label", *ALIASES["label"]))
+        has_label = has_recordings(names, "label")
         (listed if has_sound and has_label else others).append(path)
     return listed, others
 
@@ -92,13 +98,14 @@ def unpacked(root: Path, listed: list[Path], cache: Path) -> Unpacked:
                 with files_lib.atomic_folder(entry) as scratch:
                     _unpack(listed, base, scratch)
     found = files_lib.read_json(entry / "rows.json")
+    places = _places(listed, base)
     rows = [
         Row(
             table=base / table,
             line=number,
             cells=cells,
             unit="row",
-            place=_place(Path(table)),
+            place=places.get(table, {}),
             sound=entry / file if file else None,
             name=f"{table}/{own or f'row {number}'}",
         )
@@ -123,6 +130,15 @@ def _place(table: Path) -> dict[str, Any]:
     """The split or fold in the name of a file (``train-00000-of-00001``) or folder."""
     parts = (table.stem, *reversed(table.parent.parts))
     return next(filter(None, map(part_in, parts)), {})
+
+
+def _places(listed: list[Path], base: Path) -> dict[str, Place]:
+    """The split or fold of each table, as the card declares it or its name has it."""
+    declared = hub_card.splits(base)
+    names = {path: str(path.relative_to(base)) for path in listed}
+    places = {p: declared.get(p) or _place(Path(names[p])) for p in listed}
+    settled = development_is_training(places, names)
+    return {names[path]: place for path, place in settled.items()}
 
 
 def _configuration(table: Path) -> str:
@@ -197,10 +213,11 @@ def _records(table: Any, path: Path, class_names: dict[str, None]) -> Iterator[_
     """Yields the rows; adds the names of classes in the schema to ``class_names``."""
     header = table.schema_arrow.names
     # Next to the column audio, other columns of paths are names.
-    others = ("path", *ALIASES["path"][:-1])
+    others = {"path", *ALIASES["path"]} - {"audio"}
     has_audio = "audio" in map(str.lower, header)
     wanted = [n for n in header if not (has_audio and n.lower() in others)]
-    columns = columns_of(path, wanted)
+    values = lambda name: table.read(columns=[name]).column(0).to_pylist()
+    columns = columns_of(path, wanted, values)
     label = "labels" if "labels" in columns else "label"
     if not {"path", label} <= columns.keys():
         raise _NoTableError(
@@ -234,6 +251,10 @@ def _records(table: Any, path: Path, class_names: dict[str, None]) -> Iterator[_
                 if key != label
             }
             what = f"the label of {where}"
+            if isinstance(value, dict) or _is_nested(value):
+                raise _NoTableError(
+                    f"{what} is neither a name, a number nor a list of them"
+                )
             if isinstance(value, list):
                 value = [_text(item, known, what) for item in value]
             elif known:
@@ -268,6 +289,10 @@ def _text(value: Any, names: list[str], what: str) -> str:
     if not text.isdecimal() or int(text) >= len(names):
         raise _NoTableError(f"{what} is {text}, but the schema has {len(names)} names")
     return names[int(text)]
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(v, list | dict) for v in value)
 
 
 def _class_names(metadata: dict[bytes, bytes], column: str) -> list[str]:

@@ -92,12 +92,6 @@ def index(
     **others: Any,
 ) -> Recordings:
     """Returns the index of some clips; ``is_int16`` rounds samples to 16 bits."""
-    columns = {name: i for i, name in enumerate(class_names)}
-    labels = np.zeros((len(clips), len(class_names)), np.int8)
-    for row, clip in zip(labels, clips, strict=True):
-        row[[columns[name] for name in clip.labels]] = 1
-    if not has_tags:
-        labels = labels.argmax(1).astype(np.int32)
 
     def read_headers() -> audio.Headers:
         paths, spans = [clip.path for clip in clips], [clip.span for clip in clips]
@@ -110,7 +104,7 @@ def index(
     return Recordings(
         class_names=class_names,
         names=tuple(clip.name for clip in clips),
-        labels=labels,
+        labels=label_array([clip.labels for clip in clips], class_names, has_tags),
         splits=np.array([clip.split for clip in clips], str),
         folds=np.array([clip.fold or 0 for clip in clips], np.int32),
         groups=np.array([clip.group for clip in clips], str),
@@ -118,6 +112,17 @@ def index(
         read_headers=read_headers,
         **others,
     )
+
+
+def label_array(
+    labels: Sequence[tuple[str, ...]], class_names: tuple[str, ...], has_tags: bool
+) -> Int[np.ndarray, "clips *c"]:
+    """Returns the labels of clips as numbers of classes, or as tags."""
+    columns = {name: i for i, name in enumerate(class_names)}
+    result = np.zeros((len(labels), len(class_names)), np.int8)
+    for row, names in zip(result, labels, strict=True):
+        row[[columns[name] for name in names]] = 1
+    return result if has_tags else result.argmax(1).astype(np.int32)
 
 
 def decoder(clips: Sequence[Clip], is_int16: bool) -> Callable[[int], Decoded]:

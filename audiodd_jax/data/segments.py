@@ -21,7 +21,7 @@ import numpy as np
 from audiodd_jax.data import audio, tables, tree
 from audiodd_jax.data.recordings import Clip
 from audiodd_jax.data.tables import Row
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def next_to_sounds(
             labelled.add(by_name[name])
     if not labelled:
         return []
-    _log.info("reading the labels next to %d recordings", len(labelled))
+    _log.info("reading the labels next to %s", counted(len(labelled), "recording"))
     for sound in sounds:
         if sound not in labelled:
             left_out.add("recording without a file of labels", sound)

@@ -13,9 +13,11 @@ from jaxtyping import Bool, Int, Shaped
 from audiodd_jax.config import DataConfig
 from audiodd_jax.data import tags
 from audiodd_jax.data.recordings import IDENTICAL, TEST, TRAIN, VALIDATION
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
+
+_HAVE = ("group of recordings has", "groups of recordings have")
 
 
 class SplitIndices(NamedTuple):
@@ -157,11 +159,13 @@ def describe(clips: Any, parts: SplitIndices, config: DataConfig) -> dict[str, s
     if decided_by_fold(given, folds, config):
         split = f"fold {folds[parts.test[0]]} is the test split"
         if num_given:
-            others.append(f"--fold precedes the split of {num_given} test clips")
+            clips_given = counted(num_given, "test clip")
+            others.append(f"--fold precedes the split of {clips_given}")
     elif num_given:
         split = "the given test split"
         if unnamed:
-            others.append(f"{unnamed} clips that name no split are for training")
+            words = ("clip that names no split is", "clips that name no split are")
+            others.append(f"{counted(unnamed, *words)} for training")
         if folds.any():
             others.append("folds are not used without --fold")
     else:
@@ -184,7 +188,7 @@ def _groups(clips: Any, parts: SplitIndices) -> str:
     if all(name.startswith(IDENTICAL) for name in counts):
         return ""
     divided = sum(count > 1 for count in counts.values())
-    return f"{len(counts):,} groups, {divided or 'none'} divided"
+    return f"{counted(len(counts), 'group')}, {divided or 'none'} divided"
 
 
 def _possible_groups(names: Iterable[Any], class_names: Sequence[str]) -> list[str]:
@@ -237,15 +241,15 @@ def _warn(
     )
     if shared := sorted((train | validation) & test):
         _log.warning(
-            "%d groups of recordings have clips on both sides of the given test split, "
+            "%s clips on both sides of the given test split, "
             "which makes test scores too high: %s",
-            len(shared),
+            counted(len(shared), *_HAVE),
             _some(shared),
         )
     elif shared := sorted(train & validation):
         _log.warning(
-            "%d groups of recordings have training and validation clips: %s",
-            len(shared),
+            "%s training and validation clips: %s",
+            counted(len(shared), *_HAVE),
             _some(shared),
         )
     num_classes = labels.shape[1] if tags.are_tags(labels) else int(labels.max()) + 1

@@ -1,11 +1,12 @@
-"""Tables of recordings, and what their columns mean.
+"""Tables of recordings, and what their cells mean.
 
-The names and values of labels, splits, folds and groups are defined here for all
-readers: CSV and JSON Lines, Parquet files, names of folders and files, and TFDS.
+The values of labels, splits, folds and groups are defined here for all readers: CSV and
+JSON Lines, Parquet files, and TFDS. ``data/columns.py`` has the names of columns, and
+``data/names.py`` those of splits and folds.
 """
 
 import ast
-import collections
+import codecs
 import csv
 import dataclasses
 import io
@@ -13,45 +14,17 @@ import json
 import logging
 import math
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from audiodd_jax.data.recordings import TEST, TRAIN, VALIDATION, Clip
-from audiodd_jax.errors import UserError
+from audiodd_jax.data.columns import ALIASES, columns_of
+from audiodd_jax.data.names import part_in, plain, split_name
+from audiodd_jax.data.recordings import Clip
+from audiodd_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
-# Other names of the columns, the preferred first.
-ALIASES = {
-    "path": ("file_name", "filename", "file", "filepath", "file_path", "audio"),
-    "label": ("class", "category", "class_name", "labels", "tags"),
-    "split": ("subset", "partition"),
-    "fold": (),
-    "group": ("speaker", "speaker_id"),
-    "start": ("onset", "begin", "start_time", "begin_time"),
-    "end": ("offset", "stop", "end_time", "stop_time"),
-    "duration": (),
-}
-# Units in names of columns, such as "Begin Time (s)", and others than seconds.
-_SECONDS = re.compile(r"_[(\[]?(?:s|secs?|seconds?)[)\]]?$")
-_NOT_SECONDS = re.compile(r"_[(\[]?(?:ms|msecs?|milliseconds?|samples?|frames?)[)\]]?$")
-# Names of columns of tags, which are read if there is no other column of labels.
-_PLURAL = ("labels", "tags")
-_SPLITS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "validation": VALIDATION,
-    "valid": VALIDATION,
-    "val": VALIDATION,
-    "dev": VALIDATION,
-    "test": TEST,
-    "testing": TEST,
-    "eval": TEST,
-    "evaluation": TEST,
-}
-_FOLD = r"fold[ _-]?(\d{1,4})"
 MAX_FOLD = 9999
 # Suffixes of tables of JSON objects, one a line.
 JSON_LINES = (".jsonl", ".ndjson")
@@ -90,9 +63,13 @@ class Row:
     def split(self) -> str:
         """The canonical name of the split, or an empty one; refuses other words."""
         word = self["split"].lower()
-        if word and not split_name(word):
-            raise self.error(f"the split is train, validation or test, not {word}")
-        return split_name(word) or self.place.get("split", "")
+        split = split_name(word) or part_in(word).get("split", "")
+        if word and not split:
+            raise self.error(
+                f"the split is train, validation or test, not {word}; rename the "
+                "column if it means something else"
+            )
+        return split or self.place.get("split", "")
 
     @property
     def fold(self) -> int | None:
@@ -102,6 +79,10 @@ class Row:
             return self.place.get("fold")
         text = {"false": "0", "true": "1"}.get(text, text)
         number = text.removeprefix("fold").lstrip(" _-") if text[0] == "f" else text
+        if split_name(text):
+            raise self.error(
+                f"the fold is a number, not {text!r}: call the column split"
+            )
         if not (number.isascii() and number.isdecimal()) or int(number) > MAX_FOLD:
             raise self.error(f"the fold is a number up to {MAX_FOLD}, not {text!r}")
         return int(number)
@@ -171,16 +152,6 @@ class Row:
         return UserError(f"{self.where}: {reason}")
 
 
-def plain(value: Any) -> str:
-    """A value of any type as text: whole numbers without a point, no value as ""."""
-    if value is None or (isinstance(value, float) and value != value):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-    return text.strip()
-
-
 def _is_decimal(text: str) -> bool:
     return re.fullmatch(r"\d+\.0+", text, re.ASCII) is not None
 
@@ -206,125 +177,115 @@ def _listed(text: str) -> str | list[str]:
     return inside.split(",") if "," in inside else text
 
 
-def split_name(text: str) -> str:
-    """The canonical name of a split; empty if ``text`` is not a split."""
-    return _SPLITS.get(text.lower(), "")
+# Suffixes of other files that hold tables, with what to do.
+_NO_TEXT = (".xlsx", ".xls", ".ods", ".json", ".pkl", ".feather", ".arrow", ".h5")
 
 
-def named_part(name: str) -> dict[str, Any]:
-    """The ``split`` or ``fold`` that a folder or file is named after, if any."""
-    if fold := re.fullmatch(_FOLD, name, re.IGNORECASE):
-        return {"fold": int(fold[1])}
-    return {"split": split} if (split := split_name(name)) else {}
-
-
-def part_in(name: str) -> dict[str, Any]:
-    """The split or fold in a name as on the Hub: ``NAME_train``, ``partial-train``.
+def check_places(rows: list[Row]) -> None:
+    """Says if columns differ from one split or fold in the names of files.
 
     Raises:
-      UserError: several splits.
+      UserError: the names are of several, so that neither can be right.
     """
-    found = {split_name(word) for word in re.split(r"[^A-Za-z]+", name)} - {""}
-    if len(found) > 1:
-        raise UserError(
-            f"the name {name!r} has the splits {' and '.join(sorted(found))}: rename it"
-        )
-    fold = re.search(rf"(?<![a-z]){_FOLD}(?!\d)", name, re.IGNORECASE)
-    part = {"fold": int(fold[1])} if fold else {}
-    return {"split": found.pop(), **part} if found else part
+    for name in ("split", "fold"):
+        places = {row.place[name] for row in rows if name in row.place}
+        for row in rows:
+            place, given = row.place.get(name), getattr(row, name)
+            if given == place or place is None:
+                continue
+            if len(places) > 1:
+                raise row.error(
+                    f"its {name} is {given}, but the name of its file or folder says "
+                    f"{place}"
+                )
+            _log.warning(
+                "the column %s is used, not the name of the file or folder, which says "
+                "%s",
+                name,
+                place,
+            )
+            break
 
 
-def printable(name: str) -> str:
-    """Escapes the bytes of a file name that are not UTF-8."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def label_name(text: str) -> str:
-    """A label in one Unicode form; bytes that are not UTF-8 are escaped."""
-    return unicodedata.normalize("NFC", printable(text))
-
-
-def label_names(texts: Iterable[str]) -> tuple[str, ...]:
-    """The labels of a clip, sorted, without repeats and empty ones."""
-    stripped = map(str.strip, texts)
-    return tuple(sorted({label_name(text) for text in stripped if text}))
-
-
-def columns_of(table: Path, header: Iterable[str]) -> dict[str, str]:
-    """Maps canonical names to a table's columns, whatever their case.
+def fold_numbers(folds: Sequence[int | None], where: Any) -> list[int | None]:
+    """Counts folds from 1; all are None if no row has one.
 
     Raises:
-      UserError: two columns of one name, or two that could be meant by one.
+      UserError: some rows lack their fold.
     """
-    named = collections.defaultdict(list)
-    for column in header:
-        name = re.sub(r"[\s-]+", "_", column.strip().lower())
-        named[_SECONDS.sub("", name)].append(column)
-        times = ("start", *ALIASES["start"], "end", *ALIASES["end"])
-        if _NOT_SECONDS.search(name) and _NOT_SECONDS.sub("", name) in times:
-            _log.warning("%s: %s is not used; times are in seconds", table.name, column)
-    result, choices = {}, []
-    for canonical, aliases in ALIASES.items():
-        found = [name for name in (canonical, *aliases) if name in named]
-        if not found:
-            continue
-        if len(same := named[found[0]]) > 1:
-            raise UserError(
-                f"{table} has the columns {' and '.join(same)}, which are one name: "
-                f"rename all but one of them"
-            )
-        rivals = [name for name in found if name not in _PLURAL] or found
-        if len(rivals) > 1 and rivals[0] != canonical and canonical != "group":
-            raise UserError(
-                f"{table}: {' and '.join(rivals)} could both be the column "
-                f"{canonical}; rename one of them to {canonical}"
-            )
-        column = named[rivals[0]][0]
-        key = "labels" if rivals[0] in _PLURAL else canonical
-        result[key] = column
-        others = ", ".join(named[name][0] for name in found if name != rivals[0])
-        if others:
-            choices.append(f"{canonical} is {column}, not {others}")
-        elif column != canonical:
-            choices.append(f"{column} as {canonical}")
-    has_duration = "duration" in result and "start" not in result
-    if has_duration and result.get("end", "").strip().lower() == "offset":
-        # An offset next to a duration is where the segment starts.
-        result["start"] = result.pop("end")
-    if choices:
-        _log.info("reading %s: %s", table.name, "; ".join(choices))
-    return result
+    given = [fold for fold in folds if fold is not None]
+    if given and len(given) < len(folds):
+        words = counted(len(folds) - len(given), "row lacks its", "rows lack their")
+        raise UserError(f"{where}: {words} fold")
+    if not given or min(given):
+        return list(folds)
+    last = max(given)
+    _log.info("folds 0 to %d of %s are numbered 1 to %d", last, where, last + 1)
+    return [fold + 1 for fold in given]
 
 
-def read_any(table: Path, place: Mapping[str, Any]) -> list[Row]:
+def read_any(
+    table: Path, place: Mapping[str, Any], needs_label: bool = True
+) -> list[Row]:
     """Reads a table of recordings: CSV, or JSON Lines by its suffix.
 
-    ``place`` is the split or fold that its folder is named after.
+    ``place`` is the split or fold that it or its folder is named after.
     """
-    if table.suffix.lower() in JSON_LINES:
+    suffix, columns = table.suffix.lower(), ("path", "label")[: 1 + needs_label]
+    if suffix in _NO_TEXT:
+        raise UserError(f"{table} cannot be read: save it as CSV, or as JSON Lines")
+    if suffix in JSON_LINES:
         rows = _json_lines(table)
     else:
-        rows = read(table, ("path", "label"), ("label",), has_aliases=True)
+        rows = read(table, columns, ("label",), has_aliases=True)
     return [dataclasses.replace(row, place=place) for row in rows]
 
 
 def _json_lines(table: Path) -> list[Row]:
     """Reads an object per line, by canonical column name."""
-    rows: list[Row] = []
-    columns: dict[tuple[str, ...], dict[str, str]] = {}
-    for line, text in enumerate(table.read_bytes().splitlines(), start=1):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text)
-            keys = tuple(values.keys())
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{table}, line {line} is no JSON object") from error
-        names = columns.get(keys) or columns.setdefault(keys, columns_of(table, keys))
-        row = Row(table, line, {name: values[key] for name, key in names.items()})
-        row.check("path")
-        rows.append(row)
+    found: list[tuple[int, dict[str, Any]]] = []
+    for line, text in enumerate(_text_of(table).split("\n"), start=1):
+        if text.strip():
+            try:
+                found.append((line, dict(json.loads(text).items())))
+            except (ValueError, AttributeError) as error:
+                raise UserError(f"{table}, line {line} is no JSON object") from error
+    keys = dict.fromkeys(key for _, values in found for key in values)
+    names = columns_of(table, keys, lambda key: (row.get(key) for _, row in found))
+    rows = []
+    for line, values in found:
+        cells = {name: values[key] for name, key in names.items() if key in values}
+        rows.append(Row(table, line, cells))
+        rows[-1].check("path")
     return rows
+
+
+def _text_of(table: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with a mark of it."""
+    content = table.read_bytes()
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{table} is not a CSV in UTF-8 ({error}): save it in UTF-8"
+        ) from error
+
+
+def header_of(table: Path) -> list[str]:
+    """The names of a table's columns; none if it is no table."""
+    try:
+        text = _text_of(table).lstrip()
+        if table.suffix.lower() in JSON_LINES:
+            return list(json.loads(text.split("\n", 1)[0]))
+        head = text.split("\n", 1)[0]
+        return next(csv.reader([head], delimiter=_separator(head)), [])
+    except (UserError, ValueError, TypeError, OSError, csv.Error):
+        return []
+
+
+def _separator(head: str) -> str:
+    return max(_SEPARATORS, key=head.count)
 
 
 def read(
@@ -336,12 +297,14 @@ def read(
     """Reads a CSV in UTF-8, separated by commas, semicolons or tabs.
 
     Every row must have a value in all ``columns`` but those in ``may_be_empty``. With
-    ``has_aliases``, columns may have the names in ``ALIASES``.
+    ``has_aliases``, columns may have the names in ``columns.ALIASES``. Lines before the
+    header that begin with ``#`` are comments.
     """
+    text, skipped = _text_of(table), 0
+    while "\n" in text and _is_comment(text):
+        text, skipped = text.split("\n", 1)[1], skipped + 1
+    separator = _separator(text.split("\n", 1)[0])
     try:
-        text = table.read_text(encoding="utf-8-sig")
-        head = text.split("\n", 1)[0]
-        separator = max(_SEPARATORS, key=head.count)
         lines = csv.reader(
             io.StringIO(text, newline=""),
             delimiter=separator,
@@ -349,21 +312,17 @@ def read(
             strict=True,
         )
         header = [name.strip() for name in next(lines, [])]
-        found = columns_of(table, header) if has_aliases else {}
-        canonical = {column: name for name, column in found.items()}
-        names = [canonical.get(column, column) for column in header]
-        rows = []
-        for cells in lines:
-            row = Row(table, lines.line_num, dict(zip(names, cells, strict=False)))
-            if any(map(str.strip, cells[len(names) :])):
-                raise row.error(
-                    f"it has {len(cells)} cells, and the header {len(names)}; double "
-                    f"quotes enclose a cell with {_SEPARATORS[separator]}"
-                )
-            if cells:
-                rows.append(row)
-    except (UnicodeDecodeError, csv.Error) as error:
+        found = [(lines.line_num + skipped, cells) for cells in lines if cells]
+    except csv.Error as error:
         raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
+    places = {name: i for i, name in reversed([*enumerate(header)])}
+    values = lambda name: ("".join(cells[places[name] :][:1]) for _, cells in found)
+    named = {}
+    if has_aliases:
+        named = columns_of(table, header, values, "path" in columns)
+    canonical = {column: name for name, column in named.items()}
+    unused = {name: f"unused {name}" for name in ALIASES if has_aliases}
+    names = [canonical.get(name, unused.get(name, name)) for name in header]
     have = {"label" if name == "labels" else name for name in names}
     if lacking := [name for name in columns if name not in {*have, *names}]:
         raise UserError(
@@ -372,8 +331,23 @@ def read(
         )
     if separator != ",":
         _log.info("reading %s: separated by %s", table.name, _SEPARATORS[separator])
-    for row in rows:
+    rows = []
+    for line, cells in found:
+        row = Row(table, line, dict(zip(names, cells, strict=False)))
+        if any(map(str.strip, cells[len(names) :])):
+            raise row.error(
+                f"it has {len(cells)} cells, and the header {len(names)}; double "
+                f"quotes enclose a cell with {_SEPARATORS[separator]}"
+            )
+        rows.append(row)
         for name in columns:
             if name not in may_be_empty:
                 row.check(name)
     return rows
+
+
+def _is_comment(text: str) -> bool:
+    """Returns whether the header is below the first line: after ``#``, or ``sep=;``."""
+    first, second = text.split("\n", 2)[:2]
+    has_fewer = first.count(_separator(second)) < second.count(_separator(second))
+    return (first.startswith("#") and has_fewer) or first.startswith("sep=")

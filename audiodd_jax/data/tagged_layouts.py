@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audiodd_jax.data import tables
+from audiodd_jax.data.names import label_names, named_part
 from audiodd_jax.data.recordings import TEST, TRAIN, Clip
-from audiodd_jax.data.tables import label_names, named_part
-from audiodd_jax.data.tree import LeftOut, sound_files
+from audiodd_jax.data.tree import LeftOut, count_unlisted
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime.files import read_json
 
 _log = logging.getLogger(__name__)
 
-_TRUTH = "FSD50K.ground_truth"
+TRUTH = "FSD50K.ground_truth"
 _VOCABULARY = "labelvocabulary.csv"
 _HEAR_PART = re.compile(r"(train|valid|test|fold\d{1,4})\.json")
 
@@ -49,7 +49,7 @@ def read(root: Path, left_out: LeftOut) -> Listing | None:
     Raises:
       UserError: a table is damaged or missing, or labels are of events in time.
     """
-    if (root / _TRUTH / "dev.csv").is_file():
+    if (root / TRUTH / "dev.csv").is_file():
         listing = _fsd50k(root)
     elif (root / _VOCABULARY).is_file():
         listing = _hear(root)
@@ -57,9 +57,8 @@ def read(root: Path, left_out: LeftOut) -> Listing | None:
         return None
     listed = {clip.path for clip in listing.clips}
     for folder in sorted({path.parent for path in listed}):
-        for path in sound_files(folder, left_out) if folder.is_dir() else ():
-            if path not in listed:
-                left_out.add("recording that no table lists", path)
+        if folder.is_dir():
+            count_unlisted(folder, listed, left_out)
     return listing
 
 
@@ -67,16 +66,17 @@ def _fsd50k(root: Path) -> Listing:
     _log.info("reading %s as FSD50K", root)
     clips, files = [], []
     for part in ("dev", "eval"):
-        table = root / _TRUTH / f"{part}.csv"
+        table = root / TRUTH / f"{part}.csv"
         if not table.is_file():
-            raise UserError(f"{root} looks like FSD50K, but lacks {_TRUTH}/{part}.csv")
+            raise UserError(f"{root} looks like FSD50K, but lacks {TRUTH}/{part}.csv")
         files.append(table)
         columns = ("fname", "labels", *(("split",) if part == "dev" else ()))
         sounds = root / f"FSD50K.{part}_audio"
         for row in tables.read(table, columns):
             labels = label_names(row["labels"].split(","))
             split = row.split if part == "dev" else TEST
-            clips.append(Clip(sounds / f"{row['fname']}.wav", labels, split=split))
+            name = f"{row['fname'].removesuffix('.wav')}.wav"
+            clips.append(Clip(sounds / name, labels, split=split))
     return Listing(clips, files, has_tags=True)
 
 

@@ -2,7 +2,7 @@
 
 Layouts, by the names of the folders:
 
-- ``CLASS/**/file``;
+- ``CLASS/**/file``, or ``CLASS/train/file`` and so on;
 - ``train/CLASS/**/file``, ``test/CLASS/**/file``, and so on;
 - ``fold1/CLASS/**/file`` to ``fold10/CLASS/**/file``;
 - ``metadata.csv`` or ``metadata.jsonl`` with file names and labels in the folder or in
@@ -18,8 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from audiodd_jax.data import audio
-from audiodd_jax.data.recordings import Clip
-from audiodd_jax.data.tables import label_name, named_part, part_in, printable
+from audiodd_jax.data.names import (
+    development_is_training,
+    label_name,
+    named_part,
+    part_in,
+    printable,
+)
+from audiodd_jax.data.recordings import TRAIN, Clip
 from audiodd_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -55,13 +61,33 @@ class LeftOut:
         )
 
 
+def inner_folder(root: Path) -> Path:
+    """The folder with the data, below folders that hold nothing but one another."""
+    seen = {root}
+    while True:
+        folders = subfolders(root, LeftOut())
+        files = [path for path in root.iterdir() if path.is_file()]
+        is_table = any(
+            path.suffix.lower() in (".csv", ".tsv", ".jsonl") for path in files
+        )
+        has_sound = any(path.suffix.lower() in audio.SUFFIXES for path in files)
+        if len(folders) != 1 or is_table or has_sound or folders[0].resolve() in seen:
+            return root
+        if named_part(folders[0].name) or not subfolders(folders[0], LeftOut()):
+            return root
+        root = folders[0]
+        seen.add(root.resolve())
+
+
 def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
     """Returns the folders that hold class folders, with their ``split`` or ``fold``.
 
     That is ``root`` itself, unless its subfolders are splits or folds.
     """
     folders = subfolders(root, left_out)
-    parts = {folder: named_part(folder.name) for folder in folders}
+    names = {folder: folder.name for folder in folders}
+    parts = {folder: named_part(name) for folder, name in names.items()}
+    parts = development_is_training(parts, names)
     for kind in ("split", "fold"):
         marks = {folder: part for folder, part in parts.items() if kind in part}
         # A single folder called train may be a class, such as the sound of a train.
@@ -75,7 +101,8 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
             _log.info("reading %s as %ss, with classes below", names, kind)
             return marks
     # Classes could be called train_horn and so on, but hardly all of them.
-    marks = {folder: part_in(folder.name) for folder in folders}
+    marks = {folder: part_in(name) for folder, name in names.items()}
+    marks = development_is_training(marks, names)
     if all(marks.values()) and len(set(map(str, marks.values()))) > 1:
         words = [f"{folder.name} as {mark}" for folder, mark in marks.items()]
         _log.info("reading %s", ", ".join(words))
@@ -107,10 +134,39 @@ def class_folders(root: Path, mark: dict[str, Any], left_out: LeftOut) -> list[C
                 f"({', '.join(s[1:] for s in audio.SUFFIXES)})"
             )
         clips += [Clip(file, (label_name(folder.name),), **mark) for file in files]
-    for file in root.iterdir():
-        if file.is_file() and file.suffix.lower() in audio.SUFFIXES:
-            left_out.add("recording outside of the class folders", file)
+    if not mark:
+        clips = _with_parts(root, clips)
+    loose = [path for path in sorted(root.iterdir()) if path.is_file()]
+    loose = [path for path in loose if path.suffix.lower() in audio.SUFFIXES]
+    for file in loose:
+        left_out.add("recording outside of the class folders", file)
+    if loose and not clips:
+        _log.warning(
+            "the recordings in %s are in no class folders, so they are not used", root
+        )
     return clips
+
+
+def _with_parts(root: Path, clips: list[Clip]) -> list[Clip]:
+    """Marks the splits or folds of clips in ``CLASS/train/file`` or by lists of files.
+
+    The lists are those of Speech Commands. Folders are splits if all clips are in some.
+    """
+    inner = [named_part(clip.path.relative_to(root).parts[1]) for clip in clips]
+    if len({tuple(part) for part in inner}) == 1 and len(set(map(str, inner))) > 1:
+        _log.info("reading the folders in those of the classes as splits or folds")
+        return [clip._replace(**part) for clip, part in zip(clips, inner, strict=True)]
+    splits = {}
+    for name in ("testing", "validation"):
+        file = root / f"{name}_list.txt"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        splits |= {root / line.strip(): part_in(name) for line in lines}
+    paths = {clip.path for clip in clips}
+    if not splits or paths.isdisjoint(splits):
+        return clips
+    _log.info("reading the splits in testing_list.txt and validation_list.txt")
+    train = {"split": TRAIN}
+    return [clip._replace(**splits.get(clip.path, train)) for clip in clips]
 
 
 def is_hidden(name: str) -> bool:
@@ -167,3 +223,10 @@ def sound_files(folder: Path, left_out: LeftOut) -> list[Path]:
             else:
                 left_out.add(f"format {suffix or 'without suffix'}", path)
     return sorted(found)
+
+
+def count_unlisted(root: Path, listed: set[Path], left_out: LeftOut) -> None:
+    """Counts the recordings in a folder that are not ``listed``."""
+    for path in sound_files(root, LeftOut()):
+        if path not in listed:
+            left_out.add("recording that no table lists", path)

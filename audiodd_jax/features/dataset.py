@@ -81,6 +81,20 @@ class Dataset:
         return self.own_name or self.name
 
     @property
+    def split_in_words(self) -> str:
+        """How the clips were split; of published datasets, their protocol."""
+        if self.own_name:
+            split = self.description["split"]
+        else:
+            split = datasets.lookup(self.name).split
+            split += f"; here fold {self.fold}" * bool(self.fold)
+        if self.is_partial:
+            split += (
+                "; the data may be incomplete, so this is not the official protocol"
+            )
+        return split
+
+    @property
     def image_shape(self) -> tuple[int, int]:
         """``(f, t)`` of the spectrograms."""
         return self.train.image_shape
@@ -137,6 +151,8 @@ class Dataset:
             "licence": self.licence,
             "fold": self.fold,
             "is_partial": self.is_partial,
+            "split": self.split_in_words,
+            "groups": self.description.get("groups", ""),
             "num_classes": self.num_classes,
             "measure": self.metric,
             "metric": self.metric,

@@ -114,13 +114,8 @@ def distillation(
         | tables.beside([result], prefix)
         for name, one, prefix in zip(names, scores, ("", "start_"), strict=True)
     ]
-    entry, config = datasets.lookup(data.name), coreset_config(coreset)
-    split = f"{entry.split}; here fold {data.fold}" if data.fold else entry.split
-    title = entry.title
-    if data.own_name:
-        title, split = data.own_name, data.description["split"]
-    if data.is_partial:
-        split += "; the data may be incomplete, so this is not the official protocol"
+    config = coreset_config(coreset)
+    title = data.own_name or datasets.lookup(data.name).title
     program = Path(sys.argv[0]).name
     if program in ("audiodd", "__main__.py"):  # or python -m audiodd_jax
         command = shlex.join(["audiodd", *map(_without_folders, sys.argv[1:])])
@@ -140,7 +135,6 @@ def distillation(
         evaluation=config.evaluation,
         width=config.evaluation.width or config.network.width,
         dataset_title=title,
-        split=split,
         command=command,
     )
 
@@ -162,7 +156,7 @@ def _without_folders(argument: str) -> str:
     return argument
 
 
-def folds(result: dict[str, Any]) -> str:
+def folds(result: dict[str, Any], are_official: bool) -> str:
     """Returns the card of a run of every fold from its ``result.json``."""
     percent = lambda share: f"{100 * share:.1f}"
     spread = lambda name: (
@@ -188,6 +182,7 @@ def folds(result: dict[str, Any]) -> str:
     return _render(
         "folds.md",
         result,
+        kind="official folds" if are_official else "folds that the data names",
         how=_method(result),
         scores=tables.markdown(tables.from_records(scores)),
         by_fold=tables.markdown(tables.from_records(by_fold)),

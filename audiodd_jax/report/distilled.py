@@ -56,7 +56,7 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
         "settings": settings,
         "platt_scale": math.exp(float(arrays.log_scale)),
         "regularizer": config.rfad.regularizer,
-        **({"has_tags": True} if data.has_tags else {}),
+        **({"has_tags": True} if data.has_tags else {"metric": data.metric}),
     }
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     # In class order, as coreset.selection starts.

@@ -65,7 +65,7 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Gallery]:
         gallery.make(group, out / "sounds", options)
         for group in _best(distilled, options.galleries)
     ]
-    names = ", ".join(sorted({run.config["data"]["name"] for run in runs} - {""}))
+    names = ", ".join(sorted({run.title for run in runs} - {""}))
     unfinished = sum(not run.result for run in runs)
     made = f"audiodd_jax {__version__}, {datetime.date.today().isoformat()}: "
     made += f"{len(runs)} run{'s' * (len(runs) != 1)}"
@@ -257,7 +257,7 @@ def _unfinished(runs: Sequence[Run]) -> Table:
         {
             "run": run.path.name,
             "kind": run.kind,
-            "dataset": run.config.get("data", {}).get("name", ""),
+            "dataset": run.title,
             "seed": str(run.config["seed"]),
             "last step": str(max((row["step"] for row in run.history), default=0)),
             "state": run.state,

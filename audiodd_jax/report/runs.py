@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from audiodd_jax.config import presets
+from audiodd_jax.config import DataConfig, fields, presets
+from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.metric import ACCURACY, score_of
 from audiodd_jax.report.evaluation_table import learned_from
@@ -77,6 +78,12 @@ class Run(NamedTuple):
     def seed(self) -> int:
         """The run's seed."""
         return self.config["seed"]
+
+    @property
+    def title(self) -> str:
+        """Name of the dataset, also of a run without a result."""
+        data = {"name": "", **self.config.get("data", {})}
+        return self.dataset or datasets.title_of(fields.from_dict(data, DataConfig))
 
     @property
     def digest(self) -> str | None:

@@ -218,7 +218,7 @@ def test_bad_sounds_are_one_sentence(capsys, sound_folder, tmp_path):
     arguments = ["distill", "--dataset=folder", f"--data_dir={sound_folder}", *TINY]
     arguments += [f"--workdir={tmp_path / 'run'}", "--samples_per_class=1"]
     sentence = fails(capsys, *arguments)
-    assert "1 recordings cannot be used" in sentence
+    assert "1 recording cannot be used" in sentence
     assert "low/03.wav" in sentence
     main.main([*arguments, "--skip_bad_files"])
     assert (tmp_path / "run" / "coreset.npz").exists()

@@ -43,7 +43,7 @@ def test_an_incomplete_arabic_speech_commands_is_refused(tmp_path):
     folder = tmp_path / "data"
     published.write_arabic_speech_commands(folder)
     (folder / "dataset" / "yes" / "00000002_NO_01.wav").unlink()
-    message = r"1 recordings are missing, yes/00000002_NO_01.wav.* 1 of 180 clips"
+    message = r"1 recording is missing, yes/00000002_NO_01.wav.* 1 of 180 clips"
     with pytest.raises(UserError, match=message):
         source(folder, tmp_path).read()
     text = (folder / "test.csv").read_text()

@@ -77,8 +77,8 @@ def test_a_table_with_splits_in_common_spellings(sound_folder):
         ("path,label\n,x\n", "line 2 lacks its path"),
         ("path,label,split\na.wav,x,trian\n", "line 2: the split is train"),
         ("path,label,fold\na.wav,x,one\n", "line 2: the fold is a number"),
-        ("path,label,fold\na.wav,x,1\nb.wav,y,\n", "1 rows lack their fold"),
-        ("path,label\na.wav,x\nb.wav,x\n", "holds 1 classes"),
+        ("path,label,fold\na.wav,x,1\nb.wav,y,\n", "1 row lacks its fold"),
+        ("path,label\na.wav,x\nb.wav,x\n", "holds 1 class of"),
     ],
 )
 def test_bad_tables_are_named(sound_folder, text, words):

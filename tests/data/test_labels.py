@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.data import tables
+from audiodd_jax.data import columns, names
 from audiodd_jax.data.labels import labels_of
 from audiodd_jax.data.tables import Row
 from audiodd_jax.errors import UserError
@@ -98,6 +98,62 @@ def test_commas_that_may_mean_both_are_refused(cells):
         labels(*cells)
 
 
+def test_bars_separate_tags_too(caplog):
+    found, has_tags = labels("dog|siren", "dog", "siren")
+    assert (found[0], has_tags) == (("dog", "siren"), True)
+    assert "bars separate tags, so 'dog|siren' is dog;siren" in caplog.text
+    assert labels("a|b", "c|d") == ([("a|b",), ("c|d",)], False)
+
+
+def test_numbers_that_are_no_classes_are_refused():
+    with pytest.raises(UserError, match="line 4: the label -1 often means that the"):
+        labels("0", "1", "-1")
+    assert labels("-1", "1", "-1")[0] == [("-1",), ("1",), ("-1",)]
+    with pytest.raises(UserError, match="looks like one number for each class"):
+        labels([1, 0, 1], "[0, 0, 1]")
+    assert labels("[0, 1]", "[1]") == ([("0", "1"), ("1",)], True)
+
+
+def test_names_that_differ_in_capital_letters_alone(tmp_path, caplog):
+    sounds(tmp_path, 3)
+    text = "path,label\n0.wav,Dog\n1.wav,dog \n2.wav,cat\n"
+    (tmp_path / "t.csv").write_text(text)
+    assert read(tmp_path / "t.csv", tmp_path).class_names == ("Dog", "cat", "dog")
+    assert "'Dog' and 'dog' are different classes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("path\tlabel\n0.wav\ta\n1.wav\tb\n", "utf-16"),
+        ("path;label\r\n0.wav;a\r\n1.wav;b\r\n", "utf-8-sig"),
+        ("# mine\n# too\npath,label\n0.wav,a\n1.wav,b\n", "utf-8"),
+        ("sep=;\npath;label\n0.wav;a\n1.wav;b\n", "utf-8"),
+        ('path,label,note\n0.wav,"a\n","x\ny"\n1.wav,b,\n', "utf-8"),
+        (',path,label,\n1,"0.wav",a,\n2,1.wav,b,\n', "utf-8"),
+    ],
+)
+def test_tables_as_programs_write_them(text, encoding, tmp_path):
+    sounds(tmp_path, 2)
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    assert read(tmp_path / "t.csv", tmp_path).class_names == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", "path,label\n0.wav,\xe9\n".encode("latin-1"), "save it in UTF-8"),
+        ("t.xlsx", b"PK", "save it as CSV"),
+        ("t.json", b"[]", "save it as CSV, or as JSON Lines"),
+        ("t.csv", b"path,label,fold\n0.wav,a,train\n", "call the column split"),
+    ],
+)
+def test_what_to_do_with_other_tables(name, content, words, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        read(tmp_path / name, tmp_path)
+
+
 def test_a_label_that_is_missing():
     for cell in ("", " ", "nan", "NaN", "<NA>", None, float("nan")):
         with pytest.raises(UserError, match="line 3 lacks its label"):
@@ -137,26 +193,26 @@ def test_groups_of_any_type(cell, group):
     ],
 )
 def test_splits_and_folds_in_names(name, part):
-    assert tables.part_in(name) == part
+    assert names.part_in(name) == part
 
 
 def test_a_name_of_two_splits_is_refused():
     with pytest.raises(UserError, match="has the splits test and train"):
-        tables.part_in("train_test_0")
+        names.part_in("train_test_0")
 
 
 def test_columns_of_any_case_and_choices_between_them(caplog):
     path = Path("t.csv")
     with caplog.at_level(logging.INFO, "audiodd_jax"):
-        found = tables.columns_of(
+        found = columns.columns_of(
             path, ["File Name", "Class", "Speaker-ID", "speaker", "tags", "x", "x"]
         )
     assert found == {"path": "File Name", "label": "Class", "group": "speaker"}
     assert "label is Class, not tags" in caplog.text
     assert "group is speaker, not Speaker-ID" in caplog.text
-    assert tables.columns_of(path, ["tags"]) == {"labels": "tags"}
+    assert columns.columns_of(path, ["tags"]) == {"labels": "tags"}
     with pytest.raises(UserError, match="columns Label and label, which are one name"):
-        tables.columns_of(path, ["path", "Label", "label"])
+        columns.columns_of(path, ["path", "Label", "label"])
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,31 @@ def test_lists_of_numbered_classes_and_exact_names(tmp_path):
         read(tmp_path / "d", tmp_path / "cache")
 
 
+@pytest.mark.parametrize("labels", [[[["a"]], [["b"]]], [{"name": "a"}] * 2])
+def test_labels_within_lists_are_refused(labels, tmp_path):
+    write(tmp_path / "one.parquet", labels, names=False)
+    with pytest.raises(UserError, match="the label of row 0 is neither a name"):
+        read(tmp_path, tmp_path / "cache")
+
+
+def test_dictionaries_and_other_names_of_columns(tmp_path):
+    kinds = pa.array(["a", "b", "a", "b"]).dictionary_encode()
+    parts = pa.array(["train", "train", "test", "test"]).dictionary_encode()
+    cells = [{"bytes": sound(200 + 50 * i), "path": f"{i}.wav"} for i in range(4)]
+    columns = {
+        "audio": cells,
+        "emotion": kinds,
+        "set": parts,
+        "client_id": [0, 0, 1, 1],
+    }
+    (tmp_path / "a/b/c").mkdir(parents=True)
+    pq.write_table(pa.table(columns), tmp_path / "a/b/c/one.parquet")
+    found = read(tmp_path, tmp_path / "cache")
+    assert found.class_names == ("a", "b")
+    assert found.splits.tolist() == ["train", "train", "test", "test"]
+    assert found.groups.tolist() == ["0", "0", "1", "1"]
+
+
 def test_numbers_of_classes_are_in_order(tmp_path):
     write(tmp_path / "one.parquet", [10, 2, 1], names=False)
     assert read(tmp_path, tmp_path / "cache").class_names == ("1", "2", "10")

@@ -21,7 +21,7 @@ def test_missing_recordings_are_named(urban, tmp_path):
     with pytest.raises(UserError) as refused:
         source("urbansound8k", folder, tmp_path / "cache").read()
     for words in (
-        f"1 recordings are missing, {gone.name}",
+        f"1 recording is missing, {gone.name}",
         "air_conditioner in fold1: 2 of 100 clips",
         "more counts",
         "--allow_partial",
@@ -35,7 +35,7 @@ def test_a_list_names_a_clip_that_is_missing(commands, tmp_path):
     shutil.copytree(commands, folder)
     name = (folder / "testing_list.txt").read_text().split()[0]
     (folder / name).unlink()
-    with pytest.raises(UserError, match=f"1 recordings are missing, {name}"):
+    with pytest.raises(UserError, match=f"1 recording is missing, {name}"):
         source("speech_commands", folder, tmp_path / "cache").read()
     (folder / "validation_list.txt").unlink()
     with pytest.raises(UserError, match=r"validation_list\.txt is missing"):
@@ -54,7 +54,7 @@ def test_a_recording_that_cannot_be_decoded(environment, tmp_path):
     bad.write_bytes(bad.read_bytes()[:30])
     small = {"features__n_mels": 8, "features__frames": 8, "data__allow_partial": True}
     config = presets.for_dataset("esc50", data__data_dir=str(folder), **small)
-    with pytest.raises(UserError, match=f"1 recordings cannot be used: .*{bad.name}"):
+    with pytest.raises(UserError, match=f"1 recording cannot be used: .*{bad.name}"):
         checks.prepare(config, tmp_path / "cache")
     config.data.skip_bad_files = True
     found = checks.prepare(config, tmp_path / "cache")
@@ -97,7 +97,7 @@ def test_unreadable_noise_is_named_or_skipped(commands, tmp_path):
     folder = tmp_path / "speech_commands"
     shutil.copytree(commands, folder)
     (folder / speech_commands.NOISE_FOLDER / "pink_noise.wav").write_bytes(b"RIFF")
-    with pytest.raises(UserError, match=r"1 recordings cannot be used: .*pink_noise"):
+    with pytest.raises(UserError, match=r"1 recording cannot be used: .*pink_noise"):
         read("speech_commands", folder, tmp_path).load_noise()
     found = read("speech_commands", folder, tmp_path, skip_bad_files=True)
     assert len(found.load_noise()) == 5

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from audiodd_jax.config import DataConfig, FeaturesConfig
-from audiodd_jax.data import audio, datasets, splits, tables
+from audiodd_jax.data import audio, columns, datasets, splits
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache
 
@@ -152,7 +152,7 @@ def test_rows_that_repeat_a_segment(tmp_path, caplog):
     table = write(tmp_path / "t.csv", "path,start,end,label", *rows)
     with caplog.at_level(logging.WARNING):
         assert len(source(table).read()) == 2
-    assert "1 rows repeat" in caplog.text
+    assert "1 row repeats" in caplog.text
 
 
 def test_overlaps_are_refused_or_tags(tmp_path):
@@ -287,13 +287,13 @@ def test_only_the_segment_is_decoded(tmp_path, monkeypatch):
 
 
 def test_offset_is_the_start_only_next_to_a_duration(tmp_path):
-    columns = lambda *names: tables.columns_of(tmp_path, names)
+    columns = lambda *names: columns.columns_of(tmp_path, names)
     assert columns("offset", "duration") == {"start": "offset", "duration": "duration"}
     assert columns("onset", "offset", "duration")["end"] == "offset"
 
 
 def test_times_in_other_units_are_said_not_to_be_used(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
-        assert tables.columns_of(tmp_path, ["start_ms", "End (samples)"]) == {}
+        assert columns.columns_of(tmp_path, ["start_ms", "End (samples)"]) == {}
     assert "start_ms is not used; times are in seconds" in caplog.text
     assert "End (samples) is not used" in caplog.text

@@ -172,7 +172,7 @@ def test_groups_are_described():
     assert words["groups"] == "10 groups, none divided"
     groups, marks = ["s1", *[""] * 18, "s1"], ["train"] * 10 + ["test"] * 10
     words, _ = describe(names, groups=groups, marks=marks)
-    assert words["groups"] == "1 groups, 1 divided"
+    assert words["groups"] == "1 group, 1 divided"
     words, _ = describe(names)
     assert re.fullmatch("no groups: clips of one .* in a column group", words["groups"])
     assert describe(names, data="tones")[0]["groups"] == "none"

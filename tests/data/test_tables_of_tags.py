@@ -57,7 +57,7 @@ def test_without_a_semicolon_labels_are_required_classes(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([("a.wav", ";"), ("b.wav", "dog;")], "holds 1 classes"),
+        ([("a.wav", ";"), ("b.wav", "dog;")], "holds 1 class of"),
         ([("a.wav", "x;y"), ("a.wav", "x")], "with the label x;y and again with"),
     ],
 )

@@ -13,7 +13,7 @@ from audiodd_jax.config import DataConfig
 from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import archives, audio, datasets, download, recordings, tree
 from audiodd_jax.data.recordings import Clip, Recordings, Source
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import UserError, counted
 from audiodd_jax.runtime.files import exclusive
 
 _log = logging.getLogger(__name__)
@@ -257,7 +257,8 @@ def _check(
     if missing := contents.missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         names = ", ".join(missing[:5])
-        wrong.append(f"{len(missing)} recordings are missing, {names}{more}")
+        words = counted(len(missing), "recording is", "recordings are")
+        wrong.append(f"{words} missing, {names}{more}")
     published = contents.published or layout.published
     differ = [key for key in published if counts[key] != published[key]]
     for key in differ[:6]:
