@@ -278,7 +278,7 @@ def header_of(table: Path) -> list[str]:
         text = _text_of(table).lstrip()
         if table.suffix.lower() in JSON_LINES:
             return list(json.loads(text.split("\n", 1)[0]))
-        head = text.split("\n", 1)[0]
+        head = text.split("\n")[_comments(text)]
         return next(csv.reader([head], delimiter=_separator(head)), [])
     except (UserError, ValueError, TypeError, OSError, csv.Error):
         return []
@@ -300,9 +300,9 @@ def read(
     ``has_aliases``, columns may have the names in ``columns.ALIASES``. Lines before the
     header that begin with ``#`` are comments.
     """
-    text, skipped = _text_of(table), 0
-    while "\n" in text and _is_comment(text):
-        text, skipped = text.split("\n", 1)[1], skipped + 1
+    text = _text_of(table)
+    skipped = _comments(text)
+    text = text.split("\n", skipped)[-1]
     separator = _separator(text.split("\n", 1)[0])
     try:
         lines = csv.reader(
@@ -346,8 +346,11 @@ def read(
     return rows
 
 
-def _is_comment(text: str) -> bool:
-    """Returns whether the header is below the first line: after ``#``, or ``sep=;``."""
-    first, second = text.split("\n", 2)[:2]
-    has_fewer = first.count(_separator(second)) < second.count(_separator(second))
-    return (first.startswith("#") and has_fewer) or first.startswith("sep=")
+def _comments(text: str) -> int:
+    """Counts lines before the header: those with ``#`` and fewer cells, or ``sep=;``."""
+    lines = text.split("\n")
+    is_above = lambda line: line.startswith(("#", "sep="))
+    count = next((i for i, line in enumerate(lines) if not is_above(line)), 0)
+    mark = _separator(lines[count])
+    has_fewer = lines[0].count(mark) < lines[count].count(mark)
+    return count if has_fewer or lines[0].startswith("sep=") else 0
