@@ -128,7 +128,7 @@ def columns_of(
         others = ", ".join(named[name][0] for name in found if name != chosen)
         if others:
             choices.append(f"{canonical} is {column}, not {others}")
-        elif column != canonical:
+        elif column != canonical and column.lower() != "audio":
             choices.append(f"{column} as {canonical}")
     has_duration = "duration" in result and "start" not in result
     if has_duration and result.get("end", "").strip().lower() == "offset":

@@ -118,6 +118,8 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
         found = parquet.unpacked(root, listed, cache)
         if found.unlabelled:
             left_out.add("row without a class", listed[0], found.unlabelled)
+            words = counted(found.unlabelled, "row has", "rows have")
+            _log.warning("%s: %s no class and will not be used", root, words)
         if any(row.sound for row in found.rows):
             _leave_out_beside(root, listed[0], left_out)
         return _of_rows(found.rows, listed, root, found.class_names)

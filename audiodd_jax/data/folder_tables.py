@@ -13,7 +13,7 @@ from pathlib import Path
 
 from audiodd_jax.data import hub_card, tables, tree
 from audiodd_jax.data.columns import has_recordings
-from audiodd_jax.data.names import Place, development_is_training, part_in
+from audiodd_jax.data.names import Place, development_is_training, in_words, part_in
 from audiodd_jax.data.tables import Row
 from audiodd_jax.data.tree import LeftOut
 from audiodd_jax.errors import UserError, counted
@@ -129,9 +129,7 @@ def _of_splits(places: dict[Path, Place], left_out: LeftOut) -> list[Row]:
             f"{names} in {next(iter(places)).parent} have no labels; the column is "
             "called label"
         )
-    words = [
-        f"{path.name} as {' '.join(map(str, places[path].values()))}" for path in read
-    ]
+    words = [f"{path.name} as {in_words(places[path])}" for path in read]
     _log.info("reading %s", ", ".join(words))
     return list(itertools.chain(*read.values()))
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from audiodd_jax.config.user_paths import expanded
-from audiodd_jax.data import tree
+from audiodd_jax.data import audio, tree
 from audiodd_jax.data.names import named_part, part_in
 from audiodd_jax.data.tables import Row
 from audiodd_jax.errors import counted
@@ -79,8 +79,8 @@ def _found(table: Path, rows: Sequence[Row], root: Path) -> list[Path | None]:
         sounds = sounds or tree.sound_files(folder, tree.LeftOut())
     by_name = collections.defaultdict(list)
     for path in sounds:
-        by_name[path.name].append(path)
-        by_name[path.stem].append(path)
+        for name in {path.name, path.stem, path.name.lower(), path.stem.lower()}:
+            by_name[name].append(path)
     result = [
         _best(row, path.parts[shared:], by_name)
         for row, path in zip(rows, listed, strict=True)
@@ -98,9 +98,13 @@ def _best(
     if not parts:
         return None
     *folders, name = parts
+    names = [name, name.lower()]
+    if PurePosixPath(name).suffix.lower() in audio.SUFFIXES:  # converted since
+        names.append(PurePosixPath(name).stem)
+    candidates = next(filter(None, map(by_name.get, names)), ())
     found = [
         path
-        for path in by_name.get(name, ())
+        for path in candidates
         if path.parts[len(path.parts) - 1 - len(folders) : -1] == tuple(folders)
     ]
     if len(found) > 1:

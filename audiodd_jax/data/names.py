@@ -70,6 +70,12 @@ def part_in(name: str) -> Place:
     return {"split": found.pop(), **part} if found else part
 
 
+def in_words(place: Place) -> str:
+    """The split or fold in words: ``train``, ``fold 1``."""
+    fold = [f"fold {place['fold']}"] if "fold" in place else []
+    return " ".join([*([place["split"]] if "split" in place else []), *fold])
+
+
 def _words(name: str) -> list[str]:
     return re.split(r"[^A-Za-z]+", name.lower())
 

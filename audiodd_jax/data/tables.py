@@ -14,7 +14,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ MAX_FOLD = 9999
 JSON_LINES = (".jsonl", ".ndjson")
 # Between the tags of a clip, or after each of them.
 TAG_SEPARATOR = ";"
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What libraries write for a cell without a value. "none" may be a class.
 _NO_VALUE = frozenset(("nan", "<na>"))
 _UNKNOWN = _NO_VALUE | {"none", "null"}
@@ -92,7 +92,9 @@ class Row:
         """The label as text, the tags of a list, or the exact name of a class."""
         value = self.cells.get("label", self.cells.get("labels"))
         if isinstance(value, Mapping):
-            return (plain(value.get("name")),)
+            if name := plain(value.get("name")):
+                return (name,)
+            raise self.error("its label has no name")
         if not isinstance(value, list):
             text = plain(value)
             return "" if text.lower() in _NO_VALUE else _listed(text)
@@ -305,16 +307,10 @@ def read(
     text = text.split("\n", skipped)[-1]
     separator = _separator(text.split("\n", 1)[0])
     try:
-        lines = csv.reader(
-            io.StringIO(text, newline=""),
-            delimiter=separator,
-            skipinitialspace=True,
-            strict=True,
-        )
-        header = [name.strip() for name in next(lines, [])]
-        found = [(lines.line_num + skipped, cells) for cells in lines if cells]
+        found = list(_cells(text, separator, skipped))
     except csv.Error as error:
         raise UserError(f"{table} is not a CSV in UTF-8 ({error})") from error
+    header = [name.strip() for name in found.pop(0)[1]] if found else []
     places = {name: i for i, name in reversed([*enumerate(header)])}
     values = lambda name: ("".join(cells[places[name] :][:1]) for _, cells in found)
     named = {}
@@ -346,8 +342,33 @@ def read(
     return rows
 
 
+def _cells(text: str, separator: str, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Yields the cells of each row with its line, of which some were ``skipped``."""
+    lines = text.rstrip("\r\n").split("\n")
+    if separator == "\t" and len({line.count("\t") for line in lines}) == 1:
+        # Programs write tabs around any text, in which quotes mean nothing.
+        for i, line in enumerate(lines, start=1):
+            cells = [cell.strip() for cell in line.split("\t")]
+            yield i + skipped, [_unquoted(cell) for cell in cells]
+        return
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        skipinitialspace=True,
+        strict=True,
+    )
+    for cells in reader:
+        if cells:
+            yield reader.line_num + skipped, cells
+
+
+def _unquoted(cell: str) -> str:
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
+
+
 def _comments(text: str) -> int:
-    """Counts lines before the header: those with ``#`` and fewer cells, or ``sep=;``."""
+    """Counts lines above the header: with ``#`` and fewer cells, or ``sep=;``."""
     lines = text.split("\n")
     is_above = lambda line: line.startswith(("#", "sep="))
     count = next((i for i, line in enumerate(lines) if not is_above(line)), 0)

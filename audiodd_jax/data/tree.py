@@ -15,11 +15,12 @@ import collections
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from audiodd_jax.data import audio
 from audiodd_jax.data.names import (
+    Place,
     development_is_training,
+    in_words,
     label_name,
     named_part,
     part_in,
@@ -73,13 +74,15 @@ def inner_folder(root: Path) -> Path:
         has_sound = any(path.suffix.lower() in audio.SUFFIXES for path in files)
         if len(folders) != 1 or is_table or has_sound or folders[0].resolve() in seen:
             return root
-        if named_part(folders[0].name) or not subfolders(folders[0], LeftOut()):
+        inner = folders[0]
+        holds_more = bool(subfolders(inner, LeftOut())) or any(inner.glob("*.csv"))
+        if named_part(inner.name) or not holds_more:
             return root
         root = folders[0]
         seen.add(root.resolve())
 
 
-def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
+def split_folders(root: Path, left_out: LeftOut) -> dict[Path, Place]:
     """Returns the folders that hold class folders, with their ``split`` or ``fold``.
 
     That is ``root`` itself, unless its subfolders are splits or folds.
@@ -99,15 +102,30 @@ def split_folders(root: Path, left_out: LeftOut) -> dict[Path, dict[str, Any]]:
                     left_out.add(reason, other, count)
             names = ", ".join(sorted(folder.name for folder in marks)[:4])
             _log.info("reading %s as %ss, with classes below", names, kind)
-            return marks
+            return _below(marks)
     # Classes could be called train_horn and so on, but hardly all of them.
     marks = {folder: part_in(name) for folder, name in names.items()}
     marks = development_is_training(marks, names)
-    if all(marks.values()) and len(set(map(str, marks.values()))) > 1:
-        words = [f"{folder.name} as {mark}" for folder, mark in marks.items()]
+    are_several = len(set(map(str, filter(None, marks.values())))) > 1
+    hold_classes = all(subfolders(f, LeftOut()) for f, mark in marks.items() if mark)
+    if are_several and (all(marks.values()) or hold_classes):
+        for other in [folder for folder in folders if not marks[folder]]:
+            del marks[other]
+            count = len(sound_files(other, left_out))
+            left_out.add("folder that is not one of the splits", other, count)
+        words = [f"{folder.name} as {in_words(mark)}" for folder, mark in marks.items()]
         _log.info("reading %s", ", ".join(words))
-        return marks
+        return _below(marks)
     return {root: {}}
+
+
+def _below(marks: dict[Path, Place]) -> dict[Path, Place]:
+    """The folders in those of splits if each has one of one name: ``train/audio``."""
+    inner = {folder: subfolders(folder, LeftOut()) for folder in marks}
+    names = {tuple(path.name for path in paths) for paths in inner.values()}
+    if len(names) > 1 or len(next(iter(names))) != 1 or any(map(metadata, marks)):
+        return marks
+    return {inner[folder][0]: mark for folder, mark in marks.items()}
 
 
 def metadata(folder: Path) -> Path | None:
@@ -120,7 +138,7 @@ def metadata(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def class_folders(root: Path, mark: dict[str, Any], left_out: LeftOut) -> list[Clip]:
+def class_folders(root: Path, mark: Place, left_out: LeftOut) -> list[Clip]:
     """Returns the recordings of the class folders in ``root``, none of which is empty.
 
     ``mark`` is the ``split`` or ``fold`` of all clips.

@@ -169,9 +169,10 @@ def test_slices_of_urbansound8k(tmp_path):
         ("data/audio/", "audio"),
     ],
 )
-def test_files_elsewhere_are_found_by_their_names(prefix, folder, tmp_path):
+@pytest.mark.parametrize("suffix", [".wav", ".WAV", ".mp3", ""])
+def test_files_elsewhere_are_found_by_their_names(prefix, folder, suffix, tmp_path):
     sounds(tmp_path / "data" / folder, 4)
-    listed = rows(0, 4, prefix)
+    listed = rows(0, 4, prefix, suffix)
     path = table(tmp_path / "data" / "t.csv", ("path", "label"), listed)
     assert not read(path, tmp_path / "cache").read_headers().bad
 
@@ -230,6 +231,24 @@ def test_folders_within_folders(tmp_path):
         for name in "ab":
             sounds(tmp_path / "d" / "my-data" / "audio" / part / name, 2)
     assert splits(read(tmp_path / "d", tmp_path)) == {"train": 4, "test": 4}
+    sounds(tmp_path / "e" / "sub", 4)
+    table(tmp_path / "e" / "sub" / "labels.csv", ("path", "label"), rows(0, 4))
+    assert len(read(tmp_path / "e", tmp_path)) == 4
+    for name in "ab":
+        sounds(tmp_path / "f" / "train" / "audio" / name, 2)
+    sounds(tmp_path / "f" / "test" / "audio", 2)
+    assert splits(read(tmp_path / "f", tmp_path)) == {"train": 4}
+
+
+def test_names_with_splits_beside_other_folders(tmp_path):
+    for part in ("train_audio", "test_audio"):
+        for name in "ab":
+            sounds(tmp_path / part / name, 2)
+    sounds(tmp_path / "noise", 3)
+    found = read(tmp_path, tmp_path / "cache")
+    assert found.class_names == ("a", "b")
+    assert splits(found) == {"train": 4, "test": 4}
+    assert ("folder that is not one of the splits", 3, "noise") in found.left_out
 
 
 CARD = """---

@@ -128,6 +128,8 @@ def test_names_that_differ_in_capital_letters_alone(tmp_path, caplog):
         ("path\tlabel\n0.wav\ta\n1.wav\tb\n", "utf-16"),
         ("path;label\r\n0.wav;a\r\n1.wav;b\r\n", "utf-8-sig"),
         ("# mine\n# too\npath,label\n0.wav,a\n1.wav,b\n", "utf-8"),
+        ('path\tlabel\tsays\n0.wav\ta\t"Hi" he\n1.wav\t"b"\t"no\n', "utf-8"),
+        ("path|label\n0.wav|a\n1.wav|b\n", "utf-8"),
         ("sep=;\npath;label\n0.wav;a\n1.wav;b\n", "utf-8"),
         ('path,label,note\n0.wav,"a\n","x\ny"\n1.wav,b,\n', "utf-8"),
         (',path,label,\n1,"0.wav",a,\n2,1.wav,b,\n', "utf-8"),

@@ -151,7 +151,7 @@ def test_clips_without_a_class_are_left_out(tmp_path):
     [
         (tfds.features.Sequence(CLASSES), [[1, 0], [], [0]], ("low", "high")),
         (tfds.features.Sequence(tfds.features.Text()), [["b", "a"], [], ["a"]], "ab"),
-        (tfds.features.Text(), ["b;a", "", "a"], "ab"),
+        (tfds.features.Text(), ["b;a", ";", "a"], "ab"),
         (np.int64, [10, 2, 10], ("2", "10")),
     ],
 )

@@ -4,6 +4,7 @@ The environment sets the first values of what ``jax.config.update`` changes.
 """
 
 import contextlib
+import inspect
 import threading
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from command_line import TINY_SELECTION, TINY_SETTINGS
 
 import audiodd_jax
-from audiodd_jax.commands import main
+from audiodd_jax.commands import main, report
 from audiodd_jax.runtime.environment import standard_numerics
 
 ODD = {
@@ -138,6 +139,7 @@ def use_everything(folder):
     rounds = {"active__budgets": ("2/class",), "active__initial": "1/class"}
     active = audiodd_jax.for_active(config, "convnet", **recipe, **rounds)
     audiodd_jax.export(coreset, "numpy", folder / "export", training)
+    report.report([folder / "run"], folder / "report")
     wave = np.sin(np.arange(8000) / 9).astype(np.float32)
     images = coreset.normalize(wave, 8000)
     results = [
@@ -156,6 +158,14 @@ def use_everything(folder):
         audiodd_jax.prepare(config).train.labels,
     ]
     return [np.asarray(jax.device_get(values)) for values in results]
+
+
+def test_no_public_function_is_left_out():
+    """``use_everything`` calls all, and commands enter the block themselves."""
+    text = inspect.getsource(use_everything)
+    for name in audiodd_jax.__all__:
+        if inspect.isfunction(getattr(audiodd_jax, name)):
+            assert f"audiodd_jax.{name}(" in text
 
 
 @pytest.fixture(scope="module")
