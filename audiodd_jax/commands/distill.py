@@ -185,7 +185,8 @@ def _over_folds(rows: list[dict[str, Any]]) -> dict[str, Any]:
         result[name] = statistics.fmean(accuracies)
         result[f"{name}_std"] = statistics.stdev(accuracies)
     result["wall_seconds"] = sum(row["wall_seconds"] for row in rows)
-    result["groups"] = "; ".join(dict.fromkeys(row["groups"] for row in rows))
+    groups = dict.fromkeys(row.get("groups", "") for row in rows)
+    result["groups"] = "; ".join(filter(None, groups))
     result["folds"] = [{name: row[name] for name in own} for row in rows]
     return result
 

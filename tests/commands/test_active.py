@@ -56,7 +56,10 @@ def test_one_function_on_real_recordings_writes_its_files(real_audio, tmp_path):
     labelled = np.load(run / "labelled.npy")
     assert len(set(labelled.tolist())) == 30
     assert "labelled   of train" in done.stdout
-    assert "by `badge`" in (run / "README.md").read_text()
+    card = (run / "README.md").read_text()
+    assert "by `badge`" in card
+    assert "- Splits: 200 training and 40 test clips per class" in card
+    assert "- Groups: none" in card
     again = audiodd(*command)
     assert again.returncode == 0, again.stderr
     assert "finished already" in again.stdout

@@ -66,6 +66,8 @@ def test_training_on_real_recordings_writes_its_files(real_audio, tmp_path):
     assert "test accuracy" in done.stdout
     card = (run / "README.md").read_text()
     assert "| dog_bark " in card
+    assert "- Splits: " in card
+    assert "- Groups: " in card
     again = audiodd(*command)
     assert again.returncode == 0, again.stderr
     assert "finished already" in again.stdout

@@ -127,3 +127,24 @@ def test_tags_are_not_weighed_like_classes(tmp_path):
     config = presets.for_dataset("tones_tagged", data__balance="classes")
     with pytest.raises(audiodd_jax.UserError, match="one class per clip"):
         audiodd_jax.prepare(config)
+
+
+def test_a_coreset_of_few_labels_keeps_the_metric_of_its_run(folder, tmp_path, capsys):
+    """Its labels were equal, and those of all training clips are not."""
+    changes = {name.replace(".", "__"): value for name, value in SETTINGS.items()}
+    config = audiodd_jax.for_dataset("folder", data__data_dir=str(folder), **changes)
+    labels = np.asarray(audiodd_jax.prepare(config).train.labels)
+    rows = [np.flatnonzero(labels == label)[:3] for label in range(3)]
+    np.save(tmp_path / "rows.npy", np.concatenate(rows))
+    run = tmp_path / "run"
+    known = flags(folder, **{"labels.indices": tmp_path / "rows.npy"})
+    main.main(["distill", "--method=random", *known, f"--workdir={run}"])
+    assert json.loads((run / "result.json").read_text())["metric"] == "accuracy"
+    assert (
+        audiodd_jax.load_coreset(run / "coreset.npz").metadata["metric"] == "accuracy"
+    )
+    for metric in ("accuracy", "balanced_accuracy"):
+        asked = [f"--config.evaluation.metric={metric}"] * (metric != "accuracy")
+        capsys.readouterr()
+        main.main(["evaluate", f"--workdir={run}", *asked])
+        assert f"test {metric.replace('_', ' ')}  " in capsys.readouterr().out
