@@ -30,9 +30,15 @@ def test_a_card_of_folds_says_whose_folds_they_are(are_official):
     }
     scores |= {"macro_f1": 0.5, "start_macro_f1": 0.5}
     result = {
-        **{"dataset": "my birds", "dataset_version": "local", "licence": "mine"},
-        **{"method": "rfad", "samples_per_class": 1, "protocol": "krr", "seed": 0},
-        **{"start": "real", "groups": "24 groups, none divided"},
+        "dataset": "my birds",
+        "dataset_version": "local",
+        "licence": "mine",
+        "method": "rfad",
+        "samples_per_class": 1,
+        "protocol": "krr",
+        "seed": 0,
+        "start": "real",
+        "groups": "24 groups, none divided",
         **scores,
         **{f"{name}_std": 0.1 for name in scores},
         "folds": [{"fold": fold, "num_train": 9, **scores} for fold in (1, 2)],
