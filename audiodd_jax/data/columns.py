@@ -3,7 +3,7 @@
 import collections
 import logging
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,6 +81,34 @@ def columns_of(
     Raises:
       UserError: two columns of one name, or two that could be meant by one.
     """
+    named = _by_name(table, header)
+    result: dict[str, str] = {}
+    choices = []
+    for canonical in ALIASES:
+        found = _candidates(canonical, named, is_of_recordings)
+        if canonical == "group":  # an id may be the name of the file
+            found = [name for name in found if named[name][0] != result.get("path")]
+        if not found:
+            continue
+        chosen = _chosen(table, canonical, found, named, values)
+        column = named[chosen][0]
+        if canonical == "split" != chosen and values and not _is_split(values(column)):
+            choices.append(f"{column} is not used, since it names no splits")
+            continue
+        result["labels" if chosen in PLURAL else canonical] = column
+        others = ", ".join(named[name][0] for name in found if name != chosen)
+        if others:
+            choices.append(f"{canonical} is {column}, not {others}")
+        elif column != canonical and column.lower() != "audio":
+            choices.append(f"{column} as {canonical}")
+    choices += _with_times(result)
+    if choices:
+        _log.info("reading %s: %s", table.name, "; ".join(choices))
+    return result
+
+
+def _by_name(table: Path, header: Iterable[str]) -> dict[str, list[str]]:
+    """The columns by their names in lower case, without units of seconds."""
     named = collections.defaultdict(list)
     for column in header:
         name = _normal(column)
@@ -88,59 +116,58 @@ def columns_of(
         times = ("start", *ALIASES["start"], "end", *ALIASES["end"])
         if _NOT_SECONDS.search(name) and _NOT_SECONDS.sub("", name) in times:
             _log.warning("%s: %s is not used; times are in seconds", table.name, column)
-    result: dict[str, str] = {}
-    choices = []
-    for canonical, aliases in ALIASES.items():
-        found = [name for name in (canonical, *aliases) if name in named]
-        if not found and is_of_recordings:
-            last = LAST_RESORT.get(canonical, ())
-            found = [name for name in last if name in named]
-        if canonical == "group":  # an id may be the name of the file
-            found = [name for name in found if named[name][0] != result.get("path")]
-        if not found:
-            continue
-        if len(same := named[found[0]]) > 1:
-            raise UserError(
-                f"{table} has the columns {' and '.join(same)}, which are one name: "
-                f"rename all but one of them"
-            )
-        rivals = [name for name in found if name not in PLURAL] or found
-        chosen = rivals[0]
-        if len(rivals) > 1 and chosen != canonical and canonical != "group":
-            columns = {name: list(map(plain, values(named[name][0]))) if values else []
-                       for name in rivals}  # fmt: skip
-            chosen = _of_equals(canonical, columns)
-            if not chosen:
-                raise UserError(
-                    f"{table}: {' and '.join(rivals)} could both be the column "
-                    f"{canonical}; rename one of them to {canonical}"
-                )
-        column = named[chosen][0]
-        if (
-            canonical == "split" != chosen
-            and values
-            and not _has_splits(values(column))
-        ):
-            choices.append(f"{column} is not used, since it names no splits")
-            continue
-        key = "labels" if chosen in PLURAL else canonical
-        result[key] = column
-        others = ", ".join(named[name][0] for name in found if name != chosen)
-        if others:
-            choices.append(f"{canonical} is {column}, not {others}")
-        elif column != canonical and column.lower() != "audio":
-            choices.append(f"{column} as {canonical}")
-    has_duration = "duration" in result and "start" not in result
-    if has_duration and result.get("end", "").strip().lower() == "offset":
+    return named
+
+
+def _candidates(
+    canonical: str, named: Mapping[str, Any], is_of_recordings: bool
+) -> list[str]:
+    """The names of columns that could be the canonical one, the preferred first."""
+    found = [name for name in (canonical, *ALIASES[canonical]) if name in named]
+    if found or not is_of_recordings:
+        return found
+    return [name for name in LAST_RESORT.get(canonical, ()) if name in named]
+
+
+def _chosen(
+    table: Path,
+    canonical: str,
+    found: Sequence[str],
+    named: Mapping[str, Sequence[str]],
+    values: Values | None,
+) -> str:
+    """The name among the candidates; raises UserError if it is not clear."""
+    if len(same := named[found[0]]) > 1:
+        raise UserError(
+            f"{table} has the columns {' and '.join(same)}, which are one name: "
+            f"rename all but one of them"
+        )
+    rivals = [name for name in found if name not in PLURAL] or found
+    if len(rivals) == 1 or rivals[0] == canonical or canonical == "group":
+        return rivals[0]
+    chosen = ""
+    if values:
+        cells = {name: list(map(plain, values(named[name][0]))) for name in rivals}
+        chosen = _of_equals(canonical, cells)
+    if not chosen:
+        raise UserError(
+            f"{table}: {' and '.join(rivals)} could both be the column {canonical}; "
+            f"rename one of them to {canonical}"
+        )
+    return chosen
+
+
+def _with_times(columns: dict[str, str]) -> list[str]:
+    """Settles what times mean, in place; returns words if they are not used."""
+    has_duration = "duration" in columns and "start" not in columns
+    if has_duration and columns.get("end", "").strip().lower() == "offset":
         # An offset next to a duration is where the segment starts.
-        result["start"] = result.pop("end")
+        columns["start"] = columns.pop("end")
     # In UrbanSound8K the files are the slices.
-    are_slices = result.get("path", "").strip().lower() == "slice_file_name"
-    if are_slices and [name for name in _TIMES if result.pop(name, "")]:
-        choices.append("times are of the recordings that slices were cut from")
-    if choices:
-        _log.info("reading %s: %s", table.name, "; ".join(choices))
-    return result
+    are_slices = columns.get("path", "").strip().lower() == "slice_file_name"
+    if are_slices and [name for name in _TIMES if columns.pop(name, "")]:
+        return ["times are of the recordings that slices were cut from"]
+    return []
 
 
 def has_recordings(names: Iterable[str], column: str) -> bool:
@@ -163,6 +190,8 @@ def _of_equals(canonical: str, columns: dict[str, Sequence[str]]) -> str:
         if any(ends(cells) != ends(first) for cells in others):
             return ""
         return max(columns, key=lambda name: columns[name][0].count("/"))
+    if canonical != "label":
+        return next(iter(columns)) if all(cells == first for cells in others) else ""
     for cells in others:  # names of classes and their numbers
         pairs = set(zip(first, cells, strict=True))
         if not len(pairs) == len(set(first)) == len(set(cells)):
@@ -173,5 +202,5 @@ def _of_equals(canonical: str, columns: dict[str, Sequence[str]]) -> str:
     return next(filter(is_named, columns), next(iter(columns)))
 
 
-def _has_splits(cells: Iterable[Any]) -> bool:
+def _is_split(cells: Iterable[Any]) -> bool:
     return any(part_in(word).get("split") for word in set(map(plain, cells)))
