@@ -16,7 +16,7 @@ from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import audio, tree
 from audiodd_jax.data.names import named_part, part_in
 from audiodd_jax.data.tables import Row
-from audiodd_jax.errors import counted
+from audiodd_jax.errors import UserError, counted
 
 _log = logging.getLogger(__name__)
 
