@@ -1,7 +1,7 @@
 """The sound files that the rows of tables name.
 
 Paths are relative to the table's folder. If none of a table's files is there, as when
-``train.csv`` lies beside the folder ``train``, they are found by their names.
+``train.csv`` is next to the folder ``train``, they are found by their names.
 """
 
 import collections

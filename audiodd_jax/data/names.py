@@ -83,7 +83,7 @@ def _words(name: str) -> list[str]:
 def development_is_training(
     places: Mapping[K, Place], names: Mapping[K, str]
 ) -> dict[K, Place]:
-    """The places, where ``dev`` beside ``eval`` or ``test`` is what is trained on.
+    """The places, where ``dev`` with ``eval`` or ``test`` alone is for training.
 
     As in FSD50K and DCASE; next to a training split, it is for validation.
     """
