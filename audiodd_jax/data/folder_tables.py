@@ -28,7 +28,7 @@ _FOLDERS = re.compile(
 
 
 def read(root: Path, left_out: LeftOut) -> list[Row]:
-    """Reads the tables of a folder that list its recordings, if there are any.
+    """Reads the tables of a folder that list its recordings; none: an empty list.
 
     Raises:
       UserError: several that name no split, or one that cannot be understood.

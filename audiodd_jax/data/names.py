@@ -1,4 +1,4 @@
-"""What names of files, folders, splits and classes mean, as text of one form."""
+"""The meaning of names of files, folders, splits and classes, as text of one form."""
 
 import re
 import unicodedata
