@@ -210,7 +210,7 @@ def check_places(rows: list[Row]) -> None:
 
 
 def fold_numbers(folds: Sequence[int | None], where: Any) -> list[int | None]:
-    """Counts folds from 1. Without any folds, all are None.
+    """Counts folds from 1; without any fold, nothing changes.
 
     Raises:
       UserError: some rows lack their fold.
