@@ -81,20 +81,6 @@ class Dataset:
         return self.own_name or self.name
 
     @property
-    def split_in_words(self) -> str:
-        """How the clips were split; of published datasets, their protocol."""
-        if self.own_name:
-            split = self.description["split"]
-        else:
-            split = datasets.lookup(self.name).split
-            split += f"; here fold {self.fold}" * bool(self.fold)
-        if self.is_partial:
-            split += (
-                "; the data may be incomplete, so this is not the official protocol"
-            )
-        return split
-
-    @property
     def image_shape(self) -> tuple[int, int]:
         """``(f, t)`` of the spectrograms."""
         return self.train.image_shape
@@ -151,7 +137,7 @@ class Dataset:
             "licence": self.licence,
             "fold": self.fold,
             "is_partial": self.is_partial,
-            "split": self.split_in_words,
+            "split": self.description.get("split", ""),
             "groups": self.description.get("groups", ""),
             "num_classes": self.num_classes,
             "measure": self.metric,
@@ -205,9 +191,17 @@ def load(
             normalization=jax.device_put(stats),
             rows=None,
         )
+    has_fold = data_splits.decided_by_fold(stored.splits, stored.folds, data)
+    fold = int(stored.folds[indices.test[0]]) if has_fold else 0
     words = data_splits.describe(stored, indices, data)
     _log.info("split: %(split)s; %(groups)s", words)
-    has_fold = data_splits.decided_by_fold(stored.splits, stored.folds, data)
+    if data.name in datasets.DATASETS and data.name != "folder":
+        words["split"] = datasets.lookup(data.name).split
+        words["split"] += f"; here fold {fold}" * bool(fold)
+    if data.allow_partial:
+        words["split"] += (
+            "; the data may be incomplete, so this is not the official protocol"
+        )
     is_drawn = not has_fold and not (stored.splits == data_splits.TEST).any()
     is_published = data.name != "folder" and not is_drawn
     held_out = indices.validation
@@ -223,7 +217,7 @@ def load(
         normalization=stats,
         features=dataclasses.replace(stored.config, normalization=kind),
         noise=None if stored.noise is None else jnp.asarray(stored.noise),
-        fold=int(stored.folds[indices.test[0]]) if has_fold else 0,
+        fold=fold,
         is_partial=data.allow_partial,
         name=data.name,
         own_name=datasets.title_of(data) if data.name == "folder" else "",

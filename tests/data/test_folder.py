@@ -72,7 +72,7 @@ def test_a_table_with_splits_in_common_spellings(sound_folder):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sound,label\na.wav,x\n", "lacks the column path; it has sound, label"),
+        ("voice,label\na.wav,x\n", "lacks the column path; it has voice, label"),
         ("", "lacks the column path and label; it has none"),
         ("path,label\n,x\n", "line 2 lacks its path"),
         ("path,label,split\na.wav,x,trian\n", "line 2: the split is train"),
