@@ -106,6 +106,6 @@ def test_folders_without_recordings(tmp_path):
 
 
 def test_a_table_that_is_not_text(tmp_path):
-    (tmp_path / "table.csv").write_bytes(b"\xff\xfe\x00\x80" * 10)
+    (tmp_path / "table.csv").write_bytes(b"\x80\xff\x00\xfe" * 10)
     with pytest.raises(UserError, match="is not a CSV in UTF-8"):
         read(tmp_path / "table.csv")
