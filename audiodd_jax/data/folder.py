@@ -130,7 +130,8 @@ def _listing(root: Path, left_out: tree.LeftOut, cache: Path) -> Listing:
         if rows := folder_tables.read(root, left_out):
             read = list(dict.fromkeys(row.table for row in rows))
             listing = _of_rows(rows, read, root)
-            tree.count_unlisted(root, {clip.path for clip in listing.clips}, left_out)
+            paths = {Path(os.path.normpath(clip.path)) for clip in listing.clips}
+            tree.count_unlisted(root, paths, left_out)
             return listing
         folders = tree.split_folders(root, left_out)
     elif root.is_file():

@@ -1,6 +1,6 @@
 """The tables of recordings in a folder: one for all, or one for each split.
 
-A table for each split is called, say, ``train.csv`` and ``test.csv``. Tables lie in the
+A table for each split is called, say, ``train.csv`` and ``test.csv``. They are in the
 folder itself, or in a folder such as ``meta`` or ``NAME.ground_truth`` in it.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from audiodd_jax.data import hub_card, tables, tree
+from audiodd_jax.data import hub_card, segments, tables, tree
 from audiodd_jax.data.columns import has_recordings
 from audiodd_jax.data.names import Place, development_is_training, in_words, part_in
 from audiodd_jax.data.tables import Row
@@ -21,8 +21,10 @@ from audiodd_jax.errors import UserError, counted
 _log = logging.getLogger(__name__)
 
 _SUFFIXES = (".csv", ".tsv", *tables.JSON_LINES)
-_FOLDERS = re.compile(
-    r"(?:.*[._ -])?(?:meta|metadata|annotations?|labels?|ground_truth|csvs?|tables)",
+# Names of folders of tables, such as FSD50K.ground_truth.
+OF_TABLES = re.compile(
+    r"(?:.*[._ -])?"
+    r"(?:meta|metadata|annotations?|labels?|ground_truth|csvs?|tables|splits|lists)",
     re.IGNORECASE,
 )
 
@@ -36,7 +38,7 @@ def read(root: Path, left_out: LeftOut) -> list[Row]:
     folders = tree.subfolders(root, LeftOut())
     if any(map(tree.metadata, folders)) and _has_classes(root):
         return []  # one for each folder
-    below = [path for path in folders if _FOLDERS.fullmatch(path.name)]
+    below = [path for path in folders if OF_TABLES.fullmatch(path.name)]
     for folder in (root, *below):
         usable = [path for path in _tables(folder) if _is_usable(path)]
         if (named := tree.metadata(folder)) in usable:
@@ -49,7 +51,7 @@ def read(root: Path, left_out: LeftOut) -> list[Row]:
                     _log.info("%s is not read: its name is not a split's", path)
                     left_out.add("table that names no split", path)
             return rows
-        if usable and not _has_classes(root):
+        if usable and not _has_labels(root):
             if len(usable) > 1:
                 names = " and ".join(path.name for path in usable[:4])
                 raise UserError(
@@ -63,10 +65,9 @@ def read(root: Path, left_out: LeftOut) -> list[Row]:
 
 def warn_of_others(table: Path) -> None:
     """Says that tables of other splits next to a given one are not read."""
-    others = _places(
-        [path for path in _tables(table.parent) if path != table], table.parent
-    )
-    if part_in(table.stem) and any(map(_is_usable, others)):
+    others = [path for path in _tables(table.parent) if _part(path)]
+    others = [path for path in others if path != table and _is_usable(path)]
+    if _part(table) and others:
         names = ", ".join(path.name for path in others)
         _log.warning(
             "%s is read alone, without %s; pass their folder as --data_dir to read all "
@@ -132,6 +133,11 @@ def _of_splits(places: dict[Path, Place], left_out: LeftOut) -> list[Row]:
     words = [f"{path.name} as {in_words(places[path])}" for path in read]
     _log.info("reading %s", ", ".join(words))
     return list(itertools.chain(*read.values()))
+
+
+def _has_labels(root: Path) -> bool:
+    """Returns whether folders, or files of labels, may have the labels."""
+    return _has_classes(root) or bool(segments.next_to_sounds(root, {}, LeftOut()))
 
 
 def _has_classes(root: Path) -> bool:

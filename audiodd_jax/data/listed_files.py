@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import audio, tree
+from audiodd_jax.data.folder_tables import OF_TABLES
 from audiodd_jax.data.names import named_part, part_in
 from audiodd_jax.data.tables import Row
 from audiodd_jax.errors import UserError, counted
@@ -66,16 +67,18 @@ def _direct(row: Row) -> Path:
 
 
 def _found(table: Path, rows: Sequence[Row], root: Path) -> list[Path | None]:
-    """Finds the files of rows by the ends of their paths, which all rows share not."""
+    """Finds the files of rows by the parts of their paths that differ between rows."""
     listed = [PurePosixPath(row["path"].replace("\\", "/")) for row in rows]
     same = itertools.takewhile(
         lambda parts: len(set(parts)) == 1,
         zip(*(p.parts[:-1] for p in listed), strict=False),
     )
     shared = len(list(same))
-    folders = dict.fromkeys((table.parent, root if root.is_dir() else table.parent))
+    folders = [table.parent, *([root] if root.is_dir() else [])]
+    if OF_TABLES.fullmatch(table.parent.name):
+        folders.append(table.parent.parent)
     sounds: list[Path] = []
-    for folder in (*folders, table.parent.parent):
+    for folder in folders:
         sounds = sounds or tree.sound_files(folder, tree.LeftOut())
     by_name = collections.defaultdict(list)
     for path in sounds:
@@ -108,7 +111,8 @@ def _best(
         if path.parts[len(path.parts) - 1 - len(folders) : -1] == tuple(folders)
     ]
     if len(found) > 1:
-        wanted = {"split": row.split, "fold": row.fold}
+        wanted = {**_part(row.table.stem), "fold": row.fold}
+        wanted["split"] = row.split or wanted.get("split")
         common = os.path.commonpath(found)
         fits = lambda path: any(
             wanted[kind] == value
