@@ -17,10 +17,10 @@ from audiodd_jax.errors import UserError
 
 def sounds(folder, count, first=0):
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(hash(str(folder)) % 1000)
     for i in range(first, first + count):
-        wave = 0.1 * rng.standard_normal(400)
-        soundfile.write(folder / f"{i}.wav", wave, 8000)
+        # Others in every file: clips of the same bytes share a group.
+        rng = np.random.default_rng(list(f"{folder}/{i}".encode()))
+        soundfile.write(folder / f"{i}.wav", 0.1 * rng.standard_normal(400), 8000)
 
 
 def table(path, header, rows, separator=","):

@@ -287,9 +287,9 @@ def test_only_the_segment_is_decoded(tmp_path, monkeypatch):
 
 
 def test_offset_is_the_start_only_next_to_a_duration(tmp_path):
-    columns = lambda *names: columns.columns_of(tmp_path, names)
-    assert columns("offset", "duration") == {"start": "offset", "duration": "duration"}
-    assert columns("onset", "offset", "duration")["end"] == "offset"
+    found = lambda *names: columns.columns_of(tmp_path, names)
+    assert found("offset", "duration") == {"start": "offset", "duration": "duration"}
+    assert found("onset", "offset", "duration")["end"] == "offset"
 
 
 def test_times_in_other_units_are_said_not_to_be_used(tmp_path, caplog):
