@@ -12,6 +12,7 @@ from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import SELECTION
+from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import datasets
@@ -203,11 +204,11 @@ def _finish(
     labelling = None
     if config.teacher.networks:
         labelled = teacher.label(coreset.unpack().images, config, data)
-        coreset = distilled.with_views(coreset, np.asarray(labelled.views.labels))
+        coreset = distilled.with_views(coreset, labelled)
         labelling = labelled.record
-    final, initial = (
-        arrays.unpack(config.coreset.factor) for arrays in (outcome.best, outcome.start)
-    )
+    # Both as their files give them back.
+    final = coreset.unpack()
+    initial = distilled.coreset_of(outcome.start, data, config).unpack()
     scoring = Scoring.from_config(config, is_test=True)
     seeds = range(config.evaluation.seeds)
     scores = evaluation.kernel_regression(
@@ -230,9 +231,10 @@ def _finish(
 def _show(result: dict[str, Any], path: Path) -> None:
     """Prints the result of a run."""
     metric = tables.metric_of([result])
-    is_distilled, factor = result["steps"] > 0, result.get("factor", 1)
+    is_distilled = result["steps"] > 0
+    in_each = Packing.parse(result.get("factor", 1)).count
     baseline = "initial coreset" if is_distilled else "same number of random clips"
-    packed = f", {factor} in each" if factor > 1 else ""
+    packed = f", {in_each} in each" if in_each > 1 else ""
     draws = len(result["test_accuracies"])
     drawn = f" over {draws} draws of networks, on one split" * (draws > 1)
     before, teaching = tables.beside([result], "start_"), ""
@@ -249,7 +251,7 @@ def _show(result: dict[str, Any], path: Path) -> None:
          f"{percent(result['fraction_of_train'])} of the {result['num_train']:,} clips "
          "in the training split"),
         ("labels", cards.labels_in_words(result)),
-        ("bytes", f"{result['bytes']:,}, of {result['train_bytes']:,} of raw audio"),
+        ("bytes", tables.bytes_in_words(result)),
         (f"test {metric}, {'distilled' if is_distilled else 'selected clips'}",
          f"{tables.mean_std(score_of(result, 'test_accuracies'))} %{drawn}"),
         (f"test {metric}, {cards.initial_in_words(result)}",

@@ -19,7 +19,7 @@ from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import Config, extensions, fields, presets
 from audiodd_jax.config.names import file_stem
-from audiodd_jax.coreset import subsets
+from audiodd_jax.coreset import storage, subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.coreset.subsets import Subset
@@ -259,7 +259,8 @@ class Protocol(NamedTuple):
         if learns_from.endswith(RELABELLED):
             # Views of the clips, labelled by the coreset's teacher.
             clips = cast(Clips, source.clips)
-            images = clips.take(np.arange(len(clips.labels)))
+            images = np.asarray(clips.take(np.arange(len(clips.labels))))
+            images = storage.read_back("image", images, coreset.storage)
             recipe = fields.with_cache(coreset_config(coreset), config.data.cache_dir)
             labelled = teacher.label(images, recipe, data)
             source = source_lib.views_source(labelled.views, learns_from)

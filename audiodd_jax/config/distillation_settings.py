@@ -5,6 +5,7 @@ import dataclasses
 from audiodd_jax.config.settings import (
     AT_LEAST_ONE,
     BELOW_ONE,
+    FACTOR,
     INITIAL,
     NOT_NEGATIVE,
     POSITIVE,
@@ -60,10 +61,14 @@ class CoresetConfig:
       label_prior: weight that keeps solved labels close to the initial ones.
       preconditioner: learn each image as A X B, with learnt linear maps A over mel bins
         and B over time, which condition the optimisation.
-      factor: number of shorter spectrograms packed along time into each stored one;
-        they are stretched to full length before use and share its label.
+      factor: number of shorter spectrograms packed along time into each stored one, or
+        along mel bins and time (``2x2``: half the bins and half the frames, four in
+        each); they are stretched to full size before use and share its label.
+        ``2x2:1`` stores each in an image of its own, a quarter of the size.
       views: random views of each spectrogram, each labelled by the teacher; 0: the
         teacher labels the spectrogram itself. Needs ``teacher.networks``.
+      storage: numbers in the coreset's file: ``float32``, ``float16`` or ``int8``. All
+        scores are of the numbers that the file gives back.
     """
 
     samples_per_class: int = setting(10, AT_LEAST_ONE)
@@ -72,8 +77,9 @@ class CoresetConfig:
     solve_labels: bool = False
     label_prior: float = setting(1e-2, POSITIVE)
     preconditioner: bool = False
-    factor: int = setting(1, AT_LEAST_ONE)
+    factor: str = setting("1", FACTOR)
     views: int = setting(0, NOT_NEGATIVE)
+    storage: str = setting("float32", one_of("float32", "float16", "int8"))
 
 
 @dataclasses.dataclass
@@ -255,11 +261,14 @@ class ViewsConfig:
     """How the views of a coreset's spectrograms differ from them.
 
     Attributes:
+      top_k: largest labels of each view that are stored; the rest of its probability is
+        spread evenly over the other classes. 0: all labels.
       mixed: fraction of the views that are blended with another spectrogram, in a
         random proportion.
       augment: augmentation of each view.
     """
 
+    top_k: int = setting(0, NOT_NEGATIVE)
     mixed: float = setting(0.5, SHARE)
     augment: AugmentConfig = dataclasses.field(default_factory=strong)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from audiodd_jax.config import Config, LabelsConfig
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
+from audiodd_jax.config.packing import Packing
 from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.errors import UserError
 
@@ -67,6 +68,9 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     if (place := config.data.data_dir) and "://" not in place:
         # So that the run can be used in any working folder.
         values["data"]["data_dir"] = os.path.abspath(expanded(place))
+    # As earlier versions recorded it, in one way.
+    packing = Packing.parse(config.coreset.factor)
+    values["coreset"]["factor"] = packing.setting
     found = {name: values[name] for name in groups}
     if config.evaluation.metric != "auto":  # early stopping of networks depends on it
         found.setdefault("evaluation", {"metric": config.evaluation.metric})
@@ -88,6 +92,8 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
             value = values[field.name]
             if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
                 value = from_dict(value, field.type)
+            elif field.type is str and isinstance(value, int):
+                value = str(value)  # coreset.factor
             arguments[field.name] = value
     return kind(**arguments)
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from audiodd_jax.config import extensions
 from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.config.packing import is_factor
 
 
 class Constraint(NamedTuple):
@@ -25,6 +26,9 @@ POSITIVE = Constraint(lambda value: value > 0, "positive")
 NOT_NEGATIVE = Constraint(lambda value: value >= 0, "at least 0")
 SHARE = Constraint(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Constraint(lambda value: 0 <= value < 1, "at least 0 and below 1")
+FACTOR = Constraint(
+    is_factor, "a number of at least 1, or two of them as in 2x2 or 2x2:1"
+)
 SEED = Constraint(lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
 
 NETWORKS = ("convnet", "resnet18", "linear")

@@ -1,12 +1,12 @@
 """A coreset's arrays, and multi-formation: more samples for the same storage.
 
-A stored spectrogram ``[f, t]`` is cut along time into ``factor`` pieces of ``t/factor``
-frames, and each is stretched to ``t`` frames by linear interpolation before learning.
-All pieces share its label.
+A stored spectrogram ``[f, t]`` is cut along mel bins and time into pieces, and each is
+stretched to ``[f, t]`` by linear interpolation before learning. All pieces share its
+label. ``factor`` is the setting ``coreset.factor`` (see ``config.packing``).
 
 References:
   Kim et al., *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML
-  2022, along both axes of an image.
+  2022.
 """
 
 from typing import NamedTuple
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.errors import UserError
 
 
@@ -32,56 +33,79 @@ class CoresetArrays(NamedTuple):
     labels: Float[Array, "s c"]
     log_scale: Float[Array, ""]
 
-    def unpack(self, factor: int) -> "CoresetArrays":
-        """Returns the ``s * factor`` full-length images and their labels."""
+    def unpack(self, factor: Factor) -> "CoresetArrays":
+        """Returns the full-size spectrograms in the images, and their labels."""
         labels = repeat_labels(self.labels, factor)
         return self._replace(images=unpack(self.images, factor), labels=labels)
 
-    def unfolded(self, factor: int) -> "CoresetArrays":
+    def unfolded(self, factor: Factor) -> "CoresetArrays":
         """The former name of ``unpack``, kept for one version."""
         return self.unpack(factor)
 
 
-def check_factor(frames: int, factor: int) -> None:
-    """Raises UserError if the factor does not divide the frames."""
-    if frames % factor:
-        raise UserError(
-            f"coreset.factor={factor} does not divide the {frames} frames of a "
-            "spectrogram"
-        )
+def check_factor(shape: tuple[int, int], factor: Factor) -> None:
+    """Raises UserError if the factor does not divide a spectrogram ``[f, t]``."""
+    packing = Packing.parse(factor)
+    parts = zip(shape, packing[:2], ("mel bins", "frames"), strict=True)
+    for size, pieces, name in parts:
+        if size % pieces:
+            raise UserError(
+                f"coreset.factor={packing.setting} does not divide the {size} {name} "
+                "of a spectrogram"
+            )
 
 
-def unpack(images: Float[Array, "s f t 1"], factor: int) -> Float[Array, "k f t 1"]:
-    """Returns the ``k = s * factor`` full-length spectrograms of stored images.
+def unpack(images: Float[Array, "s h w 1"], factor: Factor) -> Float[Array, "k f t 1"]:
+    """Returns the ``k`` full-size spectrograms of stored images.
 
-    Pieces of one image follow each other. Linear in ``images``; the outermost frames
-    are held at the ends. ``factor`` divides ``t``.
+    Pieces of one image follow each other, low mel bins first. Linear in ``images``; the
+    outermost bins and frames are held at the ends. ``factor`` divides the images.
     """
-    if factor == 1:
+    packing = Packing.parse(factor)
+    if packing == Packing():
         return images
-    s, f, t, _ = images.shape
-    length = t // factor
-    pieces = jnp.moveaxis(images.reshape(s, f, factor, length), 2, 1)
+    s, h, w, _ = images.shape
+    rows, columns = packing.grid
+    pieces = images.reshape(s, rows, h // rows, columns, w // columns)
+    pieces = jnp.moveaxis(pieces, 3, 2).reshape(-1, h // rows, w // columns)
+    if packing.frames > 1:
+        pieces = _stretch(pieces, packing.frames)
+    if packing.mel > 1:
+        pieces = _stretch(pieces.swapaxes(1, 2), packing.mel).swapaxes(1, 2)
+    return pieces[..., None]
+
+
+def _stretch(pieces: Float[Array, "k h w"], factor: int) -> Float[Array, "k h v"]:
+    """Stretches the last axis by linear interpolation."""
+    size = pieces.shape[2]
     # A matrix product instead of a gather, and so is its gradient.
     weights = jax.image.resize(
-        jnp.eye(length, dtype=images.dtype), (t, length), "linear", antialias=False
+        jnp.eye(size, dtype=pieces.dtype),
+        (factor * size, size),
+        "linear",
+        antialias=False,
     )
-    long = jnp.einsum("skfl,tl->skft", pieces, weights, precision=lax.Precision.HIGHEST)
-    return long.reshape(s * factor, f, t, 1)
+    return jnp.einsum("khl,tl->kht", pieces, weights, precision=lax.Precision.HIGHEST)
 
 
-def pack(images: Float[Array, "k f t 1"], factor: int) -> Float[Array, "s f t 1"]:
-    """Stores ``factor`` spectrograms in each image, by averaging neighbouring frames.
+def pack(images: Float[Array, "k f t 1"], factor: Factor) -> Float[Array, "s h w 1"]:
+    """Stores spectrograms in images, by averaging neighbouring bins and frames.
 
-    ``factor`` divides ``k`` and ``t``.
+    ``factor`` divides ``k``, ``f`` and ``t``.
     """
-    if factor == 1:
+    packing = Packing.parse(factor)
+    if packing == Packing():
         return images
     k, f, t, _ = images.shape
-    short = images.reshape(k // factor, factor, f, t // factor, factor).mean(-1)
-    return jnp.moveaxis(short, 1, 2).reshape(k // factor, f, t, 1)
+    mel, frames, _ = packing
+    rows, columns = packing.grid
+    small = images.reshape(k, f // mel, mel, t // frames, frames).mean((2, 4))
+    grid = small.reshape(-1, rows, columns, f // mel, t // frames)
+    height, width = packing.image_shape((f, t))
+    return jnp.moveaxis(grid, 2, 3).reshape(-1, height, width, 1)
 
 
-def repeat_labels(labels: Float[Array, "s c"], factor: int) -> Float[Array, "k c"]:
+def repeat_labels(labels: Float[Array, "s c"], factor: Factor) -> Float[Array, "k c"]:
     """Repeats the label of each stored image for all of its pieces."""
-    return labels if factor == 1 else jnp.repeat(labels, factor, axis=0)
+    count = Packing.parse(factor).count
+    return labels if count == 1 else jnp.repeat(labels, count, axis=0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from audiodd_jax.config import Config, CoresetConfig, DataConfig, FeaturesConfig, fields
+from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -117,10 +118,9 @@ def warm_start(
             f"{path} was made with other features ({other}); set them by "
             "--config.features to continue from it"
         )
-    if earlier.factor != config.factor:
-        raise UserError(
-            f"{path} has coreset.factor={earlier.factor}, not {config.factor}"
-        )
+    if earlier.packing != Packing.parse(config.factor):
+        old = earlier.packing.setting
+        raise UserError(f"{path} has coreset.factor={old}, not {config.factor}")
     if unknown := tuple(n for n in earlier.class_names if n not in data.class_names):
         raise UserError(f"{data.title} lacks classes of {path}: {_some(unknown)}")
     if coreset_config(earlier).data.name == data.name:

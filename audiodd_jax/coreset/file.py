@@ -14,22 +14,34 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from audiodd_jax.config import Config, FeaturesConfig, ViewsConfig, fields
+from audiodd_jax.config import (
+    Config,
+    CoresetConfig,
+    FeaturesConfig,
+    ViewsConfig,
+    fields,
+)
+from audiodd_jax.config.packing import Packing
+from audiodd_jax.coreset import storage
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.storage import Bytes
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.artefact import Artefact, opened, statistics
-from audiodd_jax.features.labels import probabilities, tag_threshold
+from audiodd_jax.features.labels import centred_targets, probabilities, tag_threshold
 from audiodd_jax.kernels import ridge
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
-FORMAT = 1
+FORMAT = 2
+# The format of files whose images are float32, packed along time alone, with all labels
+# of the views: version 0.1.0 reads them.
+_FIRST_FORMAT = 1
 # Name of the coreset that comes with the package.
 EXAMPLE = "example"
 
@@ -40,15 +52,17 @@ class Coreset(Artefact):
 
     Attributes:
       images: ``[s, f, t, 1]`` float32, standardised log-mel spectrograms as they are
-        stored (see ``factor``).
+        packed (see ``packing``), with the values that the file gives back.
       labels: ``[s, c]`` float32, soft labels, centred.
       class_names: ``c`` names.
       metadata: dataset, feature settings, normalisation constants, method, settings.
       teacher_labels: ``[k, c]`` float16, a teacher's probabilities of ``views``, for
-        training networks; None: distilled without a teacher. Kernel regression reads
-        ``labels``.
+        training networks, as the file gives them back; None: distilled without a
+        teacher. Kernel regression reads ``labels``.
       made_for: ``[s]`` indices of the classes or tags that the spectrograms were made
         for, ``classes`` in the file; None: unknown.
+      stored_views: the arrays that store ``teacher_labels`` (see ``coreset.storage``);
+        None, or those of other labels: ``save`` makes them.
     """
 
     images: Float[np.ndarray, "s f t 1"]
@@ -57,6 +71,7 @@ class Coreset(Artefact):
     metadata: dict[str, Any]
     teacher_labels: Float[np.ndarray, "k c"] | None = None
     made_for: Int[np.ndarray, " _"] | None = None
+    stored_views: dict[str, np.ndarray] | None = None
 
     @property
     def features(self) -> FeaturesConfig:
@@ -69,9 +84,14 @@ class Coreset(Artefact):
         return statistics(self.metadata)
 
     @property
+    def packing(self) -> Packing:
+        """How images hold spectrograms (see ``coreset.arrays``)."""
+        return Packing.parse(self._config.coreset.factor)
+
+    @property
     def factor(self) -> int:
-        """Spectrograms per image along time (see ``coreset.arrays``)."""
-        return self._config.coreset.factor
+        """Spectrograms per image."""
+        return self.packing.count
 
     @property
     def _config(self) -> Config:
@@ -120,7 +140,7 @@ class Coreset(Artefact):
         """Returns all spectrograms at full length and their labels, as JAX arrays."""
         log_scale = math.log(self.metadata.get("platt_scale", 1.0))
         stored = map(jnp.asarray, (self.images, self.labels, np.float32(log_scale)))
-        return CoresetArrays(*stored).unpack(self.factor)
+        return CoresetArrays(*stored).unpack(self.packing.setting)
 
     unfolded = unpack  # the former name, kept for one version
 
@@ -172,22 +192,85 @@ class Coreset(Artefact):
         return Views(images, self.teacher_labels.astype(np.float32))
 
     @property
+    def storage(self) -> str:
+        """Type of the stored numbers: ``float32``, ``float16`` or ``int8``."""
+        return self._config.coreset.storage
+
+    @property
     def num_values(self) -> int:
         """Number of stored values: images and labels."""
-        return sum(array.size for array in self._arrays.values())
+        arrays = self._arrays()
+        return sum(arrays[name].size for name in storage.NAMES if name in arrays)
 
     @property
     def num_bytes(self) -> int:
         """Size of images and labels in bytes."""
-        return sum(array.nbytes for array in self._arrays.values())
+        return self.file_bytes.images + self.file_bytes.labels
 
     @property
+    def file_bytes(self) -> Bytes:
+        """Size of the file in bytes: of images, of labels, and of the rest."""
+        return storage.count(self._arrays())
+
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The stored arrays of numbers, by their names in the file."""
-        arrays = {"images": self.images, "labels": self.labels}
-        if self.teacher_labels is not None:
-            arrays["teacher_labels"] = self.teacher_labels
-        return arrays
+        """The arrays of the file by their names (see ``coreset.storage``)."""
+        classes = self.classes.astype(np.int32)
+        arrays = storage.encode("image", self.images, self.storage)
+        num_classes = len(self.class_names)
+        hard = centred_targets(jnp.asarray(classes), num_classes)
+        is_compact = self.storage != "float32"
+        if not (is_compact and np.array_equal(self.labels, hard)):
+            arrays |= storage.encode("label", self.labels, self.storage)
+        arrays |= self._views_arrays()
+        if is_compact:
+            metadata = {**self.metadata, "class_names": self.class_names}
+            arrays["classes"] = storage.smallest(classes)
+            return arrays | {"metadata": storage.pack_text(json.dumps(metadata))}
+        arrays["classes"] = classes
+        arrays["class_names"] = np.array(self.class_names)
+        return arrays | {"metadata": np.array(json.dumps(self.metadata))}
+
+    def _views_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the views' labels, by their names in the file."""
+        if (labels := self.teacher_labels) is None:
+            return {}
+        stored, kinds = self.stored_views or {}, (len(self.class_names), self.has_tags)
+        if np.array_equal(labels, storage.decode_views(stored, *kinds)):
+            return stored
+        top_k = self._config.views.top_k
+        return storage.encode_views(labels, self.storage, top_k, self.has_tags)
+
+    @classmethod
+    def _from_arrays(
+        cls, arrays: dict[str, np.ndarray], metadata: dict[str, Any]
+    ) -> "Coreset":
+        """Returns the coreset that a file's arrays and metadata hold."""
+        metadata = dict(metadata)
+        names = arrays.get("class_names")
+        if names is None:
+            names = metadata.pop("class_names")
+        class_names, classes = tuple(map(str, names)), arrays.get("classes")
+        if classes is not None and classes.dtype.kind == "u":
+            classes = classes.astype(np.int32)
+        num_classes = len(class_names)
+        if "labels" in arrays:
+            labels = storage.decode("label", arrays)
+        else:  # those of the classes
+            hard = centred_targets(jnp.asarray(classes), num_classes)
+            labels = np.asarray(hard)
+        has_tags = metadata.get("has_tags", False)
+        views = storage.decode_views(arrays, num_classes, has_tags)
+        images = storage.decode("image", arrays)
+        stored = {n: arrays[n] for n in storage.OF_VIEWS if n in arrays} or None
+        return cls(images, labels, class_names, metadata, views, classes, stored)
+
+    def read_back(self) -> "Coreset":
+        """Returns the coreset with the values that its file gives back."""
+        arrays = self._arrays()
+        if "class_names" in arrays:
+            return self._from_arrays(arrays, self.metadata)
+        metadata = {**self.metadata, "class_names": self.class_names}
+        return self._from_arrays(arrays, metadata)
 
     @standard_numerics()
     def sounds(
@@ -210,13 +293,15 @@ class Coreset(Artefact):
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
-        save_npz(
-            Path(path),
-            **self._arrays,
-            classes=self.classes.astype(np.int32),
-            class_names=np.array(self.class_names),
-            metadata=np.array(json.dumps(self.metadata)),
-        )
+        save_npz(Path(path), **self._arrays())
+
+
+def format_of(coreset: CoresetConfig, top_k: int) -> int:
+    """Returns the format of a coreset's file, the earliest that can hold it."""
+    packing = Packing.parse(coreset.factor)
+    is_first = packing.mel == 1 and not packing.is_single
+    is_first &= coreset.storage == "float32" and not top_k
+    return _FIRST_FORMAT if is_first else FORMAT
 
 
 def load_coreset(path: str | os.PathLike) -> Coreset:
@@ -232,14 +317,7 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     if path == Path(EXAMPLE) and not path.is_file():
         path = Path(__file__).with_name("example_coreset.npz")
     with opened(path, "coreset", FORMAT) as (arrays, metadata):
-        result = Coreset(
-            arrays["images"],
-            arrays["labels"],
-            tuple(str(name) for name in arrays["class_names"]),
-            metadata,
-            arrays.get("teacher_labels"),
-            arrays.get("classes"),
-        )
+        result = Coreset._from_arrays(arrays, metadata)
         is_well_formed = _is_well_formed(result)
     if not is_well_formed:
         raise UserError(f"{path} is damaged: its arrays do not match its metadata")
@@ -249,14 +327,13 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
 def _is_well_formed(coreset: Coreset) -> bool:
     """Returns whether a coreset's arrays match its metadata."""
     images, labels, size = coreset.images, coreset.labels, coreset.features
-    made_for = coreset.made_for
+    made_for, packing = coreset.made_for, coreset.packing
+    shape = size.n_mels, size.frames
     is_well_formed = bool(
         images.dtype == labels.dtype == np.float32
-        and images.shape == (labels.shape[0], size.n_mels, size.frames, 1)
+        and images.shape == (labels.shape[0], *packing.image_shape(shape), 1)
         and labels.shape[1] == len(coreset.class_names)
-        and isinstance(coreset.factor, int)
-        and coreset.factor >= 1
-        and size.frames % coreset.factor == 0
+        and shape[0] % packing.mel == shape[1] % packing.frames == 0
         and coreset.normalization.mean.shape == (size.n_mels,)
         and np.isfinite(images).all()
         and np.isfinite(labels).all()

@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import CoresetConfig, RandomNetworkConfig
+from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset.arrays import CoresetArrays, check_factor, pack
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -46,14 +47,15 @@ def start(
     It has ``samples_per_class`` images per class, in class order.
 
     Raises:
-      UserError: a class has too few clips, or ``factor`` does not divide the frames.
+      UserError: a class has too few clips, or ``factor`` does not divide a spectrogram.
     """
     if config.init in ("herding", "k_center"):
         return selected(config.init, key, train, class_names, config, embedding)
-    check_factor(train.image_shape[1], config.factor)
+    check_factor(train.image_shape, config.factor)
     if config.init == "noise":
         images = len(class_names) * config.samples_per_class
-        shape = (images, *train.image_shape, 1)
+        packing = Packing.parse(config.factor)
+        shape = (images, *packing.image_shape(train.image_shape), 1)
         return _labelled(jax.random.normal(key, shape, jnp.float32), len(class_names))
     try:
         return selected("random", key, train, class_names, config)
@@ -70,15 +72,16 @@ def selected(
     embedding: Embedding | None = None,
 ) -> CoresetArrays:
     """Selects real clips as a coreset, by a method of ``CHOOSE``."""
-    check_factor(train.image_shape[1], config.factor)
-    per_class = config.samples_per_class * config.factor
+    check_factor(train.image_shape, config.factor)
+    count = Packing.parse(config.factor).count
+    per_class = config.samples_per_class * count
     rows = select(method, key, train, class_names, per_class, embedding)
     images = pack(train.take(rows), config.factor)
     if not tags.are_tags(train.labels):
         return _labelled(images, len(class_names))
     # A clip keeps all of its tags; the clips of one stored image share their mean.
     targets = centred_targets(train.labels[rows], len(class_names), images.dtype)
-    labels = targets.reshape(len(images), config.factor, -1).mean(1)
+    labels = targets.reshape(len(images), count, -1).mean(1)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
 
 

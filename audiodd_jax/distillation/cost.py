@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from audiodd_jax.config import Config, RandomNetworkConfig
+from audiodd_jax.config.packing import Packing
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks import random_conv, winograd
 from audiodd_jax.runtime.devices import Grid
@@ -75,7 +76,7 @@ class Sizes(NamedTuple):
       f: mel bins.
       t: frames.
       c: classes.
-      s: spectrograms of the coreset, ``factor`` per stored one.
+      s: spectrograms of the coreset, unpacked.
       b: clips per batch.
       train: training clips on the device.
       scored: validation and test clips on the device.
@@ -104,7 +105,7 @@ def sizes_of(
     """
     coreset = config.coreset
     on_device = 0 if config.data.storage == "host" else clips
-    s = classes * coreset.samples_per_class * coreset.factor
+    s = classes * coreset.samples_per_class * Packing.parse(coreset.factor).count
     b = min(config.loop.batch_size, clips)
     return Sizes(*shape, classes, s, b, on_device, scored)
 

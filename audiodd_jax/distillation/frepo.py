@@ -53,6 +53,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, FRePoConfig
+from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods, matching_methods
@@ -179,11 +180,11 @@ def loss(
     batch: Clips,
     kernels: ConjugateKernels,
     settings: FRePoConfig,
-    factor: int = 1,
+    factor: Factor = 1,
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 2 to 4: the loss of a batch, and its predictions ``[b, c]``.
 
-    ``network`` is the drawn network; a stored image holds ``factor`` spectrograms.
+    ``network`` is the drawn network; ``factor`` packs spectrograms in images.
     """
     coreset = kernel_methods.stored(params).unpack(factor)
     k_bs, k_ss = kernels(network, batch.images, coreset.images)

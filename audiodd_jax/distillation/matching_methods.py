@@ -20,6 +20,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import MatchingConfig
+from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays, unpack
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features import batches
@@ -92,16 +93,16 @@ def fresh(
 
 
 def make(
-    config: MatchingConfig, factor: int, context: Context, matched: Matched
+    config: MatchingConfig, factor: Factor, context: Context, matched: Matched
 ) -> Method:
-    """Returns a matching method; each stored image holds ``factor`` spectrograms."""
+    """Returns a matching method; ``factor`` packs spectrograms in images."""
     num_classes, model = context.sizes.c, matched.model
     optimizer = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
     tx = optimizer(config.learning_rate, config.momentum)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         first, opt_state = jnp.zeros((), jnp.int32), tx.init(start.images)
-        network = fresh(key, model, start.images)
+        network = fresh(key, model, unpack(start.images, factor))
         return State(first, key, start.images, start.labels, opt_state, network)
 
     def class_loss(
@@ -122,7 +123,7 @@ def make(
         change_key, network_key, train_key = (
             jax.random.fold_in(key, use) for use in (_CHANGE, _NETWORK, _TRAIN)
         )
-        draw = lambda: fresh(network_key, model, state.images)
+        draw = lambda: fresh(network_key, model, unpack(state.images, factor))
         network = matched.network(state.network, state.step, draw)
         real, stored = (
             x.reshape(num_classes, -1, *x.shape[1:])

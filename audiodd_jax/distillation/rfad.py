@@ -33,6 +33,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from audiodd_jax.config import Config, RFADConfig
+from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import aligned, kernel_methods
@@ -50,11 +51,11 @@ def loss(
     batch: Clips,
     kernels: KernelFunction,
     settings: RFADConfig,
-    factor: int = 1,
+    factor: Factor = 1,
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 1 to 4: the loss of a batch, and its predictions ``[b, c]``.
 
-    ``key`` draws the networks; a stored image holds ``factor`` spectrograms.
+    ``key`` draws the networks; ``factor`` packs spectrograms in images.
     """
     coreset = kernel_methods.stored(params).unpack(factor)
     return loss_from(coreset, key, batch, kernels, settings)
@@ -85,7 +86,7 @@ def loss_from(
 
 
 def learn(
-    learner: Learner, kernels: KernelFunction, settings: RFADConfig, factor: int
+    learner: Learner, kernels: KernelFunction, settings: RFADConfig, factor: Factor
 ) -> Method:
     """Step 5, for any kernel: the method as ``init``, ``step`` and ``coreset``."""
 

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Num
 
 from audiodd_jax.config import AugmentConfig
+from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.method import Method
 from audiodd_jax.features import batches
@@ -63,7 +64,9 @@ def make_chunk(
     return chunk
 
 
-def validation_program(scoring: Scoring, factor: int, mesh: Mesh) -> jax.stages.Wrapped:
+def validation_program(
+    scoring: Scoring, factor: Factor, mesh: Mesh
+) -> jax.stages.Wrapped:
     """Returns ``(arrays, data, key, regularizer) -> score`` of a coreset, compiled."""
 
     def score(

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from audiodd_jax.runtime.files import DAMAGE, load_npz
 _MOST_CHANNELS = 64
 # Windows that are predicted at once, and bytes of their waveforms.
 _MOST, _MOST_BYTES = 256, 64 << 20
+# Bytes of a file's metadata.
+_MOST_TEXT = 16 << 20
 
 
 class Prediction(NamedTuple):
@@ -149,7 +152,7 @@ def opened(
         raise UserError(f"there is no {kind} {path}")
     try:
         arrays = load_npz(path)
-        metadata = json.loads(str(arrays.pop("metadata")))
+        metadata = json.loads(_text(arrays.pop("metadata")))
         if metadata["format"] > newest:
             raise UserError(
                 f"{path} has format {metadata['format']}; this version reads {newest}"
@@ -157,6 +160,18 @@ def opened(
         yield arrays, metadata
     except DAMAGE as error:
         raise UserError(f"{path} is not a {kind} of audiodd_jax") from error
+
+
+def _text(stored: np.ndarray) -> str:
+    """Returns a file's metadata, which may be compressed."""
+    if stored.dtype != np.uint8:
+        return str(stored)
+    try:
+        # Damage must not make it larger than memory.
+        text = zlib.decompressobj().decompress(stored.tobytes(), _MOST_TEXT)
+    except zlib.error as error:
+        raise ValueError("the metadata are damaged") from error
+    return text.decode()
 
 
 def statistics(metadata: dict[str, Any]) -> normalization.Normalization:

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from audiodd_jax.active_learning import coverage, monte_carlo, query
 from audiodd_jax.config import AugmentConfig, FeaturesConfig
 from audiodd_jax.config.names import MATCHING
+from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import cost, registry, steps
 from audiodd_jax.distillation.cost import Sizes
@@ -98,10 +99,11 @@ def _stored(sizes: Sizes, count: int) -> Clips:
     return Clips(features, _array(count, dtype=jnp.int32), stats)
 
 
-def _coreset(sizes: Sizes, factor: int = 1) -> CoresetArrays:
-    """Returns the coreset, with ``factor`` spectrograms per stored image."""
-    count = sizes.s // factor
-    images = _array(count, sizes.f, sizes.t, 1)
+def _coreset(sizes: Sizes, factor: Factor = 1) -> CoresetArrays:
+    """Returns the coreset, with images packed by ``factor``."""
+    packing = Packing.parse(factor)
+    count = sizes.s // packing.count
+    images = _array(count, *packing.image_shape(sizes.shape), 1)
     return CoresetArrays(images, _array(count, sizes.c), _array())
 
 

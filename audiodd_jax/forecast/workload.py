@@ -72,6 +72,6 @@ def measure(config: Config, target: Target | None = None) -> Workload:
         shape, classes = cached.features.shape[1:3], len(cached.class_names)
         has_tags = tags.are_tags(cached.labels)
     registry.check_labels(config.method, has_tags)
-    check_factor(shape[1], config.coreset.factor)
+    check_factor(shape, config.coreset.factor)
     sizes = cost.sizes_of(config, shape, classes, train, validation + tested)
     return Workload(config, sizes, validation)

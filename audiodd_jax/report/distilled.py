@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import SELECTION
@@ -21,11 +21,12 @@ from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.report import figures
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.training.scores import Evaluation
+from audiodd_jax.training.teacher import Labelled
 from audiodd_jax.version import __version__
 
 
 def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
-    """Returns a distilled coreset with its metadata, ready to be saved."""
+    """Returns a coreset with its metadata, as its file will give it back."""
     settings = fields.record(config, fields.DISTILLATION)
     # Coresets are shared; local paths are private.
     settings["data"]["data_dir"] = ""
@@ -35,7 +36,7 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
         settings["labels"][name] = Path(path).name or path  # "." has no name
     settings["features"] = dataclasses.asdict(data.features)
     metadata = {
-        "format": coreset_file.FORMAT,
+        "format": coreset_file.format_of(config.coreset, config.views.top_k),
         "audiodd_jax": __version__,
         "dataset": data.title,
         "dataset_version": data.version,
@@ -61,10 +62,11 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     # In class order, as coreset.selection starts.
     classes = np.repeat(np.arange(data.num_classes), config.coreset.samples_per_class)
-    return Coreset(images, labels, data.class_names, metadata, made_for=classes)
+    given = (images, labels, data.class_names, metadata)
+    return Coreset(*given, made_for=classes).read_back()
 
 
-def with_views(coreset: Coreset, labels: Float[np.ndarray, "k c"]) -> Coreset:
+def with_views(coreset: Coreset, labelled: Labelled) -> Coreset:
     """Returns the coreset with a teacher's labels of its views."""
     config = coreset_config(coreset)
     views = {
@@ -74,7 +76,9 @@ def with_views(coreset: Coreset, labels: Float[np.ndarray, "k c"]) -> Coreset:
     }
     teacher = dataclasses.asdict(config.teacher)
     metadata = {**coreset.metadata, "views": views, "teacher": teacher}
-    return dataclasses.replace(coreset, metadata=metadata, teacher_labels=labels)
+    labels = np.asarray(labelled.views.labels)
+    own = {"teacher_labels": labels, "stored_views": labelled.stored}
+    return dataclasses.replace(coreset, metadata=metadata, **own)
 
 
 def result(
@@ -111,9 +115,13 @@ def result(
         "num_samples": size,
         "num_train": data.num_train,
         "fraction_of_train": size / data.num_train,
-        "factor": coreset.factor,
+        "factor": coreset.packing.setting,
         "stored_values": coreset.num_values,
         "bytes": coreset.num_bytes,
+        "image_bytes": coreset.file_bytes.images,
+        "label_bytes": coreset.file_bytes.labels,
+        "file_bytes": coreset.file_bytes.total,
+        "storage": coreset.storage,
         "train_bytes": data.train_bytes,
         "views": config.coreset.views,
         "labels": labels,

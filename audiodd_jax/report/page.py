@@ -186,7 +186,7 @@ def _coresets(groups: Sequence[Group]) -> Table:
     for group in groups:
         result, start = group.first.result, ""
         per_class = str(result["samples_per_class"])
-        if (factor := result.get("factor", 1)) > 1:
+        if (factor := result.get("factor", 1)) != 1:
             per_class += f" x {factor}"
         if result["start"] == "real":
             start = mean_std(group.scores("start_test_accuracy"))
@@ -197,6 +197,7 @@ def _coresets(groups: Sequence[Group]) -> Table:
             "settings": ", ".join(group.settings),
             "share of train": f"{100 * result['fraction_of_train']:.2f} %",
             "bytes": f"{result['bytes']:,}",
+            **_parts(result),
             "raw audio / bytes": f"{result['train_bytes'] / result['bytes']:.3g}",
             f"{metric_of(groups)} (%)": mean_std(group.accuracies),
             "real clips (%)": start,
@@ -208,6 +209,16 @@ def _coresets(groups: Sequence[Group]) -> Table:
         }
         records.append(record)
     return tables.from_records(records).without_empty_columns()
+
+
+def _parts(result: dict[str, Any]) -> dict[str, str]:
+    """Returns the bytes of images, labels and the file; none of earlier versions."""
+    names = {
+        "image_bytes": "of images",
+        "label_bytes": "of labels",
+        "file_bytes": "of the file",
+    }
+    return {title: f"{result[n]:,}" for n, title in names.items() if n in result}
 
 
 def _trainings(groups: Sequence[Group]) -> Table:

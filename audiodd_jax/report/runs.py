@@ -180,7 +180,7 @@ def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
             "scores": [result],
         }
     name = f"{result['method']}, {result['samples_per_class']} per class"
-    if (factor := result.get("factor", 1)) > 1:
+    if (factor := result.get("factor", 1)) != 1:
         name += f", factor {factor}"
     learner = _LEARNERS.get(result["protocol"], result["protocol"])
     row |= {"learns_from": name, "learner": learner}

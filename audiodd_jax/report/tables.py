@@ -41,6 +41,18 @@ def metric_of(results: Iterable[Mapping[str, Any]]) -> str:
     return " or ".join(names) or ACCURACY
 
 
+def bytes_in_words(result: Mapping[str, Any]) -> str:
+    """Describes the bytes of a coreset, of images and labels apart."""
+    of = ""
+    if "file_bytes" in result:  # not of an earlier version
+        of = (
+            f" ({result['image_bytes']:,} of images in {result['storage']}, "
+            f"{result['label_bytes']:,} of labels; the file has "
+            f"{result['file_bytes']:,})"
+        )
+    return f"{result['bytes']:,}{of}, of {result['train_bytes']:,} of raw audio"
+
+
 def means(result: Mapping[str, Any]) -> dict[str, float]:
     """Returns the mean scores of a result on the test split, by field."""
     names = [name for name in result if re.search("test_.*accuracy$|macro_f1$", name)]

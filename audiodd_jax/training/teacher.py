@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from audiodd_jax.config import Config, ModelConfig, TrainingConfig, fields, presets
+from audiodd_jax.coreset import storage
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.coreset.views import Views
@@ -46,13 +47,15 @@ class Labelled(NamedTuple):
     """Views of a coreset, labelled by a teacher.
 
     Attributes:
-      views: images, and labels in float16, as they are stored.
+      views: images, and labels in float16, as a file gives them back.
       record: seconds spent on training the teacher and on labelling, and the
         validation accuracy of the teacher's networks.
+      stored: the arrays that store the labels (see ``coreset.storage``).
     """
 
     views: Views
     record: dict[str, Any]
+    stored: dict[str, np.ndarray]
 
 
 def label(
@@ -83,8 +86,11 @@ def label(
             "labelling_seconds": time.perf_counter() - began,
         }
     labels = multiprocess.arrays_from_process_zero(labels)
+    given = (config.coreset.storage, config.views.top_k, data.has_tags)
+    stored = storage.encode_views(labels, *given)
+    labels = storage.decode_views(stored, data.num_classes, data.has_tags)
     record = multiprocess.from_process_zero(lambda: record)
-    return Labelled(Views(views, labels), record)
+    return Labelled(Views(views, labels), record, stored)
 
 
 def probabilities(

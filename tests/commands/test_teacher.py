@@ -146,6 +146,37 @@ def test_training_reads_the_views_unless_disabled(run, root):
     assert other.result["num_samples"] == 20
 
 
+@pytest.mark.parametrize("factor", [1, "2x2"])
+def test_scores_are_of_what_the_file_gives_back(root, factor):
+    changes = {
+        **TINY,
+        "method": "random",
+        "coreset__samples_per_class": 1,
+        "coreset__factor": factor,
+        "coreset__storage": "int8",
+        "views__top_k": 3,
+    }
+    config = audiodd_jax.for_dataset("tones", **changes)
+    place = root / f"stored-{factor}"
+    made = audiodd_jax.distill(config, place, root / "cache")
+    found = load_coreset(place / "coreset.npz")
+    np.testing.assert_array_equal(found.unpack().images, made.coreset.unpack().images)
+    np.testing.assert_array_equal(found.teacher_labels, made.coreset.teacher_labels)
+    assert found.unpack().images.shape[0] == len(found.labels) * found.factor
+    # At least 7 of the 10 classes of each view share what is left.
+    assert max(len(set(row)) for row in found.teacher_labels.tolist()) <= 4
+    given = fields.with_cache(run_config(made), root / "cache")
+    (row,) = evaluate.compare(found, ("krr",), config=given)
+    assert row.scores.accuracies == tuple(made.result["test_accuracies"])
+    result, size = made.result, (place / "coreset.npz").stat().st_size
+    assert result["bytes"] == result["image_bytes"] + result["label_bytes"]
+    assert result["file_bytes"] == size == found.file_bytes.total
+    assert result["image_bytes"] == 10 * (8 * 8 + 2)
+    card = (place / "README.md").read_text()
+    assert f"{result['image_bytes']:,} of images in int8" in card
+    assert f"The file has {size:,} bytes" in card
+
+
 def run_config(run):
     from audiodd_jax.coreset.dataset import coreset_config
 

@@ -37,6 +37,8 @@ def test_replace_leaves_the_original():
     [
         ("loop.steps", 0, "loop.steps must be at least 1, not 0"),
         ("coreset.samples_per_class", 0, "at least 1"),
+        ("coreset.factor", 0, "coreset.factor must be a number of at least 1, or two"),
+        ("coreset.factor", "2x", "as in 2x2"),
         ("rfad.loss", "hinge", "mse or platt"),
         ("network.readout", "mean", "time_mean"),
         ("rfad.regularizer", 0.0, "positive"),

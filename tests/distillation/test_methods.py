@@ -81,14 +81,24 @@ def test_other_methods_start_from_random_clips():
     assert_same(start, loop.distill(changes("random"), data()).best)
 
 
-@pytest.mark.parametrize("method", ["rfad", "dm", "herding"])
-def test_packed_coresets_use_the_same_storage(method):
-    config = changes(method, loop__steps=4, loop__keep="last", coreset__factor=2)
+@pytest.mark.parametrize(
+    ("method", "factor", "shape", "count"),
+    [
+        ("rfad", 2, (8, 8), 12),
+        ("dm", 2, (8, 8), 12),
+        ("herding", 2, (8, 8), 12),
+        ("rfad", "2x2", (8, 8), 24),
+        ("dm", "2x2:1", (4, 4), 6),
+        ("frepo", "2x1:1", (4, 8), 6),
+    ],
+)
+def test_packed_coresets_use_the_same_storage(method, factor, shape, count):
+    config = changes(method, loop__steps=4, loop__keep="last", coreset__factor=factor)
     found = loop.distill(config, data())
-    assert found.best.images.shape == (6, 8, 8, 1)
+    assert found.best.images.shape == (6, *shape, 1)
     assert found.best.labels.shape == (6, 3)
-    more = found.best.unpack(2)
-    assert more.images.shape == (12, 8, 8, 1)
+    more = found.best.unpack(factor)
+    assert more.images.shape == (count, 8, 8, 1)
     assert np.isfinite(more.images).all()
     if method != "herding":
         assert np.abs(found.best.images - found.start.images).max() > 0

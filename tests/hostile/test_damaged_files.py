@@ -82,7 +82,7 @@ def survive(original, path, read, allowed, copies=COPIES, seed=0):
     return read_right
 
 
-def coreset():
+def coreset(storage="float32"):
     rng = np.random.default_rng(0)
     features = {**vars(FeaturesConfig(n_mels=4, frames=4))}
     metadata = {
@@ -91,15 +91,16 @@ def coreset():
         "features": features,
         "normalization": {"mean": [0.0] * 4, "std": [1.0] * 4},
         "platt_scale": 1.0,
-        "settings": {"coreset": {"factor": 1}},
+        "settings": {"coreset": {"factor": 1, "storage": storage}},
         "split": {"fold": 0},
     }
     images = rng.standard_normal((2, 4, 4, 1)).astype(np.float32)
     return Coreset(images, np.eye(2, dtype=np.float32), ("a", "b"), metadata)
 
 
-def test_coresets(tmp_path):
-    coreset().save(tmp_path / "whole.npz")
+@pytest.mark.parametrize("storage", ["float32", "int8"])
+def test_coresets(tmp_path, storage):
+    coreset(storage).save(tmp_path / "whole.npz")
 
     def use(path):
         found = load_coreset(path)

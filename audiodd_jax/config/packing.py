@@ -1,0 +1,60 @@
+"""Packing: how many shorter spectrograms each image of a coreset holds."""
+
+import re
+from typing import NamedTuple
+
+# The setting ``coreset.factor``, such as 2, "2x2" or "2x2:1".
+Factor = int | str
+
+
+class Packing(NamedTuple):
+    """Spectrograms of ``1/mel`` of the mel bins and ``1/frames`` of the frames.
+
+    An image of full size holds ``mel * frames`` of them, low bins first. If
+    ``is_single``, each is an image of its own, of a smaller size.
+    """
+
+    mel: int = 1
+    frames: int = 1
+    is_single: bool = False
+
+    @classmethod
+    def parse(cls, factor: Factor) -> "Packing":
+        """Parses ``coreset.factor``; raises ValueError if it is none."""
+        match = re.fullmatch(r"(?:(\d+)x)?(\d+)(:1)?", str(factor))
+        if not match or not all(map(int, match.groups("1")[:2])):
+            raise ValueError(f"{factor!r} is no packing factor")
+        mel, frames = map(int, match.groups("1")[:2])
+        return cls(mel, frames, bool(match[3]) and mel * frames > 1)
+
+    @property
+    def setting(self) -> Factor:
+        """The setting in its shortest form, an integer along time alone."""
+        if self.mel == 1 and not self.is_single:
+            return self.frames
+        return f"{self.mel}x{self.frames}" + ":1" * self.is_single
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Spectrograms in an image, along mel bins and along time."""
+        return (1, 1) if self.is_single else (self.mel, self.frames)
+
+    @property
+    def count(self) -> int:
+        """Spectrograms in an image."""
+        return self.grid[0] * self.grid[1]
+
+    def image_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Returns the shape of stored images, for spectrograms ``[f, t]``."""
+        if not self.is_single:
+            return shape
+        return shape[0] // self.mel, shape[1] // self.frames
+
+
+def is_factor(value: Factor) -> bool:
+    """Returns whether a value is a packing factor."""
+    try:
+        Packing.parse(value)
+    except ValueError:
+        return False
+    return True
