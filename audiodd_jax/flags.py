@@ -132,6 +132,12 @@ _DISTILL = (
     _integer(
         "samples_per_class", "coreset samples per class", "coreset.samples_per_class"
     ),
+    _text(
+        "budget",
+        "bytes of the coreset's file, as in 16kB, 64KiB or 1MB: chooses the samples "
+        "per class, packing, precision, views and their labels",
+        "coreset.budget",
+    ),
     _integer("steps", "distillation steps", "loop.steps"),
     _text(
         "labelled",

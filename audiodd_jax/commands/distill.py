@@ -13,6 +13,7 @@ from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.config.packing import Packing
+from audiodd_jax.coreset import budget
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import datasets
@@ -46,15 +47,18 @@ def run(line: CommandLine) -> None:
         with standard_numerics(config.rfad.is_float64):
             work = measure(config, chips)
             rows = estimates.distillation(work, chips) if chips else None
+            if limit := config.coreset.budget:
+                names = ("coreset.samples_per_class", "coreset.factor")
+                names += ("coreset.storage", "coreset.views", "views.top_k")
+                chosen = {name: fields.get(work.config, name) for name in names}
+                table([("budget", f"{limit}: {budget.in_words(chosen)}")])
             table(rows or estimates.local(work))
         return
     title = datasets.title_of(config.data)
     data_name = "-".join(filter(None, (title, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""
-    default = (
-        f"{data_name}{fold}-{config.method}-{config.coreset.samples_per_class}-"
-        f"seed{config.seed}"
-    )
+    size = config.coreset.budget or config.coreset.samples_per_class
+    default = f"{data_name}{fold}-{config.method}-{size}-seed{config.seed}"
     workdir = Path(flags.workdir or Path("runs") / default)
     is_all = flags.fold == "all"
     with resumable(workdir, is_run=True):
@@ -103,13 +107,18 @@ def distill(
     fields.validate(config)
     coreset = None
 
+    def load() -> Dataset:
+        registry.check_dataset(config.method, config.data)
+        given = (config.data, config.features, None, config.evaluation.metric)
+        return labelled_subset.restrict(config, dataset.load(*given))
+
+    if config.coreset.budget:
+        settings = fields.record(config, fields.DISTILLATION)
+        config = fields.replace(config, budget.changes(settings, load()))
+
     def work(run: RunDirectory) -> dict[str, Any]:
         nonlocal coreset
-        registry.check_dataset(config.method, config.data)
-        data = dataset.load(
-            config.data, config.features, None, config.evaluation.metric
-        )
-        data = labelled_subset.restrict(config, data)
+        data = load()
         run.use_data(data.clips_digest)
         initial = None
         if config.coreset.init.endswith(".npz"):

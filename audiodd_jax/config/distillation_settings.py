@@ -5,6 +5,7 @@ import dataclasses
 from audiodd_jax.config.settings import (
     AT_LEAST_ONE,
     BELOW_ONE,
+    BYTES,
     FACTOR,
     INITIAL,
     NOT_NEGATIVE,
@@ -69,6 +70,9 @@ class CoresetConfig:
         teacher labels the spectrogram itself. Needs ``teacher.networks``.
       storage: numbers in the coreset's file: ``float32``, ``float16`` or ``int8``. All
         scores are of the numbers that the file gives back.
+      budget: bytes of the coreset's file, such as ``16kB``; empty: no limit. It chooses
+        ``samples_per_class``, ``factor``, ``storage``, ``views`` and ``views.top_k`` by
+        the rule in ``coreset/budget.py``.
     """
 
     samples_per_class: int = setting(10, AT_LEAST_ONE)
@@ -80,6 +84,7 @@ class CoresetConfig:
     factor: str = setting("1", FACTOR)
     views: int = setting(0, NOT_NEGATIVE)
     storage: str = setting("float32", one_of("float32", "float16", "int8"))
+    budget: str = setting("", BYTES)
 
 
 @dataclasses.dataclass

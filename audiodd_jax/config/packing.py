@@ -1,10 +1,11 @@
-"""Packing: how many shorter spectrograms each image of a coreset holds."""
+"""Packing of shorter spectrograms in the images of a coreset, and numbers of bytes."""
 
 import re
 from typing import NamedTuple
 
 # The setting ``coreset.factor``, such as 2, "2x2" or "2x2:1".
 Factor = int | str
+_UNITS = {"": 1, "k": 1000, "ki": 1024, "m": 10**6, "mi": 2**20}
 
 
 class Packing(NamedTuple):
@@ -58,3 +59,9 @@ def is_factor(value: Factor) -> bool:
     except ValueError:
         return False
     return True
+
+
+def bytes_of(text: str) -> int:
+    """Parses a number of bytes such as ``16kB``, ``64 KiB`` or ``1MB``; 0 if none."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|k|ki|m|mi)b?\s*", text.lower())
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from audiodd_jax.config import extensions
 from audiodd_jax.config.names import ACQUISITIONS
-from audiodd_jax.config.packing import is_factor
+from audiodd_jax.config.packing import bytes_of, is_factor
 
 
 class Constraint(NamedTuple):
@@ -28,6 +28,10 @@ SHARE = Constraint(lambda value: 0 <= value <= 1, "between 0 and 1")
 BELOW_ONE = Constraint(lambda value: 0 <= value < 1, "at least 0 and below 1")
 FACTOR = Constraint(
     is_factor, "a number of at least 1, or two of them as in 2x2 or 2x2:1"
+)
+BYTES = Constraint(
+    lambda value: not value or bytes_of(value) > 0,
+    "a number of bytes such as 16kB, 64KiB or 1MB",
 )
 SEED = Constraint(lambda value: 0 <= value < 2**32, "at least 0 and below 2**32")
 

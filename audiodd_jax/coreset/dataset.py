@@ -1,7 +1,9 @@
 """The dataset of a coreset, with the coreset's preprocessing."""
 
+import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +13,12 @@ from audiodd_jax.config import Config, CoresetConfig, DataConfig, FeaturesConfig
 from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.coreset.file import Coreset, format_of, load_coreset
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset, normalization
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime.files import read_json
+from audiodd_jax.version import __version__
 
 # Settings that locate the data, as far as a coreset's file leaves them out.
 _LOCATION = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
@@ -41,6 +44,54 @@ def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
         return config
     saved = fields.from_dict(read_json(folder / "config.json"))
     return fields.replace(config, {name: fields.get(saved, name) for name in _LOCATION})
+
+
+def metadata_of(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """Returns the metadata of a coreset, made with settings as a run records them."""
+    settings = copy.deepcopy(settings)
+    # Coresets are shared; local paths are private.
+    settings["data"]["data_dir"] = ""
+    settings["coreset"]["init"] = Path(settings["coreset"]["init"]).name
+    for name in ("run", "indices"):
+        path = settings["labels"][name]
+        settings["labels"][name] = Path(path).name or path  # "." has no name
+    settings["features"] = dataclasses.asdict(data.features)
+    config = fields.from_dict(settings)
+    return {
+        "format": format_of(config.coreset, config.views.top_k),
+        "audiodd_jax": __version__,
+        "dataset": data.title,
+        "dataset_version": data.version,
+        "licence": data.licence,
+        "split": {
+            "num_train": data.num_train,
+            "fold": data.fold,
+            "is_partial": data.is_partial,
+            "test_digest": data.test_digest,
+        },
+        "sample_rate": data.features.sample_rate,
+        "features": settings["features"],
+        "normalization": {
+            "mean": data.normalization.mean.tolist(),
+            "std": data.normalization.std.tolist(),
+        },
+        "method": config.method,
+        "settings": settings,
+        "platt_scale": 1.0,
+        "regularizer": config.rfad.regularizer,
+        **({"has_tags": True} if data.has_tags else {"metric": data.metric}),
+    }
+
+
+def with_teacher(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Returns a coreset's metadata with the recipes of its views and their teacher."""
+    settings = metadata["settings"]
+    views = {
+        "count": settings["coreset"]["views"],
+        "seed": settings["seed"],
+        "settings": settings["views"],
+    }
+    return {**metadata, "views": views, "teacher": settings["teacher"]}
 
 
 def load_data(

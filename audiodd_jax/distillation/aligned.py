@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import ViewsConfig
+from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kernel_methods
@@ -98,12 +99,12 @@ def loss(
     networks: Network,
     views: MakeViews,
     loss_from: LossFrom,
-    factor: int = 1,
+    factor: Factor = 1,
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 1 to 3: the loss of a batch, and its predictions ``[b, c]``.
 
-    ``key`` draws views and random networks, and ``networks`` are the teacher's; a
-    stored image holds ``factor`` spectrograms.
+    ``key`` draws views and random networks, and ``networks`` are the teacher's;
+    ``factor`` packs spectrograms in images.
     """
     view_key, network_key = jax.random.split(key)
     coreset = kernel_methods.stored(params).unpack(factor)
@@ -117,7 +118,7 @@ def learn(
     views: MakeViews,
     loss_from: LossFrom,
     teacher: Ensemble,
-    factor: int,
+    factor: Factor,
 ) -> Method:
     """Step 4: the method as ``init``, ``step`` and ``coreset``."""
 

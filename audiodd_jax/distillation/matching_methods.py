@@ -106,7 +106,7 @@ def make(
         return State(first, key, start.images, start.labels, opt_state, network)
 
     def class_loss(
-        images: Float[Array, "k f t 1"],
+        images: Float[Array, "k h w 1"],
         network: Any,
         key: Key[Array, ""],
         label: Int[Array, ""],

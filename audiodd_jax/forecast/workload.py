@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.config import Config, fields
+from audiodd_jax.coreset import budget
 from audiodd_jax.coreset.arrays import check_factor
 from audiodd_jax.data import splits, tags
 from audiodd_jax.distillation import cost, registry
@@ -57,10 +58,14 @@ def measure(config: Config, target: Target | None = None) -> Workload:
     """
     if target:
         compilers.versions(target.chip.kind)
-    if config.labels.is_part:
+    limited = config.coreset.budget
+    if config.labels.is_part or limited:
         data = dataset.load(config.data, config.features)
         data = labelled_subset.restrict(config, data)
-        train, validation = len(data.train.labels), 0
+        if limited:
+            settings = fields.record(config, fields.DISTILLATION)
+            config = fields.replace(config, budget.changes(settings, data))
+        train, validation = len(data.train.labels), len(data.validation.labels)
         tested, shape = len(data.test.labels), data.image_shape
         classes, has_tags = data.num_classes, data.has_tags
     else:

@@ -131,6 +131,7 @@ def distillation(
         metric=metric,
         used_labels=labels_in_words(result),
         how=_method(result),
+        budget=config.coreset.budget,
         coreset=coreset,
         data=data,
         evaluation=config.evaluation,

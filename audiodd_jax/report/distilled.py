@@ -11,9 +11,8 @@ from jaxtyping import Int
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import SELECTION
-from audiodd_jax.coreset import file as coreset_file
 from audiodd_jax.coreset.arrays import CoresetArrays
-from audiodd_jax.coreset.dataset import coreset_config
+from audiodd_jax.coreset.dataset import coreset_config, metadata_of, with_teacher
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.distillation.loop import Distilled
 from audiodd_jax.features import normalization
@@ -22,43 +21,13 @@ from audiodd_jax.report import figures
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.training.scores import Evaluation
 from audiodd_jax.training.teacher import Labelled
-from audiodd_jax.version import __version__
 
 
 def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
     """Returns a coreset with its metadata, as its file will give it back."""
     settings = fields.record(config, fields.DISTILLATION)
-    # Coresets are shared; local paths are private.
-    settings["data"]["data_dir"] = ""
-    settings["coreset"]["init"] = Path(config.coreset.init).name
-    for name in ("run", "indices"):
-        path = settings["labels"][name]
-        settings["labels"][name] = Path(path).name or path  # "." has no name
-    settings["features"] = dataclasses.asdict(data.features)
-    metadata = {
-        "format": coreset_file.format_of(config.coreset, config.views.top_k),
-        "audiodd_jax": __version__,
-        "dataset": data.title,
-        "dataset_version": data.version,
-        "licence": data.licence,
-        "split": {
-            "num_train": data.num_train,
-            "fold": data.fold,
-            "is_partial": data.is_partial,
-            "test_digest": data.test_digest,
-        },
-        "sample_rate": data.features.sample_rate,
-        "features": settings["features"],
-        "normalization": {
-            "mean": data.normalization.mean.tolist(),
-            "std": data.normalization.std.tolist(),
-        },
-        "method": config.method,
-        "settings": settings,
-        "platt_scale": math.exp(float(arrays.log_scale)),
-        "regularizer": config.rfad.regularizer,
-        **({"has_tags": True} if data.has_tags else {"metric": data.metric}),
-    }
+    metadata = metadata_of(settings, data)
+    metadata["platt_scale"] = math.exp(float(arrays.log_scale))
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     # In class order, as coreset.selection starts.
     classes = np.repeat(np.arange(data.num_classes), config.coreset.samples_per_class)
@@ -68,14 +37,7 @@ def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
 
 def with_views(coreset: Coreset, labelled: Labelled) -> Coreset:
     """Returns the coreset with a teacher's labels of its views."""
-    config = coreset_config(coreset)
-    views = {
-        "count": config.coreset.views,
-        "seed": config.seed,
-        "settings": dataclasses.asdict(config.views),
-    }
-    teacher = dataclasses.asdict(config.teacher)
-    metadata = {**coreset.metadata, "views": views, "teacher": teacher}
+    metadata = with_teacher(coreset.metadata)
     labels = np.asarray(labelled.views.labels)
     own = {"teacher_labels": labels, "stored_views": labelled.stored}
     return dataclasses.replace(coreset, metadata=metadata, **own)

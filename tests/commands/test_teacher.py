@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import signal
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 from command_line import TINY_SETTINGS as TINY
 
 import audiodd_jax
-from audiodd_jax.commands import evaluate
+from audiodd_jax.commands import evaluate, main
 from audiodd_jax.config import fields
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError
@@ -175,6 +176,30 @@ def test_scores_are_of_what_the_file_gives_back(root, factor):
     card = (place / "README.md").read_text()
     assert f"{result['image_bytes']:,} of images in int8" in card
     assert f"The file has {size:,} bytes" in card
+
+
+def test_a_budget_holds_for_the_file(root, capsys):
+    """From the command line and from Python, with a dry run first."""
+    flags = ["--dataset=tones", f"--cache_dir={root / 'cache'}", "--budget=6kB"]
+    flags += [f"--config.{k.replace('__', '.')}={v}" for k, v in TINY.items()]
+    flags += ["--preset=transfer"]
+    main.main(["distill", "--method=rfad", *flags, "--dry_run"])
+    words = capsys.readouterr().out
+    assert re.search(r"6kB: \d per class, packed 2x2:1, int8, \d+ views", words)
+    place = root / "budget"
+    main.main(["distill", "--method=random", *flags, f"--workdir={place}"])
+    size = (place / "coreset.npz").stat().st_size
+    assert 5000 < size <= 6000
+    assert "chosen for a file of at most 6kB" in (place / "README.md").read_text()
+    assert load_coreset(place / "coreset.npz").packing.setting == "2x2:1"
+    # The same command finds the run, and too small a budget names the least.
+    main.main(["distill", "--method=random", *flags, f"--workdir={place}"])
+    assert "finished already" in capsys.readouterr().out
+    small = {**TINY, "method": "random", "budget": "1kB"}
+    with pytest.raises(UserError, match="the least budget is"):
+        audiodd_jax.distill(
+            audiodd_jax.for_dataset("tones", **small), root / "small", root / "cache"
+        )
 
 
 def run_config(run):

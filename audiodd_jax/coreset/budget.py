@@ -1,0 +1,209 @@
+"""The budget of a coreset's file: which settings spend a number of bytes best.
+
+The rule was found on validation clips (``BUILD_NOTES.md``):
+
+1. Images are int8. Of more than ten classes, views have their five largest labels.
+2. Spectrograms are stored at half the mel bins and half the frames if networks learn
+   from views of clips of at most two seconds, and whole otherwise; smaller ones follow
+   in ``_SMALLER`` if not even one per class fits.
+3. There are as many per class as fit into two thirds of the bytes that images and
+   labels have, and at least one.
+4. The rest of the bytes is spent on views, of which each spectrogram has equally many.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from audiodd_jax.config.names import METHODS
+from audiodd_jax.config.packing import Factor, Packing, bytes_of
+from audiodd_jax.coreset import storage
+from audiodd_jax.coreset.dataset import metadata_of, with_teacher
+from audiodd_jax.data import tags
+from audiodd_jax.errors import UserError
+from audiodd_jax.features.dataset import Dataset
+
+_log = logging.getLogger(__name__)
+
+# Packings from the largest images to the smallest.
+_SMALLER: tuple[Factor, ...] = (1, "2x2:1", "4x4:1", "8x8:1")
+# Clips of at most so many seconds start with the second.
+_SHORT = 2.0
+_SHARE_OF_IMAGES = 2 / 3
+_TOP_K = 5
+# Views of a spectrogram: at least, before fewer spectrograms are stored, and at most.
+_VIEWS = (5, 400)
+# The metadata's numbers may take so many bytes more than they did in the estimate.
+_SLACK = 64
+
+
+class Problem(NamedTuple):
+    """What a coreset is made of.
+
+    Attributes:
+      shape: ``(f, t)`` of a spectrogram.
+      num_classes: classes or tags.
+      most: spectrograms per class, at most.
+      seconds: length of a clip.
+      has_views: whether a teacher labels views.
+      has_labels: whether labels are stored that do not follow from the classes.
+      metadata: metadata of the file, with the names of the classes.
+    """
+
+    shape: tuple[int, int]
+    num_classes: int
+    most: int
+    seconds: float
+    has_views: bool
+    has_labels: bool
+    metadata: dict[str, Any]
+
+
+class Choice(NamedTuple):
+    """Settings, and the bytes that a file with them has at most."""
+
+    samples_per_class: int
+    factor: Factor
+    views: int
+    top_k: int
+    bytes: int
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The settings by their dotted names."""
+        return {
+            "coreset.samples_per_class": self.samples_per_class,
+            "coreset.factor": self.factor,
+            "coreset.storage": "int8",
+            "coreset.views": self.views,
+            "views.top_k": self.top_k,
+        }
+
+
+def changes(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
+    """Returns the settings that ``coreset.budget`` chooses, by their dotted names.
+
+    ``settings`` are those of the run, as it records them.
+
+    Raises:
+      UserError: as ``choose``.
+    """
+    coreset, has_views = settings["coreset"], settings["teacher"]["networks"] > 0
+    learns = coreset["learn_labels"] or coreset["solve_labels"]
+    is_soft = learns or data.has_tags or settings["method"] not in METHODS
+    metadata = metadata_of(settings, data)
+    metadata["class_names"] = data.class_names
+    problem = Problem(
+        data.image_shape,
+        data.num_classes,
+        int(tags.counts(np.asarray(data.train.labels), data.num_classes).min()),
+        data.features.clip_seconds,
+        has_views,
+        is_soft or coreset["init"].endswith(".npz"),
+        with_teacher(metadata) if has_views else metadata,
+    )
+    found = choose(bytes_of(coreset["budget"]), problem).changes
+    _log.info("%s: %s", coreset["budget"], in_words(found))
+    return found
+
+
+def in_words(chosen: Mapping[str, Any]) -> str:
+    """Describes the settings that a budget chose, by their dotted names."""
+    n, factor = chosen["coreset.samples_per_class"], chosen["coreset.factor"]
+    words = [f"{n} per class", f"packed {factor}", chosen["coreset.storage"]]
+    if views := chosen["coreset.views"]:
+        top_k = chosen["views.top_k"]
+        labels = f"the {top_k} largest labels" if top_k else "all labels"
+        words.append(f"{views} views of each with {labels}")
+    return ", ".join(words)
+
+
+def choose(budget: int, problem: Problem) -> Choice:
+    """Chooses the settings of a coreset whose file has at most ``budget`` bytes.
+
+    Raises:
+      UserError: not even the smallest coreset fits; the least budget is named.
+    """
+    factors = list(_factors(problem))
+    for factor in factors:
+        if (found := _fill(budget, problem, factor)) is not None:
+            return found
+    least = _bytes(problem, 1, factors[-1], _least_views(problem))
+    raise UserError(
+        f"a coreset of {problem.num_classes} classes does not fit into {budget:,} "
+        f"bytes: the least budget is {least:,}"
+    )
+
+
+def _fill(budget: int, problem: Problem, factor: Factor) -> Choice | None:
+    """Chooses numbers of spectrograms and views; None: not one per class fits."""
+    fewest = _least_views(problem)
+    size = functools.partial(_bytes, problem, factor=factor)
+    if size(1, views=fewest) > budget:
+        return None
+    share = _SHARE_OF_IMAGES if problem.has_views else 1.0
+    fixed = size(0, views=0)
+    within = fixed + int(share * (budget - fixed))
+    n = max(1, _most(lambda n: size(n, views=0) <= within, problem.most))
+    while size(n, views=fewest) > budget:
+        n -= 1
+    views = 0
+    if problem.has_views:
+        views = _most(lambda views: size(n, views=views) <= budget, _VIEWS[1])
+    return Choice(n, factor, views, _top_k(problem), size(n, views=views))
+
+
+def _least_views(problem: Problem) -> int:
+    return _VIEWS[0] if problem.has_views else 0
+
+
+def _factors(problem: Problem) -> Iterator[Factor]:
+    """Yields the packings that divide a spectrogram, the preferred one first."""
+    is_small = problem.has_views and problem.seconds <= _SHORT
+    for factor in _SMALLER[is_small:]:
+        mel, frames, _ = Packing.parse(factor)
+        if not (problem.shape[0] % mel or problem.shape[1] % frames):
+            yield factor
+
+
+def _top_k(problem: Problem) -> int:
+    return _TOP_K if problem.has_views and problem.num_classes > 2 * _TOP_K else 0
+
+
+def _most(fits: Callable[[int], bool], most: int) -> int:
+    """Returns the largest number up to ``most`` that fits."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _bytes(problem: Problem, samples_per_class: int, factor: Factor, views: int) -> int:
+    """Returns the size of the file, by the shapes of its arrays."""
+    c = problem.num_classes
+    s, packing = c * samples_per_class, Packing.parse(factor)
+    array = lambda kind, *shape: np.broadcast_to(np.zeros((), kind), shape)
+    arrays = {
+        "images": array(np.int8, s, *packing.image_shape(problem.shape), 1),
+        "image_scale": array(np.float16, s),
+        "classes": array(np.min_scalar_type(c - 1), s),
+        "metadata": array(np.uint8, _metadata_bytes(problem.metadata)),
+    }
+    if problem.has_labels:
+        arrays["labels"] = array(np.int8, s, c)
+        arrays["label_scale"] = array(np.float16, s)
+    if views:
+        k, top_k = views * s * packing.count, _top_k(problem)
+        arrays["teacher_labels"] = array(np.uint8, k, top_k or c)
+        if top_k:
+            arrays["teacher_classes"] = array(np.min_scalar_type(c - 1), k, top_k)
+    return storage.count(arrays).total
+
+
+def _metadata_bytes(metadata: dict[str, Any]) -> int:
+    return storage.pack_text(json.dumps(metadata)).size + _SLACK
