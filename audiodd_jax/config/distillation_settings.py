@@ -97,9 +97,10 @@ class RFADConfig:
       regularizer: lambda, relative to the mean diagonal of the coreset's kernel.
       kernel_precision: precision of kernels, solve and loss: ``float32``, or
         ``float64`` if the device supports it.
-      views: the loss is of this many random views of each spectrogram, drawn anew in
-        each step and labelled by the teacher; 0: of the spectrograms and their own
-        labels. For ``rfad``; the views are those of ``views``.
+      views: the loss is of this many random views of each image, drawn anew in each
+        step and labelled by the teacher; 0: of the spectrograms and their own labels.
+        For ``rfad``; the group ``views`` describes them. Spectrograms packed into an
+        image share its views.
     """
 
     networks: int = setting(8, AT_LEAST_ONE)
@@ -112,6 +113,10 @@ class RFADConfig:
     def is_float64(self) -> bool:
         """Returns whether JAX needs float64, which it lacks by default."""
         return self.kernel_precision == "float64"
+
+    def views_of_each(self, packed: int) -> int:
+        """Returns the views of each of the spectrograms packed into an image."""
+        return max(1, self.views // packed)
 
 
 @dataclasses.dataclass

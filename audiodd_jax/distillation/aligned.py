@@ -6,7 +6,8 @@ random views of the spectrograms, and the probabilities T that a teacher gives t
 batch B of real clips and the coreset's spectrograms x_S,
 
 1. draws m views of every spectrogram, augmented and mixed like those that are stored,
-       V = view(x_S),   m s spectrograms;
+       V = view(x_S),   m s spectrograms
+   (packed spectrograms share the m views of their image, and have at least one each);
 2. labels them by the teacher, at the temperature of the stored labels,
        y_V = T(V) - 1/c;
 3. predicts the batch from them under fresh random networks, with RFAD's kernels,
@@ -31,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import ViewsConfig
+from audiodd_jax.config import RFADConfig, ViewsConfig
 from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -43,9 +44,9 @@ from audiodd_jax.networks.models import Ensemble, Network
 from audiodd_jax.runtime import devices
 from audiodd_jax.runtime.memory import in_chunks
 
-# ``(key, images, networks)`` to labelled views.
+# ``(key, images, networks, count)`` to ``count`` labelled views of every image.
 MakeViews = Callable[
-    [Key[Array, ""], Float[Array, "s f t 1"], Network],
+    [Key[Array, ""], Float[Array, "s f t 1"], Network, int],
     tuple[Float[Array, "k f t 1"], Float[Array, "k c"]],
 ]
 # ``(support set, key, batch)`` to the loss of the batch and its predictions.
@@ -67,8 +68,8 @@ class State(NamedTuple):
         return self.learnt.step
 
 
-def make_views(count: int, config: ViewsConfig, context: Context) -> MakeViews:
-    """Steps 1 and 2: ``count`` views of every spectrogram, and their labels, centred.
+def make_views(config: ViewsConfig, context: Context) -> MakeViews:
+    """Steps 1 and 2: views of every spectrogram, and their labels, centred.
 
     The teacher labels as many views at once as the memory plan says, and its
     activations are recomputed in the backward pass.
@@ -81,7 +82,7 @@ def make_views(count: int, config: ViewsConfig, context: Context) -> MakeViews:
     label = devices.shard_rows(label, context.mesh)
 
     def views(
-        key: Key[Array, ""], images: Array, networks: Network
+        key: Key[Array, ""], images: Array, networks: Network, count: int
     ) -> tuple[Array, Array]:
         draw = lambda key: views_lib.view(key, images, config, context.normalization)
         drawn = jax.vmap(draw)(jax.random.split(key, count))
@@ -97,7 +98,8 @@ def loss(
     key: Key[Array, ""],
     batch: Clips,
     networks: Network,
-    views: MakeViews,
+    make_views: MakeViews,
+    settings: RFADConfig,
     loss_from: LossFrom,
     factor: Factor = 1,
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
@@ -108,14 +110,16 @@ def loss(
     """
     view_key, network_key = jax.random.split(key)
     coreset = kernel_methods.stored(params).unpack(factor)
-    images, labels = views(view_key, coreset.images, networks)
+    count = settings.views_of_each(len(coreset.images) // len(params.images))
+    images, labels = make_views(view_key, coreset.images, networks, count)
     support = coreset._replace(images=images, labels=labels)
     return loss_from(support, network_key, batch)
 
 
 def learn(
     learner: Learner,
-    views: MakeViews,
+    make_views: MakeViews,
+    settings: RFADConfig,
     loss_from: LossFrom,
     teacher: Ensemble,
     factor: Factor,
@@ -132,7 +136,8 @@ def learn(
         key = jax.random.fold_in(learnt.key, learnt.step)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:
-            return loss(params, key, batch, networks, views, loss_from, factor)
+            given = (make_views, settings, loss_from, factor)
+            return loss(params, key, batch, networks, *given)
 
         learnt, metrics = learner.update(learnt, batch_loss, batch.labels)
         return State(learnt, networks), metrics

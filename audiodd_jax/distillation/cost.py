@@ -133,7 +133,8 @@ def problem_of(config: Config, sizes: Sizes) -> Problem:
     """
     network, networks = config.network, config.rfad.networks
     if config.is_aligned:
-        sizes = sizes._replace(s=sizes.s * config.rfad.views)
+        packed = Packing.parse(config.coreset.factor).count
+        sizes = sizes._replace(s=sizes.s * config.rfad.views_of_each(packed))
     scoring = config.evaluation
     if config.method == "frepo":
         trained, networks = config.frepo, 1

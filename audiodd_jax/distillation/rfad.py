@@ -116,7 +116,8 @@ def make(config: Config, context: Context) -> Method:
     learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
     factor = config.coreset.factor
     if config.is_aligned:
-        views = aligned.make_views(config.rfad.views, config.views, context)
+        views = aligned.make_views(config.views, context)
         of_views = functools.partial(loss_from, kernels=kernels, settings=config.rfad)
-        return aligned.learn(learner, views, of_views, context.teacher, factor)
+        given = (config.rfad, of_views, context.teacher, factor)
+        return aligned.learn(learner, views, *given)
     return learn(learner, kernels, config.rfad, factor)

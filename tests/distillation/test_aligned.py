@@ -49,12 +49,13 @@ def value_of(config, views, teacher, count=2, plan=Plan(), factor=1):  # noqa: B
     """The loss as a function of the parameters, and the batch's predictions."""
     batch = problem(dtype=teacher.networks.variables.params.dtype)[1]
     context = CONTEXT._replace(teacher=teacher, plan=plan)
-    make = aligned.make_views(count, views, context)
+    make = aligned.make_views(views, context)
     loss_from = functools.partial(
         rfad.loss_from, kernels=kernels_of(config, plan), settings=config.rfad
     )
-    given = (jax.random.key(1), batch, teacher.networks, make, loss_from, factor)
-    return lambda params: aligned.loss(params, *given)
+    settings = dataclasses.replace(config.rfad, views=count * factor)
+    given = (jax.random.key(1), batch, teacher.networks, make, settings, loss_from)
+    return lambda params: aligned.loss(params, *given, factor)
 
 
 @pytest.mark.parametrize("loss", ["mse", "platt"])
@@ -87,15 +88,31 @@ def test_unchanged_views_with_the_coreset_s_labels_are_rfad():
 
 def test_views_are_drawn_anew_and_labelled():
     teacher, images = linear_teacher(), problem()[0].images
-    views = aligned.make_views(3, ViewsConfig(), CONTEXT._replace(teacher=teacher))
-    drawn, labels = views(jax.random.key(0), images, teacher.networks)
+    make = aligned.make_views(ViewsConfig(), CONTEXT._replace(teacher=teacher))
+    views = lambda seed: make(jax.random.key(seed), images, teacher.networks, 3)
+    drawn, labels = views(0)
     assert drawn.shape == (18, 8, 12, 1)
     parts = drawn.reshape(3, 6, 8, 12)
     assert (jnp.abs(parts[0] - parts[1]).max((1, 2)) > 0).all()
     expected = teacher.predict(teacher.networks, drawn) - 1 / 3
     np.testing.assert_allclose(labels, expected, atol=1e-6)
-    other, _ = views(jax.random.key(1), images, teacher.networks)
+    other, _ = views(1)
     assert (jnp.abs(other - drawn).max((1, 2, 3)) > 0).all()
+
+
+def test_packed_spectrograms_share_the_views_of_their_image():
+    (start, batch), teacher, found = problem(), linear_teacher(), []
+
+    def make(key, images, networks, count):
+        found.append((len(images), count))
+        return images, jnp.zeros((len(images), 3))
+
+    for views, factor in ((4, 1), (4, 2), (1, 2)):
+        settings = small(rfad__views=views).rfad
+        loss_from = lambda support, *_: (support.images.sum(), support.labels)
+        given = (jax.random.key(1), batch, teacher.networks, make, settings, loss_from)
+        aligned.loss(Params(*start), *given, factor)
+    assert found == [(6, 4), (12, 2), (12, 1)]
 
 
 def run(path, config, prepared, teacher):
