@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from audiodd_jax.commands.evaluate import evaluate as evaluate
     from audiodd_jax.commands.export import export as export
     from audiodd_jax.commands.prepare import prepare as prepare
+    from audiodd_jax.commands.score import score as score
     from audiodd_jax.commands.train import train as train
     from audiodd_jax.config import Config as Config
     from audiodd_jax.coreset.file import Coreset as Coreset
@@ -53,6 +54,7 @@ _EXPORTS = {
     "load_coreset": "coreset.file",
     "load_networks": "training.networks_file",
     "prepare": "commands.prepare",
+    "score": "commands.score",
     "train": "commands.train",
 }
 

@@ -15,6 +15,10 @@ class InUseError(UserError):
     """Another process is writing the same folder."""
 
 
+class NotFiniteError(UserError):
+    """A loss or its gradient is not a finite number."""
+
+
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 

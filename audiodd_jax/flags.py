@@ -197,6 +197,19 @@ _EVALUATE = (
     _integer("steps", "training steps", "training.steps"),
     *_DRY_RUN,
 )
+_SCORE = (
+    *_DATA,
+    _text("model", f"comma-separated: {_MODELS}", default="convnet"),
+    _text(
+        "out",
+        "folder for trainings, table and picture (default: score in the run "
+        "directory, or runs/DATASET-score)",
+    ),
+    _integer("num_seeds", "number of networks of each arm", *_NUM_SEEDS),
+    _integer("steps", "training steps", "training.steps"),
+    _switch("dry_run", "print the number of trainings, then exit"),
+    _DEVICES,
+)
 _ACTIVE = (
     *_DATA,
     _PRESET,
@@ -320,6 +333,12 @@ COMMANDS = {
     "evaluate": Command(
         "Scores a coreset on the test split of its dataset, with optional baselines.",
         _EVALUATE,
+    ),
+    "score": Command(
+        "Compares networks on a coreset and on real clips, with the same kind of "
+        "labels.",
+        _SCORE,
+        argument="CORESET_OR_RUN",
     ),
     "predict": Command(
         "Predicts the classes of new sounds with trained networks or a coreset.",

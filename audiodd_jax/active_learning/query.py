@@ -121,20 +121,32 @@ def make_choose(
 
     It returns the rows of ``count`` training clips to label next; ``networks`` are
     stacked, and the first is used. The clips are put on the devices, or embedded, once.
+    A sixth argument restricts the choice to some rows, its ``pool``.
 
     Args:
       between: called after each chunk; may raise.
       key: key of the embedding.
     """
     name, clips = config.acquisition, data.train
+    everything = np.arange(len(clips.labels))
     if name in COVERING:
         embedding = functools.cache(
             lambda: selection.embed(key, clips, coverage.EMBEDDING)
         )
-        return lambda _, labelled, count, passes_key, key: coverage.choose(
-            name,
-            coverage.Query(embedding(), labelled, count, data.num_classes, key),
-        )
+
+        def cover(
+            _: Any,
+            labelled: Int[np.ndarray, " l"],
+            count: int,
+            __: Any,
+            key: Key[Array, ""],
+            pool: Int[np.ndarray, " p"] = everything,
+        ) -> Int[np.ndarray, " count"]:
+            known = np.flatnonzero(np.isin(pool, labelled))
+            given = (embedding()[pool], known, count, data.num_classes, key)
+            return pool[coverage.choose(name, coverage.Query(*given))]
+
+        return cover
     function = clip_function(config, model, data.has_tags)
     values_of = monte_carlo.over_pool(function, clips, config.chunk, between=between)
 
@@ -144,15 +156,17 @@ def make_choose(
         count: int,
         passes_key: Key[Array, ""],
         key: Key[Array, ""],
+        pool: Int[np.ndarray, " p"] = everything,
     ) -> Int[np.ndarray, " count"]:
         network = jax.tree.map(lambda x: x[0], networks)
-        free = np.setdiff1d(np.arange(len(clips.labels)), labelled)
+        free = np.setdiff1d(pool, labelled)
         values = lambda rows: values_of(network, rows, passes_key)
         query = (count, jnp.asarray(free, jnp.int32), key)
         if name == "random":
             chosen = acquisition.top(jnp.zeros(free.size), *query)
         elif name == "k_center":
-            centres, features = values(labelled)[0], values(free)[0]
+            features = values(free)[0]
+            centres = values(labelled)[0] if labelled.size else features[:0]
             chosen = acquisition.k_center(features, centres, *query)
         elif name == "badge":
             chosen = acquisition.badge(*values(free), *query)
@@ -161,3 +175,25 @@ def make_choose(
         return free[np.asarray(chosen)]
 
     return choose
+
+
+def choose_by_class(
+    choose: Callable[..., Int[np.ndarray, " count"]],
+    networks: Network | None,
+    data: Dataset,
+    per_class: int,
+    key: Key[Array, ""],
+) -> Int[np.ndarray, " s"]:
+    """Chooses ``per_class`` clips of each class, by what ``make_choose`` makes.
+
+    The labels are known here, and serve to restrict each choice to the clips of a
+    class. Returns the rows in class order.
+    """
+    passes_key, key = jax.random.split(key)
+    nothing = np.zeros(0, int)
+
+    def of_class(_: Any, free: np.ndarray, count: int) -> Int[np.ndarray, " count"]:
+        pool = np.flatnonzero(free)
+        return choose(networks, nothing, count, passes_key, key, pool)
+
+    return selection.by_class(of_class, data.train.labels, data.class_names, per_class)

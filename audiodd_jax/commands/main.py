@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         return
     line = command_line.parse(name, rest)
     coreset = "coreset" in line.flags and line.flags.coreset is not None
-    reads_coreset = coreset or name in ("evaluate", "export")
+    reads_coreset = coreset or name in ("evaluate", "export", "score")
     if COMMANDS[name].has_settings and not reads_coreset:
         line.configure_defaults()  # refuses bad settings before JAX is imported
     # Imported only now, since commands import JAX.

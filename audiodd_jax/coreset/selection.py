@@ -7,6 +7,7 @@ References:
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import CoresetConfig, RandomNetworkConfig
-from audiodd_jax.config.packing import Packing
+from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays, check_factor, pack
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -73,14 +74,24 @@ def selected(
 ) -> CoresetArrays:
     """Selects real clips as a coreset, by a method of ``CHOOSE``."""
     check_factor(train.image_shape, config.factor)
-    count = Packing.parse(config.factor).count
-    per_class = config.samples_per_class * count
+    per_class = config.samples_per_class * Packing.parse(config.factor).count
     rows = select(method, key, train, class_names, per_class, embedding)
-    images = pack(train.take(rows), config.factor)
+    return stored(train, rows, len(class_names), config.factor)
+
+
+def stored(
+    train: Clips, rows: Int[np.ndarray, " k"], num_classes: int, factor: Factor
+) -> CoresetArrays:
+    """Stores clips as a coreset, packed as ``factor`` says.
+
+    There are as many clips of each class, in class order.
+    """
+    images = pack(train.take(rows), factor)
     if not tags.are_tags(train.labels):
-        return _labelled(images, len(class_names))
+        return _labelled(images, num_classes)
     # A clip keeps all of its tags; the clips of one stored image share their mean.
-    targets = centred_targets(train.labels[rows], len(class_names), images.dtype)
+    targets = centred_targets(train.labels[rows], num_classes, images.dtype)
+    count = Packing.parse(factor).count
     labels = targets.reshape(len(images), count, -1).mean(1)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
 
@@ -148,10 +159,25 @@ def class_by_class(
     class_names: tuple[str, ...],
     per_class: int,
 ) -> Int[np.ndarray, " s"]:
+    """Chooses ``per_class`` clips of each class, as ``by_class`` does.
+
+    ``given`` is what the method chooses by: a random order, or features.
+    """
+    choose = functools.partial(CHOOSE[method], given)
+    return by_class(choose, labels, class_names, per_class)
+
+
+def by_class(
+    choose: Callable[..., Int[Array | np.ndarray, " count"]],
+    labels: Int[Array, "b *c"],
+    class_names: tuple[str, ...],
+    per_class: int,
+) -> Int[np.ndarray, " s"]:
     """Chooses clips for each class; returns them in class order, without repetitions.
 
     A clip with several tags can be chosen for any one of them, so rare tags choose
-    first. ``given`` is what the method chooses by: a random order, or features.
+    first. ``choose`` takes masks of a class's clips and of its free clips, and their
+    number.
     """
     counts = check_counts(labels, class_names, per_class)
     labels = np.asarray(labels)
@@ -167,7 +193,7 @@ def class_by_class(
                 f"{class_names[label]!r} are left after rarer tags have chosen "
                 "theirs; lower it"
             )
-        rows[label] = np.asarray(CHOOSE[method](given, members, free, per_class))
+        rows[label] = np.asarray(choose(members, free, per_class))
         is_free[rows[label]] = False
     return np.concatenate([rows[label] for label in range(counts.size)])
 

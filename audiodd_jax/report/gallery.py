@@ -182,9 +182,9 @@ def _cards(
     limits = tuple(np.percentile(np.concatenate(shown), [1, 99.8]).tolist())
 
     def side(heard: Sounds, row: int, title: str, caption: str) -> Side:
-        image = _data_url(picture(heard.log_mel[row], limits), "image/png")
+        image = data_url(picture(heard.log_mel[row], limits), "image/png")
         content = sound(heard.waveforms[row], coreset.features.sample_rate)
-        return Side(title, caption, image, _data_url(*content))
+        return Side(title, caption, image, data_url(*content))
 
     cards = []
     for i, label in enumerate(labels):
@@ -199,7 +199,7 @@ def _cards(
     return cards
 
 
-def _data_url(content: bytes, media_type: str) -> str:
+def data_url(content: bytes, media_type: str) -> str:
     """Returns content as a data URL (RFC 2397)."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 

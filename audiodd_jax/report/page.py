@@ -16,6 +16,7 @@ from audiodd_jax.report import (
     figures,
     gallery,
     learning_curves,
+    score_table,
     tables,
 )
 from audiodd_jax.report.gallery import Gallery, Options
@@ -30,6 +31,7 @@ from audiodd_jax.report.groups import (
 )
 from audiodd_jax.report.learning_curves import Point
 from audiodd_jax.report.runs import Run
+from audiodd_jax.report.score_table import Scored
 from audiodd_jax.report.tables import Table, mean_std
 from audiodd_jax.runtime import progress
 from audiodd_jax.runtime.files import read_json, write_atomically
@@ -56,7 +58,9 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Gallery]:
         for kind in ("distill", "train", "active")
     }
     distilled, titled = of_kind["distill"], _tables(of_kind, runs)
-    for title, table in titled.items():
+    scores = _scores(distilled)
+    written = titled | {title: score_table.table(s) for title, (s, _) in scores.items()}
+    for title, table in written.items():
         tables.write(table, out / "tables" / tables.stem(title))
     (out / "figures").mkdir(parents=True, exist_ok=True)
     with progress.waiting("drawing curves"):
@@ -78,6 +82,7 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Gallery]:
         groups,
         galleries,
         titled,
+        scores,
         title=f"Coresets of {names}" if distilled else f"Runs on {names}",
         made=made + f", {unfinished} unfinished" * (unfinished > 0),
         summary=sentences,
@@ -91,11 +96,13 @@ def render(
     groups: Sequence[Group],
     galleries: Sequence[Gallery],
     titled_tables: Mapping[str, Table],
+    scores: Mapping[str, tuple[Scored, str]],
     **texts: Any,
 ) -> str:
     """Renders the page as HTML with all text escaped; empty parts are left out.
 
-    ``texts``: the ``title``, what it was ``made`` with, ``summary``, ``origin``.
+    ``scores`` come with their pictures as data URLs. ``texts``: the ``title``, what it
+    was ``made`` with, ``summary``, ``origin``.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("audiodd_jax.report"),
@@ -104,6 +111,8 @@ def render(
     )
     environment.filters["mean_std"] = mean_std
     environment.filters["percent"] = _percent
+    environment.filters["score_table"] = score_table.table
+    environment.filters["score_sentences"] = score_table.summary
     by_dataset, by_class = by(groups, _DATASET), class_tables(groups)
     # The classes that the page can be filtered by.
     names = [name for same in by_class for name in same[0].classes.class_names]
@@ -117,9 +126,23 @@ def render(
         matrices=matrices(groups),
         galleries=galleries,
         tables=titled_tables,
+        scores=scores,
         class_names=list(dict.fromkeys(names)),
         **texts,
     )
+
+
+def _scores(distilled: Sequence[Group]) -> dict[str, tuple[Scored, str]]:
+    """Returns the scores in the run directories of coresets, with their pictures."""
+    found = {}
+    for group in distilled:
+        for run in group.runs:
+            folder = run.path / "score"
+            if scored := score_table.read(folder):
+                title = f"Score of run {group.number}, {scored.title}, seed {run.seed}"
+                picture = (folder / "score.png").read_bytes()
+                found[title] = scored, gallery.data_url(picture, "image/png")
+    return found
 
 
 def _percent(share: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Array
 from tqdm import tqdm
 
-from audiodd_jax.errors import UserError
+from audiodd_jax.errors import NotFiniteError
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.run_directory import RunDirectory
@@ -112,7 +112,7 @@ def train_loop(
     Without ``run``, nothing is recorded or saved on disk.
 
     Raises:
-      UserError: the loss is not finite.
+      NotFiniteError: the loss is not finite.
       Interrupted: SIGTERM or SIGINT arrived; the state is saved.
     """
 
@@ -142,7 +142,7 @@ def train_loop(
                 state, metrics = advance(state, step - before)
                 row = {"step": step, **{k: float(v) for k, v in metrics.items()}}
                 if not all(map(math.isfinite, row.values())):
-                    raise UserError(
+                    raise NotFiniteError(
                         "the loss or its gradient is not a finite number at step "
                         f"{step}{log.last_good()}; {task.advice}"
                     )

@@ -76,16 +76,8 @@ class Evaluation(NamedTuple):
 
     @property
     def interval(self) -> float:
-        """Half width of the 95 % confidence interval of the mean, by Student's t.
-
-        NaN for fewer than three seeds: that of two is 13 times as wide as their error.
-        """
-        count = len(self.values)
-        if count < 3:
-            return math.nan
-        # scipy.stats has this quantile too, but takes half a second to import.
-        quantile = scipy.special.stdtrit(count - 1, 0.975)
-        return float(quantile * self.std / math.sqrt(count))
+        """Half width of the 95 % confidence interval of the mean, or NaN."""
+        return half_width(self.values)
 
     @property
     def per_class(self) -> Float[np.ndarray, " c"]:
@@ -150,6 +142,19 @@ class Evaluation(NamedTuple):
             "per_class_accuracy": per_class,
             "confusions": self.confusions.tolist(),
         }
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half width of the 95 % confidence interval of a mean, by Student's t.
+
+    NaN for fewer than three values: that of two is 13 times as wide as their error.
+    """
+    count = len(values)
+    if count < 3:
+        return math.nan
+    # scipy.stats has this quantile too, but takes half a second to import.
+    quantile = scipy.special.stdtrit(count - 1, 0.975)
+    return float(quantile * statistics.stdev(values) / math.sqrt(count))
 
 
 def _without_nan(values: list[float]) -> list[float | None]:

@@ -28,10 +28,16 @@ _NO_AUGMENTATION = {
 
 
 class Source(NamedTuple):
-    """A training set, and what identifies it in ``config.json``."""
+    """A training set.
+
+    Attributes:
+      record: what identifies it in ``config.json``.
+      is_augmented: True if the clips are augmented already, as views are.
+    """
 
     clips: CoresetArrays | Views | Clips
     record: dict[str, Any]
+    is_augmented: bool = False
 
     def support(self, num_classes: int) -> CoresetArrays:
         """Returns the training set as the support set of kernel regression."""
@@ -52,7 +58,7 @@ def network_source(coreset: Coreset, training: TrainingConfig) -> Source:
 
 def views_source(views: Views, name: str) -> Source:
     """Returns views and their teacher's labels as a training set."""
-    return Source(views, {"name": name, "digest": _digest(*views)})
+    return Source(views, {"name": name, "digest": _digest(*views)}, is_augmented=True)
 
 
 def coreset_source(
@@ -108,20 +114,29 @@ def fit_source(
       run: where to record the training; None: memory only.
       module: the module to train; None: the one that ``model`` describes.
     """
+    training = settings_of(source, training)
+    compiled = programs.make(model, training, data, module=module)
+    return fit.fit(compiled, set_of(source, training, data), seed, run)
+
+
+def settings_of(source: Source, training: TrainingConfig) -> TrainingConfig:
+    """Returns the settings of a training: what is augmented already stays as it is."""
+    if not source.is_augmented:
+        return training
+    augment = dataclasses.replace(training.augment, **_NO_AUGMENTATION)
+    return dataclasses.replace(training, augment=augment)
+
+
+def set_of(source: Source, training: TrainingConfig, data: Dataset) -> TrainingSet:
+    """Returns the clips of a training set, with their targets."""
     clips = source.clips
     if isinstance(clips, Clips):
         rows = batches.oversampled(clips.labels) if data.is_balanced else None
-        training_set = fit.real_set(clips, data.num_classes, training, rows)
+        return fit.real_set(clips, data.num_classes, training, rows)
+    images, labels = map(jnp.asarray, clips[:2])
+    if isinstance(clips, Views):
+        targets = labels.astype(jnp.float32)
     else:
-        images, labels = map(jnp.asarray, clips[:2])
-        if isinstance(clips, Views):
-            targets = labels.astype(jnp.float32)
-            # Views are augmented already.
-            augment = dataclasses.replace(training.augment, **_NO_AUGMENTATION)
-            training = dataclasses.replace(training, augment=augment)
-        else:
-            targets = losses.soft_targets(labels, training, data.has_tags)
-        classes = labels.argmax(1).astype(jnp.int32)
-        training_set = TrainingSet(Clips(images, classes), targets)
-    compiled = programs.make(model, training, data, module=module)
-    return fit.fit(compiled, training_set, seed, run)
+        targets = losses.soft_targets(labels, training, data.has_tags)
+    classes = labels.argmax(1).astype(jnp.int32)
+    return TrainingSet(Clips(images, classes), targets)

@@ -67,7 +67,7 @@ def group(number, **changes):
 
 def rendered(groups=(), galleries=(), tables=None, origin=()):
     texts = {"title": "Coresets of <tones>", "made": "today", "summary": []}
-    return page.render(groups, galleries, tables or {}, **texts, origin=origin)
+    return page.render(groups, galleries, tables or {}, {}, **texts, origin=origin)
 
 
 @pytest.fixture(scope="module")

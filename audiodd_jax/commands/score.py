@@ -1,0 +1,346 @@
+"""``audiodd score``: what a coreset's images and labels are worth to networks.
+
+Networks learn from the coreset, and from real clips that are stored in the same way:
+random clips, herded clips, and clips chosen by the acquisition function that is best in
+validation. All have labels of the same kind, the same bytes, augmentation and steps,
+and the same learning rates to choose from. Each arm's rate, like every other choice, is
+decided by validation clips; test clips are scored once, after the last step.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from audiodd_jax.active_learning import rivals
+from audiodd_jax.command_line import CommandLine, names, table
+from audiodd_jax.commands.common import resumable, start
+from audiodd_jax.config import Config, fields, presets
+from audiodd_jax.config.names import file_stem
+from audiodd_jax.coreset import selection, subsets
+from audiodd_jax.coreset.dataset import coreset_config, load_data
+from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.coreset.subsets import Subset
+from audiodd_jax.coreset.views import Views
+from audiodd_jax.data import datasets
+from audiodd_jax.errors import UserError
+from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.labels import centred_targets, hard_tags
+from audiodd_jax.flags import for_model
+from audiodd_jax.networks import models
+from audiodd_jax.report import score_table
+from audiodd_jax.report.score_table import Arm, Scored
+from audiodd_jax.runtime import progress
+from audiodd_jax.runtime.environment import standard_numerics
+from audiodd_jax.runtime.files import read_json
+from audiodd_jax.training import rate_search, teacher
+from audiodd_jax.training import scores as scores_lib
+from audiodd_jax.training import source as source_lib
+from audiodd_jax.training.rate_search import RateSearch
+from audiodd_jax.training.source import Source
+
+# Networks of the teacher that labels single spectrograms, if the coreset has none.
+_TEACHERS = 2
+# Coresets and real clips that are stored like them.
+_SETS = ("coreset", "random", "herding", "acquisition")
+# Sets that differ between seeds.
+_DRAWN = ("random", "acquisition")
+
+
+def run(line: CommandLine) -> None:
+    """Scores as the command line says, and prints the table."""
+    flags, (path,) = line.flags, map(Path, line.arguments)
+    coreset, folder = _opened(path)
+    config = line.configure(coreset_config(coreset, folder))
+    recipe = {name: fields.get(config, name) for name in line.changed(*_RECIPE)}
+    settings = {
+        name: presets.for_model(config, name, **recipe) for name in names(flags.model)
+    }
+    default = Path("runs") / f"{datasets.title_of(config.data)}-score"
+    out = Path(flags.out or (folder / "score" if folder else default))
+    if flags.dry_run:
+        _plan(coreset, settings)
+        return
+    start(flags, config.data)
+    with resumable(out):
+        scored = _score(coreset, settings, out)
+    print(score_table.text(scored), "", sep="\n")
+    table([("table and picture", str(out))])
+
+
+# Groups of settings that change the recipe of every network.
+_RECIPE = ("model", "training")
+
+
+def _opened(path: Path) -> tuple[Coreset, Path | None]:
+    """Returns a coreset, and its run directory if ``path`` is one."""
+    if not path.is_dir():
+        return load_coreset(path), None
+    file = path / "result.json"
+    folds = read_json(file).get("folds") if file.exists() else None
+    if folds:
+        first = path / f"fold{folds[0]['fold']}"
+        raise UserError(f"{path} has a coreset per fold: score one of them, {first}")
+    return load_coreset(path / "coreset.npz"), path
+
+
+@standard_numerics()
+def score(
+    coreset: Coreset | str | Path,
+    out: str | Path,
+    networks: Sequence[str] = ("convnet",),
+    cache_dir: Path | None = None,
+    **changes: Any,
+) -> Scored:
+    """Compares networks trained on a coreset with networks trained on real clips.
+
+    The same call resumes an interrupted one. Finished trainings are not repeated.
+
+    Args:
+      coreset: a coreset, or the path of its file or run directory.
+      out: folder of the trainings, the table and the picture.
+      networks: ``convnet``, ``resnet18``, ``linear``, or ``package.module:factory``.
+      cache_dir: folder for downloads and features.
+      **changes: settings (``training__steps=100``) and plain flags of ``audiodd train``
+        (``steps=100``), as in ``for_model``.
+
+    Raises:
+      UserError: the dataset cannot be used, has other classes or no validation clips,
+        or a name is unknown.
+      Interrupted: on SIGTERM or SIGINT; the state is saved.
+    """
+    folder = None
+    if not isinstance(coreset, Coreset):
+        coreset, folder = _opened(Path(coreset))
+    config = fields.with_cache(coreset_config(coreset, folder), cache_dir)
+    settings = {name: for_model(config, name, **changes) for name in networks}
+    return _score(coreset, settings, Path(out))
+
+
+def _score(coreset: Coreset, settings: Mapping[str, Config], out: Path) -> Scored:
+    """Scores by the settings of each network; writes the table and the picture."""
+    if not settings:
+        raise UserError("--model names at least one network")
+    arms: list[Arm] = []
+    for name, config in settings.items():
+        config = dataclasses.replace(config, features=coreset.features)
+        fields.validate(config)
+        given = (config.data, config.features, True, config.evaluation.metric)
+        data = load_data(coreset, *given)
+        if not len(data.validation.labels):
+            raise UserError(
+                "score chooses learning rates on validation clips, and there are none: "
+                "raise --config.data.validation_fraction"
+            )
+        arms += Arena(config, coreset, data, out / file_stem(name), {}).arms()
+    size = f"{len(coreset.labels)} spectrograms"
+    title = f"{data.title}, {coreset.metadata['method']}, {size}"
+    notes = _kinds(coreset)[1]
+    scored = Scored(title, data.metric, data.licence, tuple(arms), tuple(notes))
+    with progress.waiting("drawing"):
+        score_table.write(scored, coreset.class_names, out)
+    return scored
+
+
+def _kinds(coreset: Coreset) -> tuple[list[str], list[str]]:
+    """Returns the kinds of labels that are compared, and notes about them."""
+    single = "Single soft labels are by a teacher that was trained on all clips"
+    if _is_learnt(coreset):
+        single += ", except the coreset's, which are its own learnt labels"
+    if _views_of(coreset):
+        return ["hard", "soft", "views"], [f"{single}."]
+    without = "The coreset has no stored views, so no row has them."
+    return ["hard", "soft"], [f"{single}.", without]
+
+
+def _views_of(coreset: Coreset) -> int:
+    """Returns the number of stored views of each spectrogram."""
+    if coreset.teacher_labels is None:
+        return 0
+    return coreset.metadata["views"]["count"]
+
+
+def _is_learnt(coreset: Coreset) -> bool:
+    """Returns whether labels say more than a class or tags."""
+    labels = jnp.asarray(coreset.labels)
+    hard = hard_tags(labels) if coreset.has_tags else labels.argmax(1)
+    return not np.allclose(labels, centred_targets(hard, labels.shape[1]), atol=1e-4)
+
+
+def _num_bytes(coreset: Coreset, labels: str, views: int) -> int:
+    """Returns the size of spectrograms, with labels of a kind and so many views."""
+    count = coreset.labels.shape[0] * coreset.factor
+    single = count * coreset.labels.shape[1]
+    of_labels = {
+        "hard": 4 * count,  # int32
+        "soft": 4 * single,  # float32
+        "views": 2 * single * views,  # float16
+    }
+    return coreset.images.nbytes + of_labels[labels]
+
+
+class Arena(NamedTuple):
+    """A coreset and the real clips that it is compared with, for one network.
+
+    Attributes:
+      config: data, network and training.
+      folder: folder of the trainings.
+      searches: trainings with each kind of labels that were needed so far.
+    """
+
+    config: Config
+    coreset: Coreset
+    data: Dataset
+    folder: Path
+    searches: dict[str, RateSearch]
+
+    @property
+    def per_class(self) -> int:
+        """Clips of each class in a set of real clips."""
+        count, num_classes = self.coreset.labels.shape
+        return -(-count // num_classes) * self.coreset.factor
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the networks, and of the clips that are drawn."""
+        first = self.config.seed
+        return range(first, first + self.config.training.seeds)
+
+    def arms(self) -> list[Arm]:
+        """Trains and scores all arms; finished trainings are read."""
+        kinds = _kinds(self.coreset)[0]
+        arms = [self._arm("hard", "all", [None for _ in self.seeds])]
+        best = self._acquired(self.config.seed)["function"]
+        for name in _SETS:
+            sets = [self._set(name, self.config.seed, best)] * len(self.seeds)
+            if name in _DRAWN:
+                sets[1:] = [self._set(name, seed, best) for seed in self.seeds[1:]]
+            arms += [self._arm(labels, name, sets, best) for labels in kinds]
+        return arms
+
+    def _arm(
+        self,
+        labels: str,
+        name: str,
+        sets: Sequence[Coreset | None],
+        function: str = "",
+    ) -> Arm:
+        """Trains a network per seed on its set, or on all clips where that is None."""
+        search, results = self._search(labels), []
+        rates, shown = search.rates, score_table.in_words(labels, name)
+        sources = [self._training_set(labels, sets[0], name)] * len(sets)
+        if name in _DRAWN:
+            drawn = sets[1:]
+            sources[1:] = [self._training_set(labels, one, name) for one in drawn]
+        for seed, source in zip(self.seeds, sources, strict=True):
+            folder = f"{name}-{labels}-seed{seed}"
+            results.append(search.scored(source, seed, rates, shown, folder))
+            rates = [results[0]["learning_rate"]]  # that of the first seed
+        scores = scores_lib.joined([scores_lib.from_summary(r) for r in results])
+        first = sets[0]
+        return Arm(
+            network=self.config.model.name,
+            labels=labels,
+            learns_from=name,
+            function=function if name == "acquisition" else "",
+            num_bytes=first and _num_bytes(first, labels, _views_of(self.coreset)),
+            scores=scores._replace(metric=self.data.metric),
+            learning_rate=results[0]["learning_rate"],
+            validation=results[0]["validation_accuracies"],
+            seconds=sum(result["wall_seconds"] for result in results),
+        )
+
+    def _search(self, labels: str) -> RateSearch:
+        """Returns the trainings with labels of a kind."""
+        if labels not in self.searches:
+            changes = {
+                "training.labels": "hard" if labels == "hard" else "soft",
+                "training.teacher_labels": labels == "views",
+            }
+            config = fields.replace(self.config, changes)
+            search = RateSearch(config, self.data, self.folder, {})
+            self.searches[labels] = search
+        return self.searches[labels]
+
+    def _set(self, name: str, seed: int, function: str = "") -> Coreset:
+        """Returns the coreset, or real clips that are stored like it."""
+        if name == "coreset":
+            return self.coreset
+        if name == "acquisition":
+            known = "" if seed == self.config.seed else function
+            return self._stored(np.array(self._acquired(seed, known)["rows"]))
+        networks = self.config.network, self.config.evaluation.networks
+        subset = Subset(name, per_class=self.per_class)
+        rows = subsets.choose(subset, self.data, subsets.Embedding(*networks), seed)
+        return self._stored(rows)
+
+    def _acquired(self, seed: int, function: str = "") -> dict[str, Any]:
+        """Chooses clips by an acquisition function, or by the best in validation."""
+
+        def source_of(rows: Int[np.ndarray, " k"] | None) -> Source:
+            if rows is None:
+                return self._training_set("hard", self._set("random", seed), "random")
+            return self._training_set("hard", self._stored(rows), "acquisition")
+
+        search = self._search("hard")
+        return rivals.choose(search, seed, self.per_class, source_of, function)
+
+    def _stored(self, rows: Int[np.ndarray, " k"]) -> Coreset:
+        """Stores clips, as many of each class in class order, like the coreset."""
+        data, factor = self.data, self.coreset.factor
+        arrays = selection.stored(data.train, rows, data.num_classes, factor)
+        labels = np.asarray(arrays.labels)
+        classes = np.arange(data.num_classes)
+        return dataclasses.replace(
+            self.coreset,
+            images=np.asarray(arrays.images),
+            labels=labels,
+            teacher_labels=None,
+            made_for=np.repeat(classes, len(labels) // data.num_classes),
+        )
+
+    def _training_set(self, labels: str, members: Coreset | None, name: str) -> Source:
+        """Returns a set with labels of a kind, or all clips, as a training set."""
+        if members is None:
+            return source_lib.subset_source(Subset(), np.array([], int), self.data, 0)
+        arrays = members.unpack()
+        if labels == "views":
+            if members.teacher_labels is None:
+                views = self._labelled(arrays.images, _views_of(self.coreset))
+            else:
+                views = members.views()
+            return source_lib.views_source(views, name)
+        if labels == "hard" or _is_learnt(members):
+            return source_lib.coreset_source(arrays, name, members.has_tags)
+        labelled = source_lib.views_source(self._labelled(arrays.images, 0), name)
+        return labelled._replace(is_augmented=False)
+
+    def _labelled(self, images: Float[Array, "s f t 1"], views: int) -> Views:
+        """Labels views of spectrograms, or themselves if ``views`` is 0."""
+        recipe = coreset_config(self.coreset)
+        recipe = fields.with_cache(recipe, self.config.data.cache_dir)
+        teachers = recipe.teacher.networks or _TEACHERS
+        changes = {"coreset.views": views, "teacher.networks": teachers}
+        return teacher.label(images, fields.replace(recipe, changes), self.data).views
+
+
+def _plan(coreset: Coreset, settings: Mapping[str, Config]) -> None:
+    """Prints how many trainings the same call without ``--dry_run`` takes."""
+    kinds, notes = _kinds(coreset)
+    size = f"{len(coreset.labels)} spectrograms of {coreset.metadata['dataset']}"
+    rows = [("coreset", size)]
+    for name, config in settings.items():
+        more = config.training.seeds - 1
+        arms = 1 + len(kinds) * len(_SETS)
+        as_active = fields.replace(config, presets.ACTIVE_DEFAULTS)
+        model = models.make(as_active.model, len(coreset.class_names))
+        functions = len(rivals.functions_of(model))
+        count = arms * (len(rate_search.MULTIPLES) + more) + functions + 1 + more
+        steps = f"{config.training.steps} steps each"
+        rows.append((name, f"{arms} arms, at most {count} trainings of {steps}"))
+    rows += [("note", note) for note in notes]
+    table(rows)
