@@ -1,10 +1,10 @@
 """Clips of each class chosen by acquisition functions, as rivals of a coreset."""
 
 import dataclasses
-import logging
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,8 +19,6 @@ from audiodd_jax.runtime import progress
 from audiodd_jax.training.fit import Fitted
 from audiodd_jax.training.rate_search import RateSearch
 from audiodd_jax.training.source import Source
-
-_log = logging.getLogger(__name__)
 
 # Folded into a seed's key, for the choice of clips.
 _CHOICE = 0xAC0
@@ -39,29 +37,45 @@ def with_dropout(search: RateSearch) -> RateSearch:
     return search._replace(config=config, compiled={})
 
 
+class Choices(NamedTuple):
+    """The clips that each acquisition function chooses with one seed, by its name.
+
+    Attributes:
+      rows: in class order.
+      validation: scores of networks trained on these clips.
+    """
+
+    rows: dict[str, Int[np.ndarray, " k"]]
+    validation: dict[str, float]
+
+
+def best(choices: Sequence[Choices]) -> str:
+    """Returns the function with the best mean validation score over seeds."""
+    mean = lambda name: statistics.fmean(one.validation[name] for one in choices)
+    return max(choices[0].validation, key=mean)
+
+
 def choose(
     search: RateSearch,
     seed: int,
     per_class: int,
-    source_of: Callable[[Int[np.ndarray, " k"] | None], Source],
-    function: str = "",
-) -> dict[str, Any]:
-    """Chooses clips by an acquisition function, or by the best one in validation.
+    random: Source,
+    source_of: Callable[[Int[np.ndarray, " k"]], Source],
+) -> Choices:
+    """Chooses clips by every acquisition function, and validates their hard labels.
 
-    Functions that need a network have one with dropout that was trained on random
-    clips, as many as are chosen. Like herding, they choose class by class, since all
-    labels are known. Returns the ``function``, the chosen ``rows`` in class order, and
-    the ``validation_accuracies`` of networks trained on each function's clips.
+    Functions that need a network have one with dropout, trained on random clips. All
+    choose class by class, like herding, since the labels are known.
 
     Args:
       search: settings of the networks; their labels are hard.
-      source_of: makes a training set of rows; of random clips from None.
-      function: its name; empty: the best one.
+      random: random clips, as many as are to be chosen.
+      source_of: makes a training set of rows.
     """
     rate, data = search.config.training.learning_rate, search.data
     as_active = with_dropout(search)
     model = models.make(as_active.config.model, data.num_classes)
-    functions = [function] if function else functions_of(model)
+    functions = functions_of(model)
     key = jax.random.fold_in(jax.random.key(seed), _CHOICE)
 
     def rows_of(name: str, fitted: Fitted | None) -> Int[np.ndarray, " k"]:
@@ -75,24 +89,15 @@ def choose(
     def work(folder: Path) -> dict[str, Any]:
         fitted = None
         if set(functions) - set(COVERING):
-            given = (source_of(None), seed, rate, folder / "random")
-            fitted = as_active.trial(*given).fitted
-        rows = {name: rows_of(name, fitted) for name in functions}
-        best, validation = function, {}
-        if not function:
-            trials = {
-                name: search.trial(source_of(rows[name]), seed, rate, folder / name)
-                for name in functions
-            }
-            best = max(functions, key=lambda name: trials[name].validation)
-            validation = {name: trials[name].validation[0] for name in functions}
-            _log.info("best acquisition function in validation: %s", best)
-        return {
-            "function": best,
-            "rows": rows[best].tolist(),
-            "validation_accuracies": validation,
-        }
+            fitted = as_active.trial(random, seed, rate, folder / "random").fitted
+        rows, validation = {}, {}
+        for name in functions:
+            chosen = rows_of(name, fitted)
+            trial = search.trial(source_of(chosen), seed, rate, folder / name)
+            rows[name], validation[name] = chosen.tolist(), trial.validation[0]
+        return {"rows": rows, "validation_accuracies": validation}
 
-    name = f"clips-by-{function or 'best-function'}-seed{seed}"
     record = {"functions": functions, "per_class": per_class}
-    return search.once(name, seed, record, work)
+    result = search.once(f"acquisition-seed{seed}", seed, record, work)
+    rows = {name: np.array(chosen) for name, chosen in result["rows"].items()}
+    return Choices(rows, result["validation_accuracies"])

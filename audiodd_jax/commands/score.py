@@ -8,6 +8,7 @@ decided by validation clips; test clips are scored once, after the last step.
 """
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,12 +44,10 @@ from audiodd_jax.training import source as source_lib
 from audiodd_jax.training.rate_search import RateSearch
 from audiodd_jax.training.source import Source
 
+_log = logging.getLogger(__name__)
+
 # Networks of the teacher that labels single spectrograms, if the coreset has none.
 _TEACHERS = 2
-# Coresets and real clips that are stored like them.
-_SETS = ("coreset", "random", "herding", "acquisition")
-# Sets that differ between seeds.
-_DRAWN = ("random", "acquisition")
 
 
 def run(line: CommandLine) -> None:
@@ -212,31 +211,43 @@ class Arena(NamedTuple):
 
     def arms(self) -> list[Arm]:
         """Trains and scores all arms; finished trainings are read."""
-        kinds = _kinds(self.coreset)[0]
         arms = [self._arm("hard", "all", [None for _ in self.seeds])]
-        best = self._acquired(self.config.seed)["function"]
-        for name in _SETS:
-            sets = [self._set(name, self.config.seed, best)] * len(self.seeds)
-            if name in _DRAWN:
-                sets[1:] = [self._set(name, seed, best) for seed in self.seeds[1:]]
-            arms += [self._arm(labels, name, sets, best) for labels in kinds]
+        kinds, sets = _kinds(self.coreset)[0], self._sets()
+        for labels in kinds:
+            arms += [self._arm(labels, name, sets[name]) for name in sets]
         return arms
 
-    def _arm(
-        self,
-        labels: str,
-        name: str,
-        sets: Sequence[Coreset | None],
-        function: str = "",
-    ) -> Arm:
+    def _sets(self) -> dict[str, list[Coreset]]:
+        """Returns the coreset, and real clips that are stored like it, of each seed."""
+        search, count = self._search("hard"), len(self.seeds)
+        hard = lambda members: self._training_set("hard", members, "clips")
+        random = [self._chosen("random", seed) for seed in self.seeds]
+        choices = [
+            rivals.choose(
+                search,
+                seed,
+                self.per_class,
+                hard(members),
+                lambda rows: hard(self._stored(rows)),
+            )
+            for seed, members in zip(self.seeds, random, strict=True)
+        ]
+        best = rivals.best(choices)
+        _log.info("best acquisition function in validation: %s", best)
+        return {
+            "coreset": [self.coreset] * count,
+            "random": random,
+            "herding": [self._chosen("herding", self.config.seed)] * count,
+            best: [self._stored(one.rows[best]) for one in choices],
+        }
+
+    def _arm(self, labels: str, name: str, sets: Sequence[Coreset | None]) -> Arm:
         """Trains a network per seed on its set, or on all clips where that is None."""
         search, results = self._search(labels), []
         rates, shown = search.rates, score_table.in_words(labels, name)
-        sources = [self._training_set(labels, sets[0], name)] * len(sets)
-        if name in _DRAWN:
-            drawn = sets[1:]
-            sources[1:] = [self._training_set(labels, one, name) for one in drawn]
-        for seed, source in zip(self.seeds, sources, strict=True):
+        for k, seed in enumerate(self.seeds):
+            if not k or sets[k] is not sets[0]:
+                source = self._training_set(labels, sets[k], name)
             folder = f"{name}-{labels}-seed{seed}"
             results.append(search.scored(source, seed, rates, shown, folder))
             rates = [results[0]["learning_rate"]]  # that of the first seed
@@ -246,7 +257,6 @@ class Arena(NamedTuple):
             network=self.config.model.name,
             labels=labels,
             learns_from=name,
-            function=function if name == "acquisition" else "",
             num_bytes=first and _num_bytes(first, labels, _views_of(self.coreset)),
             scores=scores._replace(metric=self.data.metric),
             learning_rate=results[0]["learning_rate"],
@@ -266,28 +276,12 @@ class Arena(NamedTuple):
             self.searches[labels] = search
         return self.searches[labels]
 
-    def _set(self, name: str, seed: int, function: str = "") -> Coreset:
-        """Returns the coreset, or real clips that are stored like it."""
-        if name == "coreset":
-            return self.coreset
-        if name == "acquisition":
-            known = "" if seed == self.config.seed else function
-            return self._stored(np.array(self._acquired(seed, known)["rows"]))
+    def _chosen(self, name: str, seed: int) -> Coreset:
+        """Returns random or herded clips that are stored like the coreset."""
         networks = self.config.network, self.config.evaluation.networks
         subset = Subset(name, per_class=self.per_class)
         rows = subsets.choose(subset, self.data, subsets.Embedding(*networks), seed)
         return self._stored(rows)
-
-    def _acquired(self, seed: int, function: str = "") -> dict[str, Any]:
-        """Chooses clips by an acquisition function, or by the best in validation."""
-
-        def source_of(rows: Int[np.ndarray, " k"] | None) -> Source:
-            if rows is None:
-                return self._training_set("hard", self._set("random", seed), "random")
-            return self._training_set("hard", self._stored(rows), "acquisition")
-
-        search = self._search("hard")
-        return rivals.choose(search, seed, self.per_class, source_of, function)
 
     def _stored(self, rows: Int[np.ndarray, " k"]) -> Coreset:
         """Stores clips, as many of each class in class order, like the coreset."""
@@ -335,11 +329,12 @@ def _plan(coreset: Coreset, settings: Mapping[str, Config]) -> None:
     rows = [("coreset", size)]
     for name, config in settings.items():
         more = config.training.seeds - 1
-        arms = 1 + len(kinds) * len(_SETS)
+        arms = 1 + len(kinds) * 4  # the coreset and three sets of real clips
         as_active = fields.replace(config, presets.ACTIVE_DEFAULTS)
         model = models.make(as_active.model, len(coreset.class_names))
         functions = len(rivals.functions_of(model))
-        count = arms * (len(rate_search.MULTIPLES) + more) + functions + 1 + more
+        count = arms * (len(rate_search.MULTIPLES) + more)
+        count += config.training.seeds * (functions + 1)
         steps = f"{config.training.steps} steps each"
         rows.append((name, f"{arms} arms, at most {count} trainings of {steps}"))
     rows += [("note", note) for note in notes]

@@ -14,17 +14,17 @@ from audiodd_jax.training import scores as scores_lib
 from audiodd_jax.training.dd_ranking import Mean
 from audiodd_jax.training.scores import Evaluation
 
-# Kinds of labels, and training sets, in words.
+# Kinds of labels, and training sets other than those of acquisition functions.
 LABELS = {"hard": "hard labels", "soft": "one soft label", "views": "stored views"}
 SETS = {
     "coreset": "coreset",
     "random": "random clips",
     "herding": "herded clips",
-    "acquisition": "best acquisition function",
     "all": "all training clips",
 }
 _NAME = "score"
-_COLOURS = {"coreset": "C3", "random": "C0", "herding": "C1", "acquisition": "C2"}
+# Of the coreset and its rivals.
+_COLOURS = ("C3", "C0", "C1", "C2")
 
 
 class Arm(NamedTuple):
@@ -33,8 +33,7 @@ class Arm(NamedTuple):
     Attributes:
       network: name of the network.
       labels: a key of ``LABELS``.
-      learns_from: a key of ``SETS``.
-      function: the acquisition function that chose the clips, or empty.
+      learns_from: a key of ``SETS``, or the acquisition function that chose the clips.
       num_bytes: size of spectrograms and labels; None for all training clips.
       learning_rate: the best of ``validation``, scores on validation clips by rate.
       seconds: duration of all trainings.
@@ -43,19 +42,11 @@ class Arm(NamedTuple):
     network: str
     labels: str
     learns_from: str
-    function: str
     num_bytes: int | None
     scores: Evaluation
     learning_rate: float
     validation: Mapping[str, float]
     seconds: float
-
-    @property
-    def source(self) -> str:
-        """The training set in words."""
-        if self.function:
-            return f"clips by {self.function}"
-        return SETS[self.learns_from]
 
 
 class Scored(NamedTuple):
@@ -84,22 +75,32 @@ class Scored(NamedTuple):
         """Kinds of labels."""
         return list(dict.fromkeys(arm.labels for arm in self.arms))
 
+    def rivals(self, network: str) -> list[str]:
+        """Names of the sets of real clips that are stored like the coreset."""
+        names = [arm.learns_from for arm in self.arms if arm.network == network]
+        return [n for n in dict.fromkeys(names) if n not in ("coreset", "all")]
+
     def arm(self, network: str, labels: str, learns_from: str) -> Arm:
         """Returns one arm."""
         key = network, labels, learns_from
         return next(arm for arm in self.arms if arm[:3] == key)
 
 
+def source(learns_from: str) -> str:
+    """Describes a training set: ``random clips``."""
+    return SETS.get(learns_from, f"clips by {learns_from}")
+
+
 def in_words(labels: str, learns_from: str) -> str:
     """Describes an arm: ``random clips, hard labels``."""
-    return f"{SETS[learns_from]}, {LABELS[labels]}"
+    return f"{source(learns_from)}, {LABELS[labels]}"
 
 
 def gains(scored: Scored, network: str, labels: str) -> dict[str, Mean]:
     """Returns the coreset's paired differences from the clips of each choice."""
     of = lambda name: scored.arm(network, labels, name).scores.values
-    rivals = ("random", "herding", "acquisition")
-    return {name: dd_ranking.difference(of("coreset"), of(name)) for name in rivals}
+    names = scored.rivals(network)
+    return {name: dd_ranking.difference(of("coreset"), of(name)) for name in names}
 
 
 def ranking(scored: Scored, network: str) -> dict[str, Mean]:
@@ -120,7 +121,7 @@ def table(scored: Scored) -> Table:
         record = {
             "network": arm.network,
             "labels": LABELS[arm.labels],
-            "learns from": arm.source,
+            "learns from": source(arm.learns_from),
             "bytes": "" if arm.num_bytes is None else f"{arm.num_bytes:,}",
             f"{scored.metric} (%)": str(arm.scores).removesuffix(" %"),
             "95 % interval": "" if math.isnan(half_width) else f"± {half_width:.1f}",
@@ -157,10 +158,9 @@ def summary(scored: Scored) -> list[str]:
         )
         by_set = gains(scored, network, kind)
         name, gain = min(by_set.items(), key=lambda item: item[1].mean)
-        rival = scored.arm(network, kind, name).source
         sentences.append(
-            f"{network}, {LABELS[kind]}: the best rival is {rival}; the coreset minus "
-            f"it is {_points(gain)} points{_verdict(gain)}."
+            f"{network}, {LABELS[kind]}: the strongest rival is {source(name)}; the "
+            f"coreset minus it is {_points(gain)} points{_verdict(gain)}."
         )
     return [*sentences, *scored.notes]
 
@@ -187,15 +187,17 @@ def draw(scored: Scored, path: Path) -> None:
     for axes, network in zip(panels, networks, strict=True):
         everything = 100 * scored.arm(network, "hard", "all").scores.mean
         axes.axhline(everything, ls="--", lw=1, color="0.3", label=SETS["all"])
-        for i, (name, colour) in enumerate(_COLOURS.items()):
+        names = "coreset", *scored.rivals(network)
+        for i, (name, colour) in enumerate(zip(names, _COLOURS, strict=True)):
             arms = [scored.arm(network, kind, name) for kind in kinds]
             places = [place + 0.17 * (i - 1.5) for place in range(len(kinds))]
             means = [100 * arm.scores.mean for arm in arms]
             widths = [100 * arm.scores.interval for arm in arms]
             style = {"fmt": figures.MARKERS[i], "ms": 7, "capsize": 3, "color": colour}
-            is_named = len(networks) == 1  # each network may have another function
-            label = figures.plain(arms[0].source if is_named else SETS[name])
-            axes.errorbar(places, means, widths, label=label, **style)
+            # Each network may have another acquisition function.
+            is_named = name in SETS or len(networks) == 1
+            label = source(name) if is_named else "best acquisition function"
+            axes.errorbar(places, means, widths, label=figures.plain(label), **style)
         axes.set_xticks(range(len(kinds)), [LABELS[kind] for kind in kinds])
         axes.set_xlim(-0.5, len(kinds) - 0.5)
         axes.set_title(figures.plain(network), fontsize=10)

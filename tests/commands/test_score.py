@@ -156,7 +156,7 @@ def test_an_interrupted_score_resumes_to_the_same_numbers(
     found = resumed()
     hard = [arm for arm in scored.arms if arm.labels == "hard"]
     for arm, other in zip(found.arms, hard, strict=True):
-        if arm.function != other.function:
+        if arm.learns_from != other.learns_from:
             continue
         assert arm.validation.items() >= other.validation.items()
         best = max(arm.validation.values())
@@ -182,7 +182,9 @@ def test_no_choice_reads_the_test_clips(run, scored, root, monkeypatch):
     monkeypatch.setattr(dataset, "load", blinded)
     out = root / "blind"
     blind = audiodd_jax.score(run.coreset, out, ["linear"], num_seeds=1, **SETTINGS)
-    choices = lambda arms: [(a.function, a.validation, a.learning_rate) for a in arms]
+    choices = lambda arms: [
+        (a.learns_from, a.validation, a.learning_rate) for a in arms
+    ]
     assert choices(blind.arms) == choices(scored.arms)
     assert blind.arms[0].scores.values != scored.arms[0].scores.values
 
@@ -193,7 +195,7 @@ def test_a_coreset_without_views_has_two_kinds_of_labels(run, root, capsys):
     main.main(["score", str(file), "--dry_run", "--model=linear,convnet"])
     told = capsys.readouterr().out
     assert "The coreset has no stored views, so no row has them." in told
-    assert "9 arms, at most 31 trainings of 300 steps each" in told
+    assert "9 arms, at most 33 trainings of 300 steps each" in told
     assert not (root / "runs").exists()
 
 

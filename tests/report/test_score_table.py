@@ -14,19 +14,18 @@ SCORES = {
     ("hard", "coreset"): (0.5, 0.6, 0.7),
     ("hard", "random"): (0.4, 0.3, 0.5),
     ("hard", "herding"): (0.5, 0.6, 0.7),
-    ("hard", "acquisition"): (0.6, 0.5, 0.9),
+    ("hard", "medoids"): (0.6, 0.5, 0.9),
     ("soft", "coreset"): (0.7, 0.8, 0.8),
     ("soft", "random"): (0.6, 0.6, 0.7),
     ("soft", "herding"): (0.8, 0.9, 0.9),
-    ("soft", "acquisition"): (0.5, 0.5, 0.5),
+    ("soft", "medoids"): (0.5, 0.5, 0.5),
 }
 
 
 def arm(labels, name, values, **changes):
     tags = TagScores(np.array([[value] for value in values]), np.zeros(3))
     scores = Evaluation("linear", values, tags=tags, metric=METRIC)
-    function = "medoids" if name == "acquisition" else ""
-    made = Arm("linear", labels, name, function, 640, scores, 0.01, {"0.01": 0.5}, 2.0)
+    made = Arm("linear", labels, name, 640, scores, 0.01, {"0.01": 0.5}, 2.0)
     return made._replace(**changes)
 
 
@@ -50,12 +49,12 @@ def test_differences_are_paired(scored):
 def test_the_verdict_is_against_the_best_rival(scored):
     ranking, verdict, note = score_table.summary(scored)
     assert "in fractions (IOR with one soft label): HLR 0.300 ± 0.248" in ranking
-    assert "the best rival is herded clips" in verdict
+    assert "the strongest rival is herded clips" in verdict
     assert verdict.endswith("-10.0 ± 0.0 points, so the coreset is worse.")
     assert note == "A note."
     less = [one for one in scored.arms if one.labels == "hard"]
     _, verdict, _ = score_table.summary(scored._replace(arms=less))
-    assert "the best rival is clips by medoids" in verdict
+    assert "the strongest rival is clips by medoids" in verdict
     assert verdict.endswith("-6.7 ± 37.9 points, so no difference is shown.")
 
 
