@@ -22,11 +22,10 @@ SCORES = {
 }
 
 
-def arm(labels, name, values, **changes):
+def arm(labels, name, values):
     tags = TagScores(np.array([[value] for value in values]), np.zeros(3))
     scores = Evaluation("linear", values, tags=tags, metric=METRIC)
-    made = Arm("linear", labels, name, 640, scores, 0.01, {"0.01": 0.5}, 2.0)
-    return made._replace(**changes)
+    return Arm("linear", labels, name, 640, scores, 0.01, {"0.01": 0.5}, 2.0)
 
 
 @pytest.fixture
