@@ -132,8 +132,8 @@ def _score(coreset: Coreset, settings: Mapping[str, Config], out: Path) -> Score
         data = load_data(coreset, *given)
         if not len(data.validation.labels):
             raise UserError(
-                "score chooses learning rates on validation clips, and there are none: "
-                "raise --config.data.validation_fraction"
+                "score chooses learning rates on validation clips, which this dataset "
+                "lacks: raise --config.data.validation_fraction"
             )
         arms += Arena(config, coreset, data, out / file_stem(name), {}).arms()
     size = f"{len(coreset.labels)} spectrograms"
@@ -242,7 +242,7 @@ class Arena(NamedTuple):
         }
 
     def _arm(self, labels: str, name: str, sets: Sequence[Coreset | None]) -> Arm:
-        """Trains a network per seed on its set, or on all clips where that is None."""
+        """Trains a network per seed on its set; None stands for all training clips."""
         search, results = self._search(labels), []
         rates, shown = search.rates, score_table.in_words(labels, name)
         for k, seed in enumerate(self.seeds):

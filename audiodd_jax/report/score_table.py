@@ -55,7 +55,7 @@ class Scored(NamedTuple):
     Attributes:
       title: dataset, method and size.
       metric: name of the scores.
-      licence: of the data.
+      licence: the data's licence.
       notes: sentences on the arms.
     """
 

@@ -67,7 +67,7 @@ class RateSearch(NamedTuple):
 
         Args:
           shown: describes the training set in the log.
-          name: of the training's folder.
+          name: the folder's name.
         """
         data, network = self.data, self.config.model.name
 
