@@ -124,17 +124,21 @@ def _score(coreset: Coreset, settings: Mapping[str, Config], out: Path) -> Score
     """Scores by the settings of each network; writes the table and the picture."""
     if not settings:
         raise UserError("--model names at least one network")
+    settings = {
+        name: dataclasses.replace(config, features=coreset.features)
+        for name, config in settings.items()
+    }
+    for config in settings.values():
+        fields.validate(config)
+    given = (config.data, config.features, True, config.evaluation.metric)
+    data = load_data(coreset, *given)
+    if not len(data.validation.labels):
+        raise UserError(
+            "score chooses learning rates on validation clips, which this dataset "
+            "lacks: raise --config.data.validation_fraction"
+        )
     arms: list[Arm] = []
     for name, config in settings.items():
-        config = dataclasses.replace(config, features=coreset.features)
-        fields.validate(config)
-        given = (config.data, config.features, True, config.evaluation.metric)
-        data = load_data(coreset, *given)
-        if not len(data.validation.labels):
-            raise UserError(
-                "score chooses learning rates on validation clips, which this dataset "
-                "lacks: raise --config.data.validation_fraction"
-            )
         arms += Arena(config, coreset, data, out / file_stem(name), {}).arms()
     size = f"{len(coreset.labels)} spectrograms"
     title = f"{data.title}, {coreset.metadata['method']}, {size}"
