@@ -139,7 +139,7 @@ class RateSearch(NamedTuple):
 
         options = presets.run_options(config, fields.TRAINING)
         done = run_once(self.folder / name, record, started, **options)
-        for file in done.path.glob("*/config.json"):
+        for file in done.path.glob("*/.lock"):
             shutil.rmtree(file.parent)
         return done.result
 
