@@ -136,9 +136,8 @@ def test_a_finished_score_trains_nothing(
 def test_an_interrupted_score_resumes_to_the_same_numbers(
     run, scored, root, only_hard_labels, monkeypatch
 ):
-    """With another rate and function, and two networks at the rate of the first."""
-    monkeypatch.setattr(rate_search, "MULTIPLES", (1.0, 3.0))
-    monkeypatch.setattr(rivals, "functions_of", lambda model: ["medoids", "margin"])
+    """With another acquisition function, which needs a network, and two seeds."""
+    monkeypatch.setattr(rivals, "functions_of", lambda model: ["margin"])
     given = (run.coreset, root / "cut", ["linear"])
     resumed = functools.partial(audiodd_jax.score, *given, num_seeds=2, **SETTINGS)
     real, left = fit.fit, [7]
@@ -155,18 +154,13 @@ def test_an_interrupted_score_resumes_to_the_same_numbers(
     assert not (root / "cut" / "score.json").exists()
     found = resumed()
     hard = [arm for arm in scored.arms if arm.labels == "hard"]
-    for arm, other in zip(found.arms, hard, strict=True):
-        if arm.learns_from != other.learns_from:
-            continue
-        assert arm.validation.items() >= other.validation.items()
-        best = max(arm.validation.values())
-        assert arm.validation[f"{arm.learning_rate:g}"] == best
-        if arm.learning_rate == other.learning_rate:
-            assert arm.scores.values[:1] == other.scores.values
+    *found, chosen = found.arms
+    assert chosen.learns_from == "margin"
+    for arm, other in zip(found, hard, strict=False):
+        assert arm.scores.values[:1] == other.scores.values
+        assert arm.validation == other.validation
         units = (root / "cut" / "linear").glob(f"{arm.learns_from}-hard-seed*")
-        results = [json.loads((unit / "result.json").read_text()) for unit in units]
-        assert {result["learning_rate"] for result in results} == {arm.learning_rate}
-        assert sum(len(result["validation_accuracies"]) for result in results) == 3
+        assert len(list(units)) == len(arm.scores.values) == 2
 
 
 @pytest.mark.slow
