@@ -46,16 +46,15 @@ def root(tmp_path_factory):
         yield tmp_path_factory.mktemp("score")
 
 
+def random_clips(name):
+    """Two random clips per class, with views."""
+    changes = {"method": "random", "teacher__networks": 1, "teacher__steps": 5}
+    return audiodd_jax.for_dataset(name, **{**TINY_SETTINGS, **changes})
+
+
 @pytest.fixture(scope="module")
 def run(root):
-    """Two clips per class, with views."""
-    changes = {
-        "method": "random",
-        "teacher__networks": 1,
-        "teacher__steps": 5,
-    }
-    config = audiodd_jax.for_dataset("tones", **{**TINY_SETTINGS, **changes})
-    return audiodd_jax.distill(config, root / "run")
+    return audiodd_jax.distill(random_clips("tones"), root / "run")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +180,20 @@ def test_no_choice_reads_the_test_clips(run, scored, root, monkeypatch):
     ]
     assert choices(blind.arms) == choices(scored.arms)
     assert blind.arms[0].scores.values != scored.arms[0].scores.values
+
+
+@pytest.mark.slow
+def test_tags_are_scored_by_mean_average_precision(root):
+    run = audiodd_jax.distill(random_clips("tones_tagged"), root / "tagged")
+    out = run.path / "score"
+    scored = audiodd_jax.score(run.path, out, ["linear"], num_seeds=1, **SETTINGS)
+    assert scored.metric == "mean average precision"
+    assert len(scored.arms) == 13
+    found = score_table.ranking(scored, "linear")
+    everything = scored.arm("linear", "hard", "all").scores
+    coreset = scored.arm("linear", "hard", "coreset").scores
+    assert everything.tags is not None
+    assert found["HLR"].values == (everything.mean - coreset.mean,)
 
 
 def test_a_coreset_without_views_has_two_kinds_of_labels(run, root, capsys):
