@@ -75,7 +75,7 @@ def scored(run, printed):
 def test_every_arm_has_the_same_bytes_steps_and_rates(run, scored):
     assert len(scored.arms) == 1 + 3 * 4
     images = run.coreset.images.nbytes
-    expected = {"hard": 4 * 20, "soft": 4 * 20 * 10, "views": 2 * 60 * 10}
+    expected = {"hard": 20, "soft": 2 * 20 * 10, "views": 2 * 60 * 10}
     for arm in scored.arms:
         assert len(arm.scores.values) == 1
         assert list(arm.validation) == [f"{arm.learning_rate:g}"]
