@@ -46,10 +46,10 @@ def root(tmp_path_factory):
         yield tmp_path_factory.mktemp("score")
 
 
-def random_clips(name):
+def random_clips(name, **more):
     """Two random clips per class, with views."""
     changes = {"method": "random", "teacher__networks": 1, "teacher__steps": 5}
-    return audiodd_jax.for_dataset(name, **{**TINY_SETTINGS, **changes})
+    return audiodd_jax.for_dataset(name, **{**TINY_SETTINGS, **changes, **more})
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +183,10 @@ def test_no_choice_reads_the_test_clips(run, scored, root, monkeypatch):
 
 
 @pytest.mark.slow
-def test_tags_are_scored_by_mean_average_precision(root):
-    run = audiodd_jax.distill(random_clips("tones_tagged"), root / "tagged")
+def test_packed_clips_with_tags_are_scored_by_mean_average_precision(root):
+    packed = {"coreset__factor": "2x2", "coreset__storage": "int8"}
+    config = random_clips("tones_tagged", **packed)
+    run = audiodd_jax.distill(config, root / "tagged")
     out = run.path / "score"
     scored = audiodd_jax.score(run.path, out, ["linear"], num_seeds=1, **SETTINGS)
     assert scored.metric == "mean average precision"
@@ -194,6 +196,11 @@ def test_tags_are_scored_by_mean_average_precision(root):
     coreset = scored.arm("linear", "hard", "coreset").scores
     assert everything.tags is not None
     assert found["HLR"].values == (everything.mean - coreset.mean,)
+    sizes = {"hard": 20, "soft": 80 * 10, "views": 240 * 10}
+    for labels, size in sizes.items():
+        arms = [scored.arm("linear", labels, n) for n in ("coreset", "random")]
+        expected = run.coreset.file_bytes.images + size
+        assert {arm.num_bytes for arm in arms if arm.num_bytes} == {expected}
 
 
 def test_a_coreset_without_views_has_two_kinds_of_labels(run, root, capsys):
