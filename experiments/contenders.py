@@ -101,6 +101,7 @@ class Contenders:
         parts = [changes.get("all", {}), changes.get(method, {})]
         if method in REGRESSION:
             parts.append(presets.PRESETS["transfer"])
+            parts.append(presets.PRESETS_OF_METHODS.get(("transfer", method), {}))
         if method in TRAINS_AS_REAL and labels != "hard":
             parts.append({"teacher.networks": 2, "coreset.views": 20})
         if labels == "hard":

@@ -97,7 +97,8 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     # Coresets for training networks: the images are learnt with a kernel that is
-    # sensitive to time, and a teacher labels random views of them.
+    # sensitive to time, and a teacher labels random views of them. RFAD learns from
+    # such views, too.
     "transfer": {
         **_FIXED_LABELS,
         "network.readout": "flatten",
@@ -126,6 +127,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "matching.learning_rate": 0.1,
         "features.n_mels": 64,
         "features.frames": 128,
+    },
+}
+
+# Changes of a preset for one method.
+PRESETS_OF_METHODS: dict[tuple[str, str], dict[str, Any]] = {
+    ("transfer", "rfad"): {
+        "rfad.views": 4,
+        "optimizer.learning_rate": 3e-2,
+        "loop.steps": 150,
+        # Kernel regression on the coreset's own labels says nothing of its views.
+        "loop.keep": "last",
     },
 }
 
@@ -188,10 +200,16 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
     """
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
-    method = METHOD_DEFAULTS.get(changes.get("method", Config().method), {})
+    method = changes.get("method", Config().method)
     key = "folder" if name.startswith("tfds:") else name
-    defaults = {**DATASET_DEFAULTS.get(key, {}), **method, **PRESETS[preset]}
-    return fields.replace(Config(), {"data.name": name, **defaults, **_dotted(changes)})
+    values = {
+        "data.name": name,
+        **DATASET_DEFAULTS.get(key, {}),
+        **METHOD_DEFAULTS.get(method, {}),
+        **PRESETS[preset],
+        **PRESETS_OF_METHODS.get((preset, method), {}),
+    }
+    return fields.replace(Config(), {**values, **_dotted(changes)})
 
 
 def for_model(config: Config, model: str, **changes: Any) -> Config:

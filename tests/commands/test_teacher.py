@@ -38,7 +38,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(root):
-    config = audiodd_jax.for_dataset("tones", **TINY)
+    config = audiodd_jax.for_dataset("tones", "transfer", **TINY, rfad__views=2)
     return audiodd_jax.distill(config, root / "run", root / "cache")
 
 

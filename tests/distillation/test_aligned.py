@@ -12,7 +12,7 @@ from test_loop import assert_same, data, settings
 from test_rfad import CONTEXT, kernels_of, problem
 from test_rfad import settings as small
 
-from audiodd_jax.config import ViewsConfig, fields
+from audiodd_jax.config import ViewsConfig, fields, presets
 from audiodd_jax.config.settings import AugmentConfig
 from audiodd_jax.distillation import aligned, loop, rfad
 from audiodd_jax.distillation.kernel_methods import Params
@@ -142,6 +142,17 @@ def test_the_loss_falls_for_tags():
     found = loop.distill(config, checks.tagged(), teacher=teacher)
     losses = [row["loss"] for row in found.history if "loss" in row]
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
+
+
+@pytest.mark.parametrize("name", ["tones", "urbansound8k", "tfds:any"])
+def test_the_transfer_preset_distils_views_by_rfad_alone(name):
+    config = presets.for_dataset(name, "transfer")
+    fields.validate(config)
+    assert config.is_aligned
+    other = presets.for_dataset(name, "transfer", method="frepo")
+    fields.validate(other)
+    assert other.rfad == dataclasses.replace(config.rfad, views=0)
+    assert other.loop.steps == presets.for_dataset(name).loop.steps
 
 
 def test_settings_that_do_not_fit_are_named():
