@@ -20,6 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 
 import audiodd_jax
+from audiodd_jax.commands.main import explained
 from audiodd_jax.config import fields
 from audiodd_jax.distillation import loop
 from audiodd_jax.features import dataset
@@ -40,15 +41,15 @@ _OUT = flags.DEFINE_string("out", "runs/aligned.jsonl", "file of finished arms")
 
 ARMS = {
     "random clips": {"loop.steps": 0},
-    # The loss of RFAD itself, with the settings of the preset up to version 0.1.
-    "own labels": {"rfad.views": 0, "loop.keep": "best"},
+    # The loss of RFAD itself.
+    "own labels": {"rfad.views": 0},
     "preset": {},
     **{f"views {m}": {"rfad.views": m} for m in (1, 2, 4, 8)},
     **{f"rate {r:g}": {"optimizer.learning_rate": r} for r in (1e-3, 3e-3, 1e-2, 3e-2)},
     **{f"steps {n}": {"loop.steps": n} for n in (50, 100, 150, 300)},
     **{f"networks {n}": {"rfad.networks": n} for n in (1, 4)},
-    "packed": {"coreset.factor": 2},
-    "packed, random clips": {"coreset.factor": 2, "loop.steps": 0},
+    "packed": {"coreset.factor": "2x2"},
+    "packed, random clips": {"coreset.factor": "2x2", "loop.steps": 0},
 }
 
 
@@ -132,4 +133,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    explained(lambda: app.run(main))

@@ -11,6 +11,7 @@ import pytest
 BAD = {
     "accelerator": ("--features=nowhere.npz",),
     "active_table": ("--dataset=nothing",),
+    "aligned_table": ("--dataset=nothing",),
     "evaluation_table": ("--dataset=nothing",),
     "example_coreset": ("--run=nowhere",),
     "inversion_table": ("--dataset=nothing",),
