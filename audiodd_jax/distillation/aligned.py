@@ -86,7 +86,8 @@ def make_views(config: ViewsConfig, context: Context) -> MakeViews:
     ) -> tuple[Array, Array]:
         draw = lambda key: views_lib.view(key, images, config, context.normalization)
         drawn = jax.vmap(draw)(jax.random.split(key, count))
-        drawn = drawn.reshape(-1, *images.shape[1:])
+        # With kernels in float64, random numbers are in float64, too.
+        drawn = drawn.reshape(-1, *images.shape[1:]).astype(images.dtype)
         labels = label(drawn, networks)
         return drawn, labels - 1.0 / labels.shape[1]
 

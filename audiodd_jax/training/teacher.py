@@ -31,6 +31,7 @@ from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Ensemble
 from audiodd_jax.runtime import multiprocess, progress
+from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import exclusive, read_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import networks_file
@@ -186,7 +187,9 @@ def trained(config: Config, data: Dataset) -> Path:
         lock = root / "locks" / f"teacher-{folder.name}"
         held = exclusive(lock, "training a teacher")
         multiprocess.from_process_zero(lambda: stack.enter_context(held))
-        run_once(folder, record, train)
+        # Distillations with kernels in float64 share the teacher of the others.
+        with standard_numerics(float64=False):
+            run_once(folder, record, train)
     return folder
 
 

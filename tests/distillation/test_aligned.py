@@ -100,6 +100,13 @@ def test_views_are_drawn_anew_and_labelled():
     assert (jnp.abs(other - drawn).max((1, 2, 3)) > 0).all()
 
 
+def test_views_stay_in_float32_beside_kernels_in_float64(x64):
+    teacher, images = linear_teacher(), problem()[0].images
+    make = aligned.make_views(ViewsConfig(), CONTEXT._replace(teacher=teacher))
+    drawn, labels = make(jax.random.key(0), images, teacher.networks, 2)
+    assert (drawn.dtype, labels.dtype) == (jnp.float32, jnp.float32)
+
+
 def test_packed_spectrograms_share_the_views_of_their_image():
     (start, batch), teacher, found = problem(), linear_teacher(), []
 
