@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -30,7 +29,6 @@ from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.features.labels import centred_targets, hard_tags
 from audiodd_jax.flags import for_model
 from audiodd_jax.networks import models
 from audiodd_jax.report import score_table
@@ -168,17 +166,16 @@ def _views_of(coreset: Coreset) -> int:
 
 
 def _is_learnt(coreset: Coreset) -> bool:
-    """Returns whether labels say more than a class or tags."""
-    labels = jnp.asarray(coreset.labels)
-    hard = hard_tags(labels) if coreset.has_tags else labels.argmax(1)
-    return not np.allclose(labels, centred_targets(hard, labels.shape[1]), atol=5e-3)
+    """Returns whether a coreset's labels were learnt."""
+    settings = coreset_config(coreset).coreset
+    return settings.learn_labels or settings.solve_labels
 
 
-def _num_bytes(members: Coreset, labels: str, views: int) -> int:
+def _num_bytes(members: Coreset, labels: str, views: int, is_learnt: bool) -> int:
     """Returns the size of a set's images, and of labels of a kind, as stored."""
     if labels == "hard":
         stored = {"classes": storage.smallest(members.classes)}
-    elif labels == "soft" and _is_learnt(members):
+    elif labels == "soft" and is_learnt:
         stored = storage.encode("label", members.labels, members.storage)
     else:
         count = len(members.unpacked_classes) * (views if labels == "views" else 1)
@@ -258,12 +255,15 @@ class Arena(NamedTuple):
             results.append(search.scored(source, seed, rates, shown, folder))
             rates = [results[0]["learning_rate"]]  # that of the first seed
         scores = scores_lib.joined([scores_lib.from_summary(r) for r in results])
-        first = sets[0]
+        first, num_bytes = sets[0], None
+        if first is not None:
+            given = (_views_of(self.coreset), self._keeps_labels(first))
+            num_bytes = _num_bytes(first, labels, *given)
         return Arm(
             network=self.config.model.name,
             labels=labels,
             learns_from=name,
-            num_bytes=first and _num_bytes(first, labels, _views_of(self.coreset)),
+            num_bytes=num_bytes,
             scores=scores._replace(metric=self.data.metric),
             learning_rate=results[0]["learning_rate"],
             validation=results[0]["validation_accuracies"],
@@ -316,10 +316,14 @@ class Arena(NamedTuple):
             else:
                 views = members.views()
             return source_lib.views_source(views, name)
-        if labels == "hard" or _is_learnt(members):
+        if labels == "hard" or self._keeps_labels(members):
             return source_lib.coreset_source(arrays, name, members.has_tags)
         labelled = source_lib.views_source(self._labelled(arrays.images, 0), name)
         return labelled._replace(is_augmented=False)
+
+    def _keeps_labels(self, members: Coreset) -> bool:
+        """Returns whether single soft labels of a set are its own, not a teacher's."""
+        return members is self.coreset and _is_learnt(members)
 
     def _labelled(self, images: Float[Array, "s f t 1"], views: int) -> Views:
         """Labels views of spectrograms, or themselves if ``views`` is 0."""
