@@ -21,7 +21,7 @@ class Packing(NamedTuple):
 
     @classmethod
     def parse(cls, factor: Factor) -> "Packing":
-        """Parses ``coreset.factor``; raises ValueError if it is none."""
+        """Parses ``coreset.factor``; raises ValueError for other values."""
         match = re.fullmatch(r"(?:(\d+)x)?(\d+)(:1)?", str(factor))
         if not match or not all(map(int, match.groups("1")[:2])):
             raise ValueError(f"{factor!r} is no packing factor")
@@ -62,6 +62,6 @@ def is_factor(value: Factor) -> bool:
 
 
 def bytes_of(text: str) -> int:
-    """Parses a number of bytes such as ``16kB``, ``64 KiB`` or ``1MB``; 0 if none."""
+    """Parses bytes such as ``16kB``, ``64 KiB`` or ``1MB``; 0 for other text."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|k|ki|m|mi)b?\s*", text.lower())
     return int(float(match[1]) * _UNITS[match[2]]) if match else 0

@@ -2,19 +2,19 @@
 
 The rule was found on validation clips (``BUILD_NOTES.md``):
 
-1. Images are int8. Of more than ten classes, views have their five largest labels.
-2. Spectrograms are stored at half the mel bins and half the frames if networks learn
-   from views of clips of at most two seconds, and whole otherwise; smaller ones follow
-   in ``_SMALLER`` if not even one per class fits.
-3. There are as many per class as fit into two thirds of the bytes that images and
-   labels have, and at least one.
+1. Numbers are int8. Of more than 64 classes, views have their 32 largest labels.
+2. Spectrograms are as large as possible, whole or 1/2, 1/4, 1/8 of the mel bins and of
+   the frames, such that three per class fit. Clips of at most two seconds that networks
+   learn from are whole only if all of them fit. If nothing fits, they are the smallest.
+3. There are as many per class as fit into the share of the bytes of images and labels
+   that images may have, and at least one.
 4. The rest of the bytes is spent on views, of which each spectrogram has equally many.
 """
 
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,11 +30,10 @@ from audiodd_jax.features.dataset import Dataset
 _log = logging.getLogger(__name__)
 
 # Packings from the largest images to the smallest.
-_SMALLER: tuple[Factor, ...] = (1, "2x2:1", "4x4:1", "8x8:1")
-# Clips of at most so many seconds start with the second.
-_SHORT = 2.0
-_SHARE_OF_IMAGES = 2 / 3
-_TOP_K = 5
+_SIZES: tuple[Factor, ...] = (1, "2x2:1", "4x4:1", "8x8:1")
+_ENOUGH, _SHORT = 3, 2.0
+_SHARE_OF_IMAGES = 0.85
+_MANY, _TOP_K = 64, 32
 # Views of a spectrogram: at least, before fewer spectrograms are stored, and at most.
 _VIEWS = (5, 400)
 # The metadata's numbers may take so many bytes more than they did in the estimate.
@@ -42,7 +41,7 @@ _SLACK = 64
 
 
 class Problem(NamedTuple):
-    """What a coreset is made of.
+    """Sizes that the choice depends on.
 
     Attributes:
       shape: ``(f, t)`` of a spectrogram.
@@ -128,15 +127,24 @@ def choose(budget: int, problem: Problem) -> Choice:
     Raises:
       UserError: not even the smallest coreset fits; the least budget is named.
     """
-    factors = list(_factors(problem))
-    for factor in factors:
-        if (found := _fill(budget, problem, factor)) is not None:
-            return found
-    least = _bytes(problem, 1, factors[-1], _least_views(problem))
-    raise UserError(
-        f"a coreset of {problem.num_classes} classes does not fit into {budget:,} "
-        f"bytes: the least budget is {least:,}"
-    )
+    mel_bins, frames = problem.shape
+    divides = lambda mel, time, _: not (mel_bins % mel or frames % time)
+    factors = [one for one in _SIZES if divides(*Packing.parse(one))]
+    filled = [_fill(budget, problem, factor) for factor in factors]
+    fitting = [choice for choice in filled if choice is not None]
+    if not fitting:
+        least = _bytes(problem, 1, factors[-1], _least_views(problem))
+        raise UserError(
+            f"a coreset of {problem.num_classes} classes does not fit into {budget:,} "
+            f"bytes: the least budget is {least:,}"
+        )
+    is_short = problem.has_views and problem.seconds <= _SHORT
+
+    def is_enough(choice: Choice) -> bool:
+        needed = problem.most if is_short and choice.factor == 1 else _ENOUGH
+        return choice.samples_per_class >= min(needed, problem.most)
+
+    return next(filter(is_enough, fitting), fitting[-1])
 
 
 def _fill(budget: int, problem: Problem, factor: Factor) -> Choice | None:
@@ -161,17 +169,8 @@ def _least_views(problem: Problem) -> int:
     return _VIEWS[0] if problem.has_views else 0
 
 
-def _factors(problem: Problem) -> Iterator[Factor]:
-    """Yields the packings that divide a spectrogram, the preferred one first."""
-    is_small = problem.has_views and problem.seconds <= _SHORT
-    for factor in _SMALLER[is_small:]:
-        mel, frames, _ = Packing.parse(factor)
-        if not (problem.shape[0] % mel or problem.shape[1] % frames):
-            yield factor
-
-
 def _top_k(problem: Problem) -> int:
-    return _TOP_K if problem.has_views and problem.num_classes > 2 * _TOP_K else 0
+    return _TOP_K if problem.has_views and problem.num_classes > _MANY else 0
 
 
 def _most(fits: Callable[[int], bool], most: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from audiodd_jax.config import (
     Config,
@@ -32,7 +32,7 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features import inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.artefact import Artefact, opened, statistics
-from audiodd_jax.features.labels import centred_targets, probabilities, tag_threshold
+from audiodd_jax.features.labels import probabilities, tag_threshold
 from audiodd_jax.kernels import ridge
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.runtime.environment import standard_numerics
@@ -216,8 +216,7 @@ class Coreset(Artefact):
         """The arrays of the file by their names (see ``coreset.storage``)."""
         classes = self.classes.astype(np.int32)
         arrays = storage.encode("image", self.images, self.storage)
-        num_classes = len(self.class_names)
-        hard = centred_targets(jnp.asarray(classes), num_classes)
+        hard = _hard_labels(classes, len(self.class_names))
         is_compact = self.storage != "float32"
         if not (is_compact and np.array_equal(self.labels, hard)):
             arrays |= storage.encode("label", self.labels, self.storage)
@@ -256,8 +255,7 @@ class Coreset(Artefact):
         if "labels" in arrays:
             labels = storage.decode("label", arrays)
         else:  # those of the classes
-            hard = centred_targets(jnp.asarray(classes), num_classes)
-            labels = np.asarray(hard)
+            labels = _hard_labels(arrays["classes"], num_classes)
         has_tags = metadata.get("has_tags", False)
         views = storage.decode_views(arrays, num_classes, has_tags)
         images = storage.decode("image", arrays)
@@ -294,6 +292,14 @@ class Coreset(Artefact):
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
         save_npz(Path(path), **self._arrays())
+
+
+def _hard_labels(
+    classes: Num[np.ndarray, " s"], num_classes: int
+) -> Float[np.ndarray, "s c"]:
+    """Returns the labels of classes, centred."""
+    one_hot = classes[:, None] == np.arange(num_classes)
+    return one_hot.astype(np.float32) - np.float32(1 / num_classes)
 
 
 def format_of(coreset: CoresetConfig, top_k: int) -> int:

@@ -126,7 +126,7 @@ def encode_views(
 def decode_views(
     arrays: Mapping[str, np.ndarray], num_classes: int, has_tags: bool
 ) -> Float[np.ndarray, "k c"] | None:
-    """Returns the labels of views in float16; None if there are none.
+    """Returns the labels of views in float16; None without a teacher.
 
     Raises:
       ValueError: the arrays are damaged.

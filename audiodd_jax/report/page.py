@@ -237,9 +237,9 @@ def _coresets(groups: Sequence[Group]) -> Table:
 def _parts(result: dict[str, Any]) -> dict[str, str]:
     """Returns the bytes of images, labels and the file; none of earlier versions."""
     names = {
-        "image_bytes": "of images",
-        "label_bytes": "of labels",
-        "file_bytes": "of the file",
+        "image_bytes": "image bytes",
+        "label_bytes": "label bytes",
+        "file_bytes": "file bytes",
     }
     return {title: f"{result[n]:,}" for n, title in names.items() if n in result}
 

@@ -43,14 +43,14 @@ def metric_of(results: Iterable[Mapping[str, Any]]) -> str:
 
 def bytes_in_words(result: Mapping[str, Any]) -> str:
     """Describes the bytes of a coreset, of images and labels apart."""
-    of = ""
+    parts = ""
     if "file_bytes" in result:  # not of an earlier version
-        of = (
+        parts = (
             f" ({result['image_bytes']:,} of images in {result['storage']}, "
             f"{result['label_bytes']:,} of labels; the file has "
             f"{result['file_bytes']:,})"
         )
-    return f"{result['bytes']:,}{of}, of {result['train_bytes']:,} of raw audio"
+    return f"{result['bytes']:,}{parts}, of {result['train_bytes']:,} of raw audio"
 
 
 def means(result: Mapping[str, Any]) -> dict[str, float]:

@@ -40,10 +40,7 @@ def problem(dtype=jnp.float32, b=7, s=3):
 
 def plain_loss(params, kernel, batch, config):
     """Computes the loss from its formulas, all pairs at once."""
-    images, labels = params.images, params.labels
-    if config.coreset.factor > 1:
-        arrays = CoresetArrays(*params[:3]).unpack(config.coreset.factor)
-        images, labels = arrays.images, arrays.labels
+    images, labels, _ = CoresetArrays(*params[:3]).unpack(config.coreset.factor)
     k_bs, k_ss = kernel(batch.images, images), kernel(images, images)
     s = k_ss.shape[0]
     k_ss += config.rfad.regularizer * jnp.trace(k_ss) / s * jnp.eye(s)
