@@ -4,8 +4,8 @@ The rule was found on validation clips (``BUILD_NOTES.md``):
 
 1. Numbers are int8. Of more than 64 classes, views have their 32 largest labels.
 2. Spectrograms are as large as possible, whole or 1/2, 1/4, 1/8 of the mel bins and of
-   the frames, such that three per class fit. Clips of at most two seconds that networks
-   learn from are whole only if all of them fit. If nothing fits, they are the smallest.
+   the frames, such that enough per class fit (``_SIZES``). Short clips that networks
+   learn from are whole only if all of them fit.
 3. There are as many per class as fit into the share of the bytes of images and labels
    that images may have, and at least one.
 4. The rest of the bytes is spent on views, of which each spectrogram has equally many.
@@ -14,6 +14,7 @@ The rule was found on validation clips (``BUILD_NOTES.md``):
 import functools
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -29,13 +30,20 @@ from audiodd_jax.features.dataset import Dataset
 
 _log = logging.getLogger(__name__)
 
-# Packings from the largest images to the smallest.
-_SIZES: tuple[Factor, ...] = (1, "2x2:1", "4x4:1", "8x8:1")
-_ENOUGH, _SHORT = 3, 2.0
+# Clips of at most so many seconds are short.
+_SHORT = 2.0
+# Packings from the largest images to the smallest, and how many spectrograms per class
+# are enough, of short clips that networks learn from and of others.
+_SIZES: dict[Factor, tuple[float, float]] = {
+    1: (math.inf, 3),
+    "2x2:1": (10, 3),
+    "4x4:1": (3, 3),
+    "8x8:1": (1, 1),
+}
 _SHARE_OF_IMAGES = 0.85
 _MANY, _TOP_K = 64, 32
 # Views of a spectrogram: at least, before fewer spectrograms are stored, and at most.
-_VIEWS = (5, 400)
+_VIEWS = (8, 400)
 # The metadata's numbers may take so many bytes more than they did in the estimate.
 _SLACK = 64
 
@@ -141,7 +149,7 @@ def choose(budget: int, problem: Problem) -> Choice:
     is_short = problem.has_views and problem.seconds <= _SHORT
 
     def is_enough(choice: Choice) -> bool:
-        needed = problem.most if is_short and choice.factor == 1 else _ENOUGH
+        needed = _SIZES[choice.factor][0 if is_short else 1]
         return choice.samples_per_class >= min(needed, problem.most)
 
     return next(filter(is_enough, fitting), fitting[-1])
