@@ -47,6 +47,8 @@ class CommandLine:
           UserError: a setting whose value is not allowed.
           flags.Error: a value of the wrong type.
         """
+        if "coreset.samples" in self.changed("coreset"):
+            base = fields.replace(base, presets.IN_ALL)
         config = fields.replace(base, self._set_by_flags())
         holder = absl_flags.FlagValues()
         argv = [self.command, *self.settings]

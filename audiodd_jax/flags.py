@@ -98,6 +98,9 @@ _MODEL = _text("model", f"one of: {_MODELS}", default="convnet")
 _DEVICES = _integer(
     "num_devices", "devices to use (default: all); on CPU, simulate this many devices"
 )
+_SPREAD = (
+    "how --samples are spread over the classes: even, or proportional to their clips"
+)
 _NUM_SEEDS = ("evaluation.seeds", "training.seeds")
 _DRY_RUN = (
     _switch(
@@ -138,6 +141,12 @@ _DISTILL = (
         "per class, packing, precision, views and their labels",
         "coreset.budget",
     ),
+    _integer(
+        "samples",
+        "coreset samples in all, instead of --samples_per_class",
+        "coreset.samples",
+    ),
+    _text("spread", f"{_SPREAD} (default: even)", "coreset.spread"),
     _integer("steps", "distillation steps", "loop.steps"),
     _text(
         "labelled",
@@ -164,9 +173,13 @@ _TRAIN = (
     _MODEL,
     _text("coreset", "train on this coreset.npz, or example"),
     _integer("samples_per_class", "train on this many clips per class"),
+    _integer("samples", "train on this many clips in all, at least one per class"),
+    _text("spread", _SPREAD, default="even"),
     _number("fraction", "train on this fraction of the training split"),
     _text("indices", "train on the clips listed in this file"),
-    _switch("herding", "select --samples_per_class clips by herding"),
+    _switch(
+        "herding", "select the clips of --samples_per_class or --samples by herding"
+    ),
     _integer("steps", "training steps", "training.steps"),
     _integer("seed", "random seed of the first network", "seed"),
     _integer("num_seeds", "number of networks", *_NUM_SEEDS),

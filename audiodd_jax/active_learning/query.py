@@ -181,10 +181,10 @@ def choose_by_class(
     choose: Callable[..., Int[np.ndarray, " count"]],
     networks: Network | None,
     data: Dataset,
-    per_class: int,
+    sizes: Int[np.ndarray, " c"],
     key: Key[Array, ""],
 ) -> Int[np.ndarray, " s"]:
-    """Chooses ``per_class`` clips of each class, by what ``make_choose`` makes.
+    """Chooses ``sizes`` clips of the classes, by what ``make_choose`` makes.
 
     The labels are known here, and serve to restrict each choice to the clips of a
     class. Returns the rows in class order.
@@ -196,4 +196,4 @@ def choose_by_class(
         pool = np.flatnonzero(free)
         return choose(networks, nothing, count, passes_key, key, pool)
 
-    return selection.by_class(of_class, data.train.labels, data.class_names, per_class)
+    return selection.by_class(of_class, data.train.labels, data.class_names, sizes)

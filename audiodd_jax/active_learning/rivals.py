@@ -58,7 +58,7 @@ def best(choices: Sequence[Choices]) -> str:
 def choose(
     search: RateSearch,
     seed: int,
-    per_class: int,
+    sizes: Int[np.ndarray, " c"],
     random: Source,
     source_of: Callable[[Int[np.ndarray, " k"]], Source],
 ) -> Choices:
@@ -69,7 +69,8 @@ def choose(
 
     Args:
       search: settings of the networks; their labels are hard.
-      random: random clips, as many as are to be chosen.
+      sizes: clips of each class to choose.
+      random: random clips of these sizes.
       source_of: makes a training set of rows.
     """
     rate, data = search.config.training.learning_rate, search.data
@@ -84,7 +85,7 @@ def choose(
         chooser = query.make_choose(settings, model, data, lambda: None, key)
         networks = fitted and fitted.networks
         with progress.waiting(f"choosing clips ({name})"):
-            return query.choose_by_class(chooser, networks, data, per_class, key)
+            return query.choose_by_class(chooser, networks, data, sizes, key)
 
     def work(folder: Path) -> dict[str, Any]:
         fitted = None
@@ -97,7 +98,7 @@ def choose(
             rows[name], validation[name] = chosen.tolist(), trial.validation[0]
         return {"rows": rows, "validation_accuracies": validation}
 
-    record = {"functions": functions, "per_class": per_class}
+    record = {"functions": functions, "sizes": sizes.tolist()}
     result = search.once(f"acquisition-seed{seed}", seed, record, work)
     rows = {name: np.array(chosen) for name, chosen in result["rows"].items()}
     return Choices(rows, result["validation_accuracies"])

@@ -15,6 +15,7 @@ from audiodd_jax.config.names import SELECTION
 from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset import budget
 from audiodd_jax.coreset import dataset as coreset_data
+from audiodd_jax.coreset import sizes as coreset_sizes
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop, registry
@@ -57,7 +58,9 @@ def run(line: CommandLine) -> None:
     title = datasets.title_of(config.data)
     data_name = "-".join(filter(None, (title, config.data.variant)))
     fold = f"-fold{flags.fold}" if flags.fold else ""
-    size = config.coreset.budget or config.coreset.samples_per_class
+    coreset = config.coreset
+    size = coreset.budget or coreset.samples_per_class
+    size = size or f"{coreset.samples}-{coreset.spread}"
     default = f"{data_name}{fold}-{config.method}-{size}-seed{config.seed}"
     workdir = Path(flags.workdir or Path("runs") / default)
     is_all = flags.fold == "all"
@@ -123,7 +126,11 @@ def distill(
         initial = None
         if config.coreset.init.endswith(".npz"):
             path = Path(config.coreset.init)
-            initial = coreset_data.warm_start(path, config.coreset, data, config.seed)
+            sizes = coreset_sizes.of_classes(
+                config.coreset, config.method, data.class_clips, data.class_names
+            )
+            given = config.coreset, data, sizes, config.seed
+            initial = coreset_data.warm_start(path, *given)
         ensemble = None
         if config.is_aligned:
             folder = teacher.trained(config, data)
@@ -209,7 +216,7 @@ def _finish(
     mesh: Mesh | None,
 ) -> tuple[Coreset, dict[str, Any]]:
     """Labels, scores and draws a coreset, and writes its file and card."""
-    coreset = distilled.coreset_of(outcome.best, data, config)
+    coreset = distilled.coreset_of(outcome.best, outcome.classes, data, config)
     labelling = None
     if config.teacher.networks:
         labelled = teacher.label(coreset.unpack().images, config, data)
@@ -256,9 +263,10 @@ def _show(result: dict[str, Any], path: Path) -> None:
         )
     rows = [
         ("coreset", f"{result['num_samples']} spectrograms{packed}, "
-         f"{result['samples_per_class']} per class: "
+         f"{tables.per_class(result)} per class: "
          f"{percent(result['fraction_of_train'])} of the {result['num_train']:,} clips "
          "in the training split"),
+        ("short classes", result.get("short_classes", "")),
         ("labels", cards.labels_in_words(result)),
         ("bytes", tables.bytes_in_words(result)),
         (f"test {metric}, {'distilled' if is_distilled else 'selected clips'}",

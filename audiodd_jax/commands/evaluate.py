@@ -5,7 +5,6 @@ test split is read once, after training.
 """
 
 import dataclasses
-import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -127,9 +126,9 @@ def compare(
     Args:
       protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``, or
         ``package.module:factory`` of another network.
-      against: baselines: ``random``, ``herding`` (the same number of real clips per
-        class), ``hard`` (the coreset's images with hard labels), ``20%`` and so on,
-        ``all``.
+      against: baselines: ``random``, ``herding`` (as many real clips of each class as
+        the coreset has), ``hard`` (the coreset's images with hard labels), ``20%`` and
+        so on, ``all``.
       config: data and evaluation; None: as it was distilled. Feature settings and
         normalisation are always the coreset's.
       recipe: settings that override each protocol's recipe.
@@ -138,7 +137,8 @@ def compare(
     Raises:
       UserError: the dataset cannot be used or has other classes, or a name is unknown.
     """
-    per_class = math.ceil(coreset.labels.shape[0] / len(coreset.class_names))
+    sizes = np.bincount(coreset.classes, minlength=len(coreset.class_names)).tolist()
+    per_class = sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
     baselines = {
         name: None if name == "hard" else subsets.parse(name, per_class)
         for name in against

@@ -8,6 +8,7 @@ import numpy as np
 from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import start
 from audiodd_jax.config import Config, DataConfig, fields
+from audiodd_jax.coreset import sizes
 from audiodd_jax.data import datasets, splits, tags
 from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.data.splits import SplitIndices
@@ -30,6 +31,10 @@ def run(line: CommandLine) -> None:
         features.labels, features.splits, features.folds, features.groups, config.data
     )
     rows = _rows(config.data, config.evaluation.metric, features, parts)
+    clips = tags.counts(features.labels[parts.train], len(features.class_names))
+    coreset = config.coreset, config.method, clips, features.class_names
+    if short := sizes.shortage(*coreset):
+        rows.append(("short classes", short))
     table([*rows, ("took", f"{time.perf_counter() - began:.1f} s")])
     print("", *_class_counts(features, parts), sep="\n")
     if lines := _left_out(features):

@@ -24,6 +24,7 @@ from audiodd_jax.config.names import file_stem
 from audiodd_jax.coreset import selection, storage, subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
+from audiodd_jax.coreset.sizes import class_order
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import datasets
@@ -201,10 +202,10 @@ class Arena(NamedTuple):
     searches: dict[str, RateSearch]
 
     @property
-    def per_class(self) -> int:
-        """Clips of each class in a set of real clips."""
-        count, num_classes = self.coreset.labels.shape
-        return -(-count // num_classes) * self.coreset.factor
+    def sizes(self) -> Int[np.ndarray, " c"]:
+        """Stored images of each class in a set of real clips."""
+        stored = np.bincount(self.coreset.classes, minlength=self.data.num_classes)
+        return np.minimum(stored, self.data.class_clips // self.coreset.packing.count)
 
     @property
     def seeds(self) -> range:
@@ -229,7 +230,7 @@ class Arena(NamedTuple):
             rivals.choose(
                 search,
                 seed,
-                self.per_class,
+                self.sizes * self.coreset.packing.count,
                 hard(members),
                 lambda rows: hard(self._stored(rows)),
             )
@@ -285,23 +286,22 @@ class Arena(NamedTuple):
     def _chosen(self, name: str, seed: int) -> Coreset:
         """Returns random or herded clips that are stored like the coreset."""
         networks = self.config.network, self.config.evaluation.networks
-        subset = Subset(name, per_class=self.per_class)
+        clips = self.sizes * self.coreset.packing.count
+        subset = Subset(name, per_class=tuple(clips.tolist()))
         rows = subsets.choose(subset, self.data, subsets.Embedding(*networks), seed)
         return self._stored(rows)
 
     def _stored(self, rows: Int[np.ndarray, " k"]) -> Coreset:
-        """Stores clips, as many of each class in class order, like the coreset."""
-        data, packing = self.data, self.coreset.packing.setting
-        arrays = selection.stored(data.train, rows, data.num_classes, packing)
-        labels = np.asarray(arrays.labels)
-        classes = np.arange(data.num_classes)
+        """Stores clips, which are in class order, like the coreset."""
+        packing = self.coreset.packing.setting
+        arrays = selection.stored(self.data.train, rows, self.sizes, packing)
         members = dataclasses.replace(
             self.coreset,
             images=np.asarray(arrays.images),
-            labels=labels,
+            labels=np.asarray(arrays.labels),
             teacher_labels=None,
             stored_views=None,
-            made_for=np.repeat(classes, len(labels) // data.num_classes),
+            made_for=class_order(self.sizes),
         )
         return members.read_back()  # as precise as the coreset
 

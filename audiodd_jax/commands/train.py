@@ -63,18 +63,27 @@ def run(line: CommandLine) -> None:
 
 def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
     """Returns the clips that the flags select, and the name of the training set."""
-    choices = ("coreset", "samples_per_class", "fraction", "indices")
+    choices = ("coreset", "samples_per_class", "samples", "fraction", "indices")
     given = [name for name in choices if flags[name].present]
     if len(given) > 1:
         raise UserError(f"--{given[0]} and --{given[1]} exclude each other")
-    if flags.herding and flags.samples_per_class is None:
-        raise UserError("--herding needs --samples_per_class")
-    if flags.samples_per_class is not None:
-        if flags.samples_per_class < 1:
-            raise UserError("samples_per_class must be at least 1")
+    per_class, samples = flags.samples_per_class, flags.samples
+    has_size = per_class is not None or samples is not None
+    if flags.herding and not has_size:
+        raise UserError("--herding needs --samples_per_class or --samples")
+    if flags.spread not in ("even", "proportional"):
+        raise UserError(f"--spread is even or proportional, not {flags.spread!r}")
+    if flags["spread"].present and samples is None:
+        raise UserError("--spread needs --samples")
+    if has_size:
+        name = "samples" if per_class is None else "samples_per_class"
+        if flags[name].value < 1:
+            raise UserError(f"{name} must be at least 1")
         kind = "herding" if flags.herding else "random"
-        subset = Subset(kind, per_class=flags.samples_per_class)
-        return subset, f"{kind}{flags.samples_per_class}"
+        if per_class is not None:
+            return Subset(kind, per_class=per_class), f"{kind}{per_class}"
+        subset = Subset(kind, samples=samples, spread=flags.spread)
+        return subset, f"{kind}-{samples}-{flags.spread}"
     if flags.fraction is not None:
         percentage = f"{100 * flags.fraction:g}percent"
         return subsets.fraction_of(flags.fraction), percentage

@@ -52,7 +52,13 @@ class CoresetConfig:
     """The coreset that is learned.
 
     Attributes:
-      samples_per_class: spectrograms per class (images per class, IPC).
+      samples_per_class: spectrograms per class (images per class, IPC); 0: ``samples``
+        are given. A class with fewer training clips has as many as clips, unless
+        ``init`` is ``noise``.
+      samples: spectrograms in all, at least one per class; 0: ``samples_per_class``.
+      spread: how ``samples`` are spread over the classes: ``even``, or
+        ``proportional`` to their training clips. Classes with fewer clips leave the
+        rest to the others.
       init: ``real`` (random training clips, class-balanced), ``herding`` or
         ``k_center`` (training clips selected by these methods), ``noise``, or the path
         of a coreset's ``.npz``.
@@ -75,7 +81,9 @@ class CoresetConfig:
         the rule in ``coreset/budget.py``.
     """
 
-    samples_per_class: int = setting(10, AT_LEAST_ONE)
+    samples_per_class: int = setting(10, NOT_NEGATIVE)
+    samples: int = setting(0, NOT_NEGATIVE)
+    spread: str = setting("even", one_of("even", "proportional"))
     init: str = setting("real", INITIAL)
     learn_labels: bool = True
     solve_labels: bool = False
@@ -178,7 +186,7 @@ class MatchingConfig:
       learning_rate: learning rate for the images.
       momentum: momentum for the images, or Adam's decay of the first moment.
       outer_loop: steps per inner-loop network, which is trained on the coreset between
-        them; 0: the published value for ``samples_per_class``.
+        them; 0: the published value for the mean number of samples per class.
       inner_loop: training epochs of that network between two steps; 0: the published
         value.
       network_learning_rate: learning rate for the inner-loop network.

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from audiodd_jax.config import Config, LabelsConfig
+from audiodd_jax.config import Config, CoresetConfig, LabelsConfig
 from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
 from audiodd_jax.config.packing import Packing
 from audiodd_jax.config.user_paths import expanded
@@ -136,6 +136,7 @@ def validate(config: Config) -> None:
             f"{config.method} selects real clips: it does not start from the coreset "
             f"coreset.init={config.coreset.init}"
         )
+    _check_size(config.coreset)
     _check_labels(config.labels, bool(config.teacher.networks))
     if config.method in (*MATCHING, *SELECTION):
         for name in ("learn_labels", "solve_labels", "preconditioner"):
@@ -144,6 +145,22 @@ def validate(config: Config) -> None:
                     f"{config.method} has fixed labels and learns images only: "
                     f"coreset.{name} is for {', '.join(REGRESSION)}"
                 )
+
+
+def _check_size(coreset: CoresetConfig) -> None:
+    """Checks that a coreset's size is given in one way."""
+    if coreset.samples and coreset.samples_per_class:
+        raise UserError(
+            f"samples={coreset.samples} (in all) and samples_per_class="
+            f"{coreset.samples_per_class} exclude each other: pass one of them, or 0 "
+            "for the other"
+        )
+    if not coreset.samples and not coreset.samples_per_class:
+        raise UserError("coreset.samples_per_class must be at least 1, not 0")
+    if coreset.spread != "even" and not coreset.samples:
+        raise UserError(
+            f"spread={coreset.spread} is for samples in all: pass --samples"
+        )
 
 
 def _check_labels(labels: LabelsConfig, has_teacher: bool) -> None:

@@ -174,6 +174,9 @@ ACTIVE_DEFAULTS: dict[str, Any] = {
 }
 
 
+# Replaces the number per class where the size in all is given.
+IN_ALL: dict[str, Any] = {"coreset.samples_per_class": 0}
+
 # Settings that do not affect a run's numbers: it may be resumed with other values.
 MAY_CHANGE = (
     "data.data_dir",
@@ -193,7 +196,8 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
       preset: one of ``PRESETS``.
       **changes: settings by name, with ``__`` for the dot (``coreset__init="noise"``),
         and plain flags of ``audiodd distill`` (``samples_per_class=1``). ``method``
-        also applies the method's defaults.
+        also applies the method's defaults, and ``samples`` (in all) takes the place of
+        a dataset's ``samples_per_class``.
 
     Raises:
       UserError: an unknown preset, setting or flag.
@@ -202,14 +206,16 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
         raise UserError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}")
     method = changes.get("method", Config().method)
     key = "folder" if name.startswith("tfds:") else name
+    given = _dotted(changes)
     values = {
         "data.name": name,
         **DATASET_DEFAULTS.get(key, {}),
         **METHOD_DEFAULTS.get(method, {}),
         **PRESETS[preset],
         **PRESETS_OF_METHODS.get((preset, method), {}),
+        **(IN_ALL if given.get("coreset.samples") else {}),
     }
-    return fields.replace(Config(), {**values, **_dotted(changes)})
+    return fields.replace(Config(), {**values, **given})
 
 
 def for_model(config: Config, model: str, **changes: Any) -> Config:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from audiodd_jax.config import Config, CoresetConfig, DataConfig, FeaturesConfig, fields
 from audiodd_jax.config.packing import Packing
@@ -151,12 +152,16 @@ def _check_split(coreset: Coreset, data: Dataset) -> None:
 
 
 def warm_start(
-    path: Path, config: CoresetConfig, data: Dataset, seed: int
+    path: Path,
+    config: CoresetConfig,
+    data: Dataset,
+    sizes: Int[np.ndarray, " c"],
+    seed: int,
 ) -> CoresetArrays:
     """Makes an initial coreset that continues from an earlier coreset.
 
     Classes are matched by name. Classes and samples that the earlier coreset lacks are
-    filled with random training clips.
+    filled with random training clips, up to ``sizes`` images of each class.
 
     Raises:
       UserError: the file is not a coreset that these data and settings can continue.
@@ -177,7 +182,7 @@ def warm_start(
     if coreset_config(earlier).data.name == data.name:
         _check_split(earlier, data)
     key, real = jax.random.key(seed), dataclasses.replace(config, init="real")
-    random = selection.start(key, data.train, data.class_names, real)
+    random = selection.start(key, data.train, data.class_names, sizes, real)
     decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
     images = normalization.apply(decibel, data.normalization)
     # Centred labels of more classes: the mean of each row stays zero.
@@ -187,7 +192,8 @@ def warm_start(
     columns = np.array([data.class_names.index(n) for n in earlier.class_names])
     labels[:, columns] = earlier.labels + shift
     classes = columns[earlier.classes]
-    return selection.filled(random, images, jnp.asarray(labels), classes)
+    placed = (images, jnp.asarray(labels), classes)
+    return selection.filled(random, *placed, sizes, data.class_names)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import CoresetConfig, RandomNetworkConfig
 from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays, check_factor, pack
+from audiodd_jax.coreset.sizes import class_order
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
@@ -40,26 +41,27 @@ def start(
     key: Key[Array, ""],
     train: Clips,
     class_names: tuple[str, ...],
+    sizes: Int[np.ndarray, " c"],
     config: CoresetConfig,
     embedding: Embedding | None = None,
 ) -> CoresetArrays:
     """Makes the initial coreset that ``config.init`` names, unless it names a file.
 
-    It has ``samples_per_class`` images per class, in class order.
+    It has ``sizes`` images of the classes (``coreset.sizes``), in class order.
 
     Raises:
       UserError: a class has too few clips, or ``factor`` does not divide a spectrogram.
     """
+    drawn = (key, train, class_names, sizes, config.factor)
     if config.init in ("herding", "k_center"):
-        return selected(config.init, key, train, class_names, config, embedding)
+        return selected(config.init, *drawn, embedding)
     check_factor(train.image_shape, config.factor)
     if config.init == "noise":
-        images = len(class_names) * config.samples_per_class
         packing = Packing.parse(config.factor)
-        shape = (images, *packing.image_shape(train.image_shape), 1)
-        return _labelled(jax.random.normal(key, shape, jnp.float32), len(class_names))
+        shape = (sizes.sum(), *packing.image_shape(train.image_shape), 1)
+        return _labelled(jax.random.normal(key, shape, jnp.float32), sizes)
     try:
-        return selected("random", key, train, class_names, config)
+        return selected("random", *drawn)
     except UserError as error:
         raise UserError(f"{error}, or pass --config.coreset.init=noise") from error
 
@@ -69,28 +71,32 @@ def selected(
     key: Key[Array, ""],
     train: Clips,
     class_names: tuple[str, ...],
-    config: CoresetConfig,
+    sizes: Int[np.ndarray, " c"],
+    factor: Factor,
     embedding: Embedding | None = None,
 ) -> CoresetArrays:
     """Selects real clips as a coreset, by a method of ``CHOOSE``."""
-    check_factor(train.image_shape, config.factor)
-    per_class = config.samples_per_class * Packing.parse(config.factor).count
-    rows = select(method, key, train, class_names, per_class, embedding)
-    return stored(train, rows, len(class_names), config.factor)
+    count = Packing.parse(factor).count
+    rows = select(method, key, train, class_names, sizes * count, embedding)
+    return stored(train, rows, sizes, factor)
 
 
 def stored(
-    train: Clips, rows: Int[np.ndarray, " k"], num_classes: int, factor: Factor
+    train: Clips,
+    rows: Int[np.ndarray, " k"],
+    sizes: Int[np.ndarray, " c"],
+    factor: Factor,
 ) -> CoresetArrays:
-    """Stores clips as a coreset, packed as ``factor`` says.
+    """Stores clips in class order as a coreset, packed as ``factor`` says.
 
-    There are as many clips of each class, in class order.
+    ``sizes`` are the stored images of each class.
     """
+    check_factor(train.image_shape, factor)
     images = pack(train.take(rows), factor)
     if not tags.are_tags(train.labels):
-        return _labelled(images, num_classes)
+        return _labelled(images, sizes)
     # A clip keeps all of its tags; the clips of one stored image share their mean.
-    targets = centred_targets(train.labels[rows], num_classes, images.dtype)
+    targets = centred_targets(train.labels[rows], sizes.size, images.dtype)
     count = Packing.parse(factor).count
     labels = targets.reshape(len(images), count, -1).mean(1)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
@@ -101,35 +107,35 @@ def filled(
     images: Float[Array, "k f t 1"],
     labels: Float[Array, "k c"],
     classes: Int[np.ndarray, " k"],
+    sizes: Int[np.ndarray, " c"],
+    class_names: tuple[str, ...],
 ) -> CoresetArrays:
     """Puts an earlier coreset's spectrograms first in each class of an initial coreset.
 
-    ``random`` is of random clips, in class order. ``images`` are as stored, with the
-    same normalisation.
+    ``random`` has ``sizes`` random clips, in class order. ``images`` are as stored,
+    with the same normalisation.
 
     Raises:
       UserError: the earlier coreset has more images of a class than the new one holds.
     """
-    num_classes = random.labels.shape[1]
-    per_class = random.labels.shape[0] // num_classes
-    most = np.bincount(classes).max()
-    if most > per_class:
+    has = np.bincount(classes, minlength=sizes.size)
+    over = int((has - sizes).argmax())
+    if has[over] > sizes[over]:
         raise UserError(
-            f"the initial coreset has {most} spectrograms of a class, more than "
-            f"coreset.samples_per_class={per_class}"
+            f"the initial coreset has {has[over]} spectrograms of the class "
+            f"{class_names[over]!r}, more than the {sizes[over]} of this one"
         )
-    rows = classes * per_class + ranks_in_class(classes)
+    rows = (np.cumsum(sizes) - sizes)[classes] + ranks_in_class(classes)
     return random._replace(
         images=random.images.at[rows].set(images),
         labels=random.labels.at[rows].set(labels),
     )
 
 
-def _labelled(images: Array, num_classes: int) -> CoresetArrays:
-    """Images in class order, with centred labels."""
-    per_class = images.shape[0] // num_classes
-    labels = jnp.repeat(jnp.arange(num_classes, dtype=jnp.int32), per_class)
-    targets = centred_targets(labels, num_classes, images.dtype)
+def _labelled(images: Array, sizes: Int[np.ndarray, " c"]) -> CoresetArrays:
+    """``sizes`` images of the classes, in their order, with centred labels."""
+    labels = jnp.asarray(class_order(sizes), jnp.int32)
+    targets = centred_targets(labels, sizes.size, images.dtype)
     return CoresetArrays(images, targets, jnp.zeros((), images.dtype))
 
 
@@ -138,10 +144,10 @@ def select(
     key: Key[Array, ""],
     clips: Clips,
     class_names: tuple[str, ...],
-    per_class: int,
+    sizes: Int[np.ndarray, " c"],
     embedding: Embedding | None,
 ) -> Int[np.ndarray, " s"]:
-    """Selects ``per_class`` clips of each class by a method of ``CHOOSE``.
+    """Selects ``sizes`` clips of the classes by a method of ``CHOOSE``.
 
     The embedding is not used by ``random``.
     """
@@ -149,7 +155,7 @@ def select(
         given = np.asarray(jax.random.permutation(key, len(clips.labels)))
     else:
         given = embed(key, clips, embedding)
-    return class_by_class(method, given, clips.labels, class_names, per_class)
+    return class_by_class(method, given, clips.labels, class_names, sizes)
 
 
 def class_by_class(
@@ -157,43 +163,45 @@ def class_by_class(
     given: Int[np.ndarray, " b"] | Float[Array, "b d"],
     labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
-    per_class: int,
+    sizes: Int[np.ndarray, " c"],
 ) -> Int[np.ndarray, " s"]:
-    """Chooses ``per_class`` clips of each class, as ``by_class`` does.
+    """Chooses ``sizes`` clips of the classes, as ``by_class`` does.
 
     ``given`` is what the method chooses by: a random order, or features.
     """
     choose = functools.partial(CHOOSE[method], given)
-    return by_class(choose, labels, class_names, per_class)
+    return by_class(choose, labels, class_names, sizes)
 
 
 def by_class(
     choose: Callable[..., Int[Array | np.ndarray, " count"]],
     labels: Int[Array, "b *c"],
     class_names: tuple[str, ...],
-    per_class: int,
+    sizes: Int[np.ndarray, " c"],
 ) -> Int[np.ndarray, " s"]:
-    """Chooses clips for each class; returns them in class order, without repetitions.
+    """Chooses ``sizes`` clips; returns them in class order, without repetitions.
 
     A clip with several tags can be chosen for any one of them, so rare tags choose
     first. ``choose`` takes masks of a class's clips and of its free clips, and their
     number.
     """
-    counts = check_counts(labels, class_names, per_class)
     labels = np.asarray(labels)
+    counts = tags.counts(labels, len(class_names))
     has_tags = tags.are_tags(labels)
     order = np.argsort(counts, kind="stable") if has_tags else np.arange(counts.size)
     is_free, rows = np.ones(len(labels), bool), {}
     for label in order.tolist():
         members = labels[:, label] > 0 if has_tags else labels == label
         free = members & is_free
-        if (left := int(free.sum())) < per_class:
-            raise UserError(
-                f"samples_per_class={per_class}, but {left} clips with the tag "
-                f"{class_names[label]!r} are left after rarer tags have chosen "
-                "theirs; lower it"
-            )
-        rows[label] = np.asarray(choose(members, free, per_class))
+        if (left := int(free.sum())) < (size := int(sizes[label])):
+            text = f"{left} clips of the class {class_names[label]!r} are available"
+            if has_tags:
+                text = (
+                    f"{left} clips with the tag {class_names[label]!r} are left after "
+                    "rarer tags have chosen theirs"
+                )
+            raise UserError(f"{text}, but {size} are needed; lower samples_per_class")
+        rows[label] = np.asarray(choose(members, free, size))
         is_free[rows[label]] = False
     return np.concatenate([rows[label] for label in range(counts.size)])
 
@@ -327,18 +335,9 @@ def embed(
     )
 
 
-def check_counts(
-    labels: Int[Array, "b *c"], class_names: tuple[str, ...], per_class: int = 1
-) -> Int[np.ndarray, " c"]:
-    """Counts the clips of each class; refuses fewer than ``per_class``."""
+def check_counts(labels: Int[Array, "b *c"], class_names: tuple[str, ...]) -> None:
+    """Refuses a class without clips."""
     counts = tags.counts(np.asarray(labels), len(class_names))
-    fewest = int(counts.argmin())
-    name, count = class_names[fewest], counts[fewest]
-    if count >= per_class:
-        return counts
-    if not count:
+    if not counts.all():
+        name = class_names[int(counts.argmin())]
         raise UserError(f"the class {name!r} has 0 training clips")
-    raise UserError(
-        f"samples_per_class={per_class}, but the class {name!r} has {count} training "
-        "clips; lower it (or --config.coreset.factor, which multiplies it)"
-    )

@@ -1,5 +1,6 @@
 """Subsets of the training clips, as training sets of baselines."""
 
+import logging
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -8,11 +9,14 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from audiodd_jax.coreset import selection
+from audiodd_jax.config import CoresetConfig
+from audiodd_jax.coreset import selection, sizes
 from audiodd_jax.coreset.selection import Embedding
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime import progress
+
+_log = logging.getLogger(__name__)
 
 # Folded into the key, so that draws of clips differ from draws of networks.
 _DRAW = 0xC11B
@@ -22,17 +26,21 @@ class Subset(NamedTuple):
     """A way to choose training clips.
 
     Attributes:
-      name: ``all``, ``random`` or ``herding`` (``per_class``), ``fraction`` (random and
-        stratified), or ``indices``.
-      per_class: clips per class.
+      name: ``all``, ``random`` or ``herding`` (``per_class`` or ``samples``),
+        ``fraction`` (random and stratified), or ``indices``.
+      per_class: clips per class, or of each class; those with fewer give all.
+      samples: clips in all, in place of ``per_class`` (``coreset.sizes``).
+      spread: how ``samples`` are spread over the classes: ``even`` or ``proportional``.
       fraction: share of the training split, validation clips included.
       indices: rows of the training clips, in the order of ``prepare``.
     """
 
     name: str = "all"
-    per_class: int = 0
+    per_class: int | tuple[int, ...] = 0
     fraction: float = 1.0
     indices: tuple[int, ...] = ()
+    samples: int = 0
+    spread: str = "even"
 
     @property
     def is_drawn(self) -> bool:
@@ -40,7 +48,7 @@ class Subset(NamedTuple):
         return self.name in ("random", "fraction")
 
 
-def parse(text: str, per_class: int) -> Subset:
+def parse(text: str, per_class: int | tuple[int, ...]) -> Subset:
     """Parses ``all``, ``random``, ``herding``, or a percentage such as ``20%``."""
     if text in ("random", "herding"):
         return Subset(text, per_class=per_class)
@@ -87,7 +95,7 @@ def choose(
         clips = max(1, round(subset.fraction * data.num_train))
         return selection.random_fraction(key, train.labels, clips)
     if subset.name != "indices":
-        given = (key, train, data.class_names, subset.per_class, embedding)
+        given = (key, train, data.class_names, _sizes(subset, data), embedding)
         with progress.waiting(f"choosing clips ({subset.name})"):
             return selection.select(subset.name, *given)
     rows = np.array(subset.indices)
@@ -99,3 +107,20 @@ def choose(
     if np.unique(rows).size < rows.size:
         raise UserError("a training clip is listed twice in the indices")
     return rows
+
+
+def _sizes(subset: Subset, data: Dataset) -> Int[np.ndarray, " c"]:
+    """Returns how many clips of each class a subset has, and logs missing ones."""
+    clips, names = data.class_clips, data.class_names
+    if isinstance(subset.per_class, tuple):
+        asked = np.array(subset.per_class)
+        result = np.minimum(asked, clips)
+    else:
+        config = CoresetConfig(
+            subset.per_class, samples=subset.samples, spread=subset.spread
+        )
+        asked = sizes.spread(config, clips)
+        result = sizes.of_classes(config, subset.name, clips, names)
+    if text := sizes.in_words(asked, result, names):
+        _log.warning("%s: %s", subset.name, text)
+    return result

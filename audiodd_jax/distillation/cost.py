@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
 
 from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.config.packing import Packing
@@ -80,6 +82,7 @@ class Sizes(NamedTuple):
       b: clips per batch.
       train: training clips on the device.
       scored: validation and test clips on the device.
+      per_class: stored spectrograms of each class; empty: the same number of each.
     """
 
     f: int
@@ -89,6 +92,7 @@ class Sizes(NamedTuple):
     b: int
     train: int
     scored: int
+    per_class: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -97,17 +101,22 @@ class Sizes(NamedTuple):
 
 
 def sizes_of(
-    config: Config, shape: tuple[int, int], classes: int, clips: int, scored: int
+    config: Config,
+    shape: tuple[int, int],
+    stored: Int[np.ndarray, " c"],
+    clips: int,
+    scored: int,
 ) -> Sizes:
     """Returns the sizes of a run on ``clips`` training clips.
 
-    ``scored`` counts validation and test clips.
+    ``stored`` are the spectrograms of each class (``coreset.sizes``); ``scored`` counts
+    validation and test clips.
     """
-    coreset = config.coreset
+    per_class = tuple(stored.tolist())
     on_device = 0 if config.data.storage == "host" else clips
-    s = classes * coreset.samples_per_class * Packing.parse(coreset.factor).count
+    s = sum(per_class) * Packing.parse(config.coreset.factor).count
     b = min(config.loop.batch_size, clips)
-    return Sizes(*shape, classes, s, b, on_device, scored)
+    return Sizes(*shape, len(per_class), s, b, on_device, scored, per_class)
 
 
 class Problem(NamedTuple):

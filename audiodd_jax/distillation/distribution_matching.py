@@ -35,13 +35,18 @@ def matching_loss(
     model: nn.Module,
     real: Float[Array, "r f t 1"],
     synthetic: Float[Array, "k f t 1"],
+    weights: Float[Array, " k"] | None = None,
 ) -> Float[Array, ""]:
-    """Returns the squared distance of the mean features of one class's clips."""
+    """Returns the squared distance of the mean features of one class's clips.
 
-    def mean(images: Array) -> Array:
-        return models.embed(model, Variables(params, {}), images)[0].mean(0)
+    ``weights`` are of the synthetic ones; None: all the same.
+    """
 
-    return jnp.sum((lax.stop_gradient(mean(real)) - mean(synthetic)) ** 2)
+    def mean(images: Array, weights: Array | None = None) -> Array:
+        features = models.embed(model, Variables(params, {}), images)[0]
+        return matching_methods.mean(features, weights)
+
+    return jnp.sum((lax.stop_gradient(mean(real)) - mean(synthetic, weights)) ** 2)
 
 
 def make(config: Config, context: Context) -> Method:
@@ -50,8 +55,8 @@ def make(config: Config, context: Context) -> Method:
     model = matching_methods.make_model(settings, context.sizes.c, context.dtype)
     matched = Matched(
         model,
-        loss=lambda params, real, synthetic, label: matching_loss(
-            params, model, real, synthetic
+        loss=lambda params, real, synthetic, weights, label: matching_loss(
+            params, model, real, synthetic, weights
         ),
         augment=lambda key, images: augment.siamese(key, images, config.siamese, stats),
         network=lambda params, step, draw: draw(),

@@ -32,6 +32,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, MatchingConfig
+from audiodd_jax.config.packing import Packing
+from audiodd_jax.coreset.sizes import class_order
 from audiodd_jax.distillation import matching_methods
 from audiodd_jax.distillation.matching_methods import Matched
 from audiodd_jax.distillation.method import Context, Method
@@ -61,10 +63,12 @@ def cross_entropy(
     model: nn.Module,
     images: Float[Array, "b f t 1"],
     labels: Int[Array, " b"],
+    weights: Float[Array, " b"] | None = None,
 ) -> Float[Array, ""]:
-    """Returns the cross-entropy, averaged over the clips."""
+    """Returns the cross-entropy, averaged over the clips by their weights."""
     out = models.logits(model, Variables(params, {}), images)
-    return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
+    losses = optax.softmax_cross_entropy_with_integer_labels(out, labels)
+    return matching_methods.mean(losses, weights)
 
 
 def distance(ours: Any, theirs: Any) -> Float[Array, ""]:
@@ -92,25 +96,35 @@ def matching_loss(
     real: Float[Array, "r f t 1"],
     synthetic: Float[Array, "k f t 1"],
     label: Int[Array, ""],
+    weights: Float[Array, " k"] | None = None,
 ) -> Float[Array, ""]:
-    """Steps 2 and 3 for one class's clips."""
+    """Steps 2 and 3 for one class's clips; ``weights`` are of the synthetic ones."""
 
-    def gradient(images: Array) -> Any:
+    def gradient(images: Array, weights: Array | None = None) -> Any:
         labels = jnp.full(images.shape[0], label)
-        return jax.grad(cross_entropy)(params, model, images, labels)
+        return jax.grad(cross_entropy)(params, model, images, labels, weights)
 
-    return distance(gradient(synthetic), lax.stop_gradient(gradient(real)))
+    return distance(gradient(synthetic, weights), lax.stop_gradient(gradient(real)))
 
 
 def make(config: Config, context: Context) -> Method:
     """Returns DC or DSA (``config.method``) on the context's devices."""
     settings, stats, c = config.matching, context.normalization, context.sizes.c
     model = matching_methods.make_model(settings, c, context.dtype)
-    outer, epochs = loops(config.coreset.samples_per_class, settings)
+    factor = config.coreset.factor
+    count = Packing.parse(factor).count
+    sizes = matching_methods.class_sizes(context, factor)
+    outer, epochs = loops(round(sizes.mean()), settings)
     is_dsa = config.method == "dsa"
 
-    def loss(params: Any, real: Array, synthetic: Array, label: Array) -> Array:
-        return matching_loss(params, model, real, synthetic, label)
+    def loss(
+        params: Any,
+        real: Array,
+        synthetic: Array,
+        weights: Array | None,
+        label: Array,
+    ) -> Array:
+        return matching_loss(params, model, real, synthetic, label, weights)
 
     def change(key: Array, images: Array) -> Array:
         return augment.siamese(key, images, config.siamese, stats)
@@ -120,7 +134,7 @@ def make(config: Config, context: Context) -> Method:
 
     def train(params: Any, key: Key[Array, ""], images: Array) -> Any:
         """Step 5: the key draws the order of the images, and their augmentation."""
-        labels = jnp.repeat(jnp.arange(c), images.shape[0] // c)
+        labels = jnp.asarray(class_order(sizes * count))
         steps = epochs * math.ceil(images.shape[0] / settings.network_batch)
         rows = batches.epoch_rows(
             key, images.shape[0], settings.network_batch, 0, steps
@@ -146,4 +160,4 @@ def make(config: Config, context: Context) -> Method:
     matched = Matched(
         model, loss, change if is_dsa else None, network, after if outer > 1 else None
     )
-    return matching_methods.make(settings, config.coreset.factor, context, matched)
+    return matching_methods.make(settings, factor, context, matched)

@@ -7,6 +7,7 @@ uninterrupted one.
 
 import functools
 import itertools
+import logging
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,9 +18,10 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import Config, CoresetConfig
+from audiodd_jax.config import Config
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.coreset import selection
+from audiodd_jax.coreset import sizes as coreset_sizes
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import cost, label_solve, registry, steps
 from audiodd_jax.distillation.method import Context, Method
@@ -32,6 +34,8 @@ from audiodd_jax.networks.models import Ensemble
 from audiodd_jax.runtime import devices, multiprocess, progress
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.runtime.train_loop import Outcome, RunLog, Task, train_loop
+
+_log = logging.getLogger(__name__)
 
 # Scores a coreset on the validation clips.
 Validate = Callable[[CoresetArrays], Score]
@@ -75,6 +79,7 @@ class Distilled(NamedTuple):
       best_step: step at which it was reached.
       steps: number of steps taken; fewer than scheduled after early stopping.
       history: one row per chunk.
+      classes: class or tag that each stored image is of.
     """
 
     start: CoresetArrays
@@ -82,6 +87,7 @@ class Distilled(NamedTuple):
     best_step: int
     steps: int
     history: list[dict[str, Any]]
+    classes: Int[np.ndarray, " s"]
 
 
 def distill(
@@ -99,7 +105,8 @@ def distill(
       data: the dataset; its test split is not read.
       run: the run directory; None: memory only.
       mesh: devices of the run; None: all, of all processes.
-      start: the initial coreset, as stored; None: by ``config.coreset.init``.
+      start: the initial coreset, as stored, with the sizes that ``coreset.sizes``
+        gives; None: by ``config.coreset.init``.
       teacher: labels the views of each step, if ``config.is_aligned``.
 
     Raises:
@@ -123,15 +130,20 @@ def distill(
         program = steps.validation_program(scoring, coreset.factor, mesh)
         held_out, key = devices.replicate((data.validation, keys.validation), mesh)
         validate = lambda arrays: program(arrays, held_out, key, scoring.regularizer)
+    asked = coreset, config.method, data.class_clips, data.class_names
+    sizes = coreset_sizes.of_classes(*asked)
+    if shortage := coreset_sizes.shortage(*asked):
+        _log.warning("%s", shortage)
+    classes = coreset_sizes.class_order(sizes)
+    train = (keys.initial, data.train, data.class_names, sizes)
     if config.method in SELECTION:
-        return _select(
-            config.method, keys.initial, data, coreset, embedding, validate, run
+        choose = lambda name: selection.selected(
+            name, *train, coreset.factor, embedding
         )
+        return _select(config.method, choose, classes, validate, run)
     if start is None:
         with progress.waiting(f"choosing the start ({coreset.init})"):
-            start = selection.start(
-                keys.initial, data.train, data.class_names, coreset, embedding
-            )
+            start = selection.start(*train, coreset, embedding)
     first = start
     if coreset.solve_labels:
         by_recording = config.loop.draw == "recordings"
@@ -143,16 +155,17 @@ def distill(
             f"{data.name} does not have"
         )
     registry.check_labels(config.method, data.has_tags)
-    outcome = _learn(config, data, keys, first, validate, mesh, run, teacher)
+    outcome = _learn(config, data, sizes, keys, first, validate, mesh, run, teacher)
     # On this process's own device: from here on each process works alone.
     best = jax.tree.map(jnp.asarray, jax.device_get(outcome.state.best))
     best_step = int(outcome.state.best_step)
-    return Distilled(start, best, best_step, outcome.step, outcome.history)
+    return Distilled(start, best, best_step, outcome.step, outcome.history, classes)
 
 
 def _learn(
     config: Config,
     data: Dataset,
+    stored: Int[np.ndarray, " c"],
     keys: Keys,
     first: CoresetArrays,
     validate: Validate | None,
@@ -160,14 +173,14 @@ def _learn(
     run: RunDirectory | None,
     teacher: Ensemble | None,
 ) -> Outcome:
-    """Takes the steps of a method.
+    """Takes the steps of a method; the coreset has ``stored`` images of the classes.
 
     Raises:
       UserError: the method draws clips of every class, and a class has too few.
     """
     train, classes, loop = data.train, data.num_classes, config.loop
     scored = len(data.validation.labels) + len(data.test.labels)
-    sizes = cost.sizes_of(config, data.image_shape, classes, len(train.labels), scored)
+    sizes = cost.sizes_of(config, data.image_shape, stored, len(train.labels), scored)
     problem, grid = cost.problem_of(config, sizes), devices.grid_of(mesh)
     # Hosts may have different memory, and must run the same program.
     plan = multiprocess.from_process_zero(
@@ -235,26 +248,23 @@ def _copy(tree: Any) -> Any:
 
 def _select(
     method: str,
-    key: Key[Array, ""],
-    data: Dataset,
-    config: CoresetConfig,
-    embedding: selection.Embedding,
+    choose: Callable[[str], CoresetArrays],
+    classes: Int[np.ndarray, " s"],
     validate: Validate | None,
     run: RunDirectory | None,
 ) -> Distilled:
-    """Selects real clips; an interrupted selection starts again."""
+    """Selects real clips of these classes; an interrupted selection starts again."""
     log = RunLog(run)
     with progress.waiting(f"choosing clips ({method})"):
         if run:
             run.start_from(-1)
-        train = (key, data.train, data.class_names, config)
-        chosen = selection.selected(method, *train, embedding)
+        chosen = choose(method)
         row = {"step": 0, "best": True}
         if validate:
             _score(validate, chosen, row)
         log.record(row)
-        start = selection.selected("random", *train)
-        return Distilled(start, chosen, 0, 0, log.history)
+        start = choose("random")
+        return Distilled(start, chosen, 0, 0, log.history, classes)
 
 
 def _score(validate: Validate, arrays: CoresetArrays, row: dict[str, Any]) -> Score:

@@ -2,7 +2,8 @@
 
 A step draws real clips of every class, computes a loss between the real and synthetic
 clips of each class under a network, and updates the images by SGD with momentum. Labels
-stay hard. Devices share the classes.
+stay hard. Devices share the classes. Where classes have different sizes, the smaller
+ones are padded, with weights of zero, so that one program serves all.
 
 References:
   Zhao, Mopuri, Bilen, *Dataset Condensation with Gradient Matching*, ICLR 2021.
@@ -14,13 +15,14 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from audiodd_jax.config import MatchingConfig
-from audiodd_jax.config.packing import Factor
+from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays, unpack
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features import batches
@@ -53,7 +55,8 @@ class Matched(NamedTuple):
 
     Attributes:
       model: the network.
-      loss: ``(network, real, synthetic, class) -> loss`` of one class's clips.
+      loss: ``(network, real, synthetic, weights, class) -> loss`` of one class's clips;
+        ``weights`` of the synthetic ones: 0 for padding; None: there is no padding.
       augment: ``(key, images) -> images``, by the same changes for the same key; None:
         real and synthetic clips as they are.
       network: ``(network, step, draw) -> network`` before the step; ``draw()`` returns
@@ -63,7 +66,7 @@ class Matched(NamedTuple):
     """
 
     model: nn.Module
-    loss: Callable[[Any, Array, Array, Array], Array]
+    loss: Callable[[Any, Array, Array, Array | None, Array], Array]
     augment: Callable[[Key[Array, ""], Array], Array] | None
     network: Callable[[Any, Array, Callable[[], Any]], Any]
     after: Callable[[Any, Array, Array, Array], Any] | None = None
@@ -92,11 +95,42 @@ def fresh(
     return jax.tree.map(lambda p: p.astype(images.dtype), params)
 
 
+def class_sizes(context: Context, factor: Factor) -> Int[np.ndarray, " c"]:
+    """Returns the number of stored images of each class."""
+    sizes = context.sizes
+    images = sizes.s // Packing.parse(factor).count
+    return np.array(sizes.per_class or [images // sizes.c] * sizes.c)
+
+
+def _padded(
+    sizes: Int[np.ndarray, " c"],
+) -> tuple[Int[np.ndarray, "c most"], Bool[np.ndarray, "c most"]]:
+    """Returns the rows of each class, and which of them are not padding.
+
+    Smaller classes repeat their last row.
+    """
+    places, last = np.arange(sizes.max()), sizes[:, None] - 1
+    starts = np.cumsum(sizes) - sizes
+    return starts[:, None] + np.minimum(places, last), places <= last
+
+
+def mean(
+    values: Float[Array, "k *d"], weights: Float[Array, " k"] | None
+) -> Float[Array, "*d"]:
+    """Averages over clips by their weights; None: equal weights."""
+    if weights is None:
+        return values.mean(0)
+    total = jnp.tensordot(weights, values, 1, precision="highest")
+    return total / weights.sum()
+
+
 def make(
     config: MatchingConfig, factor: Factor, context: Context, matched: Matched
 ) -> Method:
     """Returns a matching method; ``factor`` packs spectrograms in images."""
     num_classes, model = context.sizes.c, matched.model
+    count = Packing.parse(factor).count
+    rows, is_own = _padded(class_sizes(context, factor))
     optimizer = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
     tx = optimizer(config.learning_rate, config.momentum)
 
@@ -111,12 +145,13 @@ def make(
         key: Key[Array, ""],
         label: Int[Array, ""],
         real: Float[Array, "r f t 1"],
+        weights: Float[Array, " unpacked"] | None,
     ) -> Float[Array, ""]:
         clips = real, unpack(images, factor)
         if matched.augment:
             key = jax.random.fold_in(key, label)
             clips = (matched.augment(key, x) for x in clips)
-        return matched.loss(network, *clips, label)
+        return matched.loss(network, *clips, weights, label)
 
     def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
@@ -125,22 +160,27 @@ def make(
         )
         draw = lambda: fresh(network_key, model, unpack(state.images, factor))
         network = matched.network(state.network, state.step, draw)
-        real, stored = (
-            x.reshape(num_classes, -1, *x.shape[1:])
-            for x in (batch.images, state.images)
-        )
+        by_class = lambda x: x.reshape(num_classes, -1, *x.shape[1:])
+        real, weights = by_class(batch.images), None
+        if is_own.all():
+            stored = by_class(state.images)
+        else:
+            stored = state.images[rows]
+            weights = jnp.asarray(np.repeat(is_own, count, 1), stored.dtype)
 
-        def own_classes(slots: tuple[Array, Array, Array], network: Any) -> tuple:
-            def one_class(slot: tuple[Array, Array, Array]) -> tuple:
-                label, real, images = slot
+        def own_classes(slots: tuple[Array | None, ...], network: Any) -> tuple:
+            def one_class(slot: tuple[Array | None, ...]) -> tuple:
+                label, real, images, weights = slot
                 gradient = jax.value_and_grad(class_loss)
-                return gradient(images, network, change_key, label, real)
+                return gradient(images, network, change_key, label, real, weights)
 
             return lax.map(one_class, slots)
 
-        by_class = devices.shard_rows(own_classes, context.mesh, devices.NETWORKS)
-        slots = jnp.arange(num_classes), real, stored
-        losses, grads = by_class(slots, network)
+        all_classes = devices.shard_rows(own_classes, context.mesh, devices.NETWORKS)
+        slots = jnp.arange(num_classes), real, stored, weights
+        losses, grads = all_classes(slots, network)
+        if not is_own.all():
+            grads = grads[is_own]
         grads = grads.reshape(state.images.shape)
         updates, opt_state = tx.update(grads, state.opt_state)
         images = optax.apply_updates(state.images, updates)

@@ -91,6 +91,11 @@ class Dataset:
         return len(self.class_names)
 
     @property
+    def class_clips(self) -> Int[np.ndarray, " c"]:
+        """Number of training clips of each class or tag."""
+        return tags.counts(np.asarray(self.train.labels), self.num_classes)
+
+    @property
     def has_tags(self) -> bool:
         """True if clips carry tags instead of a single class."""
         return tags.are_tags(self.train.labels)

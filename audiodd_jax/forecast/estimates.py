@@ -55,7 +55,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
     machine = f"{mesh.size} x {device.device_kind}"
     if config.method != "rfad":
         return [
-            _coreset(work),
+            *_coreset(work),
             ("devices", machine),
             ("memory", f"{step / 1e9:,.2f} GB per step, without the data, of "
              f"{memory / 1e9:,.1f} GB per device"),
@@ -66,7 +66,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
     fits = "" if peak <= memory else "; that is MORE than available"
     s = problem.sizes.s
     return [
-        _coreset(work),
+        *_coreset(work),
         ("batch", f"{sizes.b:,} of {sizes.train or 'streamed'} training clips"),
         ("random network", f"{network.depth} blocks of {network.width} channels, "
          f"{predicted.parameters:,} parameters, {network.precision}"),
@@ -87,7 +87,7 @@ def local(work: Workload, mesh: Mesh | None = None) -> Rows:
 def distillation(work: Workload, target: Target) -> Rows:
     """Returns the rows of ``audiodd distill --dry_run --target``."""
     accounts = programs.accounts(target, "distill", work)
-    rows, predicted = [_coreset(work)], None
+    rows, predicted = _coreset(work), None
     if work.config.method in ("rfad", "frepo"):
         chip, problem = target.chip, cost.problem_of(work.config, work.sizes)
         grid = devices.choose_grid(target.size, problem.networks)
@@ -104,8 +104,8 @@ def training(work: Workload, target: Target, learns_from: Subset | Coreset) -> R
         count = learns_from.labels.shape[0] * learns_from.factor
         if learns_from.teacher_labels is not None:
             count = learns_from.teacher_labels.shape[0]
-    elif learns_from.per_class:
-        count = learns_from.per_class * work.sizes.c
+    elif learns_from.samples or learns_from.per_class:
+        count = learns_from.samples or learns_from.per_class * work.sizes.c
     else:
         fraction = max(1, round(learns_from.fraction * work.train))
         count = len(learns_from.indices) or fraction
@@ -164,10 +164,11 @@ def _networks(command: str, work: Workload, target: Target) -> Rows:
     return _compiled(target, [("network", text)], accounts)
 
 
-def _coreset(work: Workload) -> tuple[str, str]:
+def _coreset(work: Workload) -> Rows:
     sizes = work.sizes
     shape = f"{sizes.s:,} spectrograms of {sizes.f} x {sizes.t}, {sizes.c} classes"
-    return "coreset", shape
+    short = [("short classes", work.shortage)] if work.shortage else []
+    return [("coreset", shape), *short]
 
 
 def _shared(networks: int, grid: Grid) -> str:

@@ -3,9 +3,12 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from audiodd_jax.active_learning import labelled_subset
 from audiodd_jax.config import Config, fields
 from audiodd_jax.coreset import budget
+from audiodd_jax.coreset import sizes as coreset_sizes
 from audiodd_jax.coreset.arrays import check_factor
 from audiodd_jax.data import splits, tags
 from audiodd_jax.distillation import cost, registry
@@ -19,7 +22,8 @@ class Workload(NamedTuple):
     """The settings and sizes that the programs of a command depend on.
 
     A network trains on ``learns_from`` clips or spectrograms; ``pool`` clips are scored
-    for labelling. ``sizes.scored`` counts the ``validation`` clips and the test clips.
+    for labelling. ``sizes.scored`` counts the ``validation`` clips and the test clips;
+    ``shortage`` names classes with too few clips for the coreset.
     """
 
     config: Config
@@ -27,6 +31,7 @@ class Workload(NamedTuple):
     validation: int
     learns_from: int = 0
     pool: int = 0
+    shortage: str = ""
 
     @property
     def train(self) -> int:
@@ -67,16 +72,19 @@ def measure(config: Config, target: Target | None = None) -> Workload:
             config = fields.replace(config, budget.changes(settings, data))
         train, validation = len(data.train.labels), len(data.validation.labels)
         tested, shape = len(data.test.labels), data.image_shape
-        classes, has_tags = data.num_classes, data.has_tags
+        labels, names = np.asarray(data.train.labels), data.class_names
     else:
         cached = cache.prepare(config.data, config.features)
         parts = splits.assign(
             cached.labels, cached.splits, cached.folds, cached.groups, config.data
         )
         train, validation, tested = (part.size for part in parts)
-        shape, classes = cached.features.shape[1:3], len(cached.class_names)
-        has_tags = tags.are_tags(cached.labels)
-    registry.check_labels(config.method, has_tags)
+        shape, names = cached.features.shape[1:3], cached.class_names
+        labels = cached.labels[parts.train]
+    registry.check_labels(config.method, tags.are_tags(labels))
     check_factor(shape, config.coreset.factor)
-    sizes = cost.sizes_of(config, shape, classes, train, validation + tested)
-    return Workload(config, sizes, validation)
+    asked = config.coreset, config.method, tags.counts(labels, len(names)), names
+    stored = coreset_sizes.of_classes(*asked)
+    sizes = cost.sizes_of(config, shape, stored, train, validation + tested)
+    shortage = coreset_sizes.shortage(*asked)
+    return Workload(config, sizes, validation, shortage=shortage)

@@ -282,4 +282,6 @@ def _render(template: str, result: dict[str, Any], **values: Any) -> str:
     )
     environment.filters["count"] = lambda number: f"{number:,}"
     environment.filters["fixed"] = lambda number, digits: f"{number:.{digits}f}"
+    if "samples_per_class" in result:
+        values["per_class"] = tables.per_class(result)
     return environment.get_template(template).render({**result, **values})

@@ -11,26 +11,33 @@ from jaxtyping import Int
 
 from audiodd_jax.config import Config, fields
 from audiodd_jax.config.names import SELECTION
+from audiodd_jax.coreset import sizes as coreset_sizes
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.dataset import coreset_config, metadata_of, with_teacher
 from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.distillation.loop import Distilled
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.report import figures
+from audiodd_jax.report import figures, tables
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.training.scores import Evaluation
 from audiodd_jax.training.teacher import Labelled
 
 
-def coreset_of(arrays: CoresetArrays, data: Dataset, config: Config) -> Coreset:
-    """Returns a coreset with its metadata, as its file will give it back."""
+def coreset_of(
+    arrays: CoresetArrays,
+    classes: Int[np.ndarray, " s"],
+    data: Dataset,
+    config: Config,
+) -> Coreset:
+    """Returns a coreset with its metadata, as its file will give it back.
+
+    ``classes`` are those that the images were made for.
+    """
     settings = fields.record(config, fields.DISTILLATION)
     metadata = metadata_of(settings, data)
     metadata["platt_scale"] = math.exp(float(arrays.log_scale))
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
-    # In class order, as coreset.selection starts.
-    classes = np.repeat(np.arange(data.num_classes), config.coreset.samples_per_class)
     given = (images, labels, data.class_names, metadata)
     return Coreset(*given, made_for=classes).read_back()
 
@@ -56,6 +63,8 @@ def result(
     final, initial = scores
     config = coreset_config(coreset)
     size = coreset.labels.shape[0]
+    sizes = np.bincount(coreset.classes, minlength=data.num_classes)
+    mean = size / data.num_classes
     validation = [
         row["validation_accuracy"]
         for row in outcome.history
@@ -73,8 +82,12 @@ def result(
     return {
         **data.origin,
         "method": config.method,
-        "samples_per_class": config.coreset.samples_per_class,
+        "samples_per_class": int(mean) if mean.is_integer() else round(mean, 2),
         "num_samples": size,
+        "class_sizes": dict(zip(data.class_names, sizes.tolist(), strict=True)),
+        "short_classes": coreset_sizes.shortage(
+            config.coreset, config.method, data.class_clips, data.class_names
+        ),
         "num_train": data.num_train,
         "fraction_of_train": size / data.num_train,
         "factor": coreset.packing.setting,
@@ -114,8 +127,8 @@ def draw(
 ) -> None:
     """Draws the metrics over steps, and a coreset of some classes before and after."""
     folder.mkdir(exist_ok=True)
-    method, per_class = result["method"], result["samples_per_class"]
-    title = f"{data.title}, {method}, {per_class} per class"
+    method = result["method"]
+    title = f"{data.title}, {method}, {tables.per_class(result)} per class"
     if len(history) > 1:
         figures.curves(history, title, folder / "curves.png", data.metric)
     decibels = [

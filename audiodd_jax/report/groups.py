@@ -25,6 +25,7 @@ _SHOWN = (
     "data.name",
     "data.variant",
     "coreset.samples_per_class",
+    "coreset.samples",
     "coreset.factor",
     "model.name",
     "active.acquisition",

@@ -208,7 +208,7 @@ def _coresets(groups: Sequence[Group]) -> Table:
     records = []
     for group in groups:
         result, start = group.first.result, ""
-        per_class = str(result["samples_per_class"])
+        per_class = tables.per_class(result)
         if (factor := result.get("factor", 1)) != 1:
             per_class += f" x {factor}"
         if result["start"] == "real":
@@ -270,7 +270,7 @@ def _folds(groups: Sequence[Group]) -> Table:
         {
             "dataset": run.dataset,
             "method": run.result["method"],
-            "per class": str(run.result["samples_per_class"]),
+            "per class": tables.per_class(run.result),
             "settings": ", ".join((*group.settings, f"seed={run.seed}")),
             "folds": str(len(run.accuracies)),
             f"{metric_of(groups)} (%)": mean_std(run.accuracies),

@@ -12,6 +12,7 @@ from audiodd_jax.config import DataConfig, fields, presets
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.metric import ACCURACY, score_of
+from audiodd_jax.report import tables
 from audiodd_jax.report.evaluation_table import learned_from
 from audiodd_jax.runtime.files import DAMAGE, read_json, read_rows
 from audiodd_jax.training import scores as scores_lib
@@ -179,7 +180,7 @@ def _row(kind: str, result: Mapping[str, Any]) -> dict[str, Any]:
             "accuracies": tuple(score_of(result, "test_accuracies")),
             "scores": [result],
         }
-    name = f"{result['method']}, {result['samples_per_class']} per class"
+    name = f"{result['method']}, {tables.per_class(result)} per class"
     if (factor := result.get("factor", 1)) != 1:
         name += f", factor {factor}"
     learner = _LEARNERS.get(result["protocol"], result["protocol"])

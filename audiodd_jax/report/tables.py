@@ -53,6 +53,15 @@ def bytes_in_words(result: Mapping[str, Any]) -> str:
     return f"{result['bytes']:,}{parts}, of {result['train_bytes']:,} of raw audio"
 
 
+def per_class(result: Mapping[str, Any]) -> str:
+    """Returns the number of spectrograms of a class in words, such as ``3 to 20``."""
+    sizes = result.get("class_sizes", {}).values()
+    if len(set(sizes)) > 1:
+        return f"{min(sizes):,} to {max(sizes):,}"
+    mean = result["samples_per_class"]
+    return f"{mean}" if mean == int(mean) else f"on average {mean}"
+
+
 def means(result: Mapping[str, Any]) -> dict[str, float]:
     """Returns the mean scores of a result on the test split, by field."""
     names = [name for name in result if re.search("test_.*accuracy$|macro_f1$", name)]

@@ -92,6 +92,8 @@ def subset_source(
     they are ignored if the subset is ``all``.
     """
     record = {**subset._asdict(), "indices": list(subset.indices), "draw": draw}
+    if not subset.samples:  # as before they were possible
+        del record["samples"], record["spread"]
     clips = data.train if subset.name == "all" else data.train.subset(rows)
     return Source(clips, record)
 

@@ -209,8 +209,9 @@ def test_bad_input_is_one_sentence(capsys, tmp_path, monkeypatch, arguments, sen
 def test_a_refused_run_leaves_no_folder_that_blocks_the_next(capsys, tmp_path):
     run = tmp_path / "run"
     arguments = ["distill", *TINY, f"--workdir={run}"]
-    sentence = fails(capsys, *arguments, "--samples_per_class=500")
-    assert "has 180 training clips" in sentence
+    settings = (*arguments, "--config.coreset.samples_per_class=0")
+    sentence = fails(capsys, *settings, "--samples=3")
+    assert "samples=3, but each of the 10 classes" in sentence
     # Another size is another configuration, but nothing was started yet.
     main.main([*arguments, "--samples_per_class=1"])
     assert (run / "coreset.npz").exists()

@@ -9,7 +9,7 @@ import pytest
 import audiodd_jax
 from audiodd_jax.config import CoresetConfig, FeaturesConfig
 from audiodd_jax.coreset import file as coreset_file
-from audiodd_jax.coreset import selection
+from audiodd_jax.coreset import selection, sizes
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import logmel
 from audiodd_jax.features.clips import Clips
@@ -27,8 +27,10 @@ def train(counts=(5, 3, 4)):
 
 
 def start(seed=0, data=None, **config):
-    config = CoresetConfig(**{"samples_per_class": 3, **config})
-    return selection.start(jax.random.key(seed), data or train(), NAMES, config)
+    config, clips = CoresetConfig(**{"samples_per_class": 3, **config}), data or train()
+    counts = np.bincount(clips.labels, minlength=3)
+    stored = sizes.of_classes(config, "rfad", counts, NAMES)
+    return selection.start(jax.random.key(seed), clips, NAMES, stored, config)
 
 
 def test_real_clips_are_balanced_distinct_and_of_their_class():
@@ -57,8 +59,8 @@ def test_noise_needs_no_clips():
 
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(UserError, match="the class 'b' has 3 training clips"):
-        start(samples_per_class=4)
+    with pytest.raises(UserError, match=r"'b' has 3 training clips, too few.*factor=4"):
+        start(factor=4)
     with pytest.raises(UserError, match="the class 'b' has 0 training clips"):
         start(data=train((5, 0, 4)))
 

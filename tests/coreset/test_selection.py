@@ -14,7 +14,8 @@ KEY = jax.random.key(0)
 
 
 def at_random(key, labels, names, per_class):
-    return selection.select("random", key, Clips(None, labels), names, per_class, None)
+    sizes = np.full(len(names), per_class)
+    return selection.select("random", key, Clips(None, labels), names, sizes, None)
 
 
 def test_random_rows_have_the_requested_count_per_class_without_repetition():
@@ -23,7 +24,7 @@ def test_random_rows_have_the_requested_count_per_class_without_repetition():
     assert len(set(rows.tolist())) == 12
     other = at_random(jax.random.key(1), LABELS, NAMES, 4)
     assert (rows != other).any()
-    with pytest.raises(UserError, match="class 'c' has 5 training clips"):
+    with pytest.raises(UserError, match="5 clips of the class 'c' are available"):
         at_random(KEY, LABELS, NAMES, 6)
 
 
@@ -41,7 +42,8 @@ def test_requests_beyond_the_pool_return_all_clips():
 def test_herding_approaches_the_mean_of_each_class():
     rng = np.random.default_rng(0)
     features = jnp.asarray(rng.standard_normal((35, 6)), jnp.float32)
-    rows = selection.class_by_class("herding", features, LABELS, NAMES, 5)
+    given = (features, LABELS, NAMES)
+    rows = selection.class_by_class("herding", *given, np.full(3, 5))
     assert len(set(rows.tolist())) == 15
     np.testing.assert_array_equal(np.asarray(LABELS)[rows], np.repeat([0, 1, 2], 5))
 
@@ -57,8 +59,8 @@ def test_herding_approaches_the_mean_of_each_class():
 
     want = [row for c in range(3) for row in greedy(np.flatnonzero(c == LABELS))]
     np.testing.assert_array_equal(rows, want)
-    with pytest.raises(UserError, match="samples_per_class=6"):
-        selection.class_by_class("herding", features, LABELS, NAMES, 6)
+    with pytest.raises(UserError, match="but 6 are needed"):
+        selection.class_by_class("herding", *given, np.full(3, 6))
 
 
 def test_embeddings_have_unit_length_and_depend_on_the_key():
@@ -76,7 +78,8 @@ def test_embeddings_have_unit_length_and_depend_on_the_key():
 def test_k_center_covers_each_class_from_its_centre():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(LABELS.size, 6)).astype(np.float32)
-    rows = selection.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 4)
+    given = (jnp.asarray(features), LABELS, NAMES)
+    rows = selection.class_by_class("k_center", *given, np.full(3, 4))
     labels = np.asarray(LABELS)
     for label, own in enumerate(rows.reshape(len(NAMES), 4)):
         mine = np.flatnonzero(labels == label)
@@ -86,5 +89,5 @@ def test_k_center_covers_each_class_from_its_centre():
             gaps = np.linalg.norm(features[mine][:, None] - features[chosen], axis=2)
             chosen.append(int(mine[gaps.min(1).argmax()]))
         assert own.tolist() == chosen
-    with pytest.raises(UserError, match="training clips"):
-        selection.class_by_class("k_center", jnp.asarray(features), LABELS, NAMES, 99)
+    with pytest.raises(UserError, match="but 99 are needed"):
+        selection.class_by_class("k_center", *given, np.full(3, 99))

@@ -38,7 +38,8 @@ NAMES = ("a", "b", "c")
 
 
 def at_random(key, labels, names, per_class):
-    return selection.select("random", key, Clips(None, labels), names, per_class, None)
+    sizes = np.full(len(names), per_class)
+    return selection.select("random", key, Clips(None, labels), names, sizes, None)
 
 
 def settings(**changes):
@@ -62,8 +63,10 @@ def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice(
     few = int(labels.sum(0).min())
     for rows in (
         at_random(jax.random.key(0), labels, NAMES, few),
-        selection.class_by_class("herding", features, labels, NAMES, few),
-        selection.class_by_class("k_center", features, labels, NAMES, few),
+        *(
+            selection.class_by_class(method, features, labels, NAMES, np.full(3, few))
+            for method in ("herding", "k_center")
+        ),
     ):
         # The rarest tag has all of its clips, although they have other tags too.
         assert np.unique(rows).size == rows.size == 3 * few
@@ -74,7 +77,7 @@ def test_random_clips_have_the_tag_that_they_are_drawn_for_and_none_comes_twice(
 
 
 def test_too_few_clips_are_refused_in_one_sentence():
-    with pytest.raises(UserError, match="class 'b' has 1 training clips"):
+    with pytest.raises(UserError, match="1 clips with the tag 'b' are left"):
         at_random(jax.random.key(0), jnp.asarray(TAGS), NAMES, 2)
     # Both clips of c have b, of which there are no others.
     labels = jnp.array([[0, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]], jnp.int8)
@@ -86,7 +89,8 @@ def test_a_start_has_all_tags_of_its_clips_and_shared_images_their_mean():
     own = checks.tagged()
     for factor in (1, 2):
         config = settings(coreset__factor=factor)
-        found = selection.start(jax.random.key(1), own.train, NAMES, config.coreset)
+        key, sizes = jax.random.key(1), np.full(3, 2)
+        found = selection.start(key, own.train, NAMES, sizes, config.coreset)
         tags = np.asarray(found.labels) + 1 / 3
         assert found.labels.shape == (6, 3)
         np.testing.assert_allclose(tags[np.arange(6), np.arange(6) // 2], 1, atol=1e-6)
@@ -115,7 +119,8 @@ def test_the_platt_loss_is_binary_cross_entropy_around_one_half():
 
 def test_solved_labels_lower_the_loss_on_the_training_clips():
     own, config = checks.tagged(), settings(coreset__label_prior=1e-3)
-    start = selection.start(jax.random.key(1), own.train, NAMES, config.coreset)
+    key, sizes = jax.random.key(1), np.full(3, 2)
+    start = selection.start(key, own.train, NAMES, sizes, config.coreset)
     mesh = devices.make_mesh()
     scoring = ridge.Scoring(
         config.network, 2, chunk=64, regularizer=config.rfad.regularizer

@@ -203,7 +203,11 @@ def test_the_loss_falls_and_more_clips_are_recognised():
     context = Context(SIZES, prepared.normalization, plan=Plan(8, 4))
     method = frepo.make(config, context)
     start = selection.start(
-        jax.random.key(0), prepared.train, prepared.class_names, config.coreset
+        jax.random.key(0),
+        prepared.train,
+        prepared.class_names,
+        np.full(3, 2),
+        config.coreset,
     )
     state = method.init(jax.random.key(0), start)
     steps = jax.jit(

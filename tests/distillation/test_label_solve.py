@@ -20,7 +20,8 @@ KEY = jax.random.key(4)
 def problem(**changes):
     config = settings(coreset__solve_labels=True, **changes)
     prepared = data()
-    start = selection.start(KEY, prepared.train, prepared.class_names, config.coreset)
+    given = (prepared.train, prepared.class_names, np.full(3, 2))
+    start = selection.start(KEY, *given, config.coreset)
     return config, prepared, start
 
 

@@ -92,11 +92,12 @@ def problem(dtype=np.float64, per_class=2, factor=1):
     return batch, CoresetArrays(start, labels, jnp.zeros((), dtype))
 
 
-def make(method, mesh=None, **changes):
+def make(method, mesh=None, per_class=(), **changes):
     config = presets.for_dataset("tones", method=method, **{**SMALL, **changes})
     module = distribution_matching if method == "dm" else gradient_matching
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
-    context = Context(Sizes(8, 8, 3, 6, 15, 15, 0), STATS, mesh, dtype=dtype)
+    sizes = Sizes(8, 8, 3, 6 * config.coreset.factor, 15, 15, 0, tuple(per_class))
+    context = Context(sizes, STATS, mesh, dtype=dtype)
     return module.make(config, context)
 
 

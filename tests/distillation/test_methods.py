@@ -106,7 +106,7 @@ def test_packed_coresets_use_the_same_storage(method, factor, shape, count):
 
 def test_a_packing_factor_needs_enough_clips_and_frames():
     with pytest.raises(UserError, match="the class 'a' has 10 training clips"):
-        loop.distill(changes("herding", coreset__factor=8), data())
+        loop.distill(changes("herding", coreset__factor=16), data())
     with pytest.raises(UserError, match="factor=3 does not divide the 8 frames"):
         loop.distill(changes("rfad", coreset__factor=3), data())
 
@@ -151,9 +151,8 @@ def test_all_seeds_share_a_program():
         built = method(config, Context(Sizes(8, 8, 3, 6, 16, 30, 0), stats))
         key = jax.random.key(seed)
         chunk = steps.make_chunk(built, built.draw, config.augment, stats)
-        start = selection.start(
-            key, prepared.train, prepared.class_names, config.coreset
-        )
+        given = (prepared.train, prepared.class_names, np.full(3, 2))
+        start = selection.start(key, *given, config.coreset)
         state = built.init(key, start)
         lowered = chunk.lower(state, prepared.train, 2, key)
         texts.append(lowered.as_text())

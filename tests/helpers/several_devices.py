@@ -216,8 +216,11 @@ def distilled(method, dtype=np.float32, **more):
     images = rng.standard_normal((40, *SHAPE, 1)).astype(dtype)
     data = Clips(jnp.asarray(images), jnp.arange(40, dtype=jnp.int32) % CLASSES)
     names = tuple(map(str, range(CLASSES)))
-    start = selection.start(jax.random.key(0), data, names, config.coreset)
-    sizes = cost.sizes_of(config, SHAPE, CLASSES, 40, 0)
+    stored = np.full(CLASSES, config.coreset.samples_per_class)
+    if method == "dm":
+        stored[-1] = 1  # as of a class with few clips
+    start = selection.start(jax.random.key(0), data, names, stored, config.coreset)
+    sizes = cost.sizes_of(config, SHAPE, stored, 40, 0)
     found = []
     for count in (1, 8):
         grid = Grid(1, count) if method == "frepo" else None

@@ -38,14 +38,14 @@ def events(workdir, event):
 def test_failed_runs_are_reported_and_finished_ones_kept(tmp_path):
     runs = [
         {"name": "good", "method": "random", "samples_per_class": 1},
-        {"name": "bad", "method": "random", "samples_per_class": 10_000},
+        {"name": "bad", "method": "random", "samples": 3},
     ]
     file, workdir = sweep_file(tmp_path / "s.py", runs), tmp_path / "out"
     done = audiodd("sweep", file, f"--workdir={workdir}", "--jobs=2")
     assert done.returncode == 1
     assert "audiodd: error: 1 of 2 runs have no result (bad)" in done.stderr
     assert "good: finished" in done.stderr
-    assert "bad: failed: samples_per_class=10000, but the class" in done.stderr
+    assert "bad: failed: samples=3, but each of the 10 classes" in done.stderr
     assert re.search(r"\| good +\| finished +\| 1 ", done.stdout)
     assert (workdir / "good" / "coreset.npz").exists()
     assert re.search(r"\| bad +\| failed ", (workdir / "status.md").read_text())
