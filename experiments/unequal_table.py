@@ -1,11 +1,13 @@
-"""Prints what equal weights of unequal classes gain, on two sets of spoken digits.
+"""Prints what equal weights of unequal classes gain, on two sets of a dataset's clips.
 
     python experiments/unequal_table.py --data_dir=FSDD --workdir=runs/unequal
 
-FSDD is a checkout of the Free Spoken Digit Dataset. Training clips are left out of it:
-``1 : 20`` keeps 200 clips of five digits and 10 of the others (the digits alternate),
-and ``long tail`` 200 clips of the digit 0, 10 of the digit 9, and numbers between them
-that fall by the same factor from digit to digit. The test split is the official one.
+``--data_dir`` is a checkout of the Free Spoken Digit Dataset, or a folder of Google
+Speech Commands. Training clips are left out of it: ``1 : 20`` keeps 200 clips of the
+first class, 10 of the second, 200 of the third and so on, and ``long tail`` 200 clips
+of the first class, 10 of the last, and numbers between them that fall by the same
+factor from class to class. The test split is the official one. Clips of an official
+validation split are not used.
 
 Each set is distilled once per seed with the defaults, and once as if all clips weighed
 the same (``data.balance=none`` and ``evaluation.metric=accuracy``). Both runs of a seed
@@ -21,16 +23,16 @@ from absl import app, flags, logging
 import audiodd_jax
 from audiodd_jax.commands.main import explained
 
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "checkout of FSDD", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder of the data", required=True)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
-_SAMPLES = flags.DEFINE_integer("samples_per_class", 2, "spectrograms per digit")
+_SAMPLES = flags.DEFINE_integer("samples_per_class", 2, "spectrograms per class")
 _STEPS = flags.DEFINE_integer("steps", 100, "distillation steps")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/unequal", "folder of sets and runs")
 
-# Training clips of each digit.
+# Training clips of class ``i`` of ``c``.
 SETS = {
-    "1 : 20": [200 if digit % 2 == 0 else 10 for digit in range(10)],
-    "long tail": [round(200 * 20 ** (-digit / 9)) for digit in range(10)],
+    "1 : 20": lambda i, c: 200 if i % 2 == 0 else 10,
+    "long tail": lambda i, c: round(200 * 20 ** (-i / (c - 1))),
 }
 WEIGHTS = {
     "equal clips": {"data__balance": "none", "evaluation__metric": "accuracy"},
@@ -38,19 +40,34 @@ WEIGHTS = {
 }
 
 
-def make(sizes, place):
-    """Links the recordings of one set into a folder with a train and a test split."""
-    recordings = Path(_DATA_DIR.value).resolve() / "recordings"
-    if not recordings.is_dir():
-        raise audiodd_jax.UserError(f"there is no folder {recordings}")
-    for digit, size in enumerate(sizes):
-        files = sorted(recordings.glob(f"{digit}_*.wav"))
-        # Takes 0 to 4 of each speaker are the official test split.
+def official(place):
+    """Returns the sampling rate, and training and test files of each class."""
+    recordings = place / "recordings"
+    if recordings.is_dir():
+        # Takes 0 to 4 of each speaker are the test split.
         is_test = lambda file: int(file.stem.rsplit("_", 1)[1]) < 5
-        train = [file for file in files if not is_test(file)]
-        kept = random.Random(digit).sample(train, size)
-        for split, chosen in (("train", kept), ("test", filter(is_test, files))):
-            folder = place / split / str(digit)
+        files = {str(i): sorted(recordings.glob(f"{i}_*.wav")) for i in range(10)}
+        train = {k: [f for f in v if not is_test(f)] for k, v in files.items()}
+        return 8000, train, {k: list(filter(is_test, v)) for k, v in files.items()}
+    if not (place / "testing_list.txt").exists():
+        raise audiodd_jax.UserError(f"{place} is neither FSDD nor Speech Commands")
+    listed = lambda name: {
+        line.rsplit(".", 1)[0] for line in (place / name).read_text().split()
+    }
+    test, held_out = listed("testing_list.txt"), listed("validation_list.txt")
+    name = lambda file: f"{file.parent.name}/{file.stem}"
+    words = [p for p in sorted(place.iterdir()) if p.is_dir() and p.name[0] != "_"]
+    files = {word.name: sorted(word.iterdir()) for word in words}
+    pick = lambda keep: {k: [f for f in v if keep(name(f))] for k, v in files.items()}
+    return 16_000, pick(lambda n: n not in test | held_out), pick(test.__contains__)
+
+
+def make(sizes, train, test, place):
+    """Links the recordings of one set into a folder with a train and a test split."""
+    for i, label in enumerate(train):
+        kept = random.Random(i).sample(train[label], sizes(i, len(train)))
+        for split, chosen in (("train", kept), ("test", test[label])):
+            folder = place / split / label
             folder.mkdir(parents=True, exist_ok=True)
             for file in chosen:
                 link = folder / file.name
@@ -60,7 +77,8 @@ def make(sizes, place):
 
 def results(name, weights):
     place = Path(_WORKDIR.value) / name.replace(" ", "")
-    make(SETS[name], place / "clips")
+    rate, *splits = official(Path(_DATA_DIR.value).resolve())
+    make(SETS[name], *splits, place / "clips")
     found = []
     for seed in range(_SEEDS.value):
         config = audiodd_jax.for_dataset(
@@ -70,7 +88,7 @@ def results(name, weights):
             coreset__samples_per_class=_SAMPLES.value,
             loop__steps=_STEPS.value,
             data__data_dir=str(place / "clips"),
-            features__sample_rate=8000,
+            features__sample_rate=rate,
             features__n_mels=32,
             features__frames=64,
             features__window_seconds=0.064,
