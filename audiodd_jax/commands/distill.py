@@ -216,7 +216,8 @@ def _finish(
     mesh: Mesh | None,
 ) -> tuple[Coreset, dict[str, Any]]:
     """Labels, scores and draws a coreset, and writes its file and card."""
-    coreset = distilled.coreset_of(outcome.best, outcome.classes, data, config)
+    made = lambda arrays: distilled.coreset_of(arrays, outcome.classes, data, config)
+    coreset = made(outcome.best)
     labelling = None
     if config.teacher.networks:
         labelled = teacher.label(coreset.unpack().images, config, data)
@@ -224,7 +225,7 @@ def _finish(
         labelling = labelled.record
     # Both as their files give them back.
     final = coreset.unpack()
-    initial = distilled.coreset_of(outcome.start, data, config).unpack()
+    initial = made(outcome.start).unpack()
     scoring = Scoring.from_config(config, is_test=True)
     seeds = range(config.evaluation.seeds)
     scores = evaluation.kernel_regression(

@@ -149,6 +149,11 @@ def validate(config: Config) -> None:
 
 def _check_size(coreset: CoresetConfig) -> None:
     """Checks that a coreset's size is given in one way."""
+    if coreset.samples and coreset.budget:
+        raise UserError(
+            f"budget={coreset.budget} chooses the samples per class: leave out "
+            f"samples={coreset.samples}"
+        )
     if coreset.samples and coreset.samples_per_class:
         raise UserError(
             f"samples={coreset.samples} (in all) and samples_per_class="

@@ -60,7 +60,7 @@ def test_noise_needs_no_clips():
 
 def test_bad_sizes_are_refused():
     with pytest.raises(UserError, match=r"'b' has 3 training clips, too few.*factor=4"):
-        start(factor=4)
+        start(factor="4")
     with pytest.raises(UserError, match="the class 'b' has 0 training clips"):
         start(data=train((5, 0, 4)))
 

@@ -25,7 +25,7 @@ def of(config, clips, method="rfad"):
 
 @given(CLIPS, st.integers(0, 300), SPREADS, st.integers(1, 3))
 def test_sizes_have_the_sum_and_stay_within_the_clips(clips, more, spread, factor):
-    config = in_all(clips.size + more, spread, factor=factor)
+    config = in_all(clips.size + more, spread, factor=str(factor))
     most = clips // factor
     if not most.all():
         with pytest.raises(UserError, match=r"too few for coreset\.factor"):
@@ -37,7 +37,7 @@ def test_sizes_have_the_sum_and_stay_within_the_clips(clips, more, spread, facto
     assert (found <= most).all()
     # A class with more clips never has fewer spectrograms, nor does a larger coreset.
     assert (np.diff(found[np.argsort(-clips, kind="stable")]) <= 0).all()
-    larger = of(in_all(config.samples + 1, spread, factor=factor), clips)
+    larger = of(in_all(config.samples + 1, spread, factor=str(factor)), clips)
     assert (larger >= found).all()
 
 
@@ -112,6 +112,8 @@ def test_a_size_is_given_in_one_way():
         UserError, match=r"samples=30 \(in all\) and samples_per_class=3"
     ):
         fields.validate(both)
+    with pytest.raises(UserError, match="budget=16kB chooses the samples per class"):
+        fields.validate(for_dataset("tones", samples=30, coreset__budget="16kB"))
     with pytest.raises(UserError, match="spread=proportional is for samples in all"):
         fields.validate(presets.for_dataset("tones", coreset__spread="proportional"))
     config = Config()

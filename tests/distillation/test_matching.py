@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import presets
+from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import (
     distribution_matching,
@@ -96,7 +97,16 @@ def make(method, mesh=None, per_class=(), **changes):
     config = presets.for_dataset("tones", method=method, **{**SMALL, **changes})
     module = distribution_matching if method == "dm" else gradient_matching
     dtype = np.float64 if jax.config.jax_enable_x64 else np.float32
-    sizes = Sizes(8, 8, 3, 6 * config.coreset.factor, 15, 15, 0, tuple(per_class))
+    sizes = Sizes(
+        8,
+        8,
+        3,
+        6 * Packing.parse(config.coreset.factor).count,
+        15,
+        15,
+        0,
+        tuple(per_class),
+    )
     context = Context(sizes, STATS, mesh, dtype=dtype)
     return module.make(config, context)
 

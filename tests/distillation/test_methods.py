@@ -106,7 +106,7 @@ def test_packed_coresets_use_the_same_storage(method, factor, shape, count):
 
 def test_a_packing_factor_needs_enough_clips_and_frames():
     with pytest.raises(UserError, match="the class 'a' has 10 training clips"):
-        loop.distill(changes("herding", coreset__factor=16), data())
+        loop.distill(changes("herding", coreset__factor="16"), data())
     with pytest.raises(UserError, match="factor=3 does not divide the 8 frames"):
         loop.distill(changes("rfad", coreset__factor=3), data())
 
