@@ -9,7 +9,7 @@ import time
 import numpy as np
 import published
 import pytest
-from command_line import FEATURES, TINY, audiodd, fails
+from command_line import FEATURES, TINY, fails
 
 import audiodd_jax
 from audiodd_jax.commands import main
@@ -267,45 +267,6 @@ def test_features_on_a_full_disk_are_one_sentence(capsys, tmp_path, small_disk):
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     main.main(arguments)
     assert re.search(r"clips +100\b", capsys.readouterr().out)
-
-
-@pytest.mark.slow
-@pytest.mark.optimized
-def test_killed_at_any_moment_a_run_ends_with_the_same_bits(tmp_path):
-    """SIGKILL at random moments, resumed each time, against one that ran through."""
-    command = ["distill", *TINY, "--steps=120", "--samples_per_class=2"]
-    whole = audiodd(*command, f"--workdir={tmp_path / 'whole'}")
-    assert whole.returncode == 0, whole.stderr
-    killed = tmp_path / "killed"
-    argv = [sys.executable, "-m", "audiodd_jax", *command, f"--workdir={killed}"]
-    rng = np.random.default_rng()
-    for _ in range(3):
-        process = subprocess.Popen(
-            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        rows = _count(killed)
-        deadline = time.monotonic() + 120
-        # Some steps further than the last time, then a moment more.
-        while _count(killed) < rows + 2 and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, 0.15))
-        process.kill()
-        process.wait()
-    assert not (killed / "result.json").exists()
-    resumed = audiodd(*command, f"--workdir={killed}")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming" in resumed.stderr
-    ours, expected = (
-        (tmp_path / name / "coreset.npz").read_bytes() for name in ("killed", "whole")
-    )
-    assert ours == expected
-    assert _rows(killed) == _rows(tmp_path / "whole")
-
-
-def _rows(run):
-    lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [{**json.loads(line), "seconds": 0} for line in lines]
 
 
 def _count(run):

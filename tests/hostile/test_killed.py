@@ -177,7 +177,7 @@ def killed_often(fork_server, command, whole, folder, seconds, kills, seed, vict
 
 @pytest.mark.parametrize(
     ("name", "flags", "share"),
-    [("distill", DISTILL, 0.25), ("train", TRAIN, 0.35), ("active", ACTIVE, 0.2)],
+    [("distill", DISTILL, 0.3), ("train", TRAIN, 0.4), ("active", ACTIVE, 0.15)],
 )
 def test_a_run(fork_server, tmp_path, name, flags, share):
     command = [name, *flags]
@@ -202,5 +202,5 @@ def test_a_sweep(fork_server, tmp_path):
     fork_server.finish([*command, f"--workdir={tmp_path / 'first'}"])
     seconds = fork_server.finish([*command, f"--workdir={whole}"])
     victims = ["process", "run", "group"]
-    kills = round(0.2 * KILLS)
+    kills = round(0.15 * KILLS)
     killed_often(fork_server, command, whole, tmp_path, seconds, kills, 0, victims)
