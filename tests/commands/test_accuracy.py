@@ -18,7 +18,9 @@ def accuracy(tmp_path, name, samples, place=""):
     return result["test_accuracy"]
 
 
-@pytest.mark.parametrize(("samples", "least"), [(1, 0.72), (10, 0.94)])
+@pytest.mark.parametrize(
+    ("samples", "least"), [(1, 0.72), pytest.param(10, 0.94, marks=pytest.mark.nightly)]
+)
 def test_spoken_digits(real_audio, tmp_path, samples, least):
     assert accuracy(tmp_path, "spoken_digit", samples, real_audio("fsdd")) >= least
 
@@ -40,15 +42,13 @@ def test_tones_are_hard_with_one_clip_and_easy_with_all(tmp_path):
     def score(samples):
         config = audiodd_jax.for_dataset(
             "tones",
+            method="random",
             coreset__samples_per_class=samples,
             data__validation_fraction=0.0,
             evaluation__seeds=1,
-            loop__steps=1,
-            loop__batch_size=1,
-            optimizer__learning_rate=1e-30,
         )
         run = audiodd_jax.distill(config, tmp_path / str(samples))
-        return run.result["start_test_accuracy"]
+        return run.result["test_accuracy"]
 
     assert score(1) < 0.6
     assert score(200) > 0.95

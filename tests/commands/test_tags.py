@@ -108,8 +108,7 @@ def test_a_run_continues_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
     assert said == "this coreset of tones_tagged has tags; tones has one class per clip"
 
 
-@pytest.mark.slow
-@pytest.mark.optimized
+@pytest.mark.nightly
 def test_a_first_run_with_the_defaults(tmp_path, capsys):
     what = ["--dataset=tones_tagged", "--samples_per_class=2"]
     main.main(["distill", *what, f"--workdir={tmp_path / 'run'}"])

@@ -167,8 +167,7 @@ def test_memory_is_as_predicted_and_fits(compiled):
     assert found["memory"] < target.chip.memory
 
 
-@pytest.mark.slow
-@pytest.mark.optimized
+@pytest.mark.nightly
 def test_the_printed_dry_run_matches_the_command(tmp_path):
     """Apart from seconds, with the compiler version that the page names."""
     text = (Path(__file__).parents[2] / "launch/devices.md").read_text()
