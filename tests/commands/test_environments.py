@@ -23,13 +23,6 @@ def audiodd(*arguments, **environment):
     )
 
 
-@pytest.mark.slow
-def test_an_ascii_terminal(tmp_path):
-    done = audiodd("distill", *TINY, f"--workdir={tmp_path}", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0, done.stderr
-    assert b"+- " in done.stdout
-
-
 @pytest.mark.parametrize("platforms", ["cuda", "cpu,foo"])
 @pytest.mark.slow
 def test_an_unavailable_platform(tmp_path, platforms):
@@ -43,8 +36,9 @@ def test_an_unavailable_platform(tmp_path, platforms):
 
 
 @pytest.mark.slow
-def test_environment_settings_of_jax_do_not_change_results(tmp_path):
+def test_an_ascii_terminal_and_settings_of_jax_do_not_change_results(tmp_path):
     odd = {
+        "PYTHONIOENCODING": "ascii",
         "JAX_DEFAULT_PRNG_IMPL": "rbg",
         "JAX_DISABLE_JIT": "1",
         "JAX_ENABLE_X64": "1",
@@ -53,6 +47,7 @@ def test_environment_settings_of_jax_do_not_change_results(tmp_path):
     for name, environment in (("plain", {}), ("odd", odd)):
         done = audiodd("distill", *TINY, f"--workdir={tmp_path / name}", **environment)
         assert done.returncode == 0, done.stderr
+    assert b"+- " in done.stdout
     contents = [(tmp_path / n / "coreset.npz").read_bytes() for n in ("plain", "odd")]
     assert contents[0] == contents[1]
 
@@ -60,7 +55,8 @@ def test_environment_settings_of_jax_do_not_change_results(tmp_path):
 @pytest.mark.slow
 def test_modules_in_the_current_folder_are_not_imported(tmp_path, monkeypatch):
     (tmp_path / "json.py").write_text("raise SystemExit('shadowed')\n")
-    (tmp_path / "sweep.py").write_text("RUNS = [{'method': 'random'}]\n")
+    run = dict(flag.removeprefix("--").split("=") for flag in TINY)
+    (tmp_path / "sweep.py").write_text(f"RUNS = [{run!r}]\n")
     monkeypatch.chdir(tmp_path)
     code = (
         f"import sys; sys.path = {sys.path!r}; "

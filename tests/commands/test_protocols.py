@@ -223,7 +223,7 @@ def test_an_interrupted_run_of_every_fold_resumes(
     ]
     table = tmp_path / "table.csv"
     table.write_text("\n".join(["path,label,fold", *rows]) + "\n")
-    data = ["--dataset=folder", f"--data_dir={table}", "--fold=all"]
+    data = ["--dataset=folder", f"--data_dir={table}", "--fold=all", "--method=random"]
     whole = distill_and_evaluate(capsys, tmp_path / "whole", *data)
     assert len(whole["folds"]) == 3
     real, calls = distill_command.distill, []

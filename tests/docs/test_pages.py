@@ -1,5 +1,6 @@
 """Commands, code, links and names on the pages work as printed."""
 
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -52,13 +53,14 @@ def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.optimized
 def test_python_blocks_of_the_usage_page_run_in_order(tmp_path, monkeypatch, capsys):
-    """In a folder with the quickstart's run, or a short form of it."""
+    """With smaller runs, in a folder with one like the quickstart's."""
+    small = {"network__width": 4, "evaluation__width": 8, "evaluation__networks": 2}
+    few = {"loop__steps": 2, "loop__batch_size": 32, "evaluation__seeds": 2, **small}
+    for_dataset = functools.partial(audiodd_jax.for_dataset, **few)
+    monkeypatch.setattr(audiodd_jax, "for_dataset", for_dataset)
     monkeypatch.chdir(tmp_path)
-    config = audiodd_jax.for_dataset(
-        "tones", "quick", coreset__samples_per_class=5, loop__steps=2
-    )
+    config = audiodd_jax.for_dataset("tones", samples_per_class=5)
     audiodd_jax.distill(config, "runs/quickstart")
     assert len(blocks(USAGE, "python")) == 4
     names = run_blocks(USAGE, {})
