@@ -15,7 +15,7 @@ from audiodd_jax.commands import main
 from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import multiprocess
 
-pytestmark = [pytest.mark.slow, pytest.mark.optimized]
+pytestmark = pytest.mark.slow
 
 RUN = [
     "distill",
