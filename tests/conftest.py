@@ -53,11 +53,14 @@ def pytest_configure(config):
 # The longest files of each tier come first, so that no worker is left with one of them
 # when the others are done. launch/test.sh keeps this order.
 _LONGEST = (
-    *("hostile/test_killed.py", "commands/test_accuracy.py", "commands/test_tags.py"),
-    *("forecast/test_accelerators.py", "docs/test_readme_walkthrough.py"),
+    *("forecast/test_accelerators.py", "commands/test_accuracy.py"),
+    *("docs/test_pages.py", "hostile/test_damaged_files.py", "hostile/test_killed.py"),
+    *("commands/test_tags.py", "docs/test_readme_walkthrough.py"),
     *("docs/test_launch.py", "commands/test_protocols.py", "commands/test_export.py"),
     *("runtime/test_several_devices.py", "runtime/test_processes.py"),
-    *("hostile/test_damaged_files.py", "experiments/test_accelerator_table.py"),
+    *("experiments/test_example_coreset.py", "hostile/test_machines.py"),
+    *("commands/test_active.py", "features/test_inversion.py"),
+    *("commands/test_predict.py", "experiments/test_accelerator_table.py"),
     *("training/test_fit.py", "active_learning/test_active_loop.py"),
     *("report/test_report.py", "commands/test_distill.py", "commands/test_teacher.py"),
     *("commands/test_train.py", "distillation/test_loop.py"),
