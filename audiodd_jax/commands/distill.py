@@ -49,8 +49,8 @@ def run(line: CommandLine) -> None:
             work = measure(config, chips)
             rows = estimates.distillation(work, chips) if chips else None
             if limit := config.coreset.budget:
-                names = ("coreset.samples_per_class", "coreset.factor")
-                names += ("coreset.storage", "coreset.views", "views.top_k")
+                own = ("samples_per_class", "factor", "storage", "views")
+                names = [*(f"coreset.{name}" for name in own), "views.top_k"]
                 chosen = {name: fields.get(work.config, name) for name in names}
                 table([("budget", f"{limit}: {budget.in_words(chosen)}")])
             table(rows or estimates.local(work))
@@ -249,7 +249,7 @@ def _show(result: dict[str, Any], path: Path) -> None:
     """Prints the result of a run."""
     metric = tables.metric_of([result])
     is_distilled = result["steps"] > 0
-    in_each = Packing.parse(result.get("factor", 1)).count
+    in_each = Packing.parse(result.get("factor", 1)).per_image
     baseline = "initial coreset" if is_distilled else "same number of random clips"
     packed = f", {in_each} in each" if in_each > 1 else ""
     draws = len(result["test_accuracies"])

@@ -205,7 +205,9 @@ class Arena(NamedTuple):
     def sizes(self) -> Int[np.ndarray, " c"]:
         """Stored images of each class in a set of real clips."""
         stored = np.bincount(self.coreset.classes, minlength=self.data.num_classes)
-        return np.minimum(stored, self.data.class_clips // self.coreset.packing.count)
+        return np.minimum(
+            stored, self.data.class_clips // self.coreset.packing.per_image
+        )
 
     @property
     def seeds(self) -> range:
@@ -230,7 +232,7 @@ class Arena(NamedTuple):
             rivals.choose(
                 search,
                 seed,
-                self.sizes * self.coreset.packing.count,
+                self.sizes * self.coreset.packing.per_image,
                 hard(members),
                 lambda rows: hard(self._stored(rows)),
             )
@@ -286,7 +288,7 @@ class Arena(NamedTuple):
     def _chosen(self, name: str, seed: int) -> Coreset:
         """Returns random or herded clips that are stored like the coreset."""
         networks = self.config.network, self.config.evaluation.networks
-        clips = self.sizes * self.coreset.packing.count
+        clips = self.sizes * self.coreset.packing.per_image
         subset = Subset(name, per_class=tuple(clips.tolist()))
         rows = subsets.choose(subset, self.data, subsets.Embedding(*networks), seed)
         return self._stored(rows)

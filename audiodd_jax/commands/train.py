@@ -77,7 +77,7 @@ def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
         raise UserError("--spread needs --samples")
     if has_size:
         name = "samples" if per_class is None else "samples_per_class"
-        if flags[name].value < 1:
+        if (flags[name].value or 0) < 1:
             raise UserError(f"{name} must be at least 1")
         kind = "herding" if flags.herding else "random"
         if per_class is not None:

@@ -41,7 +41,7 @@ class Packing(NamedTuple):
         return (1, 1) if self.is_single else (self.mel, self.frames)
 
     @property
-    def count(self) -> int:
+    def per_image(self) -> int:
         """Spectrograms in an image."""
         return self.grid[0] * self.grid[1]
 

@@ -107,5 +107,5 @@ def pack(images: Float[Array, "k f t 1"], factor: Factor) -> Float[Array, "s h w
 
 def repeat_labels(labels: Float[Array, "s c"], factor: Factor) -> Float[Array, "k c"]:
     """Repeats the label of each stored image for all of its pieces."""
-    count = Packing.parse(factor).count
+    count = Packing.parse(factor).per_image
     return labels if count == 1 else jnp.repeat(labels, count, axis=0)

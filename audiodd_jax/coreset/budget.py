@@ -205,7 +205,7 @@ def _bytes(problem: Problem, samples_per_class: int, factor: Factor, views: int)
         arrays["labels"] = array(np.int8, s, c)
         arrays["label_scale"] = array(np.float16, s)
     if views:
-        k, top_k = views * s * packing.count, _top_k(problem)
+        k, top_k = views * s * packing.per_image, _top_k(problem)
         arrays["teacher_labels"] = array(np.uint8, k, top_k or c)
         if top_k:
             arrays["teacher_classes"] = array(np.min_scalar_type(c - 1), k, top_k)

@@ -91,7 +91,7 @@ class Coreset(Artefact):
     @property
     def factor(self) -> int:
         """Spectrograms per image."""
-        return self.packing.count
+        return self.packing.per_image
 
     @property
     def _config(self) -> Config:
@@ -234,7 +234,8 @@ class Coreset(Artefact):
         if (labels := self.teacher_labels) is None:
             return {}
         stored, kinds = self.stored_views or {}, (len(self.class_names), self.has_tags)
-        if np.array_equal(labels, storage.decode_views(stored, *kinds)):
+        decoded = storage.decode_views(stored, *kinds)
+        if decoded is not None and np.array_equal(labels, decoded):
             return stored
         top_k = self._config.views.top_k
         return storage.encode_views(labels, self.storage, top_k, self.has_tags)

@@ -76,7 +76,7 @@ def selected(
     embedding: Embedding | None = None,
 ) -> CoresetArrays:
     """Selects real clips as a coreset, by a method of ``CHOOSE``."""
-    count = Packing.parse(factor).count
+    count = Packing.parse(factor).per_image
     rows = select(method, key, train, class_names, sizes * count, embedding)
     return stored(train, rows, sizes, factor)
 
@@ -97,7 +97,7 @@ def stored(
         return _labelled(images, sizes)
     # A clip keeps all of its tags; the clips of one stored image share their mean.
     targets = centred_targets(train.labels[rows], sizes.size, images.dtype)
-    count = Packing.parse(factor).count
+    count = Packing.parse(factor).per_image
     labels = targets.reshape(len(images), count, -1).mean(1)
     return CoresetArrays(images, labels, jnp.zeros((), images.dtype))
 

@@ -119,4 +119,4 @@ def _most(
     """Returns the images that real clips fill; None: the coreset starts from noise."""
     if config.init == "noise" and method not in SELECTION:
         return None
-    return clips // Packing.parse(config.factor).count
+    return clips // Packing.parse(config.factor).per_image

@@ -114,7 +114,7 @@ def sizes_of(
     """
     per_class = tuple(stored.tolist())
     on_device = 0 if config.data.storage == "host" else clips
-    s = sum(per_class) * Packing.parse(config.coreset.factor).count
+    s = sum(per_class) * Packing.parse(config.coreset.factor).per_image
     b = min(config.loop.batch_size, clips)
     return Sizes(*shape, len(per_class), s, b, on_device, scored, per_class)
 
@@ -142,7 +142,7 @@ def problem_of(config: Config, sizes: Sizes) -> Problem:
     """
     network, networks = config.network, config.rfad.networks
     if config.is_aligned:
-        packed = Packing.parse(config.coreset.factor).count
+        packed = Packing.parse(config.coreset.factor).per_image
         sizes = sizes._replace(s=sizes.s * config.rfad.views_of_each(packed))
     scoring = config.evaluation
     if config.method == "frepo":

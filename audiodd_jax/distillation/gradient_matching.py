@@ -112,7 +112,7 @@ def make(config: Config, context: Context) -> Method:
     settings, stats, c = config.matching, context.normalization, context.sizes.c
     model = matching_methods.make_model(settings, c, context.dtype)
     factor = config.coreset.factor
-    count = Packing.parse(factor).count
+    count = Packing.parse(factor).per_image
     sizes = matching_methods.class_sizes(context, factor)
     outer, epochs = loops(round(sizes.mean()), settings)
     is_dsa = config.method == "dsa"

@@ -98,7 +98,7 @@ def fresh(
 def class_sizes(context: Context, factor: Factor) -> Int[np.ndarray, " c"]:
     """Returns the number of stored images of each class."""
     sizes = context.sizes
-    images = sizes.s // Packing.parse(factor).count
+    images = sizes.s // Packing.parse(factor).per_image
     return np.array(sizes.per_class or [images // sizes.c] * sizes.c)
 
 
@@ -129,7 +129,7 @@ def make(
 ) -> Method:
     """Returns a matching method; ``factor`` packs spectrograms in images."""
     num_classes, model = context.sizes.c, matched.model
-    count = Packing.parse(factor).count
+    count = Packing.parse(factor).per_image
     rows, is_own = _padded(class_sizes(context, factor))
     optimizer = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
     tx = optimizer(config.learning_rate, config.momentum)

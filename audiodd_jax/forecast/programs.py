@@ -102,7 +102,7 @@ def _stored(sizes: Sizes, count: int) -> Clips:
 def _coreset(sizes: Sizes, factor: Factor = 1) -> CoresetArrays:
     """Returns the coreset, with images packed by ``factor``."""
     packing = Packing.parse(factor)
-    count = sizes.s // packing.count
+    count = sizes.s // packing.per_image
     images = _array(count, *packing.image_shape(sizes.shape), 1)
     return CoresetArrays(images, _array(count, sizes.c), _array())
 

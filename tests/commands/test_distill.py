@@ -117,7 +117,7 @@ def test_other_methods_write_the_same_files(capsys, sound_folder, tmp_path, meth
     assert result["stored_values"] == 4 * 16 * 16 + 8
     assert result["peak_memory_bytes"] > 1e8
     card = (run / "README.md").read_text()
-    assert "Each stored spectrogram holds 2 shorter ones" in card
+    assert "Each stored image holds 2 spectrograms of 1/2 of the frames" in card
     assert (run / "figures/coreset.png").exists()
     is_learnt = method == "dm"
     assert ("selected clips" in card) != is_learnt

@@ -36,7 +36,7 @@ def test_by_hand():
 @hypothesis.settings(deadline=None, max_examples=20)
 def test_packing_stores_more_spectrograms_in_the_same_bytes(factor, s, level):
     stored = images(s)
-    long, count = arrays.unpack(stored, factor), Packing.parse(factor).count
+    long, count = arrays.unpack(stored, factor), Packing.parse(factor).per_image
     assert long.shape == (s * count, 4, 12, 1)
     assert arrays.pack(long, factor).shape == stored.shape
     # Values stay within the stored range, and constants stay constant.

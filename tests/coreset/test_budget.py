@@ -36,7 +36,7 @@ def made(choice, given):
     classes = np.repeat(np.arange(c), choice.samples_per_class)
     images = np.ones((classes.size, *packing.image_shape(given.shape), 1), np.float32)
     labels = np.eye(c, dtype=np.float32)[classes] - np.float32(1) / c
-    views = choice.views * classes.size * packing.count
+    views = choice.views * classes.size * packing.per_image
     shares = np.full((views, c), 1 / c, np.float16) if views else None
     own = {**metadata(*choice[:4]), "platt_scale": 1.2345678901234567}
     names = tuple(given.metadata["class_names"])

@@ -101,7 +101,7 @@ def make(method, mesh=None, per_class=(), **changes):
         8,
         8,
         3,
-        6 * Packing.parse(config.coreset.factor).count,
+        6 * Packing.parse(config.coreset.factor).per_image,
         15,
         15,
         0,
