@@ -36,7 +36,8 @@ def of_classes(
     """Returns the stored spectrograms of each class, which has ``clips`` to learn from.
 
     Raises:
-      UserError: fewer spectrograms than classes, or a class has too few clips for one.
+      UserError: fewer spectrograms than classes, more in each than any class has clips,
+        or a class has too few clips for one.
     """
     if 0 < config.samples < clips.size:
         raise UserError(
@@ -45,6 +46,12 @@ def of_classes(
         )
     sizes = spread(config, clips, _most(config, method, clips))
     if sizes.all():
+        if config.samples_per_class > sizes.max():
+            largest = int(sizes.argmax())
+            raise UserError(
+                f"samples_per_class={config.samples_per_class}, but the largest class, "
+                f"{class_names[largest]!r}, has clips for {sizes[largest]}; lower it"
+            )
         return sizes
     least = int(clips.argmin())
     text = f"the class {class_names[least]!r} has {clips[least]} training clips"

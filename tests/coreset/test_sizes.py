@@ -55,7 +55,11 @@ def test_a_multiple_of_the_classes_is_that_many_of_each(clips, per_class):
     total = in_all(clips.size * per_class, init="noise")
     np.testing.assert_array_equal(of(total, clips), np.full(clips.size, per_class))
     each = CoresetConfig(samples_per_class=per_class)
-    np.testing.assert_array_equal(of(each, clips), np.minimum(per_class, clips))
+    if per_class > clips.max():
+        with pytest.raises(UserError, match="but the largest class"):
+            of(each, clips)
+    else:
+        np.testing.assert_array_equal(of(each, clips), np.minimum(per_class, clips))
 
 
 @given(CLIPS, st.integers(1, 50))
@@ -100,6 +104,13 @@ def test_impossible_sizes_are_refused():
         of(in_all(2), np.array([4, 4, 4]))
     with pytest.raises(UserError, match=r"'b' has 0 training clips, or pass.*noise"):
         of(in_all(5), np.array([4, 0, 4]))
+
+
+def test_more_than_any_class_has_is_refused():
+    config = CoresetConfig(samples_per_class=5)
+    with pytest.raises(UserError, match="largest class, 'c', has clips for 4"):
+        of(config, np.array([3, 1, 4]))
+    assert of(config, np.array([3, 1, 5])).tolist() == [3, 1, 5]
 
 
 def test_a_size_is_given_in_one_way():
