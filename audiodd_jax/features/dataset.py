@@ -199,7 +199,8 @@ def load(
     has_fold = data_splits.decided_by_fold(stored.splits, stored.folds, data)
     fold = int(stored.folds[indices.test[0]]) if has_fold else 0
     words = data_splits.describe(stored, indices, data)
-    _log.info("split: %(split)s; %(groups)s", words)
+    groups = "no groups" if words["groups"] == "none" else words["groups"]
+    _log.info("split: %s; %s", words["split"], groups)
     if data.name in datasets.DATASETS and data.name != "folder":
         words["split"] = datasets.lookup(data.name).split
         words["split"] += f"; here fold {fold}" * bool(fold)
