@@ -58,7 +58,7 @@ def test_one_function_on_real_recordings_writes_its_files(real_audio, tmp_path, 
     assert "labelled   of train" in done.stdout
     card = (run / "README.md").read_text()
     assert "by `badge`" in card
-    assert "- Splits: " in card
+    assert "- Splits: official: test takes 0-4 of each speaker and digit" in card
     assert "- Groups: none" in card
     main.main(command)
     assert "finished already" in capsys.readouterr().out

@@ -59,7 +59,7 @@ def run(root):
 
 @pytest.fixture(scope="module")
 def printed(run):
-    """What the command prints; the run directory has its files."""
+    """The text that the command printed; its files are in the run directory."""
     with pytest.MonkeyPatch.context() as patch:
         lines = []
         patch.setattr("builtins.print", lambda *text, **_: lines.extend(text))
