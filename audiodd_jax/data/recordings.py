@@ -67,6 +67,7 @@ class Recordings:
     load_noise: Callable[[], list[Decoded]] | None = None
     # (reason, count, example) of files that are not used.
     left_out: tuple[tuple[str, int, str], ...] = ()
+    present: str = ""  # how much of the published dataset it is; empty: all of it
 
     def __len__(self) -> int:
         return len(self.names)

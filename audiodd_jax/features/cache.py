@@ -68,6 +68,7 @@ class FeatureSet:
     skipped: tuple[str, ...]  # recordings that could not be decoded, with reasons
     left_out: tuple[tuple[str, int, str], ...]  # as in ``Recordings``
     path: Path  # the entry
+    present: str  # as in ``Recordings``; empty for entries of earlier versions
 
     @property
     def raw_bytes(self) -> Float[np.ndarray, " clips"]:
@@ -138,6 +139,7 @@ def _open(entry: Path) -> FeatureSet:
             skipped=tuple(meta["skipped"]),
             left_out=tuple(map(tuple, meta["left_out"])),
             path=entry,
+            present=meta.get("present", ""),
             **index,
         )
     except (*files.DAMAGE, OSError) as error:
@@ -155,7 +157,7 @@ def _compute(
     seconds, rates, bad = recordings.read_headers()
     if not rates.any():  # whatever --skip_bad_files says
         audio.report_bad(list(bad.values()), skip=False)
-    settings = _resolve(settings, seconds, rates)
+    settings = resolve(settings, seconds, rates)
     with files.atomic_folder(entry) as scratch:
         store = scratch / "all.npy"
         _make_store(store, len(recordings), settings)
@@ -185,6 +187,7 @@ def _compute(
             "licence": source.licence,
             "skipped": [str(error) for error in bad.values()],
             "left_out": recordings.left_out,
+            "present": recordings.present,
         }
         files.write_json(scratch / "meta.json", meta)
 
@@ -260,14 +263,22 @@ def _length(seconds: np.ndarray) -> float:
     return length
 
 
-def _resolve(
+def resolve(
     config: FeaturesConfig, seconds: np.ndarray, rates: np.ndarray
 ) -> FeaturesConfig:
     """Replaces an automatic sample rate and clip length by numbers."""
     is_readable = rates > 0
     rate, length = config.sample_rate, config.clip_seconds
-    if not rate:
-        rate = collections.Counter(rates[is_readable].tolist()).most_common(1)[0][0]
+    usual = collections.Counter(rates[is_readable].tolist()).most_common(1)[0][0]
+    if rate > usual:
+        _log.warning(
+            "most recordings have %d Hz: at %d Hz, the mel bins above %d Hz are empty; "
+            "--config.features.sample_rate=0 takes the rate of the recordings",
+            usual,
+            rate,
+            usual // 2,
+        )
+    rate = rate or usual
     if not length:
         length = _length(seconds[is_readable])
     settings = dataclasses.replace(config, sample_rate=rate, clip_seconds=length)

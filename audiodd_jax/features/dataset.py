@@ -205,9 +205,10 @@ def load(
         words["split"] = datasets.lookup(data.name).split
         words["split"] += f"; here fold {fold}" * bool(fold)
     if data.allow_partial:
-        words["split"] += (
-            "; the data may be incomplete, so this is not the official protocol"
-        )
+        what = "the data may be incomplete"
+        if stored.present:
+            what = f"a partial data set, {stored.present}"
+        words["split"] += f"; {what}, so this is not the official protocol"
     is_drawn = not has_fold and not (stored.splits == data_splits.TEST).any()
     is_published = data.name != "folder" and not is_drawn
     held_out = indices.validation

@@ -8,6 +8,7 @@ References:
   Intelligence 102, 2021.
 """
 
+import os
 from pathlib import Path, PurePosixPath
 
 from audiodd_jax.config import DataConfig
@@ -19,8 +20,6 @@ from audiodd_jax.errors import UserError
 
 TABLES = {"train.csv": TRAIN, "val.csv": VALIDATION, "test.csv": TEST}
 NOISE_FOLDER = "background_noise"
-# In the published archive, and in smaller copies.
-SOUNDS = (".wav", ".ogg")
 CLIPS = {TRAIN: 180, VALIDATION: 60, TEST: 60}  # of each keyword
 CLASS_NAMES = (
     *("backward", "cancel", "close", "digit", "direction", "disable", "down"),
@@ -33,23 +32,24 @@ CLASS_NAMES = (
 
 def find(folder: Path) -> source.Contents:
     """Finds the clips of the three tables; groups are speakers."""
-    splits: dict[str, str] = {}
+    splits: dict[str, tuple[str, str]] = {}  # name and split by name without suffix
     for table, split in TABLES.items():
         for row in read(folder / table, ("file", "class")):
             name = "/".join(PurePosixPath(row["file"]).parts[-2:])
-            if name in splits:
+            stem = os.path.splitext(name)[0]
+            if stem in splits:
                 raise UserError(f"{folder / table}: {row['file']} is listed twice")
-            splits[name] = split
+            splits[stem] = name, split
     clips = []
     for keyword in CLASS_NAMES:
-        for path in sorted((folder / "dataset" / keyword).glob("*")):
-            name = f"{keyword}/{path.name}"
-            if split := splits.pop(name, ""):
-                speaker = path.name.split("_NO_")[0]
+        for stem, path in source.sounds(folder / "dataset" / keyword).items():
+            name, split = splits.pop(f"{keyword}/{stem}", ("", ""))
+            if name:
+                speaker = stem.split("_NO_")[0]
                 clips.append(Clip(path, (keyword,), name, split, group=speaker))
-    noise = sorted(folder.glob(f"{NOISE_FOLDER}/*"))
-    sounds = tuple(file for file in noise if file.suffix in SOUNDS)
-    return source.Contents(clips, sorted(splits), sounds)
+    missing = sorted(name for name, _ in splits.values())
+    noise = source.sounds(folder / NOISE_FOLDER).values()
+    return source.Contents(clips, missing, tuple(noise))
 
 
 def open_source(config: DataConfig) -> Source:

@@ -154,7 +154,7 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     folder = location.folder or _unpacked(layout, location, config)
     try:
         contents = layout.find(folder)
-        _check(layout, contents, folder, config)
+        present = _check(layout, contents, folder, config)
     except UserError as error:
         if location.folder:
             raise
@@ -162,7 +162,7 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
     # In the order of the official parts, on which random draws depend.
     clips = sorted(contents.clips, key=_part_number)
     # A partial dataset may lack classes.
-    present = {clip.labels[0] for clip in clips}
+    classes = {clip.labels[0] for clip in clips}
     load_noise = functools.partial(_load_noise, contents.noise, config.skip_bad_files)
     left_out = tree.LeftOut()
     paths = (*(clip.path for clip in clips), *contents.noise)
@@ -172,11 +172,12 @@ def _read(layout: Layout, location: Location, config: DataConfig) -> Recordings:
             left_out.add("recording that is not part of this dataset", path)
     return recordings.index(
         clips,
-        tuple(name for name in layout.class_names if name in present),
+        tuple(name for name in layout.class_names if name in classes),
         has_tags=False,
         is_int16=True,
         load_noise=load_noise if contents.noise else None,
         left_out=left_out.rows(),
+        present=present,
     )
 
 
@@ -239,10 +240,11 @@ def _download(layout: Layout, folder: Path) -> Path:
     return archive
 
 
-def _check(
-    layout: Layout, contents: Contents, folder: Path, config: DataConfig
-) -> None:
-    """Refuses clips whose counts are not as published, without ``allow_partial``."""
+def _check(layout: Layout, contents: Contents, folder: Path, config: DataConfig) -> str:
+    """Refuses clips whose counts are not as published, without ``allow_partial``.
+
+    Returns how many of the published clips and classes there are; empty if all.
+    """
     title = datasets.lookup(config.name).title
     if not contents.clips:
         raise UserError(
@@ -267,11 +269,17 @@ def _check(
     if len(differ) > 6:
         wrong.append(f"and {len(differ) - 6} more counts")
     if not wrong:
-        return
+        return ""
     text = f"{folder} does not match {title} as published: {'; '.join(wrong)}"
     if not config.allow_partial:
         raise UserError(f"{text}; complete it, or pass --allow_partial to use it as is")
     _log.warning("%s; using it as is", text)
+    of_class = [key for key in published if key[0]]
+    clips = [sum(number[key] for key in of_class) for number in (counts, published)]
+    names = {name for name, _ in of_class}
+    present = sum(counts[name, ""] > 0 for name in names)
+    classes = f" and {present} of {len(names)} classes" * (present < len(names))
+    return f"{clips[0]:,} of {clips[1]:,} published clips{classes}"
 
 
 def first_existing(folder: Path, names: Sequence[str]) -> Path:
@@ -305,13 +313,24 @@ def listed(
             )
         names.add(clip.name)
     # One listing per folder: 100,000 calls of stat take seconds.
-    files = {
-        path
-        for folder in {clip.path.parent for clip in clips}
-        if folder.is_dir()
-        for path in folder.iterdir()
-    }
-    return Contents(
-        [clip for clip in clips if clip.path in files],
-        [clip.name for clip in clips if clip.path not in files],
-    )
+    files = {folder: sounds(folder) for folder in {clip.path.parent for clip in clips}}
+    found, missing = [], []
+    for clip in clips:
+        if path := files[clip.path.parent].get(clip.path.stem):
+            found.append(clip._replace(path=path))
+        else:
+            missing.append(clip.name)
+    return Contents(found, missing)
+
+
+def sounds(folder: Path) -> dict[str, Path]:
+    """Returns the recordings in a folder by name without suffix, in the order of names.
+
+    Copies of a dataset may be compressed, under the published names; WAV precedes.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        suffix = path.suffix.lower()
+        if suffix == ".wav" or (suffix in audio.SUFFIXES and path.stem not in found):
+            found[path.stem] = path
+    return found

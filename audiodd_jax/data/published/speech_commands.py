@@ -17,7 +17,6 @@ References:
 import collections
 import functools
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -124,16 +123,12 @@ def find(
     has_lists = (folder / "testing_list.txt").is_file()
     clips = []
     for word in words:
-        files = sorted(os.listdir(folder / word)) if (folder / word).is_dir() else []
-        for file in files:
-            if not file.endswith(".wav"):
-                continue
-            name = f"{word}/{file}"
-            split = lists.pop(name, TRAIN) if has_lists else official_part(file)
-            clip = Clip(folder / name, (word,), name, split, group=_speaker(file))
-            clips.append(clip)
+        for stem, path in source.sounds(folder / word).items():
+            name = f"{word}/{stem}.wav"  # as published and listed
+            split = lists.pop(name, TRAIN) if has_lists else official_part(stem)
+            clips.append(Clip(path, (word,), name, split, group=_speaker(stem)))
     missing = sorted(name for name in lists if name.split("/")[0] in words)
-    noise = sorted((folder / NOISE_FOLDER).glob("*.wav"))
+    noise = source.sounds(folder / NOISE_FOLDER).values()
     published = None if has_lists else {(word, ""): MINI_CLIPS for word in words}
     return source.Contents(clips, missing, tuple(noise), published)
 
@@ -146,7 +141,7 @@ def find_twelve(folder: Path, words: tuple[str, ...]) -> source.Contents:
     contents = find(folder, words)
     if not contents.noise:
         raise UserError(
-            f"{folder / NOISE_FOLDER} holds no WAV file to take silence from"
+            f"{folder / NOISE_FOLDER} holds no recording to take silence from"
         )
     commands = [clip for clip in contents.clips if clip.labels[0] in COMMANDS]
     others = [clip for clip in contents.clips if clip.labels[0] not in COMMANDS]

@@ -15,7 +15,7 @@ from audiodd_jax.errors import UserError
 
 CLASS_NAMES = tuple("0123456789")
 FIRST_TRAIN_TAKE = 5
-_NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
+_NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)")
 # Six speakers, 50 takes.
 PUBLISHED = {
     (digit, part): clips
@@ -31,12 +31,12 @@ def find(folder: Path) -> source.Contents:
     and validation clips are drawn from all speakers too.
     """
     clips = []
-    for path in sorted((folder / "recordings").glob("*.wav")):
-        match = _NAME.fullmatch(path.name)
+    for stem, path in source.sounds(folder / "recordings").items():
+        match = _NAME.fullmatch(stem)
         if not match:
             raise UserError(f"{path} is not named digit_speaker_take.wav")
         split = TEST if int(match[3]) < FIRST_TRAIN_TAKE else TRAIN
-        clips.append(Clip(path, (match[1],), path.name, split))
+        clips.append(Clip(path, (match[1],), f"{stem}.wav", split))
     return source.Contents(clips, [])
 
 
