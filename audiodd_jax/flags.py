@@ -147,6 +147,11 @@ _DISTILL = (
         "coreset.samples",
     ),
     _text("spread", f"{_SPREAD} (default: even)", "coreset.spread"),
+    _boolean(
+        "nested",
+        "the first 1, 2, 5, ... spectrograms of each class are coresets, too",
+        "coreset.nested",
+    ),
     _integer("steps", "distillation steps", "loop.steps"),
     _text(
         "labelled",
@@ -307,6 +312,7 @@ _PREDICT = (
 _EXPORT = (
     _text("format", f"one of: {', '.join(EXPORTS)}"),
     _text("out", "new folder of the export (default: export/FORMAT in RUN)"),
+    _integer("first", "export this many per class of a coreset of --nested", default=0),
     _switch(
         "test_clips",
         "pytorch, numpy: also write the test clips of the dataset as waveforms",

@@ -220,7 +220,8 @@ def _finish(
     coreset = made(outcome.best)
     labelling = None
     if config.teacher.networks:
-        labelled = teacher.label(coreset.unpack().images, config, data)
+        images = coreset.unpack().images
+        labelled = teacher.label(images, config, data, coreset.layers)
         coreset = distilled.with_views(coreset, labelled)
         labelling = labelled.record
     # Both as their files give them back.

@@ -34,6 +34,7 @@ def run(line: CommandLine) -> None:
     config = line.configure(base)
     out = Path(flags.out or file.parent / "export" / (flags.format or ""))
     keep_compiled(config.data)
+    coreset = coreset.first(flags.first) if flags.first else coreset
     export(coreset, flags.format, out, config, test_clips=flags.test_clips)
     size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     rows = [
@@ -60,7 +61,8 @@ def export(
     """Writes a coreset as a new folder for another library; returns the folder.
 
     Args:
-      kind: ``pytorch``, ``numpy``, ``audiofolder`` or ``datasets``.
+      kind: ``pytorch``, ``numpy``, ``audiofolder``, ``datasets``, or ``coreset``, a
+        file for this library.
       out: must not exist, or be empty.
       config: network, training and data; None: the ConvNet's recipe.
       test_clips: also write the test clips of the coreset's dataset.
@@ -100,6 +102,8 @@ def export(
             audio_folder.write(coreset.sounds(), coreset, folder)
         if kind == "datasets":
             hub.write(folder, coreset, coreset.sounds())
+        if kind == "coreset":
+            coreset.save(folder / "coreset.npz")
         card = cards.exported(
             header,
             format=kind,

@@ -76,6 +76,9 @@ class CoresetConfig:
         teacher labels the spectrogram itself. Needs ``teacher.networks``.
       storage: numbers in the coreset's file: ``float32``, ``float16`` or ``int8``. All
         scores are of the numbers that the file gives back.
+      nested: the first spectrograms of each class are a smaller coreset: the loss is of
+        the first 1, 2, 5, 10, 20, ... per class in turn, and views mix spectrograms of
+        the same layer. ``Coreset.first`` cuts it. For rfad and selected clips.
       budget: bytes of the coreset's file, such as ``16kB``; empty: no limit. It chooses
         ``samples_per_class``, ``factor``, ``storage``, ``views`` and ``views.top_k`` by
         the rule in ``coreset/budget.py``.
@@ -92,6 +95,7 @@ class CoresetConfig:
     factor: str = setting("1", FACTOR)
     views: int = setting(0, NOT_NEGATIVE)
     storage: str = setting("float32", one_of("float32", "float16", "int8"))
+    nested: bool = False
     budget: str = setting("", BYTES)
 
 
@@ -107,8 +111,8 @@ class RFADConfig:
         ``float64`` if the device supports it.
       views: the loss is of this many random views of each image, drawn anew in each
         step and labelled by the teacher; 0: of the spectrograms and their own labels.
-        For ``rfad``; the group ``views`` describes them. Spectrograms packed into an
-        image share its views.
+        For ``rfad``; the group ``views`` describes them. Smaller spectrograms share
+        them: of a quarter of the size, each has a quarter of the views, at least one.
     """
 
     networks: int = setting(8, AT_LEAST_ONE)
@@ -122,9 +126,9 @@ class RFADConfig:
         """Returns whether JAX needs float64, which it lacks by default."""
         return self.kernel_precision == "float64"
 
-    def views_of_each(self, packed: int) -> int:
-        """Returns the views of each of the spectrograms packed into an image."""
-        return max(1, self.views // packed)
+    def views_of_each(self, pieces: int) -> int:
+        """Returns the views of each of the spectrograms that an image is cut into."""
+        return max(1, self.views // pieces)
 
 
 @dataclasses.dataclass

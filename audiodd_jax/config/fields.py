@@ -137,6 +137,10 @@ def validate(config: Config) -> None:
             f"coreset.init={config.coreset.init}"
         )
     _check_size(config.coreset)
+    if config.coreset.nested and config.method not in (*SELECTION, "rfad"):
+        raise UserError(
+            f"{config.method} does not learn nested coresets: use rfad, or select clips"
+        )
     _check_labels(config.labels, bool(config.teacher.networks))
     if config.method in (*MATCHING, *SELECTION):
         for name in ("learn_labels", "solve_labels", "preconditioner"):
@@ -159,6 +163,11 @@ def _check_size(coreset: CoresetConfig) -> None:
             f"samples={coreset.samples} (in all) and samples_per_class="
             f"{coreset.samples_per_class} exclude each other: pass one of them, or 0 "
             "for the other"
+        )
+    if coreset.samples and coreset.nested:
+        raise UserError(
+            "nested coresets have equally many spectrograms of each class: pass "
+            "--samples_per_class instead of --samples"
         )
     if not coreset.samples and not coreset.samples_per_class:
         raise UserError("coreset.samples_per_class must be at least 1, not 0")

@@ -22,4 +22,4 @@ def file_stem(network: str) -> str:
 # Accelerators of ``--target``; ``forecast/targets.py`` describes them.
 CHIPS = ("v4", "v5e", "v5p", "v6e", "a100", "h100", "h200")
 # Formats of ``audiodd export``.
-EXPORTS = ("pytorch", "numpy", "audiofolder", "datasets")
+EXPORTS = ("pytorch", "numpy", "audiofolder", "datasets", "coreset")

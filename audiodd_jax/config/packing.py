@@ -41,6 +41,11 @@ class Packing(NamedTuple):
         return (1, 1) if self.is_single else (self.mel, self.frames)
 
     @property
+    def pieces(self) -> int:
+        """Spectrograms of this size in an image of full size."""
+        return self.mel * self.frames
+
+    @property
     def per_image(self) -> int:
         """Spectrograms in an image."""
         return self.grid[0] * self.grid[1]

@@ -10,7 +10,7 @@ import soundfile
 from jaxtyping import Float, Int
 
 from audiodd_jax.coreset.file import Coreset
-from audiodd_jax.coreset.selection import ranks_in_class
+from audiodd_jax.coreset.sizes import ranks_in_class
 from audiodd_jax.runtime.files import write_atomically
 
 # Most bytes of a class's folder name.

@@ -1,5 +1,6 @@
 """Coreset files, which can be used without the run that made them."""
 
+import copy
 import dataclasses
 import functools
 import json
@@ -22,6 +23,7 @@ from audiodd_jax.config import (
     fields,
 )
 from audiodd_jax.config.packing import Packing
+from audiodd_jax.coreset import sizes as coreset_sizes
 from audiodd_jax.coreset import storage
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
@@ -188,8 +190,44 @@ class Coreset(Artefact):
             fields.from_dict(recipe["settings"], ViewsConfig),
             self.normalization,
             recipe["seed"],
+            self.layers,
         )
         return Views(images, self.teacher_labels.astype(np.float32))
+
+    @property
+    def layers(self) -> Int[np.ndarray, " k"] | None:
+        """The layer of each full-length spectrogram of a nested coreset, or None."""
+        if not self._config.coreset.nested:
+            return None
+        return np.repeat(coreset_sizes.layers(self.classes), self.factor)
+
+    def first(self, per_class: int) -> "Coreset":
+        """Returns the first images of each class and their views, as a coreset.
+
+        Raises:
+          UserError: the coreset is not nested, or ``per_class`` is none of its sizes.
+        """
+        ranks = coreset_sizes.ranks_in_class(self.classes)
+        sizes = coreset_sizes.prefixes(int(ranks.max()) + 1)
+        if not self._config.coreset.nested:
+            raise UserError("this coreset is not nested: distil it with --nested")
+        if per_class not in sizes:
+            offered = ", ".join(map(str, sizes))
+            raise UserError(
+                f"a nested coreset has the sizes {offered} per class, not {per_class}"
+            )
+        is_kept = ranks < per_class
+        metadata = copy.deepcopy(self.metadata)
+        metadata["settings"]["coreset"]["samples_per_class"] = per_class
+        given = {"metadata": metadata, "made_for": self.classes[is_kept]}
+        if (labels := self.teacher_labels) is not None:
+            kept = np.repeat(is_kept, self.factor)
+            of_views = labels.reshape(-1, kept.size, labels.shape[1])[:, kept]
+            given["teacher_labels"] = of_views.reshape(-1, labels.shape[1])
+        images, labels = self.images[is_kept], self.labels[is_kept]
+        return dataclasses.replace(
+            self, images=images, labels=labels, stored_views=None, **given
+        )
 
     @property
     def storage(self) -> str:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import CoresetConfig, RandomNetworkConfig
 from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays, check_factor, pack
-from audiodd_jax.coreset.sizes import class_order
+from audiodd_jax.coreset.sizes import class_order, ranks_in_class
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
@@ -219,16 +219,6 @@ def random_fraction(
     # Each clip's rank within its class, as a fraction of it; the lowest are kept.
     share = (ranks_in_class(shuffled) + 0.5) / np.bincount(shuffled)[shuffled]
     return np.sort(order[np.argsort(share, kind="stable")[:clips]])
-
-
-def ranks_in_class(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
-    """Numbers the clips of each class from 0, in their order."""
-    order = np.argsort(classes, kind="stable")
-    counts = np.bincount(classes)
-    ranks = np.empty(len(classes), int)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
-    ranks[order] = np.arange(len(classes)) - starts
-    return ranks
 
 
 def squared_distances(

@@ -13,6 +13,7 @@ References:
   Balinski, Young, *Fair Representation*, 1982 (Webster's divisor method).
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -88,6 +89,29 @@ def spread(
 def class_order(sizes: Int[np.ndarray, " c"]) -> Int[np.ndarray, " s"]:
     """Returns the class of each of ``s`` spectrograms, which are in class order."""
     return np.repeat(np.arange(sizes.size), sizes)
+
+
+def prefixes(per_class: int) -> tuple[int, ...]:
+    """Returns the sizes of the coresets in a nested one: 1, 2, 5, 10, ..., all."""
+    steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
+    return (*itertools.takewhile(lambda size: size < per_class, steps), per_class)
+
+
+def layers(classes: Int[np.ndarray, " s"]) -> Int[np.ndarray, " s"]:
+    """Returns the first prefix, by index, that holds each spectrogram of a class."""
+    ranks = ranks_in_class(classes)
+    ends = prefixes(int(ranks.max()) + 1)
+    return np.searchsorted(np.array(ends), ranks, side="right")
+
+
+def ranks_in_class(classes: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+    """Numbers the clips of each class from 0, in their order."""
+    order = np.argsort(classes, kind="stable")
+    counts = np.bincount(classes)
+    ranks = np.empty(len(classes), int)
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    ranks[order] = np.arange(len(classes)) - starts
+    return ranks
 
 
 def shortage(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import ViewsConfig
 from audiodd_jax.features.augment import augment
@@ -25,6 +25,8 @@ from audiodd_jax.runtime.environment import standard_numerics
 
 # Folded into a view's key, to draw its mixing partner.
 _MIX = 1
+# The seeds of layers, which are far from those of other runs.
+_LAYER = 1_000_003
 
 
 class Views(NamedTuple):
@@ -40,13 +42,25 @@ def make(
     config: ViewsConfig,
     stats: Normalization,
     seed: int,
+    layers: Int[np.ndarray, " s"] | None = None,
 ) -> Float[np.ndarray, "k f t 1"]:
     """Makes ``k = count * s`` views: the first of every spectrogram, then the second...
 
     They are computed on the CPU, whatever the other devices and the settings of JAX:
     the same arguments give the same bits on machines of one kind. If ``count`` is 0,
     returns the spectrograms themselves.
+
+    Args:
+      layers: spectrograms are mixed with those of the same layer, and their views do
+        not depend on the others (see ``coreset.sizes``); None: all with all.
     """
+    if layers is not None:
+        views = np.empty((max(count, 1), *images.shape), np.float32)
+        for layer in np.unique(layers).tolist():
+            rows = layers == layer
+            own = make(images[rows], count, config, stats, seed + _LAYER * layer)
+            views[:, rows] = own.reshape(-1, rows.sum(), *images.shape[1:])
+        return views.reshape(-1, *images.shape[1:])
     images = np.asarray(images, np.float32)
     stats = Normalization(*(np.asarray(values, np.float32) for values in stats))
     if not count:

@@ -7,7 +7,8 @@ batch B of real clips and the coreset's spectrograms x_S,
 
 1. draws m views of every spectrogram, augmented and mixed like those that are stored,
        V = view(x_S),   m s spectrograms
-   (packed spectrograms share the m views of their image, and have at least one each);
+   (the pieces of a packed image share its m views, as do smaller images that would fill
+   one together, and each has at least one);
 2. labels them by the teacher, at the temperature of the stored labels,
        y_V = T(V) - 1/c;
 3. predicts the batch from them under fresh random networks, with RFAD's kernels,
@@ -33,7 +34,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import RFADConfig, ViewsConfig
-from audiodd_jax.config.packing import Factor
+from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kernel_methods
@@ -111,7 +112,7 @@ def loss(
     """
     view_key, network_key = jax.random.split(key)
     coreset = kernel_methods.stored(params).unpack(factor)
-    count = settings.views_of_each(len(coreset.images) // len(params.images))
+    count = settings.views_of_each(Packing.parse(factor).pieces)
     images, labels = make_views(view_key, coreset.images, networks, count)
     support = coreset._replace(images=images, labels=labels)
     return loss_from(support, network_key, batch)

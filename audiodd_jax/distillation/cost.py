@@ -142,8 +142,8 @@ def problem_of(config: Config, sizes: Sizes) -> Problem:
     """
     network, networks = config.network, config.rfad.networks
     if config.is_aligned:
-        packed = Packing.parse(config.coreset.factor).per_image
-        sizes = sizes._replace(s=sizes.s * config.rfad.views_of_each(packed))
+        pieces = Packing.parse(config.coreset.factor).pieces
+        sizes = sizes._replace(s=sizes.s * config.rfad.views_of_each(pieces))
     scoring = config.evaluation
     if config.method == "frepo":
         trained, networks = config.frepo, 1

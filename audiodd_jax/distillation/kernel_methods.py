@@ -5,17 +5,23 @@ References:
   Zhuang et al., *AdaBelief Optimizer*, NeurIPS 2020.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import CoresetConfig, OptimizerConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.sizes import class_order, prefixes, ranks_in_class
 from audiodd_jax.features import metric
+
+# Folded into a step's key, to draw the prefix that it learns from.
+_PREFIX = 2
 
 
 class Params(NamedTuple):
@@ -81,9 +87,32 @@ def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformati
     return optax.partition(transforms, groups)
 
 
-def make(coreset: CoresetConfig, config: OptimizerConfig, steps: int) -> Learner:
-    """Returns the functions that learn a coreset in a number of steps."""
+def make(
+    coreset: CoresetConfig,
+    config: OptimizerConfig,
+    steps: int,
+    per_class: tuple[int, ...] = (),
+) -> Learner:
+    """Returns the functions that learn a coreset in a number of steps.
+
+    If it is nested, each step learns from the first spectrograms of the classes, one of
+    the numbers that ``coreset.sizes.prefixes`` lists, drawn anew. ``per_class`` counts
+    all of them.
+    """
     tx = optimizer(config, steps)
+    classes = class_order(np.array(per_class, int))
+    ranks = ranks_in_class(classes)
+    ends = prefixes(max(per_class)) if coreset.nested else ()
+
+    def of_a_prefix(loss: Loss, key: Key[Array, ""]) -> Loss:
+        def of_rows(rows: Int[np.ndarray, " r"], params: Params) -> tuple[Array, Array]:
+            images, labels = params.images[rows], params.labels[rows]
+            return loss(params._replace(images=images, labels=labels))
+
+        rows = [np.flatnonzero(ranks < end) for end in ends]
+        parts = [functools.partial(of_rows, one) for one in rows]
+        which = jax.random.randint(jax.random.fold_in(key, _PREFIX), (), 0, len(ends))
+        return lambda params: jax.lax.switch(which, parts, params)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
         params = Params(*start)
@@ -98,6 +127,8 @@ def make(coreset: CoresetConfig, config: OptimizerConfig, steps: int) -> Learner
     def update(
         state: State, loss: Loss, labels: Int[Array, "b *c"]
     ) -> tuple[State, dict[str, Array]]:
+        if coreset.nested:
+            loss = of_a_prefix(loss, jax.random.fold_in(state.key, state.step))
         (value, y_hat), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         if not coreset.learn_labels:
             grads = grads._replace(labels=jnp.zeros_like(grads.labels))

@@ -113,7 +113,8 @@ def make(config: Config, context: Context) -> Method:
         plan=context.plan,
         mesh=context.mesh,
     )
-    learner = kernel_methods.make(config.coreset, config.optimizer, config.loop.steps)
+    given = config.coreset, config.optimizer, config.loop.steps
+    learner = kernel_methods.make(*given, context.sizes.per_class)
     factor = config.coreset.factor
     if config.is_aligned:
         views = aligned.make_views(config.views, context)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
 from audiodd_jax.config import Config, ModelConfig, TrainingConfig, fields, presets
@@ -60,12 +60,16 @@ class Labelled(NamedTuple):
 
 
 def label(
-    images: Float[Array | np.ndarray, "s f t 1"], config: Config, data: Dataset
+    images: Float[Array | np.ndarray, "s f t 1"],
+    config: Config,
+    data: Dataset,
+    layers: Int[np.ndarray, " s"] | None = None,
 ) -> Labelled:
     """Labels the views of a coreset's standardised, full-length spectrograms.
 
     The teacher is read from the cache, or trained on the clips of ``data`` without
-    reading the test split. The same call resumes an interrupted training.
+    reading the test split. The same call resumes an interrupted training. ``layers``
+    are those of a nested coreset.
 
     Raises:
       UserError: the cache is damaged, or the loss is not finite.
@@ -75,7 +79,7 @@ def label(
     began = time.perf_counter()
     settings = (config.coreset.views, config.views, data.normalization, config.seed)
     with progress.waiting("making views"):
-        views = views_lib.make(images, *settings)
+        views = views_lib.make(images, *settings, layers)
     labels = np.zeros((len(views), data.num_classes), np.float16)
     record: dict[str, Any] = {}
     if multiprocess.is_process_zero():  # other hosts may have other caches

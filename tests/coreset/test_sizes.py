@@ -131,3 +131,14 @@ def test_a_size_is_given_in_one_way():
     config.coreset.samples_per_class = 0
     with pytest.raises(UserError, match="samples_per_class must be at least 1, not 0"):
         fields.validate(config)
+
+
+def test_layers_of_a_nested_coreset():
+    assert sizes.prefixes(1) == (1,)
+    assert sizes.prefixes(5) == (1, 2, 5)
+    assert sizes.prefixes(30) == (1, 2, 5, 10, 20, 30)
+    found = sizes.layers(sizes.class_order(np.array([7, 2])))
+    np.testing.assert_array_equal(found, [0, 1, 2, 2, 2, 3, 3, 0, 1])
+    # A smaller coreset has the same layers.
+    smaller = sizes.layers(sizes.class_order(np.array([5, 2])))
+    np.testing.assert_array_equal(smaller, [0, 1, 2, 2, 2, 0, 1])

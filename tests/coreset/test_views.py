@@ -55,6 +55,20 @@ def test_views_differ_from_each_other_and_by_seed():
     np.testing.assert_array_equal(make(0), make(0))
 
 
+def test_layers_do_not_depend_on_each_other():
+    layers, some = np.array([0, 1, 0, 1, 0, 1]), images()
+    make = lambda some, layers: views.make(some, 2, ViewsConfig(), STATS, 3, layers)
+    both = make(some, layers).reshape(2, *some.shape)
+    lower = layers == 0
+    first = make(some[lower], layers[lower]).reshape(2, 3, *some.shape[1:])
+    np.testing.assert_array_equal(both[:, lower], first)
+    # The first layer has the views that it has as a coreset of its own.
+    alone = views.make(some[lower], 2, ViewsConfig(), STATS, 3)
+    np.testing.assert_array_equal(first.reshape(alone.shape), alone)
+    mirrored = make(some, 1 - layers).reshape(both.shape)
+    assert np.abs(both - mirrored).max() > 0.1
+
+
 def test_more_views_keep_the_earlier_ones():
     few = views.make(images(), 2, ViewsConfig(), STATS, 3)
     many = views.make(images(), 4, ViewsConfig(), STATS, 3)
@@ -126,3 +140,38 @@ def test_labels_without_their_views_settings_are_refused(tmp_path):
     with pytest.raises(UserError, match="not a coreset"):
         load_coreset(path)
     assert "views" not in json.loads(str(np.load(path)["metadata"]))
+
+
+def nested(**changes):
+    """Three spectrograms of each of two classes, whose first one or two can be cut."""
+    coreset = labelled(made_for=np.repeat([0, 1], 3), **changes)
+    settings = {
+        "nested": True,
+        "samples_per_class": 3,
+        **coreset.metadata["settings"]["coreset"],
+    }
+    return dataclasses.replace(
+        coreset, metadata={**coreset.metadata, "settings": {"coreset": settings}}
+    )
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_the_first_of_a_nested_coreset_keep_their_views(tmp_path, factor, first):
+    whole = nested(factor=factor)
+    whole.first(first).save(tmp_path / "c.npz")
+    cut = load_coreset(tmp_path / "c.npz")
+    np.testing.assert_array_equal(cut.classes, np.repeat([0, 1], first))
+    is_kept = np.repeat(np.tile(np.arange(3) < first, 2), factor)
+    for found, expected in zip(cut.views(), whole.views(), strict=True):
+        of_views = expected.reshape(3, 6 * factor, *expected.shape[1:])[:, is_kept]
+        np.testing.assert_array_equal(found, of_views.reshape(found.shape))
+    assert cut.metadata["settings"]["coreset"]["samples_per_class"] == first
+    assert whole.metadata["settings"]["coreset"]["samples_per_class"] == 3
+
+
+def test_only_the_sizes_of_a_nested_coreset_can_be_cut():
+    with pytest.raises(UserError, match="has the sizes 1, 2, 3 per class, not 4"):
+        nested().first(4)
+    with pytest.raises(UserError, match="not nested: distil it with --nested"):
+        labelled().first(1)

@@ -10,6 +10,7 @@ from audiodd_jax.distillation import rfad
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.distillation.kernel_methods import Params
 from audiodd_jax.distillation.method import Context
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets
 from audiodd_jax.features.normalization import Normalization
@@ -140,3 +141,30 @@ def test_predictions_are_invariant_to_the_order_of_the_coreset():
 
     shuffled = CoresetArrays(start.images[order], start.labels[order], start.log_scale)
     np.testing.assert_allclose(predict(start), predict(shuffled), rtol=1e-3, atol=1e-5)
+
+
+def test_a_nested_coreset_learns_from_its_prefixes():
+    config = settings(coreset__nested=True, coreset__learn_labels=False)
+    start, batch = problem()
+    context = CONTEXT._replace(sizes=CONTEXT.sizes._replace(per_class=(3, 2, 1)))
+    method = rfad.make(config, context)
+    step, found = jax.jit(method.step), set()
+    for seed in range(12):
+        state = step(method.init(jax.random.key(seed), start), batch)[0]
+        moved = jnp.abs(state.params.images - start.images).max((1, 2, 3)) > 0
+        found.add(tuple(np.flatnonzero(moved).tolist()))
+    # Of the classes a, a, a, b, b, c: the first of each, the first two, or all.
+    assert found == {(0, 3, 5), (0, 1, 3, 4, 5), (0, 1, 2, 3, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "frepo"}, "frepo does not learn nested coresets"),
+        ({"coreset.samples": 30, "coreset.samples_per_class": 0}, "equally many"),
+    ],
+)
+def test_nested_settings_that_do_not_fit_are_named(changes, message):
+    config = fields.replace(Config(), {"coreset.nested": True, **changes})
+    with pytest.raises(UserError, match=message):
+        fields.validate(config)
