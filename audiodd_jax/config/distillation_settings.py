@@ -111,8 +111,8 @@ class RFADConfig:
         ``float64`` if the device supports it.
       views: the loss is of this many random views of each image, drawn anew in each
         step and labelled by the teacher; 0: of the spectrograms and their own labels.
-        For ``rfad``; the group ``views`` describes them. Smaller spectrograms share
-        them: of a quarter of the size, each has a quarter of the views, at least one.
+        For ``rfad``; the group ``views`` describes them. A spectrogram of a quarter of
+        the size has a quarter of the views, and at least one.
     """
 
     networks: int = setting(8, AT_LEAST_ONE)

@@ -205,7 +205,7 @@ class Coreset(Artefact):
         """Returns the first images of each class and their views, as a coreset.
 
         Raises:
-          UserError: the coreset is not nested, or ``per_class`` is none of its sizes.
+          UserError: the coreset is not nested, or does not have this size.
         """
         ranks = coreset_sizes.ranks_in_class(self.classes)
         sizes = coreset_sizes.prefixes(int(ranks.max()) + 1)
