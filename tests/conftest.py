@@ -1,5 +1,6 @@
 """Runtime checks of every typed function, and where real audio may lie."""
 
+import gc
 import http.server
 import os
 import subprocess
@@ -97,6 +98,16 @@ def pytest_collection_modifyitems(items):
     ]
 
 
+def pytest_collection_finish():
+    """Collects garbage rarely, and never looks through what imports have made.
+
+    A tracer makes millions of small objects and few cycles: looking for these was a
+    twentieth of the suite's time.
+    """
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Compiles with few optimizations, which halves the time of most tests.
@@ -121,11 +132,20 @@ def _own_cache(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def _small_pictures():
-    """Figures of coresets show two classes: half of a tiny run draws the others."""
+    """Figures of coresets show two classes, and none is laid out to fit its texts.
+
+    Both would take half of a tiny run.
+    """
     from audiodd_jax.report import figures
+
+    def blank(width, height):
+        from matplotlib.figure import Figure
+
+        return Figure(figsize=(width, height))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "MAX_ROWS", 2)
+        patch.setattr(figures, "blank", blank)
         yield
 
 

@@ -46,6 +46,7 @@ def test_tones_are_hard_with_one_clip_and_easy_with_all(tmp_path):
             coreset__samples_per_class=samples,
             data__validation_fraction=0.0,
             evaluation__seeds=1,
+            evaluation__networks=2,
         )
         run = audiodd_jax.distill(config, tmp_path / str(samples))
         return run.result["test_accuracy"]

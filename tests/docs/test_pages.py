@@ -55,7 +55,8 @@ def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 def test_python_blocks_of_the_usage_page_run_in_order(tmp_path, monkeypatch, capsys):
     """With smaller runs, in a folder with one like the quickstart's."""
-    small = {"network__width": 4, "evaluation__width": 8, "evaluation__networks": 2}
+    small = {"network__width": 4, "network__depth": 2, "features__n_mels": 16}
+    small |= {"evaluation__width": 8, "evaluation__networks": 2}
     few = {"loop__steps": 2, "loop__batch_size": 32, "evaluation__seeds": 2, **small}
     for_dataset = functools.partial(audiodd_jax.for_dataset, **few)
     monkeypatch.setattr(audiodd_jax, "for_dataset", for_dataset)

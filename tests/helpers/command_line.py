@@ -16,6 +16,7 @@ FEATURES = [
 # A distillation of seconds.
 TINY = [
     *FEATURES,
+    "--config.network.depth=2",
     "--config.network.width=4",
     "--config.loop.batch_size=32",
     "--config.loop.log_every=2",

@@ -16,7 +16,7 @@ import checks  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from audiodd_jax.config import Config, fields, presets  # noqa: E402
+from audiodd_jax.config import AugmentConfig, Config, fields, presets  # noqa: E402
 from audiodd_jax.coreset import selection  # noqa: E402
 from audiodd_jax.coreset.arrays import CoresetArrays  # noqa: E402
 from audiodd_jax.distillation import (  # noqa: E402
@@ -185,6 +185,12 @@ def linear_teacher(dtype):
     return Ensemble(Network(Variables(weights, {}), None), predict)
 
 
+def two_changes(group, names):
+    """Two augmentations are enough to share, and the others take long to compile."""
+    sizes = dict.fromkeys(names, 0.0) | {"time_shift": 0.2, "gain_db": 6.0}
+    return {f"{group}__{name}": size for name, size in sizes.items()}
+
+
 def distilled(method, dtype=np.float32, **more):
     """How far each number of a method's images is on eight devices from one.
 
@@ -195,20 +201,17 @@ def distilled(method, dtype=np.float32, **more):
         "coreset__samples_per_class": 2,
         "loop__batch_size": 30,
         "rfad__kernel_precision": np.dtype(dtype).name,
-        "frepo__depth": 2,
+        "frepo__depth": 1,
         "frepo__width": 4,
         "frepo__networks": 2,
         "frepo__max_age": 3,
         "frepo__norm": "instance",  # without, rounding grows a hundredfold
-        "matching__depth": 2,
+        "matching__depth": 1,
         "matching__width": 4,
         "matching__real_per_class": 4,
         "matching__outer_loop": 3,
         "matching__inner_loop": 2,
-        # Two changes are enough to share, and the others take long to compile.
-        **{f"siamese__{name}": 0.0 for name in augment.CHANGES},
-        "siamese__time_shift": 0.2,
-        "siamese__gain_db": 6.0,
+        **two_changes("siamese", augment.CHANGES),
         **more,
     }
     config = presets.for_dataset("tones", **changes)
@@ -249,6 +252,7 @@ def trained(model, seeds):
         "model__depth": 2,
         "model__width": 8,
         "model__dropout": 0.2,
+        **two_changes("training__augment", vars(AugmentConfig())),
     }
     config = presets.for_model(Config(), model, **changes)
     rng = np.random.default_rng(0)
