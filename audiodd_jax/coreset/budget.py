@@ -120,10 +120,13 @@ def changes(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     choice = choose(bytes_of(coreset["budget"]), problem)
     found = choice.changes
     _log.info("%s: %s", coreset["budget"], in_words(found))
-    if settings["rfad"]["views"] and choice.factor != 1:
-        rate = settings["optimizer"]["learning_rate"]
-        found["optimizer.learning_rate"] = min(rate, _RATE)
-    return found
+    return {**found, "optimizer.learning_rate": learning_rate(settings, choice.factor)}
+
+
+def learning_rate(settings: dict[str, Any], factor: Factor) -> float:
+    """Returns the learning rate of images of a size: the run's, or a lower one."""
+    rate, is_small = settings["optimizer"]["learning_rate"], factor != 1
+    return min(rate, _RATE) if settings["rfad"]["views"] and is_small else rate
 
 
 def in_words(chosen: Mapping[str, Any]) -> str:

@@ -124,3 +124,13 @@ def test_the_choice_in_words():
         "labels",
         words,
     )
+
+
+@pytest.mark.parametrize(
+    ("views", "factor", "given", "expected"),
+    [(4, 1, 3e-2, 3e-2), (4, "2x2:1", 3e-2, 3e-3), (4, "2x2:1", 1e-3, 1e-3),
+     (0, "2x2:1", 3e-2, 3e-2)],
+)  # fmt: skip
+def test_small_images_learn_slowly_from_views(views, factor, given, expected):
+    settings = {"rfad": {"views": views}, "optimizer": {"learning_rate": given}}
+    assert budget.learning_rate(settings, factor) == expected
