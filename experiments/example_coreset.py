@@ -3,6 +3,8 @@
     audiodd distill --preset=transfer --dataset=arabic_speech_commands \
         --data_dir=ARABIC --budget=240kB --workdir=runs/example
     python experiments/example_coreset.py --run=runs/example
+
+The file is copied as it is.
 """
 
 import shutil
