@@ -61,8 +61,8 @@ def points(rows: list[dict[str, Any]], split: str) -> list[Point]:
     return sorted(found, key=lambda p: (p.bytes, order.index(p.arm)))
 
 
-def draw(panels: dict[str, list[Point]], path: Path) -> None:
-    """Draws a panel per dataset."""
+def draw(panels: dict[str, list[Point]], split: str, path: Path) -> None:
+    """Draws a panel per dataset, with accuracies on a split's clips."""
     figure = figures.blank(4.2 * len(panels), 3.8)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for panel, (title, found) in zip(axes, panels.items(), strict=True):
@@ -79,15 +79,17 @@ def draw(panels: dict[str, list[Point]], path: Path) -> None:
             panel.fill_between(sizes, low, high, color=colour, alpha=0.15, lw=0)
         panel.set(xscale="log", xlabel="kB", title=figures.plain(title))
         panel.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel(f"{_SPLIT.value} accuracy (%)")
+    axes[0].set_ylabel(f"{split} accuracy (%)")
     axes[-1].legend(frameon=False, fontsize="small")
     figure.savefig(path, dpi=120)
 
 
 def main(arguments):
     panels = {}
-    for name in arguments[1:]:
-        rows = [json.loads(line) for line in Path(name).read_text().splitlines()]
+    for path in map(Path, arguments[1:]):
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: bytes_table.py writes such files")
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
         if found := points(rows, _SPLIT.value):
             panels[found[0].dataset] = found
     if not panels:
@@ -99,7 +101,7 @@ def main(arguments):
         cells = (p.dataset, p.budget, f"{p.bytes:,}", p.arm, p.words, score, p.seeds)
         print(f"| {' | '.join(map(str, cells))} |")
     if _PICTURE.value:
-        draw(panels, Path(_PICTURE.value))
+        draw(panels, _SPLIT.value, Path(_PICTURE.value))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ BAD = {
     "accelerator": ("--features=nowhere.npz",),
     "active_table": ("--dataset=nothing",),
     "aligned_table": ("--dataset=nothing",),
+    "bytes_picture": ("nowhere.jsonl",),
+    "bytes_table": ("--dataset=nothing",),
     "evaluation_table": ("--dataset=nothing",),
     "example_coreset": ("--run=nowhere",),
     "inversion_table": ("--dataset=nothing",),
