@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from audiodd_jax.flags import for_active as for_active
     from audiodd_jax.flags import for_dataset as for_dataset
     from audiodd_jax.flags import for_model as for_model
+    from audiodd_jax.networks.encoder import Encoder as Encoder
     from audiodd_jax.training.networks_file import load_networks as load_networks
 
 # Resolved on first use, so that the command line answers before JAX is imported; type
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Config": "config",
     "Coreset": "coreset.file",
+    "Encoder": "networks.encoder",
     "Run": "commands.distill",
     "Subset": "coreset.subsets",
     "UserError": "errors",

@@ -165,8 +165,8 @@ def _local_path(flag: str, text: str) -> str:
 
 
 def dataset_config(values: absl_flags.FlagValues) -> Config:
-    """Returns the defaults that --dataset, --method, --preset and --labelled choose."""
-    names = [n for n in ("preset", "method", "labelled") if n in values]
+    """Returns the defaults of --dataset, --method, --preset, --labelled, --encoder."""
+    names = [n for n in ("preset", "method", "labelled", "encoder") if n in values]
     given = {name: values[name].value for name in names if values[name].value}
     return for_dataset(values.dataset or Config().data.name, **given)
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, ParamSpec
 from absl import flags as absl_flags
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import ACQUISITIONS, CHIPS, EXPORTS, METHODS
+from audiodd_jax.config.names import ACQUISITIONS, CHIPS, ENCODERS, EXPORTS, METHODS
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks import parameter_count
@@ -93,6 +93,12 @@ _DATA = (
     _CACHE_DIR,
 )
 _PRESET = _text("preset", f"one of: {', '.join(presets.PRESETS)}")
+_ENCODER = _text(
+    "encoder",
+    f"encoder of the clips: {', '.join(ENCODERS)}, package.module:factory, an ONNX "
+    "file, or the networks.npz of audiodd train",
+    "encoder.name",
+)
 _SEED = _integer("seed", "random seed", "seed")
 _MODEL = _text("model", f"one of: {_MODELS}", default="convnet")
 _DEVICES = _integer(
@@ -128,9 +134,15 @@ _DISTILL = (
     _PRESET,
     _text(
         "method",
-        f"one of: {', '.join(METHODS)} (default: rfad); random, herding and "
-        "k_center select real clips",
+        f"one of: {', '.join(METHODS)} (default: rfad); random, herding, "
+        "k_center and medoids select real clips",
         "method",
+    ),
+    _ENCODER,
+    _text(
+        "distil",
+        "with --encoder: spectrograms (default), or their embeddings alone",
+        "encoder.distil",
     ),
     _integer(
         "samples_per_class", "coreset samples per class", "coreset.samples_per_class"
@@ -197,10 +209,12 @@ _EVALUATE = (
     _text("coreset", "coreset.npz to score, or example, which ships with the package"),
     _text(
         "protocol",
-        "comma-separated: krr (kernel regression with random networks), "
+        "comma-separated: krr (kernel regression with random networks, or with "
+        "--encoder), knn (nearest neighbours, with --encoder), "
         f"nngp or ntk (exact kernels), or networks to train: {_MODELS}",
         default="krr",
     ),
+    _ENCODER,
     _text(
         "against",
         "comma-separated baselines: random, herding (real clips, the same "
@@ -236,6 +250,7 @@ _ACTIVE = (
         f"comma-separated: {', '.join(ACQUISITIONS)}, or all (default: bald)",
     ),
     _MODEL,
+    _ENCODER,
     _list(
         "budgets",
         "increasing sizes of the labelled pool, comma-separated: fractions as "

@@ -2,7 +2,7 @@
 
 A network that was trained on a few clips says little about the others. These functions
 choose typical clips that cover the pool in an embedding that needs no labels: features
-of random convolutional networks.
+of random convolutional networks, or those of an encoder.
 
 References:
   TypiClust: Hacohen, Dekel, Weinshall, *Active Learning on a Budget: Opposite

@@ -130,9 +130,10 @@ def make_choose(
     name, clips = config.acquisition, data.train
     everything = np.arange(len(clips.labels))
     if name in COVERING:
-        embedding = functools.cache(
-            lambda: selection.embed(key, clips, coverage.EMBEDDING)
-        )
+        by = coverage.EMBEDDING
+        if data.is_embedded:
+            by = by._replace(encoded=clips)
+        embedding = functools.cache(lambda: selection.embed(key, clips, by))
 
         def cover(
             _: Any,

@@ -15,6 +15,7 @@ from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import (
     Config,
     DataConfig,
+    EncoderConfig,
     FeaturesConfig,
     extensions,
     fields,
@@ -25,11 +26,12 @@ from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import dataset
+from audiodd_jax.features import dataset, encoders
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.metric import score_of
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
+from audiodd_jax.networks.encoder import Encoder
 from audiodd_jax.report import cards, learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
 from audiodd_jax.runtime.environment import standard_numerics
@@ -65,8 +67,13 @@ def run(line: CommandLine) -> None:
     default = Path("runs") / f"{title}-active-{network}-{name}"
     workdir = Path(flags.workdir or default)
     with resumable(workdir, is_run=not is_comparison):
+        encoder = _encoder(config.encoder, config.model.name)
+        if encoder and coresets:
+            raise UserError("active compares coresets without --encoder")
+        features = encoders.front_end(config.features, encoder)
+        config = dataclasses.replace(config, features=features)
         metric = config.evaluation.metric
-        data = load(config.data, config.features, coresets, metric)
+        data = load(config.data, config.features, coresets, metric, encoder)
         if is_comparison:
             text = compare(config, functions, flags.num_seeds, coresets, data, workdir)
         else:
@@ -111,8 +118,20 @@ def active(
     """
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
-    data = load(config.data, config.features, (), config.evaluation.metric)
+    encoder = _encoder(config.encoder, config.model.name)
+    features = encoders.front_end(config.features, encoder)
+    config = dataclasses.replace(config, features=features)
+    data = load(config.data, features, (), config.evaluation.metric, encoder)
     return learn(config, data, Path(workdir))
+
+
+def _encoder(settings: EncoderConfig, model: str) -> Encoder | None:
+    """Loads the encoder, on whose embeddings a linear head is trained."""
+    if settings.name and model != "linear":
+        raise UserError(
+            f"with --encoder a linear head is trained: add --model=linear, not {model}"
+        )
+    return encoders.load(settings)
 
 
 def load(
@@ -120,17 +139,19 @@ def load(
     features: FeaturesConfig,
     coresets: Sequence[Coreset] = (),
     scored_by: str = "auto",
+    encoder: Encoder | None = None,
 ) -> Dataset:
     """Loads the dataset, preprocessed like the coresets to compare with, if any.
 
-    ``scored_by`` is the setting ``evaluation.metric``.
+    ``scored_by`` is the setting ``evaluation.metric``. With an encoder, clips are its
+    embeddings.
 
     Raises:
       UserError: the dataset cannot be used, or a coreset has another dataset or other
         preprocessing than the first.
     """
     if not coresets:
-        loaded = dataset.load(data, features, None, scored_by)
+        loaded = dataset.load(data, features, None, scored_by, encoder)
         return rounds.by_known_labels(loaded)
     first = coresets[0]
     loaded = load_data(first, data, first.features, True, scored_by)

@@ -1,5 +1,6 @@
 """``audiodd distill``: distils a dataset to a coreset, scores it and draws it."""
 
+import dataclasses
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +21,14 @@ from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import loop, registry
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache, dataset
-from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features import cache, dataset, encoders
+from audiodd_jax.features.dataset import Dataset, Encoded
+from audiodd_jax.features.encoders import Embedder
 from audiodd_jax.features.metric import score_of
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.ridge import Scoring
+from audiodd_jax.networks.encoder import Encoder
 from audiodd_jax.report import cards, distilled, tables
 from audiodd_jax.runtime import multiprocess, progress
 from audiodd_jax.runtime.environment import standard_numerics
@@ -45,6 +48,8 @@ def run(line: CommandLine) -> None:
             raise UserError(
                 f"{config.method} selects clips: there is no step to forecast"
             )
+        if config.encoder.name:
+            raise UserError("--dry_run does not forecast the steps of an encoder")
         with standard_numerics(config.rfad.is_float64):
             work = measure(config, chips)
             rows = estimates.distillation(work, chips) if chips else None
@@ -108,11 +113,14 @@ def distill(
     """
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
+    encoder = encoders.load(config.encoder)
+    features = encoders.front_end(config.features, encoder)
+    config = dataclasses.replace(config, features=features)
     coreset = None
 
-    def load() -> Dataset:
+    def load(by: Encoder | None = None) -> Dataset:
         registry.check_dataset(config.method, config.data)
-        given = (config.data, config.features, None, config.evaluation.metric)
+        given = (config.data, config.features, None, config.evaluation.metric, by)
         return labelled_subset.restrict(config, dataset.load(*given))
 
     if config.coreset.budget:
@@ -121,8 +129,14 @@ def distill(
 
     def work(run: RunDirectory) -> dict[str, Any]:
         nonlocal coreset
-        data = load()
+        is_embedded = encoder and config.encoder.distil == "embeddings"
+        data = load(encoder if is_embedded else None)
         run.use_data(data.clips_digest)
+        encoded = None
+        if encoder:
+            clips = data if is_embedded else load(encoder)
+            stats = data.normalization, clips.normalization
+            encoded = Encoded(clips, Embedder(encoder, *stats))
         initial = None
         if config.coreset.init.endswith(".npz"):
             path = Path(config.coreset.init)
@@ -135,8 +149,8 @@ def distill(
         if config.is_aligned:
             folder = teacher.trained(config, data)
             ensemble = teacher.ensemble(folder, config.teacher.temperature)
-        outcome = loop.distill(config, data, run, mesh, initial, ensemble)
-        coreset, result = _finish(outcome, data, config, run.path, mesh)
+        outcome = loop.distill(config, data, run, mesh, initial, ensemble, encoded)
+        coreset, result = _finish(outcome, data, config, run.path, mesh, encoded)
         return result
 
     record = fields.record(config, fields.DISTILLATION)
@@ -214,9 +228,15 @@ def _finish(
     config: Config,
     folder: Path,
     mesh: Mesh | None,
+    encoded: Encoded | None = None,
 ) -> tuple[Coreset, dict[str, Any]]:
     """Labels, scores and draws a coreset, and writes its file and card."""
-    made = lambda arrays: distilled.coreset_of(arrays, outcome.classes, data, config)
+    embed, test = None, data.test
+    if encoded:
+        embed, test = encoded.embed, encoded.data.test
+    made = lambda arrays: distilled.coreset_of(
+        arrays, outcome.classes, data, config, embed
+    )
     coreset = made(outcome.best)
     labelling = None
     if config.teacher.networks:
@@ -227,11 +247,10 @@ def _finish(
     # Both as their files give them back.
     final = coreset.unpack()
     initial = made(outcome.start).unpack()
-    scoring = Scoring.from_config(config, is_test=True)
-    seeds = range(config.evaluation.seeds)
-    scores = evaluation.kernel_regression(
-        [final, initial], data.test, scoring, seeds, mesh
-    )
+    scoring = Scoring.from_config(config, is_test=True)._replace(embed=embed)
+    # With an encoder nothing is random.
+    seeds = range(1 if embed else config.evaluation.seeds)
+    scores = evaluation.kernel_regression([final, initial], test, scoring, seeds, mesh)
     scores = [one._replace(metric=data.metric) for one in scores]
     result = distilled.result(outcome, scores, coreset, data)
     result["teacher"] = labelling

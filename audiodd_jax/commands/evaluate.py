@@ -5,6 +5,7 @@ test split is read once, after training.
 """
 
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Sequence
@@ -19,13 +20,16 @@ from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import Config, extensions, fields, presets
 from audiodd_jax.config.names import file_stem
 from audiodd_jax.coreset import storage, subsets
-from audiodd_jax.coreset.dataset import coreset_config, load_data
+from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.dataset import coreset_config, load_data, load_encoded
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.coreset.subsets import Subset
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
+from audiodd_jax.features import encoders
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.encoders import Embedder
 from audiodd_jax.forecast import estimates
 from audiodd_jax.forecast.workload import measure
 from audiodd_jax.kernels.infinite_width import KERNELS
@@ -41,7 +45,9 @@ from audiodd_jax.training import source as source_lib
 from audiodd_jax.training.scores import Evaluation
 from audiodd_jax.training.source import Source
 
-PROTOCOLS = ("krr", *KERNELS, *presets.MODEL_DEFAULTS)
+PROTOCOLS = ("krr", "knn", *KERNELS, *presets.MODEL_DEFAULTS)
+# Protocols that learn from embeddings, if the coreset has an encoder.
+ON_EMBEDDINGS = ("krr", "knn", "linear")
 # Baselines with as many clips as the coreset, which its teacher can label too.
 SAME_SIZE = ("random", "herding")
 
@@ -125,7 +131,8 @@ def compare(
 
     Args:
       protocols: ``krr``, ``nngp``, ``ntk``, ``convnet``, ``resnet18``, ``linear``, or
-        ``package.module:factory`` of another network.
+        ``package.module:factory`` of another network. With an encoder, ``krr``,
+        ``linear`` (a linear probe) and ``knn`` learn from its embeddings.
       against: baselines: ``random``, ``herding`` (as many real clips of each class as
         the coreset has), ``hard`` (the coreset's images with hard labels), ``20%`` and
         so on, ``all``.
@@ -148,17 +155,33 @@ def compare(
     config = dataclasses.replace(config, features=coreset.features)
     fields.validate(config)
     needs_train, scored_by = any(baselines.values()), config.evaluation.metric
-    data = load_data(coreset, config.data, config.features, needs_train, scored_by)
+    encoder = encoders.load(config.encoder)
+    if "knn" in protocols and not encoder:
+        raise UserError("the protocol knn needs an encoder: add --encoder")
+    # Each is loaded if a protocol needs it.
+    clips = functools.cache(
+        lambda: load_data(coreset, config.data, config.features, needs_train, scored_by)
+    )
+    encoded = functools.cache(
+        lambda: load_encoded(coreset, config.data, encoder, scored_by)
+    )
     rows = []
     for name in protocols:
         settings, training_sets = config, {"coreset": None, **baselines}
+        on_embeddings = encoder is not None and name in ON_EMBEDDINGS
         if presets.is_network(name):
-            settings = presets.for_model(config, name, **(recipe or {}))
+            own = presets.ON_EMBEDDINGS if on_embeddings else {}
+            settings = presets.for_model(config, name, **{**own, **(recipe or {})})
             fields.validate(settings)
-            if coreset.teacher_labels is not None and settings.training.teacher_labels:
+            has_teacher = coreset.teacher_labels is not None and not on_embeddings
+            if has_teacher and settings.training.teacher_labels:
                 same_size = [name for name in baselines if name in SAME_SIZE]
                 training_sets |= {n + RELABELLED: baselines[n] for n in same_size}
-        protocol = Protocol(name, settings, data, coreset)
+        if on_embeddings:
+            (data, embed), arrays = encoded()
+            protocol = Protocol(name, settings, data, coreset, arrays, embed)
+        else:
+            protocol = Protocol(name, settings, clips(), coreset, coreset.unpack())
         folder = out / file_stem(name) if out else None
         rows += [protocol.row(*item, folder) for item in training_sets.items()]
     return rows
@@ -212,12 +235,19 @@ def compare_folds(
 
 
 class Protocol(NamedTuple):
-    """A protocol with its settings, a coreset, and data preprocessed like it."""
+    """A protocol with its settings, a coreset, and data preprocessed like it.
+
+    Attributes:
+      arrays: the unpacked coreset, or its embeddings.
+      embed: the encoder, if ``data`` and ``arrays`` are embeddings; else None.
+    """
 
     name: str
     config: Config
     data: Dataset
     coreset: Coreset
+    arrays: CoresetArrays
+    embed: Embedder | None = None
 
     def row(self, learns_from: str, subset: Subset | None, folder: Path | None) -> Row:
         """Scores one training set, drawn anew for each seed if it is random."""
@@ -245,15 +275,19 @@ class Protocol(NamedTuple):
     ) -> tuple[Source, int]:
         """Returns a training set, of real clips or the coreset, and its size."""
         config, data, coreset = self.config, self.data, self.coreset
+        is_real_network = presets.is_network(self.name) and not self.embed
         if subset is None:
-            if presets.is_network(self.name) and learns_from == "coreset":
+            if is_real_network and learns_from == "coreset":
                 source = source_lib.network_source(coreset, config.training)
             else:
-                arrays = coreset.unpack()
                 has_tags = coreset.has_tags
-                source = source_lib.coreset_source(arrays, learns_from, has_tags)
+                source = source_lib.coreset_source(self.arrays, learns_from, has_tags)
             return source, coreset.labels.shape[0]
-        embedding = subsets.Embedding(config.network, config.evaluation.networks)
+        embedding = subsets.Embedding(
+            config.network,
+            config.evaluation.networks,
+            data.train if self.embed else None,
+        )
         rows = subsets.choose(subset, data, embedding, draw)
         source = source_lib.subset_source(subset, rows, data, draw)
         if learns_from.endswith(RELABELLED):
@@ -270,6 +304,9 @@ class Protocol(NamedTuple):
         self, source: Source, seeds: Sequence[int], folder: Path | None
     ) -> tuple[Evaluation, float]:
         """Scores networks, with the seconds of their original training."""
+        if self.embed:
+            record = {**source.record, "encoder": self.embed.encoder.digest}
+            source = source._replace(record=record)
         changes = {"training.seeds": len(seeds), "seed": self.config.seed + seeds[0]}
         config = fields.replace(self.config, changes)
         trained = train_source(config, self.data, source, folder)
@@ -282,8 +319,10 @@ class Protocol(NamedTuple):
         began = time.perf_counter()
         config, test = self.config, self.data.test
         support = source.support(self.data.num_classes)
-        scoring = Scoring.from_config(config, is_test=True)
-        if self.name in KERNELS:
+        scoring = Scoring.from_config(config, is_test=True)._replace(embed=self.embed)
+        if self.name == "knn":
+            scores = evaluation.nearest_neighbours(support, test)
+        elif self.name in KERNELS:
             scores = evaluation.exact_regression(
                 support, test, self.name, scoring, folder
             )

@@ -24,6 +24,7 @@ from audiodd_jax.config.settings import (
     ActiveConfig,
     AugmentConfig,
     DataConfig,
+    EncoderConfig,
     FeaturesConfig,
     ModelConfig,
     TrainingConfig,
@@ -40,6 +41,7 @@ class Config:
     seed: int = setting(0, SEED)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     features: FeaturesConfig = dataclasses.field(default_factory=FeaturesConfig)
+    encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     network: RandomNetworkConfig = dataclasses.field(
         default_factory=RandomNetworkConfig
     )

@@ -1,4 +1,4 @@
-"""Methods and acquisition functions that installed packages add by entry points.
+"""Methods, acquisition functions and encoders that installed packages add.
 
 A package's ``pyproject.toml`` names them:
 
@@ -7,6 +7,9 @@ A package's ``pyproject.toml`` names them:
 
     [project.entry-points."audiodd.acquisitions"]
     least_confident = "my_package.scores:least_confident"
+
+    [project.entry-points."audiodd.encoders"]
+    birds = "my_package.birds:encoder"
 """
 
 import importlib
@@ -19,6 +22,7 @@ from collections.abc import Callable
 from audiodd_jax.errors import UserError
 
 METHODS, ACQUISITIONS = "audiodd.methods", "audiodd.acquisitions"
+ENCODERS = "audiodd.encoders"
 
 
 def names(group: str) -> tuple[str, ...]:

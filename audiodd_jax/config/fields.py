@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from audiodd_jax.config import Config, CoresetConfig, LabelsConfig
-from audiodd_jax.config.names import MATCHING, REGRESSION, SELECTION
+from audiodd_jax.config.names import ENCODED, HEADS, MATCHING, REGRESSION, SELECTION
 from audiodd_jax.config.packing import Packing
 from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.errors import UserError
 
 # The settings that each kind of run depends on and records.
 TRAINING = ("seed", "data", "features", "model", "training")
-ACTIVE = (*TRAINING, "active")
+ACTIVE = (*TRAINING, "active", "encoder")
 _OTHERS = ("model", "training", "active")
 DISTILLATION = tuple(
     field.name for field in dataclasses.fields(Config) if field.name not in _OTHERS
@@ -72,6 +72,9 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     packing = Packing.parse(config.coreset.factor)
     values["coreset"]["factor"] = packing.setting
     found = {name: values[name] for name in groups}
+    encoder = found.get("encoder")
+    if encoder and not encoder["name"]:  # as before they were possible
+        del found["encoder"]
     if config.evaluation.metric != "auto":  # early stopping of networks depends on it
         found.setdefault("evaluation", {"metric": config.evaluation.metric})
     return found
@@ -142,13 +145,51 @@ def validate(config: Config) -> None:
             f"{config.method} does not learn nested coresets: use rfad, or select clips"
         )
     _check_labels(config.labels, bool(config.teacher.networks))
-    if config.method in (*MATCHING, *SELECTION):
+    _check_encoder(config)
+    if config.method in (*MATCHING, *HEADS, *SELECTION):
         for name in ("learn_labels", "solve_labels", "preconditioner"):
             if getattr(config.coreset, name):
                 raise UserError(
                     f"{config.method} has fixed labels and learns images only: "
                     f"coreset.{name} is for {', '.join(REGRESSION)}"
                 )
+
+
+def _check_encoder(config: Config) -> None:
+    """Checks that the other settings are possible with an encoder, or without one."""
+    if not config.encoder.name:
+        if config.method in HEADS:
+            raise UserError(
+                f"{config.method} matches gradients of a head on an encoder: add "
+                "--encoder, such as speech_embedding"
+            )
+        return
+    if config.method not in ENCODED or config.is_aligned:
+        views = " with rfad.views" if config.is_aligned else ""
+        raise UserError(
+            f"{config.method}{views} does not learn for an encoder; choose from "
+            f"{', '.join(ENCODED)}"
+        )
+    if any(get(config.augment, n) for n in names(config.augment) if "snr" not in n):
+        raise UserError(
+            "augment changes the training clips, which an encoder embeds once: set "
+            "encoder.views for views of the coreset instead"
+        )
+    if config.encoder.distil == "spectrograms":
+        return
+    coreset = config.coreset
+    given = {
+        "encoder.views": config.encoder.views,
+        "teacher.networks": config.teacher.networks,
+        "coreset.budget": coreset.budget,
+        "coreset.factor": Packing.parse(coreset.factor) != Packing(),
+        "coreset.preconditioner": coreset.preconditioner,
+    }
+    for name, value in given.items():
+        if value:
+            raise UserError(
+                f"{name} is for spectrograms: leave it out with --distil=embeddings"
+            )
 
 
 def _check_size(coreset: CoresetConfig) -> None:

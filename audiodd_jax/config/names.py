@@ -7,11 +7,16 @@ COVERING = ("typiclust", "probcover", "medoids")
 ACQUISITIONS = (*SCORING, *DIVERSE, *COVERING)
 
 # Distillation methods: by kernel regression, by matching gradients or features class by
-# class, and by selecting real clips.
+# class, by matching the gradients of an encoder's linear head, and by selecting clips.
 REGRESSION = ("rfad", "kip", "frepo")
 MATCHING = ("dc", "dsa", "dm")
-SELECTION = ("random", "herding", "k_center")
-METHODS = (*REGRESSION, *MATCHING, *SELECTION)
+HEADS = ("lgm",)
+SELECTION = ("random", "herding", "k_center", "medoids")
+METHODS = (*REGRESSION, *MATCHING, *HEADS, *SELECTION)
+# Methods that can learn for an encoder.
+ENCODED = ("rfad", *HEADS, *SELECTION)
+# Encoders that ship; ``networks/encoder.py`` makes them.
+ENCODERS = ("speech_embedding",)
 
 
 def file_stem(network: str) -> str:

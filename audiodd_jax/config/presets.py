@@ -92,6 +92,17 @@ METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
     "random": _FIXED_LABELS,
     "herding": _FIXED_LABELS,
     "k_center": _FIXED_LABELS,
+    "medoids": _FIXED_LABELS,
+    "lgm": _FIXED_LABELS,
+}
+
+# Settings with an encoder that differ from the defaults of datasets and methods.
+ENCODER_DEFAULTS: dict[str, Any] = {
+    "coreset.solve_labels": False,
+    "rfad.loss": "platt",
+    "loop.steps": 200,
+    "loop.draw": "clips",
+    "optimizer.learning_rate": 3e-2,
 }
 
 # Named changes on top of a dataset's and a method's defaults.
@@ -165,6 +176,12 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
     "linear": {"training.steps": 300, "training.augment.time_shift": 0.1},
 }
 
+# Changes to a network's recipe for a head on embeddings, which are not augmented.
+ON_EMBEDDINGS: dict[str, Any] = {
+    **{name: 0.0 for name in _STRONG if not name.endswith("snr_db")},
+    "training.learning_rate": 1e-2,
+}
+
 # Changes to a network's recipe for active learning: one network per round, with dropout
 # for Monte Carlo passes. With batch normalisation, dropout in every block costs the
 # ConvNet five points on validation clips; before the last layer it costs nothing.
@@ -197,8 +214,8 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
       preset: one of ``PRESETS``.
       **changes: settings by name, with ``__`` for the dot (``coreset__init="noise"``),
         and plain flags of ``audiodd distill`` (``samples_per_class=1``). ``method``
-        also applies the method's defaults, and ``samples`` (in all) takes the place of
-        a dataset's ``samples_per_class``.
+        and ``encoder`` also apply their defaults, and ``samples`` (in all) takes the
+        place of a dataset's ``samples_per_class``.
 
     Raises:
       UserError: an unknown preset, setting or flag.
@@ -212,6 +229,7 @@ def for_dataset(name: str, preset: str = "default", **changes: Any) -> Config:
         "data.name": name,
         **DATASET_DEFAULTS.get(key, {}),
         **METHOD_DEFAULTS.get(method, {}),
+        **(ENCODER_DEFAULTS if given.get("encoder.name") else {}),
         **PRESETS[preset],
         **PRESETS_OF_METHODS.get((preset, method), {}),
         **(IN_ALL if given.get("coreset.samples") else {}),
@@ -242,8 +260,10 @@ def for_model(config: Config, model: str, **changes: Any) -> Config:
 
 def for_active(config: Config, model: str, **changes: Any) -> Config:
     """Returns a configuration for active learning; as ``for_model`` otherwise."""
-    config = for_model(config, model)
-    return fields.replace(config, {**ACTIVE_DEFAULTS, **_dotted(changes)})
+    config, given = for_model(config, model), _dotted(changes)
+    has_encoder = given.get("encoder.name", config.encoder.name)
+    own = ON_EMBEDDINGS if has_encoder else {}
+    return fields.replace(config, {**ACTIVE_DEFAULTS, **own, **given})
 
 
 def _dotted(changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from audiodd_jax.config import extensions
-from audiodd_jax.config.names import ACQUISITIONS
+from audiodd_jax.config.names import ACQUISITIONS, ENCODERS
 from audiodd_jax.config.packing import bytes_of, is_factor
 
 
@@ -132,7 +132,8 @@ class FeaturesConfig:
       mel_scale: ``slaney`` or ``htk``.
       top_db: dynamic range kept below the clip's loudest bin, in dB.
       clip_reference: level of 0 dB: ``peak`` (each clip's loudest bin, which makes
-        features independent of the recording level) or ``absolute`` (a full-scale bin).
+        features independent of the recording level), ``absolute`` (a full-scale bin) or
+        ``level`` (a full-scale bin, with the floor ``top_db`` below the loudest bin).
       align: ``start`` or ``center``: how short clips are padded and long ones cropped;
         ``repeat``: repeat short clips, and crop long ones at the start.
       normalization: standardise by statistics of the training split, ``global`` or
@@ -149,9 +150,61 @@ class FeaturesConfig:
     f_max: float = 0.0
     mel_scale: str = setting("slaney", one_of("slaney", "htk"))
     top_db: float = setting(80.0, POSITIVE)
-    clip_reference: str = setting("peak", one_of("peak", "absolute"))
+    clip_reference: str = setting("peak", one_of("peak", "absolute", "level"))
     align: str = setting("start", one_of("start", "center", "repeat"))
     normalization: str = setting("global", one_of("global", "per_bin"))
+
+
+ENCODER = Constraint(
+    lambda value: (
+        not value
+        or value in ENCODERS
+        or value in extensions.names(extensions.ENCODERS)
+        or ":" in value
+        or value.endswith((".onnx", ".npz"))
+    ),
+    f"{', '.join(ENCODERS)}, package.module:factory, an ONNX file, the "
+    "networks.npz of audiodd train, or one that an installed package adds to "
+    f"{extensions.ENCODERS}",
+)
+LAYOUT = Constraint(
+    lambda value: sorted(value.replace("1", "")) == ["f", "n", "t"],
+    "an order of n (clips), f (mel bins), t (frames) and 1, as in n1ft",
+)
+
+
+@dataclasses.dataclass
+class EncoderConfig:
+    """A trained network that embeds clips, which a coreset is made for.
+
+    Attributes:
+      name: ``speech_embedding``, ``package.module:factory``, an ONNX file, the
+        ``networks.npz`` of ``audiodd train``, or the name of an installed package's
+        encoder; empty: none. It sets the features as it needs them.
+      windows: embeddings of several windows of a clip: their ``mean``, or all of them
+        in a ``sequence``.
+      distil: ``spectrograms``, or ``embeddings`` alone.
+      views: random views of each spectrogram per step, augmented as ``views`` says; 0:
+        the spectrogram itself.
+      input: of an ONNX file, the tensor that is given; empty: its input.
+      output: of an ONNX file, the tensor with the embedding; empty: its first output.
+      layout: of an ONNX file, the axes of its input: ``n`` clips, ``f`` mel bins, ``t``
+        frames and ``1``.
+      scale: of an ONNX file, the factor of a spectrogram in dB.
+      offset: of an ONNX file, what is added to it then.
+      hop: of an ONNX file, frames from window to window; 0: half a window.
+    """
+
+    name: str = setting("", ENCODER)
+    windows: str = setting("mean", one_of("mean", "sequence"))
+    distil: str = setting("spectrograms", one_of("spectrograms", "embeddings"))
+    views: int = setting(0, NOT_NEGATIVE)
+    input: str = ""
+    output: str = ""
+    layout: str = setting("n1ft", LAYOUT)
+    scale: float = 1.0
+    offset: float = 0.0
+    hop: int = setting(0, NOT_NEGATIVE)
 
 
 @dataclasses.dataclass

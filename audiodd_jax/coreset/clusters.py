@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.coreset.selection import squared_distances
 from audiodd_jax.runtime.memory import in_chunks
 
 # Clips whose distances to all others are held at once.
@@ -27,6 +26,15 @@ class Clusters(NamedTuple):
 
     centres: Float[Array, "k d"]
     assigned: Int[Array, " b"]
+
+
+def squared_distances(
+    features: Float[Array, "b d"], centres: Float[Array, "*k d"]
+) -> Float[Array, "b *k"]:
+    """``||h - centre||^2``, by matrix products."""
+    products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
+    norms = jnp.sum(features**2, 1).reshape(-1, *(1,) * (centres.ndim - 1))
+    return jnp.maximum(norms + jnp.sum(centres**2, -1) - 2 * products, 0.0)
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -15,14 +15,18 @@ from audiodd_jax.config.packing import Packing
 from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.file import Coreset, format_of, load_coreset
+from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import dataset, normalization
-from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features import dataset, encoders, logmel, normalization
+from audiodd_jax.features.dataset import Dataset, Encoded
+from audiodd_jax.features.encoders import Embedder
+from audiodd_jax.networks.encoder import Encoder
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.version import __version__
 
 # Settings that locate the data, as far as a coreset's file leaves them out.
 _LOCATION = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
+_LOCATION += ("encoder.name",)
 
 
 def coreset_config(coreset: Coreset, folder: Path | None = None) -> Config:
@@ -56,6 +60,9 @@ def metadata_of(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
     for name in ("run", "indices"):
         path = settings["labels"][name]
         settings["labels"][name] = Path(path).name or path  # "." has no name
+    if encoder := settings.get("encoder"):
+        is_file = encoder["name"].endswith((".npz", ".onnx"))
+        encoder["name"] = Path(encoder["name"]).name if is_file else encoder["name"]
     settings["features"] = dataclasses.asdict(data.features)
     config = fields.from_dict(settings)
     return {
@@ -108,13 +115,52 @@ def load_data(
     ``scored_by`` is the setting ``evaluation.metric``; ``auto`` is the metric of the
     coreset's run, which may have known a part of the labels only.
     """
-    if scored_by == "auto":
-        scored_by = coreset.metadata.get("metric", scored_by).replace(" ", "_")
+    coreset.check_spectrograms("networks and random networks")
+    scored_by = _metric(coreset, scored_by)
     if not needs_train:  # they stay in the cache
         data = dataclasses.replace(data, storage="host")
     loaded = dataset.load(data, features, coreset.normalization, scored_by)
     check_coreset(coreset, loaded)
     return loaded
+
+
+def _metric(coreset: Coreset, scored_by: str) -> str:
+    if scored_by != "auto":
+        return scored_by
+    return coreset.metadata.get("metric", scored_by).replace(" ", "_")
+
+
+def load_encoded(
+    coreset: Coreset, data: DataConfig, encoder: Encoder, scored_by: str = "auto"
+) -> tuple[Encoded, CoresetArrays]:
+    """Loads a coreset's dataset as embeddings, and embeds the coreset.
+
+    The encoder may be another than the one that the coreset was made for. If it has
+    another front end, it hears the sounds of the coreset's spectrograms.
+
+    Raises:
+      UserError: as ``load_data``, or a coreset of embeddings was made for another one.
+    """
+    is_own = coreset.metadata.get("encoder", {}).get("digest") == encoder.digest
+    own = coreset.embedder_by(encoder) if is_own or coreset.has_embeddings else None
+    features = encoders.front_end(coreset.features, encoder)
+    given = own and own.embeddings, _metric(coreset, scored_by), encoder
+    loaded = dataset.load(data, features, *given)
+    check_coreset(coreset, loaded)
+    embed = Embedder(encoder, coreset.normalization, loaded.normalization)
+    arrays = coreset.unpack()
+    if coreset.has_embeddings:
+        return Encoded(loaded, embed), arrays
+    if features == coreset.features:
+        images = jax.jit(embed)(arrays.images)
+    else:
+        samples, rate = logmel.frontend(features).samples, coreset.features.sample_rate
+        fit = lambda sound: audio.fit(
+            audio.resample(sound, rate, features.sample_rate), samples, features.align
+        )
+        sounds = np.stack([fit(sound) for sound in coreset.sounds()])
+        images = jax.jit(embed.of_decibels)(logmel.compute(sounds, features))
+    return Encoded(loaded, embed), arrays._replace(images=images)
 
 
 def check_coreset(coreset: Coreset, data: Dataset) -> None:

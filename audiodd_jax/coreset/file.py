@@ -31,12 +31,14 @@ from audiodd_jax.coreset.storage import Bytes
 from audiodd_jax.coreset.views import Views
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import inversion
+from audiodd_jax.features import encoders, inversion
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.artefact import Artefact, opened, statistics
+from audiodd_jax.features.encoders import Embedder
 from audiodd_jax.features.labels import probabilities, tag_threshold
 from audiodd_jax.kernels import ridge
 from audiodd_jax.kernels.ridge import Scoring
+from audiodd_jax.networks.encoder import Encoder
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
@@ -84,6 +86,42 @@ class Coreset(Artefact):
     def normalization(self) -> normalization_lib.Normalization:
         """Statistics that standardised the images."""
         return statistics(self.metadata)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """``(f, t)`` of the spectrograms, or ``(d, 1)`` of embeddings."""
+        if self.has_embeddings:
+            return self.normalization.mean.size, 1
+        return self.features.n_mels, self.features.frames
+
+    @property
+    def has_embeddings(self) -> bool:
+        """True if images are embeddings of an encoder instead of spectrograms."""
+        return "encoder" in self.metadata and (
+            self._config.encoder.distil == "embeddings"
+        )
+
+    @functools.cached_property
+    def embedder(self) -> Embedder | None:
+        """The encoder that the coreset was made for; None: it was made for none.
+
+        Raises:
+          UserError: the encoder cannot be loaded, or has other weights.
+        """
+        if "encoder" not in self.metadata:
+            return None
+        return self.embedder_by(encoders.load(self._config.encoder))
+
+    def embedder_by(self, encoder: Encoder) -> Embedder:
+        """As ``embedder``, with an encoder that is loaded already."""
+        recorded, name = self.metadata["encoder"], self._config.encoder.name
+        if encoder.digest != recorded["digest"]:
+            raise UserError(
+                f"this coreset was made for other weights of the encoder {name}: "
+                f"{recorded['digest']}, not {encoder.digest}"
+            )
+        embeddings = statistics({"normalization": recorded})
+        return Embedder(encoder, self.normalization, embeddings)
 
     @property
     def packing(self) -> Packing:
@@ -164,6 +202,7 @@ class Coreset(Artefact):
     @functools.cached_property
     def _regression(self) -> Callable[[Array], Array]:
         arrays, scoring = self.unpack(), Scoring.from_config(self._config, is_test=True)
+        scoring = scoring._replace(embed=self.embedder)
         seeds = range(self._config.evaluation.seeds)
         return ridge.solved(arrays.images, arrays.labels, scoring, seeds)
 
@@ -321,12 +360,27 @@ class Coreset(Artefact):
           seed: draws the initial phases of Griffin-Lim.
 
         Raises:
-          UserError: ``iterations`` is negative.
+          UserError: ``iterations`` is negative, or the coreset has embeddings.
         """
+        self.check_spectrograms("sounds")
         log_mel = normalization_lib.invert(self.unpack().images, self.normalization)
         key, config = jax.random.key(seed), self.features
         sounds = inversion.invert_many(log_mel, config, key=key, iterations=iterations)
         return np.asarray(sounds.waveforms)
+
+    def check_spectrograms(self, what: str) -> None:
+        """Raises UserError if the coreset has embeddings instead of spectrograms."""
+        if self.has_embeddings:
+            raise UserError(
+                f"{what} need spectrograms, but this coreset has embeddings of the "
+                f"encoder {self._config.encoder.name}"
+            )
+
+    def standardized(self, log_mel: Num[Array, "b f t"]) -> Float[Array, "b f t 1"]:
+        """Standardises spectrograms in dB, or embeds them, like those of the file."""
+        if not self.has_embeddings:
+            return super().standardized(log_mel)
+        return self.embedder.of_decibels(log_mel.astype(jnp.float32))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
@@ -371,15 +425,15 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
 
 def _is_well_formed(coreset: Coreset) -> bool:
     """Returns whether a coreset's arrays match its metadata."""
-    images, labels, size = coreset.images, coreset.labels, coreset.features
+    images, labels = coreset.images, coreset.labels
     made_for, packing = coreset.made_for, coreset.packing
-    shape = size.n_mels, size.frames
+    shape = coreset.image_shape
     is_well_formed = bool(
         images.dtype == labels.dtype == np.float32
         and images.shape == (labels.shape[0], *packing.image_shape(shape), 1)
         and labels.shape[1] == len(coreset.class_names)
         and shape[0] % packing.mel == shape[1] % packing.frames == 0
-        and coreset.normalization.mean.shape == (size.n_mels,)
+        and coreset.normalization.mean.shape == shape[:1]
         and np.isfinite(images).all()
         and np.isfinite(labels).all()
         and (made_for is None or made_for.shape == labels.shape[:1])

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import CoresetConfig, RandomNetworkConfig
 from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays, check_factor, pack
+from audiodd_jax.coreset.clusters import k_medoids, squared_distances
 from audiodd_jax.coreset.sizes import class_order, ranks_in_class
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -28,13 +29,20 @@ from audiodd_jax.kernels import random_kernels
 
 # Clips embedded at once.
 _CHUNK = 512
+# Seed of the medoids' first clusters.
+_SEEDING = 0
 
 
 class Embedding(NamedTuple):
-    """The random networks that embed clips: their settings and number."""
+    """What embeds clips: ``count`` random networks, or an encoder.
+
+    Attributes:
+      encoded: the same clips as embeddings of an encoder; None: random networks.
+    """
 
     network: RandomNetworkConfig
     count: int
+    encoded: Clips | None = None
 
 
 def start(
@@ -221,15 +229,6 @@ def random_fraction(
     return np.sort(order[np.argsort(share, kind="stable")[:clips]])
 
 
-def squared_distances(
-    features: Float[Array, "b d"], centres: Float[Array, "*k d"]
-) -> Float[Array, "b *k"]:
-    """``||h - centre||^2``, by matrix products."""
-    products = jnp.dot(features, centres.T, precision=lax.Precision.HIGHEST)
-    norms = jnp.sum(features**2, 1).reshape(-1, *(1,) * (centres.ndim - 1))
-    return jnp.maximum(norms + jnp.sum(centres**2, -1) - 2 * products, 0.0)
-
-
 def highest(scores: Float[Array, " b"], noise: Float[Array, " b"]) -> Int[Array, ""]:
     """Index of the highest score; ties are broken by the highest noise, above -1."""
     return jnp.argmax(jnp.where(scores == scores.max(), noise, -1.0))
@@ -300,13 +299,30 @@ def _k_center(
     return farthest_first(features, gaps, nearness, count)
 
 
-CHOOSE = {"random": _random, "herding": _herding, "k_center": _k_center}
+def _medoids(
+    features: Float[Array, "b d"], _: np.ndarray, free: np.ndarray, count: int
+) -> Int[np.ndarray, " count"]:
+    """The medoids of ``count`` clusters of the class."""
+    rows = np.flatnonzero(free)
+    key = jax.random.key(_SEEDING)
+    return rows[np.asarray(k_medoids(key, features[rows], count))]
+
+
+CHOOSE = {
+    "random": _random,
+    "herding": _herding,
+    "k_center": _k_center,
+    "medoids": _medoids,
+}
 
 
 def embed(
     key: Key[Array, ""], clips: Clips, embedding: Embedding
 ) -> Float[Array, "b d"]:
-    """Features of clips under random networks, scaled to unit length."""
+    """Features of clips under random networks, or by an encoder, of unit length."""
+    if embedding.encoded is not None:
+        images = embedding.encoded.images
+        return unit_length(images.reshape(len(images), -1))
     config = embedding.network
     networks = random_kernels.sample_networks(
         key, embedding.count, clips.image_shape, config
@@ -315,14 +331,18 @@ def embed(
     @jax.jit
     def part(images: Array) -> Array:
         phi = random_kernels.features(networks, images, config)
-        phi = jnp.moveaxis(phi, 0, 1).reshape(len(images), -1)
-        return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
+        return unit_length(jnp.moveaxis(phi, 0, 1).reshape(len(images), -1))
 
     rows = np.arange(len(clips.labels))
     starts = range(0, rows.size, _CHUNK)
     return jnp.concatenate(
         [part(clips.take(rows[start : start + _CHUNK])) for start in starts]
     )
+
+
+def unit_length(phi: Float[Array, "b d"]) -> Float[Array, "b d"]:
+    """Scales features to unit length."""
+    return phi / jnp.linalg.norm(phi, axis=1, keepdims=True)
 
 
 def check_counts(labels: Int[Array, "b *c"], class_names: tuple[str, ...]) -> None:

@@ -63,7 +63,7 @@ def solve(
         key: Key[Array, ""],
         images: Float[Array, "k f t 1"],
         shared: Float[Array, "k s"],
-        clips: Float[Array, "b f t 1"],
+        clips: Float[Array, "b *clip"],
         targets: Float[Array, "b c"],
         weights: Float[Array, " b"],
     ) -> tuple[Float[Array, "s s"], Float[Array, "s c"]]:

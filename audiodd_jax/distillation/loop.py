@@ -27,7 +27,7 @@ from audiodd_jax.distillation import cost, label_solve, registry, steps
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches
-from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.dataset import Dataset, Encoded
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.kernels.ridge import Score, Scoring
 from audiodd_jax.networks.models import Ensemble
@@ -97,6 +97,7 @@ def distill(
     mesh: Mesh | None = None,
     start: CoresetArrays | None = None,
     teacher: Ensemble | None = None,
+    encoded: Encoded | None = None,
 ) -> Distilled:
     """Distils ``data`` to a coreset by ``config.method``.
 
@@ -108,6 +109,7 @@ def distill(
       start: the initial coreset, as stored, with the sizes that ``coreset.sizes``
         gives; None: by ``config.coreset.init``.
       teacher: labels the views of each step, if ``config.is_aligned``.
+      encoded: the encoder that the coreset is made for; None: random networks.
 
     Raises:
       UserError: settings that the data does not allow, or a loss that is not finite.
@@ -123,12 +125,16 @@ def distill(
     networks = config.rfad.networks
     mesh = mesh or registry.make_mesh(config.method, data.num_classes, networks)
     embedding = selection.Embedding(config.network, config.evaluation.networks)
-    scoring = Scoring.from_config(config)
+    scoring, learnt = Scoring.from_config(config), data
+    if encoded:
+        learnt = encoded.data
+        embedding = embedding._replace(encoded=learnt.train)
+        scoring = scoring._replace(embed=encoded.embed)
     validate = None
-    if len(data.validation.labels):
+    if len(learnt.validation.labels):
         # Always with the same networks.
         program = steps.validation_program(scoring, coreset.factor, mesh)
-        held_out, key = devices.replicate((data.validation, keys.validation), mesh)
+        held_out, key = devices.replicate((learnt.validation, keys.validation), mesh)
         validate = lambda arrays: program(arrays, held_out, key, scoring.regularizer)
     asked = coreset, config.method, data.class_clips, data.class_names
     sizes = coreset_sizes.of_classes(*asked)
@@ -147,7 +153,7 @@ def distill(
     first = start
     if coreset.solve_labels:
         by_recording = config.loop.draw == "recordings"
-        given = (start, data, coreset, scoring, mesh)
+        given = (start, learnt, coreset, scoring, mesh)
         first = label_solve.solve(keys.labels, *given, by_recording=by_recording)
     if config.augment.background and data.noise is None:
         raise UserError(
@@ -155,7 +161,20 @@ def distill(
             f"{data.name} does not have"
         )
     registry.check_labels(config.method, data.has_tags)
-    outcome = _learn(config, data, sizes, keys, first, validate, mesh, run, teacher)
+    context = Context(
+        cost.sizes_of(
+            config,
+            data.image_shape,
+            sizes,
+            len(data.train.labels),
+            len(data.validation.labels) + len(data.test.labels),
+        ),
+        data.normalization,
+        mesh,
+        teacher=teacher,
+        embed=encoded and encoded.embed,
+    )
+    outcome = _learn(config, learnt, context, keys, first, validate, run)
     # On this process's own device: from here on each process works alone.
     best = jax.tree.map(jnp.asarray, jax.device_get(outcome.state.best))
     best_step = int(outcome.state.best_step)
@@ -165,29 +184,26 @@ def distill(
 def _learn(
     config: Config,
     data: Dataset,
-    stored: Int[np.ndarray, " c"],
+    context: Context,
     keys: Keys,
     first: CoresetArrays,
     validate: Validate | None,
-    mesh: Mesh,
     run: RunDirectory | None,
-    teacher: Ensemble | None,
 ) -> Outcome:
-    """Takes the steps of a method; the coreset has ``stored`` images of the classes.
+    """Takes the steps of a method, whose batches are drawn from ``data``.
 
     Raises:
       UserError: the method draws clips of every class, and a class has too few.
     """
-    train, classes, loop = data.train, data.num_classes, config.loop
-    scored = len(data.validation.labels) + len(data.test.labels)
-    sizes = cost.sizes_of(config, data.image_shape, stored, len(train.labels), scored)
-    problem, grid = cost.problem_of(config, sizes), devices.grid_of(mesh)
-    # Hosts may have different memory, and must run the same program.
-    plan = multiprocess.from_process_zero(
-        lambda: list(cost.plan_for_device(problem, grid))
-    )
+    train, classes, loop, mesh = data.train, data.num_classes, config.loop, context.mesh
+    if context.embed is None:
+        problem, grid = cost.problem_of(config, context.sizes), devices.grid_of(mesh)
+        # Hosts may have different memory, and must run the same program.
+        plan = multiprocess.from_process_zero(
+            lambda: list(cost.plan_for_device(problem, grid))
+        )
+        context = context._replace(plan=Plan(*plan))
     stats = data.normalization
-    context = Context(sizes, stats, mesh, Plan(*plan), teacher=teacher)
     method = registry.get_method(config.method)(config, context)
     if method.draw:
         selection.check_counts(train.labels, data.class_names)

@@ -13,6 +13,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.features.batches import Draw
 from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.encoders import Embed
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels.random_kernels import Plan
 from audiodd_jax.networks.models import Ensemble
@@ -44,6 +45,8 @@ class Context(NamedTuple):
       plan: amount of a step that is computed at once.
       dtype: floating-point type in which trained networks compute.
       teacher: labels views in the loss of ``aligned``; None elsewhere.
+      embed: the encoder; None: random networks embed. With an encoder, batches are of
+        embeddings.
     """
 
     sizes: Sizes
@@ -52,6 +55,7 @@ class Context(NamedTuple):
     plan: Plan = Plan()
     dtype: DTypeLike = jnp.float32
     teacher: Ensemble | None = None
+    embed: Embed | None = None
 
 
 # What builds a method from its settings; other packages register theirs.

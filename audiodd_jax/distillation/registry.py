@@ -12,6 +12,7 @@ from audiodd_jax.config.names import MATCHING
 from audiodd_jax.data import datasets
 from audiodd_jax.distillation import (
     distribution_matching,
+    encoded,
     frepo,
     gradient_matching,
     kip,
@@ -29,6 +30,7 @@ METHODS: dict[str, Make] = {
     "dc": gradient_matching.make,
     "dsa": gradient_matching.make,
     "dm": distribution_matching.make,
+    "lgm": encoded.linear_gradient_matching,
 }
 
 

@@ -36,12 +36,13 @@ from audiodd_jax.config import Config, RFADConfig
 from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
-from audiodd_jax.distillation import aligned, kernel_methods
+from audiodd_jax.distillation import aligned, encoded, kernel_methods
+from audiodd_jax.distillation.encoded import Views
 from audiodd_jax.distillation.kernel_methods import Learner, Params, State
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets, tag_threshold
-from audiodd_jax.kernels import random_kernels, ridge
+from audiodd_jax.kernels import embeddings, random_kernels, ridge
 from audiodd_jax.kernels.random_kernels import KernelFunction
 
 
@@ -52,12 +53,16 @@ def loss(
     kernels: KernelFunction,
     settings: RFADConfig,
     factor: Factor = 1,
+    views: Views | None = None,
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 1 to 4: the loss of a batch, and its predictions ``[b, c]``.
 
-    ``key`` draws the networks; ``factor`` packs spectrograms in images.
+    ``key`` draws the networks; ``factor`` packs spectrograms in images. Views take the
+    place of the spectrograms; None: they stay.
     """
     coreset = kernel_methods.stored(params).unpack(factor)
+    if views:
+        coreset = views(key, coreset)
     return loss_from(coreset, key, batch, kernels, settings)
 
 
@@ -86,7 +91,11 @@ def loss_from(
 
 
 def learn(
-    learner: Learner, kernels: KernelFunction, settings: RFADConfig, factor: Factor
+    learner: Learner,
+    kernels: KernelFunction,
+    settings: RFADConfig,
+    factor: Factor,
+    views: Views | None = None,
 ) -> Method:
     """Step 5, for any kernel: the method as ``init``, ``step`` and ``coreset``."""
 
@@ -94,7 +103,7 @@ def learn(
         key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:
-            return loss(params, key, batch, kernels, settings, factor)
+            return loss(params, key, batch, kernels, settings, factor, views)
 
         return learner.update(state, batch_loss, batch.labels)
 
@@ -106,6 +115,14 @@ def learn(
 
 def make(config: Config, context: Context) -> Method:
     """Returns RFAD on the context's devices, computing by its memory plan."""
+    given = config.coreset, config.optimizer, config.loop.steps
+    learner = kernel_methods.make(*given, context.sizes.per_class)
+    factor = config.coreset.factor
+    if context.embed:
+        stats, count = context.normalization, config.encoder.views
+        views = encoded.make_views(count, config.views.augment, stats)
+        kernels = embeddings.make(context.embed)
+        return learn(learner, kernels, config.rfad, factor, views)
     kernels = random_kernels.make(
         config.network,
         config.rfad.networks,
@@ -113,9 +130,6 @@ def make(config: Config, context: Context) -> Method:
         plan=context.plan,
         mesh=context.mesh,
     )
-    given = config.coreset, config.optimizer, config.loop.steps
-    learner = kernel_methods.make(*given, context.sizes.per_class)
-    factor = config.coreset.factor
     if config.is_aligned:
         views = aligned.make_views(config.views, context)
         of_views = functools.partial(loss_from, kernels=kernels, settings=config.rfad)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
@@ -83,7 +83,7 @@ class Artefact:
                     audio.report_bad(list(bad.values()), skip=False)
                 # Rounded like the features of a dataset.
                 log_mel = logmel.compute(waveforms, config).astype(np.float16)
-                images = devices.spread(standardize(log_mel, self.normalization))
+                images = devices.spread(self.standardized(log_mel))
                 rows = np.asarray(self.predict(images))
                 for (path, start, end), row in zip(part, rows, strict=False):
                     order = np.argsort(-row, kind="stable")
@@ -119,7 +119,13 @@ class Artefact:
             rows.append(audio.fit(row, samples, config.align))
         audio.report_opposite()
         log_mel = logmel.compute(np.stack(rows), config)
-        return normalization.apply(log_mel, self.normalization)
+        return self.standardized(log_mel)
+
+    def standardized(
+        self, log_mel: Num[Array | np.ndarray, "b f t"]
+    ) -> Float[Array, "b f t 1"]:
+        """Standardises spectrograms in dB as those of the file."""
+        return standardize(log_mel, self.normalization)
 
 
 def _recordings(waveform: np.ndarray) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import logging
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,12 @@ from audiodd_jax.data import datasets, tags
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.data.recordings import VALIDATION
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache, metric
+from audiodd_jax.features import cache, encoders, metric
 from audiodd_jax.features import normalization as normalization_lib
 from audiodd_jax.features.clips import Clips, standardize
+from audiodd_jax.features.encoders import Embedder
 from audiodd_jax.features.labels import clip_weights
+from audiodd_jax.networks.encoder import Encoder
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class Dataset:
       description: how the clips were split, and their groups, in words.
       balance: the setting ``data.balance``.
       scored_by: the setting ``evaluation.metric``.
+      is_embedded: True if clips are embeddings, ``[d, 1]``, instead of spectrograms.
     """
 
     train: Clips
@@ -74,6 +77,7 @@ class Dataset:
     scored_by: str = "auto"
     own_name: str = ""
     description: dict[str, str] = dataclasses.field(default_factory=dict)
+    is_embedded: bool = False
 
     @property
     def title(self) -> str:
@@ -157,22 +161,38 @@ class Dataset:
         }
 
 
+class Encoded(NamedTuple):
+    """A dataset as an encoder sees it.
+
+    Attributes:
+      data: the same clips as embeddings.
+      embed: embeds the coreset's images.
+    """
+
+    data: Dataset
+    embed: Embedder
+
+
 def load(
     data: DataConfig,
     settings: FeaturesConfig,
     normalization: normalization_lib.Normalization | None = None,
     scored_by: str = "auto",
+    encoder: Encoder | None = None,
 ) -> Dataset:
     """Prepares a dataset, from the cache if possible, and loads it to the device.
 
     Statistics may be given, such as those of a coreset; None: fitted to the training
-    clips. ``scored_by`` is the setting ``evaluation.metric``.
+    clips. ``scored_by`` is the setting ``evaluation.metric``. With an encoder, its
+    embeddings take the place of spectrograms, as ``[d, 1]``.
 
     Raises:
       UserError: the dataset cannot be prepared or split, or tags are to be weighed or
         scored like classes.
     """
     stored = cache.prepare(data, settings)
+    if encoder:
+        stored = encoders.embedded(stored, encoder)
     if tags.are_tags(stored.labels) and (
         data.balance == "classes" or scored_by != "auto"
     ):
@@ -183,7 +203,8 @@ def load(
     indices = data_splits.assign(
         stored.labels, stored.splits, stored.folds, stored.groups, data
     )
-    rows, kind = indices.train, settings.normalization
+    rows = indices.train
+    kind = "per_bin" if encoder else settings.normalization
     stats = normalization or normalization_lib.fit(stored.moments[:, rows], kind)
     label_type = jnp.int8 if tags.are_tags(stored.labels) else jnp.int32
     labels = lambda rows: jnp.asarray(stored.labels[rows], label_type)
@@ -200,7 +221,8 @@ def load(
     fold = int(stored.folds[indices.test[0]]) if has_fold else 0
     words = data_splits.describe(stored, indices, data)
     groups = "no groups" if words["groups"] == "none" else words["groups"]
-    _log.info("split: %s; %s", words["split"], groups)
+    if not encoder:  # else spectrograms are loaded, too
+        _log.info("split: %s; %s", words["split"], groups)
     if data.name in datasets.DATASETS and data.name != "folder":
         words["split"] = datasets.lookup(data.name).split
         words["split"] += f"; here fold {fold}" * bool(fold)
@@ -222,7 +244,9 @@ def load(
         test=Clips(images(indices.test), labels(indices.test)),
         class_names=stored.class_names,
         normalization=stats,
-        features=dataclasses.replace(stored.config, normalization=kind),
+        features=dataclasses.replace(
+            stored.config, normalization=settings.normalization
+        ),
         noise=None if stored.noise is None else jnp.asarray(stored.noise),
         fold=fold,
         is_partial=data.allow_partial,
@@ -237,8 +261,10 @@ def load(
         is_validation_official=is_official,
         balance=data.balance,
         scored_by=scored_by,
+        is_embedded=encoder is not None,
     )
-    _log.info("%s", metric.counts_in_words(loaded.origin))
+    if not encoder:
+        _log.info("%s", metric.counts_in_words(loaded.origin))
     return with_weights(loaded)
 
 

@@ -160,13 +160,15 @@ def log_mel(
     """Computes log-mel spectrograms in dB.
 
     With ``clip_reference="peak"`` values are between ``-top_db`` and 0; with
-    ``"absolute"``, 0 dB is a mel power of one.
+    ``"absolute"`` and ``"level"``, 0 dB is a mel power of one.
     """
     power = mel_power(waveforms, config)
     decibel = 10.0 * jnp.log10(jnp.maximum(power, SILENCE))
     if config.clip_reference == "absolute":
         return jnp.maximum(decibel, -config.top_db)
     peak = decibel.max(axis=(1, 2), keepdims=True)
+    if config.clip_reference == "level":
+        return jnp.maximum(decibel, peak - config.top_db)
     # The floor, not the peak, is the level of a silent clip.
     is_heard = power.max(axis=(1, 2), keepdims=True) > SILENCE
     relative = jnp.where(is_heard, decibel - peak, -jnp.inf)

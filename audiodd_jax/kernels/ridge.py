@@ -12,8 +12,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import Config, RandomNetworkConfig
 from audiodd_jax.features import metric
+from audiodd_jax.features.encoders import Embed
 from audiodd_jax.features.labels import centred_targets
-from audiodd_jax.kernels import random_kernels
+from audiodd_jax.kernels import embeddings, random_kernels
 from audiodd_jax.kernels.random_kernels import Kernels
 from audiodd_jax.networks import random_conv
 from audiodd_jax.runtime.devices import NETWORKS, Grid
@@ -47,12 +48,14 @@ class Scoring(NamedTuple):
       num_networks: number of networks ``n`` that the kernels are averaged over.
       chunk: number of inputs that a network processes at once.
       regularizer: lambda, relative to the kernel's mean diagonal.
+      embed: an encoder in the place of the networks; None: random networks.
     """
 
     network: RandomNetworkConfig
     num_networks: int
     chunk: int
     regularizer: float | Float[Array, ""]
+    embed: Embed | None = None
 
     @classmethod
     def from_config(cls, config: Config, *, is_test: bool = False) -> "Scoring":
@@ -85,7 +88,7 @@ class Score(NamedTuple):
 
 def predict_images(
     key: Key[Array, ""],
-    images: Float[Array, "b f t 1"],
+    images: Float[Array, "b *clip"],
     x_support: Float[Array, "s f t 1"],
     y_support: Float[Array, "s c"],
     scoring: Scoring,
@@ -94,8 +97,13 @@ def predict_images(
     """Predicts ``images`` from a coreset under ``n`` networks drawn by ``key``.
 
     The networks are scanned and the images processed in chunks, so that memory grows
-    with neither. The devices of ``mesh`` share both.
+    with neither. The devices of ``mesh`` share both. With an encoder, ``images`` may be
+    embeddings.
     """
+    if scoring.embed:
+        kernels = embeddings.make(scoring.embed)
+        found = kernels(key, images, x_support)
+        return predict(*found, y_support, scoring.regularizer)
     config, n, chunk = scoring.network, scoring.num_networks, scoring.chunk
 
     def sums(key: Key[Array, ""], x_b: Array, x_s: Array, grid: Grid) -> Kernels:
@@ -134,9 +142,12 @@ def solved(
     They are averaged over the evaluation seeds.
     """
     plan = random_kernels.Plan(scoring.chunk, scoring.chunk)
-    kernels = jax.jit(
-        random_kernels.make(scoring.network, scoring.num_networks, plan=plan)
-    )
+    if scoring.embed:
+        kernels = jax.jit(embeddings.make(scoring.embed))
+    else:
+        kernels = jax.jit(
+            random_kernels.make(scoring.network, scoring.num_networks, plan=plan)
+        )
     weights = {}
     for seed in seeds:
         k_ss = kernels(evaluation_key(seed), x_support, x_support).ss

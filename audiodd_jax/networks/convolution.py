@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
@@ -271,6 +272,32 @@ def _by_type(x: Array, kernel: Array, stride: int) -> Array:
 def _of_type(dtype: DTypeLike) -> lax.Precision | None:
     """Returns the precision of products of a type: no platform rounds float32."""
     return None if dtype == jnp.bfloat16 else lax.Precision.HIGHEST
+
+
+@jax.custom_vjp
+def valid(x: Input, kernel: Float[Array | np.ndarray, "u v channels_in w"]) -> Output:
+    """Convolution with a constant kernel of any size, without padding.
+
+    Differentiable in ``x``; no gradient flows to the kernel.
+    """
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def _valid_backward(kernel, ct):
+    u, v = (side - 1 for side in kernel.shape[:2])
+    padded = jnp.pad(ct, ((0, 0), (u, u), (v, v), (0, 0)))
+    grad = valid(padded, jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    return grad, jnp.zeros_like(kernel)
+
+
+valid.defvjp(lambda x, kernel: (valid(x, kernel), kernel), _valid_backward)
 
 
 def pointwise(x: Input, kernel: Kernel, stride: int) -> Output:

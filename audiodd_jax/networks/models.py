@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
@@ -19,6 +21,8 @@ from audiodd_jax.runtime.memory import in_chunks
 
 # Clips scored at once.
 _CLIPS_AT_ONCE = 256
+# The format of files of trained networks.
+FILE_FORMAT = 1
 
 
 class Variables(NamedTuple):
@@ -42,6 +46,33 @@ class Network(NamedTuple):
 
     variables: Variables
     start: Variables | None
+
+
+def to_arrays(networks: Network) -> dict[str, np.ndarray]:
+    """Returns the arrays of networks, by their names in a file."""
+    return {
+        "/".join((f"{owner}.{part}", *names)): np.asarray(value)
+        for owner, variables in networks._asdict().items()
+        if variables is not None
+        for part, tree in variables._asdict().items()
+        for names, value in flatten_dict(tree).items()
+    }
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Network:
+    """Inverse of ``to_arrays``."""
+    trees: dict[str, dict] = {}
+    for name, value in arrays.items():
+        part, *names = name.split("/")
+        trees.setdefault(part, {})[tuple(names)] = jnp.asarray(value)
+
+    def variables(owner: str) -> Variables:
+        statistics = trees.get(f"{owner}.statistics", {})  # empty without batch norm
+        params = trees[f"{owner}.params"]
+        return Variables(unflatten_dict(params), unflatten_dict(statistics))
+
+    start = variables("start") if "start.params" in trees else None
+    return Network(variables("variables"), start)
 
 
 class Ensemble(NamedTuple):

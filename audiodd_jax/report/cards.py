@@ -30,6 +30,8 @@ _METHODS = {
     "random": "selected at random",
     "herding": "selected by herding",
     "k_center": "selected by k-center",
+    "medoids": "selected as medoids of clusters",
+    "lgm": "distilled with LGM",
     "rfad": "distilled with RFAD",
     "frepo": "distilled with FRePo",
     "kip": "distilled with KIP",

@@ -18,6 +18,7 @@ from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.distillation.loop import Distilled
 from audiodd_jax.features import normalization
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.features.encoders import Embedder
 from audiodd_jax.report import figures, tables
 from audiodd_jax.runtime.memory import peak_bytes
 from audiodd_jax.training.scores import Evaluation
@@ -29,14 +30,21 @@ def coreset_of(
     classes: Int[np.ndarray, " s"],
     data: Dataset,
     config: Config,
+    embed: Embedder | None = None,
 ) -> Coreset:
     """Returns a coreset with its metadata, as its file will give it back.
 
-    ``classes`` are those that the images were made for.
+    ``classes`` are those that the images were made for, and ``embed`` is the encoder.
     """
     settings = fields.record(config, fields.DISTILLATION)
     metadata = metadata_of(settings, data)
     metadata["platt_scale"] = math.exp(float(arrays.log_scale))
+    if embed:
+        stats = embed.embeddings
+        metadata["encoder"] = {
+            "digest": embed.encoder.digest,
+            **{n: np.asarray(v).tolist() for n, v in stats._asdict().items()},
+        }
     images, labels = (np.asarray(a, np.float32) for a in arrays[:2])
     given = (images, labels, data.class_names, metadata)
     return Coreset(*given, made_for=classes).read_back()
@@ -99,6 +107,8 @@ def result(
         "storage": coreset.storage,
         "train_bytes": data.train_bytes,
         "views": config.coreset.views,
+        "encoder": config.encoder.name,
+        "distilled": config.encoder.distil,
         "labels": labels,
         "solved_labels": config.coreset.solve_labels,
         "seed": config.seed,
@@ -131,6 +141,8 @@ def draw(
     title = f"{data.title}, {method}, {tables.per_class(result)} per class"
     if len(history) > 1:
         figures.curves(history, title, folder / "curves.png", data.metric)
+    if data.is_embedded:
+        return
     decibels = [
         np.asarray(normalization.invert(arrays.images, data.normalization))
         for arrays in (initial, final)

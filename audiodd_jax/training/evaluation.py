@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from audiodd_jax.coreset import selection
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -29,6 +30,7 @@ from audiodd_jax.training.scores import Evaluation
 _log = logging.getLogger(__name__)
 
 _SCORING = "scoring on the test split"
+_NEIGHBOURS = 5
 
 
 def kernel_regression(
@@ -89,6 +91,28 @@ def regression_program(scoring: Scoring, mesh: Mesh) -> jax.stages.Wrapped:
         return _answers(predictions, tags.are_tags(test.labels))
 
     return jax.jit(predict, out_shardings=devices.replicated(mesh))
+
+
+def nearest_neighbours(support: CoresetArrays, test: Clips) -> Evaluation:
+    """Votes of the nearest embeddings by cosine (``--protocol=knn``).
+
+    Labels are weighted by the cosine. There are up to five neighbours, but no more than
+    a class has in the support set on average. Nothing is random: there is one score.
+    """
+    s, c = support.labels.shape
+    count = max(1, min(_NEIGHBOURS, s // c))
+
+    @jax.jit
+    def predict(support: CoresetArrays, images: Array) -> Array:
+        flat = lambda x: selection.unit_length(x.reshape(len(x), -1))
+        cosines = jnp.dot(flat(images), flat(support.images).T, precision="highest")
+        nearest, rows = jax.lax.top_k(cosines, count)
+        weights = jnp.maximum(nearest, 0) / count
+        outputs = jnp.einsum("bk,bkc->bc", weights, support.labels[rows])
+        return _answers(outputs, tags.are_tags(test.labels))
+
+    answers = np.asarray(predict(support, test.images))[None]
+    return scores.evaluate("knn", answers, test.labels, c, tag_threshold(c))
 
 
 def _answers(outputs: Float[Array, "b c"], has_tags: bool) -> Array:

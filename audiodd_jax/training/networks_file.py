@@ -10,19 +10,17 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from audiodd_jax.config import FeaturesConfig, ModelConfig, fields
+from audiodd_jax.errors import UserError
 from audiodd_jax.features.artefact import Artefact, opened, statistics
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models, user_network
-from audiodd_jax.networks.models import Network, Variables
+from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
-
-FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> No
     """Writes trained networks; ``numpy.load(allow_pickle=False)`` reads them."""
     stats = data.normalization
     metadata = {
-        "format": FORMAT,
+        "format": models.FILE_FORMAT,
         "dataset": data.title,
         "licence": data.licence,
         "class_names": data.class_names,
@@ -80,23 +78,10 @@ def save(path: Path, networks: Network, data: Dataset, model: ModelConfig) -> No
             name: np.asarray(getattr(stats, name)).tolist() for name in stats._fields
         },
         **({"has_tags": True} if data.has_tags else {}),
+        **({"is_embedded": True} if data.is_embedded else {}),
     }
-    arrays = {
-        "/".join((part, *names)): np.asarray(value)
-        for part, tree in _trees(networks).items()
-        for names, value in flatten_dict(tree).items()
-    }
+    arrays = models.to_arrays(networks)
     save_npz(path, metadata=np.array(json.dumps(metadata)), **arrays)
-
-
-def _trees(networks: Network) -> dict[str, Any]:
-    """The trees of a network's variables, by name in the file."""
-    return {
-        f"{name}.{part}": tree
-        for name, variables in networks._asdict().items()
-        if variables is not None
-        for part, tree in variables._asdict().items()
-    }
 
 
 @standard_numerics()
@@ -110,11 +95,16 @@ def load_networks(
         names.
 
     Raises:
-      UserError: the file does not exist, is damaged, or has a newer format.
+      UserError: the file does not exist, is damaged, or has a newer format, or the
+        networks are heads on embeddings.
     """
-    with opened(Path(path), "networks file", FORMAT) as (arrays, metadata):
+    with opened(Path(path), "networks file", models.FILE_FORMAT) as (arrays, metadata):
+        if metadata.get("is_embedded"):
+            raise UserError(
+                f"{path} has heads on an encoder's embeddings, not networks"
+            )
         return TrainedNetworks(
-            _network(arrays),
+            models.from_arrays(arrays),
             fields.from_dict(metadata["model"], ModelConfig),
             tuple(metadata["class_names"]),
             fields.from_dict(metadata["features"], FeaturesConfig),
@@ -122,19 +112,3 @@ def load_networks(
             model and user_network.wrapped(model, len(metadata["class_names"])),
             metadata.get("has_tags", False),
         )
-
-
-def _network(arrays: dict[str, np.ndarray]) -> Network:
-    """Inverse of ``_trees``, from the arrays of a file."""
-    trees: dict[str, dict] = {}
-    for name, value in arrays.items():
-        part, *names = name.split("/")
-        trees.setdefault(part, {})[tuple(names)] = jnp.asarray(value)
-
-    def variables(owner: str) -> Variables:
-        statistics = trees.get(f"{owner}.statistics", {})  # empty without batch norm
-        params = trees[f"{owner}.params"]
-        return Variables(unflatten_dict(params), unflatten_dict(statistics))
-
-    start = variables("start") if "start.params" in trees else None
-    return Network(variables("variables"), start)

@@ -110,7 +110,7 @@ def test_names_agree_with_their_implementations():
     from audiodd_jax.active_learning import acquisition, coverage
     from audiodd_jax.distillation import registry
 
-    assert set(names.REGRESSION + names.MATCHING) == set(registry.METHODS)
+    assert set(names.REGRESSION + names.MATCHING + names.HEADS) == set(registry.METHODS)
     assert tuple(acquisition.SCORES) == names.SCORING
     assert tuple(coverage.COVERS) == names.COVERING
     functions = {*acquisition.SCORES, *names.DIVERSE, *coverage.COVERS}

@@ -9,7 +9,7 @@ import pytest
 from test_loop import assert_same, data, on_host, run, settings
 
 from audiodd_jax.config import fields, presets
-from audiodd_jax.config.names import MATCHING, METHODS, REGRESSION
+from audiodd_jax.config.names import HEADS, MATCHING, METHODS, REGRESSION
 from audiodd_jax.coreset import selection
 from audiodd_jax.distillation import loop, registry, steps
 from audiodd_jax.distillation.cost import Sizes
@@ -121,7 +121,8 @@ def test_matching_needs_a_clip_of_every_class():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_valid_defaults(method):
-    config = presets.for_dataset("spoken_digit", method=method)
+    encoder = {"encoder__name": "speech_embedding"} if method in HEADS else {}
+    config = presets.for_dataset("spoken_digit", method=method, **encoder)
     fields.validate(config)
     is_regression = method in REGRESSION
     assert config.coreset.learn_labels == is_regression

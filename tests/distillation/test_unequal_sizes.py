@@ -11,7 +11,7 @@ from test_loop import assert_same, data, settings
 from test_matching import make, problem
 from test_methods import SMALL_MATCHING
 
-from audiodd_jax.config.names import MATCHING, METHODS, SELECTION
+from audiodd_jax.config.names import HEADS, MATCHING, METHODS, SELECTION
 from audiodd_jax.distillation import loop, matching_methods
 from audiodd_jax.features.labels import centred_targets
 
@@ -36,6 +36,7 @@ def short():
         # Its step is that of dc, on changed clips, and takes twice as long to compile.
         pytest.param(name, marks=pytest.mark.slow if name == "dsa" else ())
         for name in METHODS
+        if name not in HEADS
     ],
 )
 def test_two_steps_with_a_short_class(method, caplog, monkeypatch):

@@ -15,6 +15,7 @@ BAD = {
     "bytes_picture": ("nowhere.jsonl",),
     "bytes_table": ("--dataset=nothing",),
     "evaluation_table": ("--dataset=nothing",),
+    "encoder_table": ("--dataset=nothing",),
     "example_coreset": ("--run=nowhere",),
     "inversion_table": ("--dataset=nothing",),
     "krr_table": ("--case=nothing:5",),

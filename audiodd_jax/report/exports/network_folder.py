@@ -92,6 +92,7 @@ def write(
         silence=np.array(logmel.SILENCE),
         top_db=np.array(features.top_db),
         is_relative=np.array(features.clip_reference == "peak"),
+        keeps_level=np.array(features.clip_reference == "level"),
         align=np.array(features.align),
     )
     shutil.copyfile(_SCRIPTS / "preprocess.py", folder / "preprocess.py")

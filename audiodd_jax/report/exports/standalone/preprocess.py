@@ -73,7 +73,9 @@ def log_mel(waveform):
     power = FRONTEND["filters"] @ (np.abs(np.fft.rfft(frames * window)) ** 2).T
     silence, floor = FRONTEND["silence"], -FRONTEND["top_db"]
     decibel = 10 * np.log10(np.maximum(power, silence))
-    if FRONTEND["is_relative"]:
+    if FRONTEND["keeps_level"]:
+        floor = floor + decibel.max()
+    elif FRONTEND["is_relative"]:
         # The loudest bin of a clip has 0 dB; a silent clip is at the floor.
         decibel -= decibel.max() if power.max() > silence else np.inf
     return np.maximum(decibel, floor)
