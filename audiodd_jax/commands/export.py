@@ -90,6 +90,8 @@ def export(
         # Refuses test clips that were used for training.
         load_data(coreset, config.data, config.features, False)
         test = _test(coreset, config.data)
+    if kind != "coreset":
+        coreset.check_spectrograms("other libraries")
     recipe = Recipe(config.model, config.training)
     with atomic_folder(out) as folder:
         header = None

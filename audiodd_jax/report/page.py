@@ -65,9 +65,10 @@ def write(runs: Sequence[Run], out: Path, options: Options) -> list[Gallery]:
     (out / "figures").mkdir(parents=True, exist_ok=True)
     with progress.waiting("drawing curves"):
         _draw(of_kind, out / "figures")
+    heard = [group for group in distilled if _kind(group) == "spectrograms"]
     galleries = [
         gallery.make(group, out / "sounds", options)
-        for group in _best(distilled, options.galleries)
+        for group in _best(heard, options.galleries)
     ]
     names = ", ".join(sorted({run.title for run in runs} - {""}))
     unfinished = sum(not run.result for run in runs)
@@ -158,6 +159,11 @@ def _best(distilled: Sequence[Group], count: int) -> list[Group]:
     return sorted(ranked, key=lambda group: group is not best[method(group)])[:count]
 
 
+def _kind(group: Group) -> str:
+    """What a coreset consists of; embeddings have no sounds."""
+    return group.first.result.get("distilled", "spectrograms")
+
+
 def _sentence(group: Group) -> str:
     """Describes a coreset in a sentence: relative size, bytes, accuracy."""
     result, count = group.first.result, len(group.runs)
@@ -172,7 +178,7 @@ def _sentence(group: Group) -> str:
         tested += "test clips)"
     warnings = {cards.warning(run.result) for run in group.runs} - {""}
     return (
-        f"{group.dataset}, {group.name}: {group.first.examples} spectrograms, "
+        f"{group.dataset}, {group.name}: {group.first.examples} {_kind(group)}, "
         f"{100 * result['fraction_of_train']:.2f} % of the {result['num_train']:,} "
         "clips in the training split, "
         f"{group.num_bytes:,} bytes (1/{ratio:.3g} of the raw audio). "
