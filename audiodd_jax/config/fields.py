@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from audiodd_jax.config import Config, CoresetConfig, LabelsConfig
+from audiodd_jax.config import Config, CoresetConfig, EncoderConfig, LabelsConfig
 from audiodd_jax.config.names import ENCODED, HEADS, MATCHING, REGRESSION, SELECTION
 from audiodd_jax.config.packing import Packing
 from audiodd_jax.config.user_paths import expanded
@@ -145,7 +145,14 @@ def validate(config: Config) -> None:
             f"{config.method} does not learn nested coresets: use rfad, or select clips"
         )
     _check_labels(config.labels, bool(config.teacher.networks))
-    _check_encoder(config)
+    changes = [get(config.augment, n) for n in names(config.augment) if "snr" not in n]
+    is_heard = config.encoder.distil == "spectrograms"
+    is_possible = {
+        "augment": not any(changes),
+        "rfad.views": not config.is_aligned,
+        "teacher.networks": is_heard or not config.teacher.networks,
+    }
+    _check_encoder(config.encoder, config.method, config.coreset, is_possible)
     if config.method in (*MATCHING, *HEADS, *SELECTION):
         for name in ("learn_labels", "solve_labels", "preconditioner"):
             if getattr(config.coreset, name):
@@ -155,32 +162,37 @@ def validate(config: Config) -> None:
                 )
 
 
-def _check_encoder(config: Config) -> None:
-    """Checks that the other settings are possible with an encoder, or without one."""
-    if not config.encoder.name:
-        if config.method in HEADS:
+def _check_encoder(
+    encoder: EncoderConfig,
+    method: str,
+    coreset: CoresetConfig,
+    is_possible: dict[str, bool],
+) -> None:
+    """Checks that a method and a coreset are possible with an encoder, or without one.
+
+    ``is_possible`` says it of other settings, by name.
+    """
+    if not encoder.name:
+        if method in HEADS:
             raise UserError(
-                f"{config.method} matches gradients of a head on an encoder: add "
-                "--encoder, such as speech_embedding"
+                f"{method} matches gradients of a head on an encoder: add --encoder, "
+                "such as speech_embedding"
             )
         return
-    if config.method not in ENCODED or config.is_aligned:
-        views = " with rfad.views" if config.is_aligned else ""
+    if method not in ENCODED:
         raise UserError(
-            f"{config.method}{views} does not learn for an encoder; choose from "
-            f"{', '.join(ENCODED)}"
+            f"{method} does not learn for an encoder; choose from {', '.join(ENCODED)}"
         )
-    if any(get(config.augment, n) for n in names(config.augment) if "snr" not in n):
-        raise UserError(
-            "augment changes the training clips, which an encoder embeds once: set "
-            "encoder.views for views of the coreset instead"
-        )
-    if config.encoder.distil == "spectrograms":
+    for name, holds in is_possible.items():
+        if not holds:
+            raise UserError(
+                f"{name} is not possible with an encoder, which embeds training clips "
+                "once: leave it out, or set encoder.views for views of the coreset"
+            )
+    if encoder.distil == "spectrograms":
         return
-    coreset = config.coreset
     given = {
-        "encoder.views": config.encoder.views,
-        "teacher.networks": config.teacher.networks,
+        "encoder.views": encoder.views,
         "coreset.budget": coreset.budget,
         "coreset.factor": Packing.parse(coreset.factor) != Packing(),
         "coreset.preconditioner": coreset.preconditioner,

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-from audiodd_jax.config import AugmentConfig, Config
+from audiodd_jax.config import AugmentConfig
+from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation.method import Context, Method
@@ -90,13 +91,16 @@ def cosine_distance(a: Float[Array, "d c"], b: Float[Array, "d c"]) -> Float[Arr
     return 1 - jnp.sum(a * b) / jnp.maximum(norms, jnp.finfo(a.dtype).tiny)
 
 
-def linear_gradient_matching(config: Config, context: Context) -> Method:
-    """Returns ``lgm`` for the context's encoder."""
-    factor, c, steps = config.coreset.factor, context.sizes.c, config.loop.steps
-    views = make_views(
-        config.encoder.views, config.views.augment, context.normalization
-    )
-    rate = config.optimizer.learning_rate
+def linear_gradient_matching(
+    views: Views, rate: float, steps: int, factor: Factor, context: Context
+) -> Method:
+    """Returns ``lgm`` for the context's encoder.
+
+    Args:
+      rate: learning rate at the first step; it decreases to zero in ``steps``.
+      factor: packs spectrograms in images.
+    """
+    c = context.sizes.c
     tx = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:

@@ -30,7 +30,15 @@ METHODS: dict[str, Make] = {
     "dc": gradient_matching.make,
     "dsa": gradient_matching.make,
     "dm": distribution_matching.make,
-    "lgm": encoded.linear_gradient_matching,
+    "lgm": lambda config, context: encoded.linear_gradient_matching(
+        encoded.make_views(
+            config.encoder.views, config.views.augment, context.normalization
+        ),
+        config.optimizer.learning_rate,
+        config.loop.steps,
+        config.coreset.factor,
+        context,
+    ),
 }
 
 
