@@ -152,7 +152,7 @@ def load_encoded(
     if coreset.has_embeddings:
         return Encoded(loaded, embed), arrays
     if features == coreset.features:
-        images = jax.jit(embed)(arrays.images)
+        images = jax.jit(embed.__call__)(arrays.images)
     else:
         samples, rate = logmel.frontend(features).samples, coreset.features.sample_rate
         fit = lambda sound: audio.fit(
