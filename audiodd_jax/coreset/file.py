@@ -376,7 +376,7 @@ class Coreset(Artefact):
                 f"encoder {self._config.encoder.name}"
             )
 
-    def standardized(self, log_mel: Num[Array, "b f t"]) -> Float[Array, "b f t 1"]:
+    def standardized(self, log_mel: Num[Array, "b f t"]) -> Float[Array, "b f2 t2 1"]:
         """Standardises spectrograms in dB, or embeds them, like those of the file."""
         if not self.has_embeddings:
             return super().standardized(log_mel)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from audiodd_jax.config import EncoderConfig, FeaturesConfig
+from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import encoders, logmel
 from audiodd_jax.networks import encoder as encoder_lib
@@ -57,14 +58,21 @@ def by_windows(path, mel):
     return found.reshape(len(mel), -1, 96)
 
 
-def test_the_speech_embedding_is_that_of_onnxruntime(speech_file):
-    sounds = waveforms(3, 16_000)
+@pytest.mark.parametrize(
+    "count", [4, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.nightly])]
+)
+def test_the_speech_embedding_is_that_of_onnxruntime(count, speech_file, real_audio):
+    paths = sorted(real_audio("fsdd").rglob("*.wav"))
+    sounds = np.zeros((count, 16_000), np.float32)
+    for row, path in zip(sounds, paths[:: len(paths) // count], strict=False):
+        sound, rate = audio.decode(path)
+        audio.fit(audio.resample(sound, rate, 16_000), 16_000, "center", out=row)
     decibels = logmel.log_mel(sounds, front_end(100))
     given = encoder_lib.make(EncoderConfig("speech_embedding"))
     ours = jax.jit(given.embed)(decibels)
     scaled = np.asarray(decibels).swapaxes(1, 2) / 10 + 2 + 2 * np.log10(32_768)
     theirs = by_windows(speech_file, scaled.astype(np.float32))
-    assert ours.shape == theirs.shape == (3, 4, 96)
+    assert ours.shape == theirs.shape == (count, 4, 96)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
