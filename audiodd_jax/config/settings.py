@@ -186,13 +186,12 @@ class EncoderConfig:
       distil: ``spectrograms``, or ``embeddings`` alone.
       views: random views of each spectrogram per step, augmented as ``views`` says; 0:
         the spectrogram itself.
-      input: of an ONNX file, the tensor that is given; empty: its input.
-      output: of an ONNX file, the tensor with the embedding; empty: its first output.
-      layout: of an ONNX file, the axes of its input: ``n`` clips, ``f`` mel bins, ``t``
-        frames and ``1``.
-      scale: of an ONNX file, the factor of a spectrogram in dB.
-      offset: of an ONNX file, what is added to it then.
-      hop: of an ONNX file, frames from window to window; 0: half a window.
+      input: tensor of an ONNX file that is given; empty: the model's input.
+      output: tensor of an ONNX file with the embedding; empty: its first output.
+      layout: axes of that input: ``n`` clips, ``f`` mel bins, ``t`` frames and ``1``.
+      scale: factor of a spectrogram in dB, for an ONNX file.
+      offset: added after the factor, for an ONNX file.
+      hop: frames from window to window, for an ONNX file; 0: half a window.
     """
 
     name: str = setting("", ENCODER)

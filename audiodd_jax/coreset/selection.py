@@ -34,7 +34,7 @@ _SEEDING = 0
 
 
 class Embedding(NamedTuple):
-    """What embeds clips: ``count`` random networks, or an encoder.
+    """Random networks, ``count`` of them, or an encoder, which embed clips.
 
     Attributes:
       encoded: the same clips as embeddings of an encoder; None: random networks.

@@ -160,7 +160,7 @@ def _best(distilled: Sequence[Group], count: int) -> list[Group]:
 
 
 def _kind(group: Group) -> str:
-    """What a coreset consists of; embeddings have no sounds."""
+    """Names the samples of a coreset; embeddings have no sounds."""
     return group.first.result.get("distilled", "spectrograms")
 
 
