@@ -108,6 +108,7 @@ def test_protocols_learn_from_embeddings(runs):
         assert found[protocol, "all"] > found[protocol, "random"]
 
 
+@pytest.mark.slow
 def test_another_encoder_hears_the_sounds(runs):
     coreset = audiodd_jax.load_coreset(runs["rfad"].path / "coreset.npz")
     config = fields.replace(
@@ -121,6 +122,7 @@ def test_another_encoder_hears_the_sounds(runs):
         compare(own, ["knn"], config=config)
 
 
+@pytest.mark.slow
 def test_active_learning_on_embeddings(tmp_path, capsys):
     arguments = [f"--encoder={NAME}", "--model=linear", "--dataset=tones", "--steps=20"]
     budgets = ["--budgets=2/class,3/class", "--config.active.initial=1/class"]
@@ -154,6 +156,7 @@ def test_refusals(capsys, tmp_path, arguments, sentence):
     assert sentence in fails(capsys, "distill", *given)
 
 
+@pytest.mark.slow
 def test_a_network_of_our_own_is_an_encoder(tmp_path, runs):
     recipe = {"model__width": 4, "steps": 4, "training__seeds": 1}
     config = audiodd_jax.for_model(
