@@ -87,6 +87,10 @@ UNCONSTRAINED = {
     "views.augment.background_snr_db",
     *("evaluation.width", "active.budgets", "active.initial"),
     *("labels.run", "labels.budget", "labels.indices"),
+    "encoder.input",
+    "encoder.output",
+    "encoder.scale",
+    "encoder.offset",
 }
 
 
