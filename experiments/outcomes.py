@@ -29,7 +29,7 @@ class Outcomes:
         """Reads the results of earlier calls.
 
         Args:
-          hours: Time during which runs are started; 0: no limit.
+          hours: Time during which runs are started; 0: no limit, below 0: none.
           publish: Function of these outcomes that is called after each change. Its
             result is returned by ``write``. Calls that share a table never publish at
             the same time.

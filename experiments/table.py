@@ -1,16 +1,22 @@
 """Coresets and active learning at equal budgets, as in the published tables 1 and 2.
 
-    python experiments/table.py --dataset=arabic_speech_commands \
-        --data_dir=/data/arabic --model=convnet --seeds=3 --hours=8
+    python experiments/table.py --dataset=esc50 --data_dir=/data/esc50 --sizes=study \
+        --model=convnet,resnet18 --seeds=3,2 --hours=8
 
-One network trains on
+``--sizes=study`` runs the published rows: four acquisition functions, RFAD, RFAD as
+``--preset=transfer`` has it (``aligned``), and random clips with the same labels, with
+networks that stop by validation clips. ``--plan`` prints the hours of what is not
+finished, and runs nothing else.
+
+Each network trains on
 
 - all training clips;
 - clips that acquisition functions select, at percentages of all clips and at the
   coresets' sizes;
 - coresets of several sizes and methods, with a teacher's labels and with hard labels;
 - random clips with the teacher's labels;
-- RFAD coresets distilled only from the labels that the best function acquired.
+- RFAD coresets distilled only from the labels that the best function acquired
+  (not with ``--sizes=study``).
 
 Tables (Markdown, CSV, LaTeX, JSON), a summary and a figure are written under the
 network's name after each run. Rows that were not run state the reason. Finished runs
@@ -22,8 +28,9 @@ running, and all calls share their results.
 
 ``--hours`` limits the time of this call: runs that are not expected to fit are left for
 the next call, later seeds first. ``--first_seed`` starts with another seed, for
-machines that share no folder. ``--sizes`` selects the amount of work: for two CPU cores
-(fewer steps, maps of 32 x 64), the datasets' defaults, or the published sizes.
+machines that share no folder. ``--sizes`` selects the amount of work: for two CPU
+cores (``study`` and ``cpu``: maps of 32 x 64), the datasets' defaults, or the published
+sizes.
 
 Networks on coresets of DC, DSA and DM use batch norm, as on real clips. Additional rows
 use instance norm (ResNet-18: group norm), since those coresets have other statistics.
@@ -31,10 +38,12 @@ Validation clips count towards no budget, and no run learns from their labels.
 """
 
 import functools
+import time
 from logging import WARNING, getLogger
 from pathlib import Path
 
 import published_results
+import table_plan
 import table_report
 from absl import app, flags, logging
 from contenders import CHANGES, OTHER_NORM, Contenders
@@ -48,22 +57,23 @@ from audiodd_jax.config.names import ACQUISITIONS, METHODS
 _DATASET = flags.DEFINE_string("dataset", "tones", "dataset")
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "folder with the recordings")
 _FOLD = flags.DEFINE_integer("fold", 0, "test fold (0: the last one)")
-_MODEL = flags.DEFINE_enum("model", "convnet", ["convnet", "resnet18"], "network")
+_MODEL = flags.DEFINE_list("model", ["convnet"], "networks, one table each")
 _PER_CLASS = flags.DEFINE_list(
     "samples_per_class", [], "sizes of the coresets (default: the published ones)"
 )
 _METHODS = flags.DEFINE_list(
-    "methods", ["rfad", "dc", "dsa", "dm"], "distillation methods"
+    "methods", None, "distillation methods (default: those of --sizes)"
 )
 _ACQUISITIONS = flags.DEFINE_list(
-    "acquisitions",
-    [name for name in ACQUISITIONS if name not in ("k_center", "badge")],
-    "acquisition functions",
+    "acquisitions", None, "acquisition functions (default: those of --sizes)"
+)
+_SHARES = flags.DEFINE_list(
+    "shares", list(published_results.SHARES), "labels that functions acquire"
 )
 _BOUGHT = flags.DEFINE_list(
-    "bought", ["20%", "40%", "60%"], "shares of labels that RFAD distils from"
+    "bought", None, "shares of labels that RFAD distils from (default: as above)"
 )
-_SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds", lower_bound=1)
+_SEEDS = flags.DEFINE_list("seeds", ["3"], "number of seeds, for each network or all")
 _FIRST_SEED = flags.DEFINE_integer(
     "first_seed", 0, "first seed, if another machine runs the others", lower_bound=0
 )
@@ -78,20 +88,37 @@ _STEPS = flags.DEFINE_integer(
     lower_bound=0,
 )
 _WORKDIR = flags.DEFINE_string("workdir", "runs/table", "folder of the runs")
+_PLAN = flags.DEFINE_bool("plan", False, "print the hours per row, and run nothing")
 
-for _flag, _known in ((_METHODS, METHODS), (_ACQUISITIONS, ACQUISITIONS)):
+for _flag, _known in (
+    (_MODEL, OTHER_NORM),
+    (_METHODS, (*METHODS, "aligned")),
+    (_ACQUISITIONS, ACQUISITIONS),
+    (_SHARES, published_results.SHARES),
+    (_BOUGHT, published_results.SHARES),
+):
     flags.register_validator(
-        _flag.name, set(_known).issuperset, f"must be among {', '.join(_known)}"
+        _flag.name,
+        lambda values, known=_known: set(known).issuperset(values or ()),
+        f"must be among {', '.join(_known)}",
     )
-flags.register_validator(
-    _PER_CLASS.name,
-    lambda sizes: all(size.isdecimal() and int(size) for size in sizes),
-    "must be whole numbers above 0",
+for _flag in (_PER_CLASS, _SEEDS):
+    flags.register_validator(
+        _flag.name,
+        lambda sizes: all(size.isdecimal() and int(size) for size in sizes),
+        "must be whole numbers above 0",
+    )
+
+# Methods, acquisition functions and shares of bought labels by --sizes.
+STUDY_ROWS = (
+    ("rfad", "aligned"),
+    ("max_entropy", "variation_ratios", "bald", "random"),
+    (),
 )
-flags.register_validator(
-    _BOUGHT.name,
-    set(published_results.SHARES).issuperset,
-    f"must be among {', '.join(published_results.SHARES)}",
+OTHER_ROWS = (
+    ("rfad", "dc", "dsa", "dm"),
+    tuple(name for name in ACQUISITIONS if name not in ("k_center", "badge")),
+    ("20%", "40%", "60%"),
 )
 
 
@@ -99,45 +126,47 @@ def sizes():
     """Returns the coresets' sizes per class, largest first."""
     usual = (5, 3, 2) if _DATASET.value == "esc10" else (10, 5, 2)
     name = _DATASET.value.removesuffix("_mini").removeprefix("arabic_")
-    requested = _PER_CLASS.value or published_results.SIZES.get(name, usual)
+    usual = published_results.SIZES.get(name, usual)
+    if _SIZES.value == "study" and name == "urbansound8k":
+        usual = (20, 10, 5)  # of three folds, whose classes have fewer clips
+    requested = _PER_CLASS.value or usual
     return sorted({int(size) for size in requested}, reverse=True)
 
 
-def contenders():
-    """Returns the runs that the flags select."""
+def contenders(model=None):
+    """Returns the runs of a network, or the first one, that the flags select."""
     fold = f"-fold{_FOLD.value}" if _FOLD.value else ""
     return Contenders(
         _DATASET.value,
         _DATA_DIR.value,
         _FOLD.value,
-        _MODEL.value,
+        model or _MODEL.value[0],
         sizes(),
         _SIZES.value,
         Path(_WORKDIR.value) / f"{_DATASET.value}{fold}",
         _STEPS.value,
+        tuple(_SHARES.value),
     )
 
 
-def request():
-    """Returns the rows that the flags select."""
-    return Request(
-        tuple(_METHODS.value),
-        tuple(_ACQUISITIONS.value),
-        tuple(_BOUGHT.value),
-        tuple(range(_FIRST_SEED.value, _FIRST_SEED.value + _SEEDS.value)),
-        OTHER_NORM[_MODEL.value],
-    )
+def request(model=None):
+    """Returns the rows of a network, or the first one, that the flags select."""
+    model = model or _MODEL.value[0]
+    given = _METHODS.value, _ACQUISITIONS.value, _BOUGHT.value
+    usual = STUDY_ROWS if _SIZES.value == "study" else OTHER_ROWS
+    kinds = zip(given, usual, strict=True)
+    rows = (tuple(usual if row is None else row) for row, usual in kinds)
+    number = dict(zip(_MODEL.value, _SEEDS.value, strict=False))
+    count = int(number.get(model, _SEEDS.value[-1]))
+    seeds = tuple(range(_FIRST_SEED.value, _FIRST_SEED.value + count))
+    return Request(*rows, seeds, OTHER_NORM[model])
 
 
 def ask_all(outcomes, request):
     """Runs every row of one seed, then every row of the next."""
     for seed in request.seeds:
-        outcomes.ask("everything", seed)
-        for _, method, labels in request.coresets():
-            for per_class in outcomes.runs.sizes:
-                outcomes.ask("coreset", method, per_class, labels, seed)
-        for acquisition in request.acquisitions:
-            outcomes.ask("choice", acquisition, seed)
+        for key in request.keys(outcomes.runs.sizes, seed):
+            outcomes.ask(*key)
         if "rfad" in request.methods:
             for share in request.bought:
                 ask_bought(outcomes, request, share, seed)
@@ -169,13 +198,19 @@ def main(_):
     logging.set_verbosity(logging.WARNING)
     getLogger("audiodd_jax").setLevel(WARNING)  # without one line per chunk of each run
     common.keep_compiled(None)
-    runs, rows = contenders(), request()
-    write = functools.partial(table_report.write, request=rows)
-    outcomes = Outcomes(runs, _HOURS.value, write)
-    with common.resumable(runs.folder):
-        ask_all(outcomes, rows)
-    print(outcomes.write())
-    print(f"\ntables and figure: {runs.folder / runs.model}.*")
+    began = time.monotonic()
+    for model in _MODEL.value:
+        runs, rows = contenders(model), request(model)
+        write = functools.partial(table_report.write, request=rows)
+        hours = _HOURS.value and _HOURS.value - (time.monotonic() - began) / 3600
+        outcomes = Outcomes(runs, hours, write)
+        if _PLAN.value:
+            print(table_plan.table(outcomes, rows))
+            continue
+        with common.resumable(runs.folder):
+            ask_all(outcomes, rows)
+        print(outcomes.write())
+        print(f"\ntables and figure: {runs.folder / runs.model}.*\n")
 
 
 if __name__ == "__main__":

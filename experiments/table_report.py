@@ -34,14 +34,25 @@ class Request(NamedTuple):
             name = method.upper()
             if method == "rfad":
                 kinds = (name, "teacher"), (f"{name}, hard labels", "hard")
+            elif method == "aligned":
+                kinds = (("RFAD, aligned", "teacher"),)
             elif method in TRAINS_AS_REAL:
                 kinds = ((name, "hard"),)
             else:
                 kinds = (name, AS_REAL), (f"{name}, {self.other_norm} norm", "hard")
             for title, labels in kinds:
                 yield title, method, labels
-        if "rfad" in self.methods:
+        if {"rfad", "aligned"}.intersection(self.methods):
             yield "random clips, RFAD's labels", "random", "teacher"
+
+    def keys(self, sizes, seed):
+        """Yields the keys of a seed's runs as ``Outcomes`` has them, in their order."""
+        yield "everything", seed
+        for _, method, labels in self.coresets():
+            for per_class in sizes:
+                yield "coreset", method, per_class, labels, seed
+        for acquisition in self.acquisitions:
+            yield "choice", acquisition, seed
 
 
 def rows(outcomes, request):
@@ -53,7 +64,7 @@ def rows(outcomes, request):
     every = row("all clips", "all", data.train.labels.size, "everything")
     yield every._replace(published=source.everything if source else None)
     per_class = (f"{size}/class" for size in runs.sizes)
-    for text in (*published_results.SHARES, *per_class):
+    for text in (*runs.shares, *per_class):
         size = text.replace("%", " %").replace("/", " per ")
         for name in request.acquisitions:
             chosen = row(name, size, runs.count(text), "choice", name)
@@ -88,13 +99,15 @@ def _row(outcomes, seeds, title, size, clips, *key):
 def _coresets(row, request, source, runs):
     """Yields the rows of coresets, with published numbers for RFAD."""
     for title, method, labels in request.coresets():
-        for i, size in enumerate(runs.sizes):
+        for size in runs.sizes:
             key = ("coreset", method, size, labels)
             clips = size * runs.data.num_classes
             filled = row(title, f"{size} per class", clips, *key)
-            if source and title == "RFAD" and i < len(source.distilled):
-                filled = filled._replace(published=source.distilled[i])
-                if i == 0:
+            published = published_results.SIZES.get(runs.dataset, ())
+            if source and title == "RFAD" and size in published:
+                value = source.distilled[published.index(size)]
+                filled = filled._replace(published=value)
+                if size == published[0]:
                     label = published_results.LABELS[runs.dataset]
                     filled = filled._replace(published_label=label)
             yield filled
@@ -107,7 +120,7 @@ def _with_published(row, name, text, source, runs):
     shares = published_results.SHARES
     if text in shares:
         return row._replace(published=source.chosen[name][shares.index(text)])
-    if text == f"{max(runs.sizes)}/class":
+    if text == f"{published_results.SIZES[runs.dataset][0]}/class":
         label = published_results.LABELS[runs.dataset]
         return row._replace(published=source.fewest[name], published_label=label)
     return row

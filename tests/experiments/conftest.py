@@ -14,6 +14,7 @@ MODULES = (
     "table",
     "outcomes",
     "table_report",
+    "table_plan",
     "contenders",
     "published_results",
     "budget_table",
