@@ -137,8 +137,9 @@ def write(outcomes, request):
     tables.write(short, stem.with_name(f"{stem.name}-short"))
     write_json(stem.with_suffix(".json"), [row._asdict() for row in table_rows])
     recipe = runs.recipe(0).training
+    most = "at most " if recipe.patience else ""
     verdict = (
-        f"Every row trains {runs.model} for {recipe.steps:,} steps of "
+        f"Every row trains {runs.model} for {most}{recipe.steps:,} steps of "
         f"{recipe.batch_size} clips.\n"
         + budget_table.verdict(table_rows, request.acquisitions, data.train_bytes)
     )
