@@ -13,9 +13,10 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.user_paths import expanded
+from audiodd_jax.config.user_paths import expanded, is_url, with_urls
 from audiodd_jax.errors import UserError
 from audiodd_jax.flags import COMMANDS, for_dataset, meant
+from audiodd_jax.runtime.object_store import check_installed
 
 FlagsError = absl_flags.Error
 
@@ -23,6 +24,7 @@ FlagsError = absl_flags.Error
 _SAME_AS_FLAG = {"method": "method", "active.acquisition": "acquisition"}
 _PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled")
 _PATHS += ("out", "labels")
+_RECORDED = ("--data_dir", "--cache_dir", "--labelled", "--indices")
 
 
 @dataclasses.dataclass
@@ -155,9 +157,15 @@ def _setting_value(flag: str, value: Any) -> Any:
 
 
 def _local_path(flag: str, text: str) -> str:
-    """Returns a path with ``~`` expanded, if it is not a URL."""
+    """Returns the local path of a path or URL; some settings record the URL itself."""
+    if is_url(text):
+        check_installed(text.partition(":")[0])
+        return text if flag in _RECORDED else expanded(text)
     if "://" in text:
-        raise UserError(f"{flag}: {text} is not a local path; mount or copy it first")
+        raise UserError(
+            f"{flag}: {text} is not a local path, nor in s3:// or gs://; mount or copy "
+            "it first"
+        )
     path = expanded(text)
     if path.startswith("~") and not os.path.exists(path):
         raise UserError(f"{flag}: the home folder of {text} is not known")
@@ -185,7 +193,7 @@ def table(rows: Sequence[tuple[str, str]]) -> None:
     """Prints rows of name and value."""
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:{width}s}  {value}")
+        print(f"{name:{width}s}  {with_urls(value)}")
 
 
 def help_text(command: str) -> str:

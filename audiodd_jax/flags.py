@@ -13,7 +13,14 @@ from typing import Any, NamedTuple, ParamSpec
 from absl import flags as absl_flags
 
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.names import ACQUISITIONS, CHIPS, ENCODERS, EXPORTS, METHODS
+from audiodd_jax.config.names import (
+    ACQUISITIONS,
+    CHIPS,
+    ENCODERS,
+    EXPORTS,
+    METHODS,
+    TRACKERS,
+)
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.networks import parameter_count
@@ -104,6 +111,11 @@ _MODEL = _text("model", f"one of: {_MODELS}", default="convnet")
 _DEVICES = _integer(
     "num_devices", "devices to use (default: all); on CPU, simulate this many devices"
 )
+_TRACKER = _text(
+    "tracker",
+    f"comma-separated: {', '.join(TRACKERS)} (default: tensorboard)",
+    "tracker",
+)
 _SPREAD = (
     "how --samples are spread over the classes: even, or proportional to their clips"
 )
@@ -181,6 +193,7 @@ _DISTILL = (
         "network.precision",
     ),
     _text("workdir", "run directory (default: runs/DATASET-METHOD-SAMPLES-SEED)"),
+    _TRACKER,
     *_DRY_RUN,
     *_PROCESSES,
 )
@@ -201,6 +214,7 @@ _TRAIN = (
     _integer("seed", "random seed of the first network", "seed"),
     _integer("num_seeds", "number of networks", *_NUM_SEEDS),
     _text("workdir", "run directory (default: runs/DATASET-MODEL-...)"),
+    _TRACKER,
     *_DRY_RUN,
 )
 _EVALUATE = (
@@ -268,6 +282,7 @@ _ACTIVE = (
         "num_seeds", "seeds per acquisition function, starting at --seed", default=1
     ),
     _text("workdir", "run directory (default: runs/DATASET-active-...)"),
+    _TRACKER,
     *_DRY_RUN,
 )
 _SWEEP = (

@@ -11,9 +11,11 @@ from jaxtyping import Int
 
 from audiodd_jax.active_learning import rounds
 from audiodd_jax.config import Config
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import subsets
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import teacher
 
@@ -35,9 +37,9 @@ def restrict(config: Config, data: Dataset) -> Dataset:
     if not settings.is_part:
         return data
     if settings.run:
-        rows = _rows_of_run(Path(settings.run), settings.budget, data)
+        rows = _rows_of_run(local(settings.run), settings.budget, data)
     elif settings.indices:
-        subset = subsets.read_indices(Path(settings.indices))
+        subset = subsets.read_indices(local(settings.indices))
         rows = subsets.choose(subset, data, None, config.seed)
     else:
         subset = subsets.fraction_of(settings.fraction)
@@ -78,6 +80,7 @@ def restrict(config: Config, data: Dataset) -> Dataset:
 
 def _rows_of_run(path: Path, budget: str, data: Dataset) -> Int[np.ndarray, " b"]:
     """Rows that a run of active learning had labelled at a budget."""
+    mirror.fetch(path)
     if not (path / "labelled.npy").exists():
         raise UserError(
             f"{path} is not a finished run of active learning: it has no labelled.npy"

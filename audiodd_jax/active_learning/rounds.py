@@ -275,7 +275,7 @@ def _round(
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
         record = fields.record(config, fields.TRAINING)
         record |= {"seed": seed, "rows": digest}
-        options = presets.run_options(config, fields.TRAINING)
+        options = presets.run_options(config, fields.TRAINING, is_part=True)
         opened = RunDirectory(folder, record, **options)
     start = state.network if int(state.round) else None
     with opened as run:

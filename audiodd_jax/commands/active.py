@@ -22,6 +22,7 @@ from audiodd_jax.config import (
     presets,
 )
 from audiodd_jax.config.names import ACQUISITIONS, file_stem
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
 from audiodd_jax.data import datasets
@@ -34,6 +35,7 @@ from audiodd_jax.forecast.workload import measure
 from audiodd_jax.networks.encoder import Encoder
 from audiodd_jax.report import cards, learning_curves, tables
 from audiodd_jax.report.learning_curves import Curve, Point
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import atomic, write_atomically, write_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
@@ -122,7 +124,7 @@ def active(
     features = encoders.front_end(config.features, encoder)
     config = dataclasses.replace(config, features=features)
     data = load(config.data, features, (), config.evaluation.metric, encoder)
-    return learn(config, data, Path(workdir))
+    return learn(config, data, local(workdir))
 
 
 def _encoder(settings: EncoderConfig, model: str) -> Encoder | None:
@@ -273,6 +275,7 @@ def compare(
     sentences = learning_curves.summary_sentences(curves, points)
     text = "\n\n".join([tables.markdown(rows), *sentences])
     _write(curves, points, text, config.model.name, data, workdir)
+    mirror.publish(workdir)
     return text
 
 

@@ -12,6 +12,7 @@ import jax
 from absl import flags as absl_flags
 
 from audiodd_jax.config import DataConfig
+from audiodd_jax.config.user_paths import with_urls
 from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.forecast import targets
@@ -106,7 +107,8 @@ def resumable(workdir: Path, *, is_run: bool = False) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        print(f"{stop}; the same command resumes {workdir}", file=sys.stderr)
+        resumed = with_urls(workdir)
+        print(f"{stop}; the same command resumes {resumed}", file=sys.stderr)
         raise SystemExit(128 + stop.signum) from None
     if is_finished:
-        print(f"{workdir} holds this run, finished already:")
+        print(f"{with_urls(workdir)} holds this run, finished already:")

@@ -14,6 +14,7 @@ from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import SELECTION
 from audiodd_jax.config.packing import Packing
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import budget
 from audiodd_jax.coreset import dataset as coreset_data
 from audiodd_jax.coreset import sizes as coreset_sizes
@@ -156,7 +157,7 @@ def distill(
     record = fields.record(config, fields.DISTILLATION)
     options = presets.run_options(config, fields.DISTILLATION)
     with standard_numerics(config.rfad.is_float64):
-        result, path = run_once(workdir, record, work, **options)
+        result, path = run_once(local(workdir), record, work, **options)
     return Run(coreset or load_coreset(path / "coreset.npz"), result, path)
 
 

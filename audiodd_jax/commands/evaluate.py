@@ -36,7 +36,7 @@ from audiodd_jax.kernels.infinite_width import KERNELS
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.report import evaluation_table
 from audiodd_jax.report.evaluation_table import RELABELLED, Row
-from audiodd_jax.runtime import progress
+from audiodd_jax.runtime import mirror, progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import evaluation, teacher
@@ -60,6 +60,7 @@ def run(line: CommandLine) -> None:
     if bool(flags.workdir) == bool(flags.coreset):
         raise UserError("evaluate needs either --workdir or --coreset")
     run_folder = Path(flags.workdir or ".")
+    mirror.fetch(run_folder)
     folds = _folds(run_folder) if flags.workdir else []
     folder = folds[0] if folds else run_folder
     coreset = load_coreset(flags.coreset or folder / "coreset.npz")
@@ -89,6 +90,7 @@ def run(line: CommandLine) -> None:
     if out:
         with progress.waiting("drawing"):
             evaluation_table.write(rows, coreset.class_names, out)
+        mirror.publish(out)
     _show(rows, coreset, "fold" if folds else "seed", out)
 
 

@@ -9,6 +9,7 @@ from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import keep_compiled
 from audiodd_jax.config import Config, DataConfig, fields, presets
 from audiodd_jax.config.names import EXPORTS
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -18,6 +19,7 @@ from audiodd_jax.features import cache, logmel
 from audiodd_jax.report import cards
 from audiodd_jax.report.exports import hub, network_folder
 from audiodd_jax.report.exports.network_folder import Clips, Recipe
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import atomic_folder, write_atomically
 
@@ -28,6 +30,7 @@ _ARRAYS = ("pytorch", "numpy")
 def run(line: CommandLine) -> None:
     """Exports as the command line says, and prints the folder."""
     flags, (path,) = line.flags, map(Path, line.arguments)
+    mirror.fetch(path)
     file = path / "coreset.npz" if path.is_dir() else path
     coreset = load_coreset(file)
     base = presets.for_model(coreset_config(coreset, file.parent), "convnet")
@@ -82,7 +85,8 @@ def export(
     config = config or presets.for_model(coreset_config(coreset), "convnet")
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
-    out = Path(out)
+    out = local(out)
+    mirror.fetch(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; choose a new folder with --out")
     test = None
@@ -115,6 +119,7 @@ def export(
             steps=config.training.steps,
         )
         write_atomically(folder / "README.md", card)
+    mirror.publish(out)
     return out
 
 

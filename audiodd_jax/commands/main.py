@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from audiodd_jax import command_line
+from audiodd_jax.config.user_paths import with_urls
 from audiodd_jax.errors import UserError
 from audiodd_jax.flags import COMMANDS
 from audiodd_jax.version import __version__
@@ -98,6 +99,13 @@ def _substitute(error: UnicodeError) -> tuple[str, int]:
     return plain, error.end
 
 
+class _Formatter(logging.Formatter):
+    """Names mirrored paths by their URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_urls(super().format(record))
+
+
 def explained(work: Callable[[], None]) -> None:
     """Runs a function; an error ends the program (SystemExit) with one sentence."""
     codecs.register_error("audiodd", _substitute)
@@ -105,7 +113,7 @@ def explained(work: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="audiodd")
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("audiodd: %(message)s"))
+    handler.setFormatter(_Formatter("audiodd: %(message)s"))
     # Otherwise it warns about a home folder that cannot be written.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     log = logging.getLogger("audiodd_jax")
@@ -123,7 +131,7 @@ def explained(work: Callable[[], None]) -> None:
         sentence = _explain(error)
         if sentence is None:
             raise
-        print(f"audiodd: error: {sentence}", file=sys.stderr)
+        print(f"audiodd: error: {with_urls(sentence)}", file=sys.stderr)
         if "jax" in sys.modules:
             from audiodd_jax.runtime import multiprocess
 

@@ -17,6 +17,7 @@ from audiodd_jax.data.names import printable
 from audiodd_jax.data.tables import TAG_SEPARATOR
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.artefact import Prediction
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.files import (
     DAMAGE,
     LONGEST_NAME,
@@ -51,6 +52,7 @@ def run(line: CommandLine) -> None:
     for file, content in written.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, content)
+        mirror.publish(file)
     if not out:
         print(text, end="")
         return
@@ -82,6 +84,7 @@ def load_model(path: Path) -> Coreset | TrainedNetworks:
     Raises:
       UserError: there is neither, or the file is damaged.
     """
+    mirror.fetch(path)
     if path.is_dir():
         files = [path / name for name in _MODELS]
         path = next(filter(Path.is_file, files), path)
@@ -100,6 +103,7 @@ def _recordings(sounds: Iterable[str]) -> list[str]:
     """Lists files and the recordings below folders; logs what folders leave out."""
     files, left_out = [], tree.LeftOut()
     for sound in map(Path, sounds):
+        mirror.fetch(sound)
         found = tree.sound_files(sound, left_out) if sound.is_dir() else [sound]
         has_model = not found and any((sound / name).is_file() for name in _MODELS)
         if sound.suffix == ".npz" or has_model:

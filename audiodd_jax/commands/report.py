@@ -7,10 +7,12 @@ from typing import NamedTuple
 from audiodd_jax.command_line import CommandLine, table
 from audiodd_jax.commands.common import keep_compiled
 from audiodd_jax.config import DataConfig
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.errors import UserError, named
 from audiodd_jax.report import page
 from audiodd_jax.report.gallery import Gallery, Options
 from audiodd_jax.report.runs import Run, find
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import exclusive, remove_unfinished
 
@@ -65,8 +67,10 @@ def report(
     for name in ("galleries", "per_class", "iterations"):
         if (value := getattr(options, name)) < 0:
             raise UserError(f"--{name} must be at least 0, not {value}")
-    runs = find([Path(folder) for folder in folders])
-    out = Path(out)
+    sources, out = list(map(local, folders)), local(out)
+    for folder in (*sources, out):
+        mirror.fetch(folder)
+    runs = find(sources)
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is not a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / ".report").exists():
@@ -77,4 +81,5 @@ def report(
     with exclusive(out / ".report", "writing a report there"), named(out):
         remove_unfinished(out)
         shown = page.write(runs, out, options)
+    mirror.publish(out)
     return Report(out, runs, shown)

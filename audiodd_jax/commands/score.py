@@ -21,6 +21,7 @@ from audiodd_jax.command_line import CommandLine, names, table
 from audiodd_jax.commands.common import resumable, start
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import file_stem
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import selection, storage, subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -34,7 +35,7 @@ from audiodd_jax.flags import for_model
 from audiodd_jax.networks import models
 from audiodd_jax.report import score_table
 from audiodd_jax.report.score_table import Arm, Scored
-from audiodd_jax.runtime import progress
+from audiodd_jax.runtime import mirror, progress
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.training import rate_search, teacher
@@ -76,6 +77,7 @@ _RECIPE = ("model", "training")
 
 def _opened(path: Path) -> tuple[Coreset, Path | None]:
     """Returns a coreset, and its run directory if ``path`` is one."""
+    mirror.fetch(path)
     if not path.is_dir():
         return load_coreset(path), None
     file = path / "result.json"
@@ -113,10 +115,10 @@ def score(
     """
     folder = None
     if not isinstance(coreset, Coreset):
-        coreset, folder = _opened(Path(coreset))
+        coreset, folder = _opened(local(coreset))
     config = fields.with_cache(coreset_config(coreset, folder), cache_dir)
     settings = {name: for_model(config, name, **changes) for name in networks}
-    return _score(coreset, settings, Path(out))
+    return _score(coreset, settings, local(out))
 
 
 def _score(coreset: Coreset, settings: Mapping[str, Config], out: Path) -> Scored:
@@ -145,6 +147,7 @@ def _score(coreset: Coreset, settings: Mapping[str, Config], out: Path) -> Score
     scored = Scored(title, data.metric, data.licence, tuple(arms), tuple(notes))
     with progress.waiting("drawing"):
         score_table.write(scored, coreset.class_names, out)
+    mirror.publish(out)
     return scored
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from audiodd_jax.command_line import CommandLine, table
+from audiodd_jax.config.user_paths import with_urls
 from audiodd_jax.errors import UserError
 
 
@@ -13,8 +14,10 @@ def run(line: CommandLine) -> None:
     for name, least in (("jobs", 0), ("retries", 0), ("devices_per_run", 1)):
         if values[name].value < least:
             raise UserError(f"--{name} must be at least {least}")
+    from audiodd_jax.runtime import mirror
     from audiodd_jax.sweep import plan
 
+    mirror.fetch(Path(file))
     plans = plan.read(Path(file))
     workdir = Path(values.workdir or Path("runs") / Path(file).stem).absolute()
     if values.dry_run:
@@ -42,9 +45,10 @@ def run(line: CommandLine) -> None:
             signum = stop_signal()
     states = status.read(plans, workdir)
     print(tables.markdown(status.table(states, workdir).without_empty_columns()))
-    print(f"\nnext: audiodd report {workdir}")
+    print(f"\nnext: audiodd report {with_urls(workdir)}")
     if signum:
-        print(f"stopped; the same command resumes {workdir}", file=sys.stderr)
+        resumed = with_urls(workdir)
+        print(f"stopped; the same command resumes {resumed}", file=sys.stderr)
         raise SystemExit(128 + signum)
     bad = [state.name for state in states if state.what != "finished"]
     if bad:

@@ -13,6 +13,7 @@ from audiodd_jax.command_line import CommandLine, percent, table
 from audiodd_jax.commands.common import resumable, start, target
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.names import file_stem
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import subsets
 from audiodd_jax.coreset.dataset import coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -88,7 +89,7 @@ def _training_set(flags: absl_flags.FlagValues) -> tuple[Subset, str]:
         percentage = f"{100 * flags.fraction:g}percent"
         return subsets.fraction_of(flags.fraction), percentage
     if flags.indices is not None:
-        return subsets.read_indices(Path(flags.indices)), "indices"
+        return subsets.read_indices(local(flags.indices)), "indices"
     return Subset(), "coreset" if flags.coreset else "all"
 
 
@@ -143,7 +144,7 @@ def train(
         rows = subsets.choose(subset, data, embedding, config.seed)
         source = source_lib.subset_source(subset, rows, data, config.seed)
     module = None if model is None else user_network.wrapped(model, data.num_classes)
-    return train_source(config, data, source, Path(workdir), module)
+    return train_source(config, data, source, local(workdir), module)
 
 
 def train_source(

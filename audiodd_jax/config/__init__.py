@@ -18,7 +18,7 @@ from audiodd_jax.config.distillation_settings import (
     TeacherConfig,
     ViewsConfig,
 )
-from audiodd_jax.config.names import METHODS
+from audiodd_jax.config.names import METHODS, TRACKERS
 from audiodd_jax.config.settings import (
     SEED,
     ActiveConfig,
@@ -29,13 +29,19 @@ from audiodd_jax.config.settings import (
     ModelConfig,
     TrainingConfig,
     installed_or,
+    listed,
     setting,
 )
 
 
 @dataclasses.dataclass
 class Config:
-    """The whole configuration of a run; saved with it as ``config.json``."""
+    """The whole configuration of a run; saved with it as ``config.json``.
+
+    Attributes:
+      tracker: comma-separated trackers of the run's metrics: ``tensorboard``,
+        ``wandb``, ``mlflow``, ``clu``; empty: none. Not recorded with a run.
+    """
 
     method: str = setting("rfad", installed_or(extensions.METHODS, *METHODS))
     seed: int = setting(0, SEED)
@@ -61,6 +67,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     active: ActiveConfig = dataclasses.field(default_factory=ActiveConfig)
+    tracker: str = setting("tensorboard", listed(extensions.TRACKERS, *TRACKERS))
 
     @property
     def is_aligned(self) -> bool:

@@ -1,4 +1,4 @@
-"""Methods, acquisition functions and encoders that installed packages add.
+"""Methods, acquisition functions, encoders and trackers that installed packages add.
 
 A package's ``pyproject.toml`` names them:
 
@@ -10,19 +10,24 @@ A package's ``pyproject.toml`` names them:
 
     [project.entry-points."audiodd.encoders"]
     birds = "my_package.birds:encoder"
+
+    [project.entry-points."audiodd.trackers"]
+    lab_book = "my_package.lab_book:start"
 """
 
 import importlib
 import importlib.metadata
+import importlib.util
 import operator
 import os
 import sys
 from collections.abc import Callable
 
+from audiodd_jax.config.names import TRACKERS as OUR_TRACKERS
 from audiodd_jax.errors import UserError
 
 METHODS, ACQUISITIONS = "audiodd.methods", "audiodd.acquisitions"
-ENCODERS = "audiodd.encoders"
+ENCODERS, TRACKERS = "audiodd.encoders", "audiodd.trackers"
 
 
 def names(group: str) -> tuple[str, ...]:
@@ -44,6 +49,30 @@ def load(group: str, name: str) -> Callable:
     except (ImportError, AttributeError) as error:
         path = entry_points[0].value
         raise UserError(f"{path} cannot be imported: {error}") from error
+
+
+def trackers(listed: str) -> dict[str, Callable]:
+    """Returns the functions that start some trackers, by name.
+
+    Args:
+      listed: comma-separated names, as in the setting ``tracker``.
+
+    Raises:
+      UserError: a tracker's package is not installed.
+    """
+    starts = {}
+    for name in filter(None, listed.split(",")):
+        if name not in OUR_TRACKERS:
+            starts[name] = load(TRACKERS, name)
+            continue
+        if name != "tensorboard" and not importlib.util.find_spec(name):
+            raise UserError(
+                f"--tracker={name} needs a package: pip install 'audiodd_jax[{name}]'"
+            )
+        # By name, since the functions import what writes runs.
+        ours = importlib.import_module("audiodd_jax.runtime.trackers")
+        starts[name] = getattr(ours, name)
+    return starts
 
 
 def from_path(path: str) -> Callable:

@@ -8,13 +8,13 @@ from typing import Any
 from audiodd_jax.config import Config, CoresetConfig, EncoderConfig, LabelsConfig
 from audiodd_jax.config.names import ENCODED, HEADS, MATCHING, REGRESSION, SELECTION
 from audiodd_jax.config.packing import Packing
-from audiodd_jax.config.user_paths import expanded
+from audiodd_jax.config.user_paths import expanded, is_url
 from audiodd_jax.errors import UserError
 
 # The settings that each kind of run depends on and records.
 TRAINING = ("seed", "data", "features", "model", "training")
 ACTIVE = (*TRAINING, "active", "encoder")
-_OTHERS = ("model", "training", "active")
+_OTHERS = ("model", "training", "active", "tracker")
 DISTILLATION = tuple(
     field.name for field in dataclasses.fields(Config) if field.name not in _OTHERS
 )
@@ -65,7 +65,7 @@ def record(config: Config, groups: Iterable[str]) -> dict[str, Any]:
     """
     values = dataclasses.asdict(config)
     del values["data"]["cache_dir"]
-    if (place := config.data.data_dir) and "://" not in place:
+    if (place := config.data.data_dir) and not is_url(place):
         # So that the run can be used in any working folder.
         values["data"]["data_dir"] = os.path.abspath(expanded(place))
     # As earlier versions recorded it, in one way.

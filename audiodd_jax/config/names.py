@@ -28,3 +28,5 @@ def file_stem(network: str) -> str:
 CHIPS = ("v4", "v5e", "v5p", "v6e", "a100", "h100", "h200")
 # Formats of ``audiodd export``.
 EXPORTS = ("pytorch", "numpy", "audiofolder", "datasets", "coreset")
+# Trackers of this package; ``runtime/trackers.py`` starts them.
+TRACKERS = ("tensorboard", "wandb", "mlflow", "clu")

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from audiodd_jax.config import Config, fields
+from audiodd_jax.config import Config, extensions, fields
 from audiodd_jax.config.settings import strong
 from audiodd_jax.errors import UserError
 
@@ -280,10 +280,17 @@ def is_network(name: str) -> bool:
     return name in MODEL_DEFAULTS or ":" in name
 
 
-def run_options(config: Config, groups: Iterable[str]) -> dict[str, Any]:
+def run_options(
+    config: Config, groups: Iterable[str], *, is_part: bool = False
+) -> dict[str, Any]:
     """Returns how a run directory compares groups of settings with an earlier run's.
 
-    Settings that are missing from an older run take the dataset's defaults.
+    Settings that are missing from an older run take the dataset's defaults. A run that
+    ``is_part`` of another has event files, and no other tracker.
     """
     defaults = for_dataset(config.data.name, method=config.method)
-    return {"defaults": fields.record(defaults, groups), "may_change": MAY_CHANGE}
+    return {
+        "defaults": fields.record(defaults, groups),
+        "may_change": MAY_CHANGE,
+        "tracked_by": extensions.trackers("tensorboard" if is_part else config.tracker),
+    }

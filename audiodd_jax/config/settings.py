@@ -60,6 +60,15 @@ def installed_or(group: str, *choices: str) -> Constraint:
     )
 
 
+def listed(group: str, *choices: str) -> Constraint:
+    """Allows comma-separated names of the kind that ``installed_or`` allows."""
+    one = installed_or(group, *choices)
+    return Constraint(
+        lambda value: all(map(one.holds, filter(None, value.split(",")))),
+        f"comma-separated names: {one.text}",
+    )
+
+
 def setting(default: Any, constraint: Constraint) -> Any:
     """Returns a dataclass field with a default and a constraint."""
     return dataclasses.field(default=default, metadata={"constraint": constraint})

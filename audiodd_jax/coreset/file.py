@@ -23,6 +23,7 @@ from audiodd_jax.config import (
     fields,
 )
 from audiodd_jax.config.packing import Packing
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import sizes as coreset_sizes
 from audiodd_jax.coreset import storage
 from audiodd_jax.coreset import views as views_lib
@@ -39,6 +40,7 @@ from audiodd_jax.features.labels import probabilities, tag_threshold
 from audiodd_jax.kernels import ridge
 from audiodd_jax.kernels.ridge import Scoring
 from audiodd_jax.networks.encoder import Encoder
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
@@ -384,7 +386,11 @@ class Coreset(Artefact):
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""
-        save_npz(Path(path), **self._arrays())
+        path = local(path)
+        if mirror.url_of(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        save_npz(path, **self._arrays())
+        mirror.publish(path)
 
 
 def _hard_labels(
@@ -412,7 +418,8 @@ def load_coreset(path: str | os.PathLike) -> Coreset:
     Raises:
       UserError: the file does not exist, is damaged, or has a newer format.
     """
-    path = Path(path)
+    path = local(path)
+    mirror.fetch(path)
     if path == Path(EXAMPLE) and not path.is_file():
         path = Path(__file__).with_name("example_coreset.npz")
     with opened(path, "coreset", FORMAT) as (arrays, metadata):

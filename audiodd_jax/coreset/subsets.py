@@ -14,7 +14,7 @@ from audiodd_jax.coreset import selection, sizes
 from audiodd_jax.coreset.selection import Embedding
 from audiodd_jax.errors import UserError
 from audiodd_jax.features.dataset import Dataset
-from audiodd_jax.runtime import progress
+from audiodd_jax.runtime import mirror, progress
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ def fraction_of(fraction: float) -> Subset:
 
 def read_indices(path: Path) -> Subset:
     """Reads the rows of clips from a ``.npy`` file, or from integers in a text file."""
+    mirror.fetch(path)
     try:
         if path.suffix == ".npy":
             rows = np.load(path, allow_pickle=False)

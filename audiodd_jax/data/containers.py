@@ -11,6 +11,7 @@ import re
 from typing import NamedTuple
 
 from audiodd_jax.data import stated_sizes
+from audiodd_jax.runtime import mirror
 
 # Beginnings of files that only FFmpeg reads.
 _FOREIGN = {
@@ -48,6 +49,7 @@ class Content(NamedTuple):
 
 def examine(source: str | os.PathLike) -> Content:
     """Returns how a file is built; raises OSError if it cannot be read."""
+    mirror.read(source)
     status = os.stat(source)
     return _examine(os.fspath(source), status.st_size, status.st_mtime_ns)
 

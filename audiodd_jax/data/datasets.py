@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audiodd_jax.config import DataConfig
-from audiodd_jax.config.user_paths import expanded
+from audiodd_jax.config.user_paths import default_cache, expanded, is_url
 from audiodd_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -149,17 +149,7 @@ def cache_root(config: DataConfig | None = None) -> Path:
     It is ``config.cache_dir``, ``$AUDIODD_CACHE``, or the user's cache folder.
     """
     given = config.cache_dir if config else ""
-    if folder := given or os.environ.get("AUDIODD_CACHE"):
-        return Path(expanded(folder))
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "audiodd_jax"
-    try:
-        return Path.home() / ".cache" / "audiodd_jax"
-    except RuntimeError as error:
-        raise UserError(
-            "this user has no home folder for the cache: set AUDIODD_CACHE, or pass "
-            "--cache_dir"
-        ) from error
+    return Path(expanded(given)) if given else default_cache()
 
 
 def open_source(config: DataConfig) -> "Source":
@@ -184,4 +174,10 @@ def open_source(config: DataConfig) -> "Source":
             "--config.data.tags and --config.data.background are for segments of "
             f"--dataset=folder, and {config.name} has none"
         )
+    if is_url(config.data_dir):
+        # They import NumPy.
+        from audiodd_jax.data import audio
+        from audiodd_jax.runtime import mirror
+
+        mirror.fetch(Path(expanded(config.data_dir)), lazy=tuple(audio.SUFFIXES))
     return importlib.import_module(entry.module).open_source(config)

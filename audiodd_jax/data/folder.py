@@ -33,6 +33,7 @@ from audiodd_jax.data.recordings import Clip, Recordings, Source
 from audiodd_jax.data.tables import Row
 from audiodd_jax.data.tagged_layouts import Listing
 from audiodd_jax.errors import UserError, counted
+from audiodd_jax.runtime import mirror
 
 _log = logging.getLogger(__name__)
 
@@ -273,9 +274,10 @@ def _identical(paths: Sequence[Path]) -> list[list[int]]:
 
     def digest(path: Path) -> bytes:
         try:
+            mirror.read(path)
             with path.open("rb") as file:
                 return hashlib.file_digest(file, "blake2b").digest()
-        except OSError:
+        except (OSError, ValueError):
             return b""  # decoding names the error
 
     with ThreadPoolExecutor(audio.num_threads()) as pool:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from audiodd_jax.data import audio
+from audiodd_jax.runtime import mirror
 
 # Names of splits; clips with an empty name are split at random.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -149,7 +150,7 @@ def _decode(excerpts: Sequence[Any], is_int16: bool, index: int) -> Decoded:
 def fingerprint_files(files: Iterable[str | os.PathLike], root: Path) -> str:
     """Returns a digest of the sizes, times, and names below ``root`` of ``files``."""
     root = root.resolve()
-    digest = hashlib.sha256(os.fsencode(root))
+    digest = hashlib.sha256(os.fsencode(mirror.url_of(root) or root))
     for file in sorted(map(os.fspath, files)):
         name = os.path.relpath(os.path.abspath(file), root)
         try:
@@ -167,7 +168,8 @@ def fingerprint_tree(root: Path) -> str:
     def refuse(error: OSError) -> None:
         raise error
 
-    digest = hashlib.sha256(os.fsencode(root.resolve()))
+    url, own = mirror.url_of(root), os.fspath(root)
+    digest = hashlib.sha256(os.fsencode(url or root.resolve()))
     seen = set()
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
         status = os.stat(folder)
@@ -185,6 +187,7 @@ def fingerprint_tree(root: Path) -> str:
                 status = os.stat(path)
             except OSError:  # a broken link
                 continue
-            line = f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n"
+            shown = url + path.removeprefix(own) if url else path
+            line = f"{shown}\0{status.st_size}\0{status.st_mtime_ns}\n"
             digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

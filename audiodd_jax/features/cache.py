@@ -27,7 +27,7 @@ from audiodd_jax.data import audio, datasets, decoders, tags
 from audiodd_jax.data.recordings import Recordings, Source
 from audiodd_jax.errors import UserError, named, writable
 from audiodd_jax.features import extraction, logmel, normalization
-from audiodd_jax.runtime import files
+from audiodd_jax.runtime import files, mirror
 from audiodd_jax.runtime.files import exclusive
 
 _log = logging.getLogger(__name__)
@@ -105,6 +105,8 @@ def _read_or_compute(
 ) -> FeatureSet:
     root = entry.parent.parent
     if not entry.is_dir():
+        mirror.fetch(entry, whole="meta.json")
+    if not entry.is_dir():
         lock = root / "locks" / entry.name
         advice = "set AUDIODD_CACHE, or pass --cache_dir, to a folder that can be"
         with (
@@ -114,6 +116,7 @@ def _read_or_compute(
         ):
             if not entry.is_dir():
                 _compute(source, data, settings, entry)
+                mirror.publish(entry)
     return _open(entry)
 
 

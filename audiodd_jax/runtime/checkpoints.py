@@ -15,7 +15,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from audiodd_jax.errors import UserError
-from audiodd_jax.runtime import devices, files, multiprocess
+from audiodd_jax.runtime import devices, files, lease, multiprocess
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class Checkpoints:
             raise
         for old in self._steps()[: -self._keep]:
             shutil.rmtree(self.path(old), ignore_errors=True)
+        lease.commit(self.folder)
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
         """Returns the newest intact checkpoint as step and state, or None.

@@ -89,6 +89,11 @@ def remove_unfinished(folder: Path, name: str | None = None) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def is_finished(name: str) -> bool:
+    """Returns whether a file or folder of this name is not being written."""
+    return _PART not in name
+
+
 def _scratch(path: Path) -> Path:
     # Created by open and mkdir, which respect the umask; tempfile's are private.
     return path.with_name(f"{_beginning(path.name)}{_PART}{uuid.uuid4().hex[:_UNIQUE]}")

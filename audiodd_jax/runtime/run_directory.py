@@ -4,15 +4,16 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict
 
-from audiodd_jax.errors import InUseError, UserError, named
-from audiodd_jax.runtime import files, multiprocess
+from audiodd_jax.errors import InUseError, UserError
+from audiodd_jax.runtime import files, lease, mirror, multiprocess, trackers
 from audiodd_jax.runtime.environment import describe, numerics
+from audiodd_jax.runtime.trackers import Start, Tracker, Trackers
 
 # What a run is about, named first in a refusal; all defaults depend on it.
 _SUBJECT = ("data.name", "data.variant", "data.data_dir", "data.fold", "method")
@@ -43,7 +44,8 @@ class RunDirectory:
     """A run's folder, locked by one process at a time.
 
     In a run of several processes only process 0 reads and writes it; the others receive
-    what it reads. It is a context manager:
+    what it reads. A run in an object store is published when it starts, with each
+    checkpoint and with its result (see ``lease``). It is a context manager:
 
         with RunDirectory(path, config) as run:
             run.start_from(0)
@@ -52,6 +54,7 @@ class RunDirectory:
     ``config`` identifies the run and is kept in ``config.json``; ``defaults`` are
     values of settings that older versions lack. A resumed run records new values of
     the settings (dotted names) that ``may_change``: they do not affect the numbers.
+    ``tracked_by`` starts trackers by name.
 
     Raises:
       UserError: on entry: the folder holds something else or a run with another
@@ -65,6 +68,7 @@ class RunDirectory:
         *,
         defaults: dict[str, Any] | None = None,
         may_change: Iterable[str] = (),
+        tracked_by: Mapping[str, Callable[[Start], Tracker]] = trackers.DEFAULT,
     ):
         self.path = Path(path)
         self._config = config
@@ -72,7 +76,9 @@ class RunDirectory:
         self._moved = ""  # how the place of the data differs
         self._lock = None
         self._is_new = False
-        self._events = None
+        self._starts = tracked_by
+        self._trackers = Trackers({}, Start(self.path, config, 0))
+        self._last_step = 0
         self._data: str | None = None
 
     def __enter__(self) -> "RunDirectory":
@@ -81,12 +87,15 @@ class RunDirectory:
 
     def _open(self) -> None:
         path = self.path
-        if path.is_dir() and not (path / ".lock").exists() and any(path.iterdir()):
+        is_local = not mirror.url_of(path)
+        is_unknown = is_local and path.is_dir() and not (path / ".lock").exists()
+        if is_unknown and any(path.iterdir()):
             raise UserError(
                 f"{path} is not empty and holds no run; choose another folder"
             )
         self._is_new = not path.exists()
-        self._lock = files.hold_folder(path, ".lock", "the run directory")
+        what = "the run directory"
+        self._lock = lease.hold_folder(path, ".lock", what, "config.json")
         if self._lock is None:
             raise InUseError(f"another process is writing {path}")
         try:
@@ -117,7 +126,9 @@ class RunDirectory:
         before = flatten_dict(self._defaults, sep=".") | flatten_dict(recorded, sep=".")
         name = "data.data_dir"
         places = [{name: one.get(name, "")} for one in (before, now)]
-        if len({os.path.abspath(place[name]) for place in places}) > 1:
+        is_url = lambda place: "://" in place[name]
+        absolute = lambda p: p[name] if is_url(p) else os.path.abspath(p[name])
+        if len(set(map(absolute, places))) > 1:
             self._moved = _changes(*places)
         if any(before.get(n) != now.get(n) for n in {*before, *now} - self._may_change):
             raise UserError(
@@ -129,9 +140,7 @@ class RunDirectory:
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(self.path)  # a failed write names no file
         try:
-            with named(self.path):
-                if self._events is not None:
-                    self._events.close()
+            self._trackers.close()
         finally:
             if self._lock is not None:
                 if error is not None and self._is_new:
@@ -157,7 +166,9 @@ class RunDirectory:
     def finish(self, result: dict[str, Any]) -> None:
         """Writes ``result.json``, which marks the run as finished."""
         if multiprocess.is_process_zero():
+            self._trackers.finish(self._last_step, result, self.path / "figures")
             files.write_json(self.path / "result.json", result)
+            lease.commit(self.path)
 
     def history(self) -> list[dict[str, Any]]:
         """Returns the rows of ``metrics.jsonl``, without an incomplete last line."""
@@ -203,21 +214,18 @@ class RunDirectory:
         rows = [row for row in self._read_history() if row["step"] <= step]
         text = "".join(files.to_json(row) + "\n" for row in rows)
         files.write_atomically(self.path / "metrics.jsonl", text)
-        # Imported here because it takes a second.
-        from tensorboardX import SummaryWriter
-
-        self._events = SummaryWriter(str(self.path), purge_step=step + 1)
+        begin = Start(self.path, self._config, step + 1)
+        self._trackers = Trackers(self._starts, begin)
+        lease.commit(self.path)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Appends a row, which has a ``step``, to ``metrics.jsonl`` and TensorBoard."""
+        """Appends a row, which has a ``step``, to ``metrics.jsonl`` and trackers."""
         if not multiprocess.is_process_zero():
             return
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(files.to_json(row) + "\n")
-        for name, value in row.items():
-            # TensorBoard takes scalars only.
-            if name != "step" and isinstance(value, int | float):
-                self._events.add_scalar(name, value, row["step"])
+        self._last_step = row["step"]
+        self._trackers.scalars(row["step"], row)
 
 
 class RunResult(NamedTuple):

@@ -14,7 +14,9 @@ from concurrent import futures
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
+from typing import Any
 
+from audiodd_jax.config.user_paths import local, with_urls
 from audiodd_jax.runtime import multiprocess, signals
 from audiodd_jax.runtime.files import hold
 from audiodd_jax.sweep import status
@@ -121,12 +123,25 @@ def perform(
     sweep: Sweep,
     environment: Mapping[str, str],
     is_stopping: Callable[[], bool] = lambda: False,
-) -> None:
+) -> list[dict[str, Any]]:
     """Runs one run to its end, also as a cluster's task; the outcome is in the record.
 
     A finished run is skipped, an interrupted one resumes, and a killed one is retried.
-    ``environment`` adds to this process's variables.
+    ``environment`` adds to this process's variables. Where a sweep is in an object
+    store, another machine has a record of its own, whose new rows are returned.
     """
+    sweep = sweep._replace(workdir=local(with_urls(sweep.workdir)))
+    rows = status.new_rows(sweep.workdir)
+    _perform(plan, sweep, environment, is_stopping)
+    return rows()
+
+
+def _perform(
+    plan: Planned,
+    sweep: Sweep,
+    environment: Mapping[str, str],
+    is_stopping: Callable[[], bool],
+) -> None:
     # When a worker is killed, its run's process takes a moment to notice.
     lock, until = sweep.workdir / plan.name / ".lock", time.monotonic() + _PATIENCE
     while lock.exists() and time.monotonic() < until and not is_stopping():

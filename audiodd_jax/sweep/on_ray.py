@@ -1,7 +1,7 @@
 """A sweep on a Ray cluster: one task per run, retried when a worker dies.
 
-All nodes need the package, and the sweep's folder and the data under the same paths. A
-run whose worker died resumes from its last checkpoint.
+All nodes need the package, and the sweep's folder and the data under the same paths or
+URLs. A run whose worker died resumes from its last checkpoint.
 """
 
 import logging
@@ -65,7 +65,7 @@ def run(
             for reference in done:
                 plan = waiting.pop(reference)
                 try:
-                    ray.get(reference)
+                    status.add(sweep.workdir, ray.get(reference))
                 except ray.exceptions.TaskCancelledError:
                     pass
                 except ray.exceptions.RayError as error:

@@ -18,8 +18,8 @@ from audiodd_jax.features.metric import score_of
 from audiodd_jax.report import tables
 from audiodd_jax.report.runs import SWEEP_RECORD
 from audiodd_jax.report.tables import Table
+from audiodd_jax.runtime import lease, mirror
 from audiodd_jax.runtime.files import (
-    hold_folder,
     read_json,
     read_rows,
     remove_unfinished,
@@ -52,7 +52,10 @@ def held(workdir: Path) -> Iterator[None]:
     """Locks the sweep's folder for one process."""
     if (workdir / "config.json").exists():
         raise UserError(f"{workdir} holds a run; a sweep needs its own folder")
-    lock = hold_folder(workdir, ".sweep", "the sweep's folder")
+    # The runs publish their own folders.
+    is_ours = lambda name: "/" not in name or name.startswith(f"{LOGS}/")
+    given = (workdir, ".sweep", "the sweep's folder", SWEEP_RECORD, is_ours)
+    lock = lease.hold_folder(*given)
     if lock is None:
         raise UserError(f"another sweep is running in {workdir}")
     try:
@@ -84,7 +87,7 @@ def queue(plans: Sequence[Planned], workdir: Path) -> list[Planned]:
 
 def is_finished(workdir: Path, plan: Planned) -> bool:
     """Returns whether the run has a result."""
-    return (workdir / plan.name / "result.json").exists()
+    return mirror.exists(workdir / plan.name / "result.json")
 
 
 def record(workdir: Path, run: str, event: str, **more: Any) -> None:
@@ -92,6 +95,29 @@ def record(workdir: Path, run: str, event: str, **more: Any) -> None:
     row = {"time": round(time.time(), 2), "run": run, "event": event, **more}
     with (workdir / SWEEP_RECORD).open("a") as file:
         file.write(json.dumps(row) + "\n")
+    if event != "queued":  # all at once
+        lease.commit(workdir)
+
+
+def new_rows(workdir: Path) -> Callable[[], list[dict[str, Any]]]:
+    """Returns a function that returns the rows that only this machine records from now.
+
+    They are empty on the sweep's machine, and where all machines share its folder.
+    """
+    if not mirror.url_of(workdir) or mirror.is_held(workdir / ".sweep"):
+        return list
+    workdir.mkdir(parents=True, exist_ok=True)
+    rows = lambda: read_rows(workdir / SWEEP_RECORD, "run", "event", skip=True)
+    before = len(rows())
+    return lambda: rows()[before:]
+
+
+def add(workdir: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds rows that another machine recorded."""
+    if rows:
+        with (workdir / SWEEP_RECORD).open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        lease.commit(workdir)
 
 
 class State(NamedTuple):
@@ -147,9 +173,8 @@ def read(plans: Sequence[Planned], workdir: Path) -> list[State]:
 def table(states: Sequence[State], workdir: Path) -> Table:
     """Returns the states, with the runs' steps and accuracies, as a table."""
     results = [
-        read_json(file) if state.what == "finished" and file.exists() else {}
+        _result(workdir / state.name) if state.what == "finished" else {}
         for state in states
-        for file in [workdir / state.name / "result.json"]
     ]
     accuracy = f"test {tables.metric_of(results)} (%)"
     records = []
@@ -167,6 +192,14 @@ def table(states: Sequence[State], workdir: Path) -> Table:
         }
         records.append(cells)
     return tables.from_records(records)
+
+
+def _result(run: Path) -> dict[str, Any]:
+    """Returns the result of a finished run, also of one on another machine."""
+    file = run / "result.json"
+    if not file.exists():
+        mirror.fetch(file)
+    return read_json(file) if file.exists() else {}
 
 
 def _last_step(file: Path) -> str:

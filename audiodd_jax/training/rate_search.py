@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.errors import NotFiniteError, UserError
 from audiodd_jax.features.dataset import Dataset
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import evaluation, fit, programs
 from audiodd_jax.training import source as source_lib
@@ -105,7 +106,7 @@ class RateSearch(NamedTuple):
         """Trains one network at one rate, in a folder from which it resumes."""
         config = self._of(seed, rate)
         record = {**fields.record(config, fields.TRAINING), "trial": source.record}
-        options = presets.run_options(config, fields.TRAINING)
+        options = presets.run_options(config, fields.TRAINING, is_part=True)
         try:
             with RunDirectory(folder, record, **options) as run:
                 compiled = self._programs(rate, source)
@@ -137,10 +138,11 @@ class RateSearch(NamedTuple):
             run.start_from(0)
             return work(run.path)
 
-        options = presets.run_options(config, fields.TRAINING)
+        options = presets.run_options(config, fields.TRAINING, is_part=True)
         done = run_once(self.folder / name, record, started, **options)
         for file in done.path.glob("*/.lock"):
             shutil.rmtree(file.parent)
+        mirror.publish(done.path)
         return done.result
 
     def _programs(self, rate: float, source: Source) -> Programs:

@@ -30,6 +30,6 @@ gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command='
   tar -xzf audiodd_jax.tar.gz
   python3 -m venv venv
   venv/bin/pip install --quiet "jax[tpu]"
-  venv/bin/pip install --quiet ./audiodd_jax
+  venv/bin/pip install --quiet "./audiodd_jax[gcs]"
   venv/bin/audiodd version'
 echo "next: bash launch/tpu/run.sh $name $zone distill --dataset=tones --workdir=runs/tpu"

@@ -7,7 +7,8 @@
 # `distill` runs on several hosts; every command runs on one host. The first host writes
 # the run directory, and this script fetches it into ./runs-NAME.
 # The same command resumes an interrupted run, as long as the first host's disk exists. A
-# --workdir on a mounted bucket or disk survives the machine.
+# --workdir=gs://bucket/run survives the machine: the same command resumes it on a new one,
+# and nothing is fetched. --data_dir and --cache_dir can be in a bucket too.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -22,5 +23,6 @@ if [ -n "${DATA:-}" ]; then
   on all "mkdir -p data && gcloud storage cp --recursive --no-clobber $(printf %q "$DATA")/* data/"
 fi
 on all "venv/bin/audiodd $(printf '%q ' "$@")"
+case " $* " in *" --workdir=gs://"*) exit ;; esac
 gcloud compute tpus tpu-vm scp --recurse "$name":runs "runs-$name" --zone="$zone" --worker=0
 echo "fetched runs-$name; next: audiodd report runs-$name"

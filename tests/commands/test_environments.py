@@ -1,5 +1,6 @@
 """The command line on unusual terminals, platforms and home folders."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -79,10 +80,14 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flag", ["workdir", "cache_dir", "data_dir"])
-def test_remote_paths_are_refused_before_any_write(flag, tmp_path, monkeypatch):
+def test_urls_of_other_stores_are_refused_before_any_write(flag, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"--{flag}: gs://b/x is not a local path"):
-        main.main(["distill", *TINY, f"--{flag}=gs://b/x"])
+    with pytest.raises(UserError, match=f"--{flag}: az://b/x is not a local path, nor"):
+        main.main(["distill", *TINY, f"--{flag}=az://b/x"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for scheme, extra in (("s3", "s3"), ("gs", "gcs")):
+        with pytest.raises(UserError, match=rf"pip install 'audiodd_jax\[{extra}\]'"):
+            main.main(["distill", *TINY, f"--{flag}={scheme}://b/x"])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -138,3 +138,6 @@ def test_a_tpu_run_uses_all_hosts_and_fetches_from_the_first(tmp_path, monkeypat
     assert "ssh pod --zone=zone --worker=all" in run
     assert run.rstrip().endswith("--command=venv/bin/audiodd distill --dataset=tones")
     assert "scp --recurse pod:runs runs-pod --zone=zone --worker=0" in fetch
+    calls.unlink()
+    subprocess.run([*command, "--workdir=gs://b/run"], check=True, capture_output=True)
+    assert "scp" not in calls.read_text()

@@ -74,6 +74,7 @@ def test_every_python_block_is_run_or_compared_by_a_test():
     tested = {
         "BUILD_NOTES.md": 2,  # by test_build_notes.py
         "README.md": 1,
+        "launch/runs.md": 1,  # by runtime/test_trackers.py
         "launch/sweeps.md": 1,
         "launch/usage.md": 4,
     }
