@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from audiodd_jax.commands.distill import distill as distill
     from audiodd_jax.commands.evaluate import evaluate as evaluate
     from audiodd_jax.commands.export import export as export
+    from audiodd_jax.commands.label import label_rounds as label_rounds
     from audiodd_jax.commands.prepare import prepare as prepare
     from audiodd_jax.commands.score import score as score
     from audiodd_jax.commands.train import train as train
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from audiodd_jax.flags import for_active as for_active
     from audiodd_jax.flags import for_dataset as for_dataset
     from audiodd_jax.flags import for_model as for_model
+    from audiodd_jax.flags import for_session as for_session
     from audiodd_jax.networks.encoder import Encoder as Encoder
     from audiodd_jax.training.networks_file import load_networks as load_networks
 
@@ -53,6 +55,8 @@ _EXPORTS = {
     "for_active": "flags",
     "for_dataset": "flags",
     "for_model": "flags",
+    "for_session": "flags",
+    "label_rounds": "commands.label",
     "load_coreset": "coreset.file",
     "load_networks": "training.networks_file",
     "prepare": "commands.prepare",

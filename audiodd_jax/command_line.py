@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -14,6 +15,7 @@ from ml_collections import config_flags
 
 from audiodd_jax.config import Config, fields, presets
 from audiodd_jax.config.user_paths import expanded, is_url, with_urls
+from audiodd_jax.data import datasets
 from audiodd_jax.errors import UserError
 from audiodd_jax.flags import COMMANDS, for_dataset, meant
 from audiodd_jax.runtime.object_store import check_installed
@@ -23,7 +25,7 @@ FlagsError = absl_flags.Error
 # Settings whose flags do more: apply the method's defaults, take several functions.
 _SAME_AS_FLAG = {"method": "method", "active.acquisition": "acquisition"}
 _PATHS = ("workdir", "cache_dir", "data_dir", "coreset", "indices", "labelled")
-_PATHS += ("out", "labels")
+_PATHS += ("out", "labels", "known", "continue")
 _RECORDED = ("--data_dir", "--cache_dir", "--labelled", "--indices")
 
 
@@ -62,14 +64,19 @@ class CommandLine:
         fields.validate(config)
         return config
 
-    def configure_defaults(self) -> Config:
+    def configure_defaults(self, changes: dict[str, Any] | None = None) -> Config:
         """Configures the defaults of the dataset, the method and the network.
+
+        ``changes`` are further defaults, by dotted names of settings.
 
         Raises:
           UserError: an unknown dataset, or a setting whose value is not allowed.
           flags.Error: a value of the wrong type.
         """
-        base = dataset_config(self.flags)
+        if self.command == "label":
+            base = presets.for_session(self.arguments[0], self.flags.model)
+            return self.configure(base)
+        base = fields.replace(dataset_config(self.flags), changes or {})
         if self.command == "train":
             base = presets.for_model(base, self.flags.model)
         elif self.command == "active":
@@ -176,7 +183,10 @@ def dataset_config(values: absl_flags.FlagValues) -> Config:
     """Returns the defaults of --dataset, --method, --preset, --labelled, --encoder."""
     names = [n for n in ("preset", "method", "labelled", "encoder") if n in values]
     given = {name: values[name].value for name in names if values[name].value}
-    return for_dataset(values.dataset or Config().data.name, **given)
+    name = values.dataset or Config().data.name
+    if datasets.is_session(Path(given.get("labelled", ""))):
+        name = values.dataset or "folder"
+    return for_dataset(name, **given)
 
 
 def names(text: str) -> list[str]:

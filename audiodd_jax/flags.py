@@ -8,6 +8,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
 from absl import flags as absl_flags
@@ -178,9 +179,15 @@ _DISTILL = (
     ),
     _integer("steps", "distillation steps", "loop.steps"),
     _text(
+        "continue",
+        "start from this coreset.npz, with its features and packing: for more labels, "
+        "or more classes",
+        "coreset.init",
+    ),
+    _text(
         "labelled",
         "use only the labels that an audiodd active run had acquired at a budget, "
-        "as RUN@BUDGET: runs/a@20%",
+        "as RUN@BUDGET: runs/a@20%; or those of a session of audiodd label",
     ),
     _number("fraction", "use only this fraction of the labels", "labels.fraction"),
     _text("indices", "use only the clips listed in this file", "labels.indices"),
@@ -284,6 +291,33 @@ _ACTIVE = (
     _text("workdir", "run directory (default: runs/DATASET-active-...)"),
     _TRACKER,
     *_DRY_RUN,
+)
+_LABEL = (
+    _text("ask", "csv: write to_label.csv, and continue once it is filled in"),
+    _switch("serve", "ask on a page in the browser, on 127.0.0.1"),
+    _integer("port", "port of the page (default: any free one)", default=0),
+    _switch("review", "ask again about answers that all networks contradict"),
+    _text("known", "folder or table of labelled recordings", "session.known"),
+    _boolean("tags", "recordings have any number of tags", "session.tags"),
+    _list(
+        "classes", "the first classes, in the order of their keys", "session.classes"
+    ),
+    _integer("batch", "recordings per batch (default: 10)", "session.batch"),
+    _integer(
+        "budget", "answers in all (default: until all are answered)", "session.budget"
+    ),
+    _text(
+        "acquisition",
+        f"chooses recordings once two classes are known: {', '.join(ACQUISITIONS)} "
+        "(default: bald)",
+        "active.acquisition",
+    ),
+    _MODEL,
+    _integer("steps", "training steps per round", "training.steps"),
+    _SEED,
+    _text("workdir", "folder of the session (default: runs/FOLDER-label)"),
+    _DEVICES,
+    _CACHE_DIR,
 )
 _SWEEP = (
     _text("workdir", "the sweep's folder (default: runs/FILE)"),
@@ -398,6 +432,11 @@ COMMANDS = {
     "active": Command(
         "Labels clips round by round, and scores a network trained on them.", _ACTIVE
     ),
+    "label": Command(
+        "Asks you to label the recordings that teach a network most.",
+        _LABEL,
+        argument="SOUNDS",
+    ),
     "sweep": Command(
         "Runs the list or grid of runs in a file, on this machine or on a Ray cluster.",
         _SWEEP,
@@ -453,6 +492,7 @@ def _takes_flags(command: str, make: Callable[_P, Config]) -> Callable[_P, Confi
 for_dataset = _takes_flags("distill", presets.for_dataset)
 for_model = _takes_flags("train", presets.for_model)
 for_active = _takes_flags("active", presets.for_active)
+for_session = _takes_flags("label", presets.for_session)
 
 
 def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -462,7 +502,12 @@ def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in changes.items():
         if name == "labelled":
-            result["labels.run"], _, result["labels.budget"] = value.rpartition("@")
+            is_session = datasets.is_session(Path(value))
+            has_budget = "@" in value and not is_session
+            run, _, budget = value.rpartition("@") if has_budget else (value, "", "")
+            result |= {"labels.run": run, "labels.budget": budget}
+            if is_session:  # its recordings are the data
+                result |= {"data.data_dir": run, "data.validation_fraction": 0.0}
         elif name in flags and name not in settings:
             result |= dict.fromkeys(flags[name], value)
         elif name in (*settings, "name", "preset", "config", "model"):

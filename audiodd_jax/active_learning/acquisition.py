@@ -15,7 +15,11 @@ References:
   Bayesian Active Learning with Image Data*, ICML 2017. Margin: Scheffer et al., 2001.
   k-center: Sener and Savarese, *Active Learning for Convolutional Neural Networks: A
   Core-Set Approach*, ICLR 2018. BADGE: Ash et al., *Deep Batch Active Learning by
-  Diverse, Uncertain Gradient Lower Bounds*, ICLR 2020.
+  Diverse, Uncertain Gradient Lower Bounds*, ICLR 2020. Query by committee:
+  Seung, Opper, Sompolinsky, COLT 1992; vote entropy: Dagan and Engelson, ICML 1995;
+  divergence from the consensus: McCallum and Nigam, ICML 1998. Weighted k-means:
+  Zhdanov, *Diverse Mini-Batch Active Learning*, 2019. Costs: Settles, Craven,
+  Friedland, *Active Learning with Real Annotation Costs*, NIPS workshop, 2008.
 """
 
 import functools
@@ -27,6 +31,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from audiodd_jax.config import extensions
+from audiodd_jax.coreset import clusters
 from audiodd_jax.coreset.selection import farthest_first, highest, squared_distances
 from audiodd_jax.errors import UserError
 
@@ -88,10 +93,31 @@ def margin(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
     return best[:, 1] - best[:, 0]
 
 
-# Scores of Monte Carlo predictions, by name.
+def vote_entropy(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """Entropy of the votes of a committee, in nats.
+
+    Each network has one vote, which is shared by classes that it finds equally likely.
+    """
+    is_best = log_probs == log_probs.max(-1, keepdims=True)
+    votes = is_best / is_best.sum(-1, keepdims=True)
+    return _entropy(jnp.log(votes.mean(0)))
+
+
+def consensus_kl(log_probs: Float[Array, "p b c"]) -> Float[Array, " b"]:
+    """Mean divergence of a committee's networks from their mean prediction, in nats.
+
+    The formula of ``bald``, with networks in place of dropout passes.
+    """
+    return bald(log_probs)
+
+
+# Scores of Monte Carlo predictions and of a committee's, by name.
 SCORES: dict[str, Callable[[Array], Array]] = {
     function.__name__: function
-    for function in (random, max_entropy, variation_ratios, bald, margin)
+    for function in (
+        *(random, max_entropy, variation_ratios, bald, margin),
+        *(vote_entropy, consensus_kl),
+    )
 }
 
 
@@ -148,6 +174,34 @@ def top(
     """Positions of the ``count`` highest scores, the highest first."""
     check_count(count, ids.size)
     return jnp.lexsort((-tie_break(key, ids), -scores))[:count]
+
+
+def per_cost(
+    scores: Float[Array, " b"], name: str, costs: Float[Array, " b"]
+) -> Float[Array, " b"]:
+    """Returns scores per unit of cost; the margin's, which are below 0, plus one."""
+    return (scores + 1 if name == "margin" else scores) / costs
+
+
+def diverse(
+    features: Float[Array, "b d"],
+    scores: Float[Array, " b"],
+    count: int,
+    factor: int,
+    ids: Int[Array, " b"],
+    key: Key[Array, ""],
+) -> Int[Array, " count"]:
+    """Positions of clips with high scores that differ from each other.
+
+    The ``factor * count`` highest scores are clustered by k-means, weighted by their
+    scores, into ``count`` clusters; each gives the clip nearest to its centre.
+    """
+    best = top(scores, min(factor * count, ids.size), ids, key)
+    weights = scores[best] - scores[best].min()
+    # The lowest score of these still has some weight, and equal ones the same.
+    weights = weights + jnp.maximum(weights.max(), 1.0) * 1e-3
+    rows = clusters.weighted_representatives(key, features[best], weights, count)
+    return best[rows]
 
 
 def k_center(

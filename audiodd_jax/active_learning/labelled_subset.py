@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import Int
 
 from audiodd_jax.active_learning import rounds
-from audiodd_jax.config import Config
+from audiodd_jax.config import Config, DataConfig, FeaturesConfig
 from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset import subsets
+from audiodd_jax.data import datasets
+from audiodd_jax.data.recordings import TEST, TRAIN
 from audiodd_jax.errors import UserError
+from audiodd_jax.features import cache
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.files import read_json
@@ -36,7 +39,9 @@ def restrict(config: Config, data: Dataset) -> Dataset:
     settings, train = config.labels, data.train
     if not settings.is_part:
         return data
-    if settings.run:
+    if settings.run and datasets.is_session(Path(settings.run)):
+        rows = _rows_of_session(config.data, config.features)
+    elif settings.run:
         rows = _rows_of_run(local(settings.run), settings.budget, data)
     elif settings.indices:
         subset = subsets.read_indices(local(settings.indices))
@@ -45,6 +50,8 @@ def restrict(config: Config, data: Dataset) -> Dataset:
         subset = subsets.fraction_of(settings.fraction)
         rows = subsets.choose(subset, data, None, config.seed)
     rows = np.sort(rows)
+    if not rows.size:
+        raise UserError(f"{settings.run} has no answers to learn from yet")
     digest = hashlib.sha256(f"{data.clips_digest} {rows.tolist()}".encode())
     labelled = dataclasses.replace(
         data,
@@ -78,12 +85,25 @@ def restrict(config: Config, data: Dataset) -> Dataset:
     )
 
 
+def _rows_of_session(
+    data: DataConfig, features: FeaturesConfig
+) -> Int[np.ndarray, " b"]:
+    """Rows of the training clips that a person has labelled."""
+    splits = cache.prepare(data, features).splits
+    return np.flatnonzero(splits[splits != TEST] == TRAIN)
+
+
 def _rows_of_run(path: Path, budget: str, data: Dataset) -> Int[np.ndarray, " b"]:
     """Rows that a run of active learning had labelled at a budget."""
     mirror.fetch(path)
     if not (path / "labelled.npy").exists():
         raise UserError(
             f"{path} is not a finished run of active learning: it has no labelled.npy"
+        )
+    if not budget:
+        raise UserError(
+            f"{path} is a run of active learning: name one of its budgets, as in "
+            "--labelled=RUN@20%"
         )
     if read_json(path / "data.json").get("digest") != data.clips_digest:
         raise UserError(

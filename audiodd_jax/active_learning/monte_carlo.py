@@ -87,6 +87,28 @@ def embed(
     return features, log_probabilities(out, has_tags)
 
 
+def members(
+    model: nn.Module,
+    networks: Network,
+    images: Float[Array, "b f t 1"],
+    has_tags: bool = False,
+) -> Float[Array, "p b c *two"]:
+    """Log-probabilities by each of some stacked networks, without dropout."""
+    return lax.map(lambda one: embed(model, one, images, has_tags)[1], networks)
+
+
+def mean_probabilities(
+    model: nn.Module,
+    networks: Network,
+    images: Float[Array, "b f t 1"],
+    *_: Any,
+    has_tags: bool = False,
+) -> Float[Array, "b c"]:
+    """Probabilities of classes or tags, averaged over stacked networks."""
+    found = jnp.exp(members(model, networks, images, has_tags)).mean(0)
+    return found[..., 0] if has_tags else found
+
+
 def over_pool(
     function: OfClips,
     clips: Clips,

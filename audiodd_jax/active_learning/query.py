@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import acquisition, coverage, monte_carlo
 from audiodd_jax.config import ActiveConfig
-from audiodd_jax.config.names import COVERING, DIVERSE
+from audiodd_jax.config.names import COMMITTEE, COVERING, DIVERSE
 from audiodd_jax.coreset import selection
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
@@ -72,15 +72,16 @@ def seed_set(
 
 def uses_passes(acquisition_function: str) -> bool:
     """Returns whether an acquisition function scores clips by Monte Carlo passes."""
-    return acquisition_function not in ("random", *DIVERSE, *COVERING)
+    return acquisition_function not in ("random", *COMMITTEE, *DIVERSE, *COVERING)
 
 
 def clip_function(
     config: ActiveConfig, model: nn.Module, has_tags: bool = False
 ) -> monte_carlo.OfClips:
-    """Maps clips to the inputs of a choice: scores, or features and log-probabilities.
+    """Maps clips to the inputs of a choice: features and log-probabilities or scores.
 
-    Features are for ``names.DIVERSE``, scores for the other functions.
+    Log-probabilities are for ``names.DIVERSE``, scores for the other functions, with
+    features before them for a diverse batch. A committee's networks are stacked.
 
     Raises:
       UserError: the function needs dropout, which the network does not have.
@@ -102,17 +103,26 @@ def clip_function(
         score = acquisition.over_tags(score)
 
     def score_clips(network: Network, images: Array, ids: Array, key: Array) -> Any:
-        log_probs = monte_carlo.dropout_passes(
-            model, network, images, ids, key, config.passes, has_tags
-        )
-        return score(log_probs)
+        if config.acquisition in COMMITTEE:
+            log_probs = monte_carlo.members(model, network, images, has_tags)
+            network = _first(network)
+        else:
+            given = (model, network, images, ids, key, config.passes)
+            log_probs = monte_carlo.dropout_passes(*given, has_tags)
+        if not config.diversity:
+            return score(log_probs)
+        return embed(network, images)[0], score(log_probs)
 
     return score_clips
 
 
+def _first(networks: Network) -> Network:
+    return jax.tree.map(lambda x: x[0], networks)
+
+
 def make_choose(
     config: ActiveConfig,
-    model: nn.Module,
+    model: nn.Module | None,
     data: Dataset,
     between: Callable[[], None],
     key: Key[Array, ""],
@@ -120,10 +130,12 @@ def make_choose(
     """Makes ``choose(networks, labelled, count, passes_key, key)``.
 
     It returns the rows of ``count`` training clips to label next; ``networks`` are
-    stacked, and the first is used. The clips are put on the devices, or embedded, once.
-    A sixth argument restricts the choice to some rows, its ``pool``.
+    stacked, and the first is used, or all as a committee. The clips are put on the
+    devices, or embedded, once. A sixth argument restricts the choice to some rows, its
+    ``pool``.
 
     Args:
+      model: the networks' module; ``names.COVERING`` need none.
       between: called after each chunk; may raise.
       key: key of the embedding.
     """
@@ -159,8 +171,8 @@ def make_choose(
         key: Key[Array, ""],
         pool: Int[np.ndarray, " p"] = everything,
     ) -> Int[np.ndarray, " count"]:
-        network = jax.tree.map(lambda x: x[0], networks)
         free = np.setdiff1d(pool, labelled)
+        network = networks if name in COMMITTEE else _first(networks)
         values = lambda rows: values_of(network, rows, passes_key)
         query = (count, jnp.asarray(free, jnp.int32), key)
         if name == "random":
@@ -172,7 +184,17 @@ def make_choose(
         elif name == "badge":
             chosen = acquisition.badge(*values(free), *query)
         else:
-            chosen = acquisition.top(values(free), *query)
+            features, scores = None, values(free)
+            if config.diversity:
+                features, scores = scores
+            if config.cost == "seconds":
+                costs = jnp.asarray(data.seconds[free], jnp.float32)
+                scores = acquisition.per_cost(scores, name, costs)
+            if features is None:
+                chosen = acquisition.top(scores, *query)
+            else:
+                given = (count, config.diversity, *query[1:])
+                chosen = acquisition.diverse(features, scores, *given)
         return free[np.asarray(chosen)]
 
     return choose

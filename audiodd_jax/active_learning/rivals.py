@@ -8,27 +8,30 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
 from audiodd_jax.active_learning import query
 from audiodd_jax.config import extensions, fields, presets
-from audiodd_jax.config.names import COVERING, DIVERSE, SCORING
+from audiodd_jax.config.names import COMMITTEE, COVERING, DIVERSE, SCORING
 from audiodd_jax.networks import models
+from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import progress
-from audiodd_jax.training.fit import Fitted
 from audiodd_jax.training.rate_search import RateSearch
 from audiodd_jax.training.source import Source
 
 # Folded into a seed's key, for the choice of clips.
 _CHOICE = 0xAC0
+# Between the seeds of a committee's networks; the first has the seed itself.
+_MEMBER = 1 << 16
 
 
 def functions_of(model: nn.Module) -> list[str]:
     """Returns the acquisition functions to choose from; scores need dropout."""
     scoring = [*SCORING, *extensions.names(extensions.ACQUISITIONS)]
     scoring.remove("random")
-    return [*COVERING, *DIVERSE, *(scoring if model.dropout else [])]
+    return [*COVERING, *DIVERSE, *COMMITTEE, *(scoring if model.dropout else [])]
 
 
 def with_dropout(search: RateSearch) -> RateSearch:
@@ -64,8 +67,9 @@ def choose(
 ) -> Choices:
     """Chooses clips by every acquisition function, and validates their hard labels.
 
-    Functions that need a network have one with dropout, trained on random clips. All
-    choose class by class, like herding, since the labels are known.
+    Functions that need a network have one with dropout, trained on random clips, or a
+    committee of such networks. All choose class by class, like herding, since the
+    labels are known.
 
     Args:
       search: settings of the networks; their labels are hard.
@@ -79,21 +83,26 @@ def choose(
     functions = functions_of(model)
     key = jax.random.fold_in(jax.random.key(seed), _CHOICE)
 
-    def rows_of(name: str, fitted: Fitted | None) -> Int[np.ndarray, " k"]:
+    def rows_of(name: str, networks: Network | None) -> Int[np.ndarray, " k"]:
         settings = as_active.config.active
         settings = dataclasses.replace(settings, acquisition=name)
         chooser = query.make_choose(settings, model, data, lambda: None, key)
-        networks = fitted and fitted.networks
         with progress.waiting(f"choosing clips ({name})"):
             return query.choose_by_class(chooser, networks, data, sizes, key)
 
     def work(folder: Path) -> dict[str, Any]:
-        fitted = None
-        if set(functions) - set(COVERING):
-            fitted = as_active.trial(random, seed, rate, folder / "random").fitted
+        trained: list[Network] = []
+        size = as_active.config.active.committee
+        count = size if set(functions) & set(COMMITTEE) else 1
+        for i in range(count if set(functions) - set(COVERING) else 0):
+            place = folder / f"random{i or ''}"
+            fitted = as_active.trial(random, seed + i * _MEMBER, rate, place).fitted
+            if fitted:
+                trained.append(fitted.networks)
+        networks = trained and jax.tree.map(lambda *x: jnp.concatenate(x), *trained)
         rows, validation = {}, {}
         for name in functions:
-            chosen = rows_of(name, fitted)
+            chosen = rows_of(name, networks or None)
             trial = search.trial(source_of(chosen), seed, rate, folder / name)
             rows[name], validation[name] = chosen.tolist(), trial.validation[0]
         return {"rows": rows, "validation_accuracies": validation}

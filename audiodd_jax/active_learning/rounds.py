@@ -1,9 +1,10 @@
 """The active-learning loop: train, score the pool, label, repeat.
 
 A round trains a network on the labelled clips, tests it, and queries the clips to label
-for the next round. Only labels of queried clips are read. Randomness is ``fold_in(root,
-purpose, round)``: every acquisition function starts from the same seed set and
-networks, and a resumed run equals an uninterrupted one.
+for the next round. Their labels come from an annotator, which in an experiment reads
+the truth; a person's session (``session.py``) trains and chooses by the same functions.
+Randomness is ``fold_in(root, purpose, round)``: every acquisition function starts from
+the same seed set and networks, and a resumed run equals an uninterrupted one.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import logging
 import re
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ from jaxtyping import Array, Int, Key
 
 from audiodd_jax.active_learning import query
 from audiodd_jax.config import ActiveConfig, Config, fields, presets
+from audiodd_jax.config.names import COMMITTEE
 from audiodd_jax.data import tags
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import batches, dataset, metric
@@ -37,7 +40,10 @@ from audiodd_jax.training import evaluation, fit, networks_file, programs
 _log = logging.getLogger(__name__)
 
 # Streams of randomness, folded into the run's key.
-_SEED_SET, _NETWORK, _PASSES, _CHOICE, _EMBEDDING = range(5)
+_SEED_SET, NETWORK, PASSES, CHOICE, EMBEDDING = range(5)
+
+# Returns the labels of the clips in some rows of the pool.
+Annotator = Callable[[Int[np.ndarray, " k"]], Int[np.ndarray, "k *c"]]
 
 
 class State(NamedTuple):
@@ -70,7 +76,14 @@ class State(NamedTuple):
 
     def key_of(self, stream: int) -> Key[Array, ""]:
         """The key of a stream of randomness in this round."""
-        return jax.random.fold_in(jax.random.fold_in(self.key, stream), self.round)
+        return key_of(self.key, stream, self.round)
+
+
+def key_of(
+    key: Key[Array, ""], stream: int, number: int | Int[Array, ""]
+) -> Key[Array, ""]:
+    """The key of a stream of randomness in a round."""
+    return jax.random.fold_in(jax.random.fold_in(key, stream), number)
 
 
 class Learnt(NamedTuple):
@@ -83,12 +96,12 @@ class Learnt(NamedTuple):
 def by_known_labels(data: Dataset) -> Dataset:
     """Decides by the validation clips whether classes are unequal.
 
-    The labels of the pool are not known. Of few clips, two more or less mean nothing.
+    The labels of the pool are not known.
     """
     if data.has_tags:
         return data
     counts = tags.counts(np.asarray(data.validation.labels), data.num_classes)
-    is_unequal = counts.max() > metric.UNEQUAL * (counts.min() + 2)
+    is_unequal = are_unequal(counts)
     balance, scored_by = data.balance, data.scored_by
     if balance == "auto":
         balance = "classes" if is_unequal else "none"
@@ -98,13 +111,23 @@ def by_known_labels(data: Dataset) -> Dataset:
     return dataset.with_weights(decided)
 
 
+def are_unequal(counts: Int[np.ndarray, " c"]) -> bool:
+    """Returns whether a few clips show unequal classes; two more mean nothing."""
+    return bool(counts.max() > metric.UNEQUAL * (counts.min() + 2))
+
+
 def label_rounds(
-    config: Config, data: Dataset, run: RunDirectory | None = None
+    config: Config,
+    data: Dataset,
+    run: RunDirectory | None = None,
+    annotate: Annotator | None = None,
 ) -> Learnt:
     """Labels clips of ``data.train`` round by round, up to the last budget.
 
     Args:
       run: the run directory; None: memory only.
+      annotate: gives the same labels whenever it is called; None: the true labels. The
+        draw of the seed set knows the truth.
 
     Raises:
       UserError: settings that the data does not allow.
@@ -116,6 +139,8 @@ def label_rounds(
             "active learning trains one network per round: --config.training.seeds=1; "
             "use --num_seeds for more runs"
         )
+    if settings.acquisition in COMMITTEE:
+        config = fields.replace(config, {"training.seeds": settings.committee})
     data = by_known_labels(data)
     compiled = programs.make(config.model, config.training, data)
     counted = len(data.validation.labels) if settings.count_validation else 0
@@ -126,6 +151,8 @@ def label_rounds(
     before = int(counts[0] + counted < first)
     key = jax.random.key(config.seed)
     state = _first_state(key, counts[0], settings, data, compiled)
+    truth = np.asarray(data.train.labels)
+    annotate, known = annotate or truth.__getitem__, np.zeros_like(truth)
     log = RunLog(run)
     with deferred_signals() as stop_signal:
 
@@ -133,14 +160,16 @@ def label_rounds(
             if stop_signal():
                 raise Interrupted(stop_signal(), done)
 
-        embedding_key = jax.random.fold_in(key, _EMBEDDING)
+        embedding_key = jax.random.fold_in(key, EMBEDDING)
         choose = query.make_choose(
             settings, compiled.model, data, stop_if_asked, embedding_key
         )
         done, state = log.resume(state)
+        known[state.labelled] = annotate(state.labelled)
         while done < len(counts):
             folder = run.path / "rounds" / f"{done + 1:02d}" if run else None
-            fitted, row = _round(config, data, compiled, state, folder)
+            given = with_labels(data, known)
+            fitted, row = _round(config, given, compiled, state, folder)
             if run:
                 path = run.path / "networks.npz"
                 networks_file.save(path, fitted.networks, data, config.model)
@@ -151,10 +180,11 @@ def label_rounds(
             began = time.perf_counter()
             if done + 1 < len(counts):
                 number = counts[done + 1] - counts[done]
-                keys = state.key_of(_PASSES), state.key_of(_CHOICE)
+                keys = state.key_of(PASSES), state.key_of(CHOICE)
                 with progress.waiting("choosing clips to label"):
                     chosen = choose(fitted.networks, state.labelled, number, *keys)
                 state = state.with_labels(chosen)
+                known[chosen] = annotate(chosen)
             row["scoring_seconds"] = round(time.perf_counter() - began, 3)
             network = fitted.networks if settings.warm_start else None
             state = state._replace(round=state.round + 1, network=network)
@@ -173,6 +203,35 @@ def label_rounds(
                 shutil.rmtree(folder / "checkpoints", True)
             stop_if_asked()
         return Learnt(state.labelled, log.history)
+
+
+def with_labels(data: Dataset, labels: Int[np.ndarray, "b *c"]) -> Dataset:
+    """Returns the data with other labels of the training clips."""
+    labels = jnp.asarray(labels, data.train.labels.dtype)
+    return dataclasses.replace(data, train=data.train._replace(labels=labels))
+
+
+def train(
+    data: Dataset,
+    compiled: programs.Programs,
+    rows: Int[np.ndarray, " l"],
+    seed: int,
+    run: RunDirectory | None = None,
+    start: Network | None = None,
+    is_padded: bool = False,
+) -> fit.Fitted:
+    """Trains on the labelled ``rows``, and reads no other label; see ``fit.fit``.
+
+    If there are fewer rows than a batch takes, ``is_padded`` repeats some up to a power
+    of two, so that few sizes of batches are compiled.
+    """
+    if data.is_balanced:
+        rows = rows[batches.oversampled(data.train.labels[rows])]
+    if is_padded:
+        size = 1 << (rows.size - 1).bit_length()
+        rows = np.resize(rows, max(rows.size, min(size, compiled.settings.batch_size)))
+    chosen = fit.real_set(data.train, data.num_classes, compiled.settings, rows)
+    return fit.fit(compiled, chosen, seed, run, start=start)
 
 
 def clips_in(budget: str, num_train: int, num_classes: int) -> int:
@@ -248,7 +307,8 @@ def _first_state(
     first = query.seed_set(seed_key, labels, count, names, settings.initial_draw)
     blank = None
     if settings.warm_start:  # stands for the network of the last round
-        shapes = jax.eval_shape(compiled.initial, key[None]).final
+        keys = jax.random.split(key, compiled.settings.seeds)
+        shapes = jax.eval_shape(compiled.initial, keys).final
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     order = jnp.full(len(labels), -1, jnp.int32)
     return State(jnp.int32(0), key, order, jnp.int32(0), blank).with_labels(first)
@@ -265,11 +325,8 @@ def _round(
 
     A warm start continues from the state's network after the first round.
     """
-    rows = drawn = state.labelled
-    if data.is_balanced:
-        drawn = rows[batches.oversampled(data.train.labels[rows])]
-    seed = int(jax.random.bits(state.key_of(_NETWORK), dtype=jnp.uint32))
-    training_set = fit.real_set(data.train, data.num_classes, compiled.settings, drawn)
+    rows = state.labelled
+    seed = int(jax.random.bits(state.key_of(NETWORK), dtype=jnp.uint32))
     opened = contextlib.nullcontext()
     if folder:
         digest = hashlib.sha256(rows.tobytes()).hexdigest()[:16]
@@ -279,7 +336,7 @@ def _round(
         opened = RunDirectory(folder, record, **options)
     start = state.network if int(state.round) else None
     with opened as run:
-        fitted = fit.fit(compiled, training_set, seed, run, start=start)
+        fitted = train(data, compiled, rows, seed, run, start)
     scores = evaluation.networks(fitted, data.test, compiled.name, data.num_classes)
     scores = scores._replace(metric=data.metric)
     counts = tags.counts(np.asarray(data.train.labels)[rows], data.num_classes)

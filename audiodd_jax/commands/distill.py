@@ -41,7 +41,8 @@ from audiodd_jax.training import evaluation, teacher
 def run(line: CommandLine) -> None:
     """Distils as the command line says, and prints the result."""
     flags = line.flags
-    config = line.configure_defaults()
+    earlier = flags["continue"].value
+    config = line.configure_defaults(continued(earlier) if earlier else {})
     chips = target(flags, "distill")
     start(flags, config.data)
     if flags.dry_run:
@@ -77,6 +78,18 @@ def run(line: CommandLine) -> None:
             result = distill(config, workdir).result
     show = _show_folds if is_all else _show
     show(result, workdir)
+
+
+def continued(coreset: str) -> dict[str, Any]:
+    """Returns the settings that a coreset fixes for one that continues from it.
+
+    Raises:
+      UserError: the file is not a coreset.
+    """
+    earlier = load_coreset(coreset)
+    features = dataclasses.asdict(earlier.features)
+    settings = {f"features.{name}": value for name, value in features.items()}
+    return {**settings, "coreset.factor": earlier.packing.setting}
 
 
 class Run(NamedTuple):
@@ -122,7 +135,8 @@ def distill(
     def load(by: Encoder | None = None) -> Dataset:
         registry.check_dataset(config.method, config.data)
         given = (config.data, config.features, None, config.evaluation.metric, by)
-        return labelled_subset.restrict(config, dataset.load(*given))
+        loaded = dataset.load(*given, with_unlabelled=bool(config.labels.run))
+        return labelled_subset.restrict(config, loaded)
 
     if config.coreset.budget:
         settings = fields.record(config, fields.DISTILLATION)

@@ -27,6 +27,7 @@ from audiodd_jax.config.settings import (
     EncoderConfig,
     FeaturesConfig,
     ModelConfig,
+    SessionConfig,
     TrainingConfig,
     installed_or,
     listed,
@@ -67,6 +68,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     active: ActiveConfig = dataclasses.field(default_factory=ActiveConfig)
+    session: SessionConfig = dataclasses.field(default_factory=SessionConfig)
     tracker: str = setting("tensorboard", listed(extensions.TRACKERS, *TRACKERS))
 
     @property

@@ -303,7 +303,8 @@ class LabelsConfig:
     are unknown, and the last coreset is kept.
 
     Attributes:
-      run: run directory of ``audiodd active``; its labels at ``budget`` are used.
+      run: run directory of ``audiodd active``, whose labels at ``budget`` are used; or
+        a session of ``audiodd label``.
       budget: a budget of that run: a fraction of the training split (``20%``), or clips
         per class (``10/class``).
       fraction: fraction of the training split whose labels are used, drawn at random

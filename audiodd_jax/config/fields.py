@@ -14,7 +14,8 @@ from audiodd_jax.errors import UserError
 # The settings that each kind of run depends on and records.
 TRAINING = ("seed", "data", "features", "model", "training")
 ACTIVE = (*TRAINING, "active", "encoder")
-_OTHERS = ("model", "training", "active", "tracker")
+SESSION = (*ACTIVE, "session")
+_OTHERS = ("model", "training", "active", "session", "tracker")
 DISTILLATION = tuple(
     field.name for field in dataclasses.fields(Config) if field.name not in _OTHERS
 )
@@ -97,6 +98,8 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
                 value = from_dict(value, field.type)
             elif field.type is str and isinstance(value, int):
                 value = str(value)  # coreset.factor
+            elif isinstance(value, list):
+                value = tuple(value)  # JSON has no tuples
             arguments[field.name] = value
     return kind(**arguments)
 
@@ -240,7 +243,7 @@ def _check_labels(labels: LabelsConfig, has_teacher: bool) -> None:
     given = [name for name, value in is_given.items() if value]
     if len(given) > 1:
         raise UserError(f"{given[0]} and {given[1]} exclude each other")
-    if bool(labels.run) != bool(labels.budget):
+    if labels.budget and not labels.run:
         raise UserError(
             "labels.run and labels.budget belong together, a run of active learning "
             "and one of its budgets: --labelled=RUN@20%"

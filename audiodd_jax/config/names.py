@@ -1,10 +1,12 @@
 """Names of methods, acquisition functions and formats."""
 
-# Acquisition functions: by predictions, by features and by the pool's embedding.
+# Acquisition functions: by predictions, by a committee of networks, by features and by
+# the pool's embedding.
 SCORING = ("random", "max_entropy", "variation_ratios", "bald", "margin")
+COMMITTEE = ("vote_entropy", "consensus_kl")
 DIVERSE = ("k_center", "badge")
 COVERING = ("typiclust", "probcover", "medoids")
-ACQUISITIONS = (*SCORING, *DIVERSE, *COVERING)
+ACQUISITIONS = (*SCORING, *COMMITTEE, *DIVERSE, *COVERING)
 
 # Distillation methods: by kernel regression, by matching gradients or features class by
 # class, by matching the gradients of an encoder's linear head, and by selecting clips.

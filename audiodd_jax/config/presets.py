@@ -271,6 +271,15 @@ def for_active(config: Config, model: str, **changes: Any) -> Config:
     return fields.replace(config, {**ACTIVE_DEFAULTS, **own, **given})
 
 
+def for_session(sounds: str, model: str = "convnet", **changes: Any) -> Config:
+    """Returns a configuration for labelling a folder of sounds, as ``for_active``.
+
+    Recordings that cannot be decoded are left out.
+    """
+    base = {"session__sounds": sounds, "data__skip_bad_files": True}
+    return for_active(for_dataset("folder"), model, **{**base, **changes})
+
+
 def _dotted(changes: dict[str, Any]) -> dict[str, Any]:
     return {name.replace("__", "."): value for name, value in changes.items()}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from audiodd_jax.config import extensions
-from audiodd_jax.config.names import ACQUISITIONS, ENCODERS
+from audiodd_jax.config.names import ACQUISITIONS, COVERING, ENCODERS
 from audiodd_jax.config.packing import bytes_of, is_factor
 
 
@@ -355,14 +355,19 @@ class ActiveConfig:
 
     Attributes:
       acquisition: ``random``, ``max_entropy``, ``variation_ratios``, ``bald``,
-        ``margin``, ``k_center``, ``badge``, ``typiclust``, ``probcover`` or
-        ``medoids``.
+        ``margin``, ``vote_entropy``, ``consensus_kl``, ``k_center``, ``badge``,
+        ``typiclust``, ``probcover`` or ``medoids``.
       budgets: increasing sizes of the labelled pool: fractions of the training split
         (``0.2`` or ``20%``), or clips per class (``10/class``).
       initial: size of the initial labelled pool, drawn at random.
       initial_draw: ``balanced`` over classes, or ``uniform``.
       batch: maximum number of clips per query; 0: enough to reach the next budget.
       passes: forward passes with Monte Carlo dropout.
+      committee: networks that ``vote_entropy`` and ``consensus_kl`` train per round.
+      diversity: with scores: a batch is chosen from so many times as many clips, those
+        with the highest scores, by weighted k-means; 0: the highest scores alone.
+      cost: what a label costs: the same for all ``clips``, or a clip's ``seconds``, by
+        which its score is divided.
       chunk: clips scored at once per device.
       warm_start: continue from the last round's network instead of a new one.
       count_validation: count validation clips as labelled.
@@ -376,6 +381,36 @@ class ActiveConfig:
     initial_draw: str = setting("balanced", one_of("balanced", "uniform"))
     batch: int = setting(0, NOT_NEGATIVE)
     passes: int = setting(20, AT_LEAST_ONE)
+    committee: int = setting(4, Constraint(lambda value: value >= 2, "at least 2"))
+    diversity: int = setting(0, NOT_NEGATIVE)
+    cost: str = setting("clips", one_of("clips", "seconds"))
     chunk: int = setting(128, AT_LEAST_ONE)
     warm_start: bool = False
     count_validation: bool = False
+
+
+@dataclasses.dataclass
+class SessionConfig:
+    """A labelling session of ``audiodd label``.
+
+    Attributes:
+      sounds: folder of the recordings to label.
+      known: folder or table of recordings whose labels are known.
+      tags: recordings have any number of tags instead of one class.
+      classes: the first classes, in the order of their keys; others may be added.
+      batch: recordings per batch.
+      budget: answers after which the session ends; 0: all recordings.
+      validation: share of the recordings that are drawn at random for validation, and
+        never trained on.
+      first: chooses recordings while fewer than two classes are known: ``typiclust``,
+        ``probcover`` or ``medoids``.
+    """
+
+    sounds: str = ""
+    known: str = ""
+    tags: bool = False
+    classes: tuple[str, ...] = ()
+    batch: int = setting(10, AT_LEAST_ONE)
+    budget: int = setting(0, NOT_NEGATIVE)
+    validation: float = setting(0.2, BELOW_ONE)
+    first: str = setting("typiclust", one_of(*COVERING))

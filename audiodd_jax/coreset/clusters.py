@@ -99,6 +99,39 @@ def k_medoids(
     return lax.while_loop(is_unfinished, improve, start)[0]
 
 
+@functools.partial(jax.jit, static_argnums=3)
+def weighted_representatives(
+    key: Key[Array, ""],
+    features: Float[Array, "b d"],
+    weights: Float[Array, " b"],
+    k: int,
+) -> Int[Array, " k"]:
+    """Rows of ``k`` different clips, each the nearest to a centre of weighted k-means.
+
+    Weights are positive. ``k`` is at most ``b``.
+    """
+
+    def improve(carry: tuple) -> tuple:
+        centres, assigned, _, i = carry
+        total = jax.ops.segment_sum(weights, assigned, k)[:, None]
+        sums = jax.ops.segment_sum(weights[:, None] * features, assigned, k)
+        centres = jnp.where(total > 0, sums / jnp.maximum(total, 1e-30), centres)
+        updated = _nearest(features, centres)
+        return centres, updated, jnp.any(updated != assigned), i + 1
+
+    centres = features[seeding(key, features, k)]
+    start = (centres, _nearest(features, centres), jnp.array(True), jnp.int32(0))
+    is_unfinished = lambda carry: carry[2] & (carry[3] < _MAX_ITERATIONS)
+    centres = lax.while_loop(is_unfinished, improve, start)[0]
+
+    def choose(free: Array, centre: Array) -> tuple[Array, Array]:
+        gaps = jnp.where(free, squared_distances(features, centre), jnp.inf)
+        row = jnp.argmin(gaps)
+        return free.at[row].set(False), row
+
+    return lax.scan(choose, jnp.ones(len(features), bool), centres)[1]
+
+
 def seeding(
     key: Key[Array, ""], features: Float[Array, "b d"], k: int
 ) -> Int[Array, " k"]:

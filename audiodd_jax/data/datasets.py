@@ -34,6 +34,8 @@ class Entry:
     folds: int = 0  # official ones; 0 for a fixed split
 
 
+# The answers of a labelling session, which a folder can be.
+JOURNAL = "answers.jsonl"
 # Prefix of the names of datasets that TFDS has prepared.
 TFDS = "tfds:"
 _ESC50 = Entry(
@@ -180,4 +182,12 @@ def open_source(config: DataConfig) -> "Source":
         from audiodd_jax.runtime import mirror
 
         mirror.fetch(Path(expanded(config.data_dir)), lazy=tuple(audio.SUFFIXES))
-    return importlib.import_module(entry.module).open_source(config)
+    module = entry.module
+    if config.name == "folder" and is_session(Path(expanded(config.data_dir))):
+        module = "audiodd_jax.data.sessions"
+    return importlib.import_module(module).open_source(config)
+
+
+def is_session(folder: Path) -> bool:
+    """Returns whether a folder is a session of ``audiodd label``."""
+    return (folder / JOURNAL).is_file()

@@ -68,7 +68,7 @@ def open_source(config: DataConfig) -> Source:
         )
 
     def read() -> Recordings:
-        found = _grouped(clips)
+        found = grouped(clips)
         if config.background:
             found += segments.background(found, config.background)
         return recordings.index(
@@ -93,6 +93,20 @@ def open_source(config: DataConfig) -> Source:
         read=read,
         has_tags=listing.has_tags,
     )
+
+
+def labelled_clips(place: str, config: DataConfig, has_tags: bool) -> list[Clip]:
+    """Lists the labelled recordings in a folder or table, under the folder's name.
+
+    Raises:
+      UserError: no recordings, or tags where classes are expected.
+    """
+    root = Path(expanded(place))
+    listing = _listing(root, tree.LeftOut(), datasets.cache_root(config))
+    if listing.has_tags and not has_tags:
+        raise UserError(f"{root} has tags: pass --tags")
+    clips = _checked(listing.clips, root)
+    return [clip._replace(name=f"{root.stem}/{clip.name}", fold=None) for clip in clips]
 
 
 def _of_segments(listing: Listing, config: DataConfig) -> Listing:
@@ -232,7 +246,7 @@ def _checked(clips: list[Clip], root: Path) -> list[Clip]:
     return result
 
 
-def _grouped(clips: Sequence[Clip]) -> list[Clip]:
+def grouped(clips: Sequence[Clip]) -> list[Clip]:
     """Merges the groups of clips so that identical files are in one group."""
     groups = [clip.group for clip in clips]
     parent: dict[str, str] = {}

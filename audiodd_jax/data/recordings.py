@@ -17,6 +17,8 @@ from audiodd_jax.runtime import mirror
 # Names of splits; clips with an empty name are split at random.
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
+# Marks recordings of a labelling session without an answer.
+UNLABELLED = "unlabelled"
 # Begins the names of groups of recordings with identical content.
 IDENTICAL = "content of "
 _FULL_SCALE = 32768
@@ -74,6 +76,14 @@ class Recordings:
         return len(self.names)
 
 
+class Relabelled(NamedTuple):
+    """Labels that change while the recordings stay the same."""
+
+    class_names: tuple[str, ...]
+    labels: Int[np.ndarray, "clips *c"]
+    splits: Shaped[np.ndarray, " clips"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A dataset that was found, but not read yet."""
@@ -84,6 +94,8 @@ class Source:
     fingerprint: str  # changes when the recordings may have changed; cheap to compute
     read: Callable[[], Recordings]  # may download and unpack an archive first
     has_tags: bool = False  # tags instead of a single class per clip
+    # Replaces the labels that ``read`` gave to recordings of these names.
+    relabel: Callable[[Shaped[np.ndarray, " clips"]], Relabelled] | None = None
 
 
 def index(

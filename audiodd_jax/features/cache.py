@@ -97,6 +97,8 @@ def prepare(data: DataConfig, settings: FeaturesConfig) -> FeatureSet:
         # Computed before FFmpeg was installed.
         entry = entry.with_name(f"{entry.name}-ffmpeg")
         found = _read_or_compute(source, data, settings, entry)
+    if source.relabel:
+        found = dataclasses.replace(found, **source.relabel(found.names)._asdict())
     return found
 
 

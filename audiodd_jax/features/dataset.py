@@ -3,19 +3,19 @@
 import dataclasses
 import hashlib
 import logging
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
-from jaxtyping import Array, Int, Num, Shaped
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from audiodd_jax.config import DataConfig, FeaturesConfig
 from audiodd_jax.data import datasets, tags
 from audiodd_jax.data import splits as data_splits
-from audiodd_jax.data.recordings import VALIDATION
+from audiodd_jax.data.recordings import UNLABELLED, VALIDATION
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache, encoders, metric
 from audiodd_jax.features import normalization as normalization_lib
@@ -47,9 +47,11 @@ class Dataset:
       num_unlabelled: training clips left out because their labels are unknown.
       num_pseudo: training clips that a teacher labelled.
       clips_digest: digest of all clips and their splits; identifies a run's data.
-      test_digest: digest of the test clips; empty for a published test split.
+      test_digest: digest of the test clips; empty for a published test split, and for
+        that of a labelling session.
       own_name: that of a user's folder; empty: ``name``.
       description: how the clips were split, and their groups, in words.
+      seconds: length of each training clip; None: unknown.
       balance: the setting ``data.balance``.
       scored_by: the setting ``evaluation.metric``.
       is_embedded: True if clips are embeddings, ``[d, 1]``, instead of spectrograms.
@@ -78,6 +80,7 @@ class Dataset:
     own_name: str = ""
     description: dict[str, str] = dataclasses.field(default_factory=dict)
     is_embedded: bool = False
+    seconds: Float[np.ndarray, " b"] | None = None
 
     @property
     def title(self) -> str:
@@ -179,12 +182,14 @@ def load(
     normalization: normalization_lib.Normalization | None = None,
     scored_by: str = "auto",
     encoder: Encoder | None = None,
+    with_unlabelled: bool = False,
 ) -> Dataset:
     """Prepares a dataset, from the cache if possible, and loads it to the device.
 
     Statistics may be given, such as those of a coreset; None: fitted to the training
     clips. ``scored_by`` is the setting ``evaluation.metric``. With an encoder, its
-    embeddings take the place of spectrograms, as ``[d, 1]``.
+    embeddings take the place of spectrograms, as ``[d, 1]``. ``with_unlabelled`` keeps
+    recordings that a labelling session has no answer on, with the first class.
 
     Raises:
       UserError: the dataset cannot be prepared or split, or tags are to be weighed or
@@ -203,20 +208,17 @@ def load(
     indices = data_splits.assign(
         stored.labels, stored.splits, stored.folds, stored.groups, data
     )
+    if not with_unlabelled:
+        known = stored.splits != UNLABELLED
+        indices = data_splits.SplitIndices(*(rows[known[rows]] for rows in indices))
     rows = indices.train
     kind = "per_bin" if encoder else settings.normalization
     stats = normalization or normalization_lib.fit(stored.moments[:, rows], kind)
-    label_type = jnp.int8 if tags.are_tags(stored.labels) else jnp.int32
-    labels = lambda rows: jnp.asarray(stored.labels[rows], label_type)
+    labels = lambda rows: _labels(stored, rows)
     recordings = lambda rows: _recordings(stored.groups[rows], stored.labels[rows])
     images = lambda rows: standardize(_rows(stored.features, rows), stats)
-    train = Clips(stored.features, labels(rows), stats, recordings(rows), rows)
-    if not _stays_on_host(data.storage, rows.size * stored.features[0].nbytes):
-        train = train._replace(
-            features=jnp.array(_rows(stored.features, rows)),
-            normalization=jax.device_put(stats),
-            rows=None,
-        )
+    train = clips_of(stored, rows, stats, data.storage)
+    train = train._replace(recordings=recordings(rows))
     has_fold = data_splits.decided_by_fold(stored.splits, stored.folds, data)
     fold = int(stored.folds[indices.test[0]]) if has_fold else 0
     words = data_splits.describe(stored, indices, data)
@@ -232,7 +234,9 @@ def load(
             what = f"a partial data set, {stored.present}"
         words["split"] += f"; {what}, so this is not the official protocol"
     is_drawn = not has_fold and not (stored.splits == data_splits.TEST).any()
+    # Neither published test clips nor those of a session ever become training clips.
     is_published = data.name != "folder" and not is_drawn
+    is_published |= bool(data.data_dir) and datasets.is_session(Path(data.data_dir))
     held_out = indices.validation
     is_official = bool((stored.splits[held_out] == VALIDATION).any())
     counted = rows if is_official else np.concatenate([rows, held_out])
@@ -258,14 +262,39 @@ def load(
         clips_digest=_digest(stored, *indices),
         test_digest="" if is_published else _digest(stored, indices.test),
         train_bytes=int(stored.raw_bytes[counted].sum()),
+        seconds=stored.seconds[rows],
         is_validation_official=is_official,
         balance=data.balance,
         scored_by=scored_by,
         is_embedded=encoder is not None,
     )
-    if not encoder:
+    if not (encoder or with_unlabelled):
         _log.info("%s", metric.counts_in_words(loaded.origin))
     return with_weights(loaded)
+
+
+def clips_of(
+    stored: cache.FeatureSet,
+    rows: Int[np.ndarray, " b"],
+    stats: normalization_lib.Normalization,
+    storage: str = "auto",
+) -> Clips:
+    """Returns some clips with their labels, on the device if they fit."""
+    clips = Clips(stored.features, _labels(stored, rows), stats, rows=rows)
+    if _stays_on_host(storage, rows.size * stored.features[0].nbytes):
+        return clips
+    return clips._replace(
+        features=jnp.array(_rows(stored.features, rows)),
+        normalization=jax.device_put(stats),
+        rows=None,
+    )
+
+
+def _labels(
+    stored: cache.FeatureSet, rows: Int[np.ndarray, " b"]
+) -> Int[Array, "b *c"]:
+    kind = jnp.int8 if tags.are_tags(stored.labels) else jnp.int32
+    return jnp.asarray(stored.labels[rows], kind)
 
 
 def with_weights(data: Dataset) -> Dataset:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from audiodd_jax.active_learning import coverage, monte_carlo, query
 from audiodd_jax.config import AugmentConfig, FeaturesConfig
-from audiodd_jax.config.names import MATCHING
+from audiodd_jax.config.names import COMMITTEE, MATCHING
 from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import cost, registry, steps
@@ -233,7 +233,9 @@ def acquisition(work: Workload, mesh: Mesh) -> Program:
     model, states = _states(work)
     function = query.clip_function(settings, model)
     program = monte_carlo.pool_program(function, settings.chunk, mesh, False)
-    network = jax.tree.map(lambda x: _array(*x.shape[1:], dtype=x.dtype), states.final)
+    members = (settings.committee,) if settings.acquisition in COMMITTEE else ()
+    one = lambda x: _array(*members, *x.shape[1:], dtype=x.dtype)
+    network = jax.tree.map(one, states.final)
     rows = _array(settings.chunk * mesh.size, dtype=jnp.int32)
     rows = _sharded(rows, mesh, BATCH)
     arguments = (_stored(work.sizes, work.pool), network, rows, rows, _key())

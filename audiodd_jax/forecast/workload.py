@@ -65,7 +65,8 @@ def measure(config: Config, target: Target | None = None) -> Workload:
         compilers.versions(target.chip.kind)
     limited = config.coreset.budget
     if config.labels.is_part or limited:
-        data = dataset.load(config.data, config.features)
+        is_session = bool(config.labels.run)
+        data = dataset.load(config.data, config.features, with_unlabelled=is_session)
         data = labelled_subset.restrict(config, data)
         if limited:
             settings = fields.record(config, fields.DISTILLATION)

@@ -131,7 +131,7 @@ def _states(folder: Path) -> dict[Path, str]:
 def _read(path: Path) -> Run | None:
     """Returns the run in a folder, or None if it is of a kind without a report."""
     config, result = read_json(path / "config.json"), {}
-    if not isinstance(config, dict):
+    if not isinstance(config, dict) or "session" in config:  # audiodd label
         return None
     if (path / "result.json").exists():
         result = read_json(path / "result.json")

@@ -59,6 +59,50 @@ def test_hand_computed_scores():
     near("random", [0, 0])
 
 
+def test_hand_computed_scores_of_a_committee():
+    # Three networks: they vote 2 to 1, 3 to 0 (one nearly torn), and agree.
+    predictions = log_probs(
+        [
+            [[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]],
+            [[0.9, 0.1], [0.8, 0.2], [0.51, 0.49]],
+            [[0.9, 0.1], [0.9, 0.1], [0.9, 0.1]],
+        ]
+    )
+    votes = acquisition.vote_entropy(predictions)
+    two_to_one = np.log(3) - 2 / 3 * np.log(2)
+    np.testing.assert_allclose(votes, [two_to_one, 0, 0], atol=1e-6)
+    p = np.exp(np.asarray(predictions, np.float64))
+    divergence = (p * np.log(p / p.mean(0))).sum(-1).mean(0)
+    found = acquisition.consensus_kl(predictions)
+    np.testing.assert_allclose(found, divergence, rtol=1e-4, atol=1e-6)
+
+
+def test_a_diverse_batch_takes_one_clip_of_each_group_of_high_scores():
+    rng = np.random.default_rng(0)
+    # Three groups of ten clips, and ten with low scores far from all of them.
+    centres = np.repeat([[0.0, 0], [5, 0], [0, 5], [50, 50]], 10, axis=0)
+    features = jnp.asarray(centres + 0.1 * rng.standard_normal((40, 2)))
+    scores = jnp.asarray(np.repeat([3.0, 2.0, 1.0, 0.0], 10) + 0.01 * rng.random(40))
+    ids = jnp.arange(40)
+    alone = np.asarray(acquisition.top(scores, 3, ids, KEY)) // 10
+    assert alone.tolist() == [0, 0, 0]
+    found = np.asarray(acquisition.diverse(features, scores, 3, 10, ids, KEY))
+    assert sorted(found // 10) == [0, 1, 2]
+    # Of as many clips as the batch has, all are chosen.
+    found = np.asarray(acquisition.diverse(features, scores, 40, 1, ids, KEY))
+    assert sorted(found) == list(range(40))
+    same = acquisition.diverse(features, jnp.zeros(40), 4, 10, ids, KEY)
+    assert len(set(np.asarray(same).tolist())) == 4
+
+
+def test_scores_per_second():
+    costs = jnp.array([1.0, 4.0])
+    near = np.testing.assert_allclose
+    near(acquisition.per_cost(jnp.array([0.5, 1.0]), "bald", costs), [0.5, 0.25])
+    # The margin lies between -1 and 0: more certain clips are worth less.
+    near(acquisition.per_cost(jnp.array([-0.5, 0.0]), "margin", costs), [0.5, 0.25])
+
+
 def pool_with_known_answers():
     """Three groups of 20 clips: certain, noisy, and unknown to the network.
 

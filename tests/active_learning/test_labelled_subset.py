@@ -95,7 +95,7 @@ def test_labels_of_other_clips_change_no_file(
     config = settings(**own)
     places = []
     for name, found in (("seen", data), ("blind", with_noise(data))):
-        monkeypatch.setattr(dataset, "load", lambda *_, found=found: found)
+        monkeypatch.setattr(dataset, "load", lambda *_, found=found, **__: found)
         # A cache of its own: the teacher is trained twice.
         run = audiodd_jax.distill(config, tmp_path / name, tmp_path / f"{name}-cache")
         places.append(run.path)

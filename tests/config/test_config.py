@@ -91,6 +91,7 @@ UNCONSTRAINED = {
     "encoder.output",
     "encoder.scale",
     "encoder.offset",
+    *("session.sounds", "session.known", "session.classes"),
 }
 
 
@@ -115,7 +116,7 @@ def test_names_agree_with_their_implementations():
     from audiodd_jax.distillation import registry
 
     assert set(names.REGRESSION + names.MATCHING + names.HEADS) == set(registry.METHODS)
-    assert tuple(acquisition.SCORES) == names.SCORING
+    assert tuple(acquisition.SCORES) == (*names.SCORING, *names.COMMITTEE)
     assert tuple(coverage.COVERS) == names.COVERING
     functions = {*acquisition.SCORES, *names.DIVERSE, *coverage.COVERS}
     assert set(names.ACQUISITIONS) == functions

@@ -18,6 +18,7 @@ BAD = {
     "encoder_table": ("--dataset=nothing",),
     "example_coreset": ("--run=nowhere",),
     "inversion_table": ("--dataset=nothing",),
+    "label_noise": ("--dataset=nothing",),
     "krr_table": ("--case=nothing:5",),
     "methods_table": ("--case=nothing:5",),
     "recipe_search": ("--dataset=nothing",),

@@ -3,26 +3,21 @@
 import contextlib
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from browser import OPTIONS, assert_accessible, needs_axe, needs_browser
 from command_line import FEATURES, FEW, NETWORK, TINY, fails
 
 from audiodd_jax.commands import main
 from audiodd_jax.report.groups import grouped
 from audiodd_jax.report.runs import find
 from audiodd_jax.runtime import files
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-_MODULES = Path(__file__).parents[2] / "node_modules"
-AXE = Path(os.environ.get("AUDIODD_TEST_AXE", _MODULES / "axe-core" / "axe.min.js"))
 
 
 @pytest.fixture(scope="module")
@@ -239,10 +234,7 @@ def opened(file, width=1400, **options):
 
     told = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--mute-audio"],
-        )
+        browser = playwright.chromium.launch(**OPTIONS)
         page = browser.new_page(viewport={"width": width, "height": 900}, **options)
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
@@ -251,11 +243,6 @@ def opened(file, width=1400, **options):
         yield page
         browser.close()
     assert told == []
-
-
-needs_browser = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium to open the page with"
-)
 
 
 @needs_browser
@@ -365,19 +352,9 @@ def test_the_page_works_without_scripts(report):
 
 
 @needs_browser
-@pytest.mark.skipif(not AXE.exists(), reason="no axe-core: npm install axe-core")
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
 def test_the_page_is_accessible(report, width, scheme):
     with opened(report / "index.html", width, color_scheme=scheme) as page:
-        page.evaluate(
-            "document.querySelectorAll('details').forEach(d => d.open = true)"
-        )
-        page.evaluate(AXE.read_text())
-        found = page.evaluate("axe.run()")
-    assert len(found["passes"]) > 20
-    assert [
-        (rule["id"], node["html"])
-        for rule in found["violations"]
-        for node in rule["nodes"]
-    ] == []
+        assert_accessible(page)
