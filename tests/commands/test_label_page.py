@@ -31,7 +31,12 @@ def served(folder, workdir, is_review=False, **changes):
         labelling.session(folder, workdir, **changes) as session,
         label_page.served(session, 0, is_review) as (address, server, labels),
     ):
-        thread = threading.Thread(target=server.run, daemon=True)
+
+        def run():
+            with contextlib.suppress(OSError):  # its socket is closed below
+                server.run()
+
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         yield session, address
         assert labels.stop(10.0)
