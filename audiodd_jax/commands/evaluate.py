@@ -259,6 +259,8 @@ class Protocol(NamedTuple):
         is_drawn = subset is not None and subset.is_drawn
         if is_drawn:
             draws = [[seed] for seed in draws[0]]
+        elif self.embed and not is_network:  # nothing is random
+            draws = [[0]]
         learn = self._train if is_network else self._regress
         scored, seconds = [], 0.0
         for seeds in draws:

@@ -105,7 +105,7 @@ ENCODER_DEFAULTS: dict[str, Any] = {
     "coreset.solve_labels": False,
     "rfad.loss": "platt",
     "rfad.regularizer": 0.5,
-    "loop.steps": 200,
+    "loop.steps": 100,
     "loop.draw": "clips",
     "optimizer.learning_rate": 3e-2,
 }
