@@ -59,16 +59,17 @@ def start(flags: absl_flags.FlagValues, data: DataConfig) -> None:
 
 
 def keep_compiled(data: DataConfig | None = None) -> None:
-    """Enables JAX's persistent compilation cache, so that a second run starts fast.
+    """Enables JAX's persistent compilation cache: a second run compiles nothing.
 
-    It has a folder per processor type, since different machines may share the cache.
+    It keeps the small programs too, of which there are forty. It has a folder per
+    processor type, since different machines may share the cache.
     """
     if jax.config.jax_compilation_cache_dir:
         return
     folder = datasets.cache_root(data) / "compiled" / _processor()
     if is_writable(folder):
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _processor(file: Path = Path("/proc/cpuinfo")) -> str:

@@ -38,7 +38,7 @@ from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset import views as views_lib
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation import kernel_methods
-from audiodd_jax.distillation.kernel_methods import Learner, Params
+from audiodd_jax.distillation.kernel_methods import Learner, Params, Rates
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.networks.models import Ensemble, Network
@@ -133,7 +133,9 @@ def learn(
         networks = jax.tree.map(jnp.copy, teacher.networks)
         return State(learner.init(key, start), networks)
 
-    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
+    def step(
+        state: State, batch: Clips, rates: Rates = learner.rates
+    ) -> tuple[State, dict[str, Array]]:
         learnt, networks = state
         key = jax.random.fold_in(learnt.key, learnt.step)
 
@@ -141,10 +143,10 @@ def learn(
             given = (make_views, settings, loss_from, factor)
             return loss(params, key, batch, networks, *given)
 
-        learnt, metrics = learner.update(learnt, batch_loss, batch.labels)
+        learnt, metrics = learner.update(learnt, batch_loss, batch.labels, rates)
         return State(learnt, networks), metrics
 
     def coreset(state: State) -> CoresetArrays:
         return kernel_methods.stored(state.learnt.params)
 
-    return Method(init, step, coreset)
+    return Method(init, step, coreset, rates=learner.rates)

@@ -57,7 +57,7 @@ from audiodd_jax.config.packing import Factor
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import kernel_methods, matching_methods
-from audiodd_jax.distillation.kernel_methods import Params
+from audiodd_jax.distillation.kernel_methods import Params, Rates
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features import batches
 from audiodd_jax.features.clips import Clips
@@ -271,7 +271,9 @@ def make(config: Config, context: Context) -> Method:
         members = pool.init(pool_key, start.unpack(factor))
         return State(learner.init(learner_key, start), members)
 
-    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
+    def step(
+        state: State, batch: Clips, rates: Rates = learner.rates
+    ) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.learnt.key, state.step)
         choice_key, train_key = (
             jax.random.fold_in(key, use) for use in (_CHOICE, _TRAIN)
@@ -282,7 +284,7 @@ def make(config: Config, context: Context) -> Method:
         def batch_loss(params: Params) -> tuple[Array, Array]:
             return loss(params, member.params, batch, kernels, settings, factor)
 
-        learnt, metrics = learner.update(state.learnt, batch_loss, batch.labels)
+        learnt, metrics = learner.update(state.learnt, batch_loss, batch.labels, rates)
         stored = kernel_methods.stored(learnt.params)
         member = pool.advance(member, train_key, stored.unpack(factor))
         put = lambda x, new: x.at[index].set(new)
@@ -291,4 +293,4 @@ def make(config: Config, context: Context) -> Method:
     def coreset(state: State) -> CoresetArrays:
         return kernel_methods.stored(state.learnt.params)
 
-    return Method(init, step, coreset)
+    return Method(init, step, coreset, rates=learner.rates)

@@ -19,6 +19,7 @@ from audiodd_jax.config import CoresetConfig, OptimizerConfig
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.coreset.sizes import class_order, prefixes, ranks_in_class
 from audiodd_jax.features import metric
+from audiodd_jax.runtime import schedules
 
 # Folded into a step's key, to draw the prefix that it learns from.
 _PREFIX = 2
@@ -51,6 +52,31 @@ class State(NamedTuple):
     opt_state: optax.OptState
 
 
+class Rates(NamedTuple):
+    """The numbers of a schedule of learning rates.
+
+    They are arguments of compiled programs: runs with other rates, or of another
+    length, share these.
+
+    Attributes:
+      coreset: learning rate of images and labels.
+      platt: learning rate of the Platt scale.
+      steps: number of steps over which a cosine falls to zero.
+      angle: the cosine's angle of a step.
+    """
+
+    coreset: float | Array
+    platt: float | Array
+    steps: int | Array
+    angle: float | Array
+
+    @classmethod
+    def of(cls, config: OptimizerConfig, steps: int) -> "Rates":
+        """Returns the numbers of a run's settings."""
+        rates = config.learning_rate, config.platt_learning_rate
+        return cls(*rates, steps, schedules.angle_of_step(steps))
+
+
 # The loss of a batch, and its predictions.
 Loss = Callable[[Params], tuple[Float[Array, ""], Float[Array, "b c"]]]
 
@@ -60,29 +86,38 @@ class Learner(NamedTuple):
 
     Attributes:
       init: ``(key, start) -> state`` before the first step.
-      update: ``(state, loss, labels of the batch) -> (state, metrics)``.
+      update: ``(state, loss, labels of the batch, rates) -> (state, metrics)``.
+      rates: the rates of the run's settings.
     """
 
     init: Callable[[Key[Array, ""], CoresetArrays], State]
-    update: Callable[[State, Loss, Int[Array, "b *c"]], tuple[State, dict[str, Array]]]
+    update: Callable[
+        [State, Loss, Int[Array, "b *c"], Rates], tuple[State, dict[str, Array]]
+    ]
+    rates: Rates
 
 
-def optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Returns AdaBelief, with a separate learning rate for the Platt scale."""
+def optimizer(schedule: str, rates: Rates) -> optax.GradientTransformation:
+    """Returns AdaBelief, with a separate learning rate for the Platt scale.
 
-    def adabelief(rate: float) -> optax.GradientTransformation:
-        schedule = optax.constant_schedule(rate)
-        if config.schedule == "cosine":
-            schedule = optax.cosine_decay_schedule(rate, steps)
-        return optax.adabelief(schedule, eps=1e-16, eps_root=1e-16)
+    ``schedule`` is ``constant`` or ``cosine``.
+    """
+
+    def adabelief(rate: float | Array) -> optax.GradientTransformation:
+        of_step = optax.constant_schedule(rate)
+        if schedule == "cosine":
+            of_step = lambda step: schedules.cosine(
+                rate, step, rates.steps, rates.angle
+            )
+        return optax.adabelief(of_step, eps=1e-16, eps_root=1e-16)
 
     def groups(params: Params) -> Params:
         names = ("coreset" if value is not None else None for value in params)
         return Params(*names)._replace(log_scale="platt")
 
     transforms = {
-        "coreset": adabelief(config.learning_rate),
-        "platt": adabelief(config.platt_learning_rate),
+        "coreset": adabelief(rates.coreset),
+        "platt": adabelief(rates.platt),
     }
     return optax.partition(transforms, groups)
 
@@ -99,7 +134,7 @@ def make(
     the numbers that ``coreset.sizes.prefixes`` lists, drawn anew. ``per_class`` counts
     all of them.
     """
-    tx = optimizer(config, steps)
+    own_rates = Rates.of(config, steps)
     classes = class_order(np.array(per_class, int))
     ranks = ranks_in_class(classes)
     ends = prefixes(max(per_class)) if coreset.nested else ()
@@ -122,16 +157,18 @@ def make(
             params = params._replace(
                 mel_map=jnp.eye(f, dtype=dtype), time_map=jnp.eye(t, dtype=dtype)
             )
+        tx = optimizer(config.schedule, own_rates)
         return State(jnp.zeros((), jnp.int32), key, params, tx.init(params))
 
     def update(
-        state: State, loss: Loss, labels: Int[Array, "b *c"]
+        state: State, loss: Loss, labels: Int[Array, "b *c"], rates: Rates
     ) -> tuple[State, dict[str, Array]]:
         if coreset.nested:
             loss = of_a_prefix(loss, jax.random.fold_in(state.key, state.step))
         (value, y_hat), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         if not coreset.learn_labels:
             grads = grads._replace(labels=jnp.zeros_like(grads.labels))
+        tx = optimizer(config.schedule, rates)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
@@ -141,7 +178,7 @@ def make(
         }
         return State(state.step + 1, state.key, params, opt_state), metrics
 
-    return Learner(init, update)
+    return Learner(init, update, own_rates)
 
 
 def stored(params: Params) -> CoresetArrays:

@@ -214,7 +214,8 @@ def _learn(
         rows = batches.oversampled(train.labels) if data.is_balanced else None
         draw = batches.uniform(loop.batch_size, rows)
     chunk = steps.make_chunk(method, draw, config.augment, stats, data.noise, mesh)
-    key = devices.replicate(keys.batch, mesh)
+    rates = jax.tree.map(jnp.asarray, method.rates)
+    key, rates = devices.replicate((keys.batch, rates), mesh)
 
     def start_at(step: int) -> Callable[[LoopState, int], tuple[LoopState, Metrics]]:
         """Returns what advances the state by a chunk, from ``step`` on."""
@@ -226,7 +227,7 @@ def _learn(
             drawn = itertools.repeat(devices.replicate(train, mesh))
 
         def advance(state: LoopState, length: int) -> tuple[LoopState, Metrics]:
-            method_state, metrics = chunk(state.method, next(drawn), length, key)
+            method_state, metrics = chunk(state.method, next(drawn), length, key, rates)
             return state._replace(method=method_state), metrics
 
         return advance

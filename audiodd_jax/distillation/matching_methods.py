@@ -132,10 +132,11 @@ def make(
     count = Packing.parse(factor).per_image
     rows, is_own = _padded(class_sizes(context, factor))
     optimizer = {"sgd": optax.sgd, "adam": optax.adam}[config.optimizer]
-    tx = optimizer(config.learning_rate, config.momentum)
+    of_rate = lambda rate: optimizer(rate, config.momentum)
 
     def init(key: Key[Array, ""], start: CoresetArrays) -> State:
-        first, opt_state = jnp.zeros((), jnp.int32), tx.init(start.images)
+        first = jnp.zeros((), jnp.int32)
+        opt_state = of_rate(config.learning_rate).init(start.images)
         network = fresh(key, model, unpack(start.images, factor))
         return State(first, key, start.images, start.labels, opt_state, network)
 
@@ -153,7 +154,9 @@ def make(
             clips = (matched.augment(key, x) for x in clips)
         return matched.loss(network, *clips, weights, label)
 
-    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
+    def step(
+        state: State, batch: Clips, rate: float | Array = config.learning_rate
+    ) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         change_key, network_key, train_key = (
             jax.random.fold_in(key, use) for use in (_CHANGE, _NETWORK, _TRAIN)
@@ -182,7 +185,8 @@ def make(
         if not is_own.all():
             grads = grads[is_own]
         grads = grads.reshape(state.images.shape)
-        updates, opt_state = tx.update(grads, state.opt_state)
+        rate = jnp.asarray(rate, grads.dtype)
+        updates, opt_state = of_rate(rate).update(grads, state.opt_state)
         images = optax.apply_updates(state.images, updates)
         if matched.after:
             synthetic = unpack(images, factor)
@@ -198,4 +202,4 @@ def make(
         return CoresetArrays(state.images, state.labels, scale)
 
     draw = batches.balanced(num_classes, config.real_per_class)
-    return Method(init, step, coreset, draw)
+    return Method(init, step, coreset, draw, config.learning_rate)

@@ -12,7 +12,6 @@ from audiodd_jax.config import Config
 from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.distillation.cost import Sizes
 from audiodd_jax.features.batches import Draw
-from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.encoders import Embed
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.kernels.random_kernels import Plan
@@ -27,12 +26,16 @@ class Method(NamedTuple):
       step: ``(state, batch) -> (state, metrics)``; jitted and scanned by the loop.
       coreset: ``state -> CoresetArrays``, as stored.
       draw: draws a batch's clips; None: ``loop.batch_size`` of all clips.
+      rates: numbers of the optimiser, such as its learning rate, that ``step`` also
+        takes as a third argument: runs that differ in them share the compiled program.
+        None: it takes none.
     """
 
     init: Callable[[Key[Array, ""], CoresetArrays], Any]
-    step: Callable[[Any, Clips], tuple[Any, dict[str, Array]]]
+    step: Callable[..., tuple[Any, dict[str, Array]]]
     coreset: Callable[[Any], CoresetArrays]
     draw: Draw | None = None
+    rates: Any = None
 
 
 class Context(NamedTuple):

@@ -38,7 +38,7 @@ from audiodd_jax.coreset.arrays import CoresetArrays
 from audiodd_jax.data import tags
 from audiodd_jax.distillation import aligned, encoded, kernel_methods
 from audiodd_jax.distillation.encoded import Views
-from audiodd_jax.distillation.kernel_methods import Learner, Params, State
+from audiodd_jax.distillation.kernel_methods import Learner, Params, Rates, State
 from audiodd_jax.distillation.method import Context, Method
 from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.labels import centred_targets, tag_threshold
@@ -99,18 +99,20 @@ def learn(
 ) -> Method:
     """Step 5, for any kernel: the method as ``init``, ``step`` and ``coreset``."""
 
-    def step(state: State, batch: Clips) -> tuple[State, dict[str, Array]]:
+    def step(
+        state: State, batch: Clips, rates: Rates = learner.rates
+    ) -> tuple[State, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:
             return loss(params, key, batch, kernels, settings, factor, views)
 
-        return learner.update(state, batch_loss, batch.labels)
+        return learner.update(state, batch_loss, batch.labels, rates)
 
     def coreset(state: State) -> CoresetArrays:
         return kernel_methods.stored(state.params)
 
-    return Method(learner.init, step, coreset)
+    return Method(learner.init, step, coreset, rates=learner.rates)
 
 
 def make(config: Config, context: Context) -> Method:

@@ -31,11 +31,12 @@ def make_chunk(
     noise: Num[Array, "pieces f t"] | None = None,
     mesh: Mesh | None = None,
 ) -> jax.stages.Wrapped:
-    """Returns ``chunk(state, data, length, key)``: ``length`` steps; donates the state.
+    """Returns ``chunk(state, data, length, key, rates)``; donates the state.
 
-    ``data`` is the training split, from which every step draws a batch, or the streamed
-    batches of these steps. ``chunk`` returns the state, and metrics averaged over the
-    steps. The key is an argument, so that all seeds share the compiled program.
+    ``data`` is the training split, from which each of the ``length`` steps draws a
+    batch, or the streamed batches of these steps. ``chunk`` returns the state, and
+    metrics averaged over the steps. Key and rates (``Method.rates``; None: constants of
+    the program) are arguments, so that runs that differ in them share the program.
     """
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
 
@@ -46,8 +47,10 @@ def make_chunk(
         out_shardings=devices.replicated(mesh),
     )
     def chunk(
-        state: Any, data: Clips | Streamed, length: int, key: Array
+        state: Any, data: Clips | Streamed, length: int, key: Array, rates: Any = None
     ) -> tuple[Any, dict[str, Array]]:
+        given = () if rates is None else (rates,)
+
         def body(state: Any, drawn: Streamed | None) -> tuple[Any, dict[str, Array]]:
             index_key, augment_key = batches.step_keys(key, state.step)
             if drawn is None:
@@ -55,7 +58,7 @@ def make_chunk(
             else:
                 batch = batches.standardized(drawn, stats)
             images = augment(augment_key, batch.images, config, stats, noise)
-            return method.step(state, batch._replace(features=images))
+            return method.step(state, batch._replace(features=images), *given)
 
         drawn = data if isinstance(data, Streamed) else None
         state, metrics = lax.scan(body, state, drawn, length=length)

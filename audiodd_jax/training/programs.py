@@ -91,12 +91,14 @@ def make(
             validation_program(module, settings),
             data=devices.replicate(data.validation, mesh),
         )
+    rates = jax.tree.map(jnp.asarray, trainer.Rates.of(settings))
+    chunk = trainer.make_chunk(step, data.normalization, parallel, mesh)
     return Programs(
         model.name,
         settings,
         module,
         initial,
-        trainer.make_chunk(step, data.normalization, parallel, mesh),
+        functools.partial(chunk, rates=devices.replicate(rates, mesh)),
         validate,
         mesh,
         data.metric,

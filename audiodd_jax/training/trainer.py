@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
@@ -25,7 +26,7 @@ from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.normalization import Normalization
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Network, Variables
-from audiodd_jax.runtime import devices
+from audiodd_jax.runtime import devices, schedules
 from audiodd_jax.training import losses
 
 # Streams of randomness, folded into a seed's key.
@@ -79,18 +80,50 @@ class State(NamedTuple):
         return self.network._replace(variables=self.average or self.network.variables)
 
 
-def optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    """AdamW or SGD with Nesterov momentum; warm-up, then a cosine or constant rate."""
-    warmup = round(config.warmup * config.steps)
-    if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(
-            config.learning_rate, max(1, config.steps - warmup)
-        )
-    else:
-        after = optax.constant_schedule(config.learning_rate)
-    rise = optax.linear_schedule(0.0, config.learning_rate, max(1, warmup))
-    # Shifted by one, so that the first step's rate is not zero.
-    rate = lambda step: jnp.where(step < warmup, rise(step + 1), after(step - warmup))
+class Rates(NamedTuple):
+    """The numbers of a schedule, which are arguments of compiled programs.
+
+    Attributes:
+      highest: learning rate after the warm-up.
+      warmup: steps of the warm-up.
+      rise: share of the warm-up that a step is.
+      steps: steps over which a cosine falls to zero.
+      angle: the cosine's angle of a step.
+    """
+
+    highest: float | Array
+    warmup: int | Array
+    rise: np.float32 | Array
+    steps: int | Array
+    angle: float | Array
+
+    @classmethod
+    def of(cls, config: TrainingConfig) -> "Rates":
+        """Returns the numbers of a training's settings."""
+        warmup = round(config.warmup * config.steps)
+        steps = max(1, config.steps - warmup)
+        rise = np.float32(1) / np.float32(max(1, warmup))
+        angle = schedules.angle_of_step(steps)
+        return cls(config.learning_rate, warmup, rise, steps, angle)
+
+
+def optimizer(
+    config: TrainingConfig, rates: Rates | None = None
+) -> optax.GradientTransformation:
+    """AdamW or SGD with Nesterov momentum; warm-up, then a cosine or constant rate.
+
+    ``rates`` take the place of the settings' own.
+    """
+    highest, warmup, rise, steps, angle = rates or Rates.of(config)
+
+    def rate(step: Array) -> Array:
+        # Shifted by one, so that the first step's rate is not zero.
+        missing = 1 - jnp.clip(step + 1, 0, warmup) * rise
+        after = highest
+        if config.schedule == "cosine":
+            after = schedules.cosine(highest, step - warmup, steps, angle)
+        return jnp.where(step < warmup, highest - highest * missing, after)
+
     kernels = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
     return optax.chain(
         optax.scale_by_adam()
@@ -128,10 +161,11 @@ def step(
     stats: Normalization,
     noise: Num[Array, "pieces f t"] | None,
     loss: str,
+    rates: Rates | None = None,
 ) -> tuple[State, Metrics]:
     """Takes one step of one seed on a batch; returns its loss and accuracy too.
 
-    ``loss`` is a name from ``losses.loss_name``.
+    ``loss`` is a name from ``losses.loss_name``; ``rates`` are those of ``optimizer``.
     """
     key = jax.random.fold_in(jax.random.fold_in(state.key, _STEP), state.step)
     augment_key, mixup_key, dropout_key, start_key = jax.random.split(key, 4)
@@ -156,7 +190,7 @@ def step(
     (value, (out, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(
         network.params
     )
-    updates, opt_state = optimizer(config).update(
+    updates, opt_state = optimizer(config, rates).update(
         grads, state.opt_state, network.params
     )
     network = Variables(optax.apply_updates(network.params, updates), statistics)
@@ -196,12 +230,12 @@ def make_chunk(
     stats: Normalization,
     parallel: int = 1,
     mesh: Mesh | None = None,
-) -> Callable[[State, Drawn | Streamed], tuple[State, Metrics]]:
-    """Makes ``chunk(states, batches)``: jitted steps of all seeds.
+) -> Callable[..., tuple[State, Metrics]]:
+    """Makes ``chunk(states, batches, rates)``: jitted steps of all seeds.
 
     The batches are rows of a set on the device, or clips that are streamed from the
     host, in arrays whose second axis is the seed. The chunk donates the states, and
-    averages the metrics over the steps and the seeds.
+    averages the metrics over the steps and the seeds. ``rates`` go to ``step``.
 
     Args:
       step: the function ``step`` with all of its keyword arguments.
@@ -213,7 +247,9 @@ def make_chunk(
     mesh = mesh or devices.make_mesh(devices=jax.local_devices()[:1])
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def chunk(states: State, drawn: Drawn | Streamed) -> tuple[State, Metrics]:
+    def chunk(
+        states: State, drawn: Drawn | Streamed, rates: Rates | None = None
+    ) -> tuple[State, Metrics]:
         if isinstance(drawn, Drawn):
             data, by_seed = drawn
             take = lambda rows, data: Clips(data.clips.take(rows), data.targets[rows])
@@ -222,17 +258,19 @@ def make_chunk(
             take = lambda batch, _: batches.standardized(batch, stats)
 
         def advance_shard(
-            stacked: tuple[State, Any], data: TrainingSet | None
+            stacked: tuple[State, Any], shared: tuple[TrainingSet | None, Rates | None]
         ) -> tuple[State, Metrics]:
+            data, rates = shared
+
             def advance(state: State, drawn: Any) -> tuple[State, Metrics]:
                 batch = devices.constrain_batch(mesh, take(drawn, data))
-                return step(state, batch.images, batch.labels)
+                return step(state, batch.images, batch.labels, rates=rates)
 
             seed = lambda pair: lax.scan(advance, *pair)
             return lax.map(seed, stacked, batch_size=parallel if parallel > 1 else None)
 
         advance_all = devices.map_networks(mesh, advance_shard)
-        states, metrics = advance_all((states, by_seed), data)
+        states, metrics = advance_all((states, by_seed), (data, rates))
         return states, jax.tree.map(jnp.mean, metrics)
 
     return chunk

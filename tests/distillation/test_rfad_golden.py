@@ -107,7 +107,8 @@ def test_loss_gradients_and_update(step, loss, plan, dtype):
     if loss == "platt":
         agree(grads.log_scale, "platt/grad_log_scale")
 
-    tx = kernel_methods.optimizer(config.optimizer, config.loop.steps)
+    rates = kernel_methods.Rates.of(config.optimizer, config.loop.steps)
+    tx = kernel_methods.optimizer(config.optimizer.schedule, rates)
     updates, _ = tx.update(grads, tx.init(params), params)
     after = optax.apply_updates(params, updates)
     agree(after.images, f"{loss}/x_after_one_adabelief_step_nchw")
