@@ -164,13 +164,14 @@ def compare(
     clips = functools.cache(
         lambda: load_data(coreset, config.data, config.features, needs_train, scored_by)
     )
-    encoded = functools.cache(
-        lambda: load_encoded(coreset, config.data, encoder, scored_by)
-    )
+    encoded = None
+    if encoder:
+        of_encoder = (coreset, config.data, encoder, scored_by)
+        encoded = functools.cache(functools.partial(load_encoded, *of_encoder))
     rows = []
     for name in protocols:
         settings, training_sets = config, {"coreset": None, **baselines}
-        on_embeddings = encoder is not None and name in ON_EMBEDDINGS
+        on_embeddings = encoded if name in ON_EMBEDDINGS else None
         if presets.is_network(name):
             own = presets.ON_EMBEDDINGS if on_embeddings else {}
             settings = presets.for_model(config, name, **{**own, **(recipe or {})})
@@ -180,7 +181,7 @@ def compare(
                 same_size = [name for name in baselines if name in SAME_SIZE]
                 training_sets |= {n + RELABELLED: baselines[n] for n in same_size}
         if on_embeddings:
-            (data, embed), arrays = encoded()
+            (data, embed), arrays = on_embeddings()
             protocol = Protocol(name, settings, data, coreset, arrays, embed)
         else:
             protocol = Protocol(name, settings, clips(), coreset, coreset.unpack())

@@ -112,7 +112,8 @@ class Coreset(Artefact):
         """
         if "encoder" not in self.metadata:
             return None
-        return self.embedder_by(encoders.load(self._config.encoder))
+        encoder = encoders.load(self._config.encoder)
+        return self.embedder_by(encoder) if encoder else None
 
     def embedder_by(self, encoder: Encoder) -> Embedder:
         """As ``embedder``, with an encoder that is loaded already."""
@@ -260,14 +261,19 @@ class Coreset(Artefact):
         is_kept = ranks < per_class
         metadata = copy.deepcopy(self.metadata)
         metadata["settings"]["coreset"]["samples_per_class"] = per_class
-        given = {"metadata": metadata, "made_for": self.classes[is_kept]}
-        if (labels := self.teacher_labels) is not None:
-            kept = np.repeat(is_kept, self.factor)
-            of_views = labels.reshape(-1, kept.size, labels.shape[1])[:, kept]
-            given["teacher_labels"] = of_views.reshape(-1, labels.shape[1])
-        images, labels = self.images[is_kept], self.labels[is_kept]
+        of_views = self.teacher_labels
+        if of_views is not None:
+            kept, num_classes = np.repeat(is_kept, self.factor), of_views.shape[1]
+            of_views = of_views.reshape(-1, kept.size, num_classes)[:, kept]
+            of_views = of_views.reshape(-1, num_classes)
         return dataclasses.replace(
-            self, images=images, labels=labels, stored_views=None, **given
+            self,
+            images=self.images[is_kept],
+            labels=self.labels[is_kept],
+            metadata=metadata,
+            teacher_labels=of_views,
+            made_for=self.classes[is_kept],
+            stored_views=None,
         )
 
     @property
@@ -378,11 +384,14 @@ class Coreset(Artefact):
                 f"encoder {self._config.encoder.name}"
             )
 
-    def standardized(self, log_mel: Num[Array, "b f t"]) -> Float[Array, "b f2 t2 1"]:
+    def standardized(
+        self, log_mel: Num[Array | np.ndarray, "b f t"]
+    ) -> Float[Array, "b f2 t2 1"]:
         """Standardises spectrograms in dB, or embeds them, like those of the file."""
-        if not self.has_embeddings:
+        embedder = self.embedder if self.has_embeddings else None
+        if embedder is None:
             return super().standardized(log_mel)
-        return self.embedder.of_decibels(log_mel.astype(jnp.float32))
+        return embedder.of_decibels(jnp.asarray(log_mel, jnp.float32))
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes ``path`` atomically; ``numpy.load(allow_pickle=False)`` reads it."""

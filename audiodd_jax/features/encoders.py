@@ -8,7 +8,6 @@ that they were computed from. They take the place of spectrograms ``[f, t]`` as
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +129,8 @@ def _embed_all(stored: FeatureSet, encoder: Encoder) -> Float[np.ndarray, "clips
     return result
 
 
-class Embedder(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embedder:
     """Embeds standardised spectrograms, and standardises the result.
 
     Attributes:
