@@ -73,7 +73,7 @@ def test_settings_reach_the_script_and_missing_ones_are_refused(run, tmp_path, c
 def test_impossible_exports_are_refused(run, capsys):
     assert fails(capsys, "export") == "usage: audiodd export RUN [flags]"
     told = fails(capsys, "export", run, "--format=torch")
-    assert told.endswith("datasets; did you mean pytorch?")
+    assert told.endswith("datasets, coreset; did you mean pytorch?")
     told = fails(capsys, "export", run, "--format=datasets", "--test_clips")
     assert told == "--test_clips works only with pytorch and numpy, not datasets"
     assert "there is no coreset" in fails(capsys, "export", "gone", "--format=numpy")

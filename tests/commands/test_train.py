@@ -184,8 +184,8 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, words):
     ("arguments", "words"),
     [
         (
-            ["--protocol=knn"],
-            "unknown protocol 'knn'; choose from krr, nngp, ntk",
+            ["--protocol=knnn"],
+            "unknown protocol 'knnn'; choose from krr, nngp, ntk",
         ),
         (["--against=best"], "unknown baseline 'best'"),
         (["--against=0%"], "a fraction is above 0"),

@@ -171,8 +171,8 @@ def test_a_non_finite_loss_keeps_the_last_good_state(tmp_path):
     def poisoned(*arguments):
         method = make(*arguments)
 
-        def bad_step(state, batch):
-            state, metrics = method.step(state, batch)
+        def bad_step(state, batch, rates):
+            state, metrics = method.step(state, batch, rates)
             loss = jnp.where(state.step > 5, jnp.nan, metrics["loss"])
             return state, {**metrics, "loss": loss}
 

@@ -15,6 +15,7 @@ import pytest
 from command_line import TINY_SELECTION, TINY_SETTINGS
 
 import audiodd_jax
+from audiodd_jax.active_learning import session
 from audiodd_jax.commands import main, report
 from audiodd_jax.runtime.environment import standard_numerics
 
@@ -139,6 +140,7 @@ def use_everything(folder):
     networks = audiodd_jax.load_networks(folder / "trained" / "networks.npz")
     rounds = {"active__budgets": ("2/class",), "active__initial": "1/class"}
     active = audiodd_jax.for_active(config, "convnet", **recipe, **rounds)
+    assert audiodd_jax.for_session(str(folder)).session.sounds == str(folder)
     audiodd_jax.export(coreset, "numpy", folder / "export", training)
     report.report([folder / "run"], folder / "report")
     wave = np.sin(np.arange(8000) / 9).astype(np.float32)
@@ -162,14 +164,17 @@ def use_everything(folder):
 
 
 def test_no_public_function_is_left_out():
-    """``use_everything`` calls all but ``score``, whose trainings take too long."""
-    text = inspect.getsource(use_everything)
+    """``use_everything`` calls all but those whose trainings take too long."""
+    text, slow = inspect.getsource(use_everything), ("score", "label_rounds")
     for name in audiodd_jax.__all__:
         function = getattr(audiodd_jax, name)
-        if inspect.isfunction(function) and name != "score":
+        if inspect.isfunction(function) and name not in slow:
             assert f"audiodd_jax.{name}(" in text
     score = inspect.getsource(sys.modules[audiodd_jax.score.__module__])
     assert "@standard_numerics()\ndef score(" in score
+    # ``label_rounds`` computes in this method alone.
+    rounds = inspect.getsource(session)
+    assert "@standard_numerics()\n    def next_batch(" in rounds
 
 
 @pytest.fixture(scope="module")
