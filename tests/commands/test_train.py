@@ -185,7 +185,7 @@ def test_bad_input_is_one_sentence(tmp_path, capsys, arguments, words):
     [
         (
             ["--protocol=knnn"],
-            "unknown protocol 'knnn'; choose from krr, nngp, ntk",
+            "unknown protocol 'knnn'; choose from krr, knn, nngp, ntk",
         ),
         (["--against=best"], "unknown baseline 'best'"),
         (["--against=0%"], "a fraction is above 0"),
