@@ -78,6 +78,7 @@ def test_labelled_clips_train_and_distil(tmp_path, capsys):
     place = f"--workdir={tmp_path / 'bought'}"
     main.main([*distill, f"--labelled={run}@2/class", place])
     assert "20 of 2,000 clips in the training split (1.0 %)" in capsys.readouterr().out
+    place = f"--workdir={tmp_path / 'without'}"
     sentence = fails(capsys, *distill, f"--labelled={run}", place)
     assert "RUN@20%" in sentence
     other = f"--workdir={tmp_path / 'other'}"

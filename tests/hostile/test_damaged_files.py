@@ -122,7 +122,7 @@ def test_networks(tmp_path):
     class Data:
         name, title, licence = "tones", "tones", "none"
         class_names = ("a", "b")
-        has_tags = False
+        has_tags = is_embedded = False
         features = FeaturesConfig(n_mels=4, frames=4)
         normalization = Normalization(np.zeros(4, np.float32), np.ones(4, np.float32))
 
