@@ -341,7 +341,7 @@ def test_more_labels_teach_more():
 
 @pytest.mark.slow
 def test_a_batch_that_is_diverse_and_cheap():
-    """Of clips with the same spectrograms, the shorter ones are labelled."""
+    """If clips have the same spectrograms, the shorter ones are labelled."""
     half = clips(20)
     both = Clips(jnp.tile(half.features, (2, 1, 1, 1)), jnp.tile(half.labels, 2))
     data = dataclasses.replace(prepared(both), seconds=np.repeat([1.0, 100.0], 20))

@@ -28,9 +28,7 @@ def served(request):
 
 @pytest.fixture
 def store(served, monkeypatch):
-    served.faults, served.log, served.only = [], [], ""
-    for name, value in served.variables.items():
-        monkeypatch.setenv(name, value)
+    stores.reset(served, monkeypatch)
     return served
 
 

@@ -1,4 +1,4 @@
-"""What tests of labelling share: sounds, a tiny session, instant networks."""
+"""Sounds, a tiny session and instant networks for the tests of labelling."""
 
 from pathlib import Path
 

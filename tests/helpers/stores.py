@@ -129,7 +129,7 @@ class Store(http.server.ThreadingHTTPServer):
         return json.loads(data)["generation"] if answer.status == 200 else "0"
 
     def is_changed(self, path):
-        """Whether an object is not of the generation that a request asks for."""
+        """Returns whether a request asks for another generation of an object."""
         parts = urllib.parse.urlsplit(path)
         query = urllib.parse.parse_qs(parts.query)
         if "ifGenerationMatch" not in query:
@@ -177,3 +177,10 @@ def serving(scheme):
         store.shutdown()
         store.server_close()
         server.stop()
+
+
+def reset(store, monkeypatch):
+    """Makes a server free of faults, and lets clients find it."""
+    store.faults, store.log, store.only = [], [], ""
+    for name, value in store.variables.items():
+        monkeypatch.setenv(name, value)

@@ -31,9 +31,7 @@ def served(request):
 
 @pytest.fixture
 def store(served, monkeypatch):
-    served.faults, served.log, served.only = [], [], ""
-    for name, value in served.variables.items():
-        monkeypatch.setenv(name, value)
+    stores.reset(served, monkeypatch)
     monkeypatch.setattr(object_store, "BACKOFF", 0.01)
     monkeypatch.setattr(lease_lib, "_TERM", 0.9)
     return served

@@ -21,9 +21,7 @@ def served(request):
 @pytest.fixture
 def store(served, monkeypatch):
     """A server without faults, and with little patience of its client."""
-    served.faults, served.log, served.only = [], [], ""
-    for name, value in served.variables.items():
-        monkeypatch.setenv(name, value)
+    stores.reset(served, monkeypatch)
     monkeypatch.setattr(object_store, "BACKOFF", 0.01)
     monkeypatch.setattr(object_store, "PATIENCE", 0.5)
     return served
