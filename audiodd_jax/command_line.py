@@ -7,7 +7,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -184,7 +183,7 @@ def dataset_config(values: absl_flags.FlagValues) -> Config:
     names = [n for n in ("preset", "method", "labelled", "encoder") if n in values]
     given = {name: values[name].value for name in names if values[name].value}
     name = values.dataset or Config().data.name
-    if datasets.is_session(Path(given.get("labelled", ""))):
+    if datasets.is_session(given.get("labelled", "")):
         name = values.dataset or "folder"
     return for_dataset(name, **given)
 

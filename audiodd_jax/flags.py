@@ -8,7 +8,6 @@ import functools
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec
 
 from absl import flags as absl_flags
@@ -502,7 +501,7 @@ def _settings(command: str, changes: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name, value in changes.items():
         if name == "labelled":
-            is_session = datasets.is_session(Path(value))
+            is_session = datasets.is_session(value)
             has_budget = "@" in value and not is_session
             run, _, budget = value.rpartition("@") if has_budget else (value, "", "")
             result |= {"labels.run": run, "labels.budget": budget}

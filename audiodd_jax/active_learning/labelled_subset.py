@@ -39,7 +39,7 @@ def restrict(config: Config, data: Dataset) -> Dataset:
     settings, train = config.labels, data.train
     if not settings.is_part:
         return data
-    if settings.run and datasets.is_session(Path(settings.run)):
+    if settings.run and datasets.is_session(settings.run):
         rows = _rows_of_session(config.data, config.features)
     elif settings.run:
         rows = _rows_of_run(local(settings.run), settings.budget, data)

@@ -28,7 +28,7 @@ from audiodd_jax.active_learning.learner import (
     scores,
 )
 from audiodd_jax.config import Config, fields, presets
-from audiodd_jax.config.user_paths import expanded
+from audiodd_jax.config.user_paths import local
 from audiodd_jax.data import datasets, sessions
 from audiodd_jax.data.answers import Journal
 from audiodd_jax.data.names import label_names
@@ -37,7 +37,7 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks.models import Network
-from audiodd_jax.runtime import files
+from audiodd_jax.runtime import files, lease, mirror
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.run_directory import RunDirectory
 from audiodd_jax.training import networks_file
@@ -71,11 +71,12 @@ class Session:
     prediction: Prediction | None = dataclasses.field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.workdir = Path(self.workdir)
-        changes = {"data.name": "folder", "data.data_dir": str(self.workdir)}
+        self.workdir = local(self.workdir)
+        place_of = lambda path: mirror.url_of(Path(path)) or str(path)
+        changes = {"data.name": "folder", "data.data_dir": place_of(self.workdir)}
         for name in ("session.sounds", "session.known"):
             if place := fields.get(self.config, name):  # from any working folder
-                changes[name] = os.path.abspath(expanded(place))
+                changes[name] = place_of(os.path.abspath(local(place)))
         self.config = fields.replace(self.config, changes)
         fields.validate(self.config)
         self._working = threading.Lock()
@@ -104,13 +105,15 @@ class Session:
         path, settings = self._run.path, self.config.session
         history = self._run.history()
         self._run.start_from(history[-1]["step"] if history else -1)
-        (path / datasets.JOURNAL).touch()
+        if not (path / datasets.JOURNAL).exists():
+            (path / datasets.JOURNAL).touch()
         stored = cache.prepare(self.config.data, self.config.features)
         usable = set(map(str, stored.names))
         self.clips = {clip.name: clip for clip in found if clip.name in usable}
         self.skipped = stored.skipped
         self._learner = Learner(self.config, stored, self.clips)
         self.journal = sessions.open_journal(path, settings, found)
+        sessions.add_unpublished(self.journal, path)
         self.rounds = history
         gone = [n for n in self.journal.labelled if n not in self.clips]
         if gone:
@@ -130,7 +133,13 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._run.__exit__(kind, error, trace)
+        try:
+            lease.commit(self.workdir)
+        except UserError:
+            if error is None:
+                raise
+        finally:
+            self._run.__exit__(kind, error, trace)
 
     # Answers.
 

@@ -22,10 +22,12 @@ from typing import Any
 import numpy as np
 
 from audiodd_jax.active_learning.session import Session
+from audiodd_jax.config.user_paths import with_urls
 from audiodd_jax.coreset import audio_folder
 from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
 from audiodd_jax.report import gallery
+from audiodd_jax.runtime import lease
 
 _log = logging.getLogger(__name__)
 
@@ -306,7 +308,9 @@ def serve(session: Session, port: int, is_review: bool) -> None:
         if not labelling.stop(seconds=1.0):
             # A training cannot be stopped, and the exit of Python would wait for it.
             # All answers are on the disk.
-            print(f"\n{session.answered:,} answers are in {session.workdir}")
+            lease.commit(session.workdir)
+            place = with_urls(session.workdir)
+            print(f"\n{session.answered:,} answers are in {place}")
             sys.stdout.flush()
             os._exit(0)
     print()

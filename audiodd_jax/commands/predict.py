@@ -41,6 +41,8 @@ def run(line: CommandLine) -> None:
     data, files = line.configure(Config()).data, _recordings(sounds)
     tracks = _tracks(files, Path(flags.labels)) if flags.labels else {}
     out = [Path(flags.out)] if flags.out else []
+    for place in filter(None, (flags.out, flags.labels)):
+        mirror.fetch(Path(place))  # to see what exists
     _check_names(out, list(tracks.values()), {name, *files}, flags.overwrite)
     start(flags, data)
     model = load_model(Path(name))
@@ -84,9 +86,10 @@ def load_model(path: Path) -> Coreset | TrainedNetworks:
     Raises:
       UserError: there is neither, or the file is damaged.
     """
-    mirror.fetch(path)
+    files = [path / name for name in _MODELS]
+    for file in [path] if path.suffix == ".npz" else files:
+        mirror.fetch(file)
     if path.is_dir():
-        files = [path / name for name in _MODELS]
         path = next(filter(Path.is_file, files), path)
         if path.is_dir():
             raise UserError(f"{path} holds neither networks.npz nor coreset.npz")
@@ -140,7 +143,7 @@ def _csv(found: dict[str, list[Prediction]], top: int, has_tags: bool) -> str:
         for prediction in predictions:
             start, end, probabilities = prediction
             row = {
-                "path": printable(path),
+                "path": printable(mirror.url_of(Path(path)) or path),
                 "start": f"{start:.3f}",
                 "end": f"{end:.3f}",
             }

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from audiodd_jax.errors import UserError
+from audiodd_jax.runtime import lease
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +64,13 @@ class Journal:
                 ) from error
 
     def append(self, event: dict[str, Any]) -> None:
-        """Writes an event to the disk, and applies it only then."""
+        """Writes an event to the disk, and applies it only then.
+
+        In an object store it is published a few seconds later.
+
+        Raises:
+          InUseError: another process has taken over the session; the event is kept.
+        """
         line = json.dumps(event).encode() + b"\n"
         with self.lock:
             if self._is_torn:
@@ -84,6 +91,7 @@ class Journal:
                 raise
             self._size += len(line)
             self._apply(event)
+        lease.commit_soon(self._path.parent)
 
     def _keep_name(self) -> None:
         """Writes the folder to the disk: a power cut could lose the new file's name."""

@@ -183,11 +183,16 @@ def open_source(config: DataConfig) -> "Source":
 
         mirror.fetch(Path(expanded(config.data_dir)), lazy=tuple(audio.SUFFIXES))
     module = entry.module
-    if config.name == "folder" and is_session(Path(expanded(config.data_dir))):
+    if config.name == "folder" and is_session(expanded(config.data_dir)):
         module = "audiodd_jax.data.sessions"
     return importlib.import_module(module).open_source(config)
 
 
-def is_session(folder: Path) -> bool:
-    """Returns whether a folder is a session of ``audiodd label``."""
-    return (folder / JOURNAL).is_file()
+def is_session(folder: str | os.PathLike) -> bool:
+    """Returns whether a folder, given by its path or URL, is a session of label."""
+    journal = Path(expanded(os.fspath(folder))) / JOURNAL
+    if is_url(os.fspath(folder)):
+        from audiodd_jax.runtime import mirror  # it imports NumPy
+
+        return mirror.exists(journal)
+    return journal.is_file()

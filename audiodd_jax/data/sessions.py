@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from audiodd_jax.config import DataConfig, SessionConfig, fields
 from audiodd_jax.config.user_paths import expanded
-from audiodd_jax.data import datasets, folder, recordings, tree
+from audiodd_jax.data import audio, datasets, folder, recordings, tree
 from audiodd_jax.data.answers import Journal
 from audiodd_jax.data.names import printable
 from audiodd_jax.data.recordings import (
@@ -27,6 +27,7 @@ from audiodd_jax.data.recordings import (
     Source,
 )
 from audiodd_jax.errors import UserError
+from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.files import read_json
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ def pool(settings: SessionConfig, data: DataConfig) -> list[Clip]:
       UserError: there are no recordings, or two have one name.
     """
     root = Path(expanded(settings.sounds))
+    for place in filter(None, (root, settings.known and expanded(settings.known))):
+        mirror.fetch(Path(place), lazy=tuple(audio.SUFFIXES))
     if not root.is_dir():
         raise UserError(f"there is no folder of sounds {root}")
     left_out = tree.LeftOut()
@@ -82,6 +85,21 @@ def open_journal(path: Path, settings: SessionConfig, clips: Sequence[Clip]) -> 
     return Journal(path / datasets.JOURNAL, dict.fromkeys((*settings.classes, *known)))
 
 
+def add_unpublished(journal: Journal, path: Path) -> None:
+    """Adds answers that a killed process could not bring to an object store.
+
+    Another machine has continued the session since, and its answers count.
+    """
+    for file in path.glob(f"{mirror.UNPUBLISHED}*{datasets.JOURNAL}"):
+        found = Journal(file).labelled
+        added = [name for name in found if journal.answer(name) is None]
+        for name in added:
+            journal.append({"clip": name, "labels": list(found[name])})
+        if added:
+            _log.info("answers of this machine that were not published: %d", len(added))
+        file.unlink()
+
+
 def open_source(config: DataConfig) -> Source:
     """Opens the session in ``config.data_dir`` as a dataset.
 
@@ -102,8 +120,9 @@ def open_source(config: DataConfig) -> Source:
         journal = open_journal(path, settings, clips)
         return relabelled(names, clips, journal, settings)
 
-    paths = [clip.path for clip in clips]
-    marks = [recordings.fingerprint_files(paths, Path("/"))]
+    paths, root = [clip.path for clip in clips], Path(expanded(settings.sounds))
+    root = root if mirror.url_of(root) else Path("/")
+    marks = [recordings.fingerprint_files(paths, root)]
     marks += [hashlib.sha256(repr([c.name for c in clips]).encode()).hexdigest()[:16]]
     return Source(
         name="folder",

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import logging
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import psutil
 from jaxtyping import Array, Float, Int, Num, Shaped
 
 from audiodd_jax.config import DataConfig, FeaturesConfig
+from audiodd_jax.config.user_paths import expanded
 from audiodd_jax.data import datasets, tags
 from audiodd_jax.data import splits as data_splits
 from audiodd_jax.data.recordings import UNLABELLED, VALIDATION
@@ -236,7 +237,7 @@ def load(
     is_drawn = not has_fold and not (stored.splits == data_splits.TEST).any()
     # Neither published test clips nor those of a session ever become training clips.
     is_published = data.name != "folder" and not is_drawn
-    is_published |= bool(data.data_dir) and datasets.is_session(Path(data.data_dir))
+    is_published |= bool(data.data_dir) and datasets.is_session(expanded(data.data_dir))
     held_out = indices.validation
     is_official = bool((stored.splits[held_out] == VALIDATION).any())
     counted = rows if is_official else np.concatenate([rows, held_out])

@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 # Seconds after which a lease that is not renewed is void.
 _TERM = float(os.environ.get("AUDIODD_LEASE_SECONDS", "120"))
+# Seconds in which what is due, such as a person's answers, is collected and published.
+_SOON = 3.0
 
 # Leases of this process, by folder.
 _leases: dict[Path, "Lease"] = {}
@@ -63,6 +65,16 @@ def commit(path: Path) -> None:
         lease.push()
 
 
+def commit_soon(path: Path) -> None:
+    """Publishes a folder in a few seconds if this process has leased it.
+
+    Raises:
+      InUseError: another process has taken over the lease.
+    """
+    if lease := _lease_of(path):
+        lease.push_soon()
+
+
 def _lease_of(path: Path) -> "Lease | None":
     """Returns this process's lease of a folder or of one above it."""
     path = Path(os.path.abspath(path))
@@ -95,6 +107,7 @@ class Lease(Mirror):
         self._url = url_of(self.folder)
         self._version: str | None = None  # None: this process does not have it
         self._mutex, self._is_over = threading.RLock(), threading.Event()
+        self._is_due = threading.Event()
 
     def acquire(self, marker: str) -> None:
         """Takes the lease, and makes the folder that of the store."""
@@ -145,21 +158,37 @@ class Lease(Mirror):
         return there.version
 
     def _keep(self) -> None:
-        """Renews the lease until it is released or lost."""
-        while not self._is_over.wait(_TERM / 3):
+        """Renews the lease, and publishes what is due, until it is released or lost."""
+        while True:
+            is_due = self._is_due.wait(_TERM / 3)
+            if self._is_over.wait(min(_SOON, _TERM / 3) if is_due else 0):
+                return
+            self._is_due.clear()
             try:
-                self._renew()
+                self.push() if is_due else self._renew()
             except InUseError:
                 return
             except Exception as error:  # the next commit reports it
-                _log.debug("the lease of %s is not renewed: %s", self._url, error)
+                if not is_due:
+                    _log.debug("the lease of %s is not renewed: %s", self._url, error)
+                    continue
+                _log.warning("kept on this machine, but not yet published: %s", error)
+                self._is_due.set()
+
+    def push_soon(self) -> None:
+        """Publishes what has changed, and what changes in the next seconds."""
+        self._check()
+        self._is_due.set()
+
+    def _check(self) -> None:
+        if self._version is None:
+            raise InUseError(
+                f"another process has taken over {self._url}; this one stops"
+            )
 
     def _renew(self) -> None:
         with self._mutex:
-            if self._version is None:
-                raise InUseError(
-                    f"another process has taken over {self._url}; this one stops"
-                )
+            self._check()
             try:
                 data = self._content()
                 self._version = self._bucket.write(self._name, data, self._version)
@@ -184,6 +213,7 @@ class Lease(Mirror):
     def release(self) -> None:
         """Gives the lease and the local lock back."""
         self._is_over.set()
+        self._is_due.set()
         _leases.pop(self.folder, None)
         try:
             with self._mutex:

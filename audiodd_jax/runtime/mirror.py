@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import uuid
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,10 @@ _MIRRORED = re.compile(r".*/audiodd-stores/(s3|gs)/([^/]+)/(.+)")
 _INDEX = ".mirror.json"
 # Hidden files that are published: one that marks a folder as a report.
 _MARKS = (".report",)
+# Files that a person writes (``audiodd label``).
+_TYPED = re.compile(r"answers\.jsonl|(to_label|review)(-\d+)?\.csv")
+# Begins the names of those that were changed elsewhere too.
+UNPUBLISHED = ".unpublished-"
 _CHECKPOINT = re.compile(r"(.*/)?checkpoints/\d+\.zip")
 # The file in every checkpoint's folder.
 _DIGESTS = "digests.json"
@@ -211,11 +216,13 @@ class Mirror:
         if not found and not self.folder.exists():
             return found
         here = set(self._names())
+        kept = {name for name in here if self._is_kept(name, found)}
+        here = set(self._names()) - kept
         for name in here - set(found):
             path = self._path(name)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for name, one in found.items():
-            known = self._objects.get(name)
+        for name in (name for name in found if name not in kept):
+            one, known = found[name], self._objects.get(name)
             is_current = known and name in here and known[0] == one.version
             if is_current and known[1:] == self._state(name):
                 continue
@@ -227,9 +234,28 @@ class Mirror:
             else:
                 _download(self._bucket, key, one, self._path(name))
             self._objects[name] = [one.version, *self._state(name)]
-        self._objects = {name: self._objects[name] for name in found}
+        self._objects = {n: known for n, known in self._objects.items() if n in found}
         self._save()
         return found
+
+    def _is_kept(self, name: str, found: dict[str, Found]) -> bool:
+        """Returns whether a person's file was changed here, and only here.
+
+        One that was changed in the store too is renamed, to a name that begins with
+        ``.unpublished``.
+        """
+        if not _TYPED.fullmatch(Path(name).name):
+            return False
+        if "/" in name:  # a session below this folder knows
+            return True
+        version, *state = self._objects.get(name, [""])
+        if state == self._state(name):
+            return False
+        if version == (found[name].version if name in found else ""):
+            return True
+        path = self._path(name)
+        path.rename(path.with_name(f"{UNPUBLISHED}{uuid.uuid4().hex[:8]}-{name}"))
+        return False
 
     def _unpack(self, key: str, found: Found, folder: Path) -> None:
         packed = io.BytesIO()

@@ -16,8 +16,8 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Any
 
-from audiodd_jax.config.user_paths import local, with_urls
-from audiodd_jax.runtime import multiprocess, signals
+from audiodd_jax.config.user_paths import local
+from audiodd_jax.runtime import mirror, multiprocess, signals
 from audiodd_jax.runtime.files import hold
 from audiodd_jax.sweep import status
 from audiodd_jax.sweep.plan import Planned
@@ -130,7 +130,8 @@ def perform(
     ``environment`` adds to this process's variables. Where a sweep is in an object
     store, another machine has a record of its own, whose new rows are returned.
     """
-    sweep = sweep._replace(workdir=local(with_urls(sweep.workdir)))
+    if url := mirror.url_of(sweep.workdir):
+        sweep = sweep._replace(workdir=local(url))
     rows = status.new_rows(sweep.workdir)
     _perform(plan, sweep, environment, is_stopping)
     return rows()

@@ -18,6 +18,10 @@ import pytest
 from audiodd_jax.runtime import object_store
 
 BUCKET = "bucket"
+# Servers of a fixture ``served``: of both kinds, the second one at night or always.
+BOTH = ["s3", "gs"]
+ONE = ["s3", pytest.param("gs", marks=pytest.mark.nightly)]
+on_both = pytest.mark.parametrize("served", BOTH, indirect=True)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -3,7 +3,8 @@
 Importing takes seconds, so a test of a hundred killed commands would mostly kill
 imports. JAX's backend starts after the fork, as it must. It reads a request per line:
 
-    {"argv": [...], "log": PATH, "kill_after": SECONDS or null, "victim": NAME}
+    {"argv": [...], "environment": {...}, "log": PATH, "kill_after": SECONDS or null,
+     "victim": NAME}
 
 and answers with the exit ``status``, negative for a signal, the ``seconds`` of the
 command's life, and whether something was ``killed``. The victim is the command's
@@ -17,6 +18,7 @@ import json
 import os
 import pkgutil
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -27,6 +29,7 @@ import tensorboardX  # noqa: F401 (imported late by the package)
 
 import audiodd_jax
 from audiodd_jax.commands import main
+from audiodd_jax.runtime import lease
 from audiodd_jax.sweep import local
 
 for name in ("s3fs", "gcsfs"):  # imported late too
@@ -37,14 +40,19 @@ for module in pkgutil.walk_packages(audiodd_jax.__path__, "audiodd_jax."):
         importlib.import_module(module.name)
 
 # Drawing takes half the time of a tiny run and does not affect its state.
+# Loops of threads that a fork lacks: to collect them would close files of the fork.
+_loops = []
 matplotlib.figure.Figure.savefig = lambda _, path, **__: Path(path).write_bytes(b"")
 
 
 def command(argv, output, environment=None, leads=False):
     """Runs a command in a fork, a group leader if ``leads``; returns the process id."""
+    if "fsspec" in sys.modules:
+        _loops.extend(sys.modules["fsspec"].asyn.loop)
     child = os.fork()
     if child:
         return child
+    lease._leases.clear()  # those of the sweep that has started this run
     if leads:
         os.setsid()
     os.dup2(output, 1)
@@ -83,10 +91,7 @@ class Forked:
         os.kill(self.pid, signum)
 
 
-# A fork would share the connections of a sweep in an object store.
-if "AUDIODD_TEST_REAL_RUNS" not in os.environ:
-    without = local.subprocess.DEVNULL
-    local.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=without)
+local.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=subprocess.DEVNULL)
 
 
 def kill(child, victim):
@@ -109,7 +114,8 @@ def serve(request):
     """Runs the command of a request, and kills it at the requested time."""
     began, is_killed = time.monotonic(), False
     with open(request["log"], "ab") as log:
-        child = command(request["argv"], log.fileno(), leads=True)
+        given = request["argv"], log.fileno(), request["environment"]
+        child = command(*given, leads=True)
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         seconds = time.monotonic() - began
         if not is_killed and seconds > (request["kill_after"] or float("inf")):

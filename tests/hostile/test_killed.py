@@ -43,6 +43,10 @@ ACTIVE = [
 ]
 
 
+# Variables that differ from command to command.
+_VARIABLES = ("AUDIODD_MIRRORS",)
+
+
 class ForkServer:
     """Runs commands in forks of one process, and kills them."""
 
@@ -61,6 +65,7 @@ class ForkServer:
         """Returns how a command ended, and after how many seconds."""
         request = {
             "argv": list(map(str, argv)),
+            "environment": {n: os.environ[n] for n in _VARIABLES if n in os.environ},
             "log": str(self._log),
             "kill_after": kill_after,
             "victim": victim,

@@ -31,7 +31,6 @@ def fork_server(store, tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("killed")
     monkeypatch.setenv("AUDIODD_CACHE", str(folder / "cache"))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    monkeypatch.setenv("AUDIODD_TEST_REAL_RUNS", "1")
     started = ForkServer(folder / "log")
     yield started
     started.close()
@@ -80,7 +79,7 @@ def test_a_distillation_that_is_killed_twice(fork_server, store, tmp_path, monke
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "flags", "share"),
-    [("distill", DISTILL, 0.4), ("train", TRAIN, 0.3), ("active", ACTIVE, 0.2)],
+    [("distill", DISTILL, 0.4), ("train", TRAIN, 0.3), ("active", ACTIVE, 0.3)],
 )
 def test_a_run_that_is_killed_often(
     fork_server, store, tmp_path, monkeypatch, name, flags, share
@@ -98,4 +97,4 @@ def test_a_sweep_that_is_killed_often(fork_server, store, tmp_path, monkeypatch)
     file.write_text(f"GRID = {grid}\n")
     given = (fork_server, store, tmp_path, monkeypatch, ["sweep", file])
     victims = ["process", "run", "group"]
-    killed_often(*given, kills=round(0.1 * KILLS), victims=victims)
+    killed_often(*given, kills=KILLS, victims=victims)

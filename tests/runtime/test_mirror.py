@@ -1,7 +1,9 @@
 """Runs in object stores: leases, commit points, and what another machine finds."""
 
+import contextlib
 import json
 import os
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,8 @@ import pytest
 import stores
 
 from audiodd_jax.config import user_paths
+from audiodd_jax.data import sessions
+from audiodd_jax.data.answers import Journal
 from audiodd_jax.errors import InUseError, UserError
 from audiodd_jax.runtime import files, lazy_files, mirror, object_store
 from audiodd_jax.runtime import lease as lease_lib
@@ -21,9 +25,7 @@ CONFIG = {"seed": 0}
 STATE = {"x": jnp.arange(3.0)}
 
 
-@pytest.fixture(
-    scope="module", params=["s3", pytest.param("gs", marks=pytest.mark.nightly)]
-)
+@pytest.fixture(scope="module", params=stores.ONE)
 def served(request):
     with stores.serving(request.param) as store:
         yield store
@@ -135,6 +137,7 @@ def test_another_machine_waits_for_a_dead_one(machine):
     assert resumed(machine("b", "dead")) == ([0], 0)
 
 
+@stores.on_both
 def test_a_second_writer_is_refused(machine, monkeypatch):
     monkeypatch.setattr(lease_lib, "_TERM", 4.5)  # renewed three times as often
     with opened(machine("a", "twice")) as run:
@@ -148,6 +151,7 @@ def test_a_second_writer_is_refused(machine, monkeypatch):
         run.finish({"a": 1})
 
 
+@stores.on_both
 def test_a_process_that_lost_its_lease_publishes_nothing(machine):
     """Such as one on a machine that was suspended."""
     here = machine("a", "lost")
@@ -260,6 +264,73 @@ def test_readers_leave_a_folder_alone_that_this_machine_writes(machine):
     other = machine("b", "busy")
     mirror.fetch(other)
     assert (other / "run" / "metrics.jsonl").read_text() == ""
+
+
+def typed(folder, *clips):
+    """Answers as ``audiodd label`` keeps them, in a folder that this process leases."""
+    journal = Journal(folder / "answers.jsonl")
+    for clip in clips:
+        journal.append({"clip": clip, "labels": ["dog"]})
+    return list(journal.labelled)
+
+
+def test_answers_are_published_in_the_background(machine, store, monkeypatch):
+    monkeypatch.setattr(lease_lib, "_SOON", 0.05)
+    here = machine("a", "answers")
+    key = mirror.url_of(here).removeprefix(f"{store.url}/") + "/answers.jsonl"
+    bucket = Bucket(*store.url.split("://"))
+
+    def published(count):
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):
+                if bucket.read(key).data.count(b"\n") == count:
+                    return True
+            time.sleep(0.02)
+        return False
+
+    with opened(here) as run:
+        run.start_from(-1)
+        typed(here, "a", "b")
+        assert published(2)
+        store.only = "PUT .*jsonl|POST .*jsonl"
+        store.faults = [503] * object_store.TRIES
+        typed(here, "c")
+        assert published(3)
+        assert store.faults == []
+
+
+def test_answers_of_a_killed_process_are_kept(machine, monkeypatch):
+    """Also those that it could not publish, and if others have answered since."""
+    monkeypatch.setattr(lease_lib, "_SOON", 60.0)
+    here = machine("a", "typed")
+    run = opened(here).__enter__()
+    run.start_from(-1)
+    typed(here, "a")
+    lease_lib.commit(here)
+    typed(here, "b")
+    (here / "to_label.csv").write_text("filled in here")
+    die(run)
+    with opened(here) as run:
+        assert typed(here) == ["a", "b"]
+        assert (here / "to_label.csv").read_text() == "filled in here"
+        lease_lib.commit(here)
+        typed(here, "c")
+    there = machine("b", "typed")
+    with opened(there) as run:
+        assert typed(there, "d") == ["a", "b", "d"]
+        lease_lib.commit(there)
+    # A reader of the first machine does not lose its answers either.
+    mirror.fetch(here)
+    machine("a", "typed")
+    with opened(here) as run:
+        journal = Journal(here / "answers.jsonl")
+        sessions.add_unpublished(journal, here)
+        assert typed(here) == ["a", "b", "d", "c"]
+        lease_lib.commit(here)
+    assert not list(here.glob(f"{mirror.UNPUBLISHED}*"))
+    with opened(machine("c", "typed")) as run:
+        assert typed(run.path) == ["a", "b", "d", "c"]
 
 
 def test_recordings_are_downloaded_when_read_and_make_room(machine, monkeypatch):

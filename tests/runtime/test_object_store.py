@@ -12,7 +12,7 @@ from audiodd_jax.runtime.object_store import Bucket, Changed
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.fixture(scope="module", params=["s3", "gs"])
+@pytest.fixture(scope="module", params=stores.BOTH)
 def served(request):
     with stores.serving(request.param) as store:
         yield store
