@@ -161,11 +161,13 @@ class Lease(Mirror):
         """Renews the lease, and publishes what is due, until it is released or lost."""
         while True:
             is_due = self._is_due.wait(_TERM / 3)
-            if self._is_over.wait(min(_SOON, _TERM / 3) if is_due else 0):
-                return
+            self._is_over.wait(min(_SOON, _TERM / 3) if is_due else 0)
             self._is_due.clear()
             try:
-                self.push() if is_due else self._renew()
+                with self._mutex:
+                    if self._is_over.is_set():
+                        return
+                    self.push() if is_due else self._renew()
             except InUseError:
                 return
             except Exception as error:  # the next commit reports it

@@ -32,7 +32,7 @@ _INDEX = ".mirror.json"
 _MARKS = (".report",)
 # Files that a person writes (``audiodd label``).
 _TYPED = re.compile(r"answers\.jsonl|(to_label|review)(-\d+)?\.csv")
-# Begins the names of those that were changed elsewhere too.
+# Begins the name of such a file that another machine has changed too.
 UNPUBLISHED = ".unpublished-"
 _CHECKPOINT = re.compile(r"(.*/)?checkpoints/\d+\.zip")
 # The file in every checkpoint's folder.

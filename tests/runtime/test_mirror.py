@@ -157,7 +157,8 @@ def test_a_process_that_lost_its_lease_publishes_nothing(machine):
     here = machine("a", "lost")
     first = opened(here).__enter__()
     first.start_from(-1)
-    first._lock._is_over.set()  # it renews nothing more
+    with first._lock._mutex:  # no renewal is under way
+        first._lock._is_over.set()
     there = machine("b", "lost")
     with opened(there) as second:
         second.start_from(-1)
