@@ -5,5 +5,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh
-environment "[test]" neural-tangents==0.6.5 openwakeword==0.4.0
+test_environment
 "$PYTHON" -m audiodd_jax.forecast.compilers "$@"

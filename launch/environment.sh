@@ -2,6 +2,7 @@
 # Creates the project's own environment and installs the package in it, once.
 # The scripts in launch/ source this file from the root of the repository.
 #   environment EXTRAS [PACKAGE...]   sets $PYTHON to the environment's interpreter
+#   test_environment                  the same, with what the tests need
 # Each PACKAGE is installed without its dependencies.
 # AUDIODD_VENV sets the folder (default: .venv), PYTHON the interpreter to create it with.
 
@@ -43,4 +44,10 @@ environment() {
     fi
     echo "$stamp" >>"$venv/audiodd-installed"
   fi
+}
+
+# neural-tangents computes the exact kernels, and openwakeword brings a trained encoder;
+# their other dependencies, such as TensorFlow, are not needed.
+test_environment() {
+  environment "[test]" neural-tangents==0.6.5 openwakeword==0.4.0
 }

@@ -4,9 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . launch/environment.sh
-# neural-tangents computes the exact kernels, and openwakeword brings a trained encoder;
-# their other dependencies, such as TensorFlow, are not needed.
-environment "[test]" neural-tangents==0.6.5 openwakeword==0.4.0
+test_environment
 
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check .

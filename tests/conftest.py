@@ -38,14 +38,16 @@ _OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
 def pytest_configure(config):
     """Tests run on the CPU unless JAX_PLATFORMS says otherwise.
 
-    The default suite compiles with XLA's older emitters, the other tiers with those of
-    users' programs. Versions of JAX in which these flags were not tried get none: XLA
-    ends a process over a flag that it does not know.
+    A selection that leaves out slow tests, or those of them that are optimized, is
+    compiled with XLA's older emitters, others with those of users' programs. Versions
+    of JAX in which these flags were not tried get none: XLA ends a process over a flag
+    that it does not know.
     """
     jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
     if jax.__version_info__ < (0, 11):
-        is_default = "not slow" in config.option.markexpr
-        flags = [_QUICK_COMPILATION, *([_OLDER_EMITTERS] if is_default else [])]
+        left_out = ("not slow", "not (slow and optimized)")
+        is_quick = any(words in config.option.markexpr for words in left_out)
+        flags = [_QUICK_COMPILATION, *([_OLDER_EMITTERS] if is_quick else [])]
         # XLA reads them when the first device is asked for.
         given = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = " ".join([given, *flags]).strip()
