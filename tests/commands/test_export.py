@@ -89,6 +89,7 @@ def test_pytorch_reaches_the_same_accuracy(real_audio, tmp_path):
     data = f"--data_dir={real_audio('fsdd')}"
     run, steps, seeds = tmp_path / "run", 100, 2
     options = ["--dataset=spoken_digit", data, "--method=random"]
+    options += ["--config.evaluation.networks=1", "--config.evaluation.seeds=1"]
     main.main(["distill", *options, "--samples_per_class=5", f"--workdir={run}"])
     main.main(["export", str(run), "--format=pytorch", "--test_clips", data])
     coreset = audiodd_jax.load_coreset(run / "coreset.npz")

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 from command_line import TINY_SELECTION, audiodd, fails
-from coresets import labelled
+from coresets import by_one_network, labelled
 
 import audiodd_jax
 from audiodd_jax.commands import main
 from audiodd_jax.data import datasets, splits
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import cache
+from audiodd_jax.kernels import ridge
 
 RATE = 8000
 ONE_SEED = "--config.evaluation.seeds=1"
@@ -116,9 +117,11 @@ def test_test_clips_of_spoken_digits_have_the_accuracy_of_evaluate(
 ):
     folder = real_audio("fsdd")
     data = ["--dataset=spoken_digit", f"--data_dir={folder}"]
-    few = ["--preset=quick", "--samples_per_class=2", "--steps=20", ONE_SEED]
+    few = ["--preset=quick", "--samples_per_class=2", "--steps=10", ONE_SEED]
+    few += ["--config.evaluation.networks=2", "--config.evaluation.width=16"]
     main.main(["distill", *data, *few, f"--workdir={tmp_path / 'run'}"])
-    network = ["--samples_per_class=5", "--steps=60", "--num_seeds=1"]
+    network = ["--samples_per_class=5", "--steps=20", "--config.model.width=16"]
+    network += ["--num_seeds=1"]
     main.main(["train", *data, *network, f"--workdir={tmp_path / 'net'}"])
     config = audiodd_jax.for_dataset("spoken_digit", data__data_dir=str(folder))
     answers = write_test_clips(config, tmp_path / "clips")
@@ -296,7 +299,8 @@ def test_refusals(pitches, capsys, monkeypatch, arguments, words):
 
 
 @pytest.mark.slow
-def test_the_example_predicts_what_it_is_given(tmp_path, capsys):
+def test_the_example_predicts_what_it_is_given(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ridge, "solved", by_one_network)
     path = tmp_path / "noise.wav"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(9000), 9000)
     main.main(["predict", "example", str(path), "--top=0"])

@@ -75,7 +75,7 @@ def test_labels_by_a_teacher_views_pseudo_labels_and_baselines(tmp_path, capsys)
     bought = ["--config.labels.fraction=0.3", "--config.labels.pseudo=True"]
     sure = ["--config.teacher.steps=60", "--config.labels.confidence=0.6"]
     place = f"--workdir={tmp_path / 'run'}"
-    views = ["--steps=4", "--config.coreset.views=2"]
+    views = ["--steps=4", "--config.coreset.views=2", "--config.evaluation.networks=2"]
     main.main(["distill", *WHAT, *LESS, *teacher, *bought, *sure, *views, place])
     assert "other clips with labels by the teacher" in capsys.readouterr().out
     coreset = audiodd_jax.load_coreset(tmp_path / "run" / "coreset.npz")
@@ -92,6 +92,7 @@ def test_labels_by_a_teacher_views_pseudo_labels_and_baselines(tmp_path, capsys)
 @pytest.mark.slow
 def test_a_run_continues_from_a_coreset_of_tags_or_of_classes(tmp_path, capsys):
     few = [*LESS, "--steps=2", "--config.evaluation.seeds=1"]
+    few += ["--config.evaluation.networks=2"]
     for name in ("tones_tagged", "tones"):
         what = [f"--dataset={name}", "--preset=quick", "--samples_per_class=1"]
         main.main(["distill", *what, *few, f"--workdir={tmp_path / name}"])

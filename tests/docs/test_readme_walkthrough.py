@@ -41,9 +41,9 @@ def test_from_a_folder_to_pytorch(sound_folder, tmp_path, monkeypatch, capsys):
             line = line.replace(place, str(sound_folder))
         program, *arguments = shlex.split(line)
         if program == "audiodd":
-            # Few steps: the sounds are two tones.
-            few = ["--steps=10"] if arguments[0] == "distill" else []
-            main.main([*arguments, *few])
+            # Few steps and networks: the sounds are two tones.
+            few = ["--steps=10", "--config.evaluation.networks=2"]
+            main.main([*arguments, *(few if arguments[0] == "distill" else [])])
     printed = capsys.readouterr().out
     (ours,) = re.findall(r"test accuracy, distilled +([\d.]+)", printed)
     script = arguments[0]
