@@ -74,8 +74,9 @@ class CoresetConfig:
         ``2x2:1`` stores each in an image of its own, a quarter of the size.
       views: random views of each spectrogram, each labelled by the teacher; 0: the
         teacher labels the spectrogram itself. Needs ``teacher.networks``.
-      storage: numbers in the coreset's file: ``float32``, ``float16`` or ``int8``. All
-        scores are of the numbers that the file gives back.
+      storage: numbers in the coreset's file: ``float32``, ``float16``, ``int8``, or
+        ``int4`` (images in four bits, labels as in int8). All scores are of the numbers
+        that the file gives back.
       nested: the first spectrograms of each class are a smaller coreset: the loss is of
         the first 1, 2, 5, 10, 20, ... per class in turn, and views mix spectrograms of
         the same layer. ``Coreset.first`` cuts it. For rfad and selected clips.
@@ -94,7 +95,7 @@ class CoresetConfig:
     preconditioner: bool = False
     factor: str = setting("1", FACTOR)
     views: int = setting(0, NOT_NEGATIVE)
-    storage: str = setting("float32", one_of("float32", "float16", "int8"))
+    storage: str = setting("float32", one_of("float32", "float16", "int8", "int4"))
     nested: bool = False
     budget: str = setting("", BYTES)
 

@@ -6,7 +6,8 @@ label. ``factor`` is the setting ``coreset.factor`` (see ``config.packing``).
 
 References:
   Kim et al., *Dataset Condensation via Efficient Synthetic-Data Parameterization*, ICML
-  2022.
+  2022. Bengio, Léonard, Courville, *Estimating or Propagating Gradients Through
+  Stochastic Neurons*, 2013 (straight-through estimator).
 """
 
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from audiodd_jax.config.packing import Factor, Packing
+from audiodd_jax.coreset.storage import BITS, LEAST_SCALE
 from audiodd_jax.errors import UserError
 
 
@@ -103,6 +105,21 @@ def pack(images: Float[Array, "k f t 1"], factor: Factor) -> Float[Array, "s h w
     grid = small.reshape(-1, rows, columns, f // mel, t // frames)
     height, width = packing.image_shape((f, t))
     return jnp.moveaxis(grid, 2, 3).reshape(-1, height, width, 1)
+
+
+def rounded(images: Float[Array, "s f t 1"], storage: str) -> Float[Array, "s f t 1"]:
+    """Rounds images to the few levels in which ``storage`` keeps them, if it does.
+
+    Their gradient is as if they were not rounded (the straight-through estimator).
+    """
+    if storage not in BITS:
+        return images
+    steps, axes = 2 ** BITS[storage] - 1, (1, 2, 3)
+    lowest = images.min(axes, keepdims=True)
+    scale = (images.max(axes, keepdims=True) - lowest) / steps
+    scale = jnp.maximum(scale, LEAST_SCALE)
+    levels = jnp.round((images - lowest) / scale)
+    return images + lax.stop_gradient(lowest + scale * levels - images)
 
 
 def repeat_labels(labels: Float[Array, "s c"], factor: Factor) -> Float[Array, "k c"]:

@@ -2,7 +2,8 @@
 
 The rule was found on validation clips (``BUILD_NOTES.md``):
 
-1. Numbers are int8. Of more than 64 classes, views have their 32 largest labels.
+1. Images that networks learn from have two bits per value, others int8. Of more than 64
+   classes, views have their 32 largest labels.
 2. Spectrograms are as large as possible, whole or 1/2, 1/4, 1/8 of the mel bins and of
    the frames, such that enough per class fit (``_SIZES``). Short clips that networks
    learn from are whole only if all of them fit.
@@ -38,16 +39,16 @@ _SHORT = 2.0
 # are enough, of short clips that networks learn from and of others.
 _SIZES: dict[Factor, tuple[float, float]] = {
     1: (math.inf, 3),
-    "2x2:1": (10, 3),
-    "4x4:1": (3, 3),
+    "2x2:1": (25, 3),
+    "4x4:1": (4, 3),
     "8x8:1": (1, 1),
 }
-_SHARE_OF_IMAGES = 0.85
+_SHARE_OF_IMAGES = 0.5
 # The highest learning rate of images below full size, in the loss of views.
 _RATE = 3e-3
 _MANY, _TOP_K = 64, 32
 # Views of a spectrogram: at least, before fewer spectrograms are stored, and at most.
-_VIEWS = (8, 400)
+_VIEWS = (4, 400)
 # The metadata's numbers may take so many bytes more than they did in the estimate.
 _SLACK = 64
 
@@ -73,12 +74,18 @@ class Problem(NamedTuple):
     has_labels: bool
     metadata: dict[str, Any]
 
+    @property
+    def storage(self) -> str:
+        """How numbers are stored."""
+        return "int2" if self.has_views else "int8"
+
 
 class Choice(NamedTuple):
     """Settings, and the bytes that a file with them has at most."""
 
     samples_per_class: int
     factor: Factor
+    storage: str
     views: int
     top_k: int
     bytes: int
@@ -89,7 +96,7 @@ class Choice(NamedTuple):
         return {
             "coreset.samples_per_class": self.samples_per_class,
             "coreset.factor": self.factor,
-            "coreset.storage": "int8",
+            "coreset.storage": self.storage,
             "coreset.views": self.views,
             "views.top_k": self.top_k,
         }
@@ -181,7 +188,8 @@ def _fill(budget: int, problem: Problem, factor: Factor) -> Choice | None:
     views = 0
     if problem.has_views:
         views = _most(lambda views: size(n, views=views) <= budget, _VIEWS[1])
-    return Choice(n, factor, views, _top_k(problem), size(n, views=views))
+    total = size(n, views=views)
+    return Choice(n, factor, problem.storage, views, _top_k(problem), total)
 
 
 def _least_views(problem: Problem) -> int:
@@ -206,9 +214,9 @@ def _bytes(problem: Problem, samples_per_class: int, factor: Factor, views: int)
     c = problem.num_classes
     s, packing = c * samples_per_class, Packing.parse(factor)
     array = lambda kind, *shape: np.broadcast_to(np.zeros((), kind), shape)
+    shape = (s, *packing.image_shape(problem.shape), 1)
     arrays = {
-        "images": array(np.int8, s, *packing.image_shape(problem.shape), 1),
-        "image_scale": array(np.float16, s),
+        **storage.like_images(shape, problem.storage),
         "classes": array(np.min_scalar_type(c - 1), s),
         "metadata": array(np.uint8, _metadata_bytes(problem.metadata)),
     }

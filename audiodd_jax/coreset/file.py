@@ -44,7 +44,9 @@ from audiodd_jax.runtime import mirror
 from audiodd_jax.runtime.environment import standard_numerics
 from audiodd_jax.runtime.files import save_npz
 
-FORMAT = 2
+FORMAT = 3
+# The format of files whose images have whole bytes.
+_SECOND_FORMAT = 2
 # The format of files whose images are float32, packed along time alone, with all labels
 # of the views: version 0.1.0 reads them.
 _FIRST_FORMAT = 1
@@ -278,13 +280,13 @@ class Coreset(Artefact):
 
     @property
     def storage(self) -> str:
-        """Type of the stored numbers: ``float32``, ``float16`` or ``int8``."""
+        """How numbers are stored: ``coreset.storage`` of the run."""
         return self._config.coreset.storage
 
     @property
     def num_values(self) -> int:
         """Number of stored values: images and labels."""
-        arrays = self._arrays()
+        arrays = {**self._arrays(), "images": self.images}
         return sum(arrays[name].size for name in storage.NAMES if name in arrays)
 
     @property
@@ -339,14 +341,19 @@ class Coreset(Artefact):
             classes = classes.astype(np.int32)
         num_classes = len(class_names)
         if "labels" in arrays:
-            labels = storage.decode("label", arrays)
+            labels = storage.decode("label", arrays, "")
         else:  # those of the classes
             labels = _hard_labels(arrays["classes"], num_classes)
         has_tags = metadata.get("has_tags", False)
         views = storage.decode_views(arrays, num_classes, has_tags)
-        images = storage.decode("image", arrays)
+        kind = metadata.get("settings", {}).get("coreset", {}).get("storage", "")
+        images = storage.decode("image", arrays, kind)
         stored = {n: arrays[n] for n in storage.OF_VIEWS if n in arrays} or None
-        return cls(images, labels, class_names, metadata, views, classes, stored)
+        found = cls(images, labels, class_names, metadata, views, classes, stored)
+        if arrays["images"].dtype == np.uint8:
+            mel_bins = found.packing.image_shape(found.image_shape)[0]
+            return dataclasses.replace(found, images=images[:, :mel_bins])
+        return found
 
     def read_back(self) -> "Coreset":
         """Returns the coreset with the values that its file gives back."""
@@ -415,7 +422,9 @@ def format_of(coreset: CoresetConfig, top_k: int) -> int:
     packing = Packing.parse(coreset.factor)
     is_first = packing.mel == 1 and not packing.is_single
     is_first &= coreset.storage == "float32" and not top_k
-    return _FIRST_FORMAT if is_first else FORMAT
+    if is_first:
+        return _FIRST_FORMAT
+    return FORMAT if coreset.storage in ("int4", "int2") else _SECOND_FORMAT
 
 
 def load_coreset(path: str | os.PathLike) -> Coreset:

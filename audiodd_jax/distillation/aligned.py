@@ -36,7 +36,7 @@ from jaxtyping import Array, Float, Int, Key
 from audiodd_jax.config import RFADConfig, ViewsConfig
 from audiodd_jax.config.packing import Factor, Packing
 from audiodd_jax.coreset import views as views_lib
-from audiodd_jax.coreset.arrays import CoresetArrays
+from audiodd_jax.coreset.arrays import CoresetArrays, rounded
 from audiodd_jax.distillation import kernel_methods
 from audiodd_jax.distillation.kernel_methods import Learner, Params, Rates
 from audiodd_jax.distillation.method import Context, Method
@@ -104,14 +104,17 @@ def loss(
     settings: RFADConfig,
     loss_from: LossFrom,
     factor: Factor = 1,
+    storage: str = "float32",
 ) -> tuple[Float[Array, ""], Float[Array, "b c"]]:
     """Steps 1 to 3: the loss of a batch, and its predictions ``[b, c]``.
 
     ``key`` draws views and random networks, and ``networks`` are the teacher's;
-    ``factor`` packs spectrograms in images.
+    ``factor`` packs spectrograms in images, and ``storage`` may round these.
     """
     view_key, network_key = jax.random.split(key)
-    coreset = kernel_methods.stored(params).unpack(factor)
+    coreset = kernel_methods.stored(params)
+    images = rounded(coreset.images, storage)
+    coreset = coreset._replace(images=images).unpack(factor)
     count = settings.views_of_each(Packing.parse(factor).pieces)
     images, labels = make_views(view_key, coreset.images, networks, count)
     support = coreset._replace(images=images, labels=labels)
@@ -125,6 +128,7 @@ def learn(
     loss_from: LossFrom,
     teacher: Ensemble,
     factor: Factor,
+    storage: str,
 ) -> Method:
     """Step 4: the method as ``init``, ``step`` and ``coreset``."""
 
@@ -140,7 +144,7 @@ def learn(
         key = jax.random.fold_in(learnt.key, learnt.step)
 
         def batch_loss(params: Params) -> tuple[Array, Array]:
-            given = (make_views, settings, loss_from, factor)
+            given = (make_views, settings, loss_from, factor, storage)
             return loss(params, key, batch, networks, *given)
 
         learnt, metrics = learner.update(learnt, batch_loss, batch.labels, rates)

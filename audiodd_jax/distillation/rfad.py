@@ -135,6 +135,7 @@ def make(config: Config, context: Context) -> Method:
     if config.is_aligned:
         views = aligned.make_views(config.views, context)
         of_views = functools.partial(loss_from, kernels=kernels, settings=config.rfad)
-        given = (config.rfad, of_views, context.teacher, factor)
-        return aligned.learn(learner, views, *given)
+        stored = factor, config.coreset.storage
+        given = config.rfad, of_views, context.teacher
+        return aligned.learn(learner, views, *given, *stored)
     return learn(learner, kernels, config.rfad, factor)

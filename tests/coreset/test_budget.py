@@ -15,9 +15,9 @@ from audiodd_jax.coreset.file import Coreset
 from audiodd_jax.errors import UserError
 
 
-def metadata(n=1, factor=1, views=0, top_k=0):
+def metadata(n=1, factor=1, storage="int8", views=0, top_k=0):
     settings = {
-        "coreset": {"samples_per_class": n, "factor": factor, "storage": "int8"},
+        "coreset": {"samples_per_class": n, "factor": factor, "storage": storage},
         "views": {"top_k": top_k},
     }
     recipe = {"count": views, "seed": 7, "settings": {}}
@@ -38,7 +38,7 @@ def made(choice, given):
     labels = np.eye(c, dtype=np.float32)[classes] - np.float32(1) / c
     views = choice.views * classes.size * packing.per_image
     shares = np.full((views, c), 1 / c, np.float16) if views else None
-    own = {**metadata(*choice[:4]), "platt_scale": 1.2345678901234567}
+    own = {**metadata(*choice[:5]), "platt_scale": 1.2345678901234567}
     names = tuple(given.metadata["class_names"])
     labels = labels * 0.9 if given.has_labels else labels
     return Coreset(images, labels, names, own, shares, classes)
@@ -120,7 +120,7 @@ def test_numbers_of_bytes(text, expected):
 def test_the_choice_in_words():
     words = budget.in_words(budget.choose(40_000, problem(c=65)).changes)
     assert re.fullmatch(
-        r"\d+ per class, packed .x.:1, int8, \d+ views of each with the 32 largest "
+        r"\d+ per class, packed .x.:1, int2, \d+ views of each with the 32 largest "
         "labels",
         words,
     )

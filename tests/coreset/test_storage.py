@@ -5,15 +5,18 @@ import os
 
 import hypothesis
 import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from coresets import images, labelled
 
 from audiodd_jax.coreset import storage
+from audiodd_jax.coreset.arrays import rounded
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError
 
-STORAGES = ("float32", "float16", "int8")
+STORAGES = ("float32", "float16", "int8", "int4", "int2")
 some = hypothesis.settings(deadline=None, max_examples=30)
 
 
@@ -36,12 +39,32 @@ def test_values_are_read_back_within_their_bounds(seed, kind, scale):
     given = values(seed, (4, 3, 5, 1), scale)
     found = storage.read_back("image", given, kind)
     largest = np.abs(given).max((1, 2, 3), keepdims=True)
-    bound = {"float32": 0, "float16": 2**-11 * np.abs(given) + 1e-7}.get(
-        kind, np.maximum(largest / 127, 2.0**-10) * (0.5 + 127 * 2.0**-11)
-    )
+    reach = np.ptp(given, (1, 2, 3), keepdims=True)
+    bound = {
+        "float32": 0,
+        "float16": 2**-11 * np.abs(given) + 1e-7,
+        "int8": np.maximum(largest / 127, 2.0**-10) * (0.5 + 127 * 2.0**-11),
+        "int4": np.maximum(reach / 15, 2.0**-10) * 0.51 + largest * 2.0**-10,
+        "int2": np.maximum(reach / 3, 2.0**-10) * 0.51 + largest * 2.0**-10,
+    }[kind]
     assert (np.abs(found - given) <= bound).all()
     # Storing what was read changes nothing.
     np.testing.assert_array_equal(storage.read_back("image", found, kind), found)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int2"])
+@pytest.mark.parametrize("mel_bins", [8, 5])
+def test_the_loss_rounds_as_the_file_does(kind, mel_bins):
+    given = values(0, (3, mel_bins, 6, 1))
+    weights = values(1, given.shape)
+    total = lambda images: jnp.sum(weights * rounded(images, kind))
+    found = rounded(jnp.asarray(given), kind)
+    # The file's scales have 11 bits.
+    expected = storage.read_back("image", given, kind)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_array_equal(jax.grad(total)(jnp.asarray(given)), weights)
+    assert all(len(np.unique(one)) <= 2 ** int(kind[3:]) for one in expected)
+    assert rounded(found, "int8") is found
 
 
 @hypothesis.given(
@@ -59,7 +82,7 @@ def test_labels_of_views_are_read_back_within_their_bounds(
     given = shares(seed, 6, num_classes, sharpness)
     arrays = storage.encode_views(given, kind, top_k, has_tags)
     found = storage.decode_views(arrays, num_classes, has_tags)
-    step = 1.01 / 255 if kind == "int8" else 2**-11
+    step = 1.01 / 255 if kind in storage.INTEGERS else 2**-11
     kept = np.argsort(-given, 1, kind="stable")[:, : top_k or num_classes]
     pick = lambda x: np.take_along_axis(x.astype(np.float32), kept, 1)
     assert np.abs(pick(found) - pick(given)).max() <= step + 2**-11
@@ -145,6 +168,9 @@ def test_images_and_labels_are_counted_apart():
     # A scale of two bytes per image; a share and a class per view.
     assert size.images == 6 * (8 * 16 + 2)
     assert size.labels == 18 * 2
+    # Two or four values in a byte, a scale and a lowest value.
+    assert stored("int4").file_bytes.images == 6 * (4 * 16 + 4)
+    assert stored("int2").file_bytes.images == 6 * (2 * 16 + 4)
     assert stored("float32").file_bytes[:2] == (6 * 8 * 16 * 4, 6 * 2 * 4 + 18 * 2 * 2)
 
 
@@ -153,6 +179,7 @@ def test_images_and_labels_are_counted_apart():
     [
         ("images", images().astype(np.float64)),
         ("image_scale", np.ones(4, np.float16)),
+        ("images", np.zeros((6, 8, 16, 1), np.uint8)),
         ("classes", np.full(6, 2, np.uint8)),
         ("classes", np.zeros(6)),
         ("teacher_labels", np.zeros((18, 1), np.int8)),
