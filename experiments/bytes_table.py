@@ -142,9 +142,7 @@ def training_set(arm: str, config: Config, data: Dataset, limit: int) -> tuple:
 
 def fields_of(config: Config) -> dict:
     """Returns the settings of a coreset's size, by their dotted names."""
-    names = ("samples_per_class", "factor", "storage", "views")
-    names = [*(f"coreset.{name}" for name in names), "views.top_k"]
-    return {name: fields.get(config, name) for name in names}
+    return {name: fields.get(config, name) for name in budget_lib.NAMES}
 
 
 def score(arm: str, config: Config, data: Dataset, limit: int) -> dict:

@@ -54,13 +54,12 @@ def run(line: CommandLine) -> None:
             raise UserError("--dry_run does not forecast the steps of an encoder")
         with standard_numerics(config.rfad.is_float64):
             work = measure(config, chips)
-            rows = estimates.distillation(work, chips) if chips else None
             if limit := config.coreset.budget:
-                own = ("samples_per_class", "factor", "storage", "views")
-                names = [*(f"coreset.{name}" for name in own), "views.top_k"]
-                chosen = {name: fields.get(work.config, name) for name in names}
+                chosen = {name: fields.get(work.config, name) for name in budget.NAMES}
                 table([("budget", f"{limit}: {budget.in_words(chosen)}")])
-            table(rows or estimates.local(work))
+            if work.config.method not in SELECTION:
+                rows = estimates.distillation(work, chips) if chips else None
+                table(rows or estimates.local(work))
         return
     title = datasets.title_of(config.data)
     data_name = "-".join(filter(None, (title, config.data.variant)))

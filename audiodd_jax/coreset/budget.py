@@ -2,16 +2,17 @@
 
 The rule was found on validation clips (``BUILD_NOTES.md``):
 
-1. Images that networks learn from have two bits per value, others int8. Of more than 64
-   classes, views have their 32 largest labels.
+1. Images that networks learn from have four bits per value, those of short clips two,
+   and others eight. Of more than 64 classes, views have their 32 largest labels.
 2. Spectrograms are as large as possible, whole or 1/2, 1/4, 1/8 of the mel bins and of
    the frames, such that enough per class fit (``_SIZES``). Short clips that networks
    learn from are whole only if all of them fit.
 3. There are as many per class as fit into the share of the bytes of images and labels
    that images may have, and at least one.
 4. The rest of the bytes is spent on views, of which each spectrogram has equally many.
-5. Small spectrograms of which there are many are learnt at a tenth of the rate: many
-   real clips teach networks well as they are, and larger changes cost accuracy.
+5. RFAD does not learn small spectrograms that networks learn from: many real clips
+   teach networks as well as they are. If the run must (it continues a coreset, say), it
+   learns at a tenth of the rate.
 """
 
 import functools
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from audiodd_jax.config.names import METHODS
+from audiodd_jax.config.names import METHODS, SELECTION
 from audiodd_jax.config.packing import Factor, Packing, bytes_of
 from audiodd_jax.coreset import storage
 from audiodd_jax.coreset.dataset import metadata_of, with_teacher
@@ -46,6 +47,11 @@ _SIZES: dict[Factor, tuple[float, float]] = {
 _SHARE_OF_IMAGES = 0.5
 # The highest learning rate of images below full size, in the loss of views.
 _RATE = 3e-3
+# The settings that a budget chooses, by their dotted names.
+NAMES = (
+    *("coreset.samples_per_class", "coreset.factor", "coreset.storage"),
+    *("coreset.views", "views.top_k", "method"),
+)
 _MANY, _TOP_K = 64, 32
 # Views of a spectrogram: at least, before fewer spectrograms are stored, and at most.
 _VIEWS = (4, 400)
@@ -75,9 +81,15 @@ class Problem(NamedTuple):
     metadata: dict[str, Any]
 
     @property
+    def is_short(self) -> bool:
+        """Whether networks learn from short clips."""
+        return self.has_views and self.seconds <= _SHORT
+
+    @property
     def storage(self) -> str:
         """How numbers are stored."""
-        return "int2" if self.has_views else "int8"
+        of_views = "int2" if self.is_short else "int4"
+        return of_views if self.has_views else "int8"
 
 
 class Choice(NamedTuple):
@@ -125,21 +137,28 @@ def changes(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
         with_teacher(metadata) if has_views else metadata,
     )
     choice = choose(bytes_of(coreset["budget"]), problem)
-    found = choice.changes
+    found = {**choice.changes, **learning(settings, choice.factor)}
     _log.info("%s: %s", coreset["budget"], in_words(found))
-    return {**found, "optimizer.learning_rate": learning_rate(settings, choice.factor)}
+    return found
 
 
-def learning_rate(settings: dict[str, Any], factor: Factor) -> float:
-    """Returns the learning rate of images of a size: the run's, or a lower one."""
-    rate, is_small = settings["optimizer"]["learning_rate"], factor != 1
-    return min(rate, _RATE) if settings["rfad"]["views"] and is_small else rate
+def learning(settings: dict[str, Any], factor: Factor) -> dict[str, Any]:
+    """Returns how spectrograms of a size are learnt, by the names of settings."""
+    coreset, rate = settings["coreset"], settings["optimizer"]["learning_rate"]
+    if factor == 1 or not settings["rfad"]["views"] or settings["method"] != "rfad":
+        return {}
+    is_continued = coreset["init"].endswith(".npz")
+    if is_continued or coreset["nested"] or coreset["preconditioner"]:
+        return {"optimizer.learning_rate": min(rate, _RATE)}
+    return {"method": "random"}
 
 
 def in_words(chosen: Mapping[str, Any]) -> str:
     """Describes the settings that a budget chose, by their dotted names."""
     n, factor = chosen["coreset.samples_per_class"], chosen["coreset.factor"]
-    words = [f"{n} per class", f"packed {factor}", chosen["coreset.storage"]]
+    is_real = chosen.get("method") in SELECTION
+    words = [f"{n} real clips per class" if is_real else f"{n} per class"]
+    words += [f"packed {factor}", chosen["coreset.storage"]]
     if views := chosen["coreset.views"]:
         top_k = chosen["views.top_k"]
         labels = f"the {top_k} largest labels" if top_k else "all labels"
@@ -164,10 +183,9 @@ def choose(budget: int, problem: Problem) -> Choice:
             f"a coreset of {problem.num_classes} classes does not fit into {budget:,} "
             f"bytes: the least budget is {least:,}"
         )
-    is_short = problem.has_views and problem.seconds <= _SHORT
 
     def is_enough(choice: Choice) -> bool:
-        needed = _SIZES[choice.factor][0 if is_short else 1]
+        needed = _SIZES[choice.factor][0 if problem.is_short else 1]
         return choice.samples_per_class >= min(needed, problem.most)
 
     return next(filter(is_enough, fitting), fitting[-1])
