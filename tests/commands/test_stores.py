@@ -27,7 +27,7 @@ from audiodd_jax.sweep import local, status
 from audiodd_jax.sweep.plan import Planned
 from audiodd_jax.training import fit
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=stores.ONE)
@@ -184,7 +184,7 @@ def test_a_store_that_fails_is_one_sentence(
     new_machine()
     monkeypatch.setattr(object_store, "BACKOFF", 0.01)
     monkeypatch.setattr(object_store, "PATIENCE", 0.2)
-    place = f"{store.url}/runs"
+    place = f"{store.url}/failing"
     given = {
         "predict": [place, place],
         "score": [place],
@@ -207,9 +207,9 @@ def test_labels_in_a_store(store, new_machine, tmp_path, monkeypatch, capsys):
     labelling.instant(monkeypatch)
     bucket = Bucket(*store.url.split("://"))
     for file in labelling.sounds(tmp_path / "sounds").iterdir():
-        bucket.write(f"sounds/{file.name}", file.read_bytes())
+        bucket.write(f"pool/{file.name}", file.read_bytes())
     place = f"{store.url}/session"
-    command = ["label", f"{store.url}/sounds", "--ask=csv", f"--workdir={place}"]
+    command = ["label", f"{store.url}/pool", "--ask=csv", f"--workdir={place}"]
     command += [*labelling.FLAGS, "--budget=12"]
     new_machine()
     main.main(command)
@@ -230,7 +230,7 @@ def test_labels_in_a_store(store, new_machine, tmp_path, monkeypatch, capsys):
     # Batches in Python, on one more machine.
     new_machine()
     changes = {**labelling.TINY, "session__budget": 14}
-    sounds = f"{store.url}/sounds"
+    sounds = f"{store.url}/pool"
     for batch in audiodd_jax.label_rounds(sounds, place, **changes):
         batch.answer(list(map(labelling.truth, batch.names)))
     new_machine()

@@ -1,12 +1,16 @@
 """The notebook, the scripts and the sweep in launch/ work."""
 
+import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
+import stores
 
+from audiodd_jax.runtime.object_store import Bucket
 from audiodd_jax.sweep import plan
 
 LAUNCH = Path(__file__).parents[2] / "launch"
@@ -19,26 +23,32 @@ def notebook():
     return nbformat.read(LAUNCH / "colab_tpu.ipynb", as_version=4)
 
 
+def executed(folder, *replaced):
+    """Runs the notebook in a folder, with replaced settings."""
+    from nbclient import NotebookClient
+
+    book = notebook()
+    for old, new in replaced:
+        (cell,) = [cell for cell in book.cells if old in cell.source]
+        cell.source = cell.source.replace(old, new)
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(book, timeout=500, resources=where).execute()
+    return book
+
+
+FEW = [
+    ("SAMPLES_PER_CLASS = 5", "SAMPLES_PER_CLASS = 1"),
+    ("STEPS = 0", "STEPS = 4"),
+    ("changes = {", 'changes = {"features__frames": 16} | {'),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.optimized
 @pytest.mark.filterwarnings("ignore")  # from Jupyter itself
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     """On the CPU, with few steps, and with the package already installed."""
-    from nbclient import NotebookClient
-
-    book, replaced = notebook(), 0
-    for cell in book.cells:
-        for old, new in (
-            ("SAMPLES_PER_CLASS = 5", "SAMPLES_PER_CLASS = 1"),
-            ("STEPS = 0", "STEPS = 4"),
-            ("changes = {", 'changes = {"features__frames": 16} | {'),
-        ):
-            replaced += old in cell.source
-            cell.source = cell.source.replace(old, new)
-    assert replaced == 3
-    NotebookClient(
-        book, timeout=500, resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
+    book = executed(tmp_path, *FEW)
     runs = tmp_path / "audiodd_runs"
     assert (runs / "tones-1-4-seed0" / "coreset.npz").exists()
     assert (runs / "report" / "index.html").exists()
@@ -57,6 +67,41 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
         if "<audio" in output.get("data", {}).get("text/html", "")
     ]
     assert len(players) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_works_in_a_bucket(tmp_path, monkeypatch):
+    """The runtime's disk is lost, and the same cells find the run again."""
+    with stores.serving("s3") as store:
+        for name, value in store.variables.items():
+            monkeypatch.setenv(name, value)
+        place = f"{store.url}/colab"
+        for machine in ("a", "b"):
+            monkeypatch.setenv("AUDIODD_MIRRORS", str(tmp_path / machine))
+            store.log.clear()
+            book = executed(tmp_path, *FEW, ('BUCKET = ""', f'BUCKET = "{place}"'))
+        written = [path for method, path, *_ in store.log if method == "PUT"]
+        assert not [path for path in written if re.search("/colab/tones.*[^k]$", path)]
+        names = Bucket(*store.url.split("://")).listed("colab/")
+    assert {"colab/tones-1-4-seed0/coreset.npz", "colab/report/index.html"} <= {*names}
+    shown = [output.get("text", "") for output in book.cells[-1].outputs]
+    assert f"page:     {place}/report/index.html" in "".join(shown)
+
+
+def test_the_cells_of_the_notebook_compile_and_take_a_bucket(monkeypatch):
+    cells = [cell.source for cell in notebook().cells if cell.cell_type == "code"]
+    for source in cells:
+        compile(source, "cell", "exec")
+    (storage,) = [source for source in cells if 'BUCKET = ""' in source]
+    storage = storage.replace('BUCKET = ""', 'BUCKET = "gs://bucket/runs/"')
+    signed_in = []
+    auth = types.SimpleNamespace(authenticate_user=lambda: signed_in.append(1))
+    monkeypatch.setitem(sys.modules, "google.colab", types.SimpleNamespace(auth=auth))
+    found = {"sys": sys}
+    exec(storage, found)
+    assert (found["PLACE"], signed_in) == ("gs://bucket/runs", [1])
 
 
 def test_the_notebook_is_stored_without_outputs():

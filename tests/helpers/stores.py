@@ -184,7 +184,8 @@ def serving(scheme):
 
 
 def reset(store, monkeypatch):
-    """Makes a server free of faults, and lets clients find it."""
+    """Makes a server free of faults, and lets new clients find it."""
+    object_store._bucket.cache_clear()
     store.faults, store.log, store.only = [], [], ""
     for name, value in store.variables.items():
         monkeypatch.setenv(name, value)

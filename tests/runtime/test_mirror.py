@@ -20,7 +20,6 @@ from audiodd_jax.runtime.checkpoints import Checkpoints
 from audiodd_jax.runtime.object_store import Bucket
 from audiodd_jax.runtime.run_directory import RunDirectory
 
-pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIG = {"seed": 0}
 STATE = {"x": jnp.arange(3.0)}
 

@@ -9,8 +9,6 @@ from audiodd_jax.errors import UserError
 from audiodd_jax.runtime import object_store
 from audiodd_jax.runtime.object_store import Bucket, Changed
 
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.fixture(scope="module", params=stores.BOTH)
 def served(request):
