@@ -13,7 +13,7 @@ from test_killed import ACTIVE, DISTILL, TRAIN, ForkServer, left_behind, loads, 
 from audiodd_jax.config import user_paths
 from audiodd_jax.runtime import mirror
 
-pytestmark = [pytest.mark.optimized, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.optimized
 KILLS = int(os.environ.get("AUDIODD_TEST_STORE_KILLS", "50"))
 
 

@@ -11,10 +11,7 @@ import test_processes
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.runtime.object_store import Bucket
 
-pytestmark = [
-    *(pytest.mark.slow, pytest.mark.nightly),
-    pytest.mark.filterwarnings("ignore"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 def start_two(store, homes, *arguments):
