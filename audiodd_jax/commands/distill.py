@@ -129,13 +129,16 @@ def distill(
     encoder = encoders.load(config.encoder)
     features = encoders.front_end(config.features, encoder)
     config = dataclasses.replace(config, features=features)
-    coreset = None
+    is_continued = config.coreset.init.endswith(".npz")
+    earlier, coreset = Path(config.coreset.init), None
 
     def load(by: Encoder | None = None) -> Dataset:
         registry.check_dataset(config.method, config.data)
-        given = (config.data, config.features, None, config.evaluation.metric, by)
+        settings = dataclasses.replace(config.data, one_class=is_continued)
+        given = (settings, config.features, None, config.evaluation.metric, by)
         loaded = dataset.load(*given, with_unlabelled=bool(config.labels.run))
-        return labelled_subset.restrict(config, loaded)
+        loaded = labelled_subset.restrict(config, loaded)
+        return coreset_data.replayed(earlier, loaded) if is_continued else loaded
 
     if config.coreset.budget:
         settings = fields.record(config, fields.DISTILLATION)
@@ -152,13 +155,12 @@ def distill(
             stats = data.normalization, clips.normalization
             encoded = Encoded(clips, Embedder(encoder, *stats))
         initial = None
-        if config.coreset.init.endswith(".npz"):
-            path = Path(config.coreset.init)
+        if is_continued:
             sizes = coreset_sizes.of_classes(
                 config.coreset, config.method, data.class_clips, data.class_names
             )
             given = config.coreset, data, sizes, config.seed
-            initial = coreset_data.warm_start(path, *given)
+            initial = coreset_data.warm_start(earlier, *given)
         ensemble = None
         if config.is_aligned:
             folder = teacher.trained(config, data)

@@ -100,6 +100,7 @@ class DataConfig:
       balance: batches, losses and solved labels weigh all ``classes`` the same, or all
         clips (``none``); ``auto``: classes where the largest has more than 1.5 times
         the training clips of the smallest.
+      one_class: accept a folder of a single class, which joins those of a coreset.
       storage: where training features are kept: ``device``, ``host`` (batches are
         streamed from the cache), or ``auto`` (on the device if they fit).
       cache_dir: folder for downloads and features; empty: ``$AUDIODD_CACHE``, or the
@@ -119,6 +120,7 @@ class DataConfig:
     background: float = setting(0.0, NOT_NEGATIVE)
     processes: int = setting(0, NOT_NEGATIVE)
     balance: str = setting("auto", one_of("auto", "classes", "none"))
+    one_class: bool = False
     storage: str = setting("auto", one_of("auto", "device", "host"))
     cache_dir: str = ""
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from audiodd_jax.coreset.file import Coreset, format_of, load_coreset
 from audiodd_jax.data import audio
 from audiodd_jax.errors import UserError
 from audiodd_jax.features import dataset, encoders, logmel, normalization
+from audiodd_jax.features.clips import Clips
 from audiodd_jax.features.dataset import Dataset, Encoded
 from audiodd_jax.features.encoders import Embedder
 from audiodd_jax.networks.encoder import Encoder
 from audiodd_jax.runtime.files import read_json
 from audiodd_jax.version import __version__
+
+_log = logging.getLogger(__name__)
 
 # Settings that locate the data, as far as a coreset's file leaves them out.
 _LOCATION = ("data.data_dir", "data.allow_partial", "data.skip_bad_files")
@@ -197,6 +201,66 @@ def _check_split(coreset: Coreset, data: Dataset) -> None:
         )
 
 
+def replayed(path: Path, data: Dataset) -> Dataset:
+    """Lets an earlier coreset's spectrograms stand in for classes without clips.
+
+    They become training clips of their classes, so that these need no recordings for
+    another class to be added. No validation clips are left, since those of the other
+    classes alone would choose spectrograms that forget these. Returns the data itself
+    if it has clips of all classes of the coreset.
+
+    Raises:
+      UserError: clips have tags, or are embeddings.
+    """
+    earlier = load_coreset(path)
+    given = dict(zip(data.class_names, data.class_clips, strict=True))
+    lacking = [not given.get(name) for name in earlier.class_names]
+    if not any(lacking):
+        return data
+    _check_features(path, earlier, data)
+    some = _some(tuple(np.array(earlier.class_names)[lacking]))
+    if data.has_tags or data.is_embedded:
+        kind = "clips with tags" if data.has_tags else "--encoder"
+        raise UserError(
+            f"{data.title} has no training clips of {some}, and with {kind} the "
+            f"spectrograms of {path} cannot stand in for them; add recordings"
+        )
+    _log.info(
+        "%s has no training clips of %s: the spectrograms of %s stand in for them, and "
+        "test clips are of the other classes",
+        *(data.title, some, path.name),
+    )
+    own, names, stats = earlier.class_names, data.class_names, earlier.normalization
+    if set(own) - set(names):
+        names = (*own, *(name for name in names if name not in own))
+    column = np.array([names.index(name) for name in data.class_names])
+
+    def renamed(clips: Clips) -> Clips:
+        decibel = normalization.invert(clips.images, data.normalization)
+        images = normalization.apply(decibel, stats)
+        labels = jnp.asarray(column[np.asarray(clips.labels)], jnp.int32)
+        return Clips(images, labels)
+
+    rows = np.flatnonzero(np.array(lacking)[earlier.unpacked_classes])
+    labels = np.array([names.index(own[i]) for i in earlier.unpacked_classes[rows]])
+    clips, images = renamed(data.train), earlier.unpack().images[rows]
+    train = Clips(
+        jnp.concatenate([clips.features, images]),
+        jnp.concatenate([clips.labels, jnp.asarray(labels, jnp.int32)]),
+    )
+    return dataclasses.replace(
+        data,
+        train=train,
+        validation=renamed(data.validation.subset(np.zeros(0, int))),
+        test=renamed(data.test),
+        class_names=names,
+        normalization=stats,
+        num_unlabelled=data.num_train - len(clips.labels),
+        num_replayed=rows.size,
+        seconds=None,
+    )
+
+
 def warm_start(
     path: Path,
     config: CoresetConfig,
@@ -206,26 +270,21 @@ def warm_start(
 ) -> CoresetArrays:
     """Makes an initial coreset that continues from an earlier coreset.
 
-    Classes are matched by name. Classes and samples that the earlier coreset lacks are
-    filled with random training clips, up to ``sizes`` images of each class.
+    Classes are matched by name, and the data has them all (``replayed``). Classes and
+    samples that the earlier coreset lacks are filled with random training clips, up to
+    ``sizes`` images of each class.
 
     Raises:
       UserError: the file is not a coreset that these data and settings can continue.
     """
     earlier = load_coreset(path)
-    if earlier.features != data.features:
-        old, new = map(dataclasses.asdict, (earlier.features, data.features))
-        other = ", ".join(name for name in old if old[name] != new[name])
-        raise UserError(
-            f"{path} was made with other features ({other}); set them by "
-            "--config.features to continue from it"
-        )
+    _check_features(path, earlier, data)
     if earlier.packing != Packing.parse(config.factor):
         old = earlier.packing.setting
         raise UserError(f"{path} has coreset.factor={old}, not {config.factor}")
-    if unknown := tuple(n for n in earlier.class_names if n not in data.class_names):
-        raise UserError(f"{data.title} lacks classes of {path}: {_some(unknown)}")
-    if coreset_config(earlier).data.name == data.name:
+    tested = {data.class_names[i] for i in np.unique(np.asarray(data.test.labels))}
+    is_known = data.has_tags or tested & set(earlier.class_names)
+    if coreset_config(earlier).data.name == data.name and is_known:
         _check_split(earlier, data)
     key, real = jax.random.key(seed), dataclasses.replace(config, init="real")
     random = selection.start(key, data.train, data.class_names, sizes, real)
@@ -240,6 +299,16 @@ def warm_start(
     classes = columns[earlier.classes]
     placed = (images, jnp.asarray(labels), classes)
     return selection.filled(random, *placed, sizes, data.class_names)
+
+
+def _check_features(path: Path, earlier: Coreset, data: Dataset) -> None:
+    if earlier.features != data.features:
+        old, new = map(dataclasses.asdict, (earlier.features, data.features))
+        other = ", ".join(name for name in old if old[name] != new[name])
+        raise UserError(
+            f"{path} was made with other features ({other}); set them by "
+            "--config.features to continue from it"
+        )
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -56,7 +56,7 @@ def open_source(config: DataConfig) -> Source:
     if config.background and segments.BACKGROUND not in class_names:
         class_names = (*class_names, segments.BACKGROUND)
     warn_of_similar(class_names)
-    if len(class_names) < 2:
+    if len(class_names) < 2 - config.one_class:
         raise UserError(
             f"{root} holds {counted(len(class_names), 'class', 'classes')} of sounds; "
             "at least two are needed, as folders class_name/*.wav or labels of a CSV"

@@ -47,6 +47,7 @@ class Dataset:
       is_validation_official: True if the published split has a validation part.
       num_unlabelled: training clips left out because their labels are unknown.
       num_pseudo: training clips that a teacher labelled.
+      num_replayed: training clips that are spectrograms of an earlier coreset.
       clips_digest: digest of all clips and their splits; identifies a run's data.
       test_digest: digest of the test clips; empty for a published test split, and for
         that of a labelling session.
@@ -74,6 +75,7 @@ class Dataset:
     is_validation_official: bool = False
     num_unlabelled: int = 0
     num_pseudo: int = 0
+    num_replayed: int = 0
     clips_digest: str = ""
     test_digest: str = ""
     balance: str = "auto"
@@ -133,7 +135,8 @@ class Dataset:
         It includes validation clips held out of it, but not those of a published split.
         """
         held_out = 0 if self.is_validation_official else len(self.validation.labels)
-        return len(self.train.labels) + held_out + self.num_unlabelled
+        own = len(self.train.labels) - self.num_replayed
+        return own + held_out + self.num_unlabelled
 
     @property
     def untested_classes(self) -> list[str]:

@@ -85,7 +85,7 @@ def result(
             chosen = f"by the run {config.labels.run} at {config.labels.budget}"
         elif config.labels.indices:
             chosen = f"by {config.labels.indices}"
-        used = len(data.train.labels) - data.num_pseudo
+        used = len(data.train.labels) - data.num_pseudo - data.num_replayed
         labels = {"used": used, "pseudo": data.num_pseudo, "chosen": chosen}
     return {
         **data.origin,

@@ -250,3 +250,18 @@ def test_answers_are_distilled_and_a_coreset_learns_a_new_class(
     assert result["num_samples"] == 3
     distance = np.abs(second.images[:2] - first.images).mean()
     assert distance < 0.5 * np.abs(second.images[0] - first.images[1]).mean()
+    # A class alone joins both, whose recordings are not needed.
+    alone = labelling.sounds(tmp_path / "alone" / "hiss", 4).parent
+    plain = [flag for flag in tiny if "labelled" not in flag]
+    where = ["--dataset=folder", f"--data_dir={alone}", "--samples_per_class=1"]
+    third = tmp_path / "third"
+    given = ["distill", *where, *plain, more, "--steps=1", f"--workdir={third}"]
+    main.main(given)
+    assert audiodd_jax.load_coreset(third / "coreset.npz").class_names == (
+        *("high", "low", "hiss"),
+    )
+    result = json.loads((third / "result.json").read_text())
+    assert result["untested_classes"] == ["high", "low"]
+    with pytest.raises(SystemExit):  # one class is no data without a coreset
+        main.main(given[: given.index(more)])
+    assert "holds 1 class of sounds" in capsys.readouterr().err

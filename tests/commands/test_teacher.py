@@ -16,6 +16,7 @@ from audiodd_jax.commands import evaluate, main
 from audiodd_jax.config import fields
 from audiodd_jax.coreset.file import load_coreset
 from audiodd_jax.errors import UserError
+from audiodd_jax.features.normalization import Normalization, invert
 from audiodd_jax.networks import models
 from audiodd_jax.networks.models import Network
 from audiodd_jax.report import evaluation_table
@@ -29,6 +30,8 @@ RECIPE = {
     "training.steps": 4,
     "training.seeds": 1,
 }
+
+NONE = Normalization(jnp.zeros(1), jnp.ones(1))
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +263,57 @@ def test_classes_missing_from_the_earlier_coreset_start_from_real_clips(run, roo
     np.testing.assert_allclose(labels[:16, :8], run.coreset.labels[:16, :8], atol=1e-6)
     assert (labels.argmax(1) == np.arange(20) // 2).all()
     np.testing.assert_allclose(labels[:16, 8:], -0.1, atol=1e-6)
+
+
+def only(data, first, last):
+    """The data with some of its classes alone, and as many clips of each."""
+
+    def of(clips):
+        rows = np.flatnonzero((clips.labels >= first) & (clips.labels < last))
+        chosen = clips.subset(rows)
+        return chosen._replace(labels=chosen.labels - first)
+
+    splits = {name: of(getattr(data, name)) for name in ("train", "validation", "test")}
+    return dataclasses.replace(data, **splits, class_names=data.class_names[first:last])
+
+
+def test_an_earlier_coreset_stands_in_for_classes_without_clips(run, root):
+    from audiodd_jax.coreset import dataset as coreset_data
+
+    config = audiodd_jax.for_dataset("tones", **TINY)
+    data = audiodd_jax.prepare(config, root / "cache")
+    path = run.path / "coreset.npz"
+    assert coreset_data.replayed(path, data) is data
+    last = only(data, 9, 10)
+    new = dataclasses.replace(last, class_names=("new",), normalization=NONE)
+    found = coreset_data.replayed(path, new)
+    assert found.class_names == (*data.class_names, "new")
+    assert found.class_clips.tolist() == [2] * 10 + [len(last.train.labels)]
+    assert found.num_train == last.num_train
+    assert set(found.test.labels.tolist()) == {10}
+    # Clips and spectrograms are standardised by the coreset's statistics.
+    np.testing.assert_allclose(
+        found.train.images[-20:], run.coreset.unpack().images, atol=1e-5
+    )
+    decibel = invert(found.train.images[:1], run.coreset.normalization)
+    np.testing.assert_allclose(decibel, last.train.images[:1, ..., 0], atol=1e-3)
+    sizes = np.full(11, 2)
+    start = coreset_data.warm_start(path, config.coreset, found, sizes, config.seed)
+    np.testing.assert_allclose(start.images[:20], run.coreset.images, atol=1e-4)
+    assert start.labels.argmax(1).tolist() == np.repeat(range(11), 2).tolist()
+    # A class that the data knows by name alone has no clips either.
+    named = dataclasses.replace(last, class_names=data.class_names)
+    named = dataclasses.replace(
+        named, train=last.train._replace(labels=last.train.labels + 9)
+    )
+    found = coreset_data.replayed(path, named)
+    assert found.class_names == data.class_names
+    assert found.num_replayed == 18
+    for change, says in ({"is_embedded": True}, "--encoder"), (
+        {"features": dataclasses.replace(data.features, n_mels=9)}, "n_mels"
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=says):
+            coreset_data.replayed(path, dataclasses.replace(new, **change))
 
 
 def test_a_run_starts_from_selected_clips(root):

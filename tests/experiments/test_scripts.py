@@ -14,6 +14,7 @@ BAD = {
     "aligned_table": ("--dataset=nothing",),
     "bytes_picture": ("nowhere.jsonl",),
     "bytes_table": ("--dataset=nothing",),
+    "continue_table": ("--case=nothing:1",),
     "evaluation_table": ("--dataset=nothing",),
     "encoder_table": ("--dataset=nothing",),
     "example_coreset": ("--run=nowhere",),

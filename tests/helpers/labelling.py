@@ -33,7 +33,7 @@ PITCHES = {"low": 300.0, "high": 1500.0, "noise": 0.0}
 def sounds(folder: Path, each: int = 6) -> Path:
     """Writes a folder of short tones and noises, named by their true classes."""
     rng = np.random.default_rng(0)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for label, pitch in PITCHES.items():
         for i in range(each):
             time = np.arange(2000) / 8000
