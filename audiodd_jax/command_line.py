@@ -73,7 +73,8 @@ class CommandLine:
           flags.Error: a value of the wrong type.
         """
         if self.command == "label":
-            base = presets.for_session(self.arguments[0], self.flags.model)
+            given = {"encoder.name": self.flags.encoder or ""}
+            base = presets.for_session(self.arguments[0], self.flags.model, **given)
             return self.configure(base)
         base = fields.replace(dataset_config(self.flags), changes or {})
         if self.command == "train":

@@ -312,6 +312,7 @@ _LABEL = (
         "active.acquisition",
     ),
     _MODEL,
+    _ENCODER,
     _integer("steps", "training steps per round", "training.steps"),
     _SEED,
     _text("workdir", "folder of the session (default: runs/FOLDER-label)"),

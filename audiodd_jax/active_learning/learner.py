@@ -64,11 +64,13 @@ class Learner:
       config: the configuration of the session.
       stored: features of the recordings.
       clips: the recordings, by name.
+      is_embedded: True if the features are an encoder's embeddings.
     """
 
     config: Config
     stored: cache.FeatureSet
     clips: dict[str, Clip]
+    is_embedded: bool = False
 
     def __post_init__(self) -> None:
         self.names = tuple(map(str, self.stored.names))
@@ -193,6 +195,7 @@ class Learner:
             seconds=self.stored.seconds,
             train_bytes=int(self.stored.raw_bytes.sum()),
             scored_by="auto" if width else "accuracy",
+            is_embedded=self.is_embedded,
         )
 
     @functools.cached_property
@@ -204,7 +207,7 @@ class Learner:
             for i, name in enumerate(self.names)
             if sessions.held_out(self.clips[name], share) >= 1
         ]
-        kind = self.config.features.normalization
+        kind = "per_bin" if self.is_embedded else self.config.features.normalization
         moments = self.stored.moments
         return normalization.fit(moments[:, rows] if rows else moments, kind)
 

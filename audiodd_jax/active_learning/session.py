@@ -34,7 +34,7 @@ from audiodd_jax.data.answers import Journal
 from audiodd_jax.data.names import label_names
 from audiodd_jax.data.recordings import TEST, TRAIN, Clip
 from audiodd_jax.errors import UserError
-from audiodd_jax.features import cache
+from audiodd_jax.features import cache, encoders
 from audiodd_jax.features.dataset import Dataset
 from audiodd_jax.networks.models import Network
 from audiodd_jax.runtime import files, lease, mirror
@@ -82,6 +82,9 @@ class Session:
         self._working = threading.Lock()
 
     def __enter__(self) -> "Session":
+        self._encoder = encoders.of_head(self.config.encoder, self.config.model.name)
+        features = encoders.front_end(self.config.features, self._encoder)
+        self.config = dataclasses.replace(self.config, features=features)
         record = fields.record(self.config, fields.SESSION)
         options = presets.run_options(self.config, fields.SESSION)
         may_change = [
@@ -107,11 +110,16 @@ class Session:
         self._run.start_from(history[-1]["step"] if history else -1)
         if not (path / datasets.JOURNAL).exists():
             (path / datasets.JOURNAL).touch()
-        stored = cache.prepare(self.config.data, self.config.features)
+        stored = self._spectrograms = cache.prepare(
+            self.config.data, self.config.features
+        )
+        if self._encoder:
+            stored = encoders.embedded(stored, self._encoder)
         usable = set(map(str, stored.names))
         self.clips = {clip.name: clip for clip in found if clip.name in usable}
         self.skipped = stored.skipped
-        self._learner = Learner(self.config, stored, self.clips)
+        is_embedded = self._encoder is not None
+        self._learner = Learner(self.config, stored, self.clips, is_embedded)
         self.journal = sessions.open_journal(path, settings, found)
         sessions.add_unpublished(self.journal, path)
         self.rounds = history
@@ -295,7 +303,7 @@ class Session:
     def log_mel(self, name: str) -> Float[np.ndarray, "f t"]:
         """Returns the log-mel spectrogram of a recording in dB."""
         row = self._learner.names.index(name)
-        return np.asarray(self._learner.stored.features[row], np.float32)
+        return np.asarray(self._spectrograms.features[row], np.float32)
 
     @standard_numerics()
     def contested(self) -> list[tuple[str, str]]:

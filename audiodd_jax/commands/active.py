@@ -15,13 +15,18 @@ from audiodd_jax.commands.train import train_source
 from audiodd_jax.config import (
     Config,
     DataConfig,
-    EncoderConfig,
     FeaturesConfig,
     extensions,
     fields,
     presets,
 )
-from audiodd_jax.config.names import ACQUISITIONS, file_stem
+from audiodd_jax.config.names import (
+    ACQUISITIONS,
+    COVERING,
+    DIVERSE,
+    DIVERSE_BATCHES,
+    file_stem,
+)
 from audiodd_jax.config.user_paths import local
 from audiodd_jax.coreset.dataset import check_coreset, coreset_config, load_data
 from audiodd_jax.coreset.file import Coreset, load_coreset
@@ -41,6 +46,9 @@ from audiodd_jax.runtime.files import atomic, write_atomically, write_json
 from audiodd_jax.runtime.run_directory import RunDirectory, run_once
 from audiodd_jax.training import source as source_lib
 
+# Candidates of a diverse batch, per clip that it takes (Zhdanov 2019).
+_FACTOR = 10
+
 
 def run(line: CommandLine) -> None:
     """Runs active learning as the command line says, and prints the rounds."""
@@ -56,7 +64,8 @@ def run(line: CommandLine) -> None:
     if flags.num_seeds < 1:
         raise UserError("num_seeds must be at least 1")
     functions = _acquisitions(flags.acquisition or config.active.acquisition)
-    config = fields.replace(config, {"active.acquisition": functions[0]})
+    first = _settings(functions[0])
+    config = fields.replace(config, {"active.acquisition": first["active.acquisition"]})
     chips = target(flags, "active")
     start(flags, config.data)
     if chips:
@@ -69,7 +78,7 @@ def run(line: CommandLine) -> None:
     default = Path("runs") / f"{title}-active-{network}-{name}"
     workdir = Path(flags.workdir or default)
     with resumable(workdir, is_run=not is_comparison):
-        encoder = _encoder(config.encoder, config.model.name)
+        encoder = encoders.of_head(config.encoder, config.model.name)
         if encoder and coresets:
             raise UserError("active compares coresets without --encoder")
         features = encoders.front_end(config.features, encoder)
@@ -79,7 +88,7 @@ def run(line: CommandLine) -> None:
         if is_comparison:
             text = compare(config, functions, flags.num_seeds, coresets, data, workdir)
         else:
-            result = learn(config, data, workdir)
+            result = learn(fields.replace(config, first), data, workdir)
     if is_comparison:
         print(text, "", sep="\n")
         table([("table and picture", str(workdir))])
@@ -90,16 +99,25 @@ def run(line: CommandLine) -> None:
 def _acquisitions(text: str) -> list[str]:
     """Returns the acquisition functions that ``--acquisition`` names."""
     known = (*ACQUISITIONS, *extensions.names(extensions.ACQUISITIONS))
+    others = ("random", *DIVERSE, *COVERING)
+    diverse = [name + DIVERSE_BATCHES for name in known if name not in others]
     functions = list(ACQUISITIONS) if text == "all" else names(text)
     for name in functions:
-        if name not in known:
+        if name not in (*known, *diverse):
             raise UserError(
                 f"there is no acquisition function {name!r}; choose from "
-                f"{', '.join(known)}, or all"
+                f"{', '.join(known)}, a score with {DIVERSE_BATCHES}, or all"
             )
     if len(set(functions)) < len(functions) or not functions:
         raise UserError("--acquisition names each function once, and at least one")
     return functions
+
+
+def _settings(function: str) -> dict[str, Any]:
+    """Returns the settings of a function that ``--acquisition`` names."""
+    name = function.removesuffix(DIVERSE_BATCHES)
+    diversity = {} if name == function else {"active.diversity": _FACTOR}
+    return {"active.acquisition": name, **diversity}
 
 
 @standard_numerics()
@@ -120,20 +138,11 @@ def active(
     """
     config = fields.with_cache(config, cache_dir)
     fields.validate(config)
-    encoder = _encoder(config.encoder, config.model.name)
+    encoder = encoders.of_head(config.encoder, config.model.name)
     features = encoders.front_end(config.features, encoder)
     config = dataclasses.replace(config, features=features)
     data = load(config.data, features, (), config.evaluation.metric, encoder)
     return learn(config, data, local(workdir))
-
-
-def _encoder(settings: EncoderConfig, model: str) -> Encoder | None:
-    """Loads the encoder, on whose embeddings a linear head is trained."""
-    if settings.name and model != "linear":
-        raise UserError(
-            f"with --encoder a linear head is trained: add --model=linear, not {model}"
-        )
-    return encoders.load(settings)
 
 
 def load(
@@ -264,7 +273,7 @@ def compare(
     # Seeds in the outer loop, so that an interrupted comparison has every function.
     for seed in seeds:
         for name in acquisitions:
-            changes = {"active.acquisition": name, "seed": seed}
+            changes = {**_settings(name), "seed": seed}
             run_config = fields.replace(config, changes)
             result = learn(run_config, data, workdir / f"{name}-seed{seed}")
             results[name].append(result)

@@ -7,6 +7,8 @@ COMMITTEE = ("vote_entropy", "consensus_kl")
 DIVERSE = ("k_center", "badge")
 COVERING = ("typiclust", "probcover", "medoids")
 ACQUISITIONS = (*SCORING, *COMMITTEE, *DIVERSE, *COVERING)
+# The end of a score's name in a comparison, for batches that are diverse, too.
+DIVERSE_BATCHES = "_diverse"
 
 # Distillation methods: by kernel regression, by matching gradients or features class by
 # class, by matching the gradients of an encoder's linear head, and by selecting clips.

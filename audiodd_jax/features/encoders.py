@@ -49,6 +49,15 @@ def load(config: EncoderConfig) -> Encoder | None:
     return made._replace(embed=embed, digest=f"{made.digest}-{config.windows}")
 
 
+def of_head(config: EncoderConfig, model: str) -> Encoder | None:
+    """Returns the encoder on whose embeddings a linear head is trained, as ``load``."""
+    if config.name and model != "linear":
+        raise UserError(
+            f"with --encoder a linear head is trained: add --model=linear, not {model}"
+        )
+    return load(config)
+
+
 def _trained(path: Path) -> Encoder:
     """The first network in a file of ``audiodd train``, up to its last layer."""
     kind = "networks file", models.FILE_FORMAT

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from command_line import FEATURES, FEW, NETWORK, TINY, audiodd, fails
 
-from audiodd_jax.commands import main
+from audiodd_jax.commands import active, main
 
 TONES = ["active", "--dataset=tones", *FEATURES, *NETWORK]
 
@@ -169,6 +169,33 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_scores_are_compared_with_and_without_diverse_batches(
+    tmp_path, capsys, monkeypatch
+):
+    seen = []
+
+    class StopError(Exception):
+        pass
+
+    def learn(config, data, folder):
+        seen.append((config.active.acquisition, config.active.diversity, folder.name))
+        if len(seen) == 2:
+            raise StopError
+        return {}
+
+    monkeypatch.setattr(active, "learn", learn)
+    monkeypatch.setattr(active, "load", lambda *_: None)
+    arguments = ["active", "--dataset=tones", f"--workdir={tmp_path}"]
+    with pytest.raises(StopError):
+        main.main([*arguments, "--acquisition=vote_entropy_diverse,margin"])
+    assert seen == [
+        ("vote_entropy", 10, "vote_entropy_diverse-seed0"),
+        ("margin", 0, "margin-seed0"),
+    ]
+    said = fails(capsys, *arguments, "--acquisition=random_diverse")
+    assert "no acquisition function 'random_diverse'" in said
+
+
 def test_a_coreset_of_other_features_is_refused_for_comparison(
     tmp_path, capsys, coreset
 ):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax.numpy as jnp
+import labelling
 import numpy as np
 import pytest
 from command_line import fails
@@ -174,3 +175,23 @@ def test_a_network_of_our_own_is_an_encoder(tmp_path, runs):
     )
     found = compare(run.coreset, ["knn"], config=config)
     assert found[0].scores.mean > 0.1
+
+
+@pytest.mark.slow
+def test_a_person_labels_for_an_encoder(tmp_path):
+    """Rounds train a head on embeddings; the page shows spectrograms."""
+    folder = labelling.sounds(tmp_path / "sounds")
+    with (
+        pytest.raises(UserError, match="add --model=linear, not convnet"),
+        labelling.session(folder, tmp_path / "s", encoder=NAME, model="convnet"),
+    ):
+        pass
+    with labelling.session(folder, tmp_path / "s", encoder=NAME) as session:
+        for _ in range(3):
+            for name in session.next_batch():
+                session.answer(name, [labelling.truth(name)])
+        session.next_batch()
+        assert session.rounds
+        assert session.log_mel("low0.wav").shape == (8, 8)
+    with np.load(tmp_path / "s" / "networks.npz") as arrays:
+        assert any(value.shape[-2:] == (20, 3) for value in arrays.values())
