@@ -9,6 +9,7 @@ continued by the recordings of this class alone. The class differs between seeds
 are those of kernel regression on test clips.
 """
 
+import ast
 import dataclasses
 import statistics
 import tempfile
@@ -34,9 +35,7 @@ from audiodd_jax.training import evaluation
 
 _CASES = flags.DEFINE_multi_string("case", ["tones:1"], "DATASET:SAMPLES[:DATA_DIR]")
 _STEPS = flags.DEFINE_integer("steps", 100, "steps of each distillation")
-_BATCH = flags.DEFINE_integer("batch_size", 512, "clips in a batch")
-_MELS = flags.DEFINE_integer("n_mels", 32, "mel bins")
-_FRAMES = flags.DEFINE_integer("frames", 64, "frames")
+_SET = flags.DEFINE_multi_string("set", [], "a setting, as network.width=16")
 _FRACTION = flags.DEFINE_float("fraction", 0.2, "part of the labels known first")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "distillation seeds")
 _OUT = flags.DEFINE_string("out", "runs/continue.json", "file of the results")
@@ -81,14 +80,13 @@ def accuracies(config, coreset, data):
 def rows_of(case):
     """Yields case, seed, way, and the accuracies of known, old and new classes."""
     name, samples, *data_dir = case.split(":", 2)
+    given = (item.split("=") for item in _SET.value)
     base = audiodd_jax.for_dataset(
         name,
         steps=_STEPS.value,
-        loop__batch_size=_BATCH.value,
         coreset__samples_per_class=int(samples),
         data__data_dir=data_dir[0] if data_dir else "",
-        features__n_mels=_MELS.value,
-        features__frames=_FRAMES.value,
+        **{k.replace(".", "__"): ast.literal_eval(value) for k, value in given},
     )
     data = dataset.load(base.data, base.features)
     for seed in range(_SEEDS.value):

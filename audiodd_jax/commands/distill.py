@@ -138,7 +138,15 @@ def distill(
         given = (settings, config.features, None, config.evaluation.metric, by)
         loaded = dataset.load(*given, with_unlabelled=bool(config.labels.run))
         loaded = labelled_subset.restrict(config, loaded)
-        return coreset_data.replayed(earlier, loaded) if is_continued else loaded
+        if not is_continued:
+            return loaded
+        loaded = coreset_data.replayed(earlier, loaded)
+        if loaded.num_replayed and config.teacher.networks:
+            raise UserError(
+                "a teacher needs recordings of all classes of the earlier coreset: "
+                "--config.teacher.networks=0"
+            )
+        return loaded
 
     if config.coreset.budget:
         settings = fields.record(config, fields.DISTILLATION)

@@ -205,9 +205,9 @@ def replayed(path: Path, data: Dataset) -> Dataset:
     """Lets an earlier coreset's spectrograms stand in for classes without clips.
 
     They become training clips of their classes, so that these need no recordings for
-    another class to be added. No validation clips are left, since those of the other
-    classes alone would choose spectrograms that forget these. Returns the data itself
-    if it has clips of all classes of the coreset.
+    another class to be added. Validation clips, which would be of the other classes
+    alone, are left out. Returns the data itself if it has clips of all classes of the
+    coreset.
 
     Raises:
       UserError: clips have tags, or are embeddings.
@@ -271,8 +271,8 @@ def warm_start(
     """Makes an initial coreset that continues from an earlier coreset.
 
     Classes are matched by name, and the data has them all (``replayed``). Classes and
-    samples that the earlier coreset lacks are filled with random training clips, up to
-    ``sizes`` images of each class.
+    samples that the earlier coreset lacks are filled with random training clips, or by
+    herding if it stands in for other clips, up to ``sizes`` images of each class.
 
     Raises:
       UserError: the file is not a coreset that these data and settings can continue.
@@ -286,8 +286,12 @@ def warm_start(
     is_known = data.has_tags or tested & set(earlier.class_names)
     if coreset_config(earlier).data.name == data.name and is_known:
         _check_split(earlier, data)
-    key, real = jax.random.key(seed), dataclasses.replace(config, init="real")
-    random = selection.start(key, data.train, data.class_names, sizes, real)
+    key, embedding = jax.random.key(seed), None
+    real = dataclasses.replace(config, init="real")
+    if data.num_replayed:  # nothing will be learnt: the clips that represent a class
+        real, own = dataclasses.replace(config, init="herding"), coreset_config(earlier)
+        embedding = selection.Embedding(own.network, own.evaluation.networks)
+    random = selection.start(key, data.train, data.class_names, sizes, real, embedding)
     decibel = normalization.invert(jnp.asarray(earlier.images), earlier.normalization)
     images = normalization.apply(decibel, data.normalization)
     # Centred labels of more classes: the mean of each row stays zero.

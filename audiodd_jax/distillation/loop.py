@@ -107,7 +107,8 @@ def distill(
       run: the run directory; None: memory only.
       mesh: devices of the run; None: all, of all processes.
       start: the initial coreset, as stored, with the sizes that ``coreset.sizes``
-        gives; None: by ``config.coreset.init``.
+        gives; None: by ``config.coreset.init``. If an earlier coreset stands in for
+        clips, it is the outcome, too.
       teacher: labels the views of each step, if ``config.is_aligned``.
       encoded: the encoder that the coreset is made for; None: random networks.
 
@@ -147,6 +148,9 @@ def distill(
             name, *train, coreset.factor, embedding
         )
         return _select(config.method, choose, classes, validate, run)
+    if data.num_replayed:
+        # Learning from recordings of a new class alone makes all recordings like it.
+        return _select(config.method, lambda _: start, classes, None, run)
     if start is None:
         with progress.waiting(f"choosing the start ({coreset.init})"):
             start = selection.start(*train, coreset, embedding)

@@ -3,11 +3,15 @@
 import json
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import prepared
 from command_line import FEATURES, FEW, NETWORK, TINY, audiodd, fails
 
 from audiodd_jax.commands import active, main
+from audiodd_jax.features.clips import Clips
+from audiodd_jax.features.normalization import Normalization
 
 TONES = ["active", "--dataset=tones", *FEATURES, *NETWORK]
 
@@ -184,7 +188,9 @@ def test_scores_are_compared_with_and_without_diverse_batches(
         return {}
 
     monkeypatch.setattr(active, "learn", learn)
-    monkeypatch.setattr(active, "load", lambda *_: None)
+    clips = Clips(jnp.zeros((3, 8, 8, 1)), jnp.arange(3))
+    data = prepared(clips, clips, Normalization(jnp.zeros(8), jnp.ones(8)))
+    monkeypatch.setattr(active, "load", lambda *_: data)
     arguments = ["active", "--dataset=tones", f"--workdir={tmp_path}"]
     with pytest.raises(StopError):
         main.main([*arguments, "--acquisition=vote_entropy_diverse,margin"])

@@ -25,6 +25,7 @@ import types
 from pathlib import Path
 
 import matplotlib.figure
+import pytest
 import tensorboardX  # noqa: F401 (imported late by the package)
 
 import audiodd_jax
@@ -43,6 +44,10 @@ for module in pkgutil.walk_packages(audiodd_jax.__path__, "audiodd_jax."):
 # Loops of threads that a fork lacks: to collect them would close files of the fork.
 _loops = []
 matplotlib.figure.Figure.savefig = lambda _, path, **__: Path(path).write_bytes(b"")
+
+if "AUDIODD_TEST_INSTANT_LABELLING" in os.environ:
+    sys.path.append(str(Path(__file__).parents[1] / "helpers"))
+    importlib.import_module("labelling").instant(pytest.MonkeyPatch())
 
 
 def command(argv, output, environment=None, leads=False):
