@@ -17,7 +17,7 @@ from command_line import TINY, TINY_SELECTION, fails
 from coresets import labelled
 
 import audiodd_jax
-from audiodd_jax.active_learning import labelled_subset
+from audiodd_jax.active_learning import labelled_subset, rivals
 from audiodd_jax.commands import main, score
 from audiodd_jax.config import DataConfig, FeaturesConfig, user_paths
 from audiodd_jax.features import cache, dataset
@@ -25,7 +25,7 @@ from audiodd_jax.runtime import mirror, object_store
 from audiodd_jax.runtime.object_store import Bucket
 from audiodd_jax.sweep import local, status
 from audiodd_jax.sweep.plan import Planned
-from audiodd_jax.training import fit
+from audiodd_jax.training import fit, rate_search
 
 pytestmark = pytest.mark.slow
 
@@ -155,9 +155,9 @@ def test_predictions_of_a_stored_model(store, new_machine, sound_folder, capsys)
 
 @pytest.mark.nightly
 def test_scores_continue_on_another_machine(store, new_machine, monkeypatch, capsys):
-    """With one arm, whose network is trained once."""
-    arm = lambda arena: [arena._arm("hard", "coreset", [arena.coreset])]
-    monkeypatch.setattr(score.Arena, "arms", arm)
+    monkeypatch.setattr(score, "_kinds", lambda coreset: (["hard"], []))
+    monkeypatch.setattr(rate_search, "MULTIPLES", (1.0,))
+    monkeypatch.setattr(rivals, "functions_of", lambda model: ["medoids"])
     new_machine()
     main.main(["distill", *TINY_SELECTION, f"--workdir={store.url}/scored"])
     command = ["score", f"{store.url}/scored", "--model=linear", "--num_seeds=1"]
@@ -171,7 +171,7 @@ def test_scores_continue_on_another_machine(store, new_machine, monkeypatch, cap
     assert "scored/score/score.json" in names
     assert not [name for name in names if name.endswith(".lock")]
     new_machine()
-    monkeypatch.setattr(fit, "train", None)
+    monkeypatch.setattr(fit, "fit", None)
     main.main(command)
     assert capsys.readouterr().out == shown
 
