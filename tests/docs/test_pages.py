@@ -45,8 +45,8 @@ def run_blocks(page, names):
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_the_readme_example_runs_as_printed(tmp_path, monkeypatch, capsys):
-    """With half of the steps, scored once by one seed."""
-    few = {"loop__steps": 100, "loop__eval_every": 0, "evaluation__seeds": 1}
+    """With a third of the steps, scored once by one seed."""
+    few = {"loop__steps": 60, "loop__eval_every": 0, "evaluation__seeds": 1}
     for_dataset = functools.partial(audiodd_jax.for_dataset, **few)
     monkeypatch.setattr(audiodd_jax, "for_dataset", for_dataset)
     monkeypatch.chdir(tmp_path)
