@@ -82,7 +82,7 @@ class Problem(NamedTuple):
 
     @property
     def is_short(self) -> bool:
-        """Whether networks learn from short clips."""
+        """True if networks learn from short clips."""
         return self.has_views and self.seconds <= _SHORT
 
     @property
