@@ -81,8 +81,9 @@ class CoresetConfig:
         the first 1, 2, 5, 10, 20, ... per class in turn, and views mix spectrograms of
         the same layer. ``Coreset.first`` cuts it. For rfad and selected clips.
       budget: bytes of the coreset's file, such as ``16kB``; empty: no limit. It chooses
-        ``samples_per_class``, ``factor``, ``storage``, ``views`` and ``views.top_k`` by
-        the rule in ``coreset/budget.py``.
+        ``samples_per_class``, ``factor``, ``storage``, ``views``, ``views.top_k``, and
+        whether small spectrograms stay real clips, by the rule in
+        ``coreset/budget.py``.
     """
 
     samples_per_class: int = setting(10, NOT_NEGATIVE)
