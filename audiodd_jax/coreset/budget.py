@@ -10,9 +10,9 @@ The rule was found on validation clips (``BUILD_NOTES.md``):
 3. There are as many per class as fit into the share of the bytes of images and labels
    that images may have, and at least one.
 4. The rest of the bytes is spent on views, of which each spectrogram has equally many.
-5. RFAD does not learn small spectrograms that networks learn from: many real clips
-   teach networks as well as they are. If the run must (it continues a coreset, say), it
-   learns at a tenth of the rate.
+5. RFAD does not learn small spectrograms of short clips for networks: many real clips
+   teach these as well as they are. If it must (it continues a coreset, say), and for
+   longer clips, it learns them at a tenth of the rate.
 """
 
 import functools
@@ -137,18 +137,21 @@ def changes(settings: dict[str, Any], data: Dataset) -> dict[str, Any]:
         with_teacher(metadata) if has_views else metadata,
     )
     choice = choose(bytes_of(coreset["budget"]), problem)
-    found = {**choice.changes, **learning(settings, choice.factor)}
+    found = {**choice.changes, **learning(settings, choice.factor, problem.is_short)}
     _log.info("%s: %s", coreset["budget"], in_words(found))
     return found
 
 
-def learning(settings: dict[str, Any], factor: Factor) -> dict[str, Any]:
+def learning(
+    settings: dict[str, Any], factor: Factor, is_short: bool
+) -> dict[str, Any]:
     """Returns how spectrograms of a size are learnt, by the names of settings."""
     coreset, rate = settings["coreset"], settings["optimizer"]["learning_rate"]
     if factor == 1 or not settings["rfad"]["views"] or settings["method"] != "rfad":
         return {}
     is_continued = coreset["init"].endswith(".npz")
-    if is_continued or coreset["nested"] or coreset["preconditioner"]:
+    must_learn = is_continued or coreset["nested"] or coreset["preconditioner"]
+    if must_learn or not is_short:
         return {"optimizer.learning_rate": min(rate, _RATE)}
     return {"method": "random"}
 

@@ -131,7 +131,7 @@ RATE = "optimizer.learning_rate"
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({}, {"method": "random"}), ({"factor": 1}, {}), ({"views": 0}, {}),
+    [({}, {"method": "random"}), ({"is_short": False}, {RATE: 3e-3}), ({"factor": 1}, {}), ({"views": 0}, {}),
      ({"method": "herding"}, {}), ({"nested": True}, {RATE: 3e-3}),
      ({"preconditioner": True, "rate": 1e-3}, {RATE: 1e-3}),
      ({"init": "c.npz"}, {RATE: 3e-3})],
@@ -145,4 +145,5 @@ def test_small_spectrograms_for_networks_stay_as_they_are(changes, expected):
         "optimizer": {"learning_rate": own["rate"]},
         "coreset": {name: own.get(name, value) for name, value in coreset.items()},
     }
-    assert budget.learning(settings, own["factor"]) == expected
+    is_short = own.get("is_short", True)
+    assert budget.learning(settings, own["factor"], is_short) == expected
