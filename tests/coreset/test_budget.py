@@ -131,7 +131,8 @@ RATE = "optimizer.learning_rate"
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
-    [({}, {"method": "random"}), ({"is_short": False}, {RATE: 3e-3}), ({"factor": 1}, {}), ({"views": 0}, {}),
+    [({}, {"method": "random"}), ({"is_short": False}, {RATE: 3e-3}),
+     ({"factor": 1}, {}), ({"views": 0}, {}),
      ({"method": "herding"}, {}), ({"nested": True}, {RATE: 3e-3}),
      ({"preconditioner": True, "rate": 1e-3}, {RATE: 1e-3}),
      ({"init": "c.npz"}, {RATE: 3e-3})],
