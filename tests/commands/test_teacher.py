@@ -188,15 +188,15 @@ def test_a_budget_holds_for_the_file(root, capsys):
     flags += ["--preset=transfer"]
     main.main(["distill", "--method=rfad", *flags, "--dry_run"])
     words = capsys.readouterr().out
-    assert re.search(r"6kB: \d+ per class, packed .x.:1, int8, \d+ views", words)
+    assert re.search(r"6kB: \d+ real clips per class, packed .x.:1, int2, \d+ ", words)
     place = root / "budget"
-    main.main(["distill", "--method=random", *flags, f"--workdir={place}"])
+    main.main(["distill", *flags, f"--workdir={place}"])
     size = (place / "coreset.npz").stat().st_size
     assert 5000 < size <= 6000
     assert "chosen for a file of at most 6kB" in (place / "README.md").read_text()
     assert load_coreset(place / "coreset.npz").packing.is_single
     # The same command finds the run, and too small a budget names the least.
-    main.main(["distill", "--method=random", *flags, f"--workdir={place}"])
+    main.main(["distill", *flags, f"--workdir={place}"])
     assert "finished already" in capsys.readouterr().out
     small = {**TINY, "method": "random", "budget": "1kB"}
     with pytest.raises(UserError, match="the least budget is"):
