@@ -17,7 +17,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from audiodd_jax.networks import winograd
+from audiodd_jax.networks import few_rows, winograd
 
 # With fewer output positions XLA:CPU convolves on its naive path, which is 30 to 200
 # times slower than the product of patches and kernel.
@@ -92,6 +92,8 @@ def input_gradient(
         reverse = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
         if not on_cpu:
             return convolve(ct, reverse, precision=precision)
+        if few_rows.pays(image_shape[0], k, stride):
+            return few_rows.convolve(ct, reverse, precision)
         if winograd.pays(ct, reverse):
             return winograd.convolve(ct, reverse)
         few = ct.shape[1] * ct.shape[2] < _LEAST_POSITIONS
@@ -132,6 +134,8 @@ def kernel_gradient(x: Input, ct: Output, k: int, stride: int = 1) -> Kernel:
     """
     channels, w = x.shape[3], ct.shape[3]
     wide = jnp.promote_types(ct.dtype, jnp.float32)  # accumulates bfloat16
+    if few_rows.pays(x.shape[1], k, stride):
+        return few_rows.kernel_gradient(x, ct, k, wide).astype(x.dtype)
 
     def product(rows: Array, ct: Array) -> Array:
         return jnp.dot(rows, ct, preferred_element_type=wide)
@@ -161,6 +165,8 @@ def kernel_gradient(x: Input, ct: Output, k: int, stride: int = 1) -> Kernel:
     positions, part = _POSITIONS, by_patches
     if channels == 1:
         positions, part = _POSITIONS_OF_ONE_CHANNEL, by_taps
+    elif stride == 1 and winograd.gradient_pays(x, ct, k):
+        positions, part = 4 * winograd.TILES, winograd.kernel_gradient
     elif stride == 1:
         part = by_shifts
     shaped = lambda x, ct: part(x, ct).reshape(k, k, channels, w)
@@ -222,7 +228,11 @@ def conv(x: Input, kernel: Kernel, stride: int = 1) -> Output:
     plain = functools.partial(_by_type, stride=stride)
     out = jax.eval_shape(plain, x, kernel)
     on_cpu = functools.partial(_products, stride=stride)
-    if out.shape[1] * out.shape[2] >= _LEAST_POSITIONS:
+    if few_rows.pays(x.shape[1], kernel.shape[0], stride):
+        on_cpu = functools.partial(few_rows.convolve, precision=_of_type(x.dtype))
+    elif stride == 1 and winograd.pays(x, kernel):
+        on_cpu = winograd.convolve
+    elif out.shape[1] * out.shape[2] >= _LEAST_POSITIONS:
         if stride > 1:
             return plain(x, kernel)
         on_cpu = functools.partial(on_all_cores, precision=_of_type(x.dtype))

@@ -85,30 +85,60 @@ def pool_any(x: Maps) -> Pooled:
     return average_pool(x)
 
 
+@jax.custom_vjp
 def max_pool(x: Maps) -> Pooled:
     """3x3 maximum pooling of stride 2, padded by one: ``ceil(f / 2)`` rows.
 
     On CPU as a maximum of nine slices, because the gradient of a window's maximum is a
-    slow scatter there.
+    slow scatter there. Equal maxima of a window share its gradient.
     """
+    on_cpu = lambda x: functools.reduce(jnp.maximum, _nine_slices(x))
+    return lax.platform_dependent(x, cpu=on_cpu, default=_max_by_window)
+
+
+def _nine_slices(x: Maps) -> list[Pooled]:
+    """Returns the nine inputs of each window."""
     f, t = ((side + 1) // 2 for side in x.shape[1:3])
+    around = ((0, 0), (1, 2), (1, 2), (0, 0))
+    x = jnp.pad(x, around, constant_values=-np.inf)
+    return [x[:, u : u + 2 * f : 2, v : v + 2 * t : 2] for u, v in np.ndindex(3, 3)]
 
-    def by_slices(x: Array) -> Array:
-        low = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
-        x = lax.pad(x, low, ((0, 0, 0), (1, 2, 0), (1, 2, 0), (0, 0, 0)))
-        slices = [
-            x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
-            for u in range(3)
-            for v in range(3)
-        ]
-        return jnp.stack(slices).max(0)
 
-    def by_window(x: Array) -> Array:
-        low = np.array(-np.inf, x.dtype)
-        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-        return lax.reduce_window(x, low, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+def _max_by_window(x: Maps) -> Pooled:
+    low = np.array(-np.inf, x.dtype)
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, low, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
 
-    return lax.platform_dependent(x, cpu=by_slices, default=by_window)
+
+def _max_forward(x: Maps) -> tuple[Pooled, tuple[Maps, Pooled]]:
+    out = max_pool(x)
+    return out, (x, out)
+
+
+def _max_backward(residuals: tuple[Maps, Pooled], ct: Pooled) -> tuple[Maps]:
+    def on_cpu(x: Maps, out: Pooled, ct: Pooled) -> Maps:
+        (b, f, t, w), (f2, t2) = x.shape, ct.shape[1:3]
+        ties = sum((part == out).astype(x.dtype) for part in _nine_slices(x))
+        # Read by the comparisons below, not recomputed in each.
+        share = lax.optimization_barrier(ct / ties)
+        x = jnp.pad(x, ((0, 0), (0, f % 2), (0, t % 2), (0, 0)))
+        x = x.reshape(b, f2, 2, t2, 2, w)  # pairs of rows and of columns
+        after = ((0, 0), (0, 1), (0, 1), (0, 0))
+        out, share = jnp.pad(out, after), jnp.pad(share, after)
+        row, column = np.arange(2)[:, None, None, None], np.arange(2)[:, None]
+        total = jnp.zeros((), x.dtype)
+        # Windows overlap: the second row of a pair is also in the next pair's window.
+        for u, v in np.ndindex(2, 2):
+            window = (slice(None), slice(u, u + f2), None, slice(v, v + t2), None)
+            is_largest = (x == out[window]) & ((row >= u) & (column >= v))
+            total += jnp.where(is_largest, share[window], 0)
+        return total.reshape(b, 2 * f2, 2 * t2, w)[:, :f, :t]
+
+    derived = lambda x, _, ct: jax.vjp(_max_by_window, x)[1](ct)[0]
+    return (lax.platform_dependent(*residuals, ct, cpu=on_cpu, default=derived),)
+
+
+max_pool.defvjp(_max_forward, _max_backward)
 
 
 def _norm_relu_pool(

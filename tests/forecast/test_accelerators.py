@@ -27,12 +27,13 @@ from audiodd_jax.runtime.devices import Grid
 _CPU_ONLY = (
     "on_cpu",
     "winograd",
+    "few_rows",
     "_products",
     "written_out",
     "kernel_gradient",
     "by_windows",
 )
-_CPU_POOLING = ("average_pool.<locals>.by_window", "max_pool.<locals>.by_slices")
+_CPU_POOLING = ("average_pool.<locals>.by_window", "_nine_slices")
 # Programs that keep no state.
 _STATELESS = ("validation", "scoring", "passes", "features")
 # What a compiler takes ten seconds to two minutes for, each.

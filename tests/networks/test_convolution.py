@@ -25,6 +25,10 @@ def case(seed, b, f, t, channels, width, k, stride):
         (2, 1, 1, 2, 3, 2),
         (1, 5, 6, 3, 1, 1),
         (2, 5, 6, 20, 5, 1),  # enough channels for YNNPACK
+        (3, 1, 2, 4, 3, 1),  # few rows, and columns
+        (3, 2, 5, 4, 3, 1),
+        (2, 2, 1, 1, 3, 1),
+        (2, 3, 4, 2, 5, 1),
     ],
 )
 def test_written_out_gradients_match_automatic_ones(b, f, t, channels, k, stride):
@@ -98,7 +102,7 @@ def test_it_can_be_mapped_over_networks():
 
 @pytest.mark.parametrize(
     ("channels", "k", "stride", "f"),
-    [(1, 3, 1, 9), (3, 3, 1, 9), (2, 7, 2, 9), (2, 3, 2, 2)],
+    [(1, 3, 1, 9), (3, 3, 1, 9), (2, 7, 2, 9), (2, 3, 2, 2), (2, 3, 1, 2)],
 )
 def test_second_gradients_match_automatic_ones(x64, channels, k, stride, f):
     x, kernel, _ = case(0, 2, f, 12, channels, 4, k, stride)

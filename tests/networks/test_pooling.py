@@ -40,3 +40,21 @@ def test_max_pooling_returns_the_window_maximum(shape):
         x, -np.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding
     )
     np.testing.assert_array_equal(pooling.max_pool(x), want)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 5, 7, 2), (1, 1, 1, 1)])
+def test_equal_maxima_share_the_gradient(shape):
+    # Few values, so that many inputs of a window are equal, zeros above all.
+    x = jax.random.randint(jax.random.key(0), shape, -2, 2).clip(0).astype(float)
+
+    def stacked(x):
+        around = ((0, 0), (1, 2), (1, 2), (0, 0))
+        x = jnp.pad(x, around, constant_values=-1e9)
+        f, t = ((side + 1) // 2 for side in shape[1:3])
+        at = lambda u, v: x[:, u : u + 2 * f : 2, v : v + 2 * t : 2]
+        return jnp.stack([at(u, v) for u in range(3) for v in range(3)]).max(0)
+
+    out, pull = jax.vjp(pooling.max_pool, x)
+    ct = jax.random.normal(jax.random.key(1), out.shape)
+    want = jax.vjp(stacked, x)[1](ct)[0]
+    np.testing.assert_allclose(pull(ct)[0], want, atol=1e-6)
