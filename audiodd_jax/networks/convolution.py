@@ -165,8 +165,6 @@ def kernel_gradient(x: Input, ct: Output, k: int, stride: int = 1) -> Kernel:
     positions, part = _POSITIONS, by_patches
     if channels == 1:
         positions, part = _POSITIONS_OF_ONE_CHANNEL, by_taps
-    elif stride == 1 and winograd.gradient_pays(x, ct, k):
-        positions, part = 4 * winograd.TILES, winograd.kernel_gradient
     elif stride == 1:
         part = by_shifts
     shaped = lambda x, ct: part(x, ct).reshape(k, k, channels, w)
@@ -230,7 +228,7 @@ def conv(x: Input, kernel: Kernel, stride: int = 1) -> Output:
     on_cpu = functools.partial(_products, stride=stride)
     if few_rows.pays(x.shape[1], kernel.shape[0], stride):
         on_cpu = functools.partial(few_rows.convolve, precision=_of_type(x.dtype))
-    elif stride == 1 and winograd.pays(x, kernel):
+    elif stride == 1 and x.dtype != jnp.bfloat16 and winograd.pays(x, kernel):
         on_cpu = winograd.convolve
     elif out.shape[1] * out.shape[2] >= _LEAST_POSITIONS:
         if stride > 1:

@@ -10,9 +10,6 @@ transforms around it are sums. In float32 the error is that of the direct sum. A
 outputs is one window of the 2x2 pooling, so that a block of a random network needs no
 full-size activation.
 
-The kernel's gradient is the transpose: the products of the transformed tiles of the
-input and of the output's gradient, summed over tiles.
-
 The libraries of accelerators choose such algorithms themselves. BUILD_NOTES.md has the
 measurements.
 
@@ -32,7 +29,6 @@ from audiodd_jax.runtime.memory import in_chunks
 
 # With fewer channels the transforms cost more than the products save.
 CHANNELS = 64
-GRADIENT_CHANNELS = 128
 # Tiles transformed at once; few enough to stay in cache.
 TILES = 2048
 _HIGHEST = lax.Precision.HIGHEST
@@ -47,12 +43,6 @@ def pays(x: Array, kernel: Array) -> bool:
     return kernel.shape[:2] == (3, 3) and kernel.shape[2] >= CHANNELS and not few
 
 
-def gradient_pays(x: Array, ct: Array, k: int) -> bool:
-    """Returns whether it is also faster for the kernel's gradient."""
-    few = min(x.shape[1:3]) < 4 or min(x.shape[3], ct.shape[3]) < GRADIENT_CHANNELS
-    return k == 3 and not few
-
-
 def _kernel_tiles(kernel: Float[Array, "3 3 c w"]) -> Tiles:
     """Computes ``G k G^T``."""
     # Sums: as a product of three matrices it would be transposed and copied.
@@ -61,21 +51,17 @@ def _kernel_tiles(kernel: Float[Array, "3 3 c w"]) -> Tiles:
     return [list(sums(*row)) for row in rows]
 
 
-def _input_tiles(x: Float[Array, "b f t c"]) -> Tiles:
-    """Computes ``B^T x B`` of 4x4 tiles."""
-    f, t = (side // 2 for side in x.shape[1:3])
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    at = lambda u, v: x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
-    sums = lambda a, b, c, d: (a - c, b + c, c - b, b - d)
-    columns = [sums(*(at(u, v) for u in range(4))) for v in range(4)]
-    return [list(sums(*(columns[v][i] for v in range(4)))) for i in range(4)]
-
-
 def _outputs(
     x: Float[Array, "b f t c"], tiles: Tiles
 ) -> tuple[Array, Array, Array, Array]:
     """Computes the outputs of 2x2 tiles, row-major; each is ``[b, f/2, t/2, w]``."""
-    v = _input_tiles(x)
+    f, t = (side // 2 for side in x.shape[1:3])
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    at = lambda u, v: x[:, u : u + 2 * f - 1 : 2, v : v + 2 * t - 1 : 2]
+    # B^T x B of 4x4 tiles, as [b, f/2, t/2, c] for each position.
+    sums = lambda a, b, c, d: (a - c, b + c, c - b, b - d)
+    columns = [sums(*(at(u, v) for u in range(4))) for v in range(4)]
+    v = [list(sums(*(columns[v][i] for v in range(4)))) for i in range(4)]
     # Sixteen products: one batched product would copy its operands.
     m = [
         [jnp.dot(v[i][j], tiles[i][j], precision=_HIGHEST) for j in range(4)]
@@ -129,27 +115,3 @@ def pooled(
         return sum(map(jax.nn.relu, outputs)) / 4, is_open
 
     return _by_tiles(part, x)
-
-
-def kernel_gradient(
-    x: Float[Array, "b f t c"], ct: Float[Array, "b f t w"]
-) -> Float[Array, "3 3 c w"]:
-    """Transpose of ``convolve`` with respect to its kernel, all images at once."""
-    even = ((0, 0), *((0, side % 2) for side in x.shape[1:3]), (0, 0))
-    x, ct = jnp.pad(x, even), jnp.pad(ct, even)
-    # A ct A^T of 2x2 tiles, position by position, against the input's tiles.
-    sums = lambda a, b: (a, a + b, a - b, -b)
-    columns = [sums(ct[:, ::2, v::2], ct[:, 1::2, v::2]) for v in range(2)]
-    flat = lambda a: a.reshape(-1, a.shape[-1])
-    m = [
-        [
-            jnp.dot(flat(tile).T, flat(ct_tile), precision=_HIGHEST)
-            for tile, ct_tile in zip(tiles, sums(left, right), strict=True)
-        ]
-        for tiles, left, right in zip(_input_tiles(x), *columns, strict=True)
-    ]
-    # G^T m G.
-    sums = lambda a, b, c, d: (a + (b + c) / 2, (b - c) / 2, (b + c) / 2 + d)
-    columns = [sums(*(m[i][j] for i in range(4))) for j in range(4)]
-    rows = [sums(*(column[u] for column in columns)) for u in range(3)]
-    return jnp.stack([jnp.stack(row) for row in rows])
