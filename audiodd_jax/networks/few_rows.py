@@ -42,7 +42,11 @@ def kernel_gradient(
         ct = ct.swapaxes(1, 2)
     rows = _inputs(x, k)
     ct = ct.reshape(len(rows), -1)
-    product = jnp.dot(rows.T, ct, preferred_element_type=dtype)
+    # The barrier keeps the bits the same however many seeds train together, as in
+    # ``convolution``.
+    product = lax.optimization_barrier(
+        jnp.dot(rows.T, ct, preferred_element_type=dtype)
+    )
     kernel = jax.ShapeDtypeStruct((k, k, x.shape[3], w), dtype)
     return jax.linear_transpose(lambda kernel: _placed(kernel, f, t), kernel)(product)[
         0
