@@ -4,7 +4,7 @@ Deep layers have maps of one or two rows, where most taps of a 3x3 kernel see pa
 Here the rows are channels: a convolution along time, with the kernel's rows at their
 places. A short time axis is laid out in the same way, and the convolution is then a
 product of all inputs and all outputs of a map. One row takes a third of the
-multiplications or less, two rows two thirds. For CPUs, where others find no use for it.
+multiplications or less, two rows two thirds. Accelerators convolve as usual.
 """
 
 import jax
