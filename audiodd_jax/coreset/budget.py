@@ -41,7 +41,7 @@ _SHORT = 2.0
 _SIZES: dict[Factor, tuple[float, float]] = {
     1: (math.inf, 3),
     "2x2:1": (25, 3),
-    "4x4:1": (4, 3),
+    "4x4:1": (2, 3),
     "8x8:1": (1, 1),
 }
 _SHARE_OF_IMAGES = 0.5
