@@ -1,7 +1,9 @@
 """Makes the coreset of a run the package's example coreset.
 
     audiodd distill --preset=transfer --dataset=arabic_speech_commands \
-        --data_dir=ARABIC --budget=240kB --workdir=runs/example
+        --data_dir=ARABIC --samples_per_class=13 --config.coreset.factor=4x4:1 \
+        --config.coreset.storage=int8 --config.coreset.views=8 \
+        --config.optimizer.learning_rate=0.003 --workdir=runs/example
     python experiments/example_coreset.py --run=runs/example
 
 The file is copied as it is.
