@@ -139,7 +139,7 @@ def test_a_read_only_checkout(place):
 
 def test_the_memory_limit_of_a_task():
     possible(LIMITED)
-    large = ["--samples_per_class=180", "--config.network.width=512", "--dry_run"]
+    large = ["--samples_per_class=180", "--config.network.width=1024", "--dry_run"]
     code, text = audiodd(LIMITED, "distill", "--dataset=tones", *large)
     assert code == 0
     assert "of 1.1 GB per device; that is MORE than available" in text
