@@ -63,7 +63,7 @@ def address_in(log, start, thread):
 
 
 class Lived(NamedTuple):
-    """What a killed command had done.
+    """The state in which a killed command left its run.
 
     Attributes:
       sent: the answer whose confirmation did not come; None: all are confirmed.
