@@ -424,7 +424,7 @@ def format_of(coreset: CoresetConfig, top_k: int) -> int:
     is_first &= coreset.storage == "float32" and not top_k
     if is_first:
         return _FIRST_FORMAT
-    return FORMAT if coreset.storage in ("int4", "int2") else _SECOND_FORMAT
+    return FORMAT if coreset.storage in storage.BITS else _SECOND_FORMAT
 
 
 def load_coreset(path: str | os.PathLike) -> Coreset:
